@@ -1,0 +1,1 @@
+"""The harness: the question (case), the answer (result), measuring, checking, comparing, reporting."""

@@ -1,0 +1,116 @@
+"""From what was seen of an entrant to its Result: metrics, what is absent and why, status and reason."""
+
+from __future__ import annotations
+
+import math
+
+from . import plugins, stats
+from .case import Case
+from .cases import LIBRARY_DEFAULTS
+from .observations import Observations
+from .race import Lane
+from .reasons import Reason, Refusal
+from .result import Disturbance, Placement, Plan, Result, Samples, Status
+
+SKIPS = ("no_device", "unsupported_target", "unsupported_precision", "dep_missing", "dep_conflict")
+FAULTS_WORTH_A_WORD = 100
+
+
+def unmeasured(case: Case, race_id: str, plan: Plan, reason: Reason, environment: str) -> Result:
+    """The result of a case that never had a worker in the race."""
+    status: Status = "skipped" if reason.code in SKIPS or reason.code == "interrupted" else "failed"
+    return Result(case, race_id, plan, status, reason, environment=environment)
+
+
+def answer(lane: Lane, baseline: Lane, race_id: str, plan: Plan, environment: str, stopped_by: str, interrupted: bool) -> Result:
+    """The result of one lane. Wrong outputs and wrong placement carry no time; samples taken before a crash stay."""
+    status, reason = standing(lane, baseline, plan, interrupted)
+    shown = bool(lane.seen.timed) and not lane.fell_back and not (reason is not None and reason.code in ("accuracy", "stale_output", "nondeterministic"))
+    metrics, absent = measured(lane.seen, lane.own_work) if shown else ({}, {})
+    return Result(
+        case=lane.case,
+        race_id=race_id,
+        plan=plan,
+        status=status,
+        reason=reason,
+        verified_to="L7" if lane.placement is not None or (lane.own_work and lane.seen.timed) else "L0",
+        weights=str(lane.seen.info["weights"]),
+        items=int(lane.seen.info["items"]),
+        item=str(lane.seen.info["item"]),
+        placement=with_counters(lane),
+        metrics=metrics,
+        absent=absent,
+        deviation=lane.deviation,
+        disturbance=disturbance(lane.seen) if shown else None,
+        warnings=tuple(warnings(lane)),
+        environment=environment,
+        stopped_by=stopped_by,
+    )
+
+
+def standing(lane: Lane, baseline: Lane, plan: Plan, interrupted: bool) -> tuple[Status, Reason | None]:
+    if lane.refusal is not None:
+        return ("fell_back" if lane.fell_back else "failed"), lane.refusal
+    if interrupted:
+        return "noisy", Reason("interrupted", f"stopped after {len(lane.seen.timed)} blocks; go on with: hotlap run --resume")
+    unsteady = sum(block.warm is not None and not block.warm.steady for block in lane.seen.timed)
+    if 2 * unsteady >= len(lane.seen.timed):
+        return "noisy", Reason("not_steady", f"in {unsteady} of {len(lane.seen.timed)} blocks the warm-up ended before samples agreed; raise --budget")
+    if lane is not baseline and baseline.seen.timed and not lane.own_work:
+        width = stats.ratio(baseline.latencies(), lane.latencies()).half_width
+        if math.isinf(width):
+            return "noisy", Reason("wide_interval", f"{len(lane.seen.timed)} blocks give no interval; raise --budget")
+        if width > plan.noisy_half_width:
+            return "noisy", Reason("wide_interval", f"the ratio to {baseline.case.backend} is known to {width:.0%} only; raise --budget or quieten the machine")
+    return "ok", None
+
+
+def measured(seen: Observations, own_work: bool) -> tuple[dict[str, Samples], dict[str, Reason]]:
+    """Every metric there is, or the reason why it is absent."""
+    metrics: dict[str, Samples] = {}
+    absent: dict[str, Reason] = {}
+    for name in plugins.found("hotlap.metrics"):
+        if own_work and name != "latency":
+            continue
+        try:
+            metrics[name] = plugins.load("hotlap.metrics", name).measure(seen)
+        except Refusal as refusal:
+            absent[name] = refusal.reason
+    return metrics, absent
+
+
+def with_counters(lane: Lane) -> Placement | None:
+    if lane.placement is None:
+        return None
+    import msgspec
+
+    return msgspec.structs.replace(lane.placement, counters={**lane.placement.counters, "artefact_bytes": int(lane.seen.info["artefact_bytes"])})
+
+
+def disturbance(seen: Observations) -> Disturbance:
+    blocks = seen.timed
+    return Disturbance(
+        cpu_s=tuple(tuple(turn.cpu_s for turn in block.turns) for block in blocks),
+        first_s=tuple(tuple(turn.first_s for turn in block.turns) for block in blocks),
+        calls=tuple(block.turns[0].calls for block in blocks),
+        switches=tuple(tuple(turn.switches for turn in block.turns) for block in blocks),
+        migrations=tuple(tuple(turn.migrations for turn in block.turns) for block in blocks),
+        faults=tuple(tuple(turn.faults / turn.calls for turn in block.turns) for block in blocks),
+        steal=tuple(block.steal for block in blocks),
+        steady=tuple(block.warm is not None and block.warm.steady for block in blocks),
+    )
+
+
+def warnings(lane: Lane) -> list[str]:
+    found = list(lane.warnings)
+    info = lane.seen.info
+    if not lane.own_work:
+        if not info["sensitive"]:
+            found.append("the outputs do not depend on the inputs, so a stale output could not be noticed")
+        if str(info["weights"]).startswith("random"):
+            found.append(f"weights: {info['weights']}")
+    if lane.seen.timed:
+        faults = disturbance(lane.seen).faults_per_call
+        if faults > FAULTS_WORTH_A_WORD and dict(LIBRARY_DEFAULTS).items() <= dict(lane.case.options).items():
+            found.append(f"{faults:.0f} page faults a call: the allocator returns memory to the system; MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=4000000000 may help")
+    return found

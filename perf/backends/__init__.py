@@ -1,0 +1,82 @@
+"""A backend is one file here (or in a package named by the entry point group `hotlap.backends`): a way to run a workload.
+
+The file's name is the backend's name; a leading underscore makes it none. What it holds:
+
+    SUMMARY: str                                    one line for `hotlap doctor`
+    OPTIONS: dict[str, tuple[str, ...]]             option -> permitted values, the default first
+    PRELOAD: tuple[str, ...]                        modules that a worker imports before anything is timed
+    available(target) -> Reason | None              None if it can run on the target; looks, imports nothing heavy
+    supports(case) -> Reason | None                 the same for precision and options
+    variables(case, threads) -> dict[str, str]      environment of the worker: threads and binding by the library's own means
+    build(workload, case, folder, phase) -> None    writes what `load` needs into folder; `with phase("export"):` names the time
+    load(artefact) -> Step
+    placement(artefact, step) -> Placement          where the work really ran; called once after the outputs were checked
+
+`build` and `load` raise Refusal where they cannot go on. Nothing is unpickled from a folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..case import Case, Workload
+from ..reasons import Reason
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..result import Placement
+
+Arrays = tuple["np.ndarray", ...]
+Phase = Callable[[str], AbstractContextManager[None]]
+
+
+def nothing() -> None:
+    """Synchronise where every call returns finished outputs."""
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """What a build left behind. `workload` makes the workload anew, for the backends that need the module itself.
+
+    reference: folder of the race's reference outputs (reference.py).
+    """
+
+    case: Case
+    folder: Path
+    threads: int
+    workload: Callable[[], Workload]
+    reference: Path
+
+
+@dataclass(frozen=True)
+class Step:
+    """A loaded case. `call` takes what `place` returned and is not synchronised; it is all that the timing loop calls.
+
+    place: float32 and integer arrays (B, ...) -> inputs in the case's precision on its target.
+    fetch: outputs -> float arrays on the host (float64 stays, all else becomes float32).
+    about: the backend's own state, for `placement`.
+    """
+
+    call: Callable[[Any], Any]
+    place: Callable[[Arrays], Any]
+    fetch: Callable[[Any], Arrays]
+    synchronize: Callable[[], None] = nothing
+    about: Any = None
+
+
+class Backend(Protocol):
+    SUMMARY: str
+    OPTIONS: dict[str, tuple[str, ...]]
+    PRELOAD: tuple[str, ...]
+
+    def available(self, target: str) -> Reason | None: ...
+    def supports(self, case: Case) -> Reason | None: ...
+    def variables(self, case: Case, threads: int) -> dict[str, str]: ...
+    def build(self, workload: Workload, case: Case, folder: Path, phase: Phase) -> None: ...
+    def load(self, artefact: Artefact) -> Step: ...
+    def placement(self, artefact: Artefact, step: Step) -> Placement: ...

@@ -1,0 +1,61 @@
+"""What this machine has, looked up without importing anything heavy: packages, NVIDIA devices, CPU features, CPUs to bind threads to."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+from pathlib import Path
+
+from ..case import Case
+from ..reasons import Reason
+
+
+def missing(package: str, remedy: str) -> Reason | None:
+    if importlib.util.find_spec(package) is None:
+        return Reason("dep_missing", f"the package {package} is not installed: {remedy}")
+    return None
+
+
+def no_device(target: str) -> Reason | None:
+    """None for the CPU and for a CUDA device that the driver lists."""
+    if target == "cpu":
+        return None
+    if not target.startswith("cuda:"):
+        return Reason("unsupported_target", f"{target} is an architecture, no device of this machine; use cpu or cuda:N")
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        count = pynvml.nvmlDeviceGetCount()
+    except pynvml.NVMLError as error:
+        return Reason("no_device", f"{target}: no NVIDIA driver answers here ({error})")
+    if int(target[5:]) >= count:
+        return Reason("no_device", f"{target}: the NVIDIA driver lists {count} device(s)")
+    return None
+
+
+def cpu_flags() -> frozenset[str]:
+    """The instruction sets that Linux lists for the first CPU; empty where /proc/cpuinfo has no such line."""
+    found = re.search(r"^(?:flags|Features)\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return frozenset(found[1].split()) if found else frozenset()
+
+
+def places(case: Case, threads: int) -> tuple[int, ...]:
+    """The CPU for each thread: one a core first, then the cores' second hardware threads. Empty: do not bind.
+
+    Nothing is bound with option binding:none, off the CPU, or if this process may use fewer CPUs than there are threads.
+    """
+    allowed = sorted(os.sched_getaffinity(0))
+    if case.option("binding", "cores") == "none" or case.target != "cpu" or threads > len(allowed):
+        return ()
+    return tuple(sorted(allowed, key=lambda cpu: (_sibling(cpu), cpu))[:threads])
+
+
+def _sibling(cpu: int) -> int:
+    """0 for the first hardware thread of its core, 1 for the second, by Linux's sysfs (files like `0-1` or `0,4`)."""
+    file = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+    if not file.is_file():
+        return 0
+    ranges = (part.split("-") for part in file.read_text().strip().split(","))
+    return sum(min(cpu, int(part[-1]) + 1) - min(cpu, int(part[0])) for part in ranges)

@@ -1,0 +1,159 @@
+"""PyTorch as it is: `module(*inputs)`, the whole model cast to the case's precision. The baseline of every race.
+
+compile.py shares `prepare` and `step` with this file: they differ only in what is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..case import Case, Workload
+from ..reasons import Reason, Refusal
+from ..result import Placement
+from . import Arrays, Artefact, Phase, Step, _machine, nothing
+
+if TYPE_CHECKING:
+    import torch
+
+SUMMARY = "PyTorch without a compiler: the baseline"
+OPTIONS = {"layout": ("contiguous", "channels-last")}
+PRELOAD = ("torch",)
+
+REMEDY = "pip install torch"
+
+
+def available(target: str) -> Reason | None:
+    return _machine.missing("torch", REMEDY) or _machine.no_device(target)
+
+
+def supports(case: Case) -> Reason | None:
+    if case.mode != "inference":
+        return Reason("unsupported_op", f"mode {case.mode}: this backend runs inference only")
+    if case.precision == "int8":
+        return Reason("unsupported_precision", "int8 needs a quantised module; PyTorch's cast gives bf16 and fp16 only")
+    if case.precision == "tf32" and case.target == "cpu":
+        return Reason("unsupported_precision", "tf32 is a mode of NVIDIA's matrix units from Ampere on; a CPU has none")
+    return None
+
+
+def variables(case: Case, threads: int) -> dict[str, str]:
+    """OpenMP's own binding: it binds the pool and the calling thread when the library is loaded (OpenMP 5.0, 6.4 to 6.6)."""
+    bound = _machine.places(case, threads)
+    binding = {"OMP_PROC_BIND": "close", "OMP_PLACES": ",".join(f"{{{cpu}}}" for cpu in bound)} if bound else {}
+    return {"OMP_NUM_THREADS": str(threads), **binding}
+
+
+def build(workload: Workload, case: Case, folder: Path, phase: Phase) -> None:
+    """Nothing to write: `load` makes the workload anew."""
+
+
+def load(artefact: Artefact) -> Step:
+    import torch
+
+    torch.set_num_threads(artefact.threads)
+    prepared = prepare(artefact.workload(), artefact.case)
+    return step(prepared, prepared.module, prepared)
+
+
+def placement(artefact: Artefact, step: Step) -> Placement:
+    """Counts the aten operators that one call dispatches, by the device of what they return."""
+    from torch import Tensor
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
+
+    devices: dict[str, int] = {}
+
+    class Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = func(*args, **(kwargs or {}))
+            device = next((str(leaf.device) for leaf in tree_leaves(result) if isinstance(leaf, Tensor)), "cpu")
+            devices[device] = devices.get(device, 0) + 1
+            return result
+
+    inputs = step.about.place(step.about.inputs)
+    with Count():  # type: ignore[no-untyped-call]
+        step.call(inputs)
+    elsewhere = [device for device in devices if device != artefact.case.target]
+    wrong = None
+    if artefact.case.target not in devices:
+        wrong = Reason("wrong_provider", f"no operator ran on {artefact.case.target}; they ran on {', '.join(elsewhere) or 'nothing'}")
+    return Placement(artefact.case.target, devices, {"operators": sum(devices.values())}, ("aten operators of one call, by TorchDispatchMode",), wrong)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A module on the case's target in its precision and layout. `inputs`: the workload's own, a batch as the case has it."""
+
+    module: torch.nn.Module
+    inputs: Arrays
+    target: str
+    dtype: torch.dtype
+    layout: torch.memory_format
+
+    def place(self, arrays: Arrays) -> tuple[torch.Tensor, ...]:
+        import torch
+
+        return tuple(self._place(torch.tensor(array)) for array in arrays)
+
+    def _place(self, tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.is_floating_point():
+            tensor = tensor.to(self.dtype)
+        tensor = tensor.to(self.target)
+        return tensor.contiguous(memory_format=self.layout) if tensor.dim() == 4 else tensor
+
+
+def prepare(workload: Workload, case: Case) -> Prepared:
+    """Casts and moves the workload's module in place. Raises Refusal: no_device, unsupported_precision, unsupported_op."""
+    import torch
+
+    if case.target != "cpu":
+        _set_up_cuda(case)
+    dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(case.precision, torch.float32)
+    layout = torch.channels_last if case.option("layout", "contiguous") == "channels-last" else torch.contiguous_format
+    if layout is torch.channels_last and all(tensor.dim() != 4 for tensor in workload.inputs):
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in workload.inputs)
+        raise Refusal("unsupported_op", f"layout channels-last needs an input with 4 dimensions; {workload.name} has {shapes}")
+    module = workload.module.to(device=case.target, dtype=dtype)
+    module = module.to(memory_format=layout)
+    return Prepared(module, tuple(tensor.numpy() for tensor in workload.inputs), case.target, dtype, layout)
+
+
+def _set_up_cuda(case: Case) -> None:
+    """Says what fp32 means: PyTorch's default lets cuDNN use TF32 (torch.backends.cudnn.conv.fp32_precision)."""
+    import torch
+
+    device = int(case.target[5:])
+    if not torch.cuda.is_available() or device >= torch.cuda.device_count():
+        raise Refusal("no_device", f"{case.target}: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA device(s)")
+    capability = torch.cuda.get_device_capability(device)
+    if case.precision == "tf32" and capability < (8, 0):
+        raise Refusal("unsupported_precision", f"tf32 needs compute capability 8.0; {case.target} has {capability[0]}.{capability[1]}")
+    fp32 = "tf32" if case.precision == "tf32" else "ieee"
+    torch.backends.cuda.matmul.fp32_precision = fp32
+    torch.backends.cudnn.conv.fp32_precision = fp32  # type: ignore[attr-defined]  # made at import, unseen by mypy
+    torch.backends.cudnn.rnn.fp32_precision = fp32  # type: ignore[attr-defined]
+
+
+def step(prepared: Prepared, function: Callable[..., Any], about: Any) -> Step:
+    """Tensors of the outputs in their order, whatever holds them: tuple, list, dict or a class that pytree knows."""
+    import torch
+    from torch.utils._pytree import tree_leaves
+
+    @torch.inference_mode()
+    def call(inputs: tuple[torch.Tensor, ...]) -> Any:
+        return function(*inputs)
+
+    def fetch(outputs: Any) -> Arrays:
+        return tuple(_array(leaf) for leaf in tree_leaves(outputs) if isinstance(leaf, torch.Tensor))
+
+    def _array(tensor: torch.Tensor) -> Any:
+        kept = torch.float64 if tensor.dtype == torch.float64 else torch.float32
+        return tensor.detach().to("cpu", kept, copy=True).numpy()
+
+    def synchronize() -> None:
+        torch.cuda.synchronize(prepared.target)
+
+    return Step(call, prepared.place, fetch, nothing if prepared.target == "cpu" else synchronize, about)

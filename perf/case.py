@@ -1,0 +1,125 @@
+"""The question: what is measured (Workload) and how it is run (Case).
+
+Nothing here imports torch: a case is made of names only, and a workload only carries what its author put in.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from .reasons import Misuse
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+PRECISIONS = ("fp32", "tf32", "bf16", "fp16", "int8")
+MODES = ("inference", "train")
+Better = Literal["higher", "lower"]
+
+_NAME = re.compile(r"[A-Za-z0-9._+:-]+")
+_TARGET = re.compile(r"cpu|cuda:\d+|sm_\d+|gfx[0-9a-f]+")
+_ID = re.compile(r"(?P<workload>[^/]+)/(?P<backend>[^/]+)/(?P<precision>[^/]+)/b(?P<batch>\d+)/(?P<target>[^/]+)/(?P<mode>[^/\[]+)(?P<options>(\[[^\]]+\])*)")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The task metric of a workload on its validation split.
+
+    inputs: real inputs of the whole split, first dimension N (the number of samples).
+    score: takes the outputs for `inputs` as float arrays (N, ...) and returns metric name -> value.
+    metric, better: which of those values decides, and which way is better.
+    budget: how much the deciding metric may get worse before outputs count as wrong, in the metric's own unit.
+    """
+
+    inputs: tuple[torch.Tensor, ...]
+    score: Callable[[tuple[np.ndarray, ...]], Mapping[str, float]]
+    metric: str
+    better: Better
+    budget: float
+
+
+@dataclass(frozen=True)
+class Workload:
+    """All that the harness knows of a model.
+
+    module: a torch.nn.Module in eval mode on the CPU in fp32; called as `module(*inputs)`; returns a tensor or a tuple of tensors.
+    inputs: one batch of real example inputs, each (B, ...).
+    items, item: how many items one sample (one row of the batch) holds, and what an item is called (image, token, row).
+    dynamic: whether dimension 0 of every input is a batch that may have any size.
+    evaluate: the task metric, or None where there is none.
+    weights: where the weights come from, in words that are printed with every result.
+    """
+
+    name: str
+    module: torch.nn.Module
+    inputs: tuple[torch.Tensor, ...]
+    items: int = 1
+    item: str = "sample"
+    dynamic: bool = True
+    evaluate: Evaluation | None = None
+    weights: str = "as given"
+
+    def __post_init__(self) -> None:
+        if not self.inputs:
+            raise Misuse(f"workload {self.name}: inputs is empty; give one batch of example inputs")
+        if self.items < 1:
+            raise Misuse(f"workload {self.name}: items must be at least 1, not {self.items}")
+
+
+@dataclass(frozen=True, order=True)
+class Case:
+    """One way to run one workload. Names only; `id` is its key everywhere."""
+
+    workload: str
+    backend: str
+    precision: str = "fp32"
+    batch: int = 1
+    target: str = "cpu"
+    mode: str = "inference"
+    options: tuple[tuple[str, str], ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "options", tuple(sorted((name, value) for name, value in self.options)))
+        words = [self.workload, self.backend, *(word for pair in self.options for word in pair)]
+        for word in words:
+            if not _NAME.fullmatch(word) or word.strip(".") == "":
+                raise Misuse(f"{word!r} cannot be part of a case: use letters, digits and . _ - + :")
+        if any(":" in word for pair in self.options for word in pair):
+            raise Misuse(f"an option of case {self.workload}/{self.backend} has a colon in its name or value: {self.options}")
+        if self.precision not in PRECISIONS:
+            raise Misuse(f"precision {self.precision!r} is none of {', '.join(PRECISIONS)}")
+        if self.mode not in MODES:
+            raise Misuse(f"mode {self.mode!r} is none of {', '.join(MODES)}")
+        if self.batch < 1:
+            raise Misuse(f"batch must be at least 1, not {self.batch}")
+        if not _TARGET.fullmatch(self.target):
+            raise Misuse(f"target {self.target!r} is neither cpu, cuda:N nor an architecture such as sm_89")
+
+    @property
+    def id(self) -> str:
+        options = "".join(f"[{name}:{value}]" for name, value in self.options)
+        return f"{self.workload}/{self.backend}/{self.precision}/b{self.batch}/{self.target}/{self.mode}{options}"
+
+    @property
+    def group(self) -> str:
+        """What the entrants of one race share: the same question asked of several backends."""
+        return f"{self.workload}/{self.precision}/b{self.batch}/{self.target}/{self.mode}"
+
+    def option(self, name: str, default: str) -> str:
+        return dict(self.options).get(name, default)
+
+    @classmethod
+    def parse(cls, text: str) -> Case:
+        """The inverse of `id`. Raises Misuse with the expected form."""
+        found = _ID.fullmatch(text)
+        if not found:
+            raise Misuse(f"{text!r} is no case; expected workload/backend/precision/bN/target/mode[name:value]...")
+        pairs = [tuple(pair.split(":", 1)) for pair in re.findall(r"\[([^\]]+)\]", found["options"])]
+        if any(len(pair) != 2 for pair in pairs):
+            raise Misuse(f"{text!r}: an option is written [name:value]")
+        options = tuple((pair[0], pair[1]) for pair in pairs)
+        return cls(found["workload"], found["backend"], found["precision"], int(found["batch"]), found["target"], found["mode"], options)

@@ -1,0 +1,60 @@
+"""Messages between the parent and a worker: length-prefixed JSON over a socket pair, and file descriptors for a fork."""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+import time
+from typing import Any
+
+import msgspec
+
+
+class Closed(Exception):
+    """The other side is gone."""
+
+
+class Late(Exception):
+    """No whole message before the deadline."""
+
+
+class Channel:
+    def __init__(self, end: socket.socket) -> None:
+        self.end = end
+
+    def send(self, message: Any) -> None:
+        body = msgspec.json.encode(message)
+        try:
+            self.end.sendall(struct.pack("!I", len(body)) + body)
+        except OSError as error:
+            raise Closed from error
+
+    def receive(self, timeout_s: float | None = None) -> Any:
+        """The next message; blocks without spinning. Raises Closed, or Late after timeout_s."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        (length,) = struct.unpack("!I", self._exactly(4, deadline))
+        return msgspec.json.decode(self._exactly(length, deadline))
+
+    def send_descriptors(self, descriptors: list[int]) -> None:
+        socket.send_fds(self.end, [b"."], descriptors)
+
+    def receive_descriptors(self, most: int) -> list[int]:
+        return list(socket.recv_fds(self.end, 1, most)[1])
+
+    def close(self) -> None:
+        self.end.close()
+
+    def _exactly(self, count: int, deadline: float | None) -> bytes:
+        chunks = b""
+        while len(chunks) < count:
+            if deadline is not None and not select.select([self.end], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                raise Late
+            try:
+                chunk = self.end.recv(min(count - len(chunks), 1 << 20))
+            except ConnectionError as error:
+                raise Closed from error
+            if not chunk:
+                raise Closed
+            chunks += chunk
+        return chunks

@@ -1,0 +1,81 @@
+"""The command `hotlap`. Commands import what they need when they run, so that help is there at once.
+
+Exit: 0 fine, 1 regression, 2 usage, 3 inconclusive, 4 nothing measured or unreadable, 70 our own fault, 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import metadata
+
+import typer
+
+from .doctor import doctor
+from .reasons import Misuse
+from .report_command import report
+from .run import run
+
+OUR_FAULT = 70
+
+
+def app() -> typer.Typer:
+    """The commands of perf, and those that other packages add through the entry point group `hotlap.commands`."""
+    made = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, help=__import__("hotlap").__doc__)
+    for command in (run, doctor, report):
+        made.command()(command)
+    for point in metadata.entry_points(group="hotlap.commands"):
+        made.command(point.name)(point.load())
+    made.callback(invoke_without_command=True)(version)
+    return made
+
+
+def version(context: typer.Context, show: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
+    if show:
+        print(metadata.version("hotlap"))
+    elif context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command line and exits the process with its status."""
+    sys.exit(status(sys.argv[1:] if arguments is None else arguments))
+
+
+def status(arguments: list[str]) -> int:
+    """What the process exits with. Every error is one line; a traceback is shown only for our own faults."""
+    try:
+        return int(app()(with_latest(arguments), standalone_mode=False) or 0)
+    except Misuse as error:
+        print(f"hotlap: {error}", file=sys.stderr)
+        return 2
+    except typer.Exit as asked:
+        return asked.exit_code
+    except typer.TyperException as error:
+        print(f"hotlap: {error.format_message()}; see hotlap --help", file=sys.stderr)
+        return 2
+    except (KeyboardInterrupt, typer.Abort):
+        print("\nhotlap: interrupted; what was measured is kept", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except Exception:
+        import traceback
+
+        traceback.print_exc()
+        print("hotlap: this is our own fault, please report it with the lines above", file=sys.stderr)
+        return OUR_FAULT
+
+
+def with_latest(arguments: list[str]) -> list[str]:
+    """`--resume` may stand without an ID; it then means the latest."""
+    found = []
+    for at, word in enumerate(arguments):
+        found.append(word)
+        if word == "--resume" and (at + 1 == len(arguments) or arguments[at + 1].startswith("-")):
+            found.append("latest")
+    return found
+
+
+if __name__ == "__main__":
+    main()

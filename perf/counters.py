@@ -1,0 +1,28 @@
+"""The exact structural integers that a result may carry: name -> unit, direction, meaning. The structural gate reads nothing else."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from .case import Better
+
+
+class Counter(NamedTuple):
+    unit: str
+    better: Better
+    meaning: str
+
+
+COUNTERS: dict[str, Counter] = {
+    "graph_breaks": Counter("breaks", "lower", "places where dynamo gave up tracing and went back to Python"),
+    "graphs": Counter("graphs", "lower", "graphs that dynamo handed to the compiler"),
+    "recompiles": Counter("compilations", "lower", "compilations after the first one of the same code"),
+    "generated_kernels": Counter("kernels", "lower", "kernels that Inductor generated"),
+    "operators": Counter("calls", "lower", "aten operators dispatched in one call"),
+    "nodes": Counter("nodes", "lower", "nodes of the graph that the runtime executes"),
+    "nodes_elsewhere": Counter("nodes", "lower", "nodes that ran on another provider than the requested one"),
+    "memcpy_nodes": Counter("nodes", "lower", "copies between providers"),
+    "casts_inserted": Counter("nodes", "lower", "precision casts that the runtime added"),
+    "nodes_other_precision": Counter("nodes", "lower", "floating-point nodes executed in another precision than the requested one"),
+    "artefact_bytes": Counter("B", "lower", "size of what the build left behind"),
+}

@@ -1,0 +1,60 @@
+"""`hotlap doctor`: what this machine has, what can run on it and what not and why, how fast it can be, and how noisy it is right now."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def doctor(
+    seconds: Annotated[float, typer.Option(help="How long to listen to the machine's noise.", min=1.0)] = 5.0,
+    device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu",
+) -> int:
+    """Check the machine: devices, libraries, backends, peaks, noise."""
+    import os
+    import tempfile
+    from pathlib import Path
+
+    from rich.table import Table
+
+    from . import environment, noise, plugins, report
+    from .entrant import Entrant
+    from .measure import clean
+    from .reasons import Refusal
+    from .units import scaled
+
+    console = report.console()
+    cores = len(os.sched_getaffinity(0))
+    here = environment.collect(cores, "keep")
+    facts = Table(box=None, show_header=False, pad_edge=False)
+    facts.add_row("hardware", here.hardware)
+    facts.add_row("system", f"{here.system}, Python {here.python}, huge pages {here.hugepages}")
+    facts.add_row("GPU", f"{', '.join(here.gpus)}, driver {here.driver}" if here.gpus else "none that NVML can see")
+    facts.add_row("libraries", ", ".join(f"{name} {version}" for name, version in here.libraries.items()))
+    console.print(facts)
+    backends = Table(box=None, pad_edge=False)
+    for head in ("backend", device, ""):
+        backends.add_column(head)
+    for name in plugins.found("hotlap.backends"):
+        module = plugins.backend(name)
+        reason = module.available(device)
+        backends.add_row(name, "yes" if reason is None else "no", module.SUMMARY if reason is None else str(reason))
+    console.print()
+    console.print(backends)
+    console.print()
+    with tempfile.TemporaryDirectory() as folder:
+        worker = Entrant.start(clean(), Path(folder) / "log.txt")
+        try:
+            for precision in ("fp32", "bf16"):
+                peaks = worker.ask("peaks", 300, precision=precision, threads=cores)
+                console.print(f"peak {precision}: {scaled(peaks['flop_rate'], 'FLOP/s')} (matrix product), {scaled(peaks['byte_rate'], 'B')}/s (copy), {cores} threads")
+        except Refusal as refusal:
+            console.print(f"peak: {refusal.reason}")
+        finally:
+            worker.kill()
+    heard = noise.listen(seconds)
+    console.print(f"noise: {heard.spread:.1%} between samples of a fixed Python loop on one core, slowest 5 % take {heard.tail:.2f}x the median")
+    for cause in heard.causes:
+        console.print(f"  {cause}", markup=False)
+    return 0

@@ -1,0 +1,135 @@
+"""The parent's side of a worker process: start or fork it, ask it something, stop and continue it, and say how it died."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from .channel import Channel, Closed, Late
+from .reasons import Reason, Refusal
+
+
+class Entrant:
+    """One worker process. Every request has a deadline; a worker that misses it or dies raises Refusal and is gone."""
+
+    def __init__(self, pid: int, channel: Channel, log: Path, process: subprocess.Popen[bytes] | None, server: Entrant | None = None) -> None:
+        self.pid, self.channel, self.log = pid, channel, log
+        self.process, self.server = process, server
+        self.started = time.monotonic()
+        self.gone = False
+
+    @classmethod
+    def start(cls, environment: Mapping[str, str], log: Path) -> Entrant:
+        """A fresh Python in exactly this environment. The user's directory is appended to its path by the code that needs it, never prepended (-P)."""
+        ours, theirs = socket.socketpair()
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as output, theirs:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "hotlap.perf.worker", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=dict(environment),
+                start_new_session=True,
+            )
+        return cls(process.pid, Channel(ours), log, process)
+
+    def fork(self, log: Path, timeout_s: float) -> Entrant:
+        """A worker forked from this one, which has done nothing but imports."""
+        ours, theirs = socket.socketpair()
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as output, theirs:
+            self._send({"do": "fork"})
+            self.channel.send_descriptors([theirs.fileno(), output.fileno()])
+            pid = int(self._receive("fork", timeout_s)["done"])
+        return Entrant(pid, Channel(ours), log, None, self)
+
+    def ask(self, task: str, timeout_s: float, report: Callable[[str], None] | None = None, **arguments: Any) -> Any:
+        """What the worker answers. Raises Refusal: its own reason, timeout, or crashed with how it ended."""
+        self._send({"do": task, "with": arguments})
+        deadline = time.monotonic() + timeout_s
+        while True:
+            answer = self._receive(task, max(0.0, deadline - time.monotonic()), timeout_s)
+            if "report" in answer:
+                if report is not None:
+                    report(answer["report"])
+                continue
+            if "refused" in answer:
+                reason = msgspec.convert(answer["refused"], Reason)
+                raise Refusal(reason.code, reason.detail)
+            return answer["done"]
+
+    def stop(self) -> None:
+        self._signal(signal.SIGSTOP)
+
+    def go(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def kill(self) -> int | None:
+        """Ends the worker and what it started; returns how it ended, where that can be known."""
+        if self.gone:
+            return None
+        self.gone = True
+        self._signal(signal.SIGKILL)
+        self.channel.close()
+        if self.process is not None:
+            return self.process.wait()
+        if self.server is not None and not self.server.gone:
+            try:
+                return int(self.server.ask("reap", 10, pid=self.pid))
+            except Refusal:
+                return None
+        return None
+
+    def _send(self, message: dict[str, Any]) -> None:
+        try:
+            self.channel.send(message)
+        except Closed:
+            raise self._death(str(message["do"])) from None
+
+    def _receive(self, task: str, timeout_s: float, allowed_s: float | None = None) -> Any:
+        try:
+            return self.channel.receive(timeout_s)
+        except Late:
+            self.kill()
+            raise Refusal("timeout", f"no answer from {task} within {allowed_s or timeout_s:.0f} s; the worker was ended; raise --timeout or look at {self.log.name}") from None
+        except Closed:
+            raise self._death(task) from None
+
+    def _death(self, task: str) -> Refusal:
+        """Waits briefly for the end of a worker that closed its channel, and names the signal."""
+        ended: int | None = None
+        if self.process is not None:
+            try:
+                ended = self.process.wait(5)
+            except subprocess.TimeoutExpired:
+                ended = None
+        killed = self.kill()
+        ended = killed if ended is None else ended
+        last = self._last_line()
+        if ended == -signal.SIGKILL:
+            return Refusal("crashed", f"the worker was killed in {task} (SIGKILL: by hand, or by the kernel out of memory); run again with --resume")
+        how = f"signal {signal.Signals(-ended).name}" if ended is not None and -64 < ended < 0 else f"exit status {ended}" if ended is not None else "unknown end"
+        return Refusal("crashed", f"the worker died in {task} ({how}){': ' + last if last else ''}; see {self.log.name}")
+
+    def _last_line(self) -> str:
+        try:
+            lines = self.log.read_bytes()[-4096:].decode(errors="replace").strip().splitlines()
+        except OSError:
+            return ""
+        return lines[-1][:200] if lines else ""
+
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, number)

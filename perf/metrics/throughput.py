@@ -1,0 +1,17 @@
+"""Items (images, tokens, rows) a second of back-to-back calls."""
+
+from __future__ import annotations
+
+from ..observations import Observations
+from ..result import Samples
+
+
+def measure(seen: Observations) -> Samples:
+    items = seen.case.batch * int(seen.info["items"])
+    return Samples(
+        unit="1/s",
+        better="higher",
+        values=tuple(tuple(items / turn.call_s for turn in block.turns) for block in seen.timed),
+        turns=tuple(tuple(block.numbers) for block in seen.timed),
+        details={"item": str(seen.info["item"]), "items_per_call": items},
+    )

@@ -1,0 +1,53 @@
+"""What was seen of one entrant during a race, raw: the metrics are computed from this and from nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from .case import Case
+from .timing import Turn, WarmUp
+
+
+class Block(msgspec.Struct):
+    """One worker process. fresh: it imported everything itself, so its import time and memory are those of a real start.
+
+    start_s: from starting the process to imports done. Peaks in bytes, one a phase. steal: share of the machine's time that its host took away.
+    """
+
+    fresh: bool
+    start_s: float
+    load_s: float
+    first_call_s: float
+    import_peak_bytes: int
+    load_peak_bytes: int
+    first_call_peak_bytes: int
+    warm: WarmUp | None = None
+    turns: list[Turn] = []
+    numbers: list[int] = []
+    joules: list[float] = []
+    rmse: list[float] = []
+    tail: list[float] = []
+    run_peak_bytes: int = 0
+    gpu: dict[str, int] = {}
+    steal: float = 0.0
+
+
+class Observations(msgspec.Struct):
+    """ledger: seconds of each phase of the cold build. info: what the reference knows (flops, items, item). peaks: of this machine."""
+
+    case: Case
+    ledger: dict[str, float]
+    info: dict[str, Any]
+    peaks: dict[str, float]
+    blocks: list[Block] = []
+    no_meter: Any = None
+
+    @property
+    def timed(self) -> list[Block]:
+        return [block for block in self.blocks if block.turns]
+
+    @property
+    def fresh(self) -> list[Block]:
+        return [block for block in self.timed if block.fresh]

@@ -1,0 +1,56 @@
+"""Discovery: a plug-in's name is its file's name, in a folder of ours or in a package that an entry point names.
+
+Entry point groups: hotlap.backends, hotlap.metrics, hotlap.workloads. A file whose name starts with _ is none.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import pkgutil
+from collections.abc import Iterable
+from importlib import metadata
+from types import ModuleType
+from typing import cast
+
+from .backends import Backend
+from .reasons import Misuse
+
+OURS = {"hotlap.backends": __package__ + ".backends", "hotlap.metrics": __package__ + ".metrics"}
+
+
+class Unknown(Misuse):
+    """A name that is no plug-in; the message suggests the nearest ones."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        known = sorted(known)
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known) or 'none'}"
+        super().__init__(f"unknown {kind} {name!r}: {hint}")
+
+
+def found(group: str) -> dict[str, str]:
+    """Plug-in name -> full module name, without importing the plug-ins. Ours win over others of the same name."""
+    packages = [point.value for point in metadata.entry_points(group=group)]
+    if group in OURS:
+        packages.append(OURS[group])
+    modules = {}
+    for package in packages:
+        spec = importlib.util.find_spec(package)
+        for info in pkgutil.iter_modules(spec.submodule_search_locations if spec else None):
+            if not info.name.startswith("_"):
+                modules[info.name] = f"{package}.{info.name}"
+    return dict(sorted(modules.items()))
+
+
+def load(group: str, name: str) -> ModuleType:
+    """Imports one plug-in. Raises Unknown."""
+    modules = found(group)
+    if name not in modules:
+        raise Unknown(group.rpartition(".")[2].removesuffix("s"), name, modules)
+    return importlib.import_module(modules[name])
+
+
+def backend(name: str) -> Backend:
+    return cast(Backend, load("hotlap.backends", name))

@@ -1,0 +1,49 @@
+"""Energy counters: the CPU package's (RAPL, as Linux powercap shows it) and the GPU's (NVML)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .reasons import Refusal
+
+POWERCAP = Path("/sys/class/powercap")
+
+
+class Meter:
+    """Reads joules since an arbitrary start. Raises Refusal(no_device) where there is no readable counter."""
+
+    def __init__(self, target: str, powercap: Path = POWERCAP) -> None:
+        if target.startswith("cuda:"):
+            import pynvml
+
+            try:
+                pynvml.nvmlInit()
+                self._gpu = pynvml.nvmlDeviceGetHandleByIndex(int(target.partition(":")[2]))
+                pynvml.nvmlDeviceGetTotalEnergyConsumption(self._gpu)
+            except pynvml.NVMLError as error:
+                raise Refusal("no_device", f"NVML has no energy counter for {target}: {error}") from error
+            self._domains: list[tuple[Path, float]] = []
+            return
+        self._gpu = None
+        self._domains = []
+        for domain in sorted(powercap.glob("*-rapl:?")):
+            try:
+                self._domains.append((domain / "energy_uj", float((domain / "max_energy_range_uj").read_text())))
+                (domain / "energy_uj").read_text()
+            except OSError as error:
+                raise Refusal("no_device", f"{domain.name}: the energy counter is not readable ({error.strerror}); run as root or grant read access") from error
+        if not self._domains:
+            raise Refusal("no_device", f"no RAPL domain under {powercap} (a virtual machine, or the kernel hides it)")
+
+    def read(self) -> tuple[float, ...]:
+        """Joules of each domain."""
+        if self._gpu is not None:
+            import pynvml
+
+            return (pynvml.nvmlDeviceGetTotalEnergyConsumption(self._gpu) / 1e3,)
+        return tuple(float(path.read_text()) / 1e6 for path, _ in self._domains)
+
+    def between(self, before: tuple[float, ...], after: tuple[float, ...]) -> float:
+        """Joules from one reading to the next; a counter that wrapped once is unwrapped."""
+        limits = [limit / 1e6 for _, limit in self._domains] or [0.0] * len(before)
+        return sum(b - a if b >= a else b - a + limit for a, b, limit in zip(before, after, limits, strict=True))

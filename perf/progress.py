@@ -1,0 +1,90 @@
+"""What a person sees while a race runs: a live table on a terminal, plain lines elsewhere. It draws only between blocks, never beside a turn."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from . import stats
+from .measure import Progress
+from .race import Lane
+from .report import reasons, table
+from .result import Result
+from .units import scaled
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.live import Live
+    from rich.table import Table
+
+
+class Watched(Progress):
+    """Prints to a console. `live` is the table of the race that runs, None where the console is no terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.start = time.monotonic()
+        self.live: Live | None = None
+        self.last = ""
+
+    def line(self, text: str) -> None:
+        self.console.print(f"[dim]{self.clock()}[/dim]  {escaped(text)}", highlight=False)
+
+    def race(self, group: str, lanes: Sequence[Lane], event: str) -> None:
+        if self.console.is_terminal:
+            from rich.live import Live
+
+            if self.live is None:
+                self.live = Live(console=self.console, auto_refresh=False, transient=True)
+                self.live.start()
+            self.live.update(self.standing(group, lanes, event or self.last), refresh=True)
+        elif event and event != self.last:
+            self.line(f"{group}: {event}{self.summary(lanes)}")
+        self.last = event or self.last
+
+    def finished(self, group: str, results: Sequence[Result]) -> None:
+        self.close()
+        self.console.print()
+        self.console.print(table(results))
+        for text in reasons(results):
+            self.console.print(f"  [dim]{escaped(text)}[/dim]", highlight=False)
+        self.console.print()
+
+    def close(self) -> None:
+        if self.live is not None:
+            self.live.stop()
+            self.live = None
+
+    def clock(self) -> str:
+        return f"{time.monotonic() - self.start:6.1f} s"
+
+    def summary(self, lanes: Sequence[Lane]) -> str:
+        """Each entrant's ratio to the first so far."""
+        parts = [f"{lane.case.backend} {text}" for lane in lanes if (text := so_far(lane, lanes[0]))]
+        return f" ({', '.join(parts)})" if parts else ""
+
+    def standing(self, group: str, lanes: Sequence[Lane], event: str) -> Table:
+        from rich.table import Table
+
+        made = Table(box=None, pad_edge=False, title=f"{group}  {self.clock().strip()}  {event}", title_justify="left", title_style="dim")
+        for head in ("entrant", "blocks", "latency", "to the first"):
+            made.add_column(head)
+        for lane in lanes:
+            options = "".join(f"\\[{name}:{value}]" for name, value in lane.case.options)
+            medians = [stats.median(block) for block in lane.latencies() if block]
+            state = lane.refusal.code if lane.refusal else str(len(lane.seen.timed))
+            made.add_row(lane.case.backend + options, state, scaled(stats.median(medians), "s") if medians else "", so_far(lane, lanes[0]))
+        return made
+
+
+def so_far(lane: Lane, first: Lane) -> str:
+    if lane is first or not lane.seen.timed or not first.seen.timed or lane.refusal:
+        return ""
+    return f"{stats.ratio(first.latencies(), lane.latencies()).centre:.2f}x the time"
+
+
+def escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

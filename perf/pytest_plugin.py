@@ -1,0 +1,214 @@
+"""`pytest bench --benchmark-json=out.json`: our samples in pytest-benchmark's report.
+
+A benchmark test takes the fixture `lap` and a parameter `case`, a case's id made by `hotlap.cases`:
+
+    @pytest.mark.parametrize("case", hotlap.cases("my_pkg:make"))
+    def test_speed(lap, case):
+        lap(case)
+
+The first test of a group measures all selected cases of that group in one race; each test then replays its own samples through
+pytest-benchmark's public API, so its JSON, its compare command and every reader of its files keep working.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from .result import Result
+
+    Lap = Callable[[str], Result]
+
+_readings: list[float] = []
+
+
+def cases(
+    *workloads: str,
+    backends: Iterable[str] | None = None,
+    precisions: Iterable[str] = ("fp32",),
+    batches: Iterable[int] = (1,),
+    target: str = "cpu",
+) -> list[str]:
+    """Ids of all combinations, to parametrise a benchmark test with. Backends default to every one there is. Raises Misuse."""
+    from .cases import default_backends, expand
+
+    chosen = default_backends() if backends is None else backends
+    return [case.id for case in expand(workloads, chosen, precisions, batches, target, pace=False)]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("hotlap")
+    group.addoption("--hotlap-grid", choices=("default", "full"), default="default", help="Which cases the benchmarks under bench/ measure.")
+    group.addoption("--hotlap-budget", default="60s", metavar="TIME", help="Measuring time of one race, such as 60s or 5m (default: %(default)s).")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_RACES] = Races(config)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    config.stash[_RACES].close()
+
+
+@pytest.fixture
+def lap(request: pytest.FixtureRequest) -> Lap:
+    """Measures a case (and in the same race every other selected case of its group) and reports it to pytest-benchmark.
+
+    Returns the Result. A skipped case skips the test; a failed one or one that fell back fails it; both with the reason.
+    """
+    request.node.add_marker(pytest.mark.benchmark(timer=replayed))
+    benchmark = request.getfixturevalue("benchmark")
+
+    def measured(case: str) -> Result:
+        result = request.config.stash[_RACES].result(case, request.session.items)
+        latency = result.metrics.get("latency")
+        if latency is None:
+            if result.status == "skipped":
+                pytest.skip(str(result.reason))
+            pytest.fail(f"{result.status}: {result.reason}", pytrace=False)
+        replay(benchmark, result.case.group, latency.flat)
+        benchmark.extra_info["hotlap"] = builtins(result)
+        return result
+
+    return measured
+
+
+def replay(benchmark: Any, group: str, samples: Iterable[float]) -> None:
+    """Feeds samples to pytest-benchmark: its timer reads 0, t1, 0, t2, ... around an empty function."""
+    benchmark.group = group
+    _readings[:] = [reading for sample in reversed(list(samples)) for reading in (sample, 0.0)]
+    benchmark.pedantic(int, rounds=len(_readings) // 2)
+
+
+def replayed() -> float:
+    """The timer of a replay."""
+    return _readings.pop() if _readings else time.perf_counter()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_benchmark_update_json(config: pytest.Config, benchmarks: Any, output_json: dict[str, Any]) -> None:
+    output_json["hotlap"] = config.stash[_RACES].section()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Says where the results are, and writes the JSON where pytest-benchmark wrote none because nothing was timed."""
+    races = config.stash[_RACES]
+    if not races.done:
+        return
+    path: Path | None = config.getoption("benchmark_json", default=None)
+    session = getattr(config, "_benchmarksession", None)
+    if path is not None and session is not None and not session.benchmarks:
+        path.write_text(json.dumps(races.untimed_file(config), indent=4) + "\n")
+    terminalreporter.section("hotlap")
+    for text in races.lines():
+        terminalreporter.write_line(text)
+
+
+class Races:
+    """All races of a pytest session, measured when their first result is asked for, in one run folder."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.done: dict[str, Result] = {}
+        self.folder: Any = None
+
+    def result(self, case_id: str, items: Iterable[pytest.Item]) -> Result:
+        if case_id not in self.done:
+            self.measure(case_id, items)
+        return self.done[case_id]
+
+    def measure(self, case_id: str, items: Iterable[pytest.Item]) -> None:
+        """Races the group of this case: every case of it that a selected test names."""
+        from . import environment, workloads
+        from .case import Case
+        from .cases import PACE
+        from .measure import measure
+        from .result import Plan
+        from .rundir import RunFolder
+        from .units import seconds
+
+        wanted = Case.parse(case_id)
+        selected = [Case.parse(text) for text in dict.fromkeys(_named(items)) if Case.parse(text).group == wanted.group] or [wanted]
+        pace = Case(wanted.workload, PACE, wanted.precision, wanted.batch, wanted.target, wanted.mode)
+        workloads.check(workloads.Reference(wanted.workload))
+        plan = Plan(budget_s=seconds(self.config.getoption("hotlap_budget")), threads=_cores())
+        here = environment.collect(plan.threads, "keep")
+        if self.folder is None:
+            self.folder = RunFolder(None, "pytest", here)
+        self.folder.ask([*selected, pace])
+        self.tell(f"hotlap: racing {len(selected)} cases of {wanted.group}")
+        for result in measure([*selected, pace], self.folder, plan, here.key, _quiet(), train=False):
+            self.done[result.case.id] = result
+
+    def tell(self, text: str) -> None:
+        """A race takes a minute; a line on the terminal says so while pytest captures output."""
+        reporter = self.config.pluginmanager.get_plugin("terminalreporter")
+        capture = self.config.pluginmanager.get_plugin("capturemanager")
+        if reporter is not None and capture is not None:
+            with capture.global_and_fixture_disabled():
+                reporter.ensure_newline()
+                reporter.write_line(text)
+
+    def section(self) -> dict[str, Any]:
+        """The file's top-level `hotlap`: environments, and the results that have no time (the others are in extra_info)."""
+        if self.folder is None:
+            return {"environment": {}, "results": []}
+        untimed = [one for one in self.done.values() if "latency" not in one.metrics or one.case.backend == "pace"]
+        return {"schema": self.folder.results.schema, "environment": builtins(self.folder.results.environment), "results": builtins(untimed)}
+
+    def untimed_file(self, config: pytest.Config) -> dict[str, Any]:
+        """The shape of pytest-benchmark's own file, with nothing timed in it."""
+        hook = config.hook
+        return {
+            "machine_info": hook.pytest_benchmark_generate_machine_info(config=config),
+            "commit_info": hook.pytest_benchmark_generate_commit_info(config=config),
+            "benchmarks": [],
+            "datetime": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
+            "version": __import__("pytest_benchmark").__version__,
+            "hotlap": self.section(),
+        }
+
+    def lines(self) -> list[str]:
+        from .report import reasons
+
+        return [*reasons(list(self.done.values())), f"results: {self.folder.file}"]
+
+    def close(self) -> None:
+        if self.folder is not None:
+            self.folder.close()
+
+
+_RACES = pytest.StashKey[Races]()
+
+
+def builtins(value: Any) -> Any:
+    """As JSON would hold it: no NaN or infinity, which readers of pytest-benchmark's files refuse."""
+    import msgspec
+
+    return msgspec.json.decode(msgspec.json.encode(value))
+
+
+def _named(items: Iterable[pytest.Item]) -> Iterator[str]:
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        if callspec is not None and "lap" in getattr(item, "fixturenames", ()) and isinstance(callspec.params.get("case"), str):
+            yield callspec.params["case"]
+
+
+def _cores() -> int:
+    import os
+
+    return len(os.sched_getaffinity(0))
+
+
+def _quiet() -> Any:
+    from .measure import Progress
+
+    return Progress()

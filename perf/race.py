@@ -1,0 +1,260 @@
+"""A race: entrants measured side by side in blocks of fresh worker processes (randomised complete block design).
+
+In a block every entrant has a worker of its own; all are stopped but the one whose turn it is, and turns go round in random order, so that the
+drift of the machine meets all alike and cancels in their ratios. The parent only waits on a socket.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from . import check, stats
+from .backends import Backend
+from .case import Case
+from .entrant import Entrant
+from .observations import Block, Observations
+from .reasons import Reason, Refusal
+from .result import Deviation, Placement, Plan
+from .timing import Turn, WarmUp
+
+WARM_SHARE = 0.2
+
+
+@dataclass
+class Lane:
+    """One entrant of a race, over all its blocks. `refusal` is why it left the race; its blocks up to then are kept."""
+
+    case: Case
+    backend: Backend
+    preload: list[str]
+    environment: Mapping[str, str]
+    artefact: Path
+    outputs: Path
+    log: Path
+    seen: Observations
+    own_work: bool = False
+    placement: Placement | None = None
+    deviation: Deviation | None = None
+    limits: list[float] | None = None
+    refusal: Reason | None = None
+    fell_back: bool = False
+    warnings: list[str] = field(default_factory=list)
+    worker: Entrant | None = None
+
+    @property
+    def live(self) -> bool:
+        return self.refusal is None
+
+    def latencies(self) -> list[list[float]]:
+        return [[turn.call_s for turn in block.turns] for block in self.seen.blocks]
+
+
+@dataclass
+class Race:
+    """What the entrants share. `lanes[0]` is the baseline."""
+
+    reference: tuple[str, str]
+    lanes: list[Lane]
+    plan: Plan
+    oracle: Path
+    referee: Entrant
+    report: Callable[[str], None]
+    journal: Callable[[], None]
+    servers: dict[tuple[Any, ...], Entrant | None] = field(default_factory=dict)
+    turn: int = 0
+    stopped_by: str = ""
+
+    def run(self) -> None:
+        """Blocks until the ratios are known well enough, the budget is spent, or it is hopeless; `stopped_by` says which."""
+        order = random.Random(self.plan.seed)
+        rounds, start = self.plan.rounds, time.monotonic()
+        try:
+            for number in range(max(self.plan.looks)):
+                if not any(lane.live for lane in self.lanes):
+                    self.stopped_by = "nothing left to measure"
+                    return
+                began = time.monotonic()
+                self.block(number, rounds, order)
+                self.journal()
+                spent, last = time.monotonic() - start, time.monotonic() - began
+                left = (self.plan.budget_s - spent) / last
+                if number + 1 in self.plan.looks:
+                    if verdict := self.look(number + 1 + max(0.0, left)):
+                        self.stopped_by = verdict
+                        return
+                    rounds = self.best_rounds(rounds, last)
+                if left < 1:
+                    self.stopped_by = f"budget of {self.plan.budget_s:g} s"
+                    return
+            self.stopped_by = f"most blocks ({max(self.plan.looks)})"
+        finally:
+            for worker in [lane.worker for lane in self.lanes] + list(self.servers.values()):
+                if worker is not None:
+                    worker.kill()
+
+    def block(self, number: int, rounds: int, order: random.Random) -> None:
+        """One worker each, made ready one after the other, then turns in random order, then single calls for the tails."""
+        before = steal_clock()
+        self.report(f"block {number + 1}")
+        for lane in shuffled(self.lanes, order):
+            if lane.live:
+                with Attempt(lane):
+                    self.enter(lane, number)
+        for _ in range(rounds):
+            for lane in shuffled(self.lanes, order):
+                if lane.live:
+                    with Attempt(lane) as worker:
+                        answer = worker.ask("turn", self.plan.timeout_s)
+                        self.turn += 1
+                        block = lane.seen.blocks[-1]
+                        block.turns.append(msgspec.convert(answer["turn"], Turn))
+                        block.numbers.append(self.turn)
+                        block.rmse.append(float(answer["rmse"]))
+                        if answer["joules"] is not None:
+                            block.joules.append(answer["joules"])
+        for lane in shuffled(self.lanes, order):
+            if lane.live:
+                with Attempt(lane) as worker:
+                    block = lane.seen.blocks[-1]
+                    if self.plan.tail_s > 0:
+                        block.tail = worker.ask("tail", self.plan.timeout_s, cap_s=self.plan.tail_s)
+                    finished = worker.ask("finish", self.plan.timeout_s)
+                    block.run_peak_bytes, block.gpu = finished["run_peak_bytes"], finished["gpu"]
+        for lane in self.lanes:
+            if lane.worker is not None:
+                lane.worker.kill()
+                lane.worker = None
+        taken = steal_share(before, steal_clock())
+        for lane in self.lanes:
+            if len(lane.seen.blocks) == number + 1:
+                lane.seen.blocks[-1].steal = taken
+
+    def enter(self, lane: Lane, number: int) -> None:
+        """A worker for this lane: imports, load, first call; in its first block the oracle, then warm-up. It is left stopped."""
+        timeout_s, fresh, log = self.plan.timeout_s, True, lane.log / f"block-{number}.txt"
+        server = self.server(lane) if number >= self.plan.fresh_blocks else None
+        start = time.perf_counter()
+        if server is not None:
+            fresh, lane.worker = False, server.fork(log, timeout_s)
+        else:
+            lane.worker = Entrant.start(lane.environment, log)
+        worker = lane.worker
+        imported = worker.ask("preload", timeout_s, modules=lane.preload)
+        start_s = time.perf_counter() - start
+        loaded = worker.ask("load", timeout_s, reference=self.reference, case=lane.case, folder=str(lane.artefact), oracle=str(self.oracle), threads=self.plan.threads)
+        lane.seen.no_meter = loaded.pop("no_meter")
+        block = Block(fresh=fresh, start_s=start_s, import_peak_bytes=imported["peak_bytes"], **loaded)
+        while len(lane.seen.blocks) < number:
+            lane.seen.blocks.append(empty_block())
+        if lane.deviation is None and not lane.own_work:
+            self.judge(lane, worker)
+        cap_s = WARM_SHARE * self.plan.budget_s / (self.plan.looks[0] * len(self.lanes))
+        warm = worker.ask("warm", timeout_s, sample_s=self.plan.sample_s, longest_s=self.plan.longest_sample_s, cap_s=cap_s, limits=lane.limits)
+        block.warm = msgspec.convert(warm, WarmUp)
+        lane.seen.blocks.append(block)
+
+    def judge(self, lane: Lane, worker: Entrant) -> None:
+        """The oracle: random, real and rotating inputs, then the task metric, then where the work ran. Raises Refusal."""
+        timeout_s, outputs = self.plan.timeout_s, lane.outputs
+        outputs.mkdir(parents=True, exist_ok=True)
+        for kind in ("random", "real", "timed"):
+            worker.ask("check", timeout_s, inputs=str(self.oracle / f"{kind}.npz"), outputs=str(outputs / f"{kind}.npz"))
+        found = check.distances(self.oracle, {kind: outputs / f"{kind}.npz" for kind in ("random", "real")}, lane.case.precision, lane.seen.info["terms"])
+        lane.deviation = Deviation(found)
+        check.judge(lane.deviation)
+        if lane.seen.info["task"] is not None:
+            worker.ask("evaluate", timeout_s, inputs=str(self.oracle / "validation.npz"), outputs=str(outputs / "validation.npz"))
+            worker.stop()
+            self.referee.go()
+            scores = self.referee.ask("score", timeout_s, path=str(outputs / "validation.npz"))
+            self.referee.stop()
+            worker.go()
+            lane.deviation = Deviation(found, check.task(lane.seen.info["task"], scores))
+            check.judge(lane.deviation)
+        lane.limits = check.timed_limits(self.oracle, outputs / "timed.npz", found)
+        lane.placement = msgspec.convert(worker.ask("place", timeout_s), Placement)
+        if lane.placement.wrong is not None:
+            lane.fell_back = True
+            raise Refusal(lane.placement.wrong.code, lane.placement.wrong.detail)
+
+    def server(self, lane: Lane) -> Entrant | None:
+        """The fork server with this lane's environment and imports; None where forking it would not be safe (its imports started threads)."""
+        key = (tuple(sorted(lane.environment.items())), tuple(lane.preload))
+        if "torch" not in lane.preload:
+            return None
+        if key not in self.servers:
+            server = Entrant.start(lane.environment, lane.log / "server.txt")
+            imported = server.ask("preload", self.plan.timeout_s, modules=lane.preload)
+            if imported["threads"] > 1:
+                server.kill()
+                self.report(f"{lane.case.backend}: its imports start threads, so every block starts afresh")
+            self.servers[key] = None if server.gone else server
+        return self.servers[key]
+
+    def look(self, affordable: float) -> str:
+        """Why the race may end now; empty if it goes on. Only ratios to the baseline count: the absolute latency has no target."""
+        open_ends = []
+        for lane in self.lanes[1:]:
+            if lane.live and self.lanes[0].live:
+                width = stats.ratio(self.lanes[0].latencies(), lane.latencies()).half_width
+                if width > self.plan.half_width:
+                    open_ends.append(len(lane.seen.timed) * (width / self.plan.half_width) ** 2)
+        if not open_ends:
+            return f"half-width of {self.plan.half_width:.0%}"
+        return "hopeless: four times the budget would not do" if min(open_ends) > 4 * affordable else ""
+
+    def best_rounds(self, rounds: int, block_s: float) -> int:
+        """Samples a block that waste least time, for the entrant that needs most."""
+        lanes = [lane for lane in self.lanes if lane.live]
+        sample_s = self.plan.sample_s * len(lanes)
+        overhead_s = max(0.0, block_s - rounds * sample_s)
+        return max([stats.best_rounds(lane.latencies(), overhead_s, sample_s) for lane in lanes], default=rounds)
+
+
+class Attempt:
+    """Lets one lane's worker run, stops it afterwards, and turns a refusal into the lane's end. The others go on."""
+
+    def __init__(self, lane: Lane) -> None:
+        self.lane = lane
+
+    def __enter__(self) -> Entrant:
+        if self.lane.worker is not None:
+            self.lane.worker.go()
+        return self.lane.worker  # type: ignore[return-value]  # only `enter` runs without one, and it does not use it
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
+        worker = self.lane.worker
+        if isinstance(error, Refusal):
+            self.lane.refusal = error.reason
+            if worker is not None:
+                worker.kill()
+                self.lane.worker = None
+            return True
+        if worker is not None and error is None:
+            worker.stop()
+        return False
+
+
+def empty_block() -> Block:
+    return Block(False, 0.0, 0.0, 0.0, 0, 0, 0)
+
+
+def shuffled(lanes: list[Lane], order: random.Random) -> list[Lane]:
+    return order.sample(lanes, len(lanes))
+
+
+def steal_clock() -> tuple[int, int]:
+    """Ticks that the host took away from this virtual machine, and all ticks (proc(5): /proc/stat)."""
+    ticks = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
+    return (ticks[7] if len(ticks) > 7 else 0), sum(ticks[:8])
+
+
+def steal_share(before: tuple[int, int], after: tuple[int, int]) -> float:
+    return (after[0] - before[0]) / max(1, after[1] - before[1])

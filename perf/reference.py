@@ -1,0 +1,185 @@
+"""The oracle's own side, with torch: fp64 eager on the CPU, and what same-precision eager makes of the same inputs.
+
+It runs once a race, in a worker that stays as referee. Files, all npz, arrays (K, B, ...) for K batches of B samples:
+random.npz, real.npz: in0.., ref0.. (fp64), and eager-<precision>-0.. (float32);  timed.npz: in0.., ref0.. of the rotating inputs;
+validation.npz: in0.. (N, ...).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from .case import Workload
+from .reasons import Refusal
+from .tasks import resized
+
+DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+SAMPLES, LEAST_BATCHES, TIMED = 8, 2, 4
+
+
+def refer(workload: Workload, batch: int, precisions: Sequence[str], target: str, folder: Path, threads: int) -> dict[str, Any]:
+    """Writes the files above. Returns what the harness needs to know of the workload."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    workload = resized(workload, batch)
+    count = max(LEAST_BATCHES, SAMPLES // batch)
+    real = real_batches(workload, batch, count)
+    sets = {"real": real, "random": [tuple(lookalike(value) for value in workload.inputs) for _ in range(count)]}
+    exact = copy.deepcopy(workload.module).double()
+    stored: dict[str, dict[str, np.ndarray]] = {}
+    for name, batches in sets.items():
+        arrays = stacked("in", batches)
+        arrays |= stacked("ref", [forward(exact, tuple(raised(value) for value in inputs), workload, "fp64") for inputs in batches])
+        for precision in precisions:
+            if precision in DTYPES:
+                device = torch.device(target)
+                module = copy.deepcopy(workload.module).to(device, DTYPES[precision])
+                outputs = [forward(module, cast(inputs, DTYPES[precision], device), workload, precision) for inputs in batches]
+                arrays |= stacked(f"eager-{precision}-", outputs)
+        stored[name] = arrays
+        np.savez(folder / f"{name}.npz", allow_pickle=False, **arrays)
+    if any(not np.isfinite(value).all() for arrays in stored.values() for name, value in arrays.items() if name.startswith("ref")):
+        raise Refusal("invalid_input", f"{workload.name}: the fp64 reference itself has NaN or infinite outputs; mend the model or its weights")
+    timed = timed_batches(stored, len(workload.inputs))
+    np.savez(folder / "timed.npz", allow_pickle=False, **timed)
+    info: dict[str, Any] = {"items": workload.items, "item": workload.item, "weights": workload.weights, "task": None}
+    info["sensitive"] = any(not (value == value[:1]).all() for name, value in timed.items() if name.startswith("ref"))
+    info |= counted(workload)._asdict()
+    if workload.evaluate is not None:
+        np.savez(folder / "validation.npz", allow_pickle=False, **{f"in{i}": value.numpy() for i, value in enumerate(workload.evaluate.inputs)})
+        np.savez(folder / "validation-reference.npz", allow_pickle=False, **split_outputs(workload))
+        evaluation = workload.evaluate
+        scores = score(workload, folder / "validation-reference.npz")
+        info["task"] = {"metric": evaluation.metric, "better": evaluation.better, "budget": evaluation.budget, "reference": scores[evaluation.metric]}
+    return info
+
+
+def score(workload: Workload, path: Path) -> dict[str, float]:
+    """The task metrics of stored outputs out0.. (N, ...)."""
+    assert workload.evaluate is not None
+    with np.load(path, allow_pickle=False) as stored:
+        outputs = tuple(stored[f"out{index}"] for index in range(len(stored.files)))
+    return {name: float(value) for name, value in workload.evaluate.score(outputs).items()}
+
+
+def real_batches(workload: Workload, batch: int, count: int) -> list[tuple[torch.Tensor, ...]]:
+    """`count` batches from the validation split, or of the example inputs rotated where there is no split."""
+    if workload.evaluate is None or not workload.dynamic:
+        return [tuple(value.roll(shift, 0) if value.ndim else value for value in workload.inputs) for shift in range(count)][: max(1, batch)]
+    total = workload.evaluate.inputs[0].shape[0]
+    rows = [torch.arange(at * batch, (at + 1) * batch) % total for at in range(count)]
+    return [tuple(value[row] for value in workload.evaluate.inputs) for row in rows]
+
+
+def lookalike(value: torch.Tensor) -> torch.Tensor:
+    """Fresh random input like a real one: normal with its mean and spread, or integers in its range."""
+    if value.is_floating_point():
+        return torch.randn_like(value) * (value.std() if value.numel() > 1 else 1.0) + value.mean()
+    if value.dtype == torch.bool:
+        return torch.rand(value.shape) < 0.5
+    return torch.randint(int(value.min()), int(value.max()) + 1, value.shape, dtype=value.dtype)
+
+
+def forward(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], workload: Workload, precision: str) -> tuple[np.ndarray, ...]:
+    try:
+        with torch.inference_mode():
+            outputs = module(*inputs)
+    except Exception as error:  # a module may raise anything; it becomes the reason of every case of the race
+        text = " ".join(str(error).split())[:300]
+        hint = "; constants in forward must follow the inputs' dtype" if precision == "fp64" else ""
+        raise Refusal("invalid_input", f"{workload.name}: forward fails in {precision} eager: {type(error).__name__}: {text}{hint}") from error
+    return host(outputs, workload)
+
+
+def host(outputs: Any, workload: Workload) -> tuple[np.ndarray, ...]:
+    """Tensors, or tuples, lists and dicts of them, as float arrays on the host."""
+    parts = list(outputs.values()) if isinstance(outputs, dict) else list(outputs) if isinstance(outputs, (tuple, list)) else [outputs]
+    if not parts or not all(isinstance(part, torch.Tensor) for part in parts):
+        kinds = ", ".join(type(part).__name__ for part in parts) or "nothing"
+        raise Refusal("invalid_input", f"{workload.name}: forward returns {kinds}; expected a tensor or a tuple of tensors")
+    return tuple((part if part.dtype == torch.float64 else part.float()).cpu().numpy() for part in parts)
+
+
+def raised(value: torch.Tensor) -> torch.Tensor:
+    return value.double() if value.is_floating_point() else value
+
+
+def cast(inputs: tuple[torch.Tensor, ...], dtype: torch.dtype, device: torch.device) -> tuple[torch.Tensor, ...]:
+    return tuple(value.to(device, dtype) if value.is_floating_point() else value.to(device) for value in inputs)
+
+
+def stacked(prefix: str, batches: Sequence[Sequence[Any]]) -> dict[str, np.ndarray]:
+    return {f"{prefix}{index}": np.stack([np.asarray(value) for value in parts]) for index, parts in enumerate(zip(*batches, strict=True))}
+
+
+def timed_batches(stored: dict[str, dict[str, np.ndarray]], inputs: int) -> dict[str, np.ndarray]:
+    """The rotating inputs: the first distinct real batches, filled up with random ones."""
+    chosen: list[tuple[str, int]] = []
+    seen: set[bytes] = set()
+    for name in ("real", "random"):
+        for index in range(len(stored[name]["in0"])):
+            digest = b"".join(stored[name][f"in{i}"][index].tobytes() for i in range(inputs))
+            if digest not in seen and len(chosen) < TIMED:
+                seen.add(digest)
+                chosen.append((name, index))
+    keys = [key for key in stored["real"] if key.startswith(("in", "ref"))]
+    return {key: np.stack([stored[name][key][index] for name, index in chosen]) for key in keys}
+
+
+def split_outputs(workload: Workload, rows: int = 64) -> dict[str, np.ndarray]:
+    """fp32 eager on the whole validation split."""
+    assert workload.evaluate is not None
+    given, fixed = workload.evaluate.inputs, workload.inputs[0].shape[0]
+    rows = rows if workload.dynamic else fixed
+    found = [forward(workload.module, tuple(value[at : at + rows] for value in given), workload, "fp32") for at in range(0, given[0].shape[0], rows)]
+    return {f"out{index}": np.concatenate(parts) for index, parts in enumerate(zip(*found, strict=True))}
+
+
+class Counts(NamedTuple):
+    """Of one call of the batch. flops: matrix products, convolutions and attention; operators: aten calls; terms: longest sum of any element."""
+
+    flops: int
+    operators: int
+    terms: int
+
+
+def counted(workload: Workload) -> Counts:
+    """Counts one eager call (torch.utils.flop_counter; a dispatch mode)."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils.flop_counter import FlopCounterMode
+
+    count, terms = 0, 1
+
+    class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its metaclass has no types
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            nonlocal count, terms
+            output = func(*args, **(kwargs or {}))
+            count += 1
+            terms = max(terms, summed(func.overloadpacket.__name__, [value for value in args if isinstance(value, torch.Tensor)], output))
+            return output
+
+    with torch.no_grad():
+        with FlopCounterMode(display=False) as flops:
+            workload.module(*workload.inputs)
+        with Operators():  # type: ignore[no-untyped-call]
+            workload.module(*workload.inputs)
+    return Counts(int(flops.get_total_flops()), count, terms)
+
+
+def summed(name: str, tensors: list[torch.Tensor], output: Any) -> int:
+    """How many terms an operator sums for one element: the inner dimension, the filter's size, the keys, or what a reduction takes together."""
+    if name in ("mm", "addmm", "bmm", "baddbmm") and len(tensors) >= 2:
+        return tensors[-1].shape[-2]
+    if "conv" in name and len(tensors) >= 2:
+        return tensors[1][0].numel()
+    if "attention" in name and len(tensors) >= 2:
+        return max(tensors[1].shape[-2:])
+    if tensors and isinstance(output, torch.Tensor) and 0 < output.numel() < tensors[0].numel() and name in ("mean", "sum", "_adaptive_avg_pool2d", "avg_pool2d"):
+        return tensors[0].numel() // output.numel()
+    return 1

@@ -1,0 +1,233 @@
+"""The answer: what is known of one case after it was built, checked and measured, and the file that holds the answers.
+
+Base units inside: s, B, J, 1/s, FLOP. Every raw sample is kept; statistics are computed from them in stats.py.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from . import stats
+from .case import Better, Case
+from .environment import Environment
+from .reasons import Misuse, Reason
+
+# 1 (0.1.0): first version.
+SCHEMA = 1
+
+Status = Literal["ok", "noisy", "fell_back", "verified", "skipped", "failed"]
+Rung = Literal["L0", "L1", "L2", "L3", "L4", "L5", "L6", "L7"]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """How a race is measured. Times in s.
+
+    budget_s: for the blocks of one race. looks: numbers of blocks after which the intervals are looked at. rounds: turns of each entrant in a
+    block, to begin with. sample_s, longest_sample_s: length of a sample. tail_s: length of the pass of single calls, a block and entrant.
+    half_width: of the ratio to the baseline, at which a race is finished; above noisy_half_width at the end it is noisy.
+    timeout_s: for one answer of a worker. fresh_blocks: first blocks whose workers import everything themselves; later ones may be forked.
+    """
+
+    budget_s: float = 60.0
+    looks: tuple[int, ...] = (6, 9, 14, 20, 30)
+    rounds: int = 20
+    sample_s: float = 0.005
+    longest_sample_s: float = 0.050
+    tail_s: float = 0.2
+    half_width: float = 0.02
+    noisy_half_width: float = 0.05
+    timeout_s: float = 300.0
+    threads: int = 1
+    fresh_blocks: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.budget_s <= 0 or self.rounds < 1 or self.timeout_s <= 0 or not self.looks:
+            raise Misuse(f"a plan needs a budget and a timeout above 0 s, at least one round and one look: {self}")
+
+
+class Samples(msgspec.Struct, frozen=True):
+    """The samples of one metric: one tuple a block, in the order they were taken; `turns` are their numbers in the race."""
+
+    unit: str
+    better: Better
+    values: tuple[tuple[float, ...], ...]
+    turns: tuple[tuple[int, ...], ...] = ()
+    details: dict[str, float | int | str | None] = {}
+
+    @property
+    def blocks(self) -> tuple[float, ...]:
+        """One number a block: the median of its samples."""
+        return tuple(stats.median(block) for block in self.values if block)
+
+    @property
+    def flat(self) -> tuple[float, ...]:
+        """All samples in one row, for display only: they are not independent."""
+        return tuple(value for block in self.values for value in block)
+
+    @property
+    def estimate(self) -> stats.Estimate:
+        """Centre and 95 % interval over blocks (with fewer than 3 blocks, over batch means of the only process)."""
+        return stats.estimate(self.values)
+
+    @property
+    def centre(self) -> float:
+        return self.estimate.centre
+
+
+class Placement(msgspec.Struct, frozen=True):
+    """Where the work really ran. `ran_on`: provider, device or precision -> number of nodes; `wrong`: what differs from the request."""
+
+    requested: str
+    ran_on: dict[str, Count]
+    counters: dict[str, Count] = {}
+    evidence: tuple[str, ...] = ()
+    wrong: Reason | None = None
+
+
+class Distance(msgspec.Struct, frozen=True):
+    """How far the outputs for one kind of inputs are from the fp64 reference, and how far they may be."""
+
+    rmse: float
+    eager_rmse: float
+    tolerance: float
+    k: float
+    floor: float
+    cosine: float
+    top1_flips: int
+    elements: int
+
+    @property
+    def within(self) -> bool:
+        return math.isfinite(self.rmse) and self.rmse <= self.tolerance
+
+
+class Task(msgspec.Struct, frozen=True):
+    """The task metric on the validation split, beside the value that the fp32 reference reaches."""
+
+    metric: str
+    better: Better
+    value: float
+    reference: float
+    budget: float
+    all: dict[str, float] = {}
+
+    @property
+    def loss(self) -> float:
+        return self.reference - self.value if self.better == "higher" else self.value - self.reference
+
+    @property
+    def within(self) -> bool:
+        return math.isfinite(self.value) and self.loss <= self.budget
+
+
+class Deviation(msgspec.Struct, frozen=True):
+    """What check found: a distance for each kind of inputs (random, real, timed) and the task metric where there is one."""
+
+    distances: dict[str, Distance] = {}
+    task: Task | None = None
+
+
+class Disturbance(msgspec.Struct, frozen=True):
+    """What happened beside the timed calls, per sample in the order of the latency samples, and per block.
+
+    cpu_s: CPU time of the process a call. first_s: the call that re-warmed the caches. switches: involuntary context switches of all threads.
+    migrations: of the main thread between cores. faults: minor page faults a call. steal: share of the machine that its host took, a block.
+    """
+
+    cpu_s: tuple[tuple[float, ...], ...]
+    first_s: tuple[tuple[float, ...], ...]
+    calls: tuple[int, ...]
+    switches: tuple[tuple[int, ...], ...]
+    migrations: tuple[tuple[int, ...], ...]
+    faults: tuple[tuple[float, ...], ...]
+    steal: tuple[float, ...]
+    steady: tuple[bool, ...]
+
+    @property
+    def faults_per_call(self) -> float:
+        return stats.median([value for block in self.faults for value in block])
+
+    @property
+    def switches_per_sample(self) -> float:
+        return stats.fmean([value for block in self.switches for value in block])
+
+
+class Result(msgspec.Struct, frozen=True):
+    """The answer for one case. Entrants of one race share `race_id`; `metrics` holds only what was measured, `absent` the reasons for the rest."""
+
+    case: Case
+    race_id: str
+    plan: Plan
+    status: Status
+    reason: Reason | None = None
+    verified_to: Rung = "L0"
+    weights: str = ""
+    items: int = 1
+    item: str = "sample"
+    placement: Placement | None = None
+    metrics: dict[str, Samples] = {}
+    absent: dict[str, Reason] = {}
+    deviation: Deviation | None = None
+    disturbance: Disturbance | None = None
+    warnings: tuple[str, ...] = ()
+    environment: str = ""
+    stopped_by: str = ""
+    schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        if self.status != "ok" and self.reason is None:
+            raise ValueError(f"{self.case.id}: status {self.status} needs a reason")
+
+
+class Results(msgspec.Struct, frozen=True):
+    """The file `results.json`: environments by key (results name theirs), what was asked, and the results so far.
+
+    references: workload name -> the checkpoint given for it on the command line.
+    """
+
+    run: str
+    command: str
+    environment: dict[str, Environment]
+    asked: tuple[Case, ...] = ()
+    references: dict[str, str] = {}
+    results: tuple[Result, ...] = ()
+    schema: int = SCHEMA
+
+
+def encode(results: Results) -> bytes:
+    """JSON with one result a line."""
+    lines = b",\n".join(msgspec.json.encode(one) for one in results.results)
+    head = msgspec.json.encode(msgspec.structs.replace(results, results=()))
+    return head.replace(b'"results":[]', b'"results":[\n' + lines + b"\n]", 1) + b"\n"
+
+
+def write(path: Path, content: bytes) -> None:
+    """Replaces the file as a whole or leaves the old one: a reader never sees half a file. Raises OSError."""
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def read(path: Path) -> Results:
+    """Raises Misuse with one line that says what is wrong with the file."""
+    try:
+        results = msgspec.json.decode(path.read_bytes(), type=Results)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise Misuse(f"{path}: not a results file of hotlap: {error}") from None
+    if results.schema != SCHEMA:
+        raise Misuse(f"{path}: schema {results.schema}, this hotlap reads {SCHEMA}; measure again or use the hotlap that wrote it")
+    return results

@@ -1,0 +1,95 @@
+"""The folder of a run: one writer at a time, and a results file that is whole after every block."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import secrets
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from . import result
+from .case import Case
+from .environment import Environment
+from .reasons import Misuse
+from .result import Result, Results
+
+# A result with one of these reasons is measured again by --resume: its cause may have gone.
+RETRY = ("interrupted", "crashed", "timeout", "out_of_space")
+
+
+class Unusable(Misuse):
+    """The folder cannot be used; the message says why and what to do."""
+
+
+def root() -> Path:
+    """Where runs live: $HOTLAP_RUNS, else ./runs."""
+    return Path(os.environ.get("HOTLAP_RUNS", "runs"))
+
+
+def latest() -> Path:
+    """The newest race folder with results. Raises Unusable."""
+    found = sorted((root() / "race").glob("*/results.json"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise Unusable(f"no run to resume under {root() / 'race'}; start one with: hotlap run")
+    return found[-1].parent
+
+
+class RunFolder:
+    """Holds the lock while it is open. `put` replaces results of the same case and writes the file anew, as a whole."""
+
+    def __init__(self, folder: Path | None, command: str, environment: Environment, asked: Iterable[Case] = (), references: dict[str, str] | None = None) -> None:
+        self.id = time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(2) if folder is None else folder.name
+        self.folder = folder or root() / "race" / self.id
+        self.file = self.folder / "results.json"
+        self._open()
+        try:
+            old = result.read(self.file) if self.file.exists() else None
+        except Misuse as error:
+            raise Unusable(f"{error}; move it away or choose another --out") from None
+        found = old or Results(self.id, command, {})
+        self.results = msgspec.structs.replace(found, environment={**found.environment, environment.key: environment}, references={**found.references, **(references or {})})
+        self.ask(asked)
+
+    def ask(self, cases: Iterable[Case]) -> None:
+        """Adds cases to what this run was asked for."""
+        self.results = msgspec.structs.replace(self.results, asked=tuple(dict.fromkeys([*self.results.asked, *cases])))
+        self._write()
+
+    def put(self, new: Iterable[Result]) -> None:
+        merged = {one.case.id: one for one in self.results.results} | {one.case.id: one for one in new}
+        self.results = msgspec.structs.replace(self.results, results=tuple(merged.values()))
+        self._write()
+
+    def unfinished(self) -> list[Case]:
+        """The cases of every race in which one has no final result yet: ratios need all of a race's entrants in the same blocks."""
+        final = {one.case.id for one in self.results.results if one.reason is None or one.reason.code not in RETRY}
+        groups = {case.group for case in self.results.asked if case.id not in final}
+        return [case for case in self.results.asked if case.group in groups]
+
+    def close(self) -> None:
+        self._lock.close()
+
+    def _open(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.folder / ".lock").open("a+")
+        except OSError as error:
+            raise Unusable(f"cannot write to {self.folder}: {error.strerror}; choose another --out") from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.close()
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise Unusable(f"cannot lock {self.folder}: {error.strerror}; choose another --out") from None
+            raise Unusable(f"another run is writing to {self.folder}; wait for it or choose another --out") from None
+
+    def _write(self) -> None:
+        try:
+            result.write(self.file, result.encode(self.results))
+        except OSError as error:
+            raise Unusable(f"cannot write {self.file}: {error.strerror}; free space or choose another --out (what was written before is whole)") from None

@@ -1,0 +1,146 @@
+"""Statistics of samples that come in blocks of fresh processes (shared/MEASURING.md a).
+
+Samples of one process are correlated and processes differ, so a block gives one number, the median of its samples, and intervals are
+over blocks. Everything positive is averaged on the log scale: a ratio and its inverse then have the same interval.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from statistics import fmean as fmean
+from statistics import median as median
+from statistics import stdev
+from typing import Literal
+
+import msgspec
+
+Blocks = Sequence[Sequence[float]]
+
+# Fewest effective samples for a 95 % confidence that the percentile is not below its estimate: 1 - q**n >= 0.95 (MLPerf LoadGen's early
+# stopping asks for the same; figures as in shared/MEASURING.md).
+TAIL_N = {"p90": (0.90, 29), "p95": (0.95, 59), "p99": (0.99, 299), "p99.9": (0.999, 2995)}
+
+BATCHES = 16
+
+
+class Estimate(msgspec.Struct, frozen=True):
+    """A centre with its 95 % interval. n: blocks (or effective samples, where only one process was affordable)."""
+
+    centre: float
+    low: float
+    high: float
+    n: float
+    method: Literal["blocks", "batch means", "none"]
+
+    @property
+    def half_width(self) -> float:
+        """Half the interval relative to the centre, on the log scale; infinite where there is no interval."""
+        if not (self.low > 0 and math.isfinite(self.high)):
+            return math.inf
+        return math.log(self.high / self.low) / 2
+
+
+def student_t(probability: float, freedom: float) -> float:
+    """Quantile of Student's t distribution."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, probability))
+
+
+def autocorrelation(values: Sequence[float]) -> float:
+    """Lag-1 autocorrelation; 0 for a constant or fewer than 3 values."""
+    if len(values) < 3:
+        return 0.0
+    mean = fmean(values)
+    around = [value - mean for value in values]
+    total = sum(value * value for value in around)
+    if total <= (1e-12 * abs(mean)) ** 2 * len(values):
+        return 0.0
+    return sum(a * b for a, b in pairwise(around)) / total
+
+
+def effective_n(values: Sequence[float]) -> float:
+    """How many independent samples the correlated ones are worth: n (1 - r1) / (1 + r1), r1 clipped to [0, 0.99]."""
+    r1 = min(max(autocorrelation(values), 0.0), 0.99)
+    return len(values) * (1 - r1) / (1 + r1)
+
+
+def interval_over_blocks(values: Sequence[float]) -> Estimate:
+    """Student's t over block values on the log scale; needs two or more, all positive."""
+    logs = [math.log(value) for value in values]
+    centre = fmean(logs)
+    if len(logs) < 2:
+        return Estimate(math.exp(centre), 0.0, math.inf, len(logs), "none")
+    half = student_t(0.975, len(logs) - 1) * stdev(logs) / math.sqrt(len(logs))
+    return Estimate(math.exp(centre), math.exp(centre - half), math.exp(centre + half), len(logs), "blocks")
+
+
+def interval_over_batches(samples: Sequence[float]) -> Estimate:
+    """16 batch means, t(15), inflated by sqrt((1 + r1) / (1 - r1)): what one process can say about itself."""
+    if len(samples) < 2 * BATCHES:
+        return Estimate(median(samples), 0.0, math.inf, len(samples), "none")
+    size = len(samples) // BATCHES
+    means = [fmean(math.log(value) for value in samples[batch * size : (batch + 1) * size]) for batch in range(BATCHES)]
+    r1 = min(max(autocorrelation(means), 0.0), 0.8)
+    half = student_t(0.975, BATCHES - 1) * stdev(means) / math.sqrt(BATCHES) * math.sqrt((1 + r1) / (1 - r1))
+    centre = fmean(means)
+    return Estimate(math.exp(centre), math.exp(centre - half), math.exp(centre + half), effective_n(samples), "batch means")
+
+
+def estimate(blocks: Blocks) -> Estimate:
+    """Centre and interval: over blocks from three on, else over batch means of the first block. Values that are not positive give no interval."""
+    filled = [block for block in blocks if block]
+    if not filled:
+        raise ValueError("no samples")
+    medians = [median(block) for block in filled]
+    if min(min(block) for block in filled) <= 0:
+        return Estimate(fmean(medians), -math.inf, math.inf, len(medians), "none")
+    if len(filled) >= 3:
+        return interval_over_blocks(medians)
+    if len(filled) == 1 and len(filled[0]) >= 2 * BATCHES:
+        return interval_over_batches(filled[0])
+    return Estimate(math.exp(fmean(math.log(value) for value in medians)), 0.0, math.inf, len(medians), "none")
+
+
+def ratio(base: Blocks, head: Blocks) -> Estimate:
+    """head / base of two entrants of one race: differences of log medians over the blocks that both have."""
+    pairs = [(a, b) for a, b in zip(base, head, strict=False) if a and b]
+    if not pairs:
+        raise ValueError("the two share no block")
+    if len(pairs) >= 3:
+        return interval_over_blocks([median(b) / median(a) for a, b in pairs])
+    if len(pairs) == 1 and len(pairs[0][0]) == len(pairs[0][1]):
+        return interval_over_batches([y / x for x, y in zip(*pairs[0], strict=True)])
+    return Estimate(math.exp(fmean(math.log(median(b) / median(a)) for a, b in pairs)), 0.0, math.inf, len(pairs), "none")
+
+
+def inverse(value: Estimate) -> Estimate:
+    """The estimate of 1 / x: a latency ratio read as a speed-up."""
+    low = 1 / value.high if math.isfinite(value.high) else 0.0
+    return Estimate(1 / value.centre, low, 1 / value.low if value.low > 0 else math.inf, value.n, value.method)
+
+
+def percentiles(samples: Sequence[float]) -> tuple[dict[str, float], float]:
+    """The percentiles that so many samples can bear, by name, and the effective number of samples. One call a sample only."""
+    n = effective_n(samples)
+    ordered = sorted(samples)
+    found = {}
+    for name, (q, least) in TAIL_N.items():
+        if n >= least:
+            found[name] = ordered[min(len(ordered) - 1, math.ceil(q * len(ordered)) - 1)]
+    return found, n
+
+
+def best_rounds(blocks: Blocks, block_cost_s: float, sample_cost_s: float, least: int = 10, most: int = 40) -> int:
+    """Samples a block that waste least time: ceil(sqrt(c_block / c_sample * s_within^2 / s_between^2)) (Kalibera and Jones, ISMM 2013)."""
+    logs = [[math.log(value) for value in block] for block in blocks if len(block) > 1]
+    if len(logs) < 2:
+        return least
+    within = fmean(stdev(block) ** 2 for block in logs)
+    means = [fmean(block) for block in logs]
+    between = stdev(means) ** 2 - within / fmean(len(block) for block in logs)
+    if between <= 0:
+        return most
+    return min(most, max(least, math.ceil(math.sqrt(block_cost_s / sample_cost_s * within / between))))

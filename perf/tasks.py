@@ -1,0 +1,228 @@
+"""What a worker can be asked to do, one method a message. A worker holds one case; its heavy imports are its backend's own."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import random
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from . import memory, plugins, timing, workloads
+from .backends import Artefact, Backend, Step
+from .case import Case, Workload
+from .power import Meter
+from .reasons import Reason, Refusal
+
+TAIL_MOST = 200
+
+
+class Tasks:
+    def __init__(self, report: Callable[[str], None]) -> None:
+        self.report = report
+        self.workload: Workload | None = None
+
+    def preload(self, modules: list[str]) -> dict[str, Any]:
+        """Imports what the backend asks for; the peak up to here is the baseline of this process."""
+        workloads.add_user_folder()
+        for name in modules:
+            importlib.import_module(name)
+        return {"peak_bytes": memory.peak_bytes(), "threads": len(os.listdir("/proc/self/task"))}
+
+    def reap(self, pid: int) -> int:
+        """How a forked worker ended (fork server only): its exit status, or minus the signal's number."""
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    def ready(self, reference: tuple[str, str]) -> None:
+        workloads.ready(workloads.Reference(*reference), self.report)
+
+    def refer(self, reference: tuple[str, str], batch: int, precisions: list[str], target: str, folder: str, threads: int) -> dict[str, Any]:
+        """Makes the reference outputs of a race; this worker stays its referee."""
+        from . import reference as oracle
+
+        self.workload = workloads.load(workloads.Reference(*reference))
+        return oracle.refer(self.workload, batch, precisions, target, Path(folder), threads)
+
+    def score(self, path: str) -> dict[str, float]:
+        """The task metrics of outputs that another worker stored."""
+        from . import reference as oracle
+
+        assert self.workload is not None
+        return oracle.score(self.workload, Path(path))
+
+    def peaks(self, precision: str, threads: int) -> dict[str, float]:
+        from . import peaks
+
+        return peaks.measure(precision, threads)
+
+    def build(self, reference: tuple[str, str], case: Case, folder: str, threads: int) -> dict[str, Any]:
+        """Builds the case cold. Returns the ledger of its phases in s and the bytes that it left behind."""
+        case = msgspec.convert(case, Case)
+        ledger: dict[str, float] = {}
+
+        @contextlib.contextmanager
+        def phase(name: str) -> Iterator[None]:
+            start = time.perf_counter()
+            try:
+                yield
+            finally:
+                ledger[name] = ledger.get(name, 0.0) + time.perf_counter() - start
+
+        workload = resized(workloads.load(workloads.Reference(*reference)), case.batch)
+        path = Path(folder)
+        plugins.backend(case.backend).build(workload, case, path, phase)
+        shared = path / "ledger.json"
+        if shared.exists():
+            ledger |= json.loads(shared.read_text())
+        return {"ledger": ledger, "artefact_bytes": sum(file.stat().st_size for file in path.rglob("*") if file.is_file())}
+
+    def load(self, reference: tuple[str, str], case: Case, folder: str, oracle: str, threads: int) -> dict[str, Any]:
+        """Loads the case and calls it once. Returns the times in s and the peak of each phase in bytes."""
+        import numpy as np
+
+        self.case = msgspec.convert(case, Case)
+        self.backend: Backend = plugins.backend(self.case.backend)
+        self.artefact = Artefact(self.case, Path(folder), threads, lambda: resized(workloads.load(workloads.Reference(*reference)), self.case.batch), Path(oracle))
+        with np.load(Path(oracle) / "timed.npz", allow_pickle=False) as stored:
+            inputs = named(stored, "in")
+            self.expected = [stored[f"ref{index}"] for index in range(len(stored.files) - len(inputs))]
+        memory.reset()
+        start = time.perf_counter()
+        self.step: Step = self.backend.load(self.artefact)
+        load_s, load_peak = time.perf_counter() - start, memory.peak_bytes()
+        pool = [tuple(np.ascontiguousarray(value[index]) for value in inputs) for index in range(len(inputs[0]))]
+        memory.reset()
+        start = time.perf_counter()
+        self.placed = [self.step.place(arrays) for arrays in pool]
+        self.step.call(self.placed[0])
+        self.step.synchronize()
+        self.at = random.randrange(len(self.placed))
+        self.limits: list[float] | None = None
+        self.clock = timing.event_clock if self.case.target.startswith("cuda:") and "torch" in self.backend.PRELOAD else timing.host_clock
+        no_meter: Reason | None = None
+        self.meter: Meter | None = None
+        try:
+            self.meter = Meter(self.case.target)
+        except Refusal as refusal:
+            no_meter = refusal.reason
+        return {
+            "load_s": load_s,
+            "first_call_s": time.perf_counter() - start,
+            "load_peak_bytes": load_peak,
+            "first_call_peak_bytes": memory.peak_bytes(),
+            "no_meter": no_meter,
+        }
+
+    def check(self, inputs: str, outputs: str) -> None:
+        """Runs the stored inputs (K, B, ...) one after another and stores the outputs (K, B, ...)."""
+        import numpy as np
+
+        with np.load(inputs, allow_pickle=False) as stored:
+            given = named(stored, "in")
+        found = [self.run(tuple(np.ascontiguousarray(value[index]) for value in given)) for index in range(len(given[0]))]
+        np.savez(outputs, allow_pickle=False, **{f"out{index}": np.stack(parts) for index, parts in enumerate(zip(*found, strict=True))})
+
+    def evaluate(self, inputs: str, outputs: str) -> None:
+        """Runs a whole split (N, ...) in batches of the case, the last one filled up, and stores the outputs (N, ...)."""
+        import numpy as np
+
+        with np.load(inputs, allow_pickle=False) as stored:
+            given = named(stored, "in")
+        total, batch, found = len(given[0]), self.case.batch, []
+        for at in range(0, total, batch):
+            rows = np.arange(at, at + batch) % total
+            outs = self.run(tuple(np.ascontiguousarray(value[rows]) for value in given))
+            found.append(tuple(value[: min(batch, total - at)] for value in outs))
+        np.savez(outputs, allow_pickle=False, **{f"out{index}": np.concatenate(parts) for index, parts in enumerate(zip(*found, strict=True))})
+
+    def place(self) -> Any:
+        """Where the work ran, by the backend's own evidence."""
+        return self.backend.placement(self.artefact, self.step)
+
+    def warm(self, sample_s: float, longest_s: float, cap_s: float, limits: list[float] | None) -> timing.WarmUp:
+        """limits: for each rotating input, how far (RMSE) the outputs of a timed call may be from the reference; None: not checked."""
+        self.limits = limits
+        self.warmed = timing.warm_up(self.step, self.rotate, self.clock, sample_s, longest_s, cap_s)
+        memory.reset()
+        return self.warmed
+
+    def turn(self) -> dict[str, Any]:
+        """One sample, and how far its last outputs are from the reference of their own inputs."""
+        feed = self.rotate(self.warmed.calls + 1)
+        last = (self.at - 1) % len(self.placed)
+        before = self.meter.read() if self.meter else ()
+        taken, outputs = timing.take_turn(self.step, feed, self.clock)
+        joules = self.meter.between(before, self.meter.read()) if self.meter else None
+        return {"turn": taken, "joules": joules, "rmse": self.inspect(outputs, last)}
+
+    def tail(self, cap_s: float) -> list[float]:
+        """Single calls, each timed alone: the only samples that percentiles may come from."""
+        calls = max(1, min(TAIL_MOST, int(cap_s / max(self.warmed.call_s, 1e-9))))
+        self.clock(self.step, self.rotate(1))
+        return [self.clock(self.step, [inputs])[0] for inputs in self.rotate(calls)]
+
+    def finish(self) -> dict[str, Any]:
+        return {"run_peak_bytes": memory.peak_bytes(), "gpu": memory.gpu_bytes(self.case.target)}
+
+    def run(self, arrays: tuple[Any, ...]) -> tuple[Any, ...]:
+        outputs = self.step.call(self.step.place(arrays))
+        self.step.synchronize()
+        return self.step.fetch(outputs)
+
+    def rotate(self, count: int) -> list[Any]:
+        """The next `count` inputs in turn, so that no call repeats the one before."""
+        feed = [self.placed[(self.at + offset) % len(self.placed)] for offset in range(count)]
+        self.at = (self.at + count) % len(self.placed)
+        return feed
+
+    def inspect(self, outputs: Any, index: int) -> float:
+        """RMSE of a timed call's outputs. Raises Refusal(stale_output or accuracy) above the limit."""
+        if self.limits is None:
+            return 0.0
+        fetched = self.step.fetch(outputs)
+        distances = [rmse(fetched, [value[other] for value in self.expected]) for other in range(len(self.placed))]
+        if not distances[index] <= self.limits[index]:
+            for other, distance in enumerate(distances):
+                if other != index and distance <= self.limits[other]:
+                    raise Refusal("stale_output", f"a timed call returned the outputs of other inputs (number {other} instead of {index})")
+            raise Refusal("accuracy", f"a timed call's outputs are off by {distances[index]:.3g} RMSE, at most {self.limits[index]:.3g} was expected from the check")
+        return distances[index]
+
+
+def named(stored: Any, prefix: str) -> list[Any]:
+    """The arrays prefix0, prefix1, ... of an npz file, in order."""
+    return [stored[f"{prefix}{index}"] for index in range(sum(name.startswith(prefix) for name in stored.files))]
+
+
+def rmse(outputs: Any, expected: Any) -> float:
+    """Root mean square error over all elements of all outputs; NaN where any is NaN, infinite where shapes differ."""
+    import numpy as np
+
+    if len(outputs) != len(expected) or any(a.shape != b.shape for a, b in zip(outputs, expected, strict=True)):
+        return float("inf")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        total = sum(float(np.sum((a.astype(np.float64) - b) ** 2)) for a, b in zip(outputs, expected, strict=True))
+    return float((total / max(1, sum(a.size for a in outputs))) ** 0.5)
+
+
+def resized(workload: Workload, batch: int) -> Workload:
+    """The workload with its example inputs at the case's batch. Raises Refusal(invalid_input) where the batch is fixed."""
+    from dataclasses import replace
+
+    import torch
+
+    have = workload.inputs[0].shape[0] if workload.inputs[0].ndim else 1
+    if have == batch:
+        return workload
+    if not workload.dynamic:
+        raise Refusal("invalid_input", f"{workload.name} has a fixed batch of {have}; ask for --batch {have}")
+    rows = torch.arange(batch) % have
+    return replace(workload, inputs=tuple(value[rows] for value in workload.inputs))

@@ -1,0 +1,133 @@
+"""The one timing loop. It runs in the worker and knows a step, inputs that rotate, and a clock.
+
+A turn: one call that re-warms the caches after another entrant's turn (kept apart), then `calls` calls between two readings of the clock.
+On CUDA each call lies between two events and the turn's time is their sum, so launch gaps of the host are not counted twice.
+"""
+
+from __future__ import annotations
+
+import math
+import resource
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import msgspec
+
+from .backends import Step
+
+WINDOW, WINDOWS = 8, 3
+LEAST_CALLS = 3
+
+
+class Turn(msgspec.Struct, frozen=True):
+    """One sample. call_s: mean time of a call; the counts are of the whole process over the timed calls (migrations: its main thread)."""
+
+    first_s: float
+    call_s: float
+    calls: int
+    cpu_s: float
+    switches: int
+    migrations: int
+    faults: int
+
+
+class WarmUp(msgspec.Struct, frozen=True):
+    calls: int
+    steady: bool
+    spent_s: float
+    call_s: float
+
+
+def host_clock(step: Step, feed: Sequence[Any]) -> tuple[float, Any]:
+    """Seconds for all calls of the feed, synchronised once at the end, and the last outputs."""
+    call, synchronize = step.call, step.synchronize
+    outputs = None
+    start = time.perf_counter()
+    for inputs in feed:
+        outputs = call(inputs)
+    synchronize()
+    return time.perf_counter() - start, outputs
+
+
+def event_clock(step: Step, feed: Sequence[Any]) -> tuple[float, Any]:
+    """The same by CUDA events around each call; for steps that launch on torch's current stream."""
+    import torch
+
+    event: Any = torch.cuda.Event
+    pairs = [(event(enable_timing=True), event(enable_timing=True)) for _ in feed]
+    outputs = None
+    for inputs, (start, end) in zip(feed, pairs, strict=True):
+        start.record()
+        outputs = step.call(inputs)
+        end.record()
+    step.synchronize()
+    return sum(start.elapsed_time(end) for start, end in pairs) / 1e3, outputs
+
+
+Clock = Callable[[Step, Sequence[Any]], tuple[float, Any]]
+
+
+def take_turn(step: Step, feed: Sequence[Any], clock: Clock) -> tuple[Turn, Any]:
+    """One sample over feed[1:]; feed[0] re-warms. Returns the last outputs with it, so that they can be checked."""
+    first_s, _ = clock(step, feed[:1])
+    moved, before, cpu = migrations(), resource.getrusage(resource.RUSAGE_SELF), time.process_time()
+    spent, outputs = clock(step, feed[1:])
+    cpu, after = time.process_time() - cpu, resource.getrusage(resource.RUSAGE_SELF)
+    return (
+        Turn(
+            first_s=first_s,
+            call_s=spent / (len(feed) - 1),
+            calls=len(feed) - 1,
+            cpu_s=cpu / (len(feed) - 1),
+            switches=after.ru_nivcsw - before.ru_nivcsw,
+            migrations=migrations() - moved,
+            faults=after.ru_minflt - before.ru_minflt,
+        ),
+        outputs,
+    )
+
+
+def warm_up(step: Step, rotate: Callable[[int], list[Any]], clock: Clock, sample_s: float, longest_s: float, cap_s: float) -> WarmUp:
+    """Calls until three consecutive windows of 8 samples agree in their medians within 1 % or one MAD, or until cap_s (then not steady).
+
+    A sample lasts at least sample_s (never under 1 ms or 1000 times the clock's resolution) and, if one call allows it, at most longest_s.
+    """
+    start = time.perf_counter()
+    least_s = min(longest_s, max(sample_s, 1e-3, 1000 * time.get_clock_info("perf_counter").resolution))
+    spent, _ = clock(step, rotate(LEAST_CALLS))
+    calls = 1
+    while True:
+        spent, _ = clock(step, rotate(calls))
+        if spent >= least_s or time.perf_counter() - start > cap_s:
+            break
+        calls = min(calls * 10, max(calls + 1, math.ceil(1.1 * calls * least_s / max(spent, 1e-9))))
+    samples: list[float] = []
+    while True:
+        samples += [clock(step, rotate(calls))[0] / calls for _ in range(WINDOW)]
+        recent = samples[-WINDOW * WINDOWS :]
+        if len(recent) == WINDOW * WINDOWS and agree(recent):
+            return WarmUp(calls, True, time.perf_counter() - start, median(recent))
+        if len(recent) == WINDOW * WINDOWS and time.perf_counter() - start > cap_s:
+            return WarmUp(calls, False, time.perf_counter() - start, median(recent))
+
+
+def agree(samples: Sequence[float]) -> bool:
+    """Whether the medians of consecutive windows of 8 lie within 1 % or one median absolute deviation of each other."""
+    medians = [median(samples[at : at + WINDOW]) for at in range(0, len(samples), WINDOW)]
+    centre = median(samples)
+    spread = median(abs(value - centre) for value in samples)
+    return max(medians) - min(medians) <= max(0.01 * centre, spread)
+
+
+def migrations() -> int:
+    """How often the main thread has changed cores; 0 where the kernel does not say."""
+    try:
+        for line in Path("/proc/self/sched").read_text().splitlines():
+            if line.startswith("se.nr_migrations"):
+                return int(line.rpartition(":")[2])
+    except OSError:
+        pass
+    return 0

@@ -1,0 +1,91 @@
+"""A worker process: `python -P -m hotlap.perf.worker DESCRIPTOR`, one entrant of one block, or a fork server for such.
+
+It answers one message after another and is stopped by its parent whenever it is not its turn. It dies with its parent.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import signal
+import socket
+import sys
+import traceback
+from typing import Any
+
+from .channel import Channel, Closed
+from .reasons import Reason, Refusal
+from .tasks import Tasks
+
+PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    die_with(os.getppid())
+    serve(Channel(socket.socket(fileno=int(sys.argv[1]))))
+
+
+def die_with(parent: int) -> None:
+    """A stopped worker would outlive a killed parent for ever, so the kernel kills it too (prctl(2))."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def serve(channel: Channel) -> None:
+    """Answers until the parent is gone. A fork goes on with its own channel."""
+    tasks = Tasks(report=lambda line: channel.send({"report": line}))
+    while True:
+        try:
+            message = channel.receive()
+        except Closed:
+            return
+        if message["do"] != "fork":
+            channel.send(answer(tasks, message))
+        elif (own := fork(channel)) is not None:
+            serve(own)
+            return
+
+
+def answer(tasks: Tasks, message: dict[str, Any]) -> dict[str, Any]:
+    """Every way a task can end is an answer: the parent learns a reason, the log keeps the traceback."""
+    try:
+        return {"done": getattr(tasks, message["do"])(**message["with"])}
+    except Refusal as refusal:
+        traceback.print_exc()
+        return {"refused": refusal.reason}
+    except MemoryError as error:
+        traceback.print_exc()
+        return {"refused": Reason("oom", f"out of memory in {message['do']}: {error}; use a smaller batch")}
+    except Exception as error:  # a library may raise anything; the case's result carries it
+        traceback.print_exc()
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            return {"refused": Reason("out_of_space", f"{error.filename or 'the disk'} is full; free space or choose another --out")}
+        text = " ".join(str(error).split())[:300]
+        if "CUDA out of memory" in text or "can't allocate memory" in text or "bad_alloc" in text:
+            return {"refused": Reason("oom", f"out of memory in {message['do']}: {text}; use a smaller batch")}
+        return {"refused": Reason("crashed", f"{type(error).__name__} in {message['do']}: {text}")}
+
+
+def fork(channel: Channel) -> Channel | None:
+    """In the fork server: starts a worker whose channel and log come with the message. Returns the new channel in the child, None here."""
+    end, log = channel.receive_descriptors(2)
+    server = os.getpid()
+    child = os.fork()
+    if child == 0:
+        channel.close()
+        os.setsid()
+        die_with(server)
+        for stream in (1, 2):
+            os.dup2(log, stream)
+        os.close(log)
+        return Channel(socket.socket(fileno=end))
+    os.close(end)
+    os.close(log)
+    channel.send({"done": child})
+    return None
+
+
+if __name__ == "__main__":
+    main()

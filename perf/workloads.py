@@ -1,0 +1,126 @@
+"""From a reference to a Workload: a model file's name, `package.module:function`, or a Lightning module class with its checkpoint.
+
+A reference is text, so that every worker process can make the same workload anew; nothing is pickled between processes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from . import plugins
+from .case import Workload
+from .reasons import Misuse, Refusal
+
+
+class Reference(NamedTuple):
+    """text: `resnet`, `resnet:full` or `package.module:attribute`; checkpoint: a Lightning checkpoint for a module class, or empty."""
+
+    text: str
+    checkpoint: str = ""
+
+
+def check(reference: Reference) -> None:
+    """Raises Misuse if the reference can be seen to be wrong without importing a model."""
+    name, colon, attribute = reference.text.partition(":")
+    if name in plugins.found("hotlap.workloads"):
+        if reference.checkpoint:
+            raise Misuse(f"--checkpoint goes with a module class (package.module:Class); {reference.text} finds its own checkpoint")
+        return
+    if not colon or not attribute:
+        raise plugins.Unknown("workload", reference.text, plugins.found("hotlap.workloads"))
+    if reference.checkpoint and not Path(reference.checkpoint).is_file():
+        raise Misuse(f"checkpoint {reference.checkpoint} does not exist")
+    add_user_folder()
+    try:
+        found = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        found = None
+    if found is None:
+        raise Misuse(f"workload {reference.text!r}: no module named {name!r} here or among the installed packages, and no model file {name!r}")
+
+
+def module_name(reference: Reference) -> str:
+    """The module that making this workload imports."""
+    name = reference.text.partition(":")[0]
+    return plugins.found("hotlap.workloads").get(name, name)
+
+
+def ready(reference: Reference, report: Callable[[str], None]) -> None:
+    """Trains the model if it is one of the model files and has no checkpoint yet."""
+    name, _, preset = reference.text.partition(":")
+    if name in plugins.found("hotlap.workloads") and not preset:
+        prepare = getattr(plugins.load("hotlap.workloads", name), "ready", None)
+        if prepare is not None:
+            prepare(report)
+
+
+def load(reference: Reference) -> Workload:
+    """Makes the workload, with torch's seed at 0. Raises Refusal(invalid_input) naming what is wrong."""
+    import torch
+
+    torch.manual_seed(0)
+    name, _, attribute = reference.text.partition(":")
+    try:
+        if name in plugins.found("hotlap.workloads"):
+            made = plugins.load("hotlap.workloads", name).load(attribute)
+        else:
+            add_user_folder()
+            made = _make(getattr(importlib.import_module(name), attribute), reference)
+    except Refusal:
+        raise
+    except Exception as error:  # a user's function may raise anything; it becomes the case's reason
+        raise Refusal("invalid_input", f"{reference.text}: {type(error).__name__}: {error}") from error
+    workload = _as_workload(made, reference)
+    workload.module.eval().requires_grad_(False)
+    return replace(workload, name=reference.text)
+
+
+def _make(attribute: Any, reference: Reference) -> Any:
+    if inspect.isclass(attribute) and reference.checkpoint:
+        return _from_checkpoint(attribute, Path(reference.checkpoint))
+    return attribute() if (callable(attribute) and not hasattr(attribute, "state_dict")) or inspect.isclass(attribute) else attribute
+
+
+def _from_checkpoint(module_class: Any, path: Path) -> Workload:
+    """A Lightning checkpoint plus its module class; inputs are the module's `example_input_array`."""
+    if not hasattr(module_class, "load_from_checkpoint"):
+        raise Refusal("invalid_input", f"{module_class.__name__} is no LightningModule; --checkpoint needs one")
+    try:
+        module = module_class.load_from_checkpoint(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # Lightning and torch raise many kinds here, all meaning the same to the user
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise Refusal("invalid_input", f"{path} cannot be loaded as {module_class.__name__} with weights_only: {first}") from error
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+    return replace(_as_workload(module, Reference(module_class.__name__)), weights=f"checkpoint {path.name} sha256:{digest}")
+
+
+def _as_workload(made: Any, reference: Reference) -> Workload:
+    import torch
+
+    if isinstance(made, Workload):
+        return made
+    module, inputs = made if isinstance(made, tuple) and len(made) == 2 else (made, getattr(made, "example_input_array", None))
+    if not isinstance(module, torch.nn.Module):
+        raise Refusal("invalid_input", f"{reference.text} gave a {type(made).__name__}; expected a Workload, (module, inputs) or a LightningModule with example_input_array")
+    if inputs is None:
+        raise Refusal("invalid_input", f"{reference.text}: no example inputs; return (module, inputs) or set example_input_array")
+    inputs = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
+    if not all(isinstance(value, torch.Tensor) for value in inputs):
+        raise Refusal("invalid_input", f"{reference.text}: example inputs must be tensors, got {', '.join(type(value).__name__ for value in inputs)}")
+    sizes = {value.shape[0] if value.ndim else None for value in inputs}
+    return Workload(reference.text, module, inputs, dynamic=len(sizes) == 1 and None not in sizes)
+
+
+def add_user_folder() -> None:
+    """Workers start with -P; the user's directory is appended, never prepended, so that it shadows nothing."""
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.append(here)

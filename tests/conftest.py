@@ -1,0 +1,32 @@
+"""What tests in several folders need: the planted back ends on the path of this process and of every worker."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest_plugins = ["pytester"]
+PLANTED = Path(__file__).parent / "perf" / "planted"
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An installed distribution whose entry point names the package `planted`. Returns the working directory, which is empty."""
+    site, here = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("here")
+    information = site / "planted-1.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: planted\nVersion: 1\n")
+    (information / "entry_points.txt").write_text("[hotlap.backends]\nplanted = planted.backends\n")
+    (site / "planted").symlink_to(PLANTED)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(site))
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH")])))
+        patch.delenv("HOTLAP_RUNS", raising=False)
+        patch.chdir(here)
+        yield here
+    for name in [name for name in sys.modules if name.partition(".")[0] == "planted"]:
+        del sys.modules[name]

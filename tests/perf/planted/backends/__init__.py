@@ -1,0 +1,1 @@
+"""One planted defect a file."""

@@ -1,0 +1,114 @@
+"""`pytest bench` as a user runs it: in a repository of their own, with only hotlap installed, through pytest-benchmark's own files and commands."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+MODULE = """
+import torch
+
+def make():
+    return torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.ReLU(), torch.nn.Linear(32, 4)), torch.randn(1, 16)
+
+def broken():
+    return torch.nn.Linear(3, 3), torch.randn(1, 4)
+"""
+BENCH = """
+import hotlap
+import pytest
+
+@pytest.mark.parametrize("case", hotlap.cases("shapes:make", backends=["eager", "null[takes:1ms]", "onnxruntime"]))
+def test_speed(lap, case):
+    assert lap(case).status in ("ok", "noisy")
+
+@pytest.mark.parametrize("case", hotlap.cases("shapes:broken", backends=["eager"]))
+def test_broken(lap, case):
+    lap(case)
+
+@pytest.mark.parametrize("case", hotlap.cases("shapes:make", backends=["eager"], target="cuda:0"))
+def test_gpu(lap, case):
+    lap(case)
+"""
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("theirs")
+    (folder / "shapes.py").write_text(MODULE)
+    (folder / "bench").mkdir()
+    (folder / "bench" / "test_shapes.py").write_text(BENCH)
+    return folder
+
+
+def run_pytest(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--hotlap-budget=12s", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=280)
+
+
+@pytest.fixture(scope="module")
+def report(repository: Path) -> tuple[str, dict[str, Any]]:
+    done = run_pytest(repository, "bench", "--benchmark-json=out.json")
+    assert done.returncode == 1, done.stdout + done.stderr
+    return done.stdout, json.loads((repository / "out.json").read_text())
+
+
+def test_each_case_is_a_benchmark_with_its_own_samples(report: tuple[str, dict[str, Any]]) -> None:
+    _, file = report
+    assert [one["extra_info"]["hotlap"]["case"]["backend"] for one in file["benchmarks"]] == ["eager", "null", "onnxruntime"]
+    for one in file["benchmarks"]:
+        samples = [value for block in one["extra_info"]["hotlap"]["metrics"]["latency"]["values"] for value in block]
+        assert one["stats"]["data"] == samples
+        assert one["stats"]["min"] == min(samples)
+        assert one["group"] == "shapes:make/fp32/b1/cpu/inference"
+        assert one["options"]["timer"] == "replayed"
+
+
+def test_cases_of_a_group_share_one_race(report: tuple[str, dict[str, Any]]) -> None:
+    _, file = report
+    assert len({one["extra_info"]["hotlap"]["race_id"] for one in file["benchmarks"]}) == 1
+    turns = [number for one in file["benchmarks"] for block in one["extra_info"]["hotlap"]["metrics"]["latency"]["turns"] for number in block]
+    assert len(set(turns)) == len(turns)
+
+
+def test_what_has_no_time_is_in_the_files_own_section(report: tuple[str, dict[str, Any]]) -> None:
+    text, file = report
+    found = {(one["case"]["workload"], one["case"]["backend"], one["case"]["target"]): one["status"] for one in file["hotlap"]["results"]}
+    assert found[("shapes:broken", "eager", "cpu")] == "failed"
+    assert found[("shapes:make", "eager", "cuda:0")] == "skipped"
+    assert "forward fails" in text and "no_device" in text
+    assert "3 passed, 1 failed, 1 skipped" in text or "1 failed, 3 passed, 1 skipped" in text
+
+
+def test_no_stat_is_nan_or_null(report: tuple[str, dict[str, Any]]) -> None:
+    _, file = report
+    for one in file["benchmarks"]:
+        assert all(value is not None and value == value for value in one["stats"].values() if not isinstance(value, list))
+
+
+def test_pytest_benchmarks_own_compare_reads_the_file(repository: Path, report: tuple[str, dict[str, Any]]) -> None:
+    compared = subprocess.run([sys.executable, "-m", "pytest_benchmark", "compare", "out.json", "--columns=median"], cwd=repository, capture_output=True, text=True, timeout=60)
+    assert compared.returncode == 0, compared.stderr
+    assert compared.stdout.count("test_speed") == 3
+
+
+def test_selection_and_compare_with_a_stored_run(repository: Path) -> None:
+    stored = run_pytest(repository, "bench", "-k", "null", "--benchmark-autosave")
+    assert "1 passed" in stored.stdout, stored.stdout + stored.stderr
+    again = run_pytest(repository, "bench", "-k", "null", "--benchmark-compare", "--benchmark-json=only.json")
+    assert "1 passed" in again.stdout and "Comparing against" in again.stdout + again.stderr
+    (only,) = json.loads((repository / "only.json").read_text())["benchmarks"]
+    assert only["extra_info"]["hotlap"]["case"]["backend"] == "null"
+
+
+def test_a_file_is_written_when_nothing_was_timed(repository: Path) -> None:
+    done = run_pytest(repository, "bench", "-k", "gpu", "--benchmark-json=none.json")
+    assert "1 skipped" in done.stdout, done.stdout + done.stderr
+    file = json.loads((repository / "none.json").read_text())
+    assert file["benchmarks"] == [] and file["machine_info"] and "commit_info" in file
+    assert [one["reason"]["code"] for one in file["hotlap"]["results"] if one["case"]["backend"] == "eager"] == ["no_device"]

@@ -1,0 +1,202 @@
+"""Races with real worker processes: what must be caught is caught, what dies takes no other with it, and nothing stays behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+import pytest
+
+from hotlap.perf import environment, rundir
+from hotlap.perf.cases import expand
+from hotlap.perf.measure import Progress, measure
+from hotlap.perf.race import Lane
+from hotlap.perf.result import Plan, Result, read
+
+TINY = "planted.workloads:tiny"
+QUICK = Plan(budget_s=60, looks=(2,), rounds=4, tail_s=0.02, timeout_s=60, threads=2)
+DEFECTS = ("stale", "imprecise", "elsewhere", "killed", "hangs", "full_disk", "greedy")
+
+pytestmark = pytest.mark.usefixtures("planted")
+
+
+def race(workload: str, backends: Sequence[str], plan: Plan = QUICK, progress: Progress | None = None, precision: str = "fp32", batch: int = 1) -> dict[str, Result]:
+    """Results by backend spec, and the same read back from the file."""
+    here = environment.collect(plan.threads, "keep")
+    cases = expand([workload], backends, [precision], [batch])
+    run = rundir.RunFolder(None, "test", here, cases)
+    try:
+        results = measure(cases, run, plan, here.key, progress or Progress())
+    finally:
+        run.close()
+    assert {one.case: one for one in read(run.file).results} == {one.case: one for one in results}
+    return {one.case.backend + "".join(f"[{name}:{value}]" for name, value in one.case.options): one for one in results}
+
+
+@pytest.fixture(scope="module")
+def defects(planted: Path) -> dict[str, Result]:
+    """All planted defects in one race beside honest entrants."""
+    plan = Plan(budget_s=120, looks=(3,), rounds=20, tail_s=0.02, timeout_s=20, threads=2)
+    return race(TINY, ["eager", *DEFECTS, "null[takes:1ms]"], plan)
+
+
+def reason(result: Result) -> tuple[str, str]:
+    assert result.reason is not None
+    return result.status, result.reason.code
+
+
+def test_the_others_go_on_beside_defects(defects: dict[str, Result]) -> None:
+    for name in ("eager", "null[takes:1ms]", "pace"):
+        assert defects[name].status in ("ok", "noisy")
+        assert len(defects[name].metrics["latency"].blocks) == 3
+
+
+def test_last_calls_output_is_caught_in_the_timed_run(defects: dict[str, Result]) -> None:
+    assert reason(defects["stale"]) == ("failed", "stale_output")
+    assert defects["stale"].metrics == {}
+    assert defects["stale"].deviation is not None and all(found.within for found in defects["stale"].deviation.distances.values())
+
+
+def test_lower_precision_than_requested_is_caught(defects: dict[str, Result]) -> None:
+    assert reason(defects["imprecise"]) == ("failed", "accuracy")
+    assert defects["imprecise"].metrics == {}
+
+
+def test_another_provider_than_requested_is_caught(defects: dict[str, Result]) -> None:
+    assert reason(defects["elsewhere"]) == ("fell_back", "wrong_provider")
+    assert defects["elsewhere"].metrics == {}
+    placement = defects["elsewhere"].placement
+    assert placement is not None and placement.requested == "CUDAExecutionProvider" and placement.ran_on["CPUExecutionProvider"] > 0
+
+
+def test_a_killed_worker_keeps_its_samples(defects: dict[str, Result]) -> None:
+    assert reason(defects["killed"]) == ("failed", "crashed")
+    assert "SIGKILL" in str(defects["killed"].reason) and "--resume" in str(defects["killed"].reason)
+
+
+def test_a_hanging_backend_times_out(defects: dict[str, Result]) -> None:
+    assert reason(defects["hangs"]) == ("failed", "timeout")
+    assert "20 s" in str(defects["hangs"].reason)
+
+
+def test_a_full_disk_is_named(defects: dict[str, Result]) -> None:
+    assert reason(defects["full_disk"]) == ("failed", "out_of_space")
+
+
+def test_too_little_memory_is_named(defects: dict[str, Result]) -> None:
+    assert reason(defects["greedy"]) == ("failed", "oom")
+
+
+def test_null_takes_its_stated_time(defects: dict[str, Result]) -> None:
+    assert defects["null[takes:1ms]"].metrics["latency"].centre == pytest.approx(0.001, rel=0.02)
+
+
+def test_disturbance_is_reported_per_sample_and_block(defects: dict[str, Result]) -> None:
+    found = defects["eager"].disturbance
+    latency = defects["eager"].metrics["latency"]
+    assert found is not None
+    shape = [len(block) for block in latency.values]
+    for name in ("cpu_s", "first_s", "switches", "migrations", "faults"):
+        assert [len(block) for block in getattr(found, name)] == shape
+    assert len(found.steal) == len(shape) and all(0 <= share <= 1 for share in found.steal)
+    assert all(value > 0 for block in found.cpu_s for value in block)
+    numbers = [number for block in latency.turns for number in block]
+    assert numbers == sorted(numbers) and len(set(numbers)) == len(numbers)
+
+
+def test_first_block_is_fresh_and_carries_memory_and_cold_start(defects: dict[str, Result]) -> None:
+    memory, cold = defects["eager"].metrics["memory"], defects["eager"].metrics["cold_start"]
+    assert len(memory.values) == len(cold.values) == 1
+    assert float(memory.details["after_imports_bytes"] or 0) > 100 * 2**20
+    assert {"import", "load", "first_call"} <= cold.details.keys()
+
+
+@pytest.mark.parametrize(
+    ("workload", "batch", "words"),
+    [
+        ("planted.workloads:broken", 1, "forward fails in fp64 eager"),
+        ("planted.workloads:nan", 1, "NaN or infinite"),
+        ("planted.workloads:raises", 1, "no such file of weights"),
+        ("planted.workloads:fixed", 3, "fixed batch of 4; ask for --batch 4"),
+        ("planted.workloads:missing", 1, "missing"),
+    ],
+)
+def test_a_workload_that_cannot_run_gives_every_case_its_reason(workload: str, batch: int, words: str) -> None:
+    results = race(workload, ["eager", "null"], batch=batch)
+    for one in results.values():
+        assert reason(one) == ("failed", "invalid_input")
+        assert words in str(one.reason)
+
+
+def test_a_fixed_batch_runs_at_its_own_size() -> None:
+    results = race("planted.workloads:fixed", ["eager"], batch=4)
+    assert results["eager"].status in ("ok", "noisy") and results["eager"].metrics
+
+
+def test_a_precision_that_nothing_supports_is_skipped_with_its_reason() -> None:
+    results = race(TINY, ["eager", "onnxruntime"], precision="tf32")
+    assert reason(results["eager"]) == ("skipped", "unsupported_precision")
+    assert reason(results["pace"]) == ("skipped", "unsupported_target")
+
+
+class StopAfterBlock(Progress):
+    """Presses Ctrl-C when the first block is in the file."""
+
+    def race(self, group: str, lanes: Sequence[Lane], event: str) -> None:
+        if any(lane.seen.timed for lane in lanes):
+            raise KeyboardInterrupt
+
+
+def test_ctrl_c_keeps_what_is_measured_and_resume_finishes_it() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        race(TINY, ["eager", "null[takes:1ms]"], progress=StopAfterBlock())
+    folder = rundir.latest()
+    kept = read(folder / "results.json")
+    assert {reason(one) for one in kept.results} == {("noisy", "interrupted")}
+    assert all(one.metrics["latency"].values for one in kept.results)
+    here = environment.collect(2, "keep")
+    run = rundir.RunFolder(folder, "", here)
+    measure(run.unfinished(), run, QUICK, here.key, Progress())
+    assert run.unfinished() == []
+    run.close()
+    assert all(len(one.metrics["latency"].blocks) == 2 for one in read(run.file).results)
+
+
+RUN = "import sys; from hotlap.perf.cli import main; main(['run', 'planted.workloads:tiny', '--backends', 'eager,null', '--budget', '60s', '--out', sys.argv[1]])"
+
+
+def test_no_worker_outlives_a_killed_parent(tmp_path: Path) -> None:
+    environment = {**os.environ, "HOTLAP_TEST": "orphans"}
+    parent = subprocess.Popen([sys.executable, "-c", RUN, str(tmp_path / "out")], env=environment, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 90
+    started: list[psutil.Process] = []
+    try:
+        while time.monotonic() < deadline and not any(process.status() == psutil.STATUS_STOPPED for process in started):
+            started = [process for process in below(parent.pid) if "hotlap.perf.worker" in command(process)]
+            time.sleep(0.05)
+        assert any(process.status() == psutil.STATUS_STOPPED for process in started)
+    finally:
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
+    _, alive = psutil.wait_procs(started, timeout=10)
+    assert alive == []
+
+
+def below(pid: int) -> list[psutil.Process]:
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.Error:
+        return []
+
+
+def command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
