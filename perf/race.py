@@ -72,10 +72,15 @@ class Race:
     stopped_by: str = ""
 
     def run(self) -> None:
-        """Blocks until the ratios are known well enough, the budget is spent, or it is hopeless; `stopped_by` says which."""
+        """Checks every entrant, then blocks until the ratios are known well enough, the budget is spent, or it is hopeless; `stopped_by` says which."""
         order = random.Random(self.plan.seed)
-        rounds, start = self.plan.rounds, time.monotonic()
         try:
+            for lane in self.lanes:
+                if not lane.own_work:
+                    self.report(f"checking {lane.case.backend}")
+                    with Attempt(lane):
+                        self.judge(lane)
+            rounds, start = self.plan.rounds, time.monotonic()
             for number in range(max(self.plan.looks)):
                 if not any(lane.live for lane in self.lanes):
                     self.stopped_by = "nothing left to measure"
@@ -137,32 +142,29 @@ class Race:
                 lane.seen.blocks[-1].steal = taken
 
     def enter(self, lane: Lane, number: int) -> None:
-        """A worker for this lane: imports, load, first call; in its first block the oracle, then warm-up. It is left stopped."""
-        timeout_s, fresh, log = self.plan.timeout_s, True, lane.log / f"block-{number}.txt"
-        server = self.server(lane) if number >= self.plan.fresh_blocks else None
+        """A worker for this lane: imports, load, first call, warm-up. Raises Refusal."""
+        worker, block = self.open(lane, f"block-{number}", fresh=number < self.plan.fresh_blocks)
+        cap_s = WARM_SHARE * self.plan.budget_s / (self.plan.looks[0] * len(self.lanes))
+        warm = worker.ask("warm", self.plan.timeout_s, sample_s=self.plan.sample_s, longest_s=self.plan.longest_sample_s, cap_s=cap_s, limits=lane.limits)
+        block.warm = msgspec.convert(warm, WarmUp)
+        lane.seen.blocks.append(block)
+
+    def open(self, lane: Lane, name: str, fresh: bool) -> tuple[Entrant, Block]:
+        """The lane's next worker, loaded: started anew, or forked where its backend's imports allow it. Raises Refusal."""
+        timeout_s, log = self.plan.timeout_s, lane.log / f"{name}.txt"
+        server = None if fresh else self.server(lane)
         start = time.perf_counter()
-        if server is not None:
-            fresh, lane.worker = False, server.fork(log, timeout_s)
-        else:
-            lane.worker = Entrant.start(lane.environment, log)
-        worker = lane.worker
+        lane.worker = worker = server.fork(log, timeout_s) if server is not None else Entrant.start(lane.environment, log)
         imported = worker.ask("preload", timeout_s, modules=lane.preload)
         start_s = time.perf_counter() - start
         loaded = worker.ask("load", timeout_s, reference=self.reference, case=lane.case, folder=str(lane.artefact), oracle=str(self.oracle), threads=self.plan.threads)
         lane.seen.no_meter = loaded.pop("no_meter")
-        block = Block(fresh=fresh, start_s=start_s, import_peak_bytes=imported["peak_bytes"], **loaded)
-        while len(lane.seen.blocks) < number:
-            lane.seen.blocks.append(empty_block())
-        if lane.deviation is None and not lane.own_work:
-            self.judge(lane, worker)
-        cap_s = WARM_SHARE * self.plan.budget_s / (self.plan.looks[0] * len(self.lanes))
-        warm = worker.ask("warm", timeout_s, sample_s=self.plan.sample_s, longest_s=self.plan.longest_sample_s, cap_s=cap_s, limits=lane.limits)
-        block.warm = msgspec.convert(warm, WarmUp)
-        lane.seen.blocks.append(block)
+        return worker, Block(fresh=server is None, start_s=start_s, import_peak_bytes=imported["peak_bytes"], **loaded)
 
-    def judge(self, lane: Lane, worker: Entrant) -> None:
-        """The oracle: random, real and rotating inputs, then the task metric, then where the work ran. Raises Refusal."""
+    def judge(self, lane: Lane) -> None:
+        """The oracle, in a worker of its own: random, real and rotating inputs, then the task metric, then where the work ran. Raises Refusal."""
         timeout_s, outputs = self.plan.timeout_s, lane.outputs
+        worker, _ = self.open(lane, "check", fresh=False)
         outputs.mkdir(parents=True, exist_ok=True)
         for kind in ("random", "real", "timed"):
             worker.ask("check", timeout_s, inputs=str(self.oracle / f"{kind}.npz"), outputs=str(outputs / f"{kind}.npz"))
@@ -183,6 +185,8 @@ class Race:
         if lane.placement.wrong is not None:
             lane.fell_back = True
             raise Refusal(lane.placement.wrong.code, lane.placement.wrong.detail)
+        worker.kill()
+        lane.worker = None
 
     def server(self, lane: Lane) -> Entrant | None:
         """The fork server with this lane's environment and imports; None where forking it would not be safe (its imports started threads)."""
@@ -190,19 +194,18 @@ class Race:
         if "torch" not in lane.preload:
             return None
         if key not in self.servers:
-            server = Entrant.start(lane.environment, lane.log / "server.txt")
-            imported = server.ask("preload", self.plan.timeout_s, modules=lane.preload)
-            if imported["threads"] > 1:
+            self.servers[key] = server = Entrant.start(lane.environment, lane.log / "server.txt")
+            if server.ask("preload", self.plan.timeout_s, modules=lane.preload)["threads"] > 1:
                 server.kill()
+                self.servers[key] = None
                 self.report(f"{lane.case.backend}: its imports start threads, so every block starts afresh")
-            self.servers[key] = None if server.gone else server
         return self.servers[key]
 
     def look(self, affordable: float) -> str:
         """Why the race may end now; empty if it goes on. Only ratios to the baseline count: the absolute latency has no target."""
         open_ends = []
         for lane in self.lanes[1:]:
-            if lane.live and self.lanes[0].live:
+            if lane.live and self.lanes[0].live and not lane.own_work:
                 width = stats.ratio(self.lanes[0].latencies(), lane.latencies()).half_width
                 if width > self.plan.half_width:
                     open_ends.append(len(lane.seen.timed) * (width / self.plan.half_width) ** 2)
@@ -240,10 +243,6 @@ class Attempt:
         if worker is not None and error is None:
             worker.stop()
         return False
-
-
-def empty_block() -> Block:
-    return Block(False, 0.0, 0.0, 0.0, 0, 0, 0)
 
 
 def shuffled(lanes: list[Lane], order: random.Random) -> list[Lane]:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..case import Case, Workload
 from ..reasons import Reason, Refusal
 from ..result import Placement
-from . import Arrays, Artefact, Phase, Step, _machine, nothing
+from . import Arrays, Artefact, Step, _machine, nothing
 
 if TYPE_CHECKING:
     import torch
@@ -44,10 +43,6 @@ def variables(case: Case, threads: int) -> dict[str, str]:
     bound = _machine.places(case, threads)
     binding = {"OMP_PROC_BIND": "close", "OMP_PLACES": ",".join(f"{{{cpu}}}" for cpu in bound)} if bound else {}
     return {"OMP_NUM_THREADS": str(threads), **binding}
-
-
-def build(workload: Workload, case: Case, folder: Path, phase: Phase) -> None:
-    """Nothing to write: `load` makes the workload anew."""
 
 
 def load(artefact: Artefact) -> Step:

@@ -10,10 +10,10 @@ import hashlib
 import time
 from pathlib import Path
 
-from ..case import Case, Workload
+from ..case import Case
 from ..reasons import Reason, Refusal
 from ..result import Placement
-from . import Arrays, Artefact, Phase, Step
+from . import Arrays, Artefact, Step
 
 SUMMARY = "takes a stated time and returns the stored reference outputs: tests the harness"
 OPTIONS = {"takes": ("5ms", "0.2ms", "1ms", "20ms")}
@@ -33,10 +33,6 @@ def supports(case: Case) -> Reason | None:
 
 def variables(case: Case, threads: int) -> dict[str, str]:
     return {}
-
-
-def build(workload: Workload, case: Case, folder: Path, phase: Phase) -> None:
-    """Nothing: the race's reference outputs are there."""
 
 
 def load(artefact: Artefact) -> Step:

@@ -1,0 +1,148 @@
+"""Does the harness measure what is there? A stated 5 ms as 5 ms, and a model against itself as equal.
+
+    python bench/twins.py [--races 20] [--blocks 9] [--neighbour]      appends one line a race to docs/results/twins.jsonl
+    python bench/twins.py --table docs/results/twins.jsonl              the table of docs/measuring.md
+
+The two real models are of the two kinds that behave differently with two threads (shared/MEASURING.md): a stack of convolutions with 4 MB
+activations, which allocators disturb, and a small MLP of 12 short parallel regions, which spinning neighbours disturb. --neighbour loads one
+core with a Python loop meanwhile. A race is one measurement: its figure is the ratio of the two entrants over its blocks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import msgspec
+
+HERE = Path(__file__).resolve().parent
+FILE = HERE.parent / "docs" / "results" / "twins.jsonl"
+KINDS = ("conv_stack", "small_mlp", "null")
+LIMITS = {"idle": 0.02, "neighbour": 0.05}
+NULL_S, NULL_LIMIT = 0.005, 0.01
+
+
+def conv_stack():
+    """(1, 16, 256, 256) fp32 activations of 4 MiB, four 3x3 convolutions."""
+    import torch
+    from torch import nn
+
+    layers = [layer for _ in range(4) for layer in (nn.Conv2d(16, 16, 3, padding=1), nn.ReLU())]
+    return nn.Sequential(nn.Conv2d(3, 16, 1), *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()), torch.randn(1, 3, 256, 256)
+
+
+def small_mlp():
+    """12 linear layers of 256 features over 64 rows: each a parallel region of tens of microseconds."""
+    import torch
+    from torch import nn
+
+    return nn.Sequential(*[layer for _ in range(12) for layer in (nn.Linear(256, 256), nn.ReLU())]), torch.randn(64, 256)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--races", type=int, default=20)
+    parser.add_argument("--blocks", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--kind", action="append", choices=KINDS)
+    parser.add_argument("--neighbour", action="store_true")
+    parser.add_argument("--table", type=Path, metavar="FILE")
+    asked = parser.parse_args()
+    if asked.table:
+        print(table([json.loads(line) for line in asked.table.read_text().splitlines()]), end="")
+        return
+    condition = "neighbour" if asked.neighbour else "idle"
+    neighbour = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if asked.neighbour else None
+    try:
+        for _ in range(asked.races):
+            for kind in asked.kind or KINDS:
+                trial = {"kind": kind, "condition": condition, **race(kind, asked.blocks, asked.rounds)}
+                FILE.parent.mkdir(parents=True, exist_ok=True)
+                with FILE.open("a") as file:
+                    file.write(json.dumps(trial) + "\n")
+                print(f"{condition} {kind}: {trial['ratio']:.4f} over {trial['blocks']} blocks, latency {trial['latency_s'] * 1e3:.3f} ms, {trial['seconds']:.0f} s", flush=True)
+    finally:
+        if neighbour is not None:
+            neighbour.kill()
+            neighbour.wait()
+
+
+def race(kind: str, blocks: int, rounds: int) -> dict[str, object]:
+    """Two entrants of the same case in one race of so many blocks."""
+    from hotlap.perf import environment, rundir, stats
+    from hotlap.perf.case import Case
+    from hotlap.perf.entrant import Entrant
+    from hotlap.perf.measure import Entry, Progress, clean
+    from hotlap.perf.race import Race
+    from hotlap.perf.result import Plan
+
+    plan = Plan(budget_s=600, looks=(blocks,), rounds=rounds, tail_s=0, fresh_blocks=0, threads=2)
+    here = environment.collect(plan.threads, "keep")
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        workload = f"bench.twins:{'small_mlp' if kind == 'null' else kind}"
+        case = Case(workload, "null" if kind == "null" else "eager")
+        run = rundir.RunFolder(Path(folder) / "run", "twins", here)
+        entry = Entry(kind, [case], run, plan, here.key, Progress())
+        referee = Entrant.start(clean(), Path(folder) / "referee.txt")
+        try:
+            info, peaks = entry.refer(referee, train=False)
+            referee.stop()
+            lanes = [entry.build(case, info, peaks) for _ in range(2)]
+            Race(entry.reference, lanes, plan, entry.oracle, referee, lambda text: None, lambda: None).run()
+        finally:
+            referee.kill()
+            run.close()
+        for lane in lanes:
+            if lane.refusal is not None:
+                raise SystemExit(f"{kind}: {lane.refusal}")
+    ratio = stats.ratio(lanes[0].latencies(), lanes[1].latencies())
+    steal = [block.steal for block in lanes[0].seen.timed]
+    return {
+        "ratio": ratio.centre,
+        "low": ratio.low,
+        "high": ratio.high,
+        "blocks": len(lanes[0].seen.timed),
+        "rounds": rounds,
+        "latency_s": stats.estimate(lanes[0].latencies()).centre,
+        "steal": sum(steal) / len(steal),
+        "seconds": time.monotonic() - start,
+        "hardware": here.hardware,
+        "environment": msgspec.to_builtins(here)["libraries"]["torch"],
+    }
+
+
+def table(trials: list[dict[str, object]]) -> str:
+    """One row a kind and condition: how many races were within the limit, and the spread of what they found."""
+    from hotlap.perf.stats import fmean, median
+
+    lines = [f"{trials[0]['hardware']}; torch {trials[0]['environment']}, 2 threads.", ""]
+    lines += ["| entrants | machine | races | blocks | within | worst | sd of ln(B/A) | intervals that hold 1 | s a race |", "|---|---|---|---|---|---|---|---|---|"]
+    for condition, limit in LIMITS.items():
+        for kind in KINDS:
+            chosen = [one for one in trials if one["kind"] == kind and one["condition"] == condition]
+            if not chosen:
+                continue
+            found = [float(one["latency_s"]) / NULL_S if kind == "null" else float(one["ratio"]) for one in chosen]
+            allowed = NULL_LIMIT if kind == "null" else limit
+            errors = [abs(math.log(value)) for value in found]
+            spread = math.sqrt(fmean([math.log(value) ** 2 for value in found]))
+            inside = sum(error <= math.log1p(allowed) for error in errors)
+            covered = "" if kind == "null" else f"{sum(one['low'] <= 1 <= one['high'] for one in chosen)} of {len(chosen)}"
+            name = "null of 5 ms, against 5 ms" if kind == "null" else f"{kind} against itself"
+            lines.append(
+                f"| {name} | {condition} | {len(chosen)} | {min(one['blocks'] for one in chosen)} | {inside} of {len(chosen)} within {allowed:.0%} "
+                f"| {math.expm1(max(errors)):.2%} | {spread:.2%} | {covered} | {median([float(one['seconds']) for one in chosen]):.0f} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(HERE.parent))
+    main()

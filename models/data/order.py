@@ -1,0 +1,43 @@
+"""Randomness without state: every draw is a function of the training seed and of how far training has come.
+
+A training that was killed and resumed therefore sees the same samples in the same order as one that was not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+import torch
+from torch.utils.data import Sampler
+
+
+def derived_seed(seed: int, purpose: str, count: int) -> int:
+    """A seed in [0, 2**63) for one purpose ("order", "augment" ...) at one count (an epoch or a step)."""
+    digest = hashlib.sha256(f"{seed}/{purpose}/{count}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def generator(seed: int, purpose: str, count: int) -> torch.Generator:
+    return torch.Generator().manual_seed(derived_seed(seed, purpose, count))
+
+
+class EpochOrder(Sampler[int]):
+    """`drawn` of `size` samples without replacement, in an order that depends on (seed, epoch) only.
+
+    Lightning calls `set_epoch` of any sampler that has it before each epoch.
+    """
+
+    def __init__(self, size: int, drawn: int, seed: int) -> None:
+        self.size, self.drawn, self.seed = size, min(drawn, size), seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        order = torch.randperm(self.size, generator=generator(self.seed, "order", self.epoch))
+        return iter(order[: self.drawn].tolist())
+
+    def __len__(self) -> int:
+        return self.drawn

@@ -1,0 +1,43 @@
+"""Multi-layer perceptron on tabular data: two hidden layers with GELU; scikit-learn's breast cancer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...perf.case import Workload
+from .. import workload
+from ..classifier import Classifier
+from ..data.breast_cancer import BreastCancer
+from ..trainable import Recipe
+
+
+class MLP(Classifier):
+    data = BreastCancer
+    recipe = Recipe(epochs=20, batch_size=32, learning_rate=3e-3, weight_decay=1.0)
+    item = "row"
+
+    def __init__(self, features: int = 30, width: int = 64, classes: int = 2) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.layers = nn.Sequential(nn.Linear(features, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, classes))
+
+    def example(self) -> Tensor:
+        return torch.randn(1, self.hparams["features"], generator=torch.Generator().manual_seed(0))
+
+    def forward(self, rows: Tensor) -> Tensor:  # (B, features) -> (B, classes)
+        return self.layers(rows)
+
+
+PRESETS: dict[str, dict[str, Any]] = {"": {}, "wide": {"width": 4096}}
+
+
+def load(preset: str = "") -> Workload:
+    return workload.load(MLP, PRESETS, preset)
+
+
+def ready(report: Callable[[str], None]) -> None:
+    workload.ready(MLP, report)

@@ -1,0 +1,109 @@
+"""Folders of trainings: runs/train/ID, under the current directory or under HOTLAP_RUNS instead of `runs`. Imports no torch.
+
+A folder holds settings.json from the start, last.ckpt after the first epoch, and metrics.json once training has finished.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+SCHEMA = 1  # of settings.json and metrics.json; 1: the first
+
+SETTINGS, CHECKPOINT, METRICS = "settings.json", "last.ckpt", "metrics.json"
+
+
+class NotResumable(ValueError):
+    """There is no such run to resume, or it cannot go on with what was asked for."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run was started with; everything random follows from it."""
+
+    name: str
+    seed: int
+    epochs: int
+
+    @classmethod
+    def read(cls, folder: Path) -> Settings:
+        stored = json.loads((folder / SETTINGS).read_text())
+        return cls(stored["name"], stored["seed"], stored["epochs"])
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """A finished training. validation and test: metric name -> value; seconds: wall time over all its sessions."""
+
+    folder: Path
+    settings: Settings
+    validation: dict[str, float]
+    test: dict[str, float]
+    seconds: float
+
+    @property
+    def id(self) -> str:
+        return self.folder.name
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / CHECKPOINT
+
+
+def root() -> Path:
+    return Path(os.environ.get("HOTLAP_RUNS", "runs")) / "train"
+
+
+def create(settings: Settings) -> Path:
+    """A new folder whose name sorts by time: the last part counts 1/65536 seconds."""
+    now = datetime.now(UTC)
+    folder = root() / f"{settings.name}-{now:%Y%m%d-%H%M%S}-{now.microsecond * 65536 // 1_000_000:04x}"
+    folder.mkdir(parents=True)
+    write_json(folder / SETTINGS, {"schema": SCHEMA, **asdict(settings)})
+    return folder
+
+
+def newest(name: str, finished: bool) -> Path | None:
+    """The newest finished or unfinished run of a network."""
+    folders = root().glob(f"{name}-????????-??????-????")
+    fitting = [folder for folder in folders if (folder / SETTINGS).exists() and (folder / METRICS).exists() == finished]
+    return max(fitting, key=lambda folder: folder.name, default=None)
+
+
+def to_resume(name: str, which: str, epochs: int | None, seed: int | None) -> Path:
+    """The unfinished run `which` ("latest" or an ID) of a network. Raises NotResumable, in one line."""
+    if which == "latest":
+        folder = newest(name, finished=False)
+        if folder is None:
+            raise NotResumable(f"{name} has no unfinished run in {root()}; start one with: hotlap train {name}")
+    else:
+        folder = root() / which
+        if not (folder / SETTINGS).exists():
+            raise NotResumable(f"there is no run {which!r} in {root()}; leave the ID out to resume the newest unfinished one")
+    settings = Settings.read(folder)
+    if settings.name != name:
+        raise NotResumable(f"run {which} trains {settings.name}, not {name}; use: hotlap train {settings.name} --resume {which}")
+    if (folder / METRICS).exists():
+        raise NotResumable(f"run {folder.name} is finished; start a new one with: hotlap train {name}")
+    for word, asked, stored in (("epochs", epochs, settings.epochs), ("seed", seed, settings.seed)):
+        if asked is not None and asked != stored:
+            raise NotResumable(f"run {folder.name} was started with {word} {stored}, which cannot become {asked}; leave --{word} out")
+    return folder
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Whole or not at all, also when the process is killed."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+    put_in_place(partial, path)
+
+
+def put_in_place(partial: Path, path: Path) -> None:
+    """Give a completely written file its name, on the disk before the name changes."""
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())
+    partial.replace(path)

@@ -1,0 +1,146 @@
+"""Training by one path: Lightning's Trainer, everything random derived from (seed, epoch or step), resumable after a kill.
+
+Two runs with the same seed on the same machine and versions give the same weights and metrics to the bit, and so does
+one that was killed after any epoch and resumed. The test split is used once, when training has finished.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+from lightning.pytorch.callbacks import Checkpoint
+
+from . import checkpoint, runs
+from .catalog import network
+from .data.memory import InMemoryData
+from .data.order import derived_seed
+from .provenance import provenance
+from .quiet import undisturbed
+from .runs import Settings, TrainingRun
+from .trainable import Trainable
+
+
+class EveryEpoch(Checkpoint):
+    """After each epoch a checkpoint, whole or not at all, and one line to whoever waits."""
+
+    def __init__(self, folder: Path, settings: Settings, report: Callable[[str], None]) -> None:
+        self.folder, self.settings, self.report = folder, settings, report
+        self.earlier_s, self.started = 0.0, time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return self.earlier_s + time.monotonic() - self.started
+
+    def state_dict(self) -> dict[str, float]:
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        self.earlier_s = state_dict["seconds"]
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+        torch.manual_seed(derived_seed(self.settings.seed, "step", trainer.global_step))
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        partial = self.folder / (runs.CHECKPOINT + ".partial")
+        trainer.save_checkpoint(partial)
+        runs.put_in_place(partial, self.folder / runs.CHECKPOINT)
+        values = trainer.callback_metrics
+        scores = ", ".join(
+            f"validation {name.removeprefix('validation_').replace('_', ' ')} {float(value):.4g}" for name, value in sorted(values.items()) if name.startswith("validation_")
+        )
+        epoch = f"epoch {trainer.current_epoch + 1} of {self.settings.epochs}"
+        self.report(f"{self.settings.name}: {epoch}, loss {float(values['loss']):.4g}, {scores}")
+
+
+def train(
+    name: str,
+    epochs: int | None = None,
+    seed: int | None = None,
+    resume: str | None = None,
+    report: Callable[[str], None] = print,
+) -> TrainingRun:
+    """Train nets/NAME.py; epochs and seed default to the network's recipe and 0, or to those of the run that is resumed.
+
+    resume: the ID of an unfinished run, or "latest". report gets one line per epoch, after its checkpoint is on the disk.
+    Raises ValueError for an unknown name, a damaged checkpoint or other data, and its subclass NotResumable for a run that cannot go on.
+    """
+    net = network(name)
+    if epochs is not None and epochs < 1:
+        raise ValueError(f"epochs must be at least 1, not {epochs}")
+    if resume is None:
+        folder = runs.create(Settings(name, seed or 0, epochs or net.recipe.epochs))
+    else:
+        folder = runs.to_resume(name, resume, epochs, seed)
+    settings = Settings.read(folder)
+    data = net.data(net.recipe.batch_size, settings.seed)
+    data.setup()
+    with undisturbed():
+        return _fit(net, data, folder, settings, report)
+
+
+def _fit(net: type[Trainable], data: InMemoryData, folder: Path, settings: Settings, report: Callable[[str], None]) -> TrainingRun:
+    torch.manual_seed(settings.seed)
+    module = net()
+    every_epoch = EveryEpoch(folder, settings, report)
+    trainer = L.Trainer(
+        accelerator="gpu" if torch.cuda.is_available() else "cpu",
+        devices=1,
+        max_epochs=settings.epochs,
+        callbacks=[every_epoch],
+        default_root_dir=folder,
+        deterministic=True,
+        gradient_clip_val=net.recipe.clip,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    last = resumable_checkpoint(net, data, folder)
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
+    except SystemExit as stopped:  # what Lightning makes of Ctrl-C
+        raise KeyboardInterrupt from stopped
+    validation = _scores(trainer.validate(module, datamodule=data, verbose=False))
+    test = _scores(trainer.test(module, datamodule=data, verbose=False))
+    run = TrainingRun(folder, settings, validation, test, every_epoch.seconds)
+    write_metrics(run, data)
+    return run
+
+
+def resumable_checkpoint(net: type[Trainable], data: InMemoryData, folder: Path) -> Path | None:
+    """The run's checkpoint if it has one yet, known to be whole, of this network and of these data. Raises ValueError."""
+    path = folder / runs.CHECKPOINT
+    if not path.exists():
+        return None
+    content = checkpoint.read(path)
+    checkpoint.check_class(net, path, content)
+    if content["hotlap"]["data_hash"] != data.data_hash:
+        raise ValueError(f"{path} was trained on other data than this Python installation has; resume it there or train again")
+    return path
+
+
+def write_metrics(run: TrainingRun, data: InMemoryData) -> None:
+    """Written last and at once: this file's existence says that the training is finished."""
+    content = {
+        "schema": runs.SCHEMA,
+        "id": run.id,
+        "name": run.settings.name,
+        "seed": run.settings.seed,
+        "epochs": run.settings.epochs,
+        "validation": run.validation,
+        "test": run.test,
+        "seconds": run.seconds,
+        "data_hash": data.data_hash,
+        **provenance(),
+    }
+    runs.write_json(run.folder / runs.METRICS, content)
+
+
+def _scores(results: Any) -> dict[str, float]:
+    """`[{"test_accuracy": 0.9}]` as Lightning returns it -> `{"accuracy": 0.9}`."""
+    return {name.partition("_")[2]: float(value) for name, value in results[0].items()}

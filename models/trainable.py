@@ -1,0 +1,118 @@
+"""What every network here is beside its topology: data, a recipe, a loss, a score, and what its checkpoints say of themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import lightning.pytorch as L
+import torch
+from torch import Tensor
+
+from .data.memory import InMemoryData
+from .provenance import provenance
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Default training settings: AdamW, one cycle of the learning rate (up, then down, along cosines), gradients clipped by norm."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float = 0.01
+    warmup: float = 0.2
+    clip: float = 1.0
+
+
+class Trainable(L.LightningModule):
+    """A LightningModule that knows how to train and to score itself.
+
+    metric, better, budget: the deciding key of `score`, which way is better, and how much worse it may get (in its own unit)
+    before the outputs of an accelerated model count as wrong.
+    item: what one item of the workload is called; a sample holds `items_per_sample` of them.
+    """
+
+    data: ClassVar[type[InMemoryData]]
+    recipe: ClassVar[Recipe]
+    metric: ClassVar[str]
+    better: ClassVar[Literal["higher", "lower"]]
+    budget: ClassVar[float]
+    item: ClassVar[str]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._scored: list[tuple[Tensor, Tensor]] = []
+
+    @classmethod
+    def label(cls) -> str:
+        """The network's name, which is its file's name."""
+        return cls.__module__.rpartition(".")[2]
+
+    @classmethod
+    def loss(cls, logits: Tensor, targets: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    @classmethod
+    def score(cls, logits: Tensor, targets: Tensor) -> dict[str, float]:
+        raise NotImplementedError
+
+    @classmethod
+    def items_per_sample(cls, inputs: Tensor) -> int:
+        return 1
+
+    def example(self) -> Tensor:
+        """One seeded random sample of the shape that the constructor arguments ask for."""
+        raise NotImplementedError
+
+    @property  # type: ignore[misc]  # Lightning's own can be set; ours follows from the constructor arguments
+    def example_input_array(self) -> Tensor:
+        return self.example()
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        inputs, targets = batch
+        loss = self.loss(self(inputs), targets)
+        self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(inputs))
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        inputs, targets = batch
+        self._scored.append((self(inputs).cpu(), targets.cpu()))
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self.validation_step(batch, batch_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_scores("validation")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_scores("test")
+
+    def _log_scores(self, split: str) -> None:
+        logits, targets = (torch.cat(parts) for parts in zip(*self._scored, strict=True))
+        self._scored.clear()
+        self.log_dict({f"{split}_{name}": value for name, value in self.score(logits, targets).items()})
+
+    def configure_optimizers(self) -> Any:
+        """Biases, norms and other vectors are not decayed."""
+        decayed = [parameter for parameter in self.parameters() if parameter.ndim >= 2]
+        others = [parameter for parameter in self.parameters() if parameter.ndim < 2]
+        groups = [{"params": decayed, "weight_decay": self.recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        optimizer = torch.optim.AdamW(groups, lr=self.recipe.learning_rate, fused=True)
+        steps = int(self.trainer.estimated_stepping_batches)
+        cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.recipe.learning_rate, total_steps=steps, pct_start=self.recipe.warmup)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        checkpoint["hotlap"] = {
+            "class": class_name(type(self)),
+            "seed": data.seed,
+            "data_hash": data.data_hash,
+            "epochs": self.trainer.max_epochs,
+            **provenance(),
+        }
+
+
+def class_name(cls: type) -> str:
+    return f"{cls.__module__}:{cls.__qualname__}"

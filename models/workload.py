@@ -1,0 +1,95 @@
+"""From a network or a checkpoint to the Workload that the harness runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..perf.case import Evaluation, Workload
+from . import checkpoint, runs
+from .catalog import nearest
+from .trainable import Trainable
+
+
+def load(net: type[Trainable], presets: Mapping[str, Mapping[str, Any]], preset: str = "") -> Workload:
+    """The workload of a network of nets/.
+
+    Default preset: weights of the newest finished training, else seeded; one real sample of the validation split, which is also what the
+    evaluation takes. Other presets: seeded weights, seeded inputs, no evaluation.
+    Raises ValueError for an unknown preset or an unreadable checkpoint.
+    """
+    if preset not in presets:
+        raise ValueError(f"{net.label()} has no preset {preset!r}; {nearest(preset, [name for name in presets if name])}")
+    if preset:
+        module = seeded(net, presets[preset])
+        inputs = module.example()
+        name, weights = f"{net.label()}:{preset}", "random, seed 0"
+        return Workload(name, module, (inputs,), net.items_per_sample(inputs), net.item, weights=weights)
+    data = net.data()
+    data.setup()
+    inputs, targets = data.splits["validation"]
+    module, weights = trained(net, presets[""], data.data_hash)
+    return Workload(
+        name=net.label(),
+        module=module,
+        inputs=(inputs[:1].clone(),),
+        items=net.items_per_sample(inputs),
+        item=net.item,
+        evaluate=evaluation(net, inputs, targets),
+        weights=weights,
+    )
+
+
+def ready(net: type[Trainable], report: Callable[[str], None]) -> None:
+    """Train with default settings unless a finished training is there."""
+    if runs.newest(net.label(), finished=True) is None:
+        from .train import train
+
+        train(net.label(), report=report)
+
+
+def seeded(net: type[Trainable], arguments: Mapping[str, Any]) -> Trainable:
+    """Random weights that are the same every time; the caller's random state stays as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return net(**arguments).eval()
+
+
+def trained(net: type[Trainable], arguments: Mapping[str, Any], data_hash: str) -> tuple[Trainable, str]:
+    """The newest finished training's module, else a seeded one, and words that say which."""
+    folder = runs.newest(net.label(), finished=True)
+    if folder is None:
+        return seeded(net, arguments), f"random, seed 0 (no checkpoint; hotlap train {net.label()} makes one)"
+    path = folder / runs.CHECKPOINT
+    module, content = checkpoint.restore(net, path)
+    elsewhere = "" if content["hotlap"]["data_hash"] == data_hash else ", on other data than this installation's"
+    return module, f"trained, epoch {content['epoch'] + 1}, checkpoint sha256:{checkpoint.digest(path)[:8]}{elsewhere}"
+
+
+def evaluation(net: type[Trainable], inputs: Tensor, targets: Tensor) -> Evaluation:
+    def score(outputs: tuple[np.ndarray, ...]) -> dict[str, float]:
+        return net.score(torch.as_tensor(outputs[0], dtype=torch.float32), targets)
+
+    return Evaluation((inputs,), score, net.metric, net.better, net.budget)
+
+
+def from_checkpoint(cls: type[L.LightningModule], path: str | Path, inputs: Tensor | Sequence[Tensor] | None = None) -> Workload:
+    """The workload of anybody's LightningModule: its class, a Lightning checkpoint of it, and one batch of example inputs.
+
+    inputs: a tensor or several, first dimension the batch; default the module's `example_input_array`.
+    Raises ValueError where the checkpoint is damaged, holds code, does not fit the class, or where there are no example inputs.
+    """
+    path = Path(path)
+    module, _ = checkpoint.restore(cls, path)
+    given = module.example_input_array if inputs is None else inputs
+    batch = (given,) if isinstance(given, Tensor) else given
+    if not isinstance(batch, Sequence) or not batch or not all(isinstance(tensor, Tensor) for tensor in batch):
+        raise ValueError(f"{cls.__name__} has no example inputs that are a tensor or a tuple of tensors; pass inputs=, or set self.example_input_array")
+    weights = f"checkpoint {path.name}, sha256:{checkpoint.digest(path)[:8]}"
+    return Workload(cls.__name__, module.float(), tuple(tensor.detach().cpu() for tensor in batch), weights=weights)

@@ -1,0 +1,199 @@
+"""Training: repeatable to the bit, resumable after a kill, leaving the process as it was."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hotlap.models import runs
+from hotlap.models.checkpoint import read
+from hotlap.models.train import train
+
+EPOCHS = 4
+
+CHILD = """
+import os, signal, sys
+from hotlap.models.data.digits import Digits
+from hotlap.models.nets.resnet import ResNet18
+from hotlap.models.train import train
+
+name, epochs, deadly = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+Digits.samples_per_epoch = 64
+lines = []
+
+
+def report(line):
+    lines.append(line)
+    print(line, flush=True)
+    if f"epoch {deadly} of" in line:
+        train_batch = ResNet18.training_step
+
+        def dying(self, batch, batch_idx):
+            if batch_idx == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return train_batch(self, batch, batch_idx)
+
+        ResNet18.training_step = dying
+
+
+resume = "latest" if sys.argv[4] == "resume" else None
+train(name, None if resume else epochs, resume=resume, report=report)
+"""
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return read(folder / "last.ckpt")["state_dict"]
+
+
+def assert_same_weights(first: Path, second: Path) -> None:
+    ours, theirs = weights(first), weights(second)
+    assert ours.keys() == theirs.keys()
+    different = [key for key, value in ours.items() if not torch.equal(value, theirs[key])]
+    assert not different
+
+
+def silent(line: str) -> None:
+    pass
+
+
+def test_same_seed_same_bits_other_seed_other_weights() -> None:
+    first, second, third = (train("mlp", epochs=2, seed=seed, report=silent) for seed in (3, 3, 4))
+    assert_same_weights(first.folder, second.folder)
+    assert (first.validation, first.test) == (second.validation, second.test)
+    key = "layers.0.weight"
+    assert not torch.equal(weights(first.folder)[key], weights(third.folder)[key])
+
+
+def child(runs_root: Path, deadly: str, mode: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "ignore", "-c", CHILD, "resnet", str(EPOCHS), deadly, mode]
+    environment = {**os.environ, "HOTLAP_RUNS": str(runs_root)}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+
+
+def test_a_killed_training_ends_as_an_uninterrupted_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed with SIGKILL in the middle of epoch 3, with augmented data and batch norm; the metrics and every weight must agree."""
+    whole = child(tmp_path / "whole", "never", "start")
+    assert whole.returncode == 0, whole.stderr
+    killed = child(tmp_path / "killed", "2", "start")
+    assert killed.returncode == -signal.SIGKILL
+    folder = next((tmp_path / "killed" / "train").iterdir())
+    assert read(folder / "last.ckpt")["epoch"] == 1 and not (folder / "metrics.json").exists()
+    resumed = child(tmp_path / "killed", "never", "resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert killed.stdout + resumed.stdout == whole.stdout  # the same lines, no epoch twice and none left out
+    other = next((tmp_path / "whole" / "train").iterdir())
+    assert_same_weights(folder, other)
+    ours, theirs = (json.loads((path / "metrics.json").read_text()) for path in (folder, other))
+    assert (ours["validation"], ours["test"]) == (theirs["validation"], theirs["test"])
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_again() -> None:
+    folder = runs.create(runs.Settings("mlp", seed=5, epochs=2))
+    resumed = train("mlp", resume="latest", report=silent)
+    assert resumed.folder == folder
+    assert_same_weights(folder, train("mlp", epochs=2, seed=5, report=silent).folder)
+
+
+def test_killed_between_last_epoch_and_metrics() -> None:
+    run = train("mlp", epochs=2, report=silent)
+    before = weights(run.folder)
+    (run.folder / "metrics.json").unlink()
+    lines: list[str] = []
+    again = train("mlp", resume=run.id, report=lines.append)
+    assert lines == []  # nothing was left to train
+    assert (again.validation, again.test) == (run.validation, run.test)
+    assert all(torch.equal(value, before[key]) for key, value in weights(run.folder).items())
+
+
+def test_checkpoint_and_metrics_say_where_they_come_from() -> None:
+    lines: list[str] = []
+    run = train("mlp", epochs=2, seed=7, report=lines.append)
+    assert len(lines) == 2 and lines[0].startswith("mlp: epoch 1 of 2, loss ") and "validation accuracy 0." in lines[1]
+    content = read(run.checkpoint)
+    assert content["hyper_parameters"] == {"features": 30, "width": 64, "classes": 2}
+    story = content["hotlap"]
+    assert story["class"] == "hotlap.models.nets.mlp:MLP" and story["seed"] == 7 and story["epochs"] == 2
+    assert story["versions"]["torch"] == torch.__version__ and set(story["versions"]) == {"python", "torch", "lightning"}
+    metrics = json.loads((run.folder / "metrics.json").read_text())
+    assert metrics["data_hash"] == story["data_hash"] and len(story["data_hash"]) == 64
+    assert metrics["test"] == run.test and set(run.test) == {"accuracy", "f1_macro"} and metrics["seconds"] > 0
+    assert sorted(path.name for path in run.folder.iterdir()) == ["last.ckpt", "metrics.json", "settings.json"]
+
+
+def test_the_test_split_is_used_once_and_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    from hotlap.models.data.breast_cancer import BreastCancer
+
+    uses: list[str] = []
+    original = BreastCancer.test_dataloader
+    monkeypatch.setattr(BreastCancer, "test_dataloader", lambda self: uses.append("test") or original(self))
+    train("mlp", epochs=2, report=uses.append)
+    assert uses[-1] == "test" and uses.count("test") == 1
+
+
+def test_training_leaves_the_process_as_it_was() -> None:
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)
+    expected = (random.random(), np.random.rand(), torch.rand(1))
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)
+    threads = torch.get_num_threads()
+    environment, ctrl_c, level = dict(os.environ), signal.getsignal(signal.SIGINT), logging.getLogger("lightning.pytorch").level
+    train("mlp", epochs=1, report=silent)
+    assert (random.random(), np.random.rand(), torch.rand(1)) == expected
+    assert torch.get_num_threads() == threads
+    assert not torch.are_deterministic_algorithms_enabled() and torch.utils.deterministic.fill_uninitialized_memory
+    assert (dict(os.environ), signal.getsignal(signal.SIGINT), logging.getLogger("lightning.pytorch").level) == (environment, ctrl_c, level)
+
+
+def test_lightning_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    train("mlp", epochs=1, report=silent)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "mlpp"}, "did you mean mlp"),
+        ({"name": "mlp", "epochs": 0}, "at least 1"),
+        ({"name": "mlp", "resume": "latest"}, "no unfinished run"),
+        ({"name": "mlp", "resume": "mlp-20260101-000000-0000"}, "there is no run"),
+    ],
+)
+def test_requests_that_cannot_be_met(arguments: dict, message: str, runs_folder: Path) -> None:
+    with pytest.raises(ValueError, match=message) as error:
+        train(**arguments)
+    assert "\n" not in str(error.value)
+    assert not runs_folder.exists()
+
+
+def test_runs_that_cannot_go_on() -> None:
+    folder = runs.create(runs.Settings("mlp", seed=0, epochs=2))
+    for arguments, message in (
+        ({"name": "vit", "resume": folder.name}, "trains mlp, not vit"),
+        ({"name": "mlp", "resume": "latest", "epochs": 3}, "started with epochs 2"),
+        ({"name": "mlp", "resume": "latest", "seed": 1}, "started with seed 0"),
+    ):
+        with pytest.raises(runs.NotResumable, match=message):
+            train(**arguments)
+    (folder / "metrics.json").write_text("{}")
+    with pytest.raises(runs.NotResumable, match="is finished"):
+        train("mlp", resume=folder.name)
+
+
+def test_resuming_on_other_data_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from hotlap.models.data.breast_cancer import BreastCancer
+
+    run = train("mlp", epochs=1, report=silent)
+    (run.folder / "metrics.json").unlink()
+    original = BreastCancer.read
+    monkeypatch.setattr(BreastCancer, "read", lambda self: {**original(self), "rows": original(self)["rows"] + 1})
+    with pytest.raises(ValueError, match="other data"):
+        train("mlp", resume=run.id, report=silent)

@@ -1,0 +1,62 @@
+import pytest
+
+from hotlap.perf.backends import _machine, eager
+from hotlap.perf.case import Case
+from hotlap.perf.reasons import Refusal
+
+
+@pytest.mark.parametrize("workload", ["conv", "mlp", "attention"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_outputs_are_those_of_the_module(run, check, workload, precision):
+    check(run(f"{workload}/eager/{precision}/b2/cpu/inference"))
+
+
+def test_channels_last_reaches_parameters_and_inputs(run, check):
+    import torch
+
+    ran = run("conv/eager/fp32/b2/cpu/inference[layout:channels-last]")
+    check(ran)
+    assert ran.step.about.module.body[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert ran.step.place(ran.step.about.inputs)[0].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_channels_last_without_an_image_is_refused(run):
+    with pytest.raises(Refusal, match="unsupported_op: layout channels-last"):
+        run("mlp/eager/fp32/b2/cpu/inference[layout:channels-last]")
+
+
+def test_placement_counts_the_operators_of_one_call(run):
+    """tanh, ones, mm: what Mlp.forward calls."""
+    placement = run("mlp/eager/fp32/b2/cpu/inference").placement()
+    assert placement.ran_on == {"cpu": 3} and placement.counters == {"operators": 3} and placement.wrong is None
+
+
+@pytest.mark.parametrize(
+    ("precision", "mode", "code"),
+    [("tf32", "inference", "unsupported_precision"), ("int8", "inference", "unsupported_precision"), ("fp32", "train", "unsupported_op")],
+)
+def test_what_it_does_not_do_has_a_reason(precision, mode, code):
+    reason = eager.supports(Case("conv", "eager", precision, mode=mode))
+    assert reason is not None and reason.code == code
+
+
+def test_devices_that_are_not_here_have_a_reason():
+    assert eager.available("cpu") is None
+    assert eager.available("sm_89").code == "unsupported_target"
+    assert eager.available("cuda:99").code == "no_device"
+
+
+def test_threads_are_bound_by_openmp_unless_told_not_to(monkeypatch):
+    monkeypatch.setattr(_machine.os, "sched_getaffinity", lambda pid: {4, 5, 6, 7})
+    monkeypatch.setattr(_machine, "_sibling", lambda cpu: cpu % 2)
+    case, free = Case("conv", "eager"), Case("conv", "eager", options=(("binding", "none"),))
+    assert eager.variables(case, 3) == {"OMP_NUM_THREADS": "3", "OMP_PROC_BIND": "close", "OMP_PLACES": "{4},{6},{5}"}
+    assert eager.variables(free, 3) == {"OMP_NUM_THREADS": "3"}
+    assert eager.variables(case, 5) == {"OMP_NUM_THREADS": "5"}
+
+
+def test_sibling_is_the_rank_within_the_core(monkeypatch, tmp_path):
+    for text, cpu, rank in [("0-1", 1, 1), ("0,4", 4, 1), ("0,4", 0, 0), ("2", 2, 0), ("0-1,8-9", 8, 2)]:
+        monkeypatch.setattr(_machine.Path, "read_text", lambda self, text=text: text + "\n")
+        monkeypatch.setattr(_machine.Path, "is_file", lambda self: True)
+        assert _machine._sibling(cpu) == rank

@@ -1,0 +1,218 @@
+"""The oracle: what is as right as eager passes, and each way to be wrong is refused with its own words."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hotlap.perf import check
+from hotlap.perf.reasons import Refusal
+from hotlap.perf.result import Better, Deviation, Distance, Task
+
+DTYPES = {"fp32": np.float32, "fp16": np.float16, "bf16": ml_dtypes.bfloat16, "tf32": np.float16}
+INFO = {"metric": "accuracy", "better": "higher", "reference": 0.75, "budget": 0.125}
+
+
+def rounded(values: np.ndarray, precision: str) -> np.ndarray:
+    return values.astype(DTYPES[precision]).astype(np.float32)
+
+
+@pytest.fixture
+def exact() -> np.ndarray:
+    """fp64 outputs of 2 batches of 64 rows, 16 classes: 2,048 elements."""
+    return np.random.default_rng(0).standard_normal((2, 64, 16))
+
+
+def verdict(found: Distance) -> str:
+    """What the case is refused with."""
+    with pytest.raises(Refusal) as refused:
+        check.judge(Deviation({"real": found}))
+    assert refused.value.reason.code == "accuracy"
+    return refused.value.reason.detail
+
+
+@given(st.sampled_from(sorted(DTYPES)), st.floats(2.0**-14, 60_000))
+@settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+def test_half_ulp_is_half_the_spacing_of_the_format(precision: str, rms: float) -> None:
+    """TF32 has the fraction bits of fp16, so the same spacing where fp16 is normal."""
+    towards_zero = math.ldexp(math.floor(math.ldexp(math.frexp(rms)[0], 8)), math.frexp(rms)[1] - 8)
+    assert check.half_ulp(precision, rms) == float(np.spacing(DTYPES[precision](towards_zero))) / 2
+
+
+def test_half_ulp_of_zero_is_zero() -> None:
+    assert check.half_ulp("fp32", 0.0) == 0
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_outputs_equal_to_eager_pass_in_every_precision(exact: np.ndarray, precision: str) -> None:
+    eager = rounded(exact, precision)
+    found = check.distance(eager, exact, eager, precision, 1)
+    assert found.within
+    assert found.rmse == found.eager_rmse == pytest.approx(float(np.sqrt(np.mean((eager - exact) ** 2))))
+    assert found.cosine == pytest.approx(1, abs=1e-4)
+    check.judge(Deviation({"real": found}))
+
+
+def test_the_reference_itself_is_at_distance_zero(exact: np.ndarray) -> None:
+    found = check.distance(exact, exact, rounded(exact, "fp32"), "fp32", 1)
+    assert (found.rmse, found.top1_flips, found.elements, found.within) == (0, 0, 2048, True)
+    assert found.cosine == pytest.approx(1)
+
+
+def test_the_tolerance_is_k_times_eager_plus_the_floor(exact: np.ndarray) -> None:
+    eager = exact + 1e-3
+    found = check.distance(eager, exact, eager, "fp32", 100)
+    rms = np.float32(np.sqrt(np.mean(exact**2)))
+    assert found.floor == pytest.approx(float(np.spacing(rms)) / 2 * (1 + 10))
+    assert found.tolerance == pytest.approx(2 * 1e-3 + found.floor)
+
+
+@pytest.mark.parametrize(
+    ("precision", "elements", "k"),
+    [("fp32", 1000, 2), ("fp32", 999, 3), ("bf16", 2000, 3), ("fp16", 2000, 3), ("tf32", 2000, 3)],
+)
+def test_k_is_larger_for_half_precision_and_few_elements(exact: np.ndarray, precision: str, elements: int, k: float) -> None:
+    part = exact.ravel()[:elements]
+    assert check.distance(part, part, part, precision, 1).k == k
+
+
+def test_outputs_of_lower_precision_fail_under_the_name_of_the_higher(exact: np.ndarray) -> None:
+    found = check.distance(rounded(exact, "bf16"), exact, rounded(exact, "fp32"), "fp32", 64)
+    assert not found.within
+    assert f"on real inputs are off by {found.rmse:.3g} RMSE; at most {found.tolerance:.3g} is allowed (2 x eager's" in verdict(found)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_constant_offset_fails(exact: np.ndarray, precision: str) -> None:
+    eager = rounded(exact, precision)
+    offset = 4 * check.distance(eager, exact, eager, precision, 1).tolerance
+    found = check.distance(exact + offset, exact, eager, precision, 1)
+    assert found.rmse == pytest.approx(offset)
+    assert verdict(found).startswith("outputs on real inputs are off by")
+
+
+def test_one_nan_fails_and_is_called_so(exact: np.ndarray) -> None:
+    outputs = exact.copy()
+    outputs[0, 0, 0] = np.nan
+    found = check.distance(outputs, exact, exact, "fp32", 1)
+    assert not found.within
+    assert verdict(found) == "NaN outputs on real inputs where fp64 eager is finite"
+
+
+def test_infinite_outputs_fail(exact: np.ndarray) -> None:
+    outputs = exact.copy()
+    outputs[0, 0, 0] = np.inf
+    assert not check.distance(outputs, exact, exact, "fp32", 1).within
+
+
+@pytest.mark.parametrize("shape", [(2, 64, 8), (2, 1024), (2, 64, 16, 1)])
+def test_another_shape_fails(exact: np.ndarray, shape: tuple[int, ...]) -> None:
+    outputs = exact.ravel()[: math.prod(shape)].reshape(shape)
+    found = check.distance(outputs, exact, exact, "fp32", 1)
+    assert (found.rmse, found.cosine, found.top1_flips) == (math.inf, 0.0, 2048)
+    assert verdict(found).startswith("outputs on real inputs are off by inf RMSE")
+
+
+def test_eager_that_overflows_is_no_excuse_for_wrong_outputs(exact: np.ndarray) -> None:
+    eager = exact.copy()
+    eager[0, 0, 0] = np.inf
+    assert not check.distance(exact + 100, exact, eager, "fp16", 1).within
+
+
+def test_flips_and_cosine_by_hand() -> None:
+    reference = np.array([[[3.0, 4.0], [4.0, 3.0]]])
+    found = check.distance(np.array([[[4.0, 3.0], [4.0, 3.0]]]), reference, reference, "fp32", 1)
+    assert found.top1_flips == 1
+    assert found.cosine == pytest.approx((24 + 25) / 50)
+    assert found.rmse == pytest.approx(math.sqrt(2 / 4))
+
+
+@pytest.mark.parametrize("shape", [(2, 4), (2, 4, 1)])
+def test_outputs_without_classes_have_no_flips(shape: tuple[int, ...]) -> None:
+    reference = np.arange(8.0).reshape(shape)
+    assert check.distance(-reference, reference, reference, "fp32", 1).top1_flips == 0
+
+
+def test_zeros_where_zeros_are_right_pass() -> None:
+    nothing = np.zeros((2, 8))
+    found = check.distance(nothing, nothing, nothing, "fp32", 1)
+    assert (found.within, found.cosine, found.tolerance) == (True, 1.0, 0.0)
+    assert not check.distance(nothing + 1e-30, nothing, nothing, "fp32", 1).within
+
+
+def test_a_distance_at_its_tolerance_passes_and_one_beyond_does_not() -> None:
+    def found(rmse: float) -> Distance:
+        return Distance(rmse, 0.25, 0.5, 2.0, 0.0, 1.0, 0, 10)
+
+    assert found(0.5).within
+    assert not found(math.nextafter(0.5, 1)).within
+
+
+@pytest.mark.parametrize(
+    ("better", "value", "fine"),
+    [
+        ("higher", 0.625, True),
+        ("higher", math.nextafter(0.625, 0), False),
+        ("higher", 0.99, True),
+        ("lower", 0.875, True),
+        ("lower", math.nextafter(0.875, 1), False),
+        ("lower", 0.01, True),
+        ("higher", math.nan, False),
+        ("lower", math.nan, False),
+    ],
+)
+def test_the_task_metric_may_get_worse_by_its_budget_and_no_more(better: Better, value: float, fine: bool) -> None:
+    found = check.task({**INFO, "better": better}, {"accuracy": value, "loss": 1.0})
+    assert found.within == fine
+    assert found.all["loss"] == 1.0
+    if fine:
+        check.judge(Deviation({}, found))
+    else:
+        with pytest.raises(Refusal, match=rf"accuracy: accuracy on .* is {value:.4f}.* eager reaches 0.7500 .*worse by at most 0.125$"):
+            check.judge(Deviation({}, found))
+
+
+def test_every_kind_of_inputs_is_judged() -> None:
+    good, bad = Distance(0.0, 0.0, 1.0, 2.0, 1.0, 1.0, 0, 10), Distance(2.0, 0.0, 1.0, 2.0, 1.0, 0.5, 0, 10)
+    check.judge(Deviation({"random": good, "real": good}, Task("accuracy", "higher", 1.0, 1.0, 0.0)))
+    with pytest.raises(Refusal, match="on real inputs are off by 2 RMSE; at most 1 is allowed"):
+        check.judge(Deviation({"random": good, "real": bad}))
+
+
+def stored(folder: Path, name: str, **arrays: np.ndarray) -> Path:
+    np.savez(folder / name, **arrays)
+    return folder / name
+
+
+def test_of_several_outputs_the_worst_for_its_tolerance_counts_and_nan_above_all(tmp_path: Path, exact: np.ndarray) -> None:
+    eager = exact + 1e-3
+    oracle = {"in0": exact, "ref0": exact, "ref1": 1000 * exact, "eager-fp32-0": eager, "eager-fp32-1": 1000 * eager}
+    stored(tmp_path, "real.npz", **oracle, **{"eager-bf16-0": exact + 9, "eager-bf16-1": exact})
+    outputs = stored(tmp_path, "outputs.npz", out0=exact + 1.5e-3, out1=1000 * exact + 0.5)
+    found = check.distances(tmp_path, {"real": outputs}, "fp32", 1)
+    assert list(found) == ["real"]
+    assert found["real"].rmse == pytest.approx(1.5e-3)
+    assert found["real"].eager_rmse == pytest.approx(1e-3)
+    outputs = stored(tmp_path, "outputs.npz", out0=exact, out1=np.full_like(exact, np.nan))
+    assert math.isnan(check.distances(tmp_path, {"real": outputs}, "fp32", 1)["real"].rmse)
+
+
+def test_another_number_of_outputs_is_refused(tmp_path: Path, exact: np.ndarray) -> None:
+    stored(tmp_path, "real.npz", **{"in0": exact, "ref0": exact, "eager-fp32-0": exact})
+    outputs = stored(tmp_path, "outputs.npz", out0=exact, out1=exact)
+    with pytest.raises(Refusal, match="2 outputs on real inputs where eager gives 1"):
+        check.distances(tmp_path, {"real": outputs}, "fp32", 1)
+
+
+def test_timed_outputs_may_be_twice_as_far_as_the_check_saw_or_at_the_tolerance(tmp_path: Path) -> None:
+    reference = np.zeros((2, 3, 4))
+    stored(tmp_path, "timed.npz", in0=reference, ref0=reference)
+    outputs = stored(tmp_path, "outputs.npz", out0=reference + np.array([0.1, 5.0]).reshape(2, 1, 1))
+    seen = {"real": Distance(0.0, 0.0, 1.0, 2.0, 1.0, 1.0, 0, 10), "random": Distance(0.0, 0.0, 0.5, 2.0, 0.5, 1.0, 0, 10)}
+    assert check.timed_limits(tmp_path, outputs, seen) == pytest.approx([1.0, 10.0])

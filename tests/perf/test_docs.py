@@ -1,0 +1,58 @@
+"""Tables in README and docs stand between markers with the command that made them and the hash of its results file: they are made again here.
+
+To renew them after the results changed: `python tests/perf/test_docs.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TABLE = re.compile(r"<!-- table: (?P<command>.+?)(?: \| sha256 (?P<digest>\w+))? -->\n(?P<content>.*?)<!-- end table -->", re.DOTALL)
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def tables() -> list[tuple[Path, re.Match[str]]]:
+    return [(page, found) for page in PAGES for found in TABLE.finditer(page.read_text())]
+
+
+def made(command: str) -> tuple[str, str]:
+    """The command's output and the hash of the results file that it names."""
+    words = shlex.split(command)
+    program = [sys.executable, *words[1:]] if words[0] == "python" else [sys.executable, "-m", "hotlap.perf.cli", *words[1:]]
+    output = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    (source,) = (ROOT / word for word in words if word.startswith("docs/results/"))
+    return output, hashlib.sha256(source.read_bytes()).hexdigest()[:16]
+
+
+def test_there_are_tables() -> None:
+    assert {page.name for page, _ in tables()} >= {"README.md", "measuring.md"}
+
+
+@pytest.mark.parametrize(("page", "found"), tables(), ids=lambda value: value["command"] if isinstance(value, re.Match) else value.name)
+def test_table_is_what_its_command_makes(page: Path, found: re.Match[str]) -> None:
+    output, digest = made(found["command"])
+    assert found["digest"] == digest
+    assert found["content"] == output
+
+
+def test_links_of_the_pages_lead_somewhere() -> None:
+    missing = [(page.name, target) for page in PAGES for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()) if "://" not in target and not (page.parent / target).exists()]
+    assert missing == []
+
+
+def renew(found: re.Match[str]) -> str:
+    output, digest = made(found["command"])
+    return f"<!-- table: {found['command']} | sha256 {digest} -->\n{output}<!-- end table -->"
+
+
+if __name__ == "__main__":
+    for page in PAGES:
+        page.write_text(TABLE.sub(renew, page.read_text()))

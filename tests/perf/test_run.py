@@ -1,0 +1,152 @@
+"""`hotlap run` as a person types it: a module that is not ours, bad input, and what is on the disk afterwards."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from hotlap.perf.result import Results, read
+
+
+def hotlap(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "hotlap.perf.cli", *arguments], cwd=cwd, capture_output=True, text=True, timeout=280)
+
+
+@pytest.fixture(scope="module")
+def ran(planted: Path) -> tuple[str, Results]:
+    """A timm-style network of a user's own package through every backend but the planted ones."""
+    backends = "eager,eager[allocator:default][binding:none],compile,onnxruntime,openvino"
+    done = hotlap("run", "planted.workloads:mobilenet", "--backends", backends, "--budget", "20s", "--out", "out", "--batch", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout, read(planted / "out" / "results.json")
+
+
+def test_a_users_network_goes_through_every_backend(ran: tuple[str, Results]) -> None:
+    text, results = ran
+    by_backend = {one.case.backend: one for one in results.results if not one.case.options}
+    assert by_backend.keys() == {"eager", "compile", "onnxruntime", "openvino", "pace"}
+    for name, one in by_backend.items():
+        assert one.status in ("ok", "noisy"), (name, one.reason)
+        assert one.reason is None or one.reason.code in ("not_steady", "wide_interval")
+        assert name in text
+    assert len({one.race_id for one in results.results}) == 1
+
+
+def test_every_result_has_evidence(ran: tuple[str, Results]) -> None:
+    for one in ran[1].results:
+        if one.case.backend == "pace":
+            continue
+        assert one.deviation is not None
+        assert one.deviation.distances.keys() == {"random", "real"}
+        assert all(found.within and found.tolerance > 0 for found in one.deviation.distances.values())
+        assert one.placement is not None
+        assert sum(one.placement.ran_on.values()) > 0
+        assert {"latency", "throughput", "memory", "cold_start", "flop_rate", "call_latency"} <= one.metrics.keys()
+        assert "energy" in one.metrics or one.absent["energy"].code == "no_device"
+        assert one.verified_to == "L7"
+
+
+def test_placement_counters(ran: tuple[str, Results]) -> None:
+    found = {one.case.backend: one.placement for one in ran[1].results if one.placement is not None}
+    assert found["compile"].counters["graph_breaks"] == 0
+    assert found["compile"].counters["graphs"] == 1
+    assert found["onnxruntime"].ran_on.keys() == {"CPUExecutionProvider"}
+    assert found["onnxruntime"].counters["memcpy_nodes"] == 0
+    assert found["openvino"].counters["nodes_other_precision"] == 0
+
+
+def test_cold_start_is_a_ledger(ran: tuple[str, Results]) -> None:
+    ledger = {one.case.backend: one.metrics["cold_start"].details for one in ran[1].results if "cold_start" in one.metrics}
+    assert {"export", "import", "load", "first_call"} <= ledger["onnxruntime"].keys()
+    assert {"compile", "import", "load", "first_call"} <= ledger["compile"].keys()
+    cold = next(one.metrics["cold_start"] for one in ran[1].results if one.case.backend == "onnxruntime")
+    parts = [float(cold.details[name] or 0) for name in cold.details if name != "steady"]
+    assert cold.centre == pytest.approx(sum(parts))
+
+
+def test_report_prints_the_table_again(ran: tuple[str, Results], planted: Path) -> None:
+    done = hotlap("report", "out/results.json", "--markdown", "-", cwd=planted)
+    assert done.returncode == 0
+    assert done.stdout.count("| planted.workloads:mobilenet") == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "resnet50x"], "did you mean resnet"),
+        (["run", "mlp", "--backends", "onnxruntme"], "did you mean onnxruntime"),
+        (["run", "mlp", "--precisions", "fp61"], "did you mean fp16"),
+        (["run", "mlp", "--backends", "compile[mode:fast]"], "compile[mode]"),
+        (["run", "mlp", "--batch", "0"], "--batch '0'"),
+        (["run", "mlp", "--budget", "soon"], "90s"),
+        (["run", "mlp", "--device", "tpu"], "cuda:N"),
+        (["run", "no_such_package:make"], "no module named 'no_such_package'"),
+        (["run", "planted.workloads:tiny", "--checkpoint", "none.ckpt"], "none.ckpt does not exist"),
+        (["run", "mlp", "--out", "/proc/hotlap"], "choose another --out"),
+        (["run", "--resume", "20200101-000000-0000"], "no results.json"),
+    ],
+)
+def test_misuse_is_one_line_with_the_remedy(arguments: list[str], words: str, planted: Path) -> None:
+    done = hotlap(*arguments, cwd=planted)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert words in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_two_runs_in_one_folder_are_refused(planted: Path) -> None:
+    arguments = [sys.executable, "-m", "hotlap.perf.cli", "run", "planted.workloads:tiny", "--backends", "eager", "--out", "shared"]
+    first = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, cwd=planted)
+    try:
+        while not (planted / "shared" / "results.json").exists():
+            assert first.poll() is None
+            time.sleep(0.05)
+        second = hotlap("run", "planted.workloads:tiny", "--backends", "eager", "--out", "shared", cwd=planted)
+        assert second.returncode == 2
+        assert "another run is writing to shared" in second.stderr
+    finally:
+        first.kill()
+        first.wait()
+
+
+CHECKPOINT = """
+import lightning.pytorch as L
+import torch
+
+class Net(L.LightningModule):
+    def __init__(self, width: int = 8) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.layer = torch.nn.Linear(4, width)
+        self.example_input_array = torch.ones(2, 4)
+
+    def forward(self, x):
+        return self.layer(x)
+
+class Other(Net):
+    def __init__(self, width: int = 8) -> None:
+        super().__init__(width)
+        self.more = torch.nn.Linear(3, 3)
+
+if __name__ == "__main__":
+    trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
+    trainer.strategy.connect(Net(width=16))
+    trainer.save_checkpoint("net.ckpt")
+"""
+
+
+def test_a_users_checkpoint_and_the_wrong_class_for_it(planted: Path) -> None:
+    (planted / "lightnings.py").write_text(CHECKPOINT)
+    subprocess.run([sys.executable, "-W", "ignore", "lightnings.py"], cwd=planted, check=True, capture_output=True, timeout=120)
+    right = hotlap("run", "lightnings:Net", "--checkpoint", "net.ckpt", "--backends", "eager", "--budget", "1s", "--out", "right", cwd=planted)
+    assert right.returncode == 0, right.stdout + right.stderr
+    (eager,) = (one for one in read(planted / "right" / "results.json").results if one.case.backend == "eager")
+    assert eager.weights.startswith("checkpoint net.ckpt sha256:")
+    wrong = hotlap("run", "lightnings:Other", "--checkpoint", "net.ckpt", "--backends", "eager", "--budget", "1s", "--out", "wrong", cwd=planted)
+    assert wrong.returncode == 4
+    assert "cannot be loaded as Other" in wrong.stdout
+    assert os.path.exists(planted / "wrong" / "results.json")

@@ -1,0 +1,226 @@
+"""Statistics: worked examples against scipy and by hand, invariants by hypothesis, and the coverage of the intervals by simulation."""
+
+from __future__ import annotations
+
+import math
+import random
+from statistics import fmean, median, stdev
+
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hotlap.perf import stats
+
+positive = st.floats(1e-6, 1e3)
+blocks = st.lists(st.lists(positive, min_size=1, max_size=5), min_size=3, max_size=8)
+pairs = st.lists(st.tuples(st.lists(positive, min_size=1, max_size=5), st.lists(positive, min_size=1, max_size=5)), min_size=3, max_size=8)
+
+
+def autoregressive(rng: random.Random, count: int, phi: float, sd: float = 1.0) -> list[float]:
+    """AR(1) with standard deviation sd, started in its stationary distribution."""
+    values = [rng.gauss(0, sd)]
+    while len(values) < count:
+        values.append(phi * values[-1] + rng.gauss(0, sd * math.sqrt(1 - phi * phi)))
+    return values
+
+
+def alternating(count: int) -> list[float]:
+    """Distinct values from both ends in turn: lag-1 autocorrelation below 0, so every one counts."""
+    return [float(at // 2 if at % 2 else count - at // 2) for at in range(count)]
+
+
+def test_interval_over_blocks_is_student_t_on_the_log_scale() -> None:
+    values = [1.00, 1.10, 0.95, 1.20, 1.05, 1.15]
+    logs = np.log(values)
+    low, high = scipy.stats.t.interval(0.95, 5, loc=logs.mean(), scale=scipy.stats.sem(logs))
+    found = stats.interval_over_blocks(values)
+    assert (found.centre, found.low, found.high) == pytest.approx((np.exp(logs.mean()), np.exp(low), np.exp(high)), rel=1e-12)
+    assert (found.n, found.method) == (6, "blocks")
+    assert found.half_width == pytest.approx((high - low) / 2, rel=1e-12)
+
+
+def test_student_t_is_the_tabulated_quantile() -> None:
+    assert stats.student_t(0.975, 5) == pytest.approx(2.570582, abs=1e-6)
+    assert stats.student_t(0.975, 15) == pytest.approx(2.131450, abs=1e-6)
+
+
+def test_intervals_of_ratios_cover_the_truth_when_samples_are_correlated_and_processes_differ() -> None:
+    """True ratio 1.1; 1 % between processes, 5 % and AR(0.8) within; six blocks as at the first look."""
+    rng, hits, runs = random.Random(1), 0, 800
+    for _ in range(runs):
+
+        def entrant(centre: float) -> list[list[float]]:
+            means = [centre * math.exp(rng.gauss(0, 0.01)) for _ in range(6)]
+            return [[mean * math.exp(value) for value in autoregressive(rng, 10, 0.8, 0.05)] for mean in means]
+
+        found = stats.ratio(entrant(1.0), entrant(1.1))
+        hits += found.low <= 1.1 <= found.high
+    assert 0.93 <= hits / runs <= 0.97
+
+
+@pytest.mark.parametrize("phi", [0.0, 0.5, 0.9])
+def test_intervals_over_batches_cover_the_truth_in_one_process(phi: float) -> None:
+    rng, hits, runs = random.Random(2), 0, 300
+    for _ in range(runs):
+        found = stats.interval_over_batches([math.exp(value) for value in autoregressive(rng, 640, phi, 0.05)])
+        hits += found.low <= 1 <= found.high
+    assert hits / runs >= 0.92
+
+
+def test_interval_over_batches_by_hand() -> None:
+    rng = random.Random(3)
+    samples = [math.exp(value) for value in autoregressive(rng, 16 * 10 + 7, 0.95, 0.1)]
+    means = np.log(samples[:160]).reshape(16, 10).mean(axis=1)
+    around = means - means.mean()
+    r1 = float(np.clip((around[:-1] * around[1:]).sum() / (around**2).sum(), 0, 0.8))
+    half = scipy.stats.t.ppf(0.975, 15) * means.std(ddof=1) / 4 * math.sqrt((1 + r1) / (1 - r1))
+    found = stats.interval_over_batches(samples)
+    assert r1 > 0
+    assert (math.log(found.low), math.log(found.high)) == pytest.approx((means.mean() - half, means.mean() + half), rel=1e-9)
+    assert found.method == "batch means"
+
+
+def test_autocorrelation_by_hand() -> None:
+    assert stats.autocorrelation([1.0, 2.0, 3.0, 4.0]) == pytest.approx((1.5 * 0.5 - 0.5 * 0.5 + 0.5 * 1.5) / 5)
+    assert stats.autocorrelation([1.0, -1.0] * 50) == pytest.approx(-0.99)
+    assert stats.autocorrelation([0.1] * 50) == 0
+    assert stats.autocorrelation([1.0, 2.0]) == 0
+    assert stats.autocorrelation([0.0, 0.0, 3.0]) == pytest.approx((1 - 2) / 6)
+
+
+@pytest.mark.parametrize("phi", [0.0, 0.3, 0.6, 0.9])
+def test_effective_n_follows_ar1_theory(phi: float) -> None:
+    count = 40_000
+    found = stats.effective_n(autoregressive(random.Random(4), count, phi))
+    assert found == pytest.approx(count * (1 - phi) / (1 + phi), rel=0.06)
+
+
+def test_effective_n_never_exceeds_n() -> None:
+    assert stats.effective_n(alternating(40)) == 40
+    assert stats.effective_n([5.0] * 40) == 40
+
+
+@given(blocks, st.floats(1e-3, 1e3))
+@settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+def test_estimates_contain_their_centre_and_scale_with_the_unit(values: list[list[float]], factor: float) -> None:
+    found, larger = stats.estimate(values), stats.estimate([[factor * value for value in block] for block in values])
+    assert found.low <= found.centre * (1 + 1e-12) and found.centre <= found.high * (1 + 1e-12)
+    assert larger.centre == pytest.approx(factor * found.centre, rel=1e-9)
+    assert larger.half_width == pytest.approx(found.half_width, rel=1e-6, abs=1e-9)
+
+
+@given(pairs)
+@settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+def test_a_ratio_and_its_inverse_have_the_same_interval(both: list[tuple[list[float], list[float]]]) -> None:
+    base, head = [a for a, _ in both], [b for _, b in both]
+    there, back = stats.ratio(base, head), stats.ratio(head, base)
+    assert there.centre * back.centre == pytest.approx(1, rel=1e-9)
+    assert there.low * back.high == pytest.approx(1, rel=1e-6)
+    turned = stats.inverse(there)
+    assert (turned.centre, turned.low, turned.high) == pytest.approx((back.centre, back.low, back.high), rel=1e-6)
+
+
+def test_drift_shared_by_both_entrants_cancels_in_their_ratio() -> None:
+    base = [[drift, 1.1 * drift, 0.9 * drift] for drift in (1.0, 7.0, 0.3, 2.0)]
+    found = stats.ratio(base, [[2 * value for value in block] for block in base])
+    assert (found.low, found.centre, found.high) == pytest.approx((2, 2, 2), rel=1e-12)
+    assert stats.estimate(base).half_width > 1
+
+
+def test_a_ratio_is_over_the_blocks_that_both_have() -> None:
+    found = stats.ratio([[1.0], [], [1.0], [1.0], [9.0]], [[3.0], [5.0], [3.0], [3.0]])
+    assert (found.centre, found.n) == (pytest.approx(3), 3)
+    with pytest.raises(ValueError, match="share no block"):
+        stats.ratio([[1.0], []], [[], [1.0]])
+
+
+def test_a_ratio_in_one_block_is_over_its_pairs() -> None:
+    rng = random.Random(5)
+    base = [math.exp(rng.gauss(0, 0.5)) for _ in range(64)]
+    found = stats.ratio([base], [[1.5 * value for value in base]])
+    assert (found.low, found.high) == pytest.approx((1.5, 1.5))
+    assert found.method == "batch means"
+    assert stats.ratio([base], [base[:-1]]).half_width == math.inf
+
+
+def test_a_block_counts_by_its_median() -> None:
+    calm = [[1.0, 1.0, 1.0], [1.1, 1.1, 1.1], [1.2, 1.2, 1.2]]
+    spiked = [[1.0, 1.0, 900.0], [1.1, 1.1, 1.1], [1.2, 1.2, 1.2]]
+    assert stats.estimate(spiked) == stats.estimate(calm)
+
+
+@pytest.mark.parametrize(
+    ("values", "method", "n"),
+    [
+        ([[1.0, 1.2], [1.1], [1.3]], "blocks", 3),
+        ([[1.0 + at % 5 for at in range(32)]], "batch means", None),
+        ([[1.0] * 31], "none", 1),
+        ([[1.0], [1.2]], "none", 2),
+        ([[1.0], [], [1.2]], "none", 2),
+        ([[1.0], [0.0], [1.2]], "none", 3),
+    ],
+)
+def test_what_an_interval_rests_on(values: list[list[float]], method: str, n: int | None) -> None:
+    found = stats.estimate(values)
+    assert found.method == method
+    assert n is None or found.n == n
+    assert math.isinf(found.half_width) == (method == "none")
+
+
+def test_no_samples_are_no_estimate() -> None:
+    with pytest.raises(ValueError, match="no samples"):
+        stats.estimate([[], []])
+
+
+def test_two_blocks_have_a_geometric_centre_without_interval() -> None:
+    found = stats.estimate([[2.0], [8.0]])
+    assert (found.centre, found.low, found.high) == (pytest.approx(4), 0, math.inf)
+    turned = stats.inverse(found)
+    assert (turned.centre, turned.low, turned.high) == (pytest.approx(0.25), 0, math.inf)
+
+
+@pytest.mark.parametrize(("name", "least"), [("p90", 29), ("p95", 59), ("p99", 299), ("p99.9", 2995)])
+def test_percentiles_need_their_least_number_of_samples(name: str, least: int) -> None:
+    q = float(name[1:]) / 100
+    assert 1 - q**least >= 0.95 > 1 - q ** (least - 1)
+    enough, n = stats.percentiles(alternating(least))
+    assert n == least
+    assert enough[name] == np.percentile(alternating(least), 100 * q, method="inverted_cdf")
+    assert name not in stats.percentiles(alternating(least - 1))[0]
+
+
+def test_correlated_samples_bear_no_percentile() -> None:
+    found, n = stats.percentiles([float(at) for at in range(58)])
+    assert found == {}
+    assert n < 29
+
+
+@given(st.lists(positive, min_size=29, max_size=200))
+@settings(max_examples=50, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+def test_percentiles_are_samples_in_order(samples: list[float]) -> None:
+    found, _ = stats.percentiles(samples)
+    assert list(found.values()) == sorted(found.values())
+    assert set(found.values()) <= set(samples)
+    assert all(value >= median(samples) for value in found.values())
+
+
+def test_best_rounds_by_hand() -> None:
+    """Logs -0.1, 0.1 | 0.1, 0.3: variance within 0.02, of the means 0.02, so between 0.02 - 0.02 / 2 = 0.01; sqrt(100 x 2) = 14.1."""
+    values = [[math.exp(-0.1), math.exp(0.1)], [math.exp(0.1), math.exp(0.3)]]
+    within = fmean([stdev([-0.1, 0.1]) ** 2, stdev([0.1, 0.3]) ** 2])
+    between = stdev([0.0, 0.2]) ** 2 - within / 2
+    assert (within, between) == pytest.approx((0.02, 0.01))
+    assert stats.best_rounds(values, 100.0, 1.0) == 15
+    assert stats.best_rounds(values, 1.0, 1.0) == 10
+    assert stats.best_rounds(values, 1e6, 1.0) == 40
+
+
+def test_best_rounds_without_a_difference_between_processes_is_the_most() -> None:
+    assert stats.best_rounds([[1.0, 1.1, 1.2], [1.0, 1.1, 1.2]], 1.0, 1.0, most=33) == 33
+
+
+def test_best_rounds_with_too_little_to_go_by_is_the_least() -> None:
+    assert stats.best_rounds([[1.0, 1.1], [1.0]], 1e9, 1.0, least=7) == 7

@@ -1,0 +1,88 @@
+"""Scaling for print: known answers, and the printed text read back."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from hotlap.perf import units
+from hotlap.perf.reasons import Misuse
+
+FACTORS = {
+    "s": {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0},
+    "B": {"B": 1.0, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40},
+    "FLOP/s": {"FLOP/s": 1.0, "kFLOP/s": 1e3, "MFLOP/s": 1e6, "GFLOP/s": 1e9, "TFLOP/s": 1e12},
+}
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (0.0123, "s", "12.3 ms"),
+        (1.5e-6, "s", "1.50 us"),
+        (4e-10, "s", "0.400 ns"),
+        (90.0, "s", "90.0 s"),
+        (150.0, "s", "2.50 min"),
+        (7200.0, "s", "2.00 h"),
+        (1.0, "s", "1.00 s"),
+        (120.0, "s", "2.00 min"),
+        (119.9, "s", "120 s"),
+        (0.0, "s", "0 ns"),
+        (512.0, "B", "512 B"),
+        (1024.0, "B", "1.00 KiB"),
+        (1536.0, "B", "1.50 KiB"),
+        (2.0**21, "B", "2.00 MiB"),
+        (3 * 2**30, "B", "3.00 GiB"),
+        (2.0**40, "B", "1.00 TiB"),
+        (1e3, "FLOP/s", "1.00 kFLOP/s"),
+        (2.5e12, "FLOP/s", "2.50 TFLOP/s"),
+        (0.025, "J", "0.0250 J"),
+        (1234.0, "J", "1.23 kJ"),
+        (12_345.0, "1/s", "12.3k/s"),
+        (0.5, "1/s", "0.500/s"),
+        (-0.002, "s", "-2.00 ms"),
+        (math.inf, "s", "inf s"),
+        (math.nan, "B", "nan B"),
+    ],
+)
+def test_scaled(value: float, unit: str, text: str) -> None:
+    assert units.scaled(value, unit) == text
+
+
+@given(st.sampled_from(sorted(FACTORS)), st.floats(1e-8, 1e14))
+@settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+def test_a_scaled_quantity_reads_back(unit: str, value: float) -> None:
+    number, name = units.scaled(value, unit).split(" ")
+    assert "e" not in number
+    assert float(number) * FACTORS[unit][name] == pytest.approx(value, rel=0.0051)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0123, "0.0123"), (1.234, "1.23"), (12.34, "12.3"), (1234.0, "1230"), (-1.5, "-1.50"), (0, "0"), (0.9996, "1.00"), (9.996, "10.0")],
+)
+def test_significant_digits(value: float, text: str) -> None:
+    assert units.significant(value) == text
+
+
+@given(st.floats(1e-6, 99.4), st.integers(2, 6))
+@example(0.9961, 2)
+@settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+def test_as_many_digits_as_asked(value: float, digits: int) -> None:
+    text = units.significant(value, digits)
+    assert float(text) == pytest.approx(value, rel=0.51 * 10 ** (1 - digits))
+    assert len(text.replace(".", "").lstrip("0")) == digits
+
+
+@pytest.mark.parametrize(("text", "value"), [("9", 9), ("9s", 9), (" 2m ", 120), ("2min", 120), ("5ms", 0.005), ("1h", 3600), ("1.5 s", 1.5)])
+def test_lengths_of_time(text: str, value: float) -> None:
+    assert units.seconds(text) == pytest.approx(value)
+
+
+@pytest.mark.parametrize("text", ["", "0", "0s", "-1s", "5x", "1e3", "nan", "inf", "s", "1m30s"])
+def test_what_is_no_length_of_time_is_refused(text: str) -> None:
+    with pytest.raises(Misuse, match="is no length of time; write it as 90s, 2m or 1h"):
+        units.seconds(text)

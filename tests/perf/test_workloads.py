@@ -1,0 +1,220 @@
+"""From a reference in words to a workload, and what is said where it is wrong."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hotlap.perf import workloads
+from hotlap.perf.case import Workload
+from hotlap.perf.plugins import Unknown
+from hotlap.perf.reasons import Misuse, Refusal
+from hotlap.perf.tasks import Tasks
+from hotlap.perf.workloads import Reference
+
+USER = """
+import torch
+from torch import nn
+from hotlap import Workload
+
+class Module(nn.Linear):
+    def __init__(self):
+        super().__init__(3, 2)
+        self.example_input_array = torch.ones(2, 3)
+
+class Bare(nn.Linear):
+    def __init__(self):
+        super().__init__(3, 2)
+
+def workload(): return Workload("other name", Module().train(), (torch.zeros(2, 3),), items=7)
+def pair(): return Module(), torch.zeros(4, 3)
+def several(): return Module(), [torch.zeros(4, 3), torch.zeros(4)]
+def uneven(): return Module(), (torch.zeros(4, 3), torch.zeros(5, 3))
+def scalar(): return Module(), torch.tensor(1.0)
+def fails(): raise KeyError("weights")
+def text(): return "text"
+def no_tensors(): return Module(), {"x": 1}
+def no_inputs(): return Module(), ()
+made = Module()
+"""
+FILES = """
+from hotlap import Workload
+import torch
+def load(preset): return Workload("small", torch.nn.Identity(), (torch.zeros(1, 1),), weights=preset or "trained")
+def ready(report): report("training small")
+"""
+
+
+@pytest.fixture(autouse=True)
+def user_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The user's directory, with a module and a package whose import fails, and a distribution with a model file."""
+    folder = tmp_path / "user"
+    (folder / "lap_broken").mkdir(parents=True)
+    (folder / "lap_user.py").write_text(USER)
+    (folder / "lap_broken" / "__init__.py").write_text("raise RuntimeError('half written')")
+    (folder / "lap_broken" / "nets.py").touch()
+    site = tmp_path / "site"
+    (site / "lap_files").mkdir(parents=True)
+    (site / "lap_files" / "__init__.py").touch()
+    (site / "lap_files" / "lapnet.py").write_text(FILES)
+    (site / "lap-1.dist-info").mkdir()
+    (site / "lap-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: lap\nVersion: 1\n")
+    (site / "lap-1.dist-info" / "entry_points.txt").write_text("[hotlap.workloads]\nlap = lap_files\n")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.syspath_prepend(str(site))
+    monkeypatch.chdir(folder)
+    yield folder
+    for name in [name for name in sys.modules if name.startswith("lap_")]:
+        del sys.modules[name]
+
+
+def refused(reference: Reference) -> str:
+    with pytest.raises(Refusal) as found:
+        workloads.load(reference)
+    assert found.value.reason.code == "invalid_input"
+    return found.value.reason.detail
+
+
+@pytest.mark.parametrize(
+    ("attribute", "shapes", "dynamic"),
+    [
+        ("workload", [(2, 3)], True),
+        ("pair", [(4, 3)], True),
+        ("several", [(4, 3), (4,)], True),
+        ("uneven", [(4, 3), (5, 3)], False),
+        ("scalar", [()], False),
+        ("Module", [(2, 3)], True),
+        ("made", [(2, 3)], True),
+    ],
+)
+def test_what_a_users_module_may_offer(attribute: str, shapes: list[tuple[int, ...]], dynamic: bool) -> None:
+    found = workloads.load(Reference(f"lap_user:{attribute}"))
+    assert isinstance(found, Workload)
+    assert found.name == f"lap_user:{attribute}"
+    assert [tuple(value.shape) for value in found.inputs] == shapes
+    assert found.dynamic == dynamic
+    assert not found.module.training
+    assert not any(value.requires_grad for value in found.module.parameters())
+    assert found.items == (7 if attribute == "workload" else 1)
+
+
+@pytest.mark.parametrize("attribute", ["pair", "made"])
+def test_every_process_makes_the_same_weights_whether_it_imported_the_module_before_or_not(attribute: str) -> None:
+    """The referee imports a user's module when it makes the workload, an entrant's worker while it preloads."""
+    referees = workloads.load(Reference(f"lap_user:{attribute}"))
+    del sys.modules["lap_user"]
+    torch.seed()
+    Tasks(print).preload(["torch", "lap_user"])
+    entrants = workloads.load(Reference(f"lap_user:{attribute}"))
+    assert torch.equal(referees.module.state_dict()["weight"], entrants.module.state_dict()["weight"])
+
+
+@pytest.mark.parametrize(
+    ("attribute", "message"),
+    [
+        ("fails", "lap_user:fails: KeyError: 'weights'"),
+        ("missing", "lap_user:missing: AttributeError: module 'lap_user' has no attribute 'missing'"),
+        ("text", "lap_user:text gave a str; expected a Workload, (module, inputs) or a LightningModule with example_input_array"),
+        ("Bare", "lap_user:Bare: no example inputs; return (module, inputs) or set example_input_array"),
+        ("no_tensors", "lap_user:no_tensors: example inputs must be tensors, got dict"),
+        ("no_inputs", "workload lap_user:no_inputs: inputs is empty; give one batch of example inputs"),
+    ],
+)
+def test_what_is_no_workload_is_refused(attribute: str, message: str) -> None:
+    assert message in refused(Reference(f"lap_user:{attribute}"))
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        (Reference("lapnot"), "unknown workload 'lapnot': did you mean lapnet"),
+        (Reference("lapnet:"), ""),
+        (Reference("lap_user"), "unknown workload 'lap_user'"),
+        (Reference("lap_user:"), "unknown workload 'lap_user:'"),
+        (Reference("lap_nowhere:make"), "no module named 'lap_nowhere' here or among the installed packages"),
+        (Reference("lap_user.inner:make"), "no module named 'lap_user.inner'"),
+        (Reference(":make"), "no module named ''"),
+        (Reference("lapnet", "x.ckpt"), "--checkpoint goes with a module class"),
+        (Reference("lap_user:Module", "x.ckpt"), "checkpoint x.ckpt does not exist"),
+        (Reference("lap_broken.nets:make"), "half written"),
+        (Reference("lap_user:pair"), ""),
+        (Reference("lapnet"), ""),
+        (Reference("lapnet:full"), ""),
+    ],
+)
+def test_a_reference_is_checked_before_anything_runs(reference: Reference, message: str) -> None:
+    if not message:
+        workloads.check(reference)
+        assert not {"lap_user", "lap_files.lapnet"} & set(sys.modules)
+    else:
+        with pytest.raises(Misuse) as found:
+            workloads.check(reference)
+        assert message in str(found.value)
+
+
+def test_an_unknown_workload_is_of_the_kind_that_suggests() -> None:
+    with pytest.raises(Unknown):
+        workloads.check(Reference("lapnt"))
+
+
+@pytest.mark.parametrize(("text", "weights"), [("lapnet", "trained"), ("lapnet:full", "full")])
+def test_a_model_file_is_loaded_with_its_preset(text: str, weights: str) -> None:
+    found = workloads.load(Reference(text))
+    assert (found.name, found.weights) == (text, weights)
+    assert workloads.module_name(Reference(text)) == "lap_files.lapnet"
+    assert workloads.module_name(Reference("lap_user:pair")) == "lap_user"
+
+
+@pytest.mark.parametrize(("text", "lines"), [("lapnet", ["training small"]), ("lapnet:full", []), ("lap_user:pair", [])])
+def test_only_a_model_file_without_preset_is_made_ready(text: str, lines: list[str]) -> None:
+    heard: list[str] = []
+    workloads.ready(Reference(text), heard.append)
+    assert heard == lines
+
+
+def test_the_users_folder_shadows_nothing(user_folder: Path) -> None:
+    before = [*sys.path]
+    for _ in range(2):
+        workloads.add_user_folder()
+    assert sys.path == [*before, str(user_folder)]
+
+
+def test_a_lightning_checkpoint_is_loaded_with_its_digest(user_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import hashlib
+
+    asked: dict[str, Any] = {}
+
+    def load_from_checkpoint(path: Path, **more: Any) -> torch.nn.Module:
+        asked.update(more, path=path)
+        module = torch.nn.Linear(3, 2)
+        module.example_input_array = torch.ones(5, 3)  # type: ignore[assignment]
+        return module
+
+    (user_folder / "best.ckpt").write_bytes(b"weights")
+    with_checkpoint(monkeypatch, load_from_checkpoint)
+    found = workloads.load(Reference("lap_user:Module", "best.ckpt"))
+    assert asked == {"path": Path("best.ckpt"), "map_location": "cpu", "weights_only": True}
+    assert found.weights == f"checkpoint best.ckpt sha256:{hashlib.sha256(b'weights').hexdigest()[:8]}"
+    assert (found.name, found.inputs[0].shape) == ("lap_user:Module", (5, 3))
+
+
+def test_a_checkpoint_that_cannot_be_loaded_is_refused_in_one_line(user_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load_from_checkpoint(path: Path, **more: Any) -> torch.nn.Module:
+        raise RuntimeError("Weights only load failed.\nmany\nlines")
+
+    assert refused(Reference("lap_user:Module", "x.ckpt")) == "Module is no LightningModule; --checkpoint needs one"
+    with_checkpoint(monkeypatch, load_from_checkpoint)
+    said = refused(Reference("lap_user:Module", "x.ckpt"))
+    assert said == "x.ckpt cannot be loaded as Module with weights_only: Weights only load failed."
+
+
+def with_checkpoint(monkeypatch: pytest.MonkeyPatch, load: Callable[..., torch.nn.Module]) -> None:
+    import importlib
+
+    workloads.add_user_folder()
+    monkeypatch.setattr(importlib.import_module("lap_user").Module, "load_from_checkpoint", staticmethod(load), raising=False)
