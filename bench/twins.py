@@ -81,23 +81,26 @@ def race(kind: str, blocks: int, rounds: int) -> dict[str, object]:
     from hotlap.perf.measure import Entry, Progress, clean
     from hotlap.perf.race import Race
     from hotlap.perf.result import Plan
+    from hotlap.perf.servers import Servers
 
     plan = Plan(budget_s=600, looks=(blocks,), rounds=rounds, tail_s=0, fresh_blocks=0, threads=2)
     here = environment.collect(plan.threads, "keep")
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         workload = f"bench.twins:{'small_mlp' if kind == 'null' else kind}"
-        case = Case(workload, "null" if kind == "null" else "eager")
+        case = Case(workload, "null" if kind == "null" else "eager", batch=1 if kind == "conv_stack" else 64)
         run = rundir.RunFolder(Path(folder) / "run", "twins", here)
-        entry = Entry(kind, [case], run, plan, here.key, Progress())
+        servers = Servers(Path(folder), plan.timeout_s, print)
+        entry = Entry(kind, [case], run, plan, here.key, Progress(), servers)
         referee = Entrant.start(clean(), Path(folder) / "referee.txt")
         try:
             info, peaks = entry.refer(referee, train=False)
             referee.stop()
             lanes = [entry.build(case, info, peaks) for _ in range(2)]
-            Race(entry.reference, lanes, plan, entry.oracle, referee, lambda text: None, lambda: None).run()
+            Race(entry.reference, lanes, plan, entry.oracle, referee, servers, lambda text: None, lambda: None).run()
         finally:
             referee.kill()
+            servers.close()
             run.close()
         for lane in lanes:
             if lane.refusal is not None:

@@ -11,13 +11,14 @@ from typing import Any
 from . import plugins, workloads
 from .answer import answer, unmeasured
 from .case import Case
-from .cases import LIBRARY_DEFAULTS, races
+from .cases import BASELINE, LIBRARY_DEFAULTS, races
 from .entrant import Entrant
 from .observations import Observations
 from .race import Lane, Race
 from .reasons import Reason, Refusal
 from .result import Plan, Result
 from .rundir import RunFolder
+from .servers import Servers
 
 TRAINING_TIMEOUT_S = 4 * 3600.0
 # Settings of thread pools and allocators decide a race: a worker has those of the harness, never what happens to be in the user's shell.
@@ -42,18 +43,22 @@ class Progress:
 def measure(cases: Sequence[Case], run: RunFolder, plan: Plan, environment: str, progress: Progress, train: bool = True) -> list[Result]:
     """Measures every case, race by race. `run` has the results after each block, so a Ctrl-C or a crash loses at most one."""
     collected: list[Result] = []
-    for group, members in races(cases):
-        entry = Entry(group, members, run, plan, environment, progress)
-        results = entry.go(train)
-        collected += results
-        progress.finished(group, results)
+    servers = Servers(run.folder, plan.timeout_s, progress.line)
+    try:
+        for group, members in races(cases):
+            results = Entry(group, members, run, plan, environment, progress, servers).go(train)
+            collected += results
+            progress.finished(group, results)
+    finally:
+        servers.close()
     return collected
 
 
 class Entry:
     """One race from its cases to their results. What cannot take part gets its reason; the others are built, checked and timed."""
 
-    def __init__(self, group: str, cases: Sequence[Case], run: RunFolder, plan: Plan, environment: str, progress: Progress) -> None:
+    def __init__(self, group: str, cases: Sequence[Case], run: RunFolder, plan: Plan, environment: str, progress: Progress, servers: Servers) -> None:
+        self.servers = servers
         self.group, self.cases, self.run, self.plan, self.environment, self.progress = group, cases, run, plan, environment, progress
         self.race_id = f"{run.id}/{group}"
         self.folder = run.folder / "work" / group
@@ -69,8 +74,9 @@ class Entry:
             self.settle(willing, Reason("unsupported_target", "no other entrant of this race can run here, so there is nothing to keep pace with"))
             return self.results()
         shutil.rmtree(self.folder, ignore_errors=True)
-        referee = Entrant.start({**clean(), "OMP_WAIT_POLICY": "passive"}, self.folder / "log" / "referee.txt")
+        referee: Entrant | None = None
         try:
+            referee = self.torch_worker("referee")
             info, peaks = self.refer(referee, train)
             referee.stop()
             for case in willing:
@@ -79,7 +85,7 @@ class Entry:
                     self.lanes.append(self.build(case, info, peaks))
                 except Refusal as refusal:
                     self.settle([case], refusal.reason)
-            race = Race(self.reference, self.lanes, self.plan, self.oracle, referee, self.tell, self.journal)
+            race = Race(self.reference, self.lanes, self.plan, self.oracle, referee, self.servers, self.tell, self.journal)
             race.run()
             self.stopped_by = race.stopped_by
         except Refusal as refusal:
@@ -90,7 +96,8 @@ class Entry:
             self.journal()
             raise
         finally:
-            referee.kill()
+            if referee is not None:
+                referee.kill()
         self.journal(interrupted=False)
         return self.results()
 
@@ -126,15 +133,20 @@ class Entry:
         environment = worker_environment(case, self.plan.threads)
         built: dict[str, Any] = {"ledger": {}, "artefact_bytes": 0}
         if hasattr(backend, "build"):
-            builder = Entrant.start(environment, log / "build.txt")
+            builder = self.torch_worker(f"{name}/build")
             try:
                 built = builder.ask("build", self.plan.timeout_s, reference=self.reference, case=case, folder=str(artefact), threads=self.plan.threads)
             finally:
                 builder.kill()
-        needs_module = "torch" in backend.PRELOAD
-        preload = [*backend.PRELOAD, *([workloads.module_name(self.reference)] if needs_module else [])]
+        preload = [*backend.PRELOAD, *([self.reference.module] if "torch" in backend.PRELOAD else [])]
         seen = Observations(case, built["ledger"], {**info, "artefact_bytes": built["artefact_bytes"]}, peaks)
         return Lane(case, backend, preload, environment, artefact, self.folder / "outputs" / name, log, seen, own_work=own_work(case))
+
+    def torch_worker(self, name: str) -> Entrant:
+        """A worker that has torch and the workload's module, as eager would have it. Raises Refusal."""
+        environment = worker_environment(Case("any", BASELINE), self.plan.threads)
+        modules = [*plugins.backend(BASELINE).PRELOAD, self.reference.module]
+        return self.servers.worker(environment, modules, self.folder / "log" / f"{name}.txt")[0]
 
     def journal(self, interrupted: bool = True) -> None:
         """Writes what is known now; until the race has ended it counts as interrupted."""

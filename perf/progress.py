@@ -46,7 +46,7 @@ class Watched(Progress):
     def finished(self, group: str, results: Sequence[Result]) -> None:
         self.close()
         self.console.print()
-        self.console.print(table(results))
+        self.console.print(table(results, self.console.width))
         for text in reasons(results):
             self.console.print(f"  [dim]{escaped(text)}[/dim]", highlight=False)
         self.console.print()

@@ -22,6 +22,7 @@ from .entrant import Entrant
 from .observations import Block, Observations
 from .reasons import Reason, Refusal
 from .result import Deviation, Placement, Plan
+from .servers import Servers
 from .timing import Turn, WarmUp
 
 WARM_SHARE = 0.2
@@ -65,9 +66,9 @@ class Race:
     plan: Plan
     oracle: Path
     referee: Entrant
+    servers: Servers
     report: Callable[[str], None]
     journal: Callable[[], None]
-    servers: dict[tuple[Any, ...], Entrant | None] = field(default_factory=dict)
     turn: int = 0
     stopped_by: str = ""
 
@@ -89,7 +90,9 @@ class Race:
                 self.block(number, rounds, order)
                 self.journal()
                 spent, last = time.monotonic() - start, time.monotonic() - began
-                left = (self.plan.budget_s - spent) / last
+                left = self.plan.budget_s - spent
+                if number + 1 > self.plan.fresh_blocks or left <= 0:  # a fresh block says nothing of what the next one takes
+                    left /= last
                 if number + 1 in self.plan.looks:
                     if verdict := self.look(number + 1 + max(0.0, left)):
                         self.stopped_by = verdict
@@ -100,9 +103,9 @@ class Race:
                     return
             self.stopped_by = f"most blocks ({max(self.plan.looks)})"
         finally:
-            for worker in [lane.worker for lane in self.lanes] + list(self.servers.values()):
-                if worker is not None:
-                    worker.kill()
+            for lane in self.lanes:
+                if lane.worker is not None:
+                    lane.worker.kill()
 
     def block(self, number: int, rounds: int, order: random.Random) -> None:
         """One worker each, made ready one after the other, then turns in random order, then single calls for the tails."""
@@ -150,16 +153,19 @@ class Race:
         lane.seen.blocks.append(block)
 
     def open(self, lane: Lane, name: str, fresh: bool) -> tuple[Entrant, Block]:
-        """The lane's next worker, loaded: started anew, or forked where its backend's imports allow it. Raises Refusal."""
+        """The lane's next worker, loaded: a fresh process, or forked where its imports allow it. Raises Refusal."""
         timeout_s, log = self.plan.timeout_s, lane.log / f"{name}.txt"
-        server = None if fresh else self.server(lane)
         start = time.perf_counter()
-        lane.worker = worker = server.fork(log, timeout_s) if server is not None else Entrant.start(lane.environment, log)
+        if fresh:
+            lane.worker = Entrant.start(lane.environment, log)
+        else:
+            lane.worker, fresh = self.servers.worker(lane.environment, lane.preload, log)
+        worker = lane.worker
         imported = worker.ask("preload", timeout_s, modules=lane.preload)
         start_s = time.perf_counter() - start
         loaded = worker.ask("load", timeout_s, reference=self.reference, case=lane.case, folder=str(lane.artefact), oracle=str(self.oracle), threads=self.plan.threads)
         lane.seen.no_meter = loaded.pop("no_meter")
-        return worker, Block(fresh=server is None, start_s=start_s, import_peak_bytes=imported["peak_bytes"], **loaded)
+        return worker, Block(fresh=fresh, start_s=start_s, import_peak_bytes=imported["peak_bytes"], **loaded)
 
     def judge(self, lane: Lane) -> None:
         """The oracle, in a worker of its own: random, real and rotating inputs, then the task metric, then where the work ran. Raises Refusal."""
@@ -187,19 +193,6 @@ class Race:
             raise Refusal(lane.placement.wrong.code, lane.placement.wrong.detail)
         worker.kill()
         lane.worker = None
-
-    def server(self, lane: Lane) -> Entrant | None:
-        """The fork server with this lane's environment and imports; None where forking it would not be safe (its imports started threads)."""
-        key = (tuple(sorted(lane.environment.items())), tuple(lane.preload))
-        if "torch" not in lane.preload:
-            return None
-        if key not in self.servers:
-            self.servers[key] = server = Entrant.start(lane.environment, lane.log / "server.txt")
-            if server.ask("preload", self.plan.timeout_s, modules=lane.preload)["threads"] > 1:
-                server.kill()
-                self.servers[key] = None
-                self.report(f"{lane.case.backend}: its imports start threads, so every block starts afresh")
-        return self.servers[key]
 
     def look(self, affordable: float) -> str:
         """Why the race may end now; empty if it goes on. Only ratios to the baseline count: the absolute latency has no target."""

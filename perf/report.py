@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-LOG_WIDTH = 180
+LOG_WIDTH = 200
 HEAD = ("case", "latency", "speed-up", "over defaults", "throughput", "memory", "cold start", "pays after", "deviation", "task metric", "status")
+FIRST_TO_GO = ("throughput", "pays after", "task metric", "over defaults", "deviation", "cold start", "memory")
+GAP = 2
 LEGEND = (
     "latency: mean of block medians on the log scale; ± is half its 95 % interval over blocks of fresh processes. speed-up: over eager of the same race. over defaults: over "
     "eager with the library's own allocator and thread placement. memory: peak resident, + growth after imports. cold start: from nothing to the first answer, export and "
@@ -117,16 +119,20 @@ def console() -> Console:
     return found if found.is_terminal else Console(highlight=False, width=LOG_WIDTH)
 
 
-def table(results: Sequence[Result]) -> Table:
-    """For a terminal; columns that are empty everywhere are left out."""
+def table(results: Sequence[Result], width: int) -> Table:
+    """For a terminal of this width: empty columns are left out, then the least important ones until the rest fits on one line a case."""
     from rich.table import Table
 
-    cells = rows(results)
-    used = [index for index in range(len(HEAD)) if any(line[index] for line in cells)]
-    made = Table(box=None, pad_edge=False, header_style="bold")
+    cells = [HEAD, *rows(results)]
+    widths = [max(len(line[index]) for line in cells) for index in range(len(HEAD))]
+    used = [index for index in range(len(HEAD)) if any(line[index] for line in cells[1:])]
+    for name in FIRST_TO_GO:
+        if sum(widths[index] + GAP for index in used) - GAP > width and HEAD.index(name) in used:
+            used.remove(HEAD.index(name))
+    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, GAP, 0, 0))
     for index in used:
-        made.add_column(HEAD[index], justify="left" if index in (0, len(HEAD) - 1) else "right", overflow="fold")
-    for line in cells:
+        made.add_column(HEAD[index], justify="left" if HEAD[index] in ("case", "status") else "right", overflow="fold")
+    for line in cells[1:]:
         made.add_row(*(line[index] for index in used))
     return made
 

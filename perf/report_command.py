@@ -22,7 +22,7 @@ def report(
         console = tables.console()
         for line in tables.setting(found):
             console.print(line, highlight=False)
-        console.print(tables.table(found.results))
+        console.print(tables.table(found.results, console.width))
         for line in tables.reasons(found.results):
             console.print(f"  {line}", highlight=False, markup=False)
         return 0

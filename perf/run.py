@@ -30,13 +30,12 @@ def run(
     from . import environment, report, rundir, units, workloads
     from .cases import default_backends, expand
     from .measure import measure
-    from .plugins import found
     from .progress import Watched
     from .reasons import Misuse
     from .result import Plan
 
     plan = Plan(budget_s=units.seconds(budget), timeout_s=units.seconds(timeout), threads=threads or len(os.sched_getaffinity(0)))
-    names = workload or list(found("hotlap.workloads"))
+    names = workload or by_default()
     if checkpoint and len(names) != 1:
         raise Misuse("--checkpoint needs exactly one workload, package.module:Class")
     here = environment.collect(plan.threads, "keep")
@@ -63,11 +62,22 @@ def run(
         progress.close()
         opened.close()
     if len({one.case.group for one in results}) > 1:
-        console.print(report.table(results))
+        console.print(report.table(results, console.width))
     console.print(f"[dim]{report.LEGEND}[/dim]\nresults: {opened.file}", highlight=False)
     groups = {one.case.group for one in results}
     measured = {one.case.group for one in results if "latency" in one.metrics}
     return 0 if groups == measured else NOTHING_MEASURED
+
+
+def by_default() -> list[str]:
+    """Every model file; those that its package names in FIRST come first, so that the first table is there soon."""
+    from importlib import import_module
+
+    from .plugins import found
+
+    modules = found("hotlap.workloads")
+    first = {name for package in {module.rpartition(".")[0] for module in modules.values()} for name in getattr(import_module(package), "FIRST", ())}
+    return sorted(modules, key=lambda name: name not in first)
 
 
 def split(text: str) -> list[str]:

@@ -26,6 +26,12 @@ class Reference(NamedTuple):
     text: str
     checkpoint: str = ""
 
+    @property
+    def module(self) -> str:
+        """The module that making this workload imports."""
+        name = self.text.partition(":")[0]
+        return plugins.found("hotlap.workloads").get(name, name)
+
 
 def check(reference: Reference) -> None:
     """Raises Misuse if the reference can be seen to be wrong without importing a model."""
@@ -45,12 +51,6 @@ def check(reference: Reference) -> None:
         found = None
     if found is None:
         raise Misuse(f"workload {reference.text!r}: no module named {name!r} here or among the installed packages, and no model file {name!r}")
-
-
-def module_name(reference: Reference) -> str:
-    """The module that making this workload imports."""
-    name = reference.text.partition(":")[0]
-    return plugins.found("hotlap.workloads").get(name, name)
 
 
 def ready(reference: Reference, report: Callable[[str], None]) -> None:

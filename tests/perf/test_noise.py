@@ -68,7 +68,7 @@ def test_constant_samples_on_a_machine_of_its_own_are_quiet(monkeypatch: pytest.
 
 @pytest.mark.usefixtures("alone")
 def test_steal_and_switches_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    switches = itertools.count(0, 20)
+    switches = itertools.count(100, 20)
     monkeypatch.setattr(race, "steal_share", lambda before, after: 0.031)
     monkeypatch.setattr("resource.getrusage", lambda who: SimpleNamespace(ru_nivcsw=next(switches)))
     samples(monkeypatch, itertools.repeat(0.25))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 import re
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from hotlap.perf import report
 from hotlap.perf.case import Case
@@ -154,16 +156,33 @@ def test_markdown_escapes_pipes() -> None:
     assert len(re.findall(r"(?<!\\)\|", row)) == len(re.findall(r"\|", head)) == rule.count("|")
 
 
+def columns(width: int, *results: Result) -> list[object]:
+    return [column.header for column in report.table(results, width).columns]
+
+
 def test_a_table_leaves_out_columns_that_are_empty_everywhere() -> None:
-    assert [column.header for column in report.table([failed("null", "timeout")]).columns] == ["case", "status"]
-    found = report.table([result(), result("null", 0.01)])
     used = ["case", "latency", "speed-up", "throughput", "memory", "cold start", "pays after", "status"]
-    assert [column.header for column in found.columns] == used
-    assert [str(cell) for cell in found.columns[2].cells] == ["", "2.00x ±0.0%"]
+    assert columns(200, failed("null", "timeout")) == ["case", "status"]
+    assert columns(200, result(), result("null", 0.01)) == used
+    speedups = report.table([result(), result("null", 0.01)], 200).columns[2]
+    assert [str(cell) for cell in speedups.cells] == ["", "2.00x ±0.0%"]
+
+
+def test_a_narrow_table_leaves_out_the_least_important_columns_instead_of_folding() -> None:
+    both = result(), result("null", 0.01)
+    everything = columns(200, *both)
+    for width in range(40, 120):
+        used = columns(width, *both)
+        gone = [name for name in report.FIRST_TO_GO if name in everything and name not in used]
+        assert gone == [name for name in report.FIRST_TO_GO if name in everything][: len(gone)]
+        printed = Console(width=width, file=io.StringIO())
+        printed.print(report.table(both, width))
+        assert isinstance(printed.file, io.StringIO)
+        assert len(printed.file.getvalue().splitlines()) == 3 or len(gone) == len(set(everything) & set(report.FIRST_TO_GO))
 
 
 def test_a_table_prints_names_with_brackets_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
-    report.console().print(report.table([result("compile", options=(("mode", "max-autotune"),))]))
+    report.console().print(report.table([result("compile", options=(("mode", "max-autotune"),))], 200))
     assert "net compile[mode:max-autotune]" in capsys.readouterr().out
 
 

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -81,6 +82,13 @@ def test_a_turn_counts_cpu_time_a_call_of_the_timed_calls_only() -> None:
     assert slept.cpu_s < 0.01 < 0.03 <= slept.call_s
 
 
+def test_a_turn_counts_switches_and_faults_between_the_beginning_and_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = iter([SimpleNamespace(ru_nivcsw=100, ru_minflt=1000), SimpleNamespace(ru_nivcsw=103, ru_minflt=1007)])
+    monkeypatch.setattr("resource.getrusage", lambda who: next(counts))
+    turn, _ = timing.take_turn(step(), [0, 1], timing.host_clock)
+    assert (turn.switches, turn.faults) == (3, 7)
+
+
 def test_a_turn_counts_page_faults_of_its_timed_calls() -> None:
     def touch(pages: int) -> None:
         with mmap.mmap(-1, max(1, pages) * mmap.PAGESIZE) as fresh:
@@ -141,11 +149,18 @@ def test_a_sample_is_long_enough_and_no_longer_than_asked(call_s: float, sample_
     assert found.call_s == pytest.approx(call_s)
     assert feeds[0] == 3
     assert feeds[-24:] == [found.calls] * 24
+    assert len(feeds) <= 24 + 8
+
+
+def test_one_call_that_seems_to_take_no_time_makes_no_endless_sample() -> None:
+    found, _ = warm([0.001, 1e-12, *itertools.repeat(0.001, 100)])
+    assert found.calls == 10
 
 
 def test_constant_samples_are_steady_after_three_windows() -> None:
     found, feeds = warm(itertools.repeat(0.01))
     assert found.steady
+    assert 0 < found.spent_s < 5
     assert feeds == [3, 1, *[1] * 24]
 
 

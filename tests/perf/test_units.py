@@ -77,7 +77,10 @@ def test_as_many_digits_as_asked(value: float, digits: int) -> None:
     assert len(text.replace(".", "").lstrip("0")) == digits
 
 
-@pytest.mark.parametrize(("text", "value"), [("9", 9), ("9s", 9), (" 2m ", 120), ("2min", 120), ("5ms", 0.005), ("1h", 3600), ("1.5 s", 1.5)])
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("90", 90), ("90s", 90), (" 2m ", 120), ("2min", 120), ("500ms", 0.5), ("1h", 3600), ("1.5 s", 1.5)],
+)
 def test_lengths_of_time(text: str, value: float) -> None:
     assert units.seconds(text) == pytest.approx(value)
 

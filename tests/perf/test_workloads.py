@@ -166,8 +166,8 @@ def test_an_unknown_workload_is_of_the_kind_that_suggests() -> None:
 def test_a_model_file_is_loaded_with_its_preset(text: str, weights: str) -> None:
     found = workloads.load(Reference(text))
     assert (found.name, found.weights) == (text, weights)
-    assert workloads.module_name(Reference(text)) == "lap_files.lapnet"
-    assert workloads.module_name(Reference("lap_user:pair")) == "lap_user"
+    assert Reference(text).module == "lap_files.lapnet"
+    assert Reference("lap_user:pair").module == "lap_user"
 
 
 @pytest.mark.parametrize(("text", "lines"), [("lapnet", ["training small"]), ("lapnet:full", []), ("lap_user:pair", [])])
