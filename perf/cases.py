@@ -25,15 +25,16 @@ def parse_backend(text: str) -> tuple[str, tuple[tuple[str, str], ...]]:
         raise Misuse(f"backend {text!r}: expected name or name[option:value]...")
     module = plugins.backend(found[1])
     known = {**COMMON_OPTIONS, **module.OPTIONS}
-    options = []
+    given: dict[str, str] = {}
     for name, value in re.findall(r"\[([^:]+):([^\]]+)\]", found[2]):
         if name not in known:
             raise plugins.Unknown(f"option of {found[1]}", name, known)
         if value not in known[name]:
             raise plugins.Unknown(f"value of {found[1]}[{name}]", value, known[name])
-        if value != known[name][0]:
-            options.append((name, value))
-    return found[1], tuple(options)
+        if name in given:
+            raise Misuse(f"backend {text!r}: option {name} is given twice")
+        given[name] = value
+    return found[1], tuple((name, value) for name, value in given.items() if value != known[name][0])
 
 
 def default_backends() -> list[str]:

@@ -5,6 +5,7 @@ Exit: 0 fine, 1 regression, 2 usage, 3 inconclusive, 4 nothing measured or unrea
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import metadata
 
@@ -47,7 +48,7 @@ def status(arguments: list[str]) -> int:
         return int(app()(with_latest(arguments), standalone_mode=False) or 0)
     except Misuse as error:
         print(f"hotlap: {error}", file=sys.stderr)
-        return 2
+        return error.exit_code
     except typer.Exit as asked:
         return asked.exit_code
     except typer.TyperException as error:
@@ -56,8 +57,11 @@ def status(arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         print("\nhotlap: interrupted; what was measured is kept", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        sys.stderr.close()
+    except (BrokenPipeError, SystemExit) as error:
+        # Typer turns EPIPE into SystemExit(1), which would be a regression. What is left in the buffer goes nowhere, or Python exits with 120.
+        if not isinstance(error, BrokenPipeError) and not isinstance(error.__context__, BrokenPipeError):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception:
         import traceback

@@ -37,11 +37,19 @@ def found(group: str) -> dict[str, str]:
         packages.append(OURS[group])
     modules = {}
     for package in packages:
-        spec = importlib.util.find_spec(package)
-        for info in pkgutil.iter_modules(spec.submodule_search_locations if spec else None):
+        for info in pkgutil.iter_modules(_folders(package)):
             if not info.name.startswith("_"):
                 modules[info.name] = f"{package}.{info.name}"
     return dict(sorted(modules.items()))
+
+
+def _folders(package: str) -> list[str]:
+    """Where a package's files lie; none where there is no such package (iter_modules(None) would list all of sys.path)."""
+    try:
+        spec = importlib.util.find_spec(package)
+    except ModuleNotFoundError:
+        return []
+    return list(spec.submodule_search_locations or ()) if spec else []
 
 
 def load(group: str, name: str) -> ModuleType:

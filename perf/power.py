@@ -28,6 +28,8 @@ class Meter:
         self._domains = []
         for domain in sorted(powercap.glob("*-rapl:?")):
             try:
+                if not (domain / "name").read_text().startswith("package"):
+                    continue  # psys, the whole platform: it holds the package
                 self._domains.append((domain / "energy_uj", float((domain / "max_energy_range_uj").read_text())))
                 (domain / "energy_uj").read_text()
             except OSError as error:

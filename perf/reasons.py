@@ -25,7 +25,9 @@ class Reason(msgspec.Struct, frozen=True):
 
 
 class Misuse(ValueError):
-    """Raised for what the user can mend; the message is one line: what is wrong, where, what to do. The command line exits with 2."""
+    """Raised for what the user can mend; the message is one line: what is wrong, where, what to do. The command line exits with exit_code."""
+
+    exit_code = 2
 
 
 class Refusal(Exception):

@@ -136,9 +136,10 @@ def split_outputs(workload: Workload, rows: int = 64) -> dict[str, np.ndarray]:
     """fp32 eager on the whole validation split."""
     assert workload.evaluate is not None
     given, fixed = workload.evaluate.inputs, workload.inputs[0].shape[0]
-    rows = rows if workload.dynamic else fixed
-    found = [forward(workload.module, tuple(value[at : at + rows] for value in given), workload, "fp32") for at in range(0, given[0].shape[0], rows)]
-    return {f"out{index}": np.concatenate(parts) for index, parts in enumerate(zip(*found, strict=True))}
+    total, rows = given[0].shape[0], rows if workload.dynamic else fixed
+    taken = [torch.arange(at, at + rows) % total for at in range(0, total, rows)]
+    found = [forward(workload.module, tuple(value[row] for value in given), workload, "fp32") for row in taken]
+    return {f"out{index}": np.concatenate(parts)[:total] for index, parts in enumerate(zip(*found, strict=True))}
 
 
 class Counts(NamedTuple):

@@ -122,6 +122,7 @@ def console() -> Console:
 def table(results: Sequence[Result], width: int) -> Table:
     """For a terminal of this width: empty columns are left out, then the least important ones until the rest fits on one line a case."""
     from rich.table import Table
+    from rich.text import Text
 
     cells = [HEAD, *rows(results)]
     widths = [max(len(line[index]) for line in cells) for index in range(len(HEAD))]
@@ -133,7 +134,7 @@ def table(results: Sequence[Result], width: int) -> Table:
     for index in used:
         made.add_column(HEAD[index], justify="left" if HEAD[index] in ("case", "status") else "right", overflow="fold")
     for line in cells[1:]:
-        made.add_row(*(line[index] for index in used))
+        made.add_row(*(Text(line[index]) for index in used))
     return made
 
 

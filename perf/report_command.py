@@ -16,6 +16,7 @@ def report(
     """Print the table of a results file again."""
     from . import report as tables
     from . import result, rundir
+    from .reasons import Misuse
 
     found = result.read(results or rundir.latest() / "results.json")
     if markdown is None:
@@ -29,5 +30,8 @@ def report(
     if str(markdown) == "-":
         sys.stdout.write(tables.markdown(found))
     else:
-        result.write(markdown, tables.markdown(found).encode())
+        try:
+            result.write(markdown, tables.markdown(found).encode())
+        except OSError as error:
+            raise Misuse(f"cannot write {markdown}: {error.strerror}") from None
     return 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
@@ -22,6 +22,11 @@ SCHEMA = 1
 
 Status = Literal["ok", "noisy", "fell_back", "verified", "skipped", "failed"]
 Rung = Literal["L0", "L1", "L2", "L3", "L4", "L5", "L6", "L7"]
+# JSON has no NaN and no infinity: msgspec writes null, which is read as NaN again.
+if TYPE_CHECKING:
+    Real = float
+else:
+    Real = float | None
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
@@ -91,21 +96,30 @@ class Placement(msgspec.Struct, frozen=True):
     wrong: Reason | None = None
 
 
+def _null_is_nan(found: msgspec.Struct, *names: str) -> None:
+    for name in names:
+        if getattr(found, name) is None:
+            msgspec.structs.force_setattr(found, name, math.nan)
+
+
 class Distance(msgspec.Struct, frozen=True):
     """How far the outputs for one kind of inputs are from the fp64 reference, and how far they may be."""
 
-    rmse: float
-    eager_rmse: float
-    tolerance: float
+    rmse: Real
+    eager_rmse: Real
+    tolerance: Real
     k: float
     floor: float
     cosine: float
     top1_flips: int
     elements: int
 
+    def __post_init__(self) -> None:
+        _null_is_nan(self, "rmse", "eager_rmse", "tolerance")
+
     @property
     def within(self) -> bool:
-        return math.isfinite(self.rmse) and self.rmse <= self.tolerance
+        return self.rmse <= self.tolerance < math.inf
 
 
 class Task(msgspec.Struct, frozen=True):
@@ -113,10 +127,13 @@ class Task(msgspec.Struct, frozen=True):
 
     metric: str
     better: Better
-    value: float
-    reference: float
+    value: Real
+    reference: Real
     budget: float
-    all: dict[str, float] = {}
+    all: dict[str, Real] = {}
+
+    def __post_init__(self) -> None:
+        _null_is_nan(self, "value", "reference")
 
     @property
     def loss(self) -> float:
@@ -201,6 +218,18 @@ class Results(msgspec.Struct, frozen=True):
     schema: int = SCHEMA
 
 
+class _Head(msgspec.Struct):
+    """What is read first: another schema may have other fields."""
+
+    schema: int
+
+
+class Unreadable(Misuse):
+    """A file that is there and cannot be used."""
+
+    exit_code = 4
+
+
 def encode(results: Results) -> bytes:
     """JSON with one result a line."""
     lines = b",\n".join(msgspec.json.encode(one) for one in results.results)
@@ -225,9 +254,13 @@ def write(path: Path, content: bytes) -> None:
 def read(path: Path) -> Results:
     """Raises Misuse with one line that says what is wrong with the file."""
     try:
-        results = msgspec.json.decode(path.read_bytes(), type=Results)
+        content = path.read_bytes()
+        schema = msgspec.json.decode(content, type=_Head).schema
+        results = msgspec.json.decode(content, type=Results) if schema == SCHEMA else None
+    except FileNotFoundError:
+        raise Misuse(f"{path}: not a results file of hotlap: [Errno 2] there is no such file") from None
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise Misuse(f"{path}: not a results file of hotlap: {error}") from None
-    if results.schema != SCHEMA:
-        raise Misuse(f"{path}: schema {results.schema}, this hotlap reads {SCHEMA}; measure again or use the hotlap that wrote it")
+        raise Unreadable(f"{path}: not a results file of hotlap: {error}") from None
+    if results is None:
+        raise Unreadable(f"{path}: schema {schema}, this hotlap reads {SCHEMA}; measure again or use the hotlap that wrote it")
     return results

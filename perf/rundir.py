@@ -48,11 +48,18 @@ class RunFolder:
         self.file = self.folder / "results.json"
         self._open()
         try:
+            self._start(command, environment, asked, references or {})
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self, command: str, environment: Environment, asked: Iterable[Case], references: dict[str, str]) -> None:
+        try:
             old = result.read(self.file) if self.file.exists() else None
         except Misuse as error:
             raise Unusable(f"{error}; move it away or choose another --out") from None
         found = old or Results(self.id, command, {})
-        self.results = msgspec.structs.replace(found, environment={**found.environment, environment.key: environment}, references={**found.references, **(references or {})})
+        self.results = msgspec.structs.replace(found, environment={**found.environment, environment.key: environment}, references={**found.references, **references})
         self.ask(asked)
 
     def ask(self, cases: Iterable[Case]) -> None:

@@ -17,7 +17,7 @@ def significant(value: float, digits: int = 3) -> str:
     """`digits` significant digits without an exponent: 0.0123, 1.23, 12.3, 1230."""
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
-    places = digits - 1 - math.floor(math.log10(abs(value)))
+    places = digits - 1 - int(f"{value:.{digits - 1}e}".partition("e")[2])
     return f"{round(value, places):.{max(0, places)}f}"
 
 

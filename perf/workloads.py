@@ -49,6 +49,8 @@ def check(reference: Reference) -> None:
         found = importlib.util.find_spec(name)
     except (ImportError, ValueError):
         found = None
+    except Exception as error:  # find_spec imports the parent packages, and a user's package may raise anything
+        raise Misuse(f"workload {reference.text!r}: importing {name.rpartition('.')[0]} fails: {type(error).__name__}: {error}") from error
     if found is None:
         raise Misuse(f"workload {reference.text!r}: no module named {name!r} here or among the installed packages, and no model file {name!r}")
 
@@ -66,19 +68,23 @@ def load(reference: Reference) -> Workload:
     """Makes the workload, with torch's seed at 0. Raises Refusal(invalid_input) naming what is wrong."""
     import torch
 
-    torch.manual_seed(0)
+    torch.manual_seed(0)  # for what a module makes when it is imported, if that happens only now
     name, _, attribute = reference.text.partition(":")
     try:
         if name in plugins.found("hotlap.workloads"):
-            made = plugins.load("hotlap.workloads", name).load(attribute)
+            source = plugins.load("hotlap.workloads", name)
+            torch.manual_seed(0)
+            made = source.load(attribute)
         else:
             add_user_folder()
-            made = _make(getattr(importlib.import_module(name), attribute), reference)
+            source = importlib.import_module(name)
+            torch.manual_seed(0)
+            made = _make(getattr(source, attribute), reference)
+        workload = _as_workload(made, reference)
     except Refusal:
         raise
     except Exception as error:  # a user's function may raise anything; it becomes the case's reason
         raise Refusal("invalid_input", f"{reference.text}: {type(error).__name__}: {error}") from error
-    workload = _as_workload(made, reference)
     workload.module.eval().requires_grad_(False)
     return replace(workload, name=reference.text)
 
