@@ -18,8 +18,10 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import msgspec
+if TYPE_CHECKING:
+    from hotlap.perf.servers import Servers
 
 HERE = Path(__file__).resolve().parent
 FILE = HERE.parent / "docs" / "results" / "twins.jsonl"
@@ -49,7 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--races", type=int, default=20)
     parser.add_argument("--blocks", type=int, default=9)
-    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--kind", action="append", choices=KINDS)
     parser.add_argument("--neighbour", action="store_true")
     parser.add_argument("--table", type=Path, metavar="FILE")
@@ -57,54 +59,54 @@ def main() -> None:
     if asked.table:
         print(table([json.loads(line) for line in asked.table.read_text().splitlines()]), end="")
         return
+    from hotlap.perf.servers import Servers
+
     condition = "neighbour" if asked.neighbour else "idle"
     neighbour = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if asked.neighbour else None
-    try:
-        for _ in range(asked.races):
-            for kind in asked.kind or KINDS:
-                trial = {"kind": kind, "condition": condition, **race(kind, asked.blocks, asked.rounds)}
-                FILE.parent.mkdir(parents=True, exist_ok=True)
-                with FILE.open("a") as file:
-                    file.write(json.dumps(trial) + "\n")
-                print(f"{condition} {kind}: {trial['ratio']:.4f} over {trial['blocks']} blocks, latency {trial['latency_s'] * 1e3:.3f} ms, {trial['seconds']:.0f} s", flush=True)
-    finally:
-        if neighbour is not None:
-            neighbour.kill()
-            neighbour.wait()
+    with tempfile.TemporaryDirectory() as folder:
+        servers = Servers(Path(folder), 600, print)
+        try:
+            for _ in range(asked.races):
+                for kind in asked.kind or KINDS:
+                    trial = {"kind": kind, "condition": condition, **race(kind, asked.blocks, asked.rounds, Path(folder), servers)}
+                    FILE.parent.mkdir(parents=True, exist_ok=True)
+                    with FILE.open("a") as file:
+                        file.write(json.dumps(trial) + "\n")
+                    print(f"{condition} {kind}: {trial['ratio']:.4f}, latency {trial['latency_s'] * 1e3:.3f} ms, {trial['seconds']:.0f} s", flush=True)
+        finally:
+            servers.close()
+            if neighbour is not None:
+                neighbour.kill()
+                neighbour.wait()
 
 
-def race(kind: str, blocks: int, rounds: int) -> dict[str, object]:
-    """Two entrants of the same case in one race of so many blocks."""
+def race(kind: str, blocks: int, rounds: int, folder: Path, servers: Servers) -> dict[str, object]:
+    """Two entrants of the same case in one race of so many blocks, every worker forked."""
     from hotlap.perf import environment, rundir, stats
     from hotlap.perf.case import Case
-    from hotlap.perf.entrant import Entrant
-    from hotlap.perf.measure import Entry, Progress, clean
+    from hotlap.perf.measure import Entry, Progress
     from hotlap.perf.race import Race
     from hotlap.perf.result import Plan
-    from hotlap.perf.servers import Servers
 
     plan = Plan(budget_s=600, looks=(blocks,), rounds=rounds, tail_s=0, fresh_blocks=0, threads=2)
     here = environment.collect(plan.threads, "keep")
     start = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        workload = f"bench.twins:{'small_mlp' if kind == 'null' else kind}"
-        case = Case(workload, "null" if kind == "null" else "eager", batch=1 if kind == "conv_stack" else 64)
-        run = rundir.RunFolder(Path(folder) / "run", "twins", here)
-        servers = Servers(Path(folder), plan.timeout_s, print)
-        entry = Entry(kind, [case], run, plan, here.key, Progress(), servers)
-        referee = Entrant.start(clean(), Path(folder) / "referee.txt")
-        try:
-            info, peaks = entry.refer(referee, train=False)
-            referee.stop()
-            lanes = [entry.build(case, info, peaks) for _ in range(2)]
-            Race(entry.reference, lanes, plan, entry.oracle, referee, servers, lambda text: None, lambda: None).run()
-        finally:
-            referee.kill()
-            servers.close()
-            run.close()
-        for lane in lanes:
-            if lane.refusal is not None:
-                raise SystemExit(f"{kind}: {lane.refusal}")
+    workload = f"bench.twins:{'small_mlp' if kind == 'null' else kind}"
+    case = Case(workload, "null" if kind == "null" else "eager", batch=1 if kind == "conv_stack" else 64)
+    run = rundir.RunFolder(folder / "run", "twins", here)
+    entry = Entry(kind, [case], run, plan, here.key, Progress(), servers)
+    referee = entry.torch_worker("referee")
+    try:
+        info, peaks = entry.refer(referee, train=False)
+        referee.stop()
+        lanes = [entry.build(case, info, peaks) for _ in range(2)]
+        Race(entry.reference, lanes, plan, entry.oracle, referee, servers, lambda text: None, lambda: None).run()
+    finally:
+        referee.kill()
+        run.close()
+    for lane in lanes:
+        if lane.refusal is not None:
+            raise SystemExit(f"{kind}: {lane.refusal}")
     ratio = stats.ratio(lanes[0].latencies(), lanes[1].latencies())
     steal = [block.steal for block in lanes[0].seen.timed]
     return {
@@ -117,7 +119,7 @@ def race(kind: str, blocks: int, rounds: int) -> dict[str, object]:
         "steal": sum(steal) / len(steal),
         "seconds": time.monotonic() - start,
         "hardware": here.hardware,
-        "environment": msgspec.to_builtins(here)["libraries"]["torch"],
+        "environment": here.libraries["torch"],
     }
 
 

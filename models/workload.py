@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import lightning.pytorch as L
 import numpy as np
 import torch
 from torch import Tensor
@@ -77,19 +75,3 @@ def evaluation(net: type[Trainable], inputs: Tensor, targets: Tensor) -> Evaluat
         return net.score(torch.as_tensor(outputs[0], dtype=torch.float32), targets)
 
     return Evaluation((inputs,), score, net.metric, net.better, net.budget)
-
-
-def from_checkpoint(cls: type[L.LightningModule], path: str | Path, inputs: Tensor | Sequence[Tensor] | None = None) -> Workload:
-    """The workload of anybody's LightningModule: its class, a Lightning checkpoint of it, and one batch of example inputs.
-
-    inputs: a tensor or several, first dimension the batch; default the module's `example_input_array`.
-    Raises ValueError where the checkpoint is damaged, holds code, does not fit the class, or where there are no example inputs.
-    """
-    path = Path(path)
-    module, _ = checkpoint.restore(cls, path)
-    given = module.example_input_array if inputs is None else inputs
-    batch = (given,) if isinstance(given, Tensor) else given
-    if not isinstance(batch, Sequence) or not batch or not all(isinstance(tensor, Tensor) for tensor in batch):
-        raise ValueError(f"{cls.__name__} has no example inputs that are a tensor or a tuple of tensors; pass inputs=, or set self.example_input_array")
-    weights = f"checkpoint {path.name}, sha256:{checkpoint.digest(path)[:8]}"
-    return Workload(cls.__name__, module.float(), tuple(tensor.detach().cpu() for tensor in batch), weights=weights)

@@ -25,7 +25,12 @@ def app() -> typer.Typer:
     for command in (run, doctor, report):
         made.command()(command)
     for point in metadata.entry_points(group="hotlap.commands"):
-        made.command(point.name)(point.load())
+        try:
+            command = point.load()
+        except Exception as error:  # another package's fault must not take our own commands away
+            print(f"hotlap: command {point.name} ({point.value}) cannot be loaded: {type(error).__name__}: {error}", file=sys.stderr)
+        else:
+            made.command(point.name)(command)
     made.callback(invoke_without_command=True)(version)
     return made
 

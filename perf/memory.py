@@ -13,6 +13,11 @@ def peak_bytes() -> int:
     raise RuntimeError("/proc/self/status has no VmHWM")
 
 
+def exhausted(error: BaseException) -> bool:
+    """Whether an exception of any library says that memory ran out (torch raises RuntimeError for the CPU, its own class for CUDA)."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in ("CUDA out of memory", "can't allocate memory", "bad_alloc", "Unable to allocate"))
+
+
 def reset() -> None:
     """Makes the peak start again from what is resident now (proc(5): writing 5 to clear_refs)."""
     Path("/proc/self/clear_refs").write_text("5")

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from .case import Workload
+from .memory import exhausted
 from .reasons import Refusal
 from .tasks import resized
 
@@ -91,6 +92,8 @@ def forward(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], workload:
         with torch.inference_mode():
             outputs = module(*inputs)
     except Exception as error:  # a module may raise anything; it becomes the reason of every case of the race
+        if exhausted(error):
+            raise
         text = " ".join(str(error).split())[:300]
         hint = "; constants in forward must follow the inputs' dtype" if precision == "fp64" else ""
         raise Refusal("invalid_input", f"{workload.name}: forward fails in {precision} eager: {type(error).__name__}: {text}{hint}") from error

@@ -15,6 +15,7 @@ import traceback
 from typing import Any
 
 from .channel import Channel, Closed
+from .memory import exhausted
 from .reasons import Reason, Refusal
 from .tasks import Tasks
 
@@ -55,15 +56,12 @@ def answer(tasks: Tasks, message: dict[str, Any]) -> dict[str, Any]:
     except Refusal as refusal:
         traceback.print_exc()
         return {"refused": refusal.reason}
-    except MemoryError as error:
-        traceback.print_exc()
-        return {"refused": Reason("oom", f"out of memory in {message['do']}: {error}; use a smaller batch")}
     except Exception as error:  # a library may raise anything; the case's result carries it
         traceback.print_exc()
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             return {"refused": Reason("out_of_space", f"{error.filename or 'the disk'} is full; free space or choose another --out")}
         text = " ".join(str(error).split())[:300]
-        if "CUDA out of memory" in text or "can't allocate memory" in text or "bad_alloc" in text:
+        if exhausted(error):
             return {"refused": Reason("oom", f"out of memory in {message['do']}: {text}; use a smaller batch")}
         return {"refused": Reason("crashed", f"{type(error).__name__} in {message['do']}: {text}")}
 

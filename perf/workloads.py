@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from . import plugins
 from .case import Workload
+from .memory import exhausted
 from .reasons import Misuse, Refusal
 
 
@@ -84,6 +85,8 @@ def load(reference: Reference) -> Workload:
     except Refusal:
         raise
     except Exception as error:  # a user's function may raise anything; it becomes the case's reason
+        if exhausted(error):
+            raise
         raise Refusal("invalid_input", f"{reference.text}: {type(error).__name__}: {error}") from error
     workload.module.eval().requires_grad_(False)
     return replace(workload, name=reference.text)

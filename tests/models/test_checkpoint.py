@@ -1,4 +1,4 @@
-"""Checkpoints are not trusted: code is refused, damage is found, the class must fit; users' own modules come in the same way."""
+"""Checkpoints are not trusted: code is refused, damage is found, the class must fit."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hotlap.models.checkpoint import digest, read, restore
+from hotlap.models.checkpoint import read, restore
 from hotlap.models.nets.mlp import MLP
 from hotlap.models.nets.resnet import ResNet18
 from hotlap.models.train import train
-from hotlap.models.workload import from_checkpoint
 
 
 class Scale(L.LightningModule):
@@ -126,28 +125,3 @@ def test_restore_gives_back_the_weights_in_eval_mode(trained: Path) -> None:
     module, content = restore(MLP, trained)
     assert not module.training and content["epoch"] == 0
     assert all(torch.equal(value, content["state_dict"][key]) for key, value in module.state_dict().items())
-
-
-def test_workload_from_a_users_checkpoint(tmp_path: Path) -> None:
-    module = Scale(factor=2.5)
-    nn.init.constant_(module.shift, 7.0)
-    path = save(module, tmp_path / "scale.ckpt")
-    workload = from_checkpoint(Scale, path)
-    assert workload.name == "Scale" and workload.weights == f"checkpoint scale.ckpt, sha256:{digest(path)[:8]}"
-    assert torch.equal(workload.module(*workload.inputs), torch.full((2, 3), 9.5))
-    mine = torch.zeros(5, 3)
-    assert torch.equal(from_checkpoint(Scale, path, mine).inputs[0], mine)
-    assert torch.equal(from_checkpoint(Scale, path, [mine]).inputs[0], mine)
-
-
-def test_users_checkpoint_without_example_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = save(Scale(), tmp_path / "scale.ckpt")
-    original = Scale.__init__
-
-    def without_example(self: Scale, factor: float = 1.0) -> None:
-        original(self, factor)
-        self.example_input_array = None
-
-    monkeypatch.setattr(Scale, "__init__", without_example)
-    with pytest.raises(ValueError, match="Scale has no example inputs"):
-        from_checkpoint(Scale, path)

@@ -134,6 +134,12 @@ def test_a_workload_that_cannot_run_gives_every_case_its_reason(workload: str, b
         assert words in str(one.reason)
 
 
+def test_a_batch_that_does_not_fit_is_out_of_memory() -> None:
+    results = race(TINY, ["eager"], batch=2**45)
+    assert reason(results["eager"]) == ("failed", "oom")
+    assert "smaller batch" in str(results["eager"].reason)
+
+
 def test_a_fixed_batch_runs_at_its_own_size() -> None:
     results = race("planted.workloads:fixed", ["eager"], batch=4)
     assert results["eager"].status in ("ok", "noisy") and results["eager"].metrics
