@@ -45,7 +45,7 @@ def cases(
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("hotlap")
     group.addoption("--hotlap-grid", choices=("default", "full"), default="default", help="Which cases the benchmarks under bench/ measure.")
-    group.addoption("--hotlap-budget", default="60s", metavar="TIME", help="Measuring time of one race, such as 60s or 5m (default: %(default)s).")
+    group.addoption("--hotlap-budget", default="90s", metavar="TIME", help="Measuring time of one race, such as 60s or 5m (default: %(default)s).")
 
 
 def pytest_configure(config: pytest.Config) -> None:

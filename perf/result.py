@@ -39,7 +39,7 @@ class Plan(msgspec.Struct, frozen=True):
     timeout_s: for one answer of a worker. fresh_blocks: first blocks whose workers import everything themselves; later ones may be forked.
     """
 
-    budget_s: float = 60.0
+    budget_s: float = 90.0
     looks: tuple[int, ...] = (6, 9, 14, 20, 30)
     rounds: int = 20
     sample_s: float = 0.005

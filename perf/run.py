@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-DEFAULT_BUDGET = "60s"
+DEFAULT_BUDGET = "90s"
 NOTHING_MEASURED = 4
 
 

@@ -1,4 +1,3 @@
-import statistics
 import time
 
 import numpy as np
@@ -27,7 +26,7 @@ def load(tmp_path):
 
 
 @pytest.mark.parametrize("takes", null.OPTIONS["takes"])
-def test_it_takes_the_stated_time_within_one_per_cent(load, takes):
+def test_undisturbed_it_takes_the_stated_time_within_one_per_cent(load, takes):
     step, known, _ = load(takes)
     inputs = step.place((known["in0"][0], known["in1"][0]))
     stated = float(takes.removesuffix("ms")) / 1000
@@ -36,7 +35,7 @@ def test_it_takes_the_stated_time_within_one_per_cent(load, takes):
         start = time.perf_counter()
         step.call(inputs)
         seen.append(time.perf_counter() - start)
-    assert min(seen) >= stated and statistics.median(seen) == pytest.approx(stated, rel=0.01)
+    assert stated <= min(seen) <= 1.01 * stated
 
 
 def test_it_returns_the_reference_of_its_inputs(load):
