@@ -11,6 +11,7 @@ core with a Python loop meanwhile. A race is one measurement: its figure is the 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import math
 import subprocess
@@ -18,7 +19,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hotlap.perf.servers import Servers
@@ -61,6 +62,12 @@ def main() -> None:
         return
     from hotlap.perf.servers import Servers
 
+    FILE.parent.mkdir(parents=True, exist_ok=True)
+    lock = FILE.open("a")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise SystemExit(f"another {Path(__file__).name} is measuring on this machine; each would be the other's neighbour") from None
     condition = "neighbour" if asked.neighbour else "idle"
     neighbour = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if asked.neighbour else None
     with tempfile.TemporaryDirectory() as folder:
@@ -69,7 +76,6 @@ def main() -> None:
             for _ in range(asked.races):
                 for kind in asked.kind or KINDS:
                     trial = {"kind": kind, "condition": condition, **race(kind, asked.blocks, asked.rounds, Path(folder), servers)}
-                    FILE.parent.mkdir(parents=True, exist_ok=True)
                     with FILE.open("a") as file:
                         file.write(json.dumps(trial) + "\n")
                     print(f"{condition} {kind}: {trial['ratio']:.4f}, latency {trial['latency_s'] * 1e3:.3f} ms, {trial['seconds']:.0f} s", flush=True)
@@ -123,29 +129,39 @@ def race(kind: str, blocks: int, rounds: int, folder: Path, servers: Servers) ->
     }
 
 
-def table(trials: list[dict[str, object]]) -> str:
+def table(trials: list[dict[str, Any]]) -> str:
     """One row a kind and condition: how many races were within the limit, and the spread of what they found."""
+    lines = [f"{trials[0]['hardware']}; torch {trials[0]['environment']}, 2 threads.", ""]
+    lines += ["| entrants | machine | races | blocks | rounds | within | worst | sd of ln(B/A) | intervals that hold 1 | s a race |", "|---|---|---|---|---|---|---|---|---|---|"]
+    for condition, limit in LIMITS.items():
+        for kind, rounds in dict.fromkeys((one["kind"], one["rounds"]) for one in sorted(trials, key=lambda one: (KINDS.index(str(one["kind"])), one["rounds"]))):
+            chosen = [one for one in trials if (one["kind"], one["rounds"], one["condition"]) == (kind, rounds, condition)]
+            if chosen:
+                lines.append(row(str(kind), condition, limit, chosen))
+    return "\n".join(lines) + "\n"
+
+
+def row(kind: str, condition: str, limit: float, chosen: list[dict[str, Any]]) -> str:
     from hotlap.perf.stats import fmean, median
 
-    lines = [f"{trials[0]['hardware']}; torch {trials[0]['environment']}, 2 threads.", ""]
-    lines += ["| entrants | machine | races | blocks | within | worst | sd of ln(B/A) | intervals that hold 1 | s a race |", "|---|---|---|---|---|---|---|---|---|"]
-    for condition, limit in LIMITS.items():
-        for kind in KINDS:
-            chosen = [one for one in trials if one["kind"] == kind and one["condition"] == condition]
-            if not chosen:
-                continue
-            found = [float(one["latency_s"]) / NULL_S if kind == "null" else float(one["ratio"]) for one in chosen]
-            allowed = NULL_LIMIT if kind == "null" else limit
-            errors = [abs(math.log(value)) for value in found]
-            spread = math.sqrt(fmean([math.log(value) ** 2 for value in found]))
-            inside = sum(error <= math.log1p(allowed) for error in errors)
-            covered = "" if kind == "null" else f"{sum(one['low'] <= 1 <= one['high'] for one in chosen)} of {len(chosen)}"
-            name = "null of 5 ms, against 5 ms" if kind == "null" else f"{kind} against itself"
-            lines.append(
-                f"| {name} | {condition} | {len(chosen)} | {min(one['blocks'] for one in chosen)} | {inside} of {len(chosen)} within {allowed:.0%} "
-                f"| {math.expm1(max(errors)):.2%} | {spread:.2%} | {covered} | {median([float(one['seconds']) for one in chosen]):.0f} |"
-            )
-    return "\n".join(lines) + "\n"
+    null = kind == "null"
+    allowed = NULL_LIMIT if null else limit
+    found = [one["latency_s"] / NULL_S if null else one["ratio"] for one in chosen]
+    errors = [abs(math.log(value)) for value in found]
+    inside = sum(error <= math.log1p(allowed) for error in errors)
+    cells = (
+        "null of 5 ms, against 5 ms" if null else f"{kind} against itself",
+        condition,
+        len(chosen),
+        min(one["blocks"] for one in chosen),
+        chosen[0]["rounds"],
+        f"{inside} of {len(chosen)} within {allowed:.0%}",
+        f"{math.expm1(max(errors)):.2%}",
+        f"{math.sqrt(fmean([error**2 for error in errors])):.2%}",
+        "" if null else f"{sum(one['low'] <= 1 <= one['high'] for one in chosen)} of {len(chosen)}",
+        f"{median([one['seconds'] for one in chosen]):.0f}",
+    )
+    return "| " + " | ".join(str(cell) for cell in cells) + " |"
 
 
 if __name__ == "__main__":

@@ -113,6 +113,15 @@ def test_two_runs_in_one_folder_are_refused(planted: Path) -> None:
         first.wait()
 
 
+def test_doctor_names_what_is_here_what_is_not_and_the_noise(planted: Path) -> None:
+    done = hotlap("doctor", "--seconds", "1", "--device", "cuda:0", cwd=planted)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "torch 2." in done.stdout
+    assert "no_device" in done.stdout
+    assert "peak fp32" in done.stdout
+    assert "noise: " in done.stdout
+
+
 CHECKPOINT = """
 import lightning.pytorch as L
 import torch

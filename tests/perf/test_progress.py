@@ -1,0 +1,51 @@
+"""What a person sees while a race runs, on a terminal and in a log."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from rich.console import Console
+
+from hotlap.perf import plugins
+from hotlap.perf.case import Case
+from hotlap.perf.observations import Block, Observations
+from hotlap.perf.progress import Watched
+from hotlap.perf.race import Lane
+from hotlap.perf.reasons import Reason
+from hotlap.perf.timing import Turn
+
+HERE = Path()
+
+
+def lane(backend: str, call_s: float, refusal: Reason | None = None) -> Lane:
+    case = Case("mlp", backend, options=(("layout", "channels-last"),) if backend == "compile" else ())
+    turns = [Turn(call_s, call_s, 1, call_s, 0, 0, 0)] * 3
+    block = Block(True, 1.0, 1.0, 1.0, 1, 1, 1, turns=turns, numbers=[1, 2, 3])
+    return Lane(case, plugins.backend(backend), [], {}, HERE, HERE, HERE, Observations(case, {}, {}, {}, [block]), refusal=refusal)
+
+
+def watched(terminal: bool) -> tuple[Watched, io.StringIO]:
+    text = io.StringIO()
+    return Watched(Console(file=text, force_terminal=terminal, width=120, highlight=False)), text
+
+
+LANES = [lane("eager", 0.002), lane("compile", 0.001), lane("null", 0.005, Reason("timeout", "too late"))]
+
+
+def test_a_terminal_shows_each_entrant_beside_the_first() -> None:
+    progress, text = watched(terminal=True)
+    progress.race("mlp/fp32", LANES, "block 2")
+    progress.close()
+    shown = text.getvalue()
+    for words in ("mlp/fp32", "block 2", "compile[layout:channels-last]", "2.00 ms", "0.50x the time", "timeout"):
+        assert words in shown
+
+
+def test_a_log_gets_one_line_an_event_and_none_for_the_same_again() -> None:
+    progress, text = watched(terminal=False)
+    for event in ("building eager", "building eager", "", "block 1"):
+        progress.race("mlp/fp32", LANES, event)
+    lines = text.getvalue().splitlines()
+    assert len(lines) == 2
+    assert "mlp/fp32: block 1 (compile 0.50x the time)" in lines[1]
