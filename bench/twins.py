@@ -1,6 +1,6 @@
 """Does the harness measure what is there? A stated 5 ms as 5 ms, and a model against itself as equal.
 
-    python bench/twins.py [--races 20] [--blocks 9] [--neighbour]      appends one line a race to docs/results/twins.jsonl
+    python bench/twins.py [--races 20] [--neighbour] [--kind KIND]      appends one line a race to docs/results/twins.jsonl
     python bench/twins.py --table docs/results/twins.jsonl              the table of docs/measuring.md
 
 The two real models are of the two kinds that behave differently with two threads (shared/MEASURING.md): a stack of convolutions with 4 MB
@@ -14,6 +14,7 @@ import argparse
 import fcntl
 import json
 import math
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).resolve().parent
 FILE = HERE.parent / "docs" / "results" / "twins.jsonl"
-KINDS = ("conv_stack", "small_mlp", "null")
+# Rounds a block: calls of tens of milliseconds vary less than those of one.
+ROUNDS = {"conv_stack": 20, "small_mlp": 40, "null": 12}
 LIMITS = {"idle": 0.02, "neighbour": 0.05}
 NULL_S, NULL_LIMIT = 0.005, 0.01
 
@@ -52,8 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--races", type=int, default=20)
     parser.add_argument("--blocks", type=int, default=9)
-    parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--kind", action="append", choices=KINDS)
+    parser.add_argument("--kind", action="append", choices=ROUNDS)
     parser.add_argument("--neighbour", action="store_true")
     parser.add_argument("--table", type=Path, metavar="FILE")
     asked = parser.parse_args()
@@ -74,8 +75,8 @@ def main() -> None:
         servers = Servers(Path(folder), 600, print)
         try:
             for _ in range(asked.races):
-                for kind in asked.kind or KINDS:
-                    trial = {"kind": kind, "condition": condition, **race(kind, asked.blocks, asked.rounds, Path(folder), servers)}
+                for kind in asked.kind or ROUNDS:
+                    trial = {"kind": kind, "condition": condition, **race(kind, asked.blocks, Path(folder), servers)}
                     with FILE.open("a") as file:
                         file.write(json.dumps(trial) + "\n")
                     print(f"{condition} {kind}: {trial['ratio']:.4f}, latency {trial['latency_s'] * 1e3:.3f} ms, {trial['seconds']:.0f} s", flush=True)
@@ -86,7 +87,7 @@ def main() -> None:
                 neighbour.wait()
 
 
-def race(kind: str, blocks: int, rounds: int, folder: Path, servers: Servers) -> dict[str, object]:
+def race(kind: str, blocks: int, folder: Path, servers: Servers) -> dict[str, object]:
     """Two entrants of the same case in one race of so many blocks, every worker forked."""
     from hotlap.perf import environment, rundir, stats
     from hotlap.perf.case import Case
@@ -94,7 +95,7 @@ def race(kind: str, blocks: int, rounds: int, folder: Path, servers: Servers) ->
     from hotlap.perf.race import Race
     from hotlap.perf.result import Plan
 
-    plan = Plan(budget_s=600, looks=(blocks,), rounds=rounds, tail_s=0, fresh_blocks=0, threads=2)
+    plan = Plan(budget_s=600, looks=(blocks,), rounds=ROUNDS[kind], tail_s=0, fresh_blocks=0, threads=2)
     here = environment.collect(plan.threads, "keep")
     start = time.monotonic()
     workload = f"bench.twins:{'small_mlp' if kind == 'null' else kind}"
@@ -113,15 +114,18 @@ def race(kind: str, blocks: int, rounds: int, folder: Path, servers: Servers) ->
     for lane in lanes:
         if lane.refusal is not None:
             raise SystemExit(f"{kind}: {lane.refusal}")
-    ratio = stats.ratio(lanes[0].latencies(), lanes[1].latencies())
+    base, head = lanes[0].latencies(), lanes[1].latencies()
+    ratio = stats.ratio(base, head)
     steal = [block.steal for block in lanes[0].seen.timed]
     return {
         "ratio": ratio.centre,
         "low": ratio.low,
         "high": ratio.high,
+        "block_sd": stats.stdev([math.log(stats.middle(block)) for block in stats.paired(base, head)]),
+        "block_sd_unpaired": stats.stdev([math.log(stats.median(b) / stats.median(a)) for a, b in zip(base, head, strict=True)]),
         "blocks": len(lanes[0].seen.timed),
-        "rounds": rounds,
-        "latency_s": stats.estimate(lanes[0].latencies()).centre,
+        "rounds": ROUNDS[kind],
+        "latency_s": stats.estimate(base).centre,
         "steal": sum(steal) / len(steal),
         "seconds": time.monotonic() - start,
         "hardware": here.hardware,
@@ -132,18 +136,17 @@ def race(kind: str, blocks: int, rounds: int, folder: Path, servers: Servers) ->
 def table(trials: list[dict[str, Any]]) -> str:
     """One row a kind and condition: how many races were within the limit, and the spread of what they found."""
     lines = [f"{trials[0]['hardware']}; torch {trials[0]['environment']}, 2 threads.", ""]
-    lines += ["| entrants | machine | races | blocks | rounds | within | worst | sd of ln(B/A) | intervals that hold 1 | s a race |", "|---|---|---|---|---|---|---|---|---|---|"]
+    titles = ("entrants", "machine", "races", "blocks", "rounds", "within", "worst", "sd of a race", "sd of a block", "without pairs", "intervals that hold 1", "s a race")
+    lines += ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
     for condition, limit in LIMITS.items():
-        for kind, rounds in dict.fromkeys((one["kind"], one["rounds"]) for one in sorted(trials, key=lambda one: (KINDS.index(str(one["kind"])), one["rounds"]))):
-            chosen = [one for one in trials if (one["kind"], one["rounds"], one["condition"]) == (kind, rounds, condition)]
+        for kind in ROUNDS:
+            chosen = [one for one in trials if (one["kind"], one["condition"]) == (kind, condition)]
             if chosen:
-                lines.append(row(str(kind), condition, limit, chosen))
+                lines.append(row(kind, condition, limit, chosen))
     return "\n".join(lines) + "\n"
 
 
 def row(kind: str, condition: str, limit: float, chosen: list[dict[str, Any]]) -> str:
-    from hotlap.perf.stats import fmean, median
-
     null = kind == "null"
     allowed = NULL_LIMIT if null else limit
     found = [one["latency_s"] / NULL_S if null else one["ratio"] for one in chosen]
@@ -157,11 +160,17 @@ def row(kind: str, condition: str, limit: float, chosen: list[dict[str, Any]]) -
         chosen[0]["rounds"],
         f"{inside} of {len(chosen)} within {allowed:.0%}",
         f"{math.expm1(max(errors)):.2%}",
-        f"{math.sqrt(fmean([error**2 for error in errors])):.2%}",
+        f"{root_mean_square(errors):.2%}",
+        "" if null else f"{root_mean_square([one['block_sd'] for one in chosen]):.1%}",
+        "" if null else f"{root_mean_square([one['block_sd_unpaired'] for one in chosen]):.1%}",
         "" if null else f"{sum(one['low'] <= 1 <= one['high'] for one in chosen)} of {len(chosen)}",
-        f"{median([one['seconds'] for one in chosen]):.0f}",
+        f"{statistics.median([one['seconds'] for one in chosen]):.0f}",
     )
     return "| " + " | ".join(str(cell) for cell in cells) + " |"
+
+
+def root_mean_square(values: list[float]) -> float:
+    return math.sqrt(statistics.fmean(value * value for value in values))
 
 
 if __name__ == "__main__":

@@ -146,7 +146,7 @@ class Entry:
         """A worker that has torch and the workload's module, as eager would have it. Raises Refusal."""
         environment = worker_environment(Case("any", BASELINE), self.plan.threads)
         modules = [*plugins.backend(BASELINE).PRELOAD, self.reference.module]
-        return self.servers.worker(environment, modules, self.folder / "log" / f"{name}.txt")[0]
+        return self.servers.worker(BASELINE, environment, modules, self.folder / "log" / f"{name}.txt")[0]
 
     def journal(self, interrupted: bool = True) -> None:
         """Writes what is known now; until the race has ended it counts as interrupted."""

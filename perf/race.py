@@ -159,7 +159,7 @@ class Race:
         if fresh:
             lane.worker = Entrant.start(lane.environment, log)
         else:
-            lane.worker, fresh = self.servers.worker(lane.environment, lane.preload, log)
+            lane.worker, fresh = self.servers.worker(lane.case.backend, lane.environment, lane.preload, log)
         worker = lane.worker
         imported = worker.ask("preload", timeout_s, modules=lane.preload)
         start_s = time.perf_counter() - start
@@ -207,11 +207,11 @@ class Race:
         return "hopeless: four times the budget would not do" if min(open_ends) > 4 * affordable else ""
 
     def best_rounds(self, rounds: int, block_s: float) -> int:
-        """Samples a block that waste least time, for the entrant that needs most."""
-        lanes = [lane for lane in self.lanes if lane.live]
-        sample_s = self.plan.sample_s * len(lanes)
-        overhead_s = max(0.0, block_s - rounds * sample_s)
-        return max([stats.best_rounds(lane.latencies(), overhead_s, sample_s) for lane in lanes], default=rounds)
+        """Rounds a block that waste least time, for the ratio that needs most."""
+        live = [lane for lane in self.lanes[1:] if lane.live and not lane.own_work]
+        round_s = self.plan.sample_s * sum(lane.live for lane in self.lanes)
+        overhead_s = max(0.0, block_s - rounds * round_s)
+        return max([stats.best_rounds(stats.paired(self.lanes[0].latencies(), lane.latencies()), overhead_s, round_s) for lane in live], default=rounds)
 
 
 class Attempt:

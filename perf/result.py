@@ -41,7 +41,7 @@ class Plan(msgspec.Struct, frozen=True):
 
     budget_s: float = 90.0
     looks: tuple[int, ...] = (6, 9, 14, 20, 30)
-    rounds: int = 20
+    rounds: int = 30
     sample_s: float = 0.005
     longest_sample_s: float = 0.050
     tail_s: float = 0.2

@@ -1,16 +1,25 @@
 """Fork servers: processes that have imported torch and nothing else happened in them, so that a worker need not import it again.
 
-One server for each environment serves all races of a run. It is used wherever the import itself is not what is measured: the referee, builds,
-checks, and all blocks but the first. A server whose imports started threads cannot be forked safely; its workers then start afresh.
+One server for each backend and environment serves all races of a run. It is used wherever the import itself is not what is measured: the referee,
+builds, checks, and all blocks but the first. A server whose imports started threads cannot be forked safely; its workers then start afresh.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .entrant import Entrant
 from .reasons import Refusal
+
+
+@dataclass
+class Server:
+    """process: None if it cannot be forked. modules: what it was told to import."""
+
+    process: Entrant | None
+    modules: set[str] = field(default_factory=set)
 
 
 class Servers:
@@ -18,32 +27,34 @@ class Servers:
 
     def __init__(self, folder: Path, timeout_s: float, report: Callable[[str], None]) -> None:
         self.folder, self.timeout_s, self.report = folder, timeout_s, report
-        self.running: dict[tuple[tuple[str, str], ...], Entrant | None] = {}
+        self.running: dict[tuple[str, tuple[tuple[str, str], ...]], Server] = {}
 
-    def worker(self, environment: Mapping[str, str], modules: Sequence[str], log: Path) -> tuple[Entrant, bool]:
+    def worker(self, backend: str, environment: Mapping[str, str], modules: Sequence[str], log: Path) -> tuple[Entrant, bool]:
         """A worker in this environment and whether it is a fresh process; only those that import torch are worth a fork. Raises Refusal."""
-        server = self.server(environment, modules) if "torch" in modules else None
+        server = self.server(backend, environment, modules) if "torch" in modules else None
         return (Entrant.start(environment, log), True) if server is None else (server.fork(log, self.timeout_s), False)
 
-    def server(self, environment: Mapping[str, str], modules: Sequence[str]) -> Entrant | None:
-        key = tuple(sorted(environment.items()))
+    def server(self, backend: str, environment: Mapping[str, str], modules: Sequence[str]) -> Entrant | None:
+        key = (backend, tuple(sorted(environment.items())))
         if key not in self.running:
-            server = Entrant.start(environment, self.folder / "log" / f"server-{len(self.running)}.txt")
-            self.running[key] = server
+            self.running[key] = Server(Entrant.start(environment, self.folder / "log" / f"server-{len(self.running)}.txt"))
+        server = self.running[key]
+        if server.process is not None and not server.modules.issuperset(modules):
             try:
-                threads = server.ask("preload", self.timeout_s, modules=list(modules))["threads"]
+                threads = server.process.ask("preload", self.timeout_s, modules=list(modules))["threads"]
             except Refusal:
-                server.kill()
+                server.process.kill()
                 del self.running[key]
                 raise
+            server.modules.update(modules)
             if threads > 1:
-                server.kill()
-                self.running[key] = None
+                server.process.kill()
+                server.process = None
                 self.report("importing the workload starts threads, so every worker starts afresh")
-        return self.running[key]
+        return server.process
 
     def close(self) -> None:
         for server in self.running.values():
-            if server is not None:
-                server.kill()
+            if server.process is not None:
+                server.process.kill()
         self.running.clear()

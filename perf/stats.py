@@ -104,16 +104,30 @@ def estimate(blocks: Blocks) -> Estimate:
     return Estimate(math.exp(fmean(math.log(value) for value in medians)), 0.0, math.inf, len(medians), "none")
 
 
+def paired(base: Blocks, head: Blocks) -> list[list[float]]:
+    """head / base, round by round, of the blocks that both have. The two turns of a round are neighbours in time, so what hits one often hits both.
+
+    A round that only one of them finished (Ctrl-C) has no pair.
+    """
+    return [[y / x for x, y in zip(a, b, strict=False)] for a, b in zip(base, head, strict=False) if a and b]
+
+
 def ratio(base: Blocks, head: Blocks) -> Estimate:
-    """head / base of two entrants of one race: differences of log medians over the blocks that both have."""
-    pairs = [(a, b) for a, b in zip(base, head, strict=False) if a and b]
-    if not pairs:
+    """head / base of two entrants of one race: a block counts by the median over its rounds."""
+    quotients = paired(base, head)
+    if not quotients:
         raise ValueError("the two share no block")
-    if len(pairs) >= 3:
-        return interval_over_blocks([median(b) / median(a) for a, b in pairs])
-    if len(pairs) == 1 and len(pairs[0][0]) == len(pairs[0][1]):
-        return interval_over_batches([y / x for x, y in zip(*pairs[0], strict=True)])
-    return Estimate(math.exp(fmean(math.log(median(b) / median(a)) for a, b in pairs)), 0.0, math.inf, len(pairs), "none")
+    if len(quotients) == 1:
+        return interval_over_batches(quotients[0])
+    centres = [middle(block) for block in quotients]
+    if len(centres) >= 3:
+        return interval_over_blocks(centres)
+    return Estimate(math.exp(fmean(math.log(value) for value in centres)), 0.0, math.inf, len(centres), "none")
+
+
+def middle(values: Sequence[float]) -> float:
+    """The median on the log scale, so that the middle of a ratio's inverse is the inverse of its middle."""
+    return math.exp(median([math.log(value) for value in values]))
 
 
 def inverse(value: Estimate) -> Estimate:

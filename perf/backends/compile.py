@@ -36,7 +36,7 @@ OPTIONS = {
     "regional": ("off", "on"),
     **eager.OPTIONS,
 }
-PRELOAD = ("torch", "torch._inductor.compile_fx")
+PRELOAD = ("torch", f"{__package__}._inductor")
 
 supports = eager.supports
 variables = eager.variables

@@ -143,7 +143,15 @@ def test_a_ratio_in_one_block_is_over_its_pairs() -> None:
     found = stats.ratio([base], [[1.5 * value for value in base]])
     assert (found.low, found.high) == pytest.approx((1.5, 1.5))
     assert found.method == "batch means"
-    assert stats.ratio([base], [base[:-1]]).half_width == math.inf
+    assert stats.ratio([base], [base[:-1]]).n == 63
+
+
+def test_what_hits_a_whole_round_cancels_in_the_ratio() -> None:
+    """Half of the rounds are slowed down, a few more on one side: the difference of the medians jumps between the two levels, the pairs do not."""
+    base = [[1.0] * 10 + [3.0] * 9] * 6
+    head = [[1.1] * 9 + [3.3] * 10] * 6
+    assert stats.ratio(base, head).centre == pytest.approx(1.1)
+    assert stats.median(head[0]) / stats.median(base[0]) == pytest.approx(3.3)
 
 
 def test_a_block_counts_by_its_median() -> None:
