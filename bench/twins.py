@@ -29,6 +29,8 @@ HERE = Path(__file__).resolve().parent
 FILE = HERE.parent / "docs" / "results" / "twins.jsonl"
 # Rounds a block: calls of tens of milliseconds vary less than those of one.
 ROUNDS = {"conv_stack": 20, "small_mlp": 40, "null": 12}
+# It dies with its parent however that ends (prctl(2): PR_SET_PDEATHSIG, SIGKILL), or it would disturb the next one's idle machine.
+NEIGHBOUR = "import ctypes; ctypes.CDLL(None).prctl(1, 9)\nwhile True: pass"
 LIMITS = {"idle": 0.02, "neighbour": 0.05}
 NULL_S, NULL_LIMIT = 0.005, 0.01
 
@@ -70,7 +72,7 @@ def main() -> None:
     except BlockingIOError:
         raise SystemExit(f"another {Path(__file__).name} is measuring on this machine; each would be the other's neighbour") from None
     condition = "neighbour" if asked.neighbour else "idle"
-    neighbour = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if asked.neighbour else None
+    neighbour = subprocess.Popen([sys.executable, "-c", NEIGHBOUR]) if asked.neighbour else None
     with tempfile.TemporaryDirectory() as folder:
         servers = Servers(Path(folder), 600, print)
         try:
@@ -127,6 +129,7 @@ def race(kind: str, blocks: int, folder: Path, servers: Servers) -> dict[str, ob
         "rounds": ROUNDS[kind],
         "latency_s": stats.estimate(base).centre,
         "steal": sum(steal) / len(steal),
+        "priority": lanes[0].seen.timed[-1].priority,
         "seconds": time.monotonic() - start,
         "hardware": here.hardware,
         "environment": here.libraries["torch"],

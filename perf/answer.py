@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from . import plugins, stats
+from . import plugins, priority, stats
 from .case import Case
 from .cases import LIBRARY_DEFAULTS
 from .observations import Observations
@@ -98,6 +98,7 @@ def disturbance(seen: Observations) -> Disturbance:
         faults=tuple(tuple(turn.faults / turn.calls for turn in block.turns) for block in blocks),
         steal=tuple(block.steal for block in blocks),
         steady=tuple(block.warm is not None and block.warm.steady for block in blocks),
+        priority=next((block.priority for block in blocks if block.priority != priority.RAISED), priority.RAISED),
     )
 
 

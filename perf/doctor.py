@@ -46,6 +46,7 @@ def doctor(
     with tempfile.TemporaryDirectory() as folder:
         worker = Entrant.start(clean(), Path(folder) / "log.txt")
         try:
+            console.print(f"scheduling priority of workers: {worker.ask('prefer', 60)}", markup=False)
             for precision in ("fp32", "bf16"):
                 peaks = worker.ask("peaks", 300, precision=precision, threads=cores)
                 console.print(f"peak {precision}: {scaled(peaks['flop_rate'], 'FLOP/s')} (matrix product), {scaled(peaks['byte_rate'], 'B')}/s (copy), {cores} threads")

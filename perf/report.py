@@ -21,9 +21,10 @@ HEAD = ("case", "latency", "speed-up", "over defaults", "throughput", "memory", 
 FIRST_TO_GO = ("throughput", "pays after", "task metric", "over defaults", "deviation", "cold start", "memory")
 GAP = 2
 LEGEND = (
-    "latency: mean of block medians on the log scale; ± is half its 95 % interval over blocks of fresh processes. speed-up: over eager of the same race. over defaults: over "
-    "eager with the library's own allocator and thread placement. memory: peak resident, + growth after imports. cold start: from nothing to the first answer, export and "
-    "compilation included. pays after: calls until a shorter latency has paid for a longer cold start. deviation: RMSE to fp64 as a share of what is allowed."
+    "latency: mean of block medians on the log scale; ± is half its 95 % interval over blocks of fresh processes. speed-up: over eager of the same race, by "
+    "the median ratio over rounds. over defaults: over eager with the library's own allocator and thread placement. memory: peak resident, + growth after "
+    "imports. cold start: from nothing to the first answer, export and compilation included. pays after: calls until a shorter latency has paid for a longer "
+    "cold start. deviation: RMSE to fp64 as a share of what is allowed."
 )
 
 
@@ -107,8 +108,14 @@ def setting(results: Results) -> list[str]:
     found = []
     for environment in results.environment.values():
         libraries = ", ".join(f"{name} {version}" for name, version in environment.libraries.items() if name in ("torch", "onnxruntime-gpu", "onnxruntime", "openvino"))
-        found.append(f"{environment.hardware}; {libraries}; Python {environment.python}; allocator {environment.allocator}")
+        found.append(f"{environment.hardware}; {libraries}; Python {environment.python}; allocator {environment.allocator}{priority(results)}")
     return found
+
+
+def priority(results: Results) -> str:
+    """Whether the scheduler preferred the workers; of several answers the one that is not `raised`."""
+    found = {one.disturbance.priority for one in results.results if one.disturbance is not None} - {""}
+    return f"; priority {min(found)}" if found else ""
 
 
 def console() -> Console:

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from . import memory, plugins, timing, workloads
+from . import priority as scheduling
 from .backends import Artefact, Backend, Step
 from .case import Case, Workload
 from .power import Meter
@@ -42,6 +43,10 @@ class Tasks:
     def reap(self, pid: int) -> int:
         """How a forked worker ended (fork server only): its exit status, or minus the signal's number."""
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    def prefer(self) -> str:
+        """Whether the scheduler lets this worker be preferred, and if not why."""
+        return scheduling.claim()
 
     def ready(self, reference: tuple[str, str]) -> None:
         workloads.ready(workloads.Reference(*reference), self.report)
@@ -90,6 +95,7 @@ class Tasks:
         """Loads the case and calls it once. Returns the times in s and the peak of each phase in bytes."""
         import numpy as np
 
+        priority = scheduling.claim()
         self.case = msgspec.convert(case, Case)
         self.backend: Backend = plugins.backend(self.case.backend)
         self.artefact = Artefact(self.case, Path(folder), threads, lambda: resized(workloads.load(workloads.Reference(*reference)), self.case.batch), Path(oracle))
@@ -121,6 +127,7 @@ class Tasks:
             "load_peak_bytes": load_peak,
             "first_call_peak_bytes": memory.peak_bytes(),
             "no_meter": no_meter,
+            "priority": priority,
         }
 
     def check(self, inputs: str, outputs: str) -> None:

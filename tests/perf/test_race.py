@@ -9,15 +9,19 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
-from hotlap.perf import environment, rundir
+from hotlap.perf import environment, plugins, rundir
+from hotlap.perf.case import Case
 from hotlap.perf.cases import expand
 from hotlap.perf.measure import Progress, measure
-from hotlap.perf.race import Lane
+from hotlap.perf.observations import Block, Observations
+from hotlap.perf.race import Lane, Race
 from hotlap.perf.result import Plan, Result, read
+from hotlap.perf.timing import Turn
 
 TINY = "planted.workloads:tiny"
 QUICK = Plan(budget_s=60, looks=(2,), rounds=4, tail_s=0.02, timeout_s=60, threads=2)
@@ -192,6 +196,29 @@ def test_no_worker_outlives_a_killed_parent(tmp_path: Path) -> None:
         parent.wait()
     _, alive = psutil.wait_procs(started, timeout=10)
     assert alive == []
+
+
+def lane(backend: str, blocks: Sequence[Sequence[float]]) -> Lane:
+    """A lane that has seen samples of these times."""
+    case = Case("w", backend)
+    seen = Observations(case, {}, {}, {})
+    for times in blocks:
+        turns = [Turn(first_s=one, call_s=one, calls=1, cpu_s=one, switches=0, migrations=0, faults=0) for one in times]
+        seen.blocks.append(Block(True, 0.0, 0.0, 0.0, 0, 0, 0, turns=turns))
+    return Lane(case, plugins.backend(backend), [], {}, Path(), Path(), Path(), seen)
+
+
+def look(ratios: Sequence[float], affordable: float) -> str:
+    lanes = [lane("eager", [[1.0, 1.1]] * len(ratios)), lane("compile", [[ratio, 1.1 * ratio] for ratio in ratios])]
+    nothing: Any = None
+    return Race(("w", ""), lanes, Plan(), Path(), nothing, nothing, nothing, nothing).look(affordable)
+
+
+def test_a_race_ends_when_the_ratio_is_known_when_it_is_hopeless_and_not_before() -> None:
+    assert look([0.5, 0.501, 0.499, 0.5, 0.5, 0.5], affordable=9) == "half-width of 2%"
+    noisy = [0.4, 0.5, 0.6, 0.4, 0.5, 0.6]
+    assert look(noisy, affordable=9).startswith("hopeless")
+    assert look(noisy, affordable=300) == ""
 
 
 def below(pid: int) -> list[psutil.Process]:

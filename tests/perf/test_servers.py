@@ -1,0 +1,82 @@
+"""Fork servers with real processes: they import once, grow with what a race needs, and are given up where a fork would not be safe."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hotlap.perf.reasons import Refusal
+from hotlap.perf.servers import Servers
+
+WHO = "import os, pathlib; pathlib.Path(__file__).with_suffix('.pid').open('a').write(f'{os.getpid()}\\n')\n"
+
+
+class Fixture:
+    """Servers whose environment finds the modules of `site`; `said` is what they reported."""
+
+    def __init__(self, folder: Path) -> None:
+        self.site = folder / "site"
+        self.site.mkdir()
+        self.said: list[str] = []
+        self.servers = Servers(folder, 60, self.said.append)
+        self.environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, [str(self.site), os.environ.get("PYTHONPATH")]))}
+        self.log = folder / "log.txt"
+
+    def module(self, name: str, text: str) -> None:
+        (self.site / f"{name}.py").write_text(text)
+
+    def worker(self, *modules: str, backend: str = "eager") -> tuple[int, bool]:
+        """A worker's process id and whether it was started afresh; the worker has preloaded its modules and is ended."""
+        worker, fresh = self.servers.worker(backend, self.environment, ["torch", *modules], self.log)
+        try:
+            worker.ask("preload", 60, modules=["torch", *modules])
+        finally:
+            worker.kill()
+        return worker.pid, fresh
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Iterator[Fixture]:
+    fixture = Fixture(tmp_path)
+    yield fixture
+    fixture.servers.close()
+
+
+def test_a_server_imports_once_for_all_workers_and_grows_with_the_next_race(made: Fixture) -> None:
+    made.module("first", WHO)
+    made.module("second", WHO)
+    workers = [made.worker("first"), made.worker("first"), made.worker("second")]
+    assert len({pid for pid, _ in workers}) == 3 and not any(fresh for _, fresh in workers)
+    servers = [server.process.pid for server in made.servers.running.values() if server.process is not None]
+    assert len(servers) == 1
+    for name in ("first", "second"):
+        assert [int(line) for line in (made.site / f"{name}.pid").read_text().split()] == servers
+
+
+def test_each_backend_has_a_server_of_its_own(made: Fixture) -> None:
+    made.worker()
+    made.worker(backend="compile")
+    assert len(made.servers.running) == 2
+
+
+def test_a_server_whose_imports_start_threads_is_given_up(made: Fixture) -> None:
+    made.module("threads", "import threading, time; threading.Thread(target=time.sleep, args=(600,), daemon=True).start()\n")
+    assert [made.worker("threads")[1] for _ in range(2)] == [True, True]
+    assert made.said == ["importing the workload starts threads, so every worker starts afresh"]
+
+
+def test_a_module_that_cannot_be_imported_is_a_reason_and_takes_no_other_race_with_it(made: Fixture) -> None:
+    made.module("broken", "raise ValueError('planted')\n")
+    with pytest.raises(Refusal, match="planted") as refused:
+        made.worker("broken")
+    assert refused.value.reason.code == "crashed"
+    assert made.worker()[1] is False
+
+
+def test_a_worker_without_torch_is_always_fresh(made: Fixture) -> None:
+    worker, fresh = made.servers.worker("pace", made.environment, ["numpy"], made.log)
+    worker.kill()
+    assert fresh and not made.servers.running
