@@ -1,0 +1,226 @@
+"""Two sides and a policy give one verdict: who is there, what differs in structure (exact, no noise), what is measured (at a stated error rate).
+
+Two files share no block, so a metric is compared as two samples of block values; latencies as ratios to the pace that ran beside them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from . import compare
+from . import policy as policies
+from .compare import Judgement
+from .counters import COUNTERS
+from .policy import DEVIATION, TASK, Policy, Rules
+from .sides import Known, Sample, Side, differs
+from .verdict import Finding, Verdict, worst
+
+# With fewer values a side there is no interval worth the name.
+FEWEST = 3
+# What a slower or faster hour of the machine changes, and a pace cancels.
+TIMES = ("latency", "call_latency", "throughput", "cold_start", "flop_rate", "energy")
+
+
+def judge(base: Side, head: Side, policy: Policy) -> Verdict:
+    both = [(mine, head.cases[name]) for name, mine in base.cases.items() if name in head.cases and not policy.of(name).ignored]
+    findings, reasons = presence(base, head, policy)
+    comparable, borders, notes = environments(both)
+    findings, reasons = findings + borders, reasons + notes
+    measured = [(mine, theirs) for mine, theirs in comparable if mine.good and theirs.good]
+    for mine, theirs in measured:
+        findings += structure(mine, theirs, policy.of(mine.case))
+    for theirs in head.cases.values():
+        if theirs.good and not policy.of(theirs.case).ignored:
+            findings += limits(theirs, policy.of(theirs.case).limits)
+    moved, unjudged = metrics(measured, policy)
+    return conclude([*findings, *causes(moved, findings)], [*reasons, *unjudged], policy)
+
+
+def presence(base: Side, head: Side, policy: Policy) -> tuple[list[Finding], list[str]]:
+    """Cases that came, went or changed their name, and those that lost what they had."""
+    findings, reasons = [], []
+    new = [name for name in head.cases if name not in base.cases]
+    for name, mine in base.cases.items():
+        if policy.of(name).ignored:
+            continue
+        theirs = head.cases.get(name)
+        if theirs is None:
+            near = difflib.get_close_matches(name, new, n=1, cutoff=0.75)
+            said = ("missing in HEAD", *(f"renamed to {found}? then measure BASE under the new name" for found in near))
+            findings.append(Finding(name, "presence", policy.missing, kind="presence", evidence=said, place=mine.place))
+        elif mine.good and not theirs.good:
+            findings.append(Finding(name, "presence", "regression", kind="presence", evidence=(f"was {mine.status}, is {theirs.status}: {theirs.reason}",), place=theirs.place))
+        elif not mine.good:
+            reasons.append(f"{name}: was {mine.status} ({mine.reason}), is {theirs.status}" + ("" if theirs.good else f" ({theirs.reason})"))
+    return findings, reasons + [f"new: {name}" for name in new]
+
+
+def environments(both: Iterable[tuple[Known, Known]]) -> tuple[list[tuple[Known, Known]], list[Finding], list[str]]:
+    """The pairs that may be compared, a finding for each that may not, and what else differs."""
+    comparable, findings, notes = [], [], dict[str, None]()
+    for mine, theirs in both:
+        found = differs(mine, theirs)
+        said = tuple(f"{name}: {a} -> {b}" for name, (a, b) in found.blocking.items())
+        if said:
+            findings.append(Finding(mine.case, "environment", "not_comparable", kind="presence", evidence=said, place=theirs.place))
+            notes |= dict.fromkeys(f"not comparable, {text}; measure both sides in one environment, or use hotlap ab" for text in said)
+        else:
+            comparable.append((mine, theirs))
+        notes |= dict.fromkeys(f"noted, {name}: {a} -> {b}" for name, (a, b) in found.noted.items())
+    return comparable, findings, list(notes)
+
+
+def structure(base: Known, head: Known, rules: Rules) -> list[Finding]:
+    """Counters, and how far the outputs and the task metric are from the reference: exact integers and repeatable figures."""
+    findings = []
+    for name in sorted(base.counters.keys() & head.counters.keys() & COUNTERS.keys()):
+        a, b = base.counters[name], head.counters[name]
+        growth = b - a if COUNTERS[name].better == "lower" else a - b
+        allowed = policies.allowance(rules.slack.get(name, 0), a)
+        unit = COUNTERS[name].unit
+        findings.append(Finding(base.case, name, "regression" if growth > allowed else "pass", a, b, unit=unit if unit == "B" else "", kind="counter", place=head.place))
+    for name in sorted(base.counters.keys() ^ head.counters.keys()):
+        side = "BASE" if name in base.counters else "HEAD"
+        findings.append(Finding(base.case, name, "inconclusive", kind="counter", evidence=(f"counted in {side} only",), place=head.place))
+    if DEVIATION in rules.tolerance and base.deviation is not None and head.deviation is not None:
+        fine = head.deviation <= base.deviation * (1 + rules.tolerance[DEVIATION])
+        findings.append(Finding(base.case, DEVIATION, "pass" if fine else "regression", base.deviation, head.deviation, tolerance=rules.tolerance[DEVIATION], kind="counter"))
+    if TASK in rules.tolerance and base.task is not None and head.task is not None:
+        loss = base.task[2] - head.task[2] if base.task[1] == "higher" else head.task[2] - base.task[2]
+        fine = loss <= rules.tolerance[TASK] * abs(base.task[2])
+        findings.append(Finding(base.case, base.task[0], "pass" if fine else "regression", base.task[2], head.task[2], tolerance=rules.tolerance[TASK], kind="counter"))
+    return findings
+
+
+def limits(head: Known, absolute: dict[str, float]) -> list[Finding]:
+    """What HEAD must keep whatever BASE did."""
+    findings = []
+    for name, limit in absolute.items():
+        value, higher, unit = None, name == "throughput", ""
+        if name == TASK and head.task is not None:
+            value, higher = head.task[2], head.task[1] == "higher"
+        elif name == DEVIATION:
+            value = head.deviation
+        elif name in head.metrics:
+            value, higher, unit = head.metrics[name].centre, head.metrics[name].better == "higher", head.metrics[name].unit
+        said = (f"{'least' if higher else 'most'}: {limit:g}",)
+        if value is None:
+            findings.append(Finding(head.case, name, "inconclusive", kind="limit", evidence=(*said, "HEAD has no such value"), place=head.place))
+        else:
+            fine = value >= limit if higher else value <= limit
+            findings.append(Finding(head.case, name, "pass" if fine else "regression", limit, value, unit=unit, kind="limit", evidence=said, place=head.place))
+    return findings
+
+
+class Test(NamedTuple):
+    """One metric of one case, ready to be judged at any level."""
+
+    base: Known
+    head: Known
+    metric: str
+    tolerance: float
+    job_sd: float
+
+    def at(self, worse_level: float, fine_level: float) -> Judgement:
+        a, b = self.base.metrics[self.metric], self.head.metrics[self.metric]
+        sign = 1.0 if a.better == "lower" else -1.0
+        if a.error is not None and b.error is not None:
+            error = math.sqrt(a.error**2 + b.error**2 + 2 * self.job_sd**2)
+            return compare.from_error(sign * math.log(b.centre / a.centre), error, min(a.freedom, b.freedom), 1, self.tolerance, worse_level, fine_level)
+        before, after = ([sign * value for value in one.logs] for one in (a, b))
+        return compare.apart(before, after, self.tolerance, worse_level, fine_level, self.job_sd)
+
+    def finding(self, worse_level: float, fine_level: float) -> Finding:
+        found = self.at(worse_level, fine_level)
+        a, b = self.base.metrics[self.metric], self.head.metrics[self.metric]
+        unsteady = [name for name, side in (("BASE", self.base), ("HEAD", self.head)) if not side.steady and self.metric in TIMES]
+        said = [f"{name} was not steady" for name in unsteady]
+        if a.paced:
+            said.append("as ratios to the pace")
+        elif self.job_sd:
+            said.append(f"no pace: the same code is taken to differ by {self.job_sd:.0%} between jobs")
+        if found.verdict == "inconclusive":
+            said.append(f"could pass from a tolerance of {found.least_tolerance:.1%} on")
+        low, high, ratio = (found.low, found.high, found.ratio) if a.better == "lower" else (1 / found.high, 1 / found.low, 1 / found.ratio)
+        return Finding(
+            case=self.base.case,
+            metric=self.metric,
+            verdict="inconclusive" if unsteady else found.verdict,
+            base=a.centre,
+            head=b.centre,
+            ratio=ratio,
+            low=low,
+            high=high,
+            tolerance=self.tolerance,
+            detectable=found.detectable,
+            better=a.better,
+            unit=a.unit,
+            evidence=tuple(said),
+            place=self.head.place,
+        )
+
+
+def metrics(pairs: Iterable[tuple[Known, Known]], policy: Policy) -> tuple[list[Finding], list[str]]:
+    """All tests together, since the chance of any false alarm is shared among them (Holm); and what could not be tested."""
+    tests, findings, reasons = [], [], dict[str, None]()
+    for base, head in pairs:
+        rules = policy.of(base.case)
+        for name, tolerance in rules.tolerance.items():
+            if name in (DEVIATION, TASK):
+                continue
+            why = untestable(base.metrics.get(name), head.metrics.get(name))
+            if not why:
+                a = base.metrics[name]
+                extra = policies.MEMORY_SLACK_BYTES / a.centre if name == "memory" else 0.0
+                tests.append(Test(base, head, name, tolerance + extra, policy.between_jobs_sd if name in TIMES and not a.paced else 0.0))
+            elif name in rules.asked:
+                findings.append(Finding(base.case, name, "inconclusive", tolerance=tolerance, evidence=(why,), place=head.place))
+            else:
+                reasons[f"{name} is not judged: {why}"] = None
+    levels = [policy.alpha / (rank + 1) for rank in range(len(tests))]
+    each = compare.holm([test.at(1.0, policy.alpha).p_worse for test in tests], levels)
+    return findings + [test.finding(level, policy.alpha) for test, level in zip(tests, each, strict=True)], list(reasons)
+
+
+def untestable(base: Sample | None, head: Sample | None) -> str:
+    """Why two samples cannot be tested; empty if they can."""
+    if base is None or head is None:
+        return "neither side has it" if base is head else f"only {'BASE' if head is None else 'HEAD'} has it"
+    if (base.unit, base.paced) != (head.unit, head.paced):
+        return "the two sides have it in different units, or only one has a pace"
+    if base.error is not None and head.error is not None:
+        return ""
+    fewest = min(len(base.logs), len(head.logs))
+    return "" if fewest >= FEWEST else f"{fewest or 'no'} block{'s' if fewest != 1 else ''} a side, {FEWEST} are needed for an interval"
+
+
+def causes(moved: list[Finding], findings: list[Finding]) -> list[Finding]:
+    """Beside each regression in time the structural change of its case, or that there is none."""
+    import msgspec
+
+    changed: dict[str, list[str]] = {}
+    for one in findings:
+        if one.kind == "counter" and one.base != one.head:
+            changed.setdefault(one.case, []).append(f"{one.metric} {one.base:g} -> {one.head:g}" if one.base is not None and one.head is not None else one.metric)
+    found = []
+    for one in moved:
+        if one.verdict == "regression" and one.metric in TIMES:
+            said = f"with {', '.join(changed[one.case])}" if one.case in changed else "no structural cause"
+            one = msgspec.structs.replace(one, evidence=(*one.evidence, said))
+        found.append(one)
+    return found
+
+
+def conclude(findings: list[Finding], reasons: list[str], policy: Policy) -> Verdict:
+    """The worst finding decides. What could not be told is never green, unless the policy says so, and then it says so."""
+    outcomes = [one.verdict for one in findings]
+    if policy.inconclusive == "pass" and "inconclusive" in outcomes:
+        unknown = outcomes.count("inconclusive")
+        outcomes = [one if one != "inconclusive" else "pass" for one in outcomes]
+        reasons = [f"{unknown} could not be told and count as passed, as the policy says", *reasons]
+    if not findings:
+        reasons = ["nothing could be judged", *reasons]
+    return Verdict("gate", worst(outcomes), tuple(reasons), tuple(findings))

@@ -1,0 +1,35 @@
+"""`hotlap gate`: two results files against a policy."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def gate(
+    base: Annotated[Path, typer.Argument(help="Results before the change: hotlap's results.json or pytest-benchmark's JSON.")],
+    head: Annotated[Path, typer.Argument(help="Results after it.")],
+    policy: Annotated[Path | None, typer.Option(help="Tolerances, error rate, limits: a TOML file. Default: gate.toml here, if there is one.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the verdict; - is stdout.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML.")] = None,
+    sarif: Annotated[Path | None, typer.Option(help="Write SARIF 2.1.0.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write Markdown for a pull request.")] = None,
+    github: Annotated[bool, typer.Option("--github", help="Print GitHub's annotations and append the Markdown to its step summary.")] = False,
+    with_: Annotated[list[Path] | None, typer.Option("--with", help="A verdict of another command (--json of kernels, review) that joins this one.")] = None,
+) -> int:
+    """Judge HEAD against BASE. Exit: 0 pass, 1 regression, 2 usage, 3 could not tell, 4 unreadable or not comparable."""
+    from . import gate as gates
+    from . import policy as policies
+    from . import sides, verdict
+    from .verdict_output import show, write
+
+    rules = policies.read(policy or (Path("gate.toml") if Path("gate.toml").is_file() else None))
+    others = [verdict.read(path) for path in with_ or []]
+    found = verdict.join(gates.judge(sides.read(base), sides.read(head), rules), others)
+    write(found, {"json": json, "junit": junit, "sarif": sarif, "markdown": markdown}, github)
+    if not any(str(path) == "-" for path in (json, junit, sarif, markdown)):
+        show(found, sys.stdout)
+    return found.exit_status

@@ -1,0 +1,190 @@
+"""Change points of a series of measurements over time: where the level moved for good, not where it spiked.
+
+Penalised optimal partition on the log scale (Killick, Fearnhead and Eckley, JASA 107, 2012), with the long-run variance of autocorrelated noise in
+the penalty, spikes clipped beforehand, and the significance of each change from simulated series without one (shared/MEASURING.md c).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    import numpy as np
+
+SHORTEST, LASTING = 5, 10
+PENALTY = 4.0
+SMALLEST = 0.005
+LEAST_SIGMAS = 1.5
+CLIP_WINDOW, CLIP_SIGMAS = 11, 4.0
+MOST_CORRELATED = 0.9
+NULLS = 500
+ALPHA = 0.05
+
+
+class ChangePoint(msgspec.Struct, frozen=True):
+    """index: the first point of the new level. effect: new level / old level - 1. p: chance of such a step anywhere in as long a series without one."""
+
+    index: int
+    effect: float
+    p: float
+
+
+def change_points(values: Sequence[float]) -> tuple[ChangePoint, ...]:
+    """In the order of time. Values are positive, oldest first; NaN and values of 0 or less raise ValueError."""
+    import numpy as np
+
+    x = np.asarray(values, dtype=float)
+    if not (np.isfinite(x).all() and (x > 0).all()):
+        raise ValueError("a series must be of finite numbers above 0")
+    if len(x) < 2 * SHORTEST:
+        return ()
+    x = clipped(np.log(x))
+    sigma, phi = _noise(np.diff(x) / math.sqrt(2)), 0.0
+    borders: list[int] = []
+    for _ in range(2):
+        borders = partition(x, 2 * PENALTY * sigma**2 * (1 + phi) / (1 - phi) * math.log(len(x)))
+        residuals = x - _levels(x, borders)
+        sigma, phi = _noise(residuals), _correlation(residuals)
+    borders = partition(x, 2 * PENALTY * sigma**2 * (1 + phi) / (1 - phi) * math.log(len(x)))
+    least = max(math.log1p(SMALLEST), LEAST_SIGMAS * sigma)
+    borders = merged(x, lasting(x, merged(x, borders, least)), least)
+    found = [_significance(x, borders, at, sigma, phi) for at in range(len(borders))]
+    return tuple(one for one in found if one.p <= ALPHA)
+
+
+def clipped(x: np.ndarray) -> np.ndarray:
+    """At most 4 robust sigma from the running median of 11, so that a spike shorter than 5 points is no step."""
+    import numpy as np
+
+    half = CLIP_WINDOW // 2
+    around = np.lib.stride_tricks.sliding_window_view(np.pad(x, half, mode="reflect"), CLIP_WINDOW)
+    centre = np.median(around, axis=1)
+    reach = CLIP_SIGMAS * _noise(x - centre)
+    return np.asarray(np.clip(x, centre - reach, centre + reach))
+
+
+def partition(x: np.ndarray, penalty: float) -> list[int]:
+    """First indices of all segments but the first: least sum of squares plus a penalty a segment, segments of at least 5 points.
+
+    Exact by dynamic programming over the last border; borders that can never be the best again are dropped (PELT).
+    """
+    import numpy as np
+
+    n = len(x)
+    sums, squares = np.concatenate([[0.0], np.cumsum(x)]), np.concatenate([[0.0], np.cumsum(x * x)])
+    best = np.full(n + 1, np.inf)
+    best[0] = -penalty
+    last = np.zeros(n + 1, dtype=int)
+    alive, until = np.array([0]), np.array([n])
+    for end in range(SHORTEST, n + 1):
+        ripe = alive <= end - SHORTEST
+        fits = alive[ripe]
+        total = best[fits] + squares[end] - squares[fits] - (sums[end] - sums[fits]) ** 2 / (end - fits)
+        chosen = int(np.argmin(total))
+        best[end], last[end] = total[chosen] + penalty, fits[chosen]
+        # `end` beats these as the last border, from when a segment may begin at `end` on.
+        until[ripe] = np.where(total > best[end], np.minimum(until[ripe], end + SHORTEST), until[ripe])
+        kept = until > end
+        alive, until = np.append(alive[kept], end), np.append(until[kept], n)
+    borders, at = [], n
+    while last[at] > 0:
+        at = int(last[at])
+        borders.append(at)
+    return borders[::-1]
+
+
+def merged(x: np.ndarray, borders: list[int], least: float) -> list[int]:
+    """Without the steps smaller than `least`, the smallest first."""
+    borders = list(borders)
+    while borders:
+        steps = [abs(step) for step in _steps(x, borders)]
+        at = steps.index(min(steps))
+        if steps[at] >= least:
+            break
+        del borders[at]
+    return borders
+
+
+def lasting(x: np.ndarray, borders: list[int]) -> list[int]:
+    """Without excursions: a level held for fewer than 10 points that then goes most of the way back, and a first level as short. The last one may be young."""
+    borders = list(borders)
+    while True:
+        edges = [0, *borders, len(x)]
+        means = [float(x[start:end].mean()) for start, end in pairwise(edges)]
+        for at in range(len(means) - 1):
+            if edges[at + 1] - edges[at] < LASTING:
+                if at == 0:
+                    del borders[0]
+                    break
+                if abs(means[at + 1] - means[at - 1]) < abs(means[at] - means[at - 1]) / 2:
+                    del borders[at - 1 : at + 1]
+                    break
+        else:
+            return borders
+
+
+def _segments(x: np.ndarray, borders: Sequence[int]) -> list[tuple[int, int]]:
+    return list(zip([0, *borders], [*borders, len(x)], strict=True))
+
+
+def _levels(x: np.ndarray, borders: Sequence[int]) -> np.ndarray:
+    """Each point's segment mean."""
+    import numpy as np
+
+    return np.concatenate([np.full(end - start, x[start:end].mean()) for start, end in _segments(x, borders)])
+
+
+def _steps(x: np.ndarray, borders: Sequence[int]) -> list[float]:
+    means = [float(x[start:end].mean()) for start, end in _segments(x, borders)]
+    return [after - before for before, after in pairwise(means)]
+
+
+def _noise(residuals: np.ndarray) -> float:
+    """Robust standard deviation (1.4826 MAD); a series that hardly varies has that of its rounding."""
+    import numpy as np
+
+    return max(1.4826 * float(np.median(np.abs(residuals - np.median(residuals)))), 1e-6)
+
+
+def _correlation(residuals: np.ndarray) -> float:
+    from .stats import autocorrelation
+
+    return min(max(autocorrelation(list(residuals)), 0.0), MOST_CORRELATED)
+
+
+def _significance(x: np.ndarray, borders: list[int], at: int, sigma: float, phi: float) -> ChangePoint:
+    """The step against its two neighbouring segments, by the largest such statistic in null series of the same length."""
+    import numpy as np
+
+    start, border, end = [0, *borders, len(x)][at : at + 3]
+    step = _steps(x, borders)[at]
+    statistic = abs(step) / sigma * math.sqrt((border - start) * (end - border) / (end - start))
+    nulls = _largest_of_nulls(_rounded(len(x)), round(phi, 1))
+    p = (1 + int(np.sum(nulls >= statistic))) / (1 + len(nulls))
+    return ChangePoint(border, math.expm1(step), p)
+
+
+def _rounded(n: int) -> int:
+    """Lengths in steps of a quarter, upwards, so that few null distributions serve all series; a longer null is the stricter one."""
+    step = 1 << max(0, n.bit_length() - 3)
+    return -(-n // step) * step
+
+
+@lru_cache(maxsize=256)
+def _largest_of_nulls(n: int, phi: float) -> np.ndarray:
+    """The largest standardised step of simulated AR(1) series of unit variance and length n without a change (NULLS,)."""
+    import numpy as np
+    from scipy.signal import lfilter
+
+    noise = np.random.default_rng(n).standard_normal((NULLS, n + 50))
+    series = lfilter([math.sqrt(1 - phi**2)], [1, -phi], noise, axis=1)[:, 50:]
+    sums = np.cumsum(series, axis=1)
+    k = np.arange(SHORTEST, n - SHORTEST + 1)
+    before, after = sums[:, k - 1] / k, (sums[:, -1:] - sums[:, k - 1]) / (n - k)
+    return np.asarray(np.max(np.abs(after - before) * np.sqrt(k * (n - k) / n), axis=1))

@@ -1,0 +1,53 @@
+"""Where a verdict goes: the terminal, files in the formats that were asked for, GitHub's step summary."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TextIO
+
+import msgspec
+
+from . import result, verdict_formats
+from .reasons import Misuse
+from .verdict import Verdict
+
+
+def show(verdict: Verdict, to: TextIO) -> None:
+    """What a person needs: what did not pass, then the notes, then the verdict as the last line."""
+    for finding in verdict.findings:
+        if finding.verdict != "pass":
+            print(verdict_formats.line(finding), file=to)
+    for reason in verdict.reasons:
+        print(f"note: {reason}", file=to)
+    passed = len(verdict.having("pass"))
+    print(f"{verdict.tool}: {verdict_formats.WORD[verdict.verdict]} ({passed} of {len(verdict.findings)} findings passed)", file=to)
+
+
+def write(verdict: Verdict, paths: Mapping[str, Path | None], github: bool) -> None:
+    """paths: format -> file, - for stdout. Raises Misuse where a file cannot be written."""
+    made = {
+        "json": lambda: msgspec.json.format(msgspec.json.encode(verdict), indent=1) + b"\n",
+        "junit": lambda: verdict_formats.junit(verdict),
+        "sarif": lambda: verdict_formats.sarif(verdict),
+        "markdown": lambda: verdict_formats.markdown(verdict).encode(),
+    }
+    for name, path in paths.items():
+        if path is None:
+            continue
+        content = made[name]()
+        if str(path) == "-":
+            sys.stdout.write(content.decode())
+            continue
+        try:
+            result.write(path, content)
+        except OSError as error:
+            raise Misuse(f"cannot write {path}: {error.strerror}") from None
+    if github:
+        for command in verdict_formats.workflow_commands(verdict):
+            print(command)
+        if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+            with Path(summary).open("a") as file:
+                file.write(verdict_formats.markdown(verdict))

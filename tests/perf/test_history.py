@@ -1,0 +1,95 @@
+"""The change-point detector: exact where it says so, blind to spikes, honest about noise."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from hotlap.perf import history
+
+
+def series(n: int, seed: int, noise: float = 0.02, phi: float = 0.0, steps: dict[int, float] | None = None) -> np.ndarray:
+    """AR(phi) noise around a level that is multiplied at each step's index."""
+    rng = np.random.default_rng(seed)
+    x = np.zeros(n)
+    for at in range(1, n):
+        x[at] = phi * x[at - 1] + math.sqrt(1 - phi**2) * noise * rng.standard_normal()
+    for index, factor in (steps or {}).items():
+        x[index:] += math.log(factor)
+    return 100 * np.exp(x)
+
+
+def test_a_step_is_found_where_it_is_with_its_size() -> None:
+    (found,) = history.change_points(series(120, 1, steps={70: 1.1}))
+    assert abs(found.index - 70) <= 1
+    assert found.effect == pytest.approx(0.1, abs=0.015)
+    assert found.p < 0.01
+
+
+def test_two_steps_up_and_down() -> None:
+    found = history.change_points(series(200, 2, steps={60: 1.2, 130: 1 / 1.2}))
+    assert [round(one.index, -1) for one in found] == [60, 130]
+    assert [one.effect > 0 for one in found] == [True, False]
+
+
+@pytest.mark.parametrize("length", [1, 2, 4])
+def test_a_spike_is_no_step(length: int) -> None:
+    values = series(100, 3)
+    values[50 : 50 + length] *= 3
+    assert history.change_points(values) == ()
+
+
+@pytest.mark.parametrize(("length", "found"), [(8, 0), (30, 2)])
+def test_an_excursion_that_goes_back_is_a_change_only_if_it_lasted(length: int, found: int) -> None:
+    assert len(history.change_points(series(150, 6, steps={70: 1.4, 70 + length: 1 / 1.4}))) == found
+
+
+def test_a_first_level_of_a_few_points_is_none() -> None:
+    assert history.change_points(series(100, 7, steps={7: 1.4})) == ()
+
+
+def test_five_points_at_the_end_are_a_new_level() -> None:
+    (found,) = history.change_points(series(60, 4, noise=0.01, steps={55: 1.3}))
+    assert found.index == 55
+
+
+def test_a_step_too_small_to_matter_is_none() -> None:
+    assert history.change_points(series(400, 5, noise=0.0005, steps={200: 1.003})) == ()
+
+
+@pytest.mark.parametrize(("phi", "most"), [(0.0, 0.05), (0.3, 0.05)])
+def test_series_without_a_change_are_left_alone(phi: float, most: float) -> None:
+    """300 null series of 200 points; the share allowed plus three standard errors."""
+    alarmed = sum(bool(history.change_points(series(200, seed, phi=phi))) for seed in range(300))
+    assert alarmed <= (most + 3 * math.sqrt(most * (1 - most) / 300)) * 300
+
+
+@pytest.mark.parametrize("values", [[], [1.0] * 9, [5.0] * 50])
+def test_too_short_or_constant_has_none(values: list[float]) -> None:
+    assert history.change_points(values) == ()
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 0.0, -1.0])
+def test_what_is_no_measurement_is_refused(bad: float) -> None:
+    with pytest.raises(ValueError, match="above 0"):
+        history.change_points([1.0] * 20 + [bad])
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_partition_is_the_best_of_all(seed: int) -> None:
+    """Against every way to cut 22 points into segments of at least 5."""
+    rng = np.random.default_rng(seed)
+    x = np.cumsum(rng.standard_normal(22) * (rng.random(22) < 0.3)) + 0.3 * rng.standard_normal(22)
+    penalty = 0.5
+
+    def cost(borders: tuple[int, ...]) -> float:
+        edges = [0, *borders, 22]
+        if any(b - a < history.SHORTEST for a, b in itertools.pairwise(edges)):
+            return math.inf
+        return sum(float(((x[a:b] - x[a:b].mean()) ** 2).sum()) for a, b in itertools.pairwise(edges)) + penalty * len(borders)
+
+    every = [borders for count in range(4) for borders in itertools.combinations(range(1, 22), count)]
+    assert cost(tuple(history.partition(x, penalty))) == pytest.approx(min(map(cost, every)))
