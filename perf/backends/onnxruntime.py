@@ -105,7 +105,7 @@ def placement(artefact: Artefact, step: Step) -> Placement:
     if ran_on[requested] <= elsewhere:
         where = ", ".join(f"{count} on {provider}" for provider, count in ran_on.items())
         wrong = Reason("wrong_provider", f"requested {requested}, but of {len(nodes)} nodes there ran {where}")
-    return Placement(requested, dict(ran_on), counts, (str(file),), wrong)
+    return Placement(requested, dict(ran_on), counts, (f"profile of one run: {file.name} in the case's folder",), wrong)
 
 
 def _provider(case: Case) -> str:
