@@ -91,28 +91,25 @@ def main() -> None:
 
 def race(kind: str, blocks: int, folder: Path, servers: Servers) -> dict[str, object]:
     """Two entrants of the same case in one race of so many blocks, every worker forked."""
-    from hotlap.perf import environment, rundir, stats
+    from hotlap.perf import environment, stats
     from hotlap.perf.case import Case
-    from hotlap.perf.measure import Entry, Progress
+    from hotlap.perf.prepare import Preparation
     from hotlap.perf.race import Race
     from hotlap.perf.result import Plan
+    from hotlap.perf.workloads import Reference
 
     plan = Plan(budget_s=600, looks=(blocks,), rounds=ROUNDS[kind], tail_s=0, fresh_blocks=0, threads=2)
     here = environment.collect(plan.threads, "keep")
     start = time.monotonic()
     workload = f"bench.twins:{'small_mlp' if kind == 'null' else kind}"
     case = Case(workload, "null" if kind == "null" else "eager", batch=1 if kind == "conv_stack" else 64)
-    run = rundir.RunFolder(folder / "run", "twins", here)
-    entry = Entry(kind, [case], run, plan, here.key, Progress(), servers)
-    referee = entry.torch_worker("referee")
+    made = Preparation(Reference(workload), folder / kind, plan, servers)
     try:
-        info, peaks = entry.refer(referee, train=False)
-        referee.stop()
-        lanes = [entry.build(case, info, peaks) for _ in range(2)]
-        Race(entry.reference, lanes, plan, entry.oracle, referee, servers, lambda text: None, lambda: None).run()
+        made.refer(case, train=False, report=print, tell=lambda text: None)
+        lanes = [made.build(case) for _ in range(2)]
+        Race(lanes, plan, servers, lambda text: None, lambda: None).run()
     finally:
-        referee.kill()
-        run.close()
+        made.close()
     for lane in lanes:
         if lane.refusal is not None:
             raise SystemExit(f"{kind}: {lane.refusal}")

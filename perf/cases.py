@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import re
 from collections.abc import Iterable, Sequence
 from itertools import groupby
@@ -63,6 +64,14 @@ def expand(
         for batch in dict.fromkeys(batches)
         for backend, options in specs
     ]
+
+
+def matching(cases: Sequence[Case], globs: Sequence[str]) -> list[Case]:
+    """Those whose id matches one of the globs, in which [ means itself. Raises Misuse if none does."""
+    found = [case for case in cases if any(fnmatch.fnmatchcase(case.id, glob.replace("[", "[[]")) for glob in globs)]
+    if not found:
+        raise Misuse(f"no case matches {', '.join(globs)}; there are {', '.join(case.id for case in cases)}")
+    return found
 
 
 def races(cases: Sequence[Case]) -> list[tuple[str, list[Case]]]:

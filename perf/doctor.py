@@ -20,7 +20,7 @@ def doctor(
 
     from . import environment, noise, plugins, report
     from .entrant import Entrant
-    from .measure import clean
+    from .prepare import clean
     from .reasons import Refusal
     from .units import scaled
 

@@ -20,11 +20,13 @@ from .verdict import Finding, Verdict, worst
 
 # With fewer values a side there is no interval worth the name.
 FEWEST = 3
+NOTHING = "nothing could be judged"
 # What a slower or faster hour of the machine changes, and a pace cancels.
 TIMES = ("latency", "call_latency", "throughput", "cold_start", "flop_rate", "energy")
 
 
-def judge(base: Side, head: Side, policy: Policy) -> Verdict:
+def judge(base: Side, head: Side, policy: Policy, without: tuple[str, ...] = ()) -> Verdict:
+    """without: metrics that the caller judges itself."""
     both = [(mine, head.cases[name]) for name, mine in base.cases.items() if name in head.cases and not policy.of(name).ignored]
     findings, reasons = presence(base, head, policy)
     comparable, borders, notes = environments(both)
@@ -35,7 +37,7 @@ def judge(base: Side, head: Side, policy: Policy) -> Verdict:
     for theirs in head.cases.values():
         if theirs.good and not policy.of(theirs.case).ignored:
             findings += limits(theirs, policy.of(theirs.case).limits)
-    moved, unjudged = metrics(measured, policy)
+    moved, unjudged = metrics(measured, policy, without)
     return conclude([*findings, *causes(moved, findings)], [*reasons, *unjudged], policy)
 
 
@@ -163,13 +165,13 @@ class Test(NamedTuple):
         )
 
 
-def metrics(pairs: Iterable[tuple[Known, Known]], policy: Policy) -> tuple[list[Finding], list[str]]:
+def metrics(pairs: Iterable[tuple[Known, Known]], policy: Policy, without: tuple[str, ...] = ()) -> tuple[list[Finding], list[str]]:
     """All tests together, since the chance of any false alarm is shared among them (Holm); and what could not be tested."""
     tests, findings, reasons = [], [], dict[str, None]()
     for base, head in pairs:
         rules = policy.of(base.case)
         for name, tolerance in rules.tolerance.items():
-            if name in (DEVIATION, TASK):
+            if name in (DEVIATION, TASK, *without):
                 continue
             why = untestable(base.metrics.get(name), head.metrics.get(name))
             if not why:
@@ -214,7 +216,7 @@ def causes(moved: list[Finding], findings: list[Finding]) -> list[Finding]:
     return found
 
 
-def conclude(findings: list[Finding], reasons: list[str], policy: Policy) -> Verdict:
+def conclude(findings: list[Finding], reasons: list[str], policy: Policy, tool: str = "gate") -> Verdict:
     """The worst finding decides. What could not be told is never green, unless the policy says so, and then it says so."""
     outcomes = [one.verdict for one in findings]
     if policy.inconclusive == "pass" and "inconclusive" in outcomes:
@@ -222,5 +224,5 @@ def conclude(findings: list[Finding], reasons: list[str], policy: Policy) -> Ver
         outcomes = [one if one != "inconclusive" else "pass" for one in outcomes]
         reasons = [f"{unknown} could not be told and count as passed, as the policy says", *reasons]
     if not findings:
-        reasons = ["nothing could be judged", *reasons]
-    return Verdict("gate", worst(outcomes), tuple(reasons), tuple(findings))
+        reasons = [NOTHING, *reasons]
+    return Verdict(tool, worst(outcomes), tuple(reasons), tuple(findings))

@@ -29,6 +29,15 @@ WARM_SHARE = 0.2
 
 
 @dataclass
+class Oracle:
+    """What lanes are checked against: a workload, the folder of its reference outputs, and the worker that made them and scores others."""
+
+    reference: tuple[str, str]
+    folder: Path
+    referee: Entrant
+
+
+@dataclass
 class Lane:
     """One entrant of a race, over all its blocks. `refusal` is why it left the race; its blocks up to then are kept."""
 
@@ -40,6 +49,7 @@ class Lane:
     outputs: Path
     log: Path
     seen: Observations
+    oracle: Oracle
     own_work: bool = False
     placement: Placement | None = None
     deviation: Deviation | None = None
@@ -61,11 +71,8 @@ class Lane:
 class Race:
     """What the entrants share. `lanes[0]` is the baseline."""
 
-    reference: tuple[str, str]
     lanes: list[Lane]
     plan: Plan
-    oracle: Path
-    referee: Entrant
     servers: Servers
     report: Callable[[str], None]
     journal: Callable[[], None]
@@ -76,11 +83,7 @@ class Race:
         """Checks every entrant, then blocks until the ratios are known well enough, the budget is spent, or it is hopeless; `stopped_by` says which."""
         order = random.Random(self.plan.seed)
         try:
-            for lane in self.lanes:
-                if not lane.own_work:
-                    self.report(f"checking {lane.case.backend}")
-                    with Attempt(lane):
-                        self.judge(lane)
+            self.check()
             rounds, start = self.plan.rounds, time.monotonic()
             for number in range(max(self.plan.looks)):
                 if not any(lane.live for lane in self.lanes):
@@ -103,9 +106,21 @@ class Race:
                     return
             self.stopped_by = f"most blocks ({max(self.plan.looks)})"
         finally:
-            for lane in self.lanes:
-                if lane.worker is not None:
-                    lane.worker.kill()
+            self.end()
+
+    def check(self) -> None:
+        """The oracle for every lane that does the workload's work; those that fail leave the race."""
+        for lane in self.lanes:
+            if not lane.own_work:
+                self.report(f"checking {lane.case.backend}")
+                with Attempt(lane):
+                    self.judge(lane)
+
+    def end(self) -> None:
+        """Ends all workers of the lanes."""
+        for lane in self.lanes:
+            if lane.worker is not None:
+                lane.worker.kill()
 
     def block(self, number: int, rounds: int, order: random.Random) -> None:
         """One worker each, made ready one after the other, then turns in random order, then single calls for the tails."""
@@ -163,30 +178,31 @@ class Race:
         worker = lane.worker
         imported = worker.ask("preload", timeout_s, modules=lane.preload)
         start_s = time.perf_counter() - start
-        loaded = worker.ask("load", timeout_s, reference=self.reference, case=lane.case, folder=str(lane.artefact), oracle=str(self.oracle), threads=self.plan.threads)
+        given: dict[str, Any] = {"reference": lane.oracle.reference, "folder": str(lane.artefact), "oracle": str(lane.oracle.folder)}
+        loaded = worker.ask("load", timeout_s, case=lane.case, threads=self.plan.threads, **given)
         lane.seen.no_meter = loaded.pop("no_meter")
         return worker, Block(fresh=fresh, start_s=start_s, import_peak_bytes=imported["peak_bytes"], **loaded)
 
     def judge(self, lane: Lane) -> None:
         """The oracle, in a worker of its own: random, real and rotating inputs, then the task metric, then where the work ran. Raises Refusal."""
-        timeout_s, outputs = self.plan.timeout_s, lane.outputs
+        timeout_s, outputs, oracle = self.plan.timeout_s, lane.outputs, lane.oracle
         worker, _ = self.open(lane, "check", fresh=False)
         outputs.mkdir(parents=True, exist_ok=True)
         for kind in ("random", "real", "timed"):
-            worker.ask("check", timeout_s, inputs=str(self.oracle / f"{kind}.npz"), outputs=str(outputs / f"{kind}.npz"))
-        found = check.distances(self.oracle, {kind: outputs / f"{kind}.npz" for kind in ("random", "real")}, lane.case.precision, lane.seen.info["terms"])
+            worker.ask("check", timeout_s, inputs=str(oracle.folder / f"{kind}.npz"), outputs=str(outputs / f"{kind}.npz"))
+        found = check.distances(oracle.folder, {kind: outputs / f"{kind}.npz" for kind in ("random", "real")}, lane.case.precision, lane.seen.info["terms"])
         lane.deviation = Deviation(found)
         check.judge(lane.deviation)
         if lane.seen.info["task"] is not None:
-            worker.ask("evaluate", timeout_s, inputs=str(self.oracle / "validation.npz"), outputs=str(outputs / "validation.npz"))
+            worker.ask("evaluate", timeout_s, inputs=str(oracle.folder / "validation.npz"), outputs=str(outputs / "validation.npz"))
             worker.stop()
-            self.referee.go()
-            scores = self.referee.ask("score", timeout_s, path=str(outputs / "validation.npz"))
-            self.referee.stop()
+            oracle.referee.go()
+            scores = oracle.referee.ask("score", timeout_s, path=str(outputs / "validation.npz"))
+            oracle.referee.stop()
             worker.go()
             lane.deviation = Deviation(found, check.task(lane.seen.info["task"], scores))
             check.judge(lane.deviation)
-        lane.limits = check.timed_limits(self.oracle, outputs / "timed.npz", found)
+        lane.limits = check.timed_limits(oracle.folder, outputs / "timed.npz", found)
         lane.placement = msgspec.convert(worker.ask("place", timeout_s), Placement)
         if lane.placement.wrong is not None:
             lane.fell_back = True

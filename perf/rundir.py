@@ -31,6 +31,10 @@ def root() -> Path:
     return Path(os.environ.get("HOTLAP_RUNS", "runs"))
 
 
+def new_id() -> str:
+    return time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(2)
+
+
 def latest() -> Path:
     """The newest race folder with results. Raises Unusable."""
     found = sorted((root() / "race").glob("*/results.json"), key=lambda path: path.stat().st_mtime)
@@ -43,7 +47,7 @@ class RunFolder:
     """Holds the lock while it is open. `put` replaces results of the same case and writes the file anew, as a whole."""
 
     def __init__(self, folder: Path | None, command: str, environment: Environment, asked: Iterable[Case] = (), references: dict[str, str] | None = None) -> None:
-        self.id = time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(2) if folder is None else folder.name
+        self.id = new_id() if folder is None else folder.name
         self.folder = folder or root() / "race" / self.id
         self.file = self.folder / "results.json"
         self._open()

@@ -97,7 +97,7 @@ def read(path: Path) -> Side:
     try:
         content = path.read_bytes()
         head = msgspec.json.decode(content, type=_Head)
-        known = _ours(msgspec.json.decode(content, type=Results)) if not bytes(head.benchmarks) else _theirs(msgspec.json.decode(content, type=_File))
+        found = _ours(msgspec.json.decode(content, type=Results)) if not bytes(head.benchmarks) else _theirs(msgspec.json.decode(content, type=_File))
     except FileNotFoundError:
         raise Misuse(f"{path}: there is no such file") from None
     except Unreadable as error:
@@ -105,7 +105,7 @@ def read(path: Path) -> Side:
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise Unreadable(f"{path}: neither results of hotlap nor of pytest-benchmark: {' '.join(str(error).split())[:300]}") from None
     cases: dict[str, Known] = {}
-    for one in known:
+    for one in found:
         if one.case in cases:
             raise Unreadable(f"{path}: {one.case} stands there twice")
         cases[one.case] = one
@@ -115,10 +115,11 @@ def read(path: Path) -> Side:
 def _ours(file: Results) -> list[Known]:
     if file.schema != SCHEMA:
         raise Unreadable(f"results schema {file.schema}, this hotlap reads {SCHEMA}; measure again")
-    return _known(file.results, file.environment)
+    return known(file.results, file.environment)
 
 
-def _known(results: Sequence[Result], environments: Mapping[str, Environment], written: Mapping[str, Place] | None = None) -> list[Known]:
+def known(results: Sequence[Result], environments: Mapping[str, Environment], written: Mapping[str, Place] | None = None) -> list[Known]:
+    """What results say of their cases; the pace is no case of its own. written: where a case's benchmark stands, if that is known."""
     paces = {one.race_id: one for one in results if one.case.backend == PACE}
     return [_of_result(one, environments, paces.get(one.race_id), (written or {}).get(one.case.id)) for one in results if one.case.backend != PACE]
 
@@ -198,7 +199,7 @@ class _File(msgspec.Struct):
 
 
 def _theirs(file: _File) -> list[Known]:
-    results, written, known = list[Result](), dict[str, Place](), list[Known]()
+    results, written, single = list[Result](), dict[str, Place](), list[Known]()
     for one in file.benchmarks:
         name = one.fullname
         place = Place(name.partition("::")[0]) if "::" in name else None
@@ -208,10 +209,10 @@ def _theirs(file: _File) -> list[Known]:
             if place is not None:
                 written[result.case.id] = place
         else:
-            known.append(Known(name, file.machine_info, metrics={"latency": _of_stats(name, one.stats)}, place=place))
+            single.append(Known(name, file.machine_info, metrics={"latency": _of_stats(name, one.stats)}, place=place))
     if file.hotlap is not None:
-        known += _known([*results, *file.hotlap.results], file.hotlap.environment, written)
-    return known
+        single += known([*results, *file.hotlap.results], file.hotlap.environment, written)
+    return single
 
 
 def _of_stats(name: str, found: _Stats) -> Sample:

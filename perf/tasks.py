@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from . import memory, plugins, timing, workloads
+from . import memory, origin, plugins, timing, workloads
 from . import priority as scheduling
 from .backends import Artefact, Backend, Step
 from .case import Case, Workload
@@ -39,6 +39,10 @@ class Tasks:
                 sys.modules["torch"].manual_seed(0)  # as workloads.load does: a module may make weights when it is imported
             importlib.import_module(name)
         return {"peak_bytes": memory.peak_bytes(), "threads": len(os.listdir("/proc/self/task"))}
+
+    def loaded(self, repository: str, worktree: str) -> tuple[dict[str, str], list[str]]:
+        """What of a repository this worker runs (origin.py)."""
+        return origin.loaded(Path(repository), Path(worktree))
 
     def reap(self, pid: int) -> int:
         """How a forked worker ended (fork server only): its exit status, or minus the signal's number."""

@@ -14,6 +14,7 @@ import sys
 import traceback
 from typing import Any
 
+from . import origin
 from .channel import Channel, Closed
 from .memory import exhausted
 from .reasons import Reason, Refusal
@@ -24,6 +25,7 @@ PR_SET_PDEATHSIG = 1
 
 def main() -> None:
     die_with(os.getppid())
+    origin.enter()
     serve(Channel(socket.socket(fileno=int(sys.argv[1]))))
 
 

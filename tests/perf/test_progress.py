@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -16,13 +17,14 @@ from hotlap.perf.reasons import Reason
 from hotlap.perf.timing import Turn
 
 HERE = Path()
+NOTHING: Any = None
 
 
 def lane(backend: str, call_s: float, refusal: Reason | None = None) -> Lane:
     case = Case("mlp", backend, options=(("layout", "channels-last"),) if backend == "compile" else ())
     turns = [Turn(call_s, call_s, 1, call_s, 0, 0, 0)] * 3
     block = Block(True, 1.0, 1.0, 1.0, 1, 1, 1, turns=turns, numbers=[1, 2, 3])
-    return Lane(case, plugins.backend(backend), [], {}, HERE, HERE, HERE, Observations(case, {}, {}, {}, [block]), refusal=refusal)
+    return Lane(case, plugins.backend(backend), [], {}, HERE, HERE, HERE, Observations(case, {}, {}, {}, [block]), NOTHING, refusal=refusal)
 
 
 def watched(terminal: bool) -> tuple[Watched, io.StringIO]:

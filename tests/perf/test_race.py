@@ -198,6 +198,9 @@ def test_no_worker_outlives_a_killed_parent(tmp_path: Path) -> None:
     assert alive == []
 
 
+nothing: Any = None
+
+
 def lane(backend: str, blocks: Sequence[Sequence[float]]) -> Lane:
     """A lane that has seen samples of these times."""
     case = Case("w", backend)
@@ -205,13 +208,12 @@ def lane(backend: str, blocks: Sequence[Sequence[float]]) -> Lane:
     for times in blocks:
         turns = [Turn(first_s=one, call_s=one, calls=1, cpu_s=one, switches=0, migrations=0, faults=0) for one in times]
         seen.blocks.append(Block(True, 0.0, 0.0, 0.0, 0, 0, 0, turns=turns))
-    return Lane(case, plugins.backend(backend), [], {}, Path(), Path(), Path(), seen)
+    return Lane(case, plugins.backend(backend), [], {}, Path(), Path(), Path(), seen, nothing)
 
 
 def look(ratios: Sequence[float], affordable: float) -> str:
     lanes = [lane("eager", [[1.0, 1.1]] * len(ratios)), lane("compile", [[ratio, 1.1 * ratio] for ratio in ratios])]
-    nothing: Any = None
-    return Race(("w", ""), lanes, Plan(), Path(), nothing, nothing, nothing, nothing).look(affordable)
+    return Race(lanes, Plan(), nothing, nothing, nothing).look(affordable)
 
 
 def test_a_race_ends_when_the_ratio_is_known_when_it_is_hopeless_and_not_before() -> None:

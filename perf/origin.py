@@ -1,0 +1,64 @@
+"""Where the code that a worker runs comes from: what is installed here, or another revision's worktree.
+
+An editable install names the working copy, so a worktree beside it would never be imported: the worktree goes in front of everything, also of
+hotlap's own other packages if it is hotlap that is compared. hotlap.perf itself, the timing loop above all, is the running one on both sides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+VARIABLE = "HOTLAP_ORIGIN"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """folder: an absolute worktree; None is what is installed here."""
+
+    name: str = ""
+    folder: Path | None = None
+
+    def variables(self) -> dict[str, str]:
+        return {} if self.folder is None else {VARIABLE: str(self.folder)}
+
+
+HERE = Origin()
+
+
+def enter() -> None:
+    """In a worker, before it imports anything of the user's: takes the place that its environment names."""
+    folder = os.environ.get(VARIABLE)
+    if folder is None:
+        return
+    paths = [path for path in (folder, os.path.join(folder, "src")) if os.path.isdir(path)]
+    sys.path[:0] = paths
+    os.environ["PYTHONPATH"] = os.pathsep.join([*paths, *filter(None, [os.environ.get("PYTHONPATH")])])
+    os.chdir(folder)
+    if os.path.isdir(os.path.join(folder, "hotlap")):
+        import hotlap
+
+        hotlap.__path__.insert(0, os.path.join(folder, "hotlap"))
+
+
+def loaded(repository: Path, worktree: Path) -> tuple[dict[str, str], list[str]]:
+    """Of this process: file in the worktree -> SHA-256 of what was loaded, and files that came from the repository's working copy instead.
+
+    hotlap.perf and what is installed inside the repository (a virtual environment) belong to neither.
+    """
+    inside, outside, ours = {}, [], Path(__file__).resolve().parent
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None)
+        if not file or not os.path.isabs(file) or not os.path.isfile(file):  # torch has modules with made-up names of files
+            continue
+        path = Path(file).resolve()
+        if path.is_relative_to(ours) or path == ours.parent / "hotlap" / "__init__.py":
+            continue
+        if path.is_relative_to(worktree):
+            inside[path.relative_to(worktree).as_posix()] = hashlib.sha256(path.read_bytes()).hexdigest()
+        elif path.is_relative_to(repository) and "site-packages" not in path.parts:
+            outside.append(path.relative_to(repository).as_posix())
+    return dict(sorted(inside.items())), sorted(outside)

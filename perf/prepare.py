@@ -1,0 +1,97 @@
+"""From cases to lanes: reference outputs once for all of them, then each case built in a process of its own, with cold caches."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from . import plugins
+from .case import Case
+from .cases import BASELINE, LIBRARY_DEFAULTS
+from .entrant import Entrant
+from .observations import Observations
+from .origin import HERE, Origin
+from .race import Lane, Oracle
+from .result import Plan
+from .servers import Servers
+from .workloads import Reference
+
+TRAINING_TIMEOUT_S = 4 * 3600.0
+# Settings of thread pools and allocators decide a race: a worker has those of the harness, never what happens to be in the user's shell.
+SET_BY_US = ("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "MALLOC_", "LD_PRELOAD", "TORCHINDUCTOR_")
+# glibc keeps its memory instead of giving activations back after each call (shared/MEASURING.md: 1.8x there, and most of the noise).
+ALLOCATORS = {"keep": {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "4000000000"}, "default": {}}
+
+
+class Preparation:
+    """The lanes of one workload in one folder. `close` ends the referee."""
+
+    def __init__(self, reference: Reference, folder: Path, plan: Plan, servers: Servers, origin: Origin = HERE) -> None:
+        self.reference, self.folder, self.plan, self.servers, self.origin = reference, folder, plan, servers, origin
+        self.oracle: Oracle
+        self.info: dict[str, Any] = {}
+        self.peaks: dict[str, float] = {}
+
+    def refer(self, case: Case, train: bool, report: Callable[[str], None], tell: Callable[[str], None]) -> None:
+        """Trains if need be, makes the reference outputs for cases such as this one, measures this machine's peaks. Raises Refusal."""
+        plan, oracle = self.plan, self.folder / "oracle"
+        oracle.mkdir(parents=True, exist_ok=True)
+        referee = self.torch_worker("referee")
+        self.oracle = Oracle(self.reference, oracle, referee)
+        if train:
+            referee.ask("ready", TRAINING_TIMEOUT_S, report, reference=self.reference)
+        tell("making the reference outputs")
+        asked: dict[str, Any] = {"batch": case.batch, "precisions": [case.precision], "target": case.target, "folder": str(oracle)}
+        self.info = referee.ask("refer", plan.timeout_s, reference=self.reference, threads=plan.threads, **asked)
+        self.peaks = referee.ask("peaks", plan.timeout_s, precision=case.precision, threads=plan.threads) if case.target == "cpu" else {}
+        referee.stop()
+
+    def build(self, case: Case) -> Lane:
+        """Raises Refusal."""
+        backend = plugins.backend(case.backend)
+        name = case.backend + "".join(f"[{name}:{value}]" for name, value in case.options)
+        artefact, log = self.folder / "artefacts" / name, self.folder / "log" / name
+        artefact.mkdir(parents=True, exist_ok=True)
+        environment = {**worker_environment(case, self.plan.threads), **self.origin.variables()}
+        built: dict[str, Any] = {"ledger": {}, "artefact_bytes": 0}
+        if hasattr(backend, "build"):
+            builder = self.torch_worker(f"{name}/build")
+            try:
+                built = builder.ask("build", self.plan.timeout_s, reference=self.reference, case=case, folder=str(artefact), threads=self.plan.threads)
+            finally:
+                builder.kill()
+        preload = [*backend.PRELOAD, *([self.reference.module] if "torch" in backend.PRELOAD else [])]
+        seen = Observations(case, built["ledger"], {**self.info, "artefact_bytes": built["artefact_bytes"]}, self.peaks)
+        return Lane(case, backend, preload, environment, artefact, self.folder / "outputs" / name, log, seen, self.oracle, own_work=own_work(case))
+
+    def torch_worker(self, name: str) -> Entrant:
+        """A worker that has torch and the workload's module, as eager would have it. Raises Refusal."""
+        environment = {**worker_environment(Case("any", BASELINE), self.plan.threads), **self.origin.variables()}
+        modules = [*plugins.backend(BASELINE).PRELOAD, self.reference.module]
+        return self.servers.worker(BASELINE, environment, modules, self.folder / "log" / f"{name}.txt")[0]
+
+    def close(self) -> None:
+        if hasattr(self, "oracle"):
+            self.oracle.referee.kill()
+
+
+def own_work(case: Case) -> bool:
+    return bool(getattr(plugins.backend(case.backend), "OWN_WORK", False))
+
+
+def clean() -> dict[str, str]:
+    """The user's environment without what decides a race."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(SET_BY_US)}
+
+
+def worker_environment(case: Case, threads: int) -> dict[str, str]:
+    """The environment of a case's worker. Under library defaults it is the user's own.
+
+    NumPy's OpenBLAS would start threads at import, and a process with threads cannot be forked safely: it gets one thread, unless it is what is measured.
+    """
+    if dict(LIBRARY_DEFAULTS).items() <= dict(case.options).items():
+        return {"OPENBLAS_NUM_THREADS": "1", **os.environ}
+    allocator = ALLOCATORS[case.option("allocator", "keep")]
+    return {**clean(), "OPENBLAS_NUM_THREADS": "1", **allocator, **plugins.backend(case.backend).variables(case, threads)}

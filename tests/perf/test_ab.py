@@ -1,0 +1,174 @@
+"""Two revisions of a real repository through the whole command, and a worktree beside an editable install."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hotlap.perf import cli, ledger
+from hotlap.perf.entrant import Entrant
+from hotlap.perf.ledger import Entry
+from hotlap.perf.reasons import Misuse
+from hotlap.perf.revisions import Revisions, git
+
+ROOT = Path(__file__).resolve().parents[2]
+MODELS = """
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(*[nn.Linear(128, 128) for _ in range(4)])
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = torch.relu(layer(x)){slower}
+        return x
+
+
+def make():
+    torch.manual_seed(0)
+    return Net(), torch.randn(16, 128)
+"""
+SLOWER = " + 0 * torch.tanh(x @ layer.weight)"
+
+
+def commit(message: str) -> str:
+    subprocess.run(["git", "add", "-A"], check=True)
+    subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-q", "-m", message], check=True)
+    return git(Path(), "rev-parse", "HEAD")
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user's repository with one commit, whose working copy is in front of the path, as an editable install would have it and more so."""
+    folder = tmp_path / "repository"
+    (folder / "lap_pkg").mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")])))
+    monkeypatch.delenv("HOTLAP_RUNS", raising=False)
+    subprocess.run(["git", "init", "-q", "."], check=True)
+    Path(".gitignore").write_text("runs/\n")
+    Path("lap_pkg/__init__.py").write_text("")
+    Path("lap_pkg/models.py").write_text(MODELS.replace("{slower}", ""))
+    commit("first")
+    return folder
+
+
+def ab(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "hotlap.perf.cli", "ab", *arguments, "--threads", "1", "--budget", "90s"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+
+
+def test_a_slower_revision_is_a_confirmed_regression_and_names_its_cause(repository: Path) -> None:
+    Path("lap_pkg/models.py").write_text(MODELS.replace("{slower}", SLOWER))
+    commit("slower")
+    Path("lap_pkg/models.py").write_text("raise RuntimeError('the working copy must not be loaded')\n")
+    done = ab("HEAD~1", "HEAD", "lap_pkg.models:make", "--json", "verdict.json", "--out", "out")
+    assert done.returncode == 1, done.stderr
+    verdict = json.loads(Path("verdict.json").read_text())
+    found = {one["metric"]: one for one in verdict["findings"]}
+    assert (verdict["tool"], verdict["verdict"], found["latency"]["verdict"]) == ("ab", "regression", "regression")
+    assert found["latency"]["low"] > 1.03
+    assert any("confirmed on" in text for text in found["latency"]["evidence"])
+    assert any("with operators" in text for text in found["latency"]["evidence"])
+    assert found["operators"]["verdict"] == "regression" and found["memory"]["verdict"] == "pass"
+    assert found["latency"]["place"] == {"file": "lap_pkg/models.py"} or found["latency"]["place"]["file"] == "lap_pkg/models.py"
+    assert len(git(Path(), "worktree", "list").splitlines()) == 1
+    assert cli.status(["gate", "out/base.json", "out/head.json"]) == 1
+
+
+def test_revisions_that_load_the_same_files_are_refused(repository: Path) -> None:
+    Path("README").write_text("words\n")
+    commit("words")
+    done = ab("HEAD~1", "HEAD", "lap_pkg.models:make")
+    assert done.returncode == 2
+    assert "2 files that the cases load are the same" in done.stderr.splitlines()[-1]
+
+
+def test_code_from_the_working_copy_is_refused(repository: Path) -> None:
+    """The planted mistake: a revision that reaches around its worktree, so that both sides would run the same file."""
+    Path("helper.py").write_text("SIZE = 16\n")
+    text = MODELS.replace("{slower}", "").replace("import torch\n", f"import sys\n\nimport torch\n\nsys.path.insert(0, {str(repository)!r})\nimport helper\n", 1)
+    Path("lap_pkg/models.py").write_text(text)
+    commit("reaches around")
+    done = ab("HEAD~1", "HEAD", "lap_pkg.models:make")
+    assert done.returncode == 2
+    assert "helper.py came from the working copy" in done.stderr.splitlines()[-1]
+
+
+def test_a_revision_that_cannot_be_loaded_is_a_regression(repository: Path) -> None:
+    Path("lap_pkg/models.py").write_text(MODELS.replace("{slower}", "") + "\nraise RuntimeError('planted')\n")
+    commit("broken")
+    done = ab("HEAD~1", "HEAD", "lap_pkg.models:make")
+    assert done.returncode == 1
+    assert "presence" in done.stdout and "planted" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nope", "HEAD", "lap_pkg.models:make"], "'nope' is no revision"),
+        (["HEAD", "HEAD"], "name a workload"),
+        (["HEAD", "lap_pkg.models:make"], "different kinds"),
+        (["lap_pkg.models:make", "lap_pkg.models:make", "mlp"], "leave the third argument out"),
+        (["HEAD", "HEAD", "lap_pkg.models:make", "--case", "vit/*"], "no case matches vit/*"),
+        (["HEAD", "HEAD", "lap_pkg.models:make", "--policy", "absent.toml"], "no such policy"),
+    ],
+)
+def test_usage_errors_are_one_line(repository: Path, arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.status(["ab", *arguments]) == 2
+    said = capsys.readouterr().err
+    assert words in said and said.count("\n") == 1
+
+
+def test_outside_a_repository_a_revision_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    with pytest.raises(Misuse, match="not a git repository"):
+        Revisions(tmp_path).open("base", "HEAD")
+
+
+def test_a_worktree_beside_the_editable_install_is_what_a_worker_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our own repository, which is installed editable where its tests run. hotlap.perf stays the running one."""
+    monkeypatch.chdir(ROOT)
+    revisions = Revisions(tmp_path)
+    try:
+        side = revisions.open("base", "HEAD")
+        assert side.origin.folder is not None and revisions.repository == ROOT
+        worker = Entrant.start({**os.environ, **side.origin.variables()}, tmp_path / "log.txt")
+        try:
+            worker.ask("preload", 120, modules=["hotlap.models.nets.mlp"])
+            inside, outside = worker.ask("loaded", 60, repository=str(ROOT), worktree=str(side.origin.folder))
+        finally:
+            worker.kill()
+    finally:
+        revisions.close()
+    assert "models/nets/mlp.py" in inside and outside == []
+    assert not any(name.startswith("perf/") for name in inside)
+    assert not (tmp_path / "trees" / "base").exists()
+
+
+def test_the_ledger_keeps_what_is_whole_and_suspends_a_gate_that_cries_wolf(tmp_path: Path) -> None:
+    path = tmp_path / "aa.jsonl"
+    for index in range(40):
+        ledger.add(path, Entry("c", "s", 16, 1.0, alarm=index < 4))
+    with path.open("ab") as file:
+        file.write(b'{"case": "to')
+    entries = ledger.read(path)
+    assert len(entries) == 40
+    assert ledger.distrusted(entries, 0.05) == ""
+    assert "5 of 40" in ledger.distrusted([*entries[:35], *[Entry("c", "s", 16, 1.0, True)] * 1, *entries[36:]], 0.05)
+    assert ledger.distrusted([], 0.05) == "" and ledger.read(tmp_path / "absent") == []
+
+
+def test_one_case_in_ten_is_raced_against_itself_and_which_changes_with_the_commit() -> None:
+    chosen = [{case for case in range(200) if ledger.chosen(str(case), commit)} for commit in ("a", "b")]
+    assert all(8 <= len(some) <= 35 for some in chosen) and chosen[0] != chosen[1]
