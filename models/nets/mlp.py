@@ -17,7 +17,7 @@ from ..trainable import Recipe
 
 class MLP(Classifier):
     data = BreastCancer
-    recipe = Recipe(epochs=20, batch_size=32, learning_rate=3e-3, weight_decay=1.0)
+    recipe = Recipe(epochs=20, batch_size=32, learning_rate=3e-3)
     item = "row"
 
     def __init__(self, features: int = 30, width: int = 64, classes: int = 2) -> None:
