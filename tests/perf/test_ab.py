@@ -10,10 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from hotlap.perf import cli, ledger
+from hotlap.perf import cli, environment, ledger
+from hotlap.perf.ab import Comparison
+from hotlap.perf.case import Case
 from hotlap.perf.entrant import Entrant
 from hotlap.perf.ledger import Entry
+from hotlap.perf.policy import Policy
 from hotlap.perf.reasons import Misuse
+from hotlap.perf.result import Plan
 from hotlap.perf.revisions import Revisions, git
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -154,6 +158,24 @@ def test_a_worktree_beside_the_editable_install_is_what_a_worker_loads(tmp_path:
     assert "models/nets/mlp.py" in inside and outside == []
     assert not any(name.startswith("perf/") for name in inside)
     assert not (tmp_path / "trees" / "base").exists()
+
+
+@pytest.mark.usefixtures("planted")
+@pytest.mark.parametrize(("head", "backend", "counter"), [("broken", "compile", "graph_breaks"), ("unfused", "onnxruntime", "nodes")])
+def test_what_the_compiler_lost_is_a_regression_before_anything_is_timed(head: str, backend: str, counter: str, tmp_path: Path) -> None:
+    """A graph break, and an operator that falls out of ONNX Runtime's fusion: real builds, checked and counted, no block raced."""
+    revisions = Revisions(tmp_path)
+    sides = revisions.open("base", "planted.changes:whole"), revisions.open("head", f"planted.changes:{head}")
+    comparison = Comparison(*sides, Policy(), Plan(threads=1), tmp_path, environment.collect(1, "keep"), print)
+    try:
+        comparison.prepare(Case(f"planted.changes:{head}", backend, batch=4), None)
+        comparison.duels[0].race.check()
+        found = comparison.conclude(tmp_path / "aa.jsonl")
+    finally:
+        comparison.close()
+    (one,) = (one for one in found.findings if one.metric == counter)
+    assert one.verdict == "regression" and one.base is not None and one.head is not None and one.head > one.base
+    assert found.verdict == "regression"
 
 
 def test_the_ledger_keeps_what_is_whole_and_suspends_a_gate_that_cries_wolf(tmp_path: Path) -> None:

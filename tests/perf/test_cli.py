@@ -64,7 +64,7 @@ def test_help_and_usage_errors_import_nothing_heavy(arguments: list[str], code: 
     assert HEAVY.isdisjoint(modules)
 
 
-@pytest.mark.parametrize("command", ["run", "ab", "gate", "history", "doctor", "report", "train"])
+@pytest.mark.parametrize("command", ["run", "ab", "gate", "history", "noise", "doctor", "report", "train"])
 def test_every_command_has_help(command: str, capsys: Captured) -> None:
     assert cli.status([command, "--help"]) == 0
     assert f" {command} [OPTIONS]" in capsys.readouterr().out.splitlines()[0]

@@ -1,0 +1,71 @@
+"""The spread of a race by level, from samples whose spread is known."""
+
+from __future__ import annotations
+
+import random
+from math import exp, sqrt
+from pathlib import Path
+
+import pytest
+
+from hotlap.perf import cli, variance
+from hotlap.perf.case import Case
+from hotlap.perf.result import Disturbance, Plan, Result, Results, Samples, encode
+
+BLOCKS, ROUNDS = 60, 40
+
+
+def result(backend: str, seed: int, rounds: float, workers: float, **seen: float) -> Result:
+    """Blocks that share a drift of 20 %, with a worker's own effect and noise from round to round."""
+    rng, drift = random.Random(seed), random.Random(0)
+    values = []
+    for _ in range(BLOCKS):
+        centre = exp(drift.gauss(0, 0.2) + rng.gauss(0, workers))
+        values.append(tuple(centre * exp(rng.gauss(0, rounds)) for _ in range(ROUNDS)))
+    each = [tuple(1 for _ in block) for block in values]
+    faults = tuple(tuple(seen.get("faults", 0.0) for _ in block) for block in values)
+    steal = tuple(seen.get("steal", 0.0) for _ in values)
+    disturbance = Disturbance((), (), (), tuple(each), tuple(each), faults, steal, (), "normal (planted)" if seen.get("normal") else "raised")
+    return Result(Case("net", backend), "r", Plan(), "ok", metrics={"latency": Samples("s", "lower", tuple(values))}, disturbance=disturbance)
+
+
+def test_each_level_is_found_as_it_was_made() -> None:
+    base, head = result("eager", 1, 0.1, 0.0), result("compile", 2, 0.05, 0.03)
+    found = variance.spread(head, base)
+    assert found.rounds == pytest.approx(0.05, rel=0.05)
+    assert found.blocks == pytest.approx(sqrt(0.2**2 + 0.03**2), rel=0.25)
+    expected = sqrt(0.03**2 + (0.1**2 + 0.05**2) * 1.5708 / ROUNDS)
+    assert found.ratio == pytest.approx(expected, rel=0.25)
+    assert abs(found.correlation) < 0.1
+    assert variance.spread(base, base).ratio is None
+
+
+def test_more_blocks_find_less() -> None:
+    """MEASURING (b) 7: at 16 blocks and an sd of 1.4 % a tolerance of 1.3 % can pass, so 4.3 % is found at a tolerance of 3 %."""
+    assert variance.detectable(0.014, 16, 0.03) == pytest.approx(0.043, abs=0.001)
+    assert variance.detectable(0.014, 6, 0.03) > variance.detectable(0.014, 16, 0.03) > 0.03
+
+
+def test_advice_names_what_was_seen_and_nothing_else() -> None:
+    quiet = variance.Spread(0.01, 0.01, 0.01, 0, 0, 0, 0, 0)
+    assert variance.advice([quiet], ["raised"]) == ["nothing that stands out"]
+    loud = quiet._replace(steal=0.1, faults=6000, switches=3, migrations=1, blocks=0.3)
+    said = " ".join(variance.advice([quiet, loud], ["normal (planted)"]))
+    for words in ("planted", "steal up to 10.0%", "page faults", "bind", "involuntary", "side by side"):
+        assert words in said
+
+
+def test_the_command_shows_options_and_skips_what_is_too_short(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base, head = result("eager", 1, 0.1, 0.0, faults=900), result("compile", 2, 0.05, 0.03)
+    import msgspec
+
+    renamed = msgspec.structs.replace(head, case=Case("net", "compile", options=(("mode", "default"),)))
+    short = msgspec.structs.replace(head, case=Case("net", "openvino"), metrics={"latency": Samples("s", "lower", ((1.0, 1.0, 1.0),))})
+    path = tmp_path / "results.json"
+    path.write_bytes(encode(Results("r", "test", {}, results=(base, renamed, short))))
+    assert cli.status(["noise", str(path)]) == 0
+    said = capsys.readouterr().out
+    assert "net/compile/fp32/b1/cpu/inference[mode:default]" in said
+    assert "net/openvino/fp32/b1/cpu/inference: 1 blocks, 3 are needed" in said
+    assert "page faults" in said
+    assert cli.status(["noise", str(tmp_path / "absent.json")]) == 2
