@@ -14,13 +14,14 @@ from pathlib import Path
 
 import msgspec
 
-from . import compare, gate, ledger, sides, stats
+from . import compare, gate, ledger, plugins, sides, stats
 from .answer import answer
 from .case import Case
 from .compare import LOOKS, Judgement
+from .compare import Verdict as Outcome
 from .environment import Environment
 from .policy import Policy
-from .prepare import Preparation
+from .prepare import Preparation, own_work
 from .race import Lane, Race
 from .reasons import Misuse, Refusal
 from .result import Plan, Result, Results, encode, write
@@ -29,10 +30,16 @@ from .servers import Servers
 from .sides import Known, Side
 from .verdict import Finding, Verdict
 
+# A level for each look, and the looks that it was solved for (compare.level).
+Level = tuple[float, tuple[int, ...]]
+
+# Of the chance of a false alarm, the latencies' share; the other metrics (memory, what the policy names) have the rest.
+LATENCY_SHARE = 0.9
+
 
 @dataclass
 class Duel:
-    """The two sides of one case, and what is known of them so far."""
+    """The two sides of one case, and what is known of them so far. found: as of the last look that it reached."""
 
     case: Case
     race: Race
@@ -63,6 +70,13 @@ class Duel:
         base, head = (lane.latencies() for lane in self.sides)
         return [math.log(stats.middle(block)) for block in stats.paired(base, head)[first:]]
 
+    def judged(self, worse: Level, fine: Level, first: int = 0) -> Judgement:
+        """At the look that it stands at; a look that a level was not solved for decides nothing."""
+        values = self.values(first)
+        found = compare.lockstep(values, self.tolerance, worse[0], fine[0])
+        decides = {"regression": worse[1], "pass": fine[1]}.get(found.verdict)
+        return found if decides is None or len(values) in decides else msgspec.structs.replace(found, verdict="inconclusive")
+
 
 class Comparison:
     """All cases of two revisions. `verdict` does it, `results` are what was measured of either side."""
@@ -90,7 +104,7 @@ class Comparison:
                 for duel in self.duels:
                     if duel.open:
                         duel.up_to(look, deadline)
-                self.judge(self.duels)
+                self.judge(look)
                 if not any(duel.open for duel in self.duels) or time.monotonic() > deadline:
                     break
             self.confirm(time.monotonic() + self.plan.budget_s)
@@ -100,38 +114,48 @@ class Comparison:
             self.close()
 
     def prepare(self, case: Case, repository: Path | None) -> None:
-        """Both lanes of a case, or the finding that one of them could not be made."""
+        """Both lanes of a case, or the finding that one of them could not be made. Raises Misuse for what neither side can run."""
+        backend = plugins.backend(case.backend)
+        reason = backend.available(case.target) or backend.supports(case)
+        if own_work(case) or reason is not None:
+            raise Misuse(f"{case.id}: {reason or 'does no work of the model, so there is nothing to compare'}")
         lanes: list[Lane] = []
         for side in (self.base, self.head):
             self.report(f"{case.id}: building {side.name}")
             try:
                 lanes.append(self.preparation(side, case, repository).build(case))
             except Refusal as refusal:
-                self.findings.append(self.unbuilt(case, side, refusal))
-                if side is self.base:
-                    return
-        if len(lanes) == 2:
-            race = Race(lanes, self.plan, self.servers, lambda text: self.report(f"{case.id}: {text}"), lambda: None)
-            self.duels.append(Duel(case, race, self.policy.of(case.id).tolerance["latency"]))
-
-    def unbuilt(self, case: Case, side: Revision, refusal: Refusal) -> Finding:
-        """HEAD lost what BASE has: a regression. Without a BASE nothing can be told."""
-        return Finding(case.id, "presence", "regression" if side is self.head else "inconclusive", kind="presence", evidence=(f"{side.name}: {refusal.reason}",))
+                # HEAD lost what BASE has: a regression. Without a BASE nothing can be told.
+                verdict: Outcome = "regression" if side is self.head else "inconclusive"
+                self.findings.append(Finding(case.id, "presence", verdict, kind="presence", evidence=(f"{side.name}: {refusal.reason}",)))
+                return
+        race = Race(lanes, self.plan, self.servers, lambda text: self.report(f"{case.id}: {text}"), lambda: None)
+        self.duels.append(Duel(case, race, self.policy.of(case.id).tolerance["latency"]))
 
     def preparation(self, side: Revision, case: Case, repository: Path | None) -> Preparation:
         """The reference outputs of one side and group, made once, and what files of the repository it loaded. Raises Refusal, Misuse."""
         key = (side.name, case.group)
         if key not in self.preparations:
-            made = self.preparations[key] = Preparation(side.reference(case.workload), self.folder / side.name / case.group, self.plan, self.servers, side.origin)
-            made.refer(case, False, self.report, lambda text: None)
-            if repository is not None and side.origin.folder is not None:
-                made.oracle.referee.go()
-                inside, outside = made.oracle.referee.ask("loaded", self.plan.timeout_s, repository=str(repository), worktree=str(side.origin.folder))
-                made.oracle.referee.stop()
-                if outside:
-                    raise Misuse(f"{side.name}: {', '.join(outside[:3])} came from the working copy, not from the worktree of {side.sha[:12]}; import it as a part of its package")
-                self.loaded[side.name] |= inside
+            made = Preparation(side.reference(case.workload), self.folder / side.name / case.group, self.plan, self.servers, side.origin)
+            try:
+                made.refer(case, False, self.report, lambda text: None)
+                if repository is not None and side.origin.folder is not None:
+                    self.note_what_is_loaded(side, made, repository)
+            except BaseException:
+                made.close()
+                raise
+            self.preparations[key] = made
         return self.preparations[key]
+
+    def note_what_is_loaded(self, side: Revision, made: Preparation, repository: Path) -> None:
+        """Raises Misuse where a side runs code of the working copy."""
+        referee = made.oracle.referee
+        referee.go()
+        inside, outside = referee.ask("loaded", self.plan.timeout_s, repository=str(repository), worktree=str(side.origin.folder))
+        referee.stop()
+        if outside:
+            raise Misuse(f"{side.name}: {', '.join(outside[:3])} came from the working copy, not from the worktree of {side.sha[:12]}; import it as a part of its package")
+        self.loaded[side.name] |= inside
 
     def refuse_the_same_code(self, repository: Path | None) -> None:
         """An A/A race that calls itself A/B would always pass."""
@@ -141,62 +165,72 @@ class Comparison:
             files = f"the {len(self.loaded['base'])} files that the cases load are the same" if self.loaded["base"] else "the cases load no file of this repository"
             raise Misuse(f"{self.base.sha[:12]} and {self.head.sha[:12] or 'the working copy'} differ, but {files}: there is nothing to compare; choose other cases")
 
-    def judge(self, duels: Sequence[Duel]) -> None:
-        """All cases together: those that alarm share alpha (Holm), whatever look they are at."""
-        judged = [duel for duel in duels if duel.alive and duel.blocks >= min(LOOKS)]
-        alone = compare.level(self.policy.alpha)[0]
-        levels = [compare.level(self.policy.alpha / (rank + 1))[0] for rank in range(len(judged))]
-        first = [compare.lockstep(duel.values(), duel.tolerance, alone, alone) for duel in judged]
-        for duel, level in zip(judged, compare.holm([found.p_worse for found in first], levels), strict=True):
-            if duel.open:
-                duel.found = compare.lockstep(duel.values(), duel.tolerance, level, alone)
-                duel.open = duel.found.verdict == "inconclusive"
-                self.report(f"{duel.case.id}: {duel.blocks} blocks, {duel.found.ratio - 1:+.1%} [{duel.found.low - 1:+.1%}, {duel.found.high - 1:+.1%}], {duel.found.verdict}")
-        for duel in duels:
+    def judge(self, look: int) -> None:
+        """All cases together: they share the chance of a false alarm (Holm), whatever look each is at."""
+        alpha = LATENCY_SHARE * self.policy.alpha
+        fine = compare.level(alpha)
+        for duel in self.duels:
+            if duel.open and duel.alive and duel.blocks == look:
+                duel.found = duel.judged(fine, fine)
+        judged = [duel for duel in self.duels if duel.found is not None]
+        levels = [compare.level(alpha / (rank + 1)) for rank in range(len(judged))]
+        each = compare.holm([duel.found.p_worse for duel in judged if duel.found], [one[0] for one in levels])
+        for duel, level in zip(judged, each, strict=True):
+            if duel.open and duel.alive and duel.blocks == look:
+                found = duel.found = duel.judged((level, next((looks for solved, looks in levels if solved <= level), ())), fine)
+                duel.open = found.verdict == "inconclusive"
+                self.report(f"{duel.case.id}: {look} blocks, {found.ratio - 1:+.1%} [{found.low - 1:+.1%}, {found.high - 1:+.1%}], {found.verdict}")
+        for duel in self.duels:
             duel.open = duel.open and duel.alive
 
     def confirm(self, deadline: float) -> None:
         """A regression must be one again on blocks that it has not seen."""
-        each, looks = compare.level(self.policy.alpha)
+        level = compare.level(self.policy.alpha)
         for duel in self.duels:
             if duel.found is None or duel.found.verdict != "regression":
                 continue
             seen, again = duel.blocks, None
-            for look in looks:
+            for look in level[1]:
                 self.report(f"{duel.case.id}: confirming on fresh blocks")
                 duel.up_to(seen + look, deadline)
-                if duel.blocks - seen < min(looks):
+                if duel.blocks < seen + look:
                     break
-                again = compare.lockstep(duel.values(seen), duel.tolerance, each, each)
+                again = duel.judged(level, level, seen)
                 if again.verdict != "inconclusive":
                     break
             if again is not None and again.verdict == "regression":
-                duel.notes.append(f"confirmed on {duel.blocks - seen} fresh blocks: {again.ratio - 1:+.1%}")
+                duel.notes.append(f"confirmed on {int(again.n)} fresh blocks: {again.ratio - 1:+.1%}")
             else:
-                said = f"{again.ratio - 1:+.1%} on {duel.blocks - seen} fresh blocks" if again else "no time for fresh blocks"
+                said = f"{again.ratio - 1:+.1%} on {int(again.n)} fresh blocks" if again else "no time for fresh blocks"
                 duel.notes.append(f"a regression that was not confirmed: {said}")
                 duel.found = msgspec.structs.replace(duel.found, verdict="inconclusive")
 
     def against_itself(self, aa: Path) -> None:
-        """BASE against BASE for a rotating share of the cases, at tolerance 0; the outcome goes to the ledger."""
-        commit = self.head.sha
-        each = compare.level(self.policy.alpha)[0]
-        for duel in [duel for duel in self.duels if ledger.chosen(duel.case.id, commit)]:
-            made = self.preparations["base", duel.case.group]
-            lanes = [made.build(duel.case) for _ in range(2)]
-            twin = Duel(duel.case, Race(lanes, self.plan, self.servers, lambda text: None, lambda: None), 0.0)
+        """BASE against BASE for a rotating share of the cases, at tolerance 0; the outcome goes to the ledger. A failure here takes no verdict away."""
+        level = compare.level(self.policy.alpha)
+        for duel in [duel for duel in self.duels if ledger.chosen(duel.case.id, self.head.sha)]:
             self.report(f"{duel.case.id}: base against itself")
-            twin.race.check()
-            for look in LOOKS:
-                twin.up_to(look, time.monotonic() + self.plan.budget_s)
-                if not twin.alive:
-                    break
-                twin.found = compare.lockstep(twin.values(), 0.0, each, each)
-                if twin.found.verdict != "inconclusive":
-                    break
-            twin.race.end()
-            if twin.found is not None:
-                ledger.add(aa, ledger.Entry(duel.case.id, commit, twin.blocks, twin.found.ratio, twin.found.verdict == "regression"))
+            twin: Duel | None = None
+            try:
+                made = self.preparations["base", duel.case.group]
+                race = Race([made.build(duel.case) for _ in range(2)], self.plan, self.servers, lambda text: None, lambda: None)
+                twin = Duel(duel.case, race, 0.0)
+                race.check()
+                deadline = time.monotonic() + self.plan.budget_s
+                for look in level[1]:
+                    twin.up_to(look, deadline)
+                    if twin.blocks < look or not twin.alive:
+                        break
+                    twin.found = twin.judged(level, level)
+                    if twin.found.verdict != "inconclusive":
+                        break
+                if twin.found is not None:
+                    ledger.add(aa, ledger.Entry(duel.case.id, self.head.sha, int(twin.found.n), twin.found.ratio, twin.found.verdict == "regression"))
+            except (Refusal, OSError) as error:
+                self.reasons.append(f"A/A of {duel.case.id} was not finished: {error}")
+            finally:
+                if twin is not None:
+                    twin.race.end()
 
     def results(self) -> tuple[list[Result], list[Result]]:
         """Of BASE and of HEAD, as hotlap run would write them."""
@@ -210,26 +244,31 @@ class Comparison:
         """Structure, presence, limits and memory as hotlap gate judges them; latency by the blocks that both sides shared."""
         keyed = {environment.key: environment for environment in self.environments}
         base, head = (Side(self.folder, {one.case: one for one in sides.known(results, keyed)}) for results in self.results())
-        rest = gate.judge(base, head, self.policy, without=("latency",))
-        findings = [*self.findings, *rest.findings]
-        moved = [self.finding(duel, base.cases[duel.case.id], head.cases[duel.case.id]) for duel in self.duels if duel.found is not None]
-        undecided = [duel for duel in self.duels if duel.alive and duel.found is None]
-        moved += [Finding(duel.case.id, "latency", "inconclusive", evidence=(f"{duel.blocks} blocks, {min(LOOKS)} are needed; raise --budget",)) for duel in undecided]
+        alpha = (1 - LATENCY_SHARE) * self.policy.alpha
+        rest = gate.judge(base, head, self.policy, alpha, without=("latency",), one_job=True)
+        moved = [self.finding(duel, base.cases[duel.case.id], head.cases[duel.case.id]) for duel in self.duels]
         reasons = [*self.reasons, *(reason for reason in rest.reasons if reason != gate.NOTHING or not moved)]
-        found = gate.conclude([*findings, *gate.causes(moved, findings)], reasons, self.policy, "ab")
         if why := ledger.distrusted(ledger.read(aa), self.policy.alpha):
-            return msgspec.structs.replace(found, verdict="inconclusive", reasons=(why, *found.reasons))
-        return found
+            reasons.insert(0, why)
+            moved = [msgspec.structs.replace(one, verdict="inconclusive", evidence=(*one.evidence, "the gate is suspended")) for one in moved]
+        findings = [*self.findings, *rest.findings]
+        return gate.conclude([*findings, *gate.causes(moved, findings)], reasons, self.policy, "ab")
 
     def finding(self, duel: Duel, base: Known, head: Known) -> Finding:
-        found = duel.found
-        assert found is not None
-        said = [f"{int(found.n)} blocks", *duel.notes]
-        if found.verdict == "inconclusive":
+        """What the blocks say of one latency; without a look nothing, and that is said."""
+        found, said = duel.found, list(duel.notes)
+        dead = [f"{lane.case.backend} of {side.name} ended: {lane.refusal}" for side, lane in zip((self.base, self.head), duel.sides, strict=True) if not lane.live]
+        if found is None:
+            said += dead or [f"{duel.blocks} blocks, {min(LOOKS)} are needed; raise --budget"]
+            return Finding(duel.case.id, "latency", "inconclusive", tolerance=duel.tolerance, unit="s", evidence=tuple(said), place=head.place)
+        unsteady = [f"{side} was not steady" for side, one in (("BASE", base), ("HEAD", head)) if not one.steady]
+        verdict = found.verdict if not unsteady and not dead else "inconclusive"
+        said = [f"{int(found.n)} blocks", *said, *unsteady, *dead]
+        if verdict == "inconclusive":
             said.append(f"could pass from a tolerance of {found.least_tolerance:.1%} on")
         a, b = (side.metrics["latency"].centre if "latency" in side.metrics else None for side in (base, head))
         return Finding(
-            case=duel.case.id, metric="latency", verdict=found.verdict, base=a, head=b, ratio=found.ratio, low=found.low, high=found.high,
+            case=duel.case.id, metric="latency", verdict=verdict, base=a, head=b, ratio=found.ratio, low=found.low, high=found.high,
             tolerance=duel.tolerance, detectable=found.detectable, unit="s", evidence=tuple(said), place=head.place,
         )  # fmt: skip
 

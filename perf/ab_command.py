@@ -52,9 +52,14 @@ def ab(
     if ":" in head and workload:
         raise Misuse("the two sides are workloads themselves; leave the third argument out")
     wanted = expand(names, split(backends), split(precisions), [positive(text) for text in split(batch)], device, pace=False)
-    cases = matching(wanted, case or ["*"])
+    cases = [one for one in matching(wanted, case or ["*"]) if not rules.of(one.id).ignored]
+    if not cases:
+        raise Misuse("the policy ignores every case that was asked for")
     folder = (out or rundir.root() / "ab" / rundir.new_id()).resolve()
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Misuse(f"cannot write to {folder}: {error.strerror}; choose another --out") from None
     revisions = Revisions(folder)
     try:
         sides = revisions.open("base", base), revisions.open("head", head)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import accumulate
 from statistics import stdev
 from typing import TYPE_CHECKING, Literal
 
@@ -150,14 +151,19 @@ def _judgement(mean: float, error: float, freedom: float, n: float, margin: floa
     return Judgement(
         verdict=verdict,
         n=n,
-        ratio=math.exp(mean),
-        low=math.exp(mean - half),
-        high=math.exp(mean + half),
+        ratio=_exp(mean),
+        low=_exp(mean - half),
+        high=_exp(mean + half),
         p_worse=p_worse,
         p_fine=p_fine,
-        least_tolerance=math.expm1((student_t(1 - fine_level, freedom) + power) * error),
-        detectable=math.expm1(margin + (student_t(1 - worse_level, freedom) + power) * error),
+        least_tolerance=_exp((student_t(1 - fine_level, freedom) + power) * error) - 1,
+        detectable=_exp(margin + (student_t(1 - worse_level, freedom) + power) * error) - 1,
     )
+
+
+def _exp(value: float) -> float:
+    """e to this power, where that is a number: an interval may be wider than any."""
+    return math.exp(min(value, 700.0))
 
 
 def holm(p: Sequence[float], levels: Sequence[float]) -> list[float]:
@@ -165,6 +171,7 @@ def holm(p: Sequence[float], levels: Sequence[float]) -> list[float]:
 
     levels[k - 1] is the level for alpha / k. After the first p above its level all the others are judged at a level that none of them reaches.
     """
+    levels = list(accumulate(levels, min))
     found, stopped = [0.0] * len(p), False
     for rank, at in enumerate(sorted(range(len(p)), key=lambda index: p[index])):
         each = levels[len(p) - rank - 1]

@@ -20,24 +20,24 @@ from .verdict import Finding, Verdict, worst
 
 # With fewer values a side there is no interval worth the name.
 FEWEST = 3
-NOTHING = "nothing could be judged"
+NOTHING, NEITHER = "nothing could be judged", "neither side has it"
 # What a slower or faster hour of the machine changes, and a pace cancels.
 TIMES = ("latency", "call_latency", "throughput", "cold_start", "flop_rate", "energy")
 
 
-def judge(base: Side, head: Side, policy: Policy, without: tuple[str, ...] = ()) -> Verdict:
-    """without: metrics that the caller judges itself."""
+def judge(base: Side, head: Side, policy: Policy, alpha: float | None = None, without: tuple[str, ...] = (), one_job: bool = False) -> Verdict:
+    """alpha: instead of the policy's. without: metrics that the caller judges itself. one_job: both sides ran in the same job, side by side."""
     both = [(mine, head.cases[name]) for name, mine in base.cases.items() if name in head.cases and not policy.of(name).ignored]
     findings, reasons = presence(base, head, policy)
     comparable, borders, notes = environments(both)
-    findings, reasons = findings + borders, reasons + notes
+    findings, reasons = findings + borders, [*reasons, *notes, *policy.idle([*base.cases, *head.cases])]
     measured = [(mine, theirs) for mine, theirs in comparable if mine.good and theirs.good]
     for mine, theirs in measured:
         findings += structure(mine, theirs, policy.of(mine.case))
     for theirs in head.cases.values():
-        if theirs.good and not policy.of(theirs.case).ignored:
+        if not policy.of(theirs.case).ignored:
             findings += limits(theirs, policy.of(theirs.case).limits)
-    moved, unjudged = metrics(measured, policy, without)
+    moved, unjudged = metrics(measured, policy, alpha or policy.alpha, without, one_job)
     return conclude([*findings, *causes(moved, findings)], [*reasons, *unjudged], policy)
 
 
@@ -55,6 +55,9 @@ def presence(base: Side, head: Side, policy: Policy) -> tuple[list[Finding], lis
             findings.append(Finding(name, "presence", policy.missing, kind="presence", evidence=said, place=mine.place))
         elif mine.good and not theirs.good:
             findings.append(Finding(name, "presence", "regression", kind="presence", evidence=(f"was {mine.status}, is {theirs.status}: {theirs.reason}",), place=theirs.place))
+        elif mine.status == theirs.status == "failed":
+            said = (f"failed on both sides: {theirs.reason}", "mend it, or let the policy ignore the case")
+            findings.append(Finding(name, "presence", "inconclusive", kind="presence", evidence=said, place=theirs.place))
         elif not mine.good:
             reasons.append(f"{name}: was {mine.status} ({mine.reason}), is {theirs.status}" + ("" if theirs.good else f" ({theirs.reason})"))
     return findings, reasons + [f"new: {name}" for name in new]
@@ -87,14 +90,23 @@ def structure(base: Known, head: Known, rules: Rules) -> list[Finding]:
     for name in sorted(base.counters.keys() ^ head.counters.keys()):
         side = "BASE" if name in base.counters else "HEAD"
         findings.append(Finding(base.case, name, "inconclusive", kind="counter", evidence=(f"counted in {side} only",), place=head.place))
-    if DEVIATION in rules.tolerance and base.deviation is not None and head.deviation is not None:
-        fine = head.deviation <= base.deviation * (1 + rules.tolerance[DEVIATION])
-        findings.append(Finding(base.case, DEVIATION, "pass" if fine else "regression", base.deviation, head.deviation, tolerance=rules.tolerance[DEVIATION], kind="counter"))
-    if TASK in rules.tolerance and base.task is not None and head.task is not None:
-        loss = base.task[2] - head.task[2] if base.task[1] == "higher" else head.task[2] - base.task[2]
-        fine = loss <= rules.tolerance[TASK] * abs(base.task[2])
-        findings.append(Finding(base.case, base.task[0], "pass" if fine else "regression", base.task[2], head.task[2], tolerance=rules.tolerance[TASK], kind="counter"))
+    if DEVIATION in rules.tolerance:
+        findings.append(exact(base, head, DEVIATION, base.deviation, head.deviation, "lower", rules.tolerance[DEVIATION]))
+    if TASK in rules.tolerance:
+        before, after = base.task, head.task
+        if before is not None and after is not None and before[:2] == after[:2]:
+            findings.append(exact(base, head, before[0], before[2], after[2], before[1], rules.tolerance[TASK]))
+        else:
+            findings.append(exact(base, head, TASK, None, None, "higher", rules.tolerance[TASK]))
     return findings
+
+
+def exact(base: Known, head: Known, name: str, a: float | None, b: float | None, better: str, tolerance: float) -> Finding:
+    """A figure that the same code repeats, so that it needs no test; the tolerance is a share of BASE's."""
+    if a is None or b is None:
+        return Finding(base.case, name, "inconclusive", a, b, tolerance=tolerance, kind="counter", evidence=("the two sides do not both have it",), place=head.place)
+    fine = (b - a if better == "lower" else a - b) <= tolerance * abs(a)
+    return Finding(base.case, name, "pass" if fine else "regression", a, b, tolerance=tolerance, kind="counter", place=head.place)
 
 
 def limits(head: Known, absolute: dict[str, float]) -> list[Finding]:
@@ -109,8 +121,9 @@ def limits(head: Known, absolute: dict[str, float]) -> list[Finding]:
         elif name in head.metrics:
             value, higher, unit = head.metrics[name].centre, head.metrics[name].better == "higher", head.metrics[name].unit
         said = (f"{'least' if higher else 'most'}: {limit:g}",)
-        if value is None:
-            findings.append(Finding(head.case, name, "inconclusive", kind="limit", evidence=(*said, "HEAD has no such value"), place=head.place))
+        if value is None or not head.good:
+            why = "HEAD has no such value" if head.good else f"HEAD is {head.status}: {head.reason}"
+            findings.append(Finding(head.case, name, "inconclusive", kind="limit", evidence=(*said, why), place=head.place))
         else:
             fine = value >= limit if higher else value <= limit
             findings.append(Finding(head.case, name, "pass" if fine else "regression", limit, value, unit=unit, kind="limit", evidence=said, place=head.place))
@@ -165,7 +178,7 @@ class Test(NamedTuple):
         )
 
 
-def metrics(pairs: Iterable[tuple[Known, Known]], policy: Policy, without: tuple[str, ...] = ()) -> tuple[list[Finding], list[str]]:
+def metrics(pairs: Iterable[tuple[Known, Known]], policy: Policy, alpha: float, without: tuple[str, ...], one_job: bool) -> tuple[list[Finding], list[str]]:
     """All tests together, since the chance of any false alarm is shared among them (Holm); and what could not be tested."""
     tests, findings, reasons = [], [], dict[str, None]()
     for base, head in pairs:
@@ -177,20 +190,20 @@ def metrics(pairs: Iterable[tuple[Known, Known]], policy: Policy, without: tuple
             if not why:
                 a = base.metrics[name]
                 extra = policies.MEMORY_SLACK_BYTES / a.centre if name == "memory" else 0.0
-                tests.append(Test(base, head, name, tolerance + extra, policy.between_jobs_sd if name in TIMES and not a.paced else 0.0))
-            elif name in rules.asked:
+                tests.append(Test(base, head, name, tolerance + extra, policy.between_jobs_sd if name in TIMES and not a.paced and not one_job else 0.0))
+            elif name in rules.asked or (name == "latency" and why != NEITHER):
                 findings.append(Finding(base.case, name, "inconclusive", tolerance=tolerance, evidence=(why,), place=head.place))
             else:
                 reasons[f"{name} is not judged: {why}"] = None
-    levels = [policy.alpha / (rank + 1) for rank in range(len(tests))]
-    each = compare.holm([test.at(1.0, policy.alpha).p_worse for test in tests], levels)
+    levels = [alpha / (rank + 1) for rank in range(len(tests))]
+    each = compare.holm([test.at(alpha, alpha).p_worse for test in tests], levels)
     return findings + [test.finding(level, policy.alpha) for test, level in zip(tests, each, strict=True)], list(reasons)
 
 
 def untestable(base: Sample | None, head: Sample | None) -> str:
     """Why two samples cannot be tested; empty if they can."""
     if base is None or head is None:
-        return "neither side has it" if base is head else f"only {'BASE' if head is None else 'HEAD'} has it"
+        return NEITHER if base is head else f"only {'BASE' if head is None else 'HEAD'} has it"
     if (base.unit, base.paced) != (head.unit, head.paced):
         return "the two sides have it in different units, or only one has a pace"
     if base.error is not None and head.error is not None:

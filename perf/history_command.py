@@ -38,8 +38,8 @@ def history(
     else:
         try:
             result.write(json, content)
-        except OSError as error:
-            raise Misuse(f"cannot write {json}: {error.strerror}") from None
+        except (OSError, ValueError) as error:
+            raise Misuse(f"cannot write {json}: {getattr(error, 'strerror', None) or error}") from None
     return 0
 
 

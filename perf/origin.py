@@ -17,13 +17,14 @@ VARIABLE = "HOTLAP_ORIGIN"
 
 @dataclass(frozen=True)
 class Origin:
-    """folder: an absolute worktree; None is what is installed here."""
+    """name: of the side, whose workers share no fork server with the other's. folder: an absolute worktree; None is what is installed here."""
 
     name: str = ""
     folder: Path | None = None
 
     def variables(self) -> dict[str, str]:
-        return {} if self.folder is None else {VARIABLE: str(self.folder)}
+        side = {"HOTLAP_SIDE": self.name} if self.name else {}
+        return side if self.folder is None else {**side, VARIABLE: str(self.folder)}
 
 
 HERE = Origin()

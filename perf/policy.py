@@ -8,6 +8,7 @@ from __future__ import annotations
 import fnmatch
 import math
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -35,7 +36,10 @@ class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tolerance: dict[str, Share] = {}
     slack: dict[str, float | str] = {}
     limits: dict[str, float] = {}
-    ignore: bool = False
+    ignore: bool | None = None
+
+    def matches(self, case: str) -> bool:
+        return fnmatch.fnmatchcase(case, self.match.replace("[", "[[]"))
 
 
 class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -66,12 +70,16 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         asked, slack, limits = dict(self.tolerance), {**DEFAULT_SLACK, **self.slack}, dict(self.limits)
         ignored = False
         for part in self.case:
-            if fnmatch.fnmatchcase(case, part.match.replace("[", "[[]")):
+            if part.matches(case):
                 asked |= part.tolerance
                 slack |= part.slack
                 limits |= part.limits
-                ignored = part.ignore
+                ignored = ignored if part.ignore is None else part.ignore
         return Rules({**DEFAULT_TOLERANCE, **asked}, frozenset(asked), slack, limits, ignored)
+
+    def idle(self, cases: Collection[str]) -> list[str]:
+        """A line for each part that matches no case: more likely a typing mistake than a wish."""
+        return [f"policy: [[case]] match = {part.match!r} matches no case" for part in self.case if not any(map(part.matches, cases))]
 
 
 class Rules(msgspec.Struct, frozen=True):

@@ -37,15 +37,15 @@ class Revisions:
     def open(self, name: str, text: str) -> Revision:
         """Raises Misuse."""
         if ":" in text:
-            return Revision(name, Origin(), workload=text)
+            return Revision(name, Origin(name), workload=text)
         self.repository = Path(git(Path(), "rev-parse", "--show-toplevel")).resolve()
         if text == WORKING_COPY:
             return Revision(name, Origin(name, self.repository))
         wrong = f"{text!r} is no revision of {self.repository.name}; give a branch, tag, commit, or . for the working copy"
         sha = git(self.repository, "rev-parse", "--verify", "--quiet", f"{text}^{{commit}}", wrong=wrong)
         tree = (self.folder / "trees" / name).resolve()
-        git(self.repository, "worktree", "add", "--force", "--detach", "--quiet", str(tree), sha)
         self.trees.append(tree)
+        git(self.repository, "worktree", "add", "--force", "--detach", "--quiet", str(tree), sha)
         return Revision(name, Origin(name, tree), sha)
 
     def close(self) -> None:

@@ -23,10 +23,11 @@ class Server:
 
 
 class Servers:
-    """Starts workers. `close` ends the servers, not the workers."""
+    """Starts workers. `close` ends the servers, and with them what was forked from them; a server of no more use lives until then for that reason."""
 
     def __init__(self, folder: Path, timeout_s: float, report: Callable[[str], None]) -> None:
         self.folder, self.timeout_s, self.report = folder, timeout_s, report
+        self.retired: list[Entrant] = []
         self.running: dict[tuple[str, tuple[tuple[str, str], ...]], Server] = {}
 
     def worker(self, backend: str, environment: Mapping[str, str], modules: Sequence[str], log: Path) -> tuple[Entrant, bool]:
@@ -43,12 +44,12 @@ class Servers:
             try:
                 threads = server.process.ask("preload", self.timeout_s, modules=list(modules))["threads"]
             except Refusal:
-                server.process.kill()
+                self.retired.append(server.process)
                 del self.running[key]
                 raise
             server.modules.update(modules)
             if threads > 1:
-                server.process.kill()
+                self.retired.append(server.process)
                 server.process = None
                 self.report("importing the workload starts threads, so every worker starts afresh")
         return server.process
@@ -57,4 +58,6 @@ class Servers:
         for server in self.running.values():
             if server.process is not None:
                 server.process.kill()
+        for process in self.retired:
+            process.kill()
         self.running.clear()

@@ -136,6 +136,7 @@ def _of_result(one: Result, environments: Mapping[str, Environment], pace: Resul
         values = [list(block) for block in samples.values if block]
         _check(one.case.id, [value for block in values for value in block])
         paced = [list(block) for block in pace.metrics["latency"].values] if name == "latency" and pace is not None and "latency" in pace.metrics else []
+        _check(one.case.id, [value for block in paced for value in block])
         if values:
             metrics[name] = _of_blocks(samples.unit, samples.better, values, paced)
     return Known(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -66,7 +67,7 @@ class Verdict(msgspec.Struct, frozen=True):
         return [finding for finding in self.findings if finding.verdict == verdict]
 
 
-def worst(outcomes: list[Outcome]) -> Outcome:
+def worst(outcomes: Sequence[Outcome]) -> Outcome:
     """The worst of them. Nothing judged at all is inconclusive."""
     return max(outcomes, key=ORDER.index, default="inconclusive")
 
@@ -96,6 +97,8 @@ def read(path: Path) -> Verdict:
         raise Unreadable(f"{path}: not a verdict of hotlap (write one with --json): {error}") from None
     if found.schema != SCHEMA:
         raise Unreadable(f"{path}: verdict schema {found.schema}, this hotlap reads {SCHEMA}")
-    if ORDER.index(found.verdict) < ORDER.index(worst([finding.verdict for finding in found.findings] or ["pass"])):
+    # A policy may let what could not be told pass, and nothing else.
+    known = [finding.verdict for finding in found.findings if finding.verdict != "inconclusive"]
+    if known and found.verdict != "inconclusive" and ORDER.index(found.verdict) < ORDER.index(worst(known)):
         raise Unreadable(f"{path}: says {found.verdict}, and holds a finding that is worse")
     return found

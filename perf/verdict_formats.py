@@ -5,6 +5,7 @@ A regression is a failure, what could not be judged an error, in every format; o
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -34,6 +35,8 @@ def line(finding: Finding) -> str:
 def amount(value: float | None, unit: str) -> str:
     if value is None:
         return "none"
+    if not math.isfinite(value):
+        return f"{value:g}"
     if unit in ("s", "B", "J", "1/s", "FLOP/s"):
         return scaled(value, unit)
     return f"{value:.0f}" if value == int(value) and abs(value) < 1e15 else significant(value, 4)

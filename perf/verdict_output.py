@@ -19,9 +19,9 @@ def show(verdict: Verdict, to: TextIO) -> None:
     """What a person needs: what did not pass, then the notes, then the verdict as the last line."""
     for finding in verdict.findings:
         if finding.verdict != "pass":
-            print(verdict_formats.line(finding), file=to)
+            print(f"- {plain(verdict_formats.line(finding))}", file=to)
     for reason in verdict.reasons:
-        print(f"note: {reason}", file=to)
+        print(f"note: {plain(reason)}", file=to)
     passed = len(verdict.having("pass"))
     print(f"{verdict.tool}: {verdict_formats.WORD[verdict.verdict]} ({passed} of {len(verdict.findings)} findings passed)", file=to)
 
@@ -43,11 +43,19 @@ def write(verdict: Verdict, paths: Mapping[str, Path | None], github: bool) -> N
             continue
         try:
             result.write(path, content)
-        except OSError as error:
-            raise Misuse(f"cannot write {path}: {error.strerror}") from None
+        except (OSError, ValueError) as error:
+            raise Misuse(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from None
     if github:
         for command in verdict_formats.workflow_commands(verdict):
             print(command)
         if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
-            with Path(summary).open("a") as file:
-                file.write(verdict_formats.markdown(verdict))
+            try:
+                with Path(summary).open("a") as file:
+                    file.write(verdict_formats.markdown(verdict))
+            except OSError as error:
+                raise Misuse(f"cannot write the step summary {summary}: {error.strerror}") from None
+
+
+def plain(text: str) -> str:
+    """One line without control characters: names come from files, and a CI system may take what a line begins with for a command."""
+    return "".join(char if char.isprintable() else " " for char in text)

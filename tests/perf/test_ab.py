@@ -7,18 +7,24 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from hotlap.perf import cli, environment, ledger
-from hotlap.perf.ab import Comparison
+from hotlap.perf import cli, compare, environment, ledger, plugins
+from hotlap.perf.ab import Comparison, Duel
 from hotlap.perf.case import Case
 from hotlap.perf.entrant import Entrant
 from hotlap.perf.ledger import Entry
+from hotlap.perf.observations import Block, Observations
+from hotlap.perf.origin import Origin
 from hotlap.perf.policy import Policy
-from hotlap.perf.reasons import Misuse
+from hotlap.perf.race import Lane, Race
+from hotlap.perf.reasons import Misuse, Reason
 from hotlap.perf.result import Plan
-from hotlap.perf.revisions import Revisions, git
+from hotlap.perf.revisions import Revision, Revisions, git
+from hotlap.perf.timing import Turn, WarmUp
+from hotlap.perf.verdict import Finding, Verdict
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = """
@@ -125,12 +131,79 @@ def test_a_revision_that_cannot_be_loaded_is_a_regression(repository: Path) -> N
         (["lap_pkg.models:make", "lap_pkg.models:make", "mlp"], "leave the third argument out"),
         (["HEAD", "HEAD", "lap_pkg.models:make", "--case", "vit/*"], "no case matches vit/*"),
         (["HEAD", "HEAD", "lap_pkg.models:make", "--policy", "absent.toml"], "no such policy"),
+        (["HEAD", "HEAD", "lap_pkg.models:make", "--out", ".gitignore"], "choose another --out"),
+        (["HEAD", "HEAD", "lap_pkg.models:make", "--backends", "pace"], "does no work of the model"),
+        (["HEAD", "HEAD", "lap_pkg.models:make", "--precisions", "tf32"], "tf32 is a mode of NVIDIA"),
     ],
 )
 def test_usage_errors_are_one_line(repository: Path, arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.status(["ab", *arguments]) == 2
     said = capsys.readouterr().err
     assert words in said and said.count("\n") == 1
+    assert len(git(Path(), "worktree", "list").splitlines()) == 1
+
+
+def comparison(folder: Path, ratios: list[float], sha: str = "s") -> Comparison:
+    """Of one case whose two sides have seen samples with these ratios a block; no process is started."""
+    nothing: Any = None
+    case = Case("w", "eager")
+    lanes = []
+    for factor in ([1.0] * len(ratios), ratios):
+        seen = Observations(case, {}, {"weights": "", "items": 1, "item": "row", "sensitive": True, "artefact_bytes": 0, "flops": 0}, {})
+        for value in factor:
+            turns = [Turn(value, value, 1, value, 0, 0, 0)] * 3
+            seen.blocks.append(Block(False, 0.0, 0.0, 0.0, 1, 1, 1, WarmUp(1, True, 0.0, value), turns, [1, 2, 3], priority="raised"))
+        lanes.append(Lane(case, plugins.backend("eager"), [], {}, folder, folder, folder, seen, nothing))
+    sides = Revision("base", Origin("base"), "b"), Revision("head", Origin("head"), sha)
+    made = Comparison(*sides, Policy(), Plan(), folder, environment.collect(1, "keep"), lambda text: None)
+    race = Race(lanes, made.plan, nothing, lambda text: None, lambda: None)
+    made.duels.append(Duel(case, race, 0.03, blocks=len(ratios)))
+    return made
+
+
+SLOW = [1.2, 1.21, 1.19, 1.2, 1.22, 1.18]
+
+
+def latency(found: Verdict) -> Finding:
+    return next(one for one in found.findings if one.metric == "latency")
+
+
+def test_six_blocks_decide_and_five_do_not(tmp_path: Path) -> None:
+    for ratios, verdict in ((SLOW, "regression"), ([1.0, 1.001, 0.999] * 2, "pass"), (SLOW[:5], "inconclusive")):
+        made = comparison(tmp_path, ratios)
+        made.judge(len(ratios))
+        assert latency(made.conclude(tmp_path / "aa.jsonl")).verdict == verdict
+
+
+def test_blocks_between_two_looks_decide_nothing(tmp_path: Path) -> None:
+    made = comparison(tmp_path, [*SLOW, 1.2])
+    made.judge(9)
+    assert latency(made.conclude(tmp_path / "aa.jsonl")).verdict == "inconclusive"
+
+
+def test_a_look_that_the_level_was_not_solved_for_decides_nothing(tmp_path: Path) -> None:
+    duel = comparison(tmp_path, SLOW).duels[0]
+    each = compare.level(0.05)
+    assert duel.judged(each, each).verdict == "regression"
+    assert duel.judged((each[0], (9, 12, 16)), each).verdict == "inconclusive"
+
+
+@pytest.mark.parametrize(("side", "verdict"), [(0, "inconclusive"), (1, "regression")])
+def test_a_side_that_dies_is_never_green(side: int, verdict: str, tmp_path: Path) -> None:
+    made = comparison(tmp_path, SLOW[:4])
+    made.duels[0].sides[side].refusal = Reason("crashed", "planted")
+    found = made.conclude(tmp_path / "aa.jsonl")
+    assert found.verdict == verdict and "planted" in str(latency(found).evidence)
+
+
+def test_a_ledger_that_cries_wolf_suspends_what_is_timed_and_nothing_else(tmp_path: Path) -> None:
+    for _ in range(20):
+        ledger.add(tmp_path / "aa.jsonl", Entry("c", "s", 16, 1.0, True))
+    made = comparison(tmp_path, SLOW)
+    made.judge(6)
+    assert made.conclude(tmp_path / "aa.jsonl").verdict == "inconclusive"
+    made.findings.append(Finding("w", "graph_breaks", "regression", 0, 1, kind="counter"))
+    assert made.conclude(tmp_path / "aa.jsonl").verdict == "regression"
 
 
 def test_outside_a_repository_a_revision_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

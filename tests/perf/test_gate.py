@@ -186,10 +186,46 @@ def test_a_case_that_failed_before_and_is_fixed_passes(side: Write) -> None:
 
 
 def test_nothing_judged_is_not_green(side: Write) -> None:
-    failed = result(status="failed", reason=Reason("build_failed", "planted"), metrics={})
-    found = judged(side(failed), side(failed))
+    skipped = result(status="skipped", reason=Reason("no_device", "planted"), metrics={})
+    found = judged(side(skipped), side(skipped))
     assert found.verdict == "inconclusive" and "nothing could be judged" in found.reasons
-    assert judged(side(failed), side(failed), inconclusive="pass").verdict == "inconclusive"
+    assert judged(side(skipped), side(skipped), inconclusive="pass").verdict == "inconclusive"
+
+
+def test_what_fails_on_both_sides_is_not_hidden_by_what_passes(side: Write) -> None:
+    failed = result("compile", status="failed", reason=Reason("build_failed", "planted"), metrics={})
+    found = judged(side(result(), failed), side(result(seed=2), failed))
+    assert found.verdict == "inconclusive" and "failed on both sides" in of(found, "presence").evidence[0]
+    skipped = result("compile", status="skipped", reason=Reason("no_device", "planted"), metrics={})
+    assert judged(side(result(), skipped), side(result(seed=2), skipped)).verdict == "pass"
+
+
+def test_a_latency_that_cannot_be_tested_is_never_green(side: Write) -> None:
+    short = result(seed=2, metrics={"latency": Samples("s", "lower", ((0.1,), (0.1,)))})
+    assert of(judged(side(result()), side(short)), "latency").verdict == "inconclusive"
+    no_pace = judged(side(result()), side(result(seed=2, slower=10), with_pace=False))
+    assert no_pace.verdict == "inconclusive" and "only one has a pace" in of(no_pace, "latency").evidence[0]
+
+
+def test_a_limit_of_a_new_case_that_fails_is_not_kept(side: Write) -> None:
+    failed = result("compile", status="failed", reason=Reason("build_failed", "planted"), metrics={})
+    found = judged(side(result()), side(result(seed=2), failed), limits={"latency": 1.0})
+    assert found.verdict == "inconclusive" and any("HEAD is failed" in text for one in found.findings for text in one.evidence)
+
+
+def test_a_pace_of_zero_and_numbers_beyond_all_bounds(side: Write, tmp_path: Path) -> None:
+    still = msgspec.structs.replace(pace(), metrics={"latency": Samples("s", "lower", ((0.0,), (0.0,), (0.0,)))})
+    with pytest.raises(Misuse, match="not above 0"):
+        side(result(), still, with_pace=False)
+    stats = {"mean": 0.2, "median": 1e-4, "stddev": 1e6, "rounds": 5}
+    (tmp_path / "wide.json").write_text(json.dumps({"benchmarks": [{"fullname": "a", "stats": stats}]}))
+    wide = sides.read(tmp_path / "wide.json")
+    assert of(judged(wide, wide), "latency").verdict == "inconclusive"
+
+
+def test_a_rule_that_applies_to_nothing_is_named(side: Write) -> None:
+    found = judged(side(result()), side(result(seed=2)), case=(Part("restnet/*", ignore=True),))
+    assert "policy: [[case]] match = 'restnet/*' matches no case" in found.reasons
 
 
 def test_not_steady_is_not_gated(side: Write) -> None:
@@ -236,6 +272,10 @@ def test_task_and_deviation_are_exact(side: Write) -> None:
     assert judged(base, side(result(seed=2, deviation=seen(1e-7, 0.90))), tolerance={"task": 0.01}).verdict == "regression"
     assert judged(base, side(result(seed=2, deviation=seen(1.5e-7, 0.95))), tolerance={"deviation": 0.2}).verdict == "regression"
     assert judged(base, side(result(seed=2, deviation=seen(1.1e-7, 0.95))), tolerance={"deviation": 0.2, "task": 0.01}).verdict == "pass"
+    for name in ("task", "deviation"):
+        assert of(judged(base, side(result(seed=2)), tolerance={name: 0.2}), name).verdict == "inconclusive"
+    other = Deviation({}, Task("loss", "lower", 0.95, 0.95, 0.1))
+    assert of(judged(base, side(result(seed=2, deviation=other)), tolerance={"task": 0.2}), "task").verdict == "inconclusive"
 
 
 def test_an_ignored_case_is_not_looked_at(side: Write) -> None:

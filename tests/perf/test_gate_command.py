@@ -52,7 +52,18 @@ def test_exit_statuses(capsys: Captured) -> None:
         assert said.count("\n") == 1 and bad in said
     Path("wrong.toml").write_text("alhpa = 1\n")
     assert cli.status(["gate", base, base, "--policy", "wrong.toml"]) == 2
-    assert cli.status(["gate", base, base, "--json", "no/such/folder.json"]) == 2
+    for unwritable in ("no/such/folder.json", "."):
+        assert cli.status(["gate", base, base, "--json", unwritable]) == 2
+
+
+def test_a_name_from_a_file_is_no_command_to_the_ci_system(capsys: Captured) -> None:
+    for name, mean in (("a.json", 0.01), ("b.json", 0.02)):
+        content = json.loads(Path(written(name, mean)).read_text())
+        content["benchmarks"][0]["fullname"] = "::error::x\n::stop-commands::y\x1b[31m"
+        Path(name).write_text(json.dumps(content))
+    assert cli.status(["gate", "a.json", "b.json"]) == 1
+    said = capsys.readouterr().out
+    assert not any(line.lstrip().startswith("::") for line in said.splitlines()) and "\x1b" not in said
 
 
 def test_gate_toml_of_the_working_directory_is_the_policy() -> None:

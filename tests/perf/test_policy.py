@@ -47,6 +47,9 @@ def test_the_last_matching_part_wins_key_by_key(tmp_path: Path) -> None:
         [[case]]
         match = "vit/*"
         ignore = true
+        [[case]]
+        match = "vit/*"
+        tolerance = { memory = 0.5 }
         """,
     )
     rules = found.of(CASE)

@@ -50,6 +50,12 @@ def test_what_is_no_verdict_is_never_a_pass(tmp_path: Path, content: str) -> Non
     assert caught.value.exit_code == 4 and "\n" not in str(caught.value)
 
 
+def test_what_could_not_be_told_may_pass_if_the_policy_let_it(tmp_path: Path) -> None:
+    path = tmp_path / "gate.json"
+    path.write_bytes(msgspec.json.encode(Verdict("gate", "pass", ("as the policy says",), (UNKNOWN, FINE))))
+    assert verdict.read(path).verdict == "pass"
+
+
 def test_the_envelope_survives_a_round_trip(tmp_path: Path) -> None:
     path = tmp_path / "v.json"
     path.write_bytes(msgspec.json.encode(FULL))
