@@ -47,11 +47,16 @@ def change_points(values: Sequence[float]) -> tuple[ChangePoint, ...]:
     x = clipped(np.log(x))
     sigma, phi = _noise(np.diff(x) / math.sqrt(2)), 0.0
     borders: list[int] = []
-    for _ in range(2):
-        borders = partition(x, 2 * PENALTY * sigma**2 * (1 + phi) / (1 - phi) * math.log(len(x)))
+    tried: dict[float, list[int]] = {}
+    for _ in range(3):
+        penalty = 2 * PENALTY * sigma**2 * (1 + phi) / (1 - phi) * math.log(len(x))
+        if any(not found and penalty >= smaller for smaller, found in tried.items()):
+            borders = []  # a larger penalty cannot bring borders where a smaller one brought none
+            break
+        if borders == (borders := tried.setdefault(penalty, partition(x, penalty))) and len(tried) > 1:
+            break
         residuals = x - _levels(x, borders)
         sigma, phi = _noise(residuals), _correlation(residuals)
-    borders = partition(x, 2 * PENALTY * sigma**2 * (1 + phi) / (1 - phi) * math.log(len(x)))
     least = max(math.log1p(SMALLEST), LEAST_SIGMAS * sigma)
     borders = merged(x, lasting(x, merged(x, borders, least)), least)
     found = [_significance(x, borders, at, sigma, phi) for at in range(len(borders))]
