@@ -24,8 +24,8 @@ from .policy import Policy
 from .prepare import Preparation, own_work
 from .race import Lane, Race
 from .reasons import Misuse, Refusal
-from .result import Plan, Result, Results, encode, write
-from .revisions import Revision
+from .result import Plan, Result, Results, encode, now, write
+from .revisions import SAME_CODE, Revision
 from .servers import Servers
 from .sides import Known, Side
 from .verdict import Finding, Verdict
@@ -90,6 +90,7 @@ class Comparison:
         self.duels: list[Duel] = []
         self.reasons: list[str] = []
         self.findings: list[Finding] = []
+        self.started = now()
 
     def verdict(self, cases: Sequence[Case], repository: Path | None, aa: Path) -> Verdict:
         try:
@@ -163,7 +164,7 @@ class Comparison:
             return
         if self.loaded["base"] == self.loaded["head"]:
             files = f"the {len(self.loaded['base'])} files that the cases load are the same" if self.loaded["base"] else "the cases load no file of this repository"
-            raise Misuse(f"{self.base.sha[:12]} and {self.head.sha[:12] or 'the working copy'} differ, but {files}: there is nothing to compare; choose other cases")
+            raise Misuse(f"{self.base.sha[:12]} and {self.head.sha[:12] or 'the working copy'} differ, but {files}: {SAME_CODE}; choose other cases")
 
     def judge(self, look: int) -> None:
         """All cases together: they share the chance of a false alarm (Holm), whatever look each is at."""
@@ -285,5 +286,6 @@ def write_results(folder: Path, comparison: Comparison) -> None:
     if not any(duel.blocks for duel in comparison.duels):
         return
     for name, environment, results in zip(("base", "head"), comparison.environments, comparison.results(), strict=True):
-        content = encode(Results(f"ab/{name}", "hotlap ab", {environment.key: environment}, tuple(one.case for one in results), results=tuple(results)))
+        asked = tuple(one.case for one in results)
+        content = encode(Results(f"ab/{name}", "hotlap ab", {environment.key: environment}, asked, results=tuple(results), started=comparison.started))
         write(folder / f"{name}.json", content)

@@ -14,6 +14,9 @@ import msgspec
 
 LIBRARIES = ("hotlap", "torch", "triton", "lightning", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime", "openvino", "numpy")
 
+# What never forbids a comparison.
+NOTED = ("host", "commit", "system", "memory_bytes")
+
 
 class Differences(NamedTuple):
     """Field -> (mine, theirs)."""
@@ -44,10 +47,21 @@ class Environment(msgspec.Struct, frozen=True):
 
     def differs(self, other: Environment) -> Differences:
         """What differs from `other`; host name, commit and kernel release never forbid a comparison."""
-        mine, theirs = msgspec.structs.asdict(self), msgspec.structs.asdict(other)
-        different = {name: (str(mine[name]), str(theirs[name])) for name in mine if mine[name] != theirs[name]}
-        noted = {name: pair for name, pair in different.items() if name in ("host", "commit", "system", "memory_bytes")}
+        mine, theirs = self.fields, other.fields
+        different = {name: (mine.get(name, "none"), theirs.get(name, "none")) for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)}
+        noted = {name: pair for name, pair in different.items() if name in NOTED}
         return Differences({name: pair for name, pair in different.items() if name not in noted}, noted)
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """Every field as text, each library by its own name."""
+        flat = {name: str(value) for name, value in msgspec.structs.asdict(self).items() if name != "libraries"}
+        return {**flat, **self.libraries}
+
+    @property
+    def setting(self) -> dict[str, str]:
+        """What two results must share to be compared."""
+        return {name: value for name, value in self.fields.items() if name not in NOTED}
 
     @property
     def hardware(self) -> str:

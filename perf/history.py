@@ -25,6 +25,9 @@ CLIP_WINDOW, CLIP_SIGMAS = 11, 4.0
 MOST_CORRELATED = 0.9
 NULLS = 500
 ALPHA = 0.05
+# Points that bring a provisional alarm, and its chance in a series without a change, a point. The level before them is that of 50 points at most.
+YOUNG = (3, 4)
+TIP_NULLS, TIP_ALPHA, TIP_LEVEL = 5000, 0.001, 50
 
 
 class ChangePoint(msgspec.Struct, frozen=True):
@@ -58,9 +61,33 @@ def change_points(values: Sequence[float]) -> tuple[ChangePoint, ...]:
         residuals = x - _levels(x, borders)
         sigma, phi = _noise(residuals), _correlation(residuals)
     least = max(math.log1p(SMALLEST), LEAST_SIGMAS * sigma)
-    borders = merged(x, lasting(x, merged(x, borders, least)), least)
+    borders = merged(x, held(x, lasting(x, merged(x, borders, least))), least)
     found = [_significance(x, borders, at, sigma, phi) for at in range(len(borders))]
     return tuple(one for one in found if one.p <= ALPHA)
+
+
+def provisional(values: Sequence[float], settled: Sequence[ChangePoint]) -> ChangePoint | None:
+    """A step that the last 3 or 4 points make, too young to be among the `settled` change points: each lies off the level before, to the same side.
+
+    p is the chance that so many points do so in a series without a change, whose level and noise have to be estimated as well (simulated).
+    """
+    import numpy as np
+
+    x = np.log(np.asarray(values, dtype=float))
+    found = []
+    for young in YOUNG:
+        level = x[settled[-1].index if settled else 0 : -young]
+        if len(level) < 2 * SHORTEST:
+            continue
+        level = clipped(level)[-TIP_LEVEL:]
+        centre, sigma = float(np.mean(level)), _noise(level - np.mean(level))
+        off = x[-young:] - centre
+        nearest = float(np.min(np.abs(off))) if abs(np.sum(np.sign(off))) == young else 0.0
+        nulls = _nearest_of_nulls(len(level), young, round(_correlation(level - centre), 1))
+        p = (1 + int(np.sum(nulls >= nearest / sigma))) / (1 + len(nulls))
+        if p <= TIP_ALPHA and abs(float(np.mean(off))) >= max(math.log1p(SMALLEST), LEAST_SIGMAS * sigma):
+            found.append(ChangePoint(len(x) - young, math.expm1(float(np.mean(off))), p))
+    return min(found, key=lambda one: one.p, default=None)
 
 
 def clipped(x: np.ndarray) -> np.ndarray:
@@ -134,6 +161,18 @@ def lasting(x: np.ndarray, borders: list[int]) -> list[int]:
             return borders
 
 
+def held(x: np.ndarray, borders: list[int]) -> list[int]:
+    """Without a young last level that fewer than 5 points are at: a segment has at least 5, and takes them from the level before if need be."""
+    import numpy as np
+
+    if not borders or len(x) - borders[-1] >= LASTING:
+        return borders
+    before = float(np.mean(x[borders[-2] if len(borders) > 1 else 0 : borders[-1]]))
+    tip = x[borders[-1] :]
+    there = np.abs(tip - np.median(tip)) < np.abs(tip - before)
+    return borders if int(np.sum(there)) >= SHORTEST else borders[:-1]
+
+
 def _segments(x: np.ndarray, borders: Sequence[int]) -> list[tuple[int, int]]:
     return list(zip([0, *borders], [*borders, len(x)], strict=True))
 
@@ -181,14 +220,34 @@ def _rounded(n: int) -> int:
     return -(-n // step) * step
 
 
+def _without_change(count: int, n: int, phi: float) -> np.ndarray:
+    """Simulated AR(1) series of unit variance (count, n)."""
+    import numpy as np
+    from scipy.signal import lfilter
+
+    noise = np.random.default_rng(n).standard_normal((count, n + 50))
+    return np.asarray(lfilter([math.sqrt(1 - phi**2)], [1, -phi], noise, axis=1)[:, 50:])
+
+
+@lru_cache(maxsize=256)
+def _nearest_of_nulls(n: int, young: int, phi: float) -> np.ndarray:
+    """How far the nearest of the last `young` points lies off the n before, all on the same side or else 0, in robust sigma of those (TIP_NULLS,)."""
+    import numpy as np
+
+    series = _without_change(TIP_NULLS, n + young, phi)
+    level = series[:, :n]
+    off = series[:, n:] - level.mean(axis=1, keepdims=True)
+    residuals = np.abs(level - np.median(level, axis=1, keepdims=True))
+    same = np.abs(np.sign(off).sum(axis=1)) == young
+    return np.asarray(np.where(same, np.abs(off).min(axis=1) / (1.4826 * np.median(residuals, axis=1)), 0.0))
+
+
 @lru_cache(maxsize=256)
 def _largest_of_nulls(n: int, phi: float) -> np.ndarray:
     """The largest standardised step of simulated AR(1) series of unit variance and length n without a change (NULLS,)."""
     import numpy as np
-    from scipy.signal import lfilter
 
-    noise = np.random.default_rng(n).standard_normal((NULLS, n + 50))
-    series = lfilter([math.sqrt(1 - phi**2)], [1, -phi], noise, axis=1)[:, 50:]
+    series = _without_change(NULLS, n, phi)
     sums = np.cumsum(series, axis=1)
     k = np.arange(SHORTEST, n - SHORTEST + 1)
     before, after = sums[:, k - 1] / k, (sums[:, -1:] - sums[:, k - 1]) / (n - k)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -208,7 +209,7 @@ class Result(msgspec.Struct, frozen=True):
 class Results(msgspec.Struct, frozen=True):
     """The file `results.json`: environments by key (results name theirs), what was asked, and the results so far.
 
-    references: workload name -> the checkpoint given for it on the command line.
+    references: workload name -> the checkpoint given for it on the command line. started: when, ISO 8601 in UTC.
     """
 
     run: str
@@ -217,7 +218,13 @@ class Results(msgspec.Struct, frozen=True):
     asked: tuple[Case, ...] = ()
     references: dict[str, str] = {}
     results: tuple[Result, ...] = ()
+    started: str = ""
     schema: int = SCHEMA
+
+
+def now() -> str:
+    """ISO 8601 in UTC, to the second."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 class _Head(msgspec.Struct):

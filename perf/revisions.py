@@ -11,6 +11,7 @@ from .reasons import Misuse
 from .workloads import Reference
 
 WORKING_COPY = "."
+SAME_CODE = "there is nothing to compare"
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ class RunFolder:
             old = result.read(self.file) if self.file.exists() else None
         except Misuse as error:
             raise Unusable(f"{error}; move it away or choose another --out") from None
-        found = old or Results(self.id, command, {})
+        found = old or Results(self.id, command, {}, started=result.now())
         self.results = msgspec.structs.replace(found, environment={**found.environment, environment.key: environment}, references={**found.references, **references})
         self.ask(asked)
 

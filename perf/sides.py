@@ -57,7 +57,15 @@ class Known:
     deviation: float | None = None
     task: tuple[str, Better, float] | None = None
     weights: str = ""
+    commit: str = ""
     place: Place | None = None
+
+    @property
+    def setting(self) -> dict[str, str]:
+        """What two results must share to be compared."""
+        if isinstance(self.environment, Environment):
+            return self.environment.setting
+        return {name: str(value) for name, value in _flat(self.environment).items() if _blocks(name)}
 
     @property
     def good(self) -> bool:
@@ -70,8 +78,11 @@ class Known:
 
 @dataclass(frozen=True)
 class Side:
+    """measured: when, as the file says (ISO 8601), or empty."""
+
     path: Path
     cases: dict[str, Known]
+    measured: str = ""
 
 
 def differs(base: Known, head: Known) -> Differences:
@@ -83,8 +94,12 @@ def differs(base: Known, head: Known) -> Differences:
         return Differences({"tool": ("hotlap" if isinstance(mine, Environment) else "pytest-benchmark", "hotlap" if isinstance(theirs, Environment) else "pytest-benchmark")}, {})
     a, b = _flat(mine), _flat(theirs)
     different = {name: (str(a.get(name, "unknown")), str(b.get(name, "unknown"))) for name in {**a, **b} if a.get(name) != b.get(name)}
-    blocking = {name: pair for name, pair in different.items() if name in BLOCKING or name.removeprefix("cpu.") in BLOCKING_CPU}
+    blocking = {name: pair for name, pair in different.items() if _blocks(name)}
     return Differences(blocking, {name: pair for name, pair in different.items() if name not in blocking and name == "node"})
+
+
+def _blocks(name: str) -> bool:
+    return name in BLOCKING or (name.startswith("cpu.") and name.removeprefix("cpu.") in BLOCKING_CPU)
 
 
 def _flat(machine: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,7 +124,7 @@ def read(path: Path) -> Side:
         if one.case in cases:
             raise Unreadable(f"{path}: {one.case} stands there twice")
         cases[one.case] = one
-    return Side(path, cases)
+    return Side(path, cases, head.started or head.datetime)
 
 
 def _ours(file: Results) -> list[Known]:
@@ -149,6 +164,7 @@ def _of_result(one: Result, environments: Mapping[str, Environment], pace: Resul
         deviation=deviation,
         task=(task.metric, task.better, task.value) if task is not None else None,
         weights=one.weights,
+        commit=environments[one.environment].commit,
         place=place or places.find(one.case.workload),
     )
 
@@ -165,9 +181,11 @@ def _check(case: str, values: Sequence[float]) -> None:
 
 
 class _Head(msgspec.Struct):
-    """Enough to know whose file it is."""
+    """Enough to know whose file it is, and of when: started is ours, datetime pytest-benchmark's."""
 
     benchmarks: msgspec.Raw = msgspec.Raw()
+    started: str = ""
+    datetime: str = ""
 
 
 class _Stats(msgspec.Struct):
@@ -196,6 +214,7 @@ class _Section(msgspec.Struct):
 class _File(msgspec.Struct):
     benchmarks: list[_Benchmark]
     machine_info: dict[str, Any] = {}
+    commit_info: dict[str, Any] = {}
     hotlap: _Section | None = None
 
 
@@ -210,7 +229,8 @@ def _theirs(file: _File) -> list[Known]:
             if place is not None:
                 written[result.case.id] = place
         else:
-            single.append(Known(name, file.machine_info, metrics={"latency": _of_stats(name, one.stats)}, place=place))
+            commit = str(file.commit_info.get("id") or "") + ("+" if file.commit_info.get("dirty") is True else "")
+            single.append(Known(name, file.machine_info, metrics={"latency": _of_stats(name, one.stats)}, commit=commit, place=place))
     if file.hotlap is not None:
         single += known([*results, *file.hotlap.results], file.hotlap.environment, written)
     return single

@@ -37,14 +37,7 @@ def write(verdict: Verdict, paths: Mapping[str, Path | None], github: bool) -> N
     for name, path in paths.items():
         if path is None:
             continue
-        content = made[name]()
-        if str(path) == "-":
-            sys.stdout.write(content.decode())
-            continue
-        try:
-            result.write(path, content)
-        except (OSError, ValueError) as error:
-            raise Misuse(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from None
+        put(path, made[name]())
     if github:
         for command in verdict_formats.workflow_commands(verdict):
             print(command)
@@ -54,6 +47,17 @@ def write(verdict: Verdict, paths: Mapping[str, Path | None], github: bool) -> N
                     file.write(verdict_formats.markdown(verdict))
             except OSError as error:
                 raise Misuse(f"cannot write the step summary {summary}: {error.strerror}") from None
+
+
+def put(path: Path, content: bytes) -> None:
+    """To the file as a whole, or to stdout for -. Raises Misuse."""
+    if str(path) == "-":
+        sys.stdout.write(content.decode())
+        return
+    try:
+        result.write(path, content)
+    except (OSError, ValueError) as error:
+        raise Misuse(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from None
 
 
 def plain(text: str) -> str:

@@ -33,7 +33,7 @@ NOTED = {"host", "commit", "system", "memory_bytes"}
 def test_each_difference_blocks_or_is_noted(name: str) -> None:
     changed = msgspec.structs.replace(HERE, **{name: getattr(OTHER, name)})
     blocking, noted = HERE.differs(changed)
-    pair = {name: (str(getattr(HERE, name)), str(getattr(OTHER, name)))}
+    pair = {name: (str(getattr(HERE, name)), str(getattr(OTHER, name)))} if name != "libraries" else {"torch": ("2.14.1", "2.15.0")}
     assert (blocking, noted) == (({}, pair) if name in NOTED else (pair, {}))
     assert changed.key != HERE.key
 

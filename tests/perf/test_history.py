@@ -93,3 +93,30 @@ def test_the_partition_is_the_best_of_all(seed: int) -> None:
 
     every = [borders for count in range(4) for borders in itertools.combinations(range(1, 22), count)]
     assert cost(tuple(history.partition(x, penalty))) == pytest.approx(min(map(cost, every)))
+
+
+@pytest.mark.parametrize("phi", [0.0, 0.3])
+def test_three_points_of_a_new_level_are_a_provisional_alarm_and_chance_hardly_ever(phi: float) -> None:
+    def young(values: np.ndarray) -> history.ChangePoint | None:
+        return history.provisional(values, history.change_points(values))
+
+    false = [young(series(40, seed, phi=phi)) for seed in range(200)]
+    assert sum(one is not None for one in false) <= 2
+    found = 0
+    for seed in range(30):
+        values = series(40, seed, phi=phi, steps={37: 1.2})
+        settled = history.change_points(values)
+        one = history.provisional(values, settled)
+        found += any(at is not None and at.index >= 35 for at in (one, *settled))
+    assert found >= 27
+
+
+@pytest.mark.parametrize("length", [1, 2])
+def test_a_spike_at_the_end_is_no_alarm(length: int) -> None:
+    values = series(40, 1)
+    values[-length:] *= 3
+    assert history.provisional(values, history.change_points(values)) is None
+
+
+def test_a_short_series_has_no_alarm() -> None:
+    assert history.provisional(series(12, 1, steps={9: 2.0}), ()) is None

@@ -1,0 +1,173 @@
+"""An index of stored results: one SQLite file beside them, so that a folder of thousands is read once and then only what is new.
+
+It holds nothing of its own: what it says comes from the files, and it is made anew if it is deleted. Two processes may write at once; a file's
+points are replaced in one transaction.
+"""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from . import sides, stats
+from .case import Better
+from .counters import COUNTERS
+from .reasons import Misuse
+from .sides import Known
+
+# 1 (0.2.0): first version. Another version is dropped and read anew.
+SCHEMA = 1
+BUSY_S = 30.0
+TABLES = """
+create table file (path text primary key, size integer, changed integer, measured real, problem text);
+create table setting (key text primary key, fields text);
+create table point (path text, "case" text, metric text, kind text, setting text, revision text, value real, centre real, unit text, better text);
+create index of_path on point (path);
+create index of_case on point ("case", metric, kind);
+"""
+
+
+class Point(NamedTuple):
+    """One value of one case in one file. measured: seconds since 1970. value: what is compared, a ratio to the pace where there was one.
+
+    centre: in the metric's unit. setting: key of what two results must share to be compared. kind: time, paced, or counter.
+    """
+
+    path: str
+    measured: float
+    case: str
+    metric: str
+    kind: str
+    setting: str
+    revision: str
+    value: float
+    centre: float
+    unit: str
+    better: Better
+
+
+class Archive:
+    """Raises Misuse, in one line, where the index cannot be used."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with self._told():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.store = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
+            self.store.execute("pragma journal_mode = wal")
+            self.store.execute("pragma synchronous = normal")
+            with self._writing():
+                if self.store.execute("pragma user_version").fetchone()[0] != SCHEMA:
+                    for name in ("file", "setting", "point"):
+                        self.store.execute(f"drop table if exists {name}")
+                    for statement in filter(str.strip, TABLES.split(";")):
+                        self.store.execute(statement)
+                    self.store.execute(f"pragma user_version = {SCHEMA}")
+
+    def take_in(self, files: Iterable[Path], tell: Callable[[str], None]) -> tuple[int, dict[str, str]]:
+        """Reads what is new or has changed. Returns how many files that were, and of all of them those that are no results: path -> why."""
+        read, problems = 0, dict[str, str]()
+        with self._told():
+            known = {path: (size, changed, problem) for path, size, changed, problem in self.store.execute("select path, size, changed, problem from file")}
+            for file in files:
+                name = str(file.resolve())
+                state = file.stat()
+                if (found := known.get(name)) is None or found[:2] != (state.st_size, state.st_mtime_ns):
+                    problem = self._take(file, name, state.st_size, state.st_mtime_ns)
+                    read += 1
+                    if read % 100 == 0:
+                        tell(f"{read} files read")
+                else:
+                    problem = found[2]
+                if problem:
+                    problems[name] = problem
+        return read, problems
+
+    def points(self, files: Iterable[Path]) -> list[Point]:
+        """Of these files, oldest first."""
+        wanted = {str(file.resolve()) for file in files}
+        with self._told():
+            rows = self.store.execute(
+                'select path, measured, "case", metric, kind, setting, revision, value, centre, unit, better from point join file using (path) '
+                'order by "case", metric, kind, measured, path'
+            )
+            return [point for point in map(Point._make, rows) if point.path in wanted]
+
+    def settings(self) -> dict[str, dict[str, str]]:
+        with self._told():
+            return {key: msgspec.json.decode(fields) for key, fields in self.store.execute("select key, fields from setting")}
+
+    def close(self) -> None:
+        self.store.close()
+
+    def _take(self, file: Path, name: str, size: int, changed: int) -> str:
+        """One file, whole or not at all. Returns why it is no results file; empty if it is one."""
+        problem, rows, settings = "", list[tuple[object, ...]](), dict[str, str]()
+        measured = changed / 1e9
+        try:
+            side = sides.read(file)
+        except Misuse as error:
+            problem = str(error).removeprefix(f"{file}: ")
+        else:
+            measured = moment(side.measured, measured)
+            for one in side.cases.values():
+                fields = msgspec.json.encode(one.setting, order="deterministic").decode()
+                key = sha256(fields.encode()).hexdigest()[:12]
+                settings[key] = fields
+                rows += [(name, one.case, *row[:2], key, one.commit, *row[2:]) for row in values(one)]
+        with self._writing():
+            self.store.execute("delete from point where path = ?", (name,))
+            self.store.execute("insert or replace into file values (?, ?, ?, ?, ?)", (name, size, changed, measured, problem))
+            self.store.executemany("insert or ignore into setting values (?, ?)", settings.items())
+            self.store.executemany("insert into point values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+        return problem
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        self.store.execute("begin immediate")
+        try:
+            yield
+        except BaseException:
+            self.store.execute("rollback")
+            raise
+        self.store.execute("commit")
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise Misuse(f"index {self.path}: {error}; choose another --index") from None
+        except sqlite3.DatabaseError as error:
+            raise Misuse(f"index {self.path}: {error}; delete it, it is made anew from the results") from None
+        except OSError as error:
+            raise Misuse(f"{error.filename or self.path}: {error.strerror}") from None
+
+
+def values(one: Known) -> Iterator[tuple[str, str, float, float, str, Better]]:
+    """metric, kind, value, centre, unit and direction of all that a case has; a case without a good result has nothing to compare."""
+    if not one.good:
+        return
+    for name, sample in one.metrics.items():
+        value = math.exp(stats.fmean(sample.logs)) if sample.paced else sample.centre
+        yield name, "paced" if sample.paced else "time", value, sample.centre, sample.unit, sample.better
+    for name, count in one.counters.items():
+        if name in COUNTERS:
+            yield name, "counter", count, count, COUNTERS[name].unit, COUNTERS[name].better
+
+
+def moment(text: str, otherwise: float) -> float:
+    """Seconds since 1970 of an ISO 8601 time, UTC where it names no zone."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return otherwise
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()

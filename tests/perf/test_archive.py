@@ -1,0 +1,130 @@
+"""The index of results: what is new is read once, two writers do not hurt each other, and what cannot be used is one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hotlap.perf import archive, cli
+from hotlap.perf.archive import Archive
+from hotlap.perf.reasons import Misuse
+
+
+def taken_in(index: Path, files: list[Path]) -> tuple[int, dict[str, str]]:
+    store = Archive(index)
+    try:
+        return store.take_in(files, print)
+    finally:
+        store.close()
+
+
+def test_a_file_is_read_once_and_again_only_when_it_changes(stored: Any, tmp_path: Path) -> None:
+    files = stored.runs(tmp_path / "results", {"a": [1e-3] * 5})
+    assert taken_in(tmp_path / "index", files) == (5, {})
+    assert taken_in(tmp_path / "index", files) == (0, {})
+    stored.run(files[2], 2, {"a": 2e-3})
+    os.utime(files[2], ns=(1, 1))
+    assert taken_in(tmp_path / "index", files) == (1, {})
+    store = Archive(tmp_path / "index")
+    points = [point for point in store.points(files) if point.metric == "latency"]
+    store.close()
+    assert [round(point.value, 6) for point in points] == [1e-3, 1e-3, 2e-3, 1e-3, 1e-3]
+    assert [point.revision for point in points] == [stored.sha(at) for at in range(5)]
+
+
+def test_only_the_files_that_are_asked_for_are_told(stored: Any, tmp_path: Path) -> None:
+    files = stored.runs(tmp_path / "results", {"a": [1e-3] * 4})
+    taken_in(tmp_path / "index", files)
+    store = Archive(tmp_path / "index")
+    assert {point.path for point in store.points(files[:1])} == {str(files[0].resolve())}
+    store.close()
+
+
+def test_two_writers_at_once(stored: Any, tmp_path: Path) -> None:
+    """Both see every file as new; the index has each point once."""
+    files = stored.runs(tmp_path / "results", {"a": [1e-3] * 30, "b": [2e-3] * 30})
+    script = "import sys; from pathlib import Path; from hotlap.perf.archive import Archive; s = Archive(Path(sys.argv[1])); s.take_in([Path(p) for p in sys.argv[2:]], print)"
+    command = [sys.executable, "-c", script, str(tmp_path / "index"), *map(str, files)]
+    both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [(one.communicate(timeout=120)[1], one.returncode) for one in both] == [("", 0)] * 2
+    store = Archive(tmp_path / "index")
+    assert len([point for point in store.points(files) if point.metric == "latency"]) == 60
+    store.close()
+
+
+def test_a_writer_that_is_killed_leaves_files_whole_or_unread(stored: Any, tmp_path: Path) -> None:
+    files = stored.runs(tmp_path / "results", {"a": [1e-3] * 3})
+    script = """
+import os, sys
+from pathlib import Path
+from hotlap.perf import archive
+store = archive.Archive(Path(sys.argv[1]))
+store.take_in([Path(sys.argv[2])], print)
+store.store.execute("begin immediate")
+store.store.execute("delete from point")
+os.kill(os.getpid(), 9)
+"""
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "index"), str(files[0])], check=False, timeout=60)
+    assert taken_in(tmp_path / "index", files)[0] == 2
+    store = Archive(tmp_path / "index")
+    assert len([point for point in store.points(files) if point.metric == "latency"]) == 3
+    store.close()
+
+
+def test_a_file_that_is_no_result_is_named_and_not_read_again(tmp_path: Path) -> None:
+    (tmp_path / "verdict.json").write_text('{"schema": 1, "tool": "gate"}')
+    for _ in range(2):
+        _, problems = taken_in(tmp_path / "index", [tmp_path / "verdict.json"])
+        assert "neither results of hotlap" in problems[str((tmp_path / "verdict.json").resolve())]
+
+
+def test_a_damaged_index_is_one_line_with_the_remedy(stored: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = stored.runs(tmp_path / "results", {"a": [1e-3] * 3})
+    (tmp_path / "index").write_bytes(b"no database, but long enough to be looked at as one" * 100)
+    with pytest.raises(Misuse, match="delete it"):
+        taken_in(tmp_path / "index", files)
+    assert cli.status(["history", str(tmp_path / "results"), "--index", str(tmp_path / "index")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_an_index_of_another_version_is_made_anew(stored: Any, tmp_path: Path) -> None:
+    files = stored.runs(tmp_path / "results", {"a": [1e-3] * 3})
+    taken_in(tmp_path / "index", files)
+    store = sqlite3.connect(tmp_path / "index")
+    store.execute("pragma user_version = 99")
+    store.close()
+    assert taken_in(tmp_path / "index", files)[0] == 3
+
+
+def test_an_index_in_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Misuse, match="file"):
+        Archive(tmp_path / "file" / "index")
+
+
+def test_files_of_pytest_benchmark_have_their_time_and_commit(tmp_path: Path) -> None:
+    path = tmp_path / "0001.json"
+    found = {"fullname": "t.py::test_a", "stats": {"mean": 1.0, "median": 1.0, "stddev": 0.1, "rounds": 9}}
+    path.write_text(
+        json.dumps({"benchmarks": [found], "datetime": "2026-03-01T12:00:00.5+00:00", "commit_info": {"id": "ab12", "dirty": True}, "machine_info": {"machine": "x86"}})
+    )
+    taken_in(tmp_path / "index", [path])
+    store = Archive(tmp_path / "index")
+    (point,) = store.points([path])
+    store.close()
+    assert (point.case, point.revision, point.value) == ("t.py::test_a", "ab12+", 1.0)
+    assert point.measured == archive.moment("2026-03-01T12:00:00.5+00:00", 0)
+    shutil.rmtree(tmp_path)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("1970-01-02T00:00:00Z", 86400), ("1970-01-02T00:00:00", 86400), ("1970-01-02T01:00:00+01:00", 86400), ("soon", 7), ("", 7)])
+def test_moments(text: str, seconds: float) -> None:
+    assert archive.moment(text, 7) == seconds

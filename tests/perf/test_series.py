@@ -1,0 +1,154 @@
+"""Stored results over time: alarms young and old, borders that nothing crosses, and the page in a real browser."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hotlap.perf import cli, verdict
+
+
+def noise(count: int, seed: int = 1, level: float = 1e-3, spread: float = 0.01) -> list[float]:
+    rng = random.Random(seed)
+    return [level * math.exp(rng.gauss(0, spread)) for _ in range(count)]
+
+
+def history(folder: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
+    status = cli.status(["history", str(folder / "results"), "--index", str(folder / "index"), "--json", str(folder / "out.json"), *arguments])
+    return status, json.loads((folder / "out.json").read_bytes())
+
+
+def one_series(found: dict[str, Any], metric: str = "latency") -> dict[str, Any]:
+    (one,) = (one for one in found["series"] if one["metric"] == metric)
+    return dict(one)
+
+
+@pytest.mark.parametrize(("young", "status", "words"), [(2, 0, ""), (3, 3, "provisional: 3 points"), (6, 1, "confirmed by 6 points"), (9, 1, "confirmed by 9 points"), (30, 0, "")])
+def test_a_slower_level_is_an_alarm_while_it_is_young(stored: Any, young: int, status: int, words: str, tmp_path: Path) -> None:
+    values = noise(60)
+    values[-young:] = [1.1 * value for value in values[-young:]]
+    stored.runs(tmp_path / "results", {"a": values})
+    ended, found = history(tmp_path)
+    assert ended == status, found["findings"]
+    if words:
+        (finding,) = found["findings"]
+        assert words in str(finding["evidence"]) and stored.sha(60 - young)[:12] in str(finding["evidence"])
+        assert finding["ratio"] == pytest.approx(1.1, abs=0.02) and finding["case"] == "a/eager/fp32/b1/cpu/inference"
+    assert verdict.read(tmp_path / "out.json").tool == "history"
+
+
+def test_a_faster_level_is_no_alarm(stored: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    values = noise(60)
+    stored.runs(tmp_path / "results", {"a": [*values[:52], *(0.9 * value for value in values[52:])]})
+    assert cli.status(["history", str(tmp_path / "results"), "--index", str(tmp_path / "index")]) == 0
+    said = capsys.readouterr().out
+    assert "better" in said and "history: pass" in said
+
+
+def test_no_series_crosses_a_change_of_the_environment(stored: Any, tmp_path: Path) -> None:
+    """torch is new and everything is slower: a border and two series, no alarm of ours."""
+    for day, value in enumerate(noise(40)):
+        new = day >= 30
+        stored.run(tmp_path / "results" / f"{day}.json", day, {"a": value * (1.2 if new else 1)}, libraries={"torch": "2.15" if new else "2.14"})
+    ended, found = history(tmp_path, "--metric", "latency")
+    assert ended == 0 and [len(one["points"]) for one in found["series"]] == [30, 10]
+    (border,) = found["borders"]
+    assert border["changed"] == {"torch": ["2.14", "2.15"]} and border["commit"] == stored.sha(30)
+
+
+def test_runners_that_take_turns_have_a_series_each(stored: Any, tmp_path: Path) -> None:
+    values = noise(60)
+    for day, value in enumerate(values):
+        slow, late = day % 2, day >= 50
+        stored.run(tmp_path / "results" / f"{day}.json", day, {"a": value * (1.5 if slow else 1) * (1.1 if late and slow else 1)}, cpu="slow" if slow else "fast")
+    ended, found = history(tmp_path, "--metric", "latency")
+    assert [len(one["points"]) for one in found["series"]] == [30, 30] and len(found["borders"]) == 2
+    assert ended == 1 and len(found["findings"]) == 1
+
+
+def test_a_counter_changes_exactly_and_is_told_with_its_commit(stored: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for day in range(4):
+        stored.run(tmp_path / "results" / f"{day}.json", day, {"a": 1e-3}, operators=30 if day < 2 else 31)
+    _, found = history(tmp_path, "--metric", "operators")
+    assert [one["index"] for one in one_series(found, "operators")["change_points"]] == [2]
+    cli.status(["history", str(tmp_path / "results"), "--index", str(tmp_path / "index")])
+    assert f"{stored.sha(2)[:12]}: a/eager/fp32/b1/cpu/inference: operators 30 -> 31, worse" in capsys.readouterr().out
+
+
+def test_too_few_points_are_no_pass(stored: Any, tmp_path: Path) -> None:
+    stored.runs(tmp_path / "results", {"a": noise(9)})
+    ended, found = history(tmp_path)
+    assert ended == 3 and "shorter than the 10 points" in found["reasons"][0]
+
+
+def test_other_files_of_the_folder_are_counted_not_fatal(stored: Any, tmp_path: Path) -> None:
+    stored.runs(tmp_path / "results", {"a": noise(12)})
+    (tmp_path / "results" / "verdict.json").write_text("{}")
+    (tmp_path / "results" / "broken.json").write_text('{"run": ')
+    ended, found = history(tmp_path)
+    assert ended == 0 and set(found["not_results"]) == {"verdict.json", "broken.json"} and "2 of 14 files are no results" in str(found["reasons"])
+    assert cli.status(["history", str(tmp_path / "results" / "broken.json"), "--index", str(tmp_path / "index")]) in (2, 4)
+
+
+def test_new_files_are_added_to_what_was_read(stored: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stored.runs(tmp_path / "results", {"a": noise(12)})
+    history(tmp_path)
+    stored.run(tmp_path / "results" / "new.json", 12, {"a": 1e-3})
+    cli.status(["history", str(tmp_path / "results"), "--index", str(tmp_path / "index")])
+    assert "13 files (1 new)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["absent"], 2, "no such file or folder"),
+        (["."], 2, "no results in 0 files"),
+        (["results", "--case", "vit/*"], 2, "there are: a/eager"),
+        (["results", "--metric", "latncy"], 2, "there are: latency, operators"),
+        (["results", "--html", "absent/page.html"], 2, "cannot write absent"),
+        (["results", "--csv", "x.csv", "--column", "y"], 2, "without results"),
+        (["--csv", "x.csv"], 2, "--column"),
+        (["results", "--bisect", "vit"], 2, "no case 'vit'"),
+        (["results", "--bisect", "a/eager/fp32/b1/cpu/inference"], 2, "nothing to look for"),
+    ],
+)
+def test_mistakes_are_one_line(
+    stored: Any, arguments: list[str], status: int, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if arguments != ["."]:
+        stored.runs(tmp_path / "results", {"a": noise(12)})
+    assert cli.status(["history", *arguments, "--index", "index"]) == status
+    said = capsys.readouterr().err
+    assert words in said and said.count("\n") == 1
+
+
+HOSTILE = "</title><script>document.title='owned'</script>"
+
+
+def test_the_page_in_a_browser(tmp_path: Path) -> None:
+    """Others' files may hold any name: nothing runs, nothing is fetched, every series has its chart."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("chromium is not installed: apt-get install chromium")
+    (tmp_path / "results").mkdir()
+    for day, value in enumerate(noise(40)):
+        stats = {"mean": value, "median": value, "stddev": value / 100, "rounds": 9}
+        found = {"benchmarks": [{"fullname": HOSTILE, "stats": stats}, {"fullname": "t.py::test_b", "stats": {**stats, "median": value * (1.2 if day > 32 else 1)}}]}
+        path = tmp_path / "results" / f"{day}.json"
+        path.write_text(json.dumps({**found, "datetime": f"2026-0{2 + day // 28}-{1 + day % 28:02}T00:00:00", "machine_info": {"machine": "x86"}, "commit_info": {"id": "<b>"}}))
+    ended, _ = history(tmp_path, "--html", str(tmp_path / "page.html"))
+    text = (tmp_path / "page.html").read_text()
+    assert ended == 1 and "<script" not in text and "http" not in text.replace("http-equiv", "")
+    asked = [chromium, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'chromium'}", "--enable-logging=stderr", "--v=0", "--dump-dom"]
+    done = subprocess.run([*asked, (tmp_path / "page.html").as_uri()], capture_output=True, text=True, timeout=120, check=True)
+    assert "<title>hotlap history: regression</title>" in done.stdout
+    assert done.stdout.count("<svg") == 2 and "confirmed alarm" in done.stdout and HOSTILE not in done.stdout
+    assert "CONSOLE" not in done.stderr
