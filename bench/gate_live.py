@@ -19,10 +19,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from hotlap.perf.servers import Servers
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 FILE = HERE.parent / "docs" / "results" / "gate_live.jsonl"
@@ -71,26 +68,21 @@ def main() -> None:
     if asked.table:
         print(table(read(asked.table)), end="")
         return
-    from hotlap.perf.servers import Servers
-
     lock = FILE.open("a")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise SystemExit("another one is measuring on this machine; each would be the other's neighbour") from None
     neighbour = subprocess.Popen([sys.executable, "-c", NEIGHBOUR])
-    with tempfile.TemporaryDirectory() as folder:
-        servers = Servers(Path(folder), 600, print)
-        try:
-            while (found := next_one(read(FILE), asked.trials)) is not None:
-                done = trial(*found, Path(folder), servers)
-                with FILE.open("a") as file:
-                    file.write(json.dumps(done) + "\n")
-                print({name: value for name, value in done.items() if name != "ratios"}, flush=True)
-        finally:
-            servers.close()
-            neighbour.kill()
-            neighbour.wait()
+    try:
+        while (found := next_one(read(FILE), asked.trials)) is not None:
+            done = trial(*found)
+            with FILE.open("a") as file:
+                file.write(json.dumps(done) + "\n")
+            print({name: value for name, value in done.items() if name != "ratios"}, flush=True)
+    finally:
+        neighbour.kill()
+        neighbour.wait()
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -105,34 +97,46 @@ def next_one(done: list[dict[str, Any]], trials: int) -> tuple[str, int] | None:
     return min(open_ones, key=lambda cell: count[cell] / share[cell[1]], default=None)
 
 
-def trial(kind: str, extra: int, folder: Path, servers: Servers) -> dict[str, Any]:
-    """One race of 16 blocks, and what each tool says of its samples."""
-    from hotlap.perf import compare, environment, stats
+def raced(kind: str, extra: int, blocks: int) -> tuple[list[list[float]], list[list[float]]]:
+    """Latencies of BASE and of HEAD. As in hotlap ab each side has fork servers of its own, and they are new for each trial."""
     from hotlap.perf.case import Case
+    from hotlap.perf.origin import Origin
     from hotlap.perf.prepare import Preparation
     from hotlap.perf.race import Race
     from hotlap.perf.result import Plan
+    from hotlap.perf.servers import Servers
     from hotlap.perf.workloads import Reference
 
-    plan = Plan(budget_s=600, looks=(BLOCKS,), rounds=ROUNDS, tail_s=0, fresh_blocks=0, threads=2)
-    start = time.monotonic()
+    plan = Plan(budget_s=600, looks=(blocks,), rounds=ROUNDS, tail_s=0, fresh_blocks=0, threads=2)
     made, lanes = [], []
-    try:
-        for count in (0, extra):
-            workload = f"bench.gate_live:{kind}_{count}"
-            side = Preparation(Reference(workload), folder / f"{len(made)}", plan, servers)
-            made.append(side)
-            case = Case(workload, "eager", batch=64 if kind == "linear" else 1)
-            side.refer(case, train=False, report=print, tell=lambda text: None)
-            lanes.append(side.build(case))
-        Race(lanes, plan, servers, lambda text: None, lambda: None).run()
-    finally:
-        for side in made:
-            side.close()
+    with tempfile.TemporaryDirectory() as folder:
+        servers = Servers(Path(folder), 600, print)
+        try:
+            for name, count in (("base", 0), ("head", extra)):
+                workload = f"bench.gate_live:{kind}_{count}"
+                side = Preparation(Reference(workload), Path(folder) / name, plan, servers, Origin(name))
+                made.append(side)
+                case = Case(workload, "eager", batch=64 if kind == "linear" else 1)
+                side.refer(case, train=False, report=print, tell=lambda text: None)
+                lanes.append(side.build(case))
+            Race(lanes, plan, servers, lambda text: None, lambda: None).run()
+        finally:
+            for side in made:
+                side.close()
+            servers.close()
     for lane in lanes:
         if lane.refusal is not None:
             raise SystemExit(f"{lane.case.id}: {lane.refusal}")
     base, head = (lane.latencies() for lane in lanes)
+    return base, head
+
+
+def trial(kind: str, extra: int) -> dict[str, Any]:
+    """One race of 16 blocks, and what each tool says of its samples."""
+    from hotlap.perf import compare, environment, stats
+
+    start = time.monotonic()
+    base, head = raced(kind, extra, BLOCKS)
     ratios = [math.log(stats.middle(block)) for block in stats.paired(base, head)]
     each, looks = compare.level(ALPHA)
     samples = [[value for block in side for value in block] for side in (base, head)]

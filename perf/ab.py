@@ -9,17 +9,17 @@ import math
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
 
-from . import compare, gate, ledger, plugins, sides, stats
+from . import compare, gate, ledger, plugins, sides, stats, verdict_formats
 from .answer import answer
 from .case import Case
 from .compare import LOOKS, Judgement
 from .compare import Verdict as Outcome
-from .environment import Environment
+from .environment import LIBRARIES, Environment
 from .policy import Policy
 from .prepare import Preparation, own_work
 from .race import Lane, Race
@@ -33,6 +33,7 @@ from .verdict import Finding, Verdict
 # A level for each look, and the looks that it was solved for (compare.level).
 Level = tuple[float, tuple[int, ...]]
 
+MOST_NAMED = 12
 # Of the chance of a false alarm, the latencies' share; the other metrics (memory, what the policy names) have the rest.
 LATENCY_SHARE = 0.9
 
@@ -59,10 +60,10 @@ class Duel:
     def alive(self) -> bool:
         return all(lane.live for lane in self.sides)
 
-    def up_to(self, count: int, deadline: float) -> None:
+    def up_to(self, count: int, deadline: float, fresh: bool = False) -> None:
         """More blocks, up to so many or to the deadline."""
         while self.blocks < count and self.alive and (time.monotonic() < deadline or self.blocks < min(LOOKS)):
-            self.race.block(self.blocks, self.race.plan.rounds, self.order)
+            self.race.block(self.blocks, self.race.plan.rounds, self.order, fresh)
             self.blocks += 1
 
     def values(self, first: int = 0) -> list[float]:
@@ -83,13 +84,14 @@ class Comparison:
 
     def __init__(self, base: Revision, head: Revision, policy: Policy, plan: Plan, folder: Path, environment: Environment, report: Callable[[str], None]) -> None:
         self.base, self.head, self.policy, self.plan, self.folder, self.report = base, head, policy, plan, folder, report
-        self.environments = tuple(msgspec.structs.replace(environment, commit=side.sha) for side in (base, head))
+        self.environments = tuple(of_side(side, environment) for side in (base, head))
         self.servers = Servers(folder, plan.timeout_s, report)
         self.preparations: dict[tuple[str, str], Preparation] = {}
         self.loaded: dict[str, dict[str, str]] = {"base": {}, "head": {}}
         self.duels: list[Duel] = []
-        self.reasons: list[str] = []
+        self.reasons: list[str] = [installed_differently(base, head)] if base.installed and head.installed else []
         self.findings: list[Finding] = []
+        self.memory: dict[str, tuple[bool, str]] = {}
         self.started = now()
 
     def verdict(self, cases: Sequence[Case], repository: Path | None, aa: Path) -> Verdict:
@@ -108,7 +110,9 @@ class Comparison:
                 self.judge(look)
                 if not any(duel.open for duel in self.duels) or time.monotonic() > deadline:
                     break
-            self.confirm(time.monotonic() + self.plan.budget_s)
+            deadline = time.monotonic() + self.plan.budget_s
+            self.confirm(deadline)
+            self.confirm_memory(deadline)
             self.against_itself(aa)
             return self.conclude(aa)
         finally:
@@ -206,6 +210,18 @@ class Comparison:
                 duel.notes.append(f"a regression that was not confirmed: {said}")
                 duel.found = msgspec.structs.replace(duel.found, verdict="inconclusive")
 
+    def confirm_memory(self, deadline: float) -> None:
+        """Memory comes from workers that import everything themselves; one that grew must have grown in others of the kind as well."""
+        grown = [one.case for one in self.rest().findings if one.metric == "memory" and one.verdict == "regression" and one.kind == "time"]
+        for duel in [duel for duel in self.duels if duel.case.id in grown]:
+            self.report(f"{duel.case.id}: confirming memory in fresh workers")
+            seen = duel.blocks
+            duel.up_to(seen + self.plan.fresh_blocks, deadline, fresh=True)
+            again = next((one for one in self.rest([duel], seen).findings if one.metric == "memory" and one.kind == "time"), None)
+            moved = f" ({verdict_formats.percent(again.ratio)})" if again is not None and again.ratio else ""
+            confirmed = again is not None and again.verdict == "regression"
+            self.memory[duel.case.id] = confirmed, f"{'confirmed' if confirmed else 'not confirmed'} in {duel.blocks - seen} more fresh workers a side{moved}"
+
     def against_itself(self, aa: Path) -> None:
         """BASE against BASE for a rotating share of the cases, at tolerance 0; the outcome goes to the ledger. A failure here takes no verdict away."""
         level = compare.level(self.policy.alpha)
@@ -233,27 +249,40 @@ class Comparison:
                 if twin is not None:
                     twin.race.end()
 
-    def results(self) -> tuple[list[Result], list[Result]]:
-        """Of BASE and of HEAD, as hotlap run would write them."""
+    def results(self, duels: Sequence[Duel] | None = None, first: int = 0) -> tuple[list[Result], list[Result]]:
+        """Of BASE and of HEAD, as hotlap run would write them; of the blocks from `first` on."""
         made: tuple[list[Result], list[Result]] = ([], [])
-        for duel in self.duels:
-            for lane, environment, into in zip(duel.sides, self.environments, made, strict=True):
-                into.append(answer(lane, duel.sides[0], f"ab/{duel.case.group}", self.plan, environment.key, f"{duel.blocks} blocks", False))
+        for duel in self.duels if duels is None else duels:
+            lanes = [replace(lane, seen=msgspec.structs.replace(lane.seen, blocks=lane.seen.blocks[first:])) for lane in duel.sides]
+            for lane, environment, into in zip(lanes, self.environments, made, strict=True):
+                into.append(answer(lane, lanes[0], f"ab/{duel.case.group}", self.plan, environment.key, f"{duel.blocks} blocks", False))
         return made
 
-    def conclude(self, aa: Path) -> Verdict:
-        """Structure, presence, limits and memory as hotlap gate judges them; latency by the blocks that both sides shared."""
+    def both(self, duels: Sequence[Duel] | None = None, first: int = 0) -> tuple[Side, Side]:
         keyed = {environment.key: environment for environment in self.environments}
-        base, head = (Side(self.folder, {one.case: one for one in sides.known(results, keyed)}) for results in self.results())
-        alpha = (1 - LATENCY_SHARE) * self.policy.alpha
-        rest = gate.judge(base, head, self.policy, alpha, without=("latency",), one_job=True)
+        base, head = (Side(self.folder, {one.case: one for one in sides.known(results, keyed)}) for results in self.results(duels, first))
+        return base, head
+
+    def rest(self, duels: Sequence[Duel] | None = None, first: int = 0) -> Verdict:
+        """Structure, presence, limits and all metrics but latency, as hotlap gate judges them."""
+        return gate.judge(*self.both(duels, first), self.policy, (1 - LATENCY_SHARE) * self.policy.alpha, without=("latency",), one_job=True)
+
+    def conclude(self, aa: Path) -> Verdict:
+        """The rest, and latency by the blocks that both sides shared."""
+        (base, head), rest = self.both(), self.rest()
         moved = [self.finding(duel, base.cases[duel.case.id], head.cases[duel.case.id]) for duel in self.duels]
         reasons = [*self.reasons, *(reason for reason in rest.reasons if reason != gate.NOTHING or not moved)]
         if why := ledger.distrusted(ledger.read(aa), self.policy.alpha):
             reasons.insert(0, why)
             moved = [msgspec.structs.replace(one, verdict="inconclusive", evidence=(*one.evidence, "the gate is suspended")) for one in moved]
-        findings = [*self.findings, *rest.findings]
+        findings = [*self.findings, *map(self.with_confirmation, rest.findings)]
         return gate.conclude([*findings, *gate.causes(moved, findings)], reasons, self.policy, "ab")
+
+    def with_confirmation(self, one: Finding) -> Finding:
+        if one.metric != "memory" or one.kind != "time" or one.case not in self.memory:
+            return one
+        confirmed, said = self.memory[one.case]
+        return msgspec.structs.replace(one, verdict=one.verdict if confirmed else "inconclusive", evidence=(*one.evidence, said))
 
     def finding(self, duel: Duel, base: Known, head: Known) -> Finding:
         """What the blocks say of one latency; without a look nothing, and that is said."""
@@ -279,6 +308,21 @@ class Comparison:
         for made in self.preparations.values():
             made.close()
         self.servers.close()
+
+
+def of_side(side: Revision, here: Environment) -> Environment:
+    """Where a side runs: here, at its commit; or with its own interpreter and libraries."""
+    if not side.installed:
+        return msgspec.structs.replace(here, commit=side.sha)
+    libraries = {name: side.installed[name] for name in LIBRARIES if name in side.installed}
+    return msgspec.structs.replace(here, python=side.python, libraries={**libraries, **{name: here.libraries[name] for name in ("hotlap",) if name in here.libraries}})
+
+
+def installed_differently(base: Revision, head: Revision) -> str:
+    a, b = {"Python": base.python, **base.installed}, {"Python": head.python, **head.installed}
+    different = [f"{name} {a.get(name, 'none')} -> {b.get(name, 'none')}" for name in sorted({**a, **b}, key=str.lower) if a.get(name) != b.get(name)]
+    more = f" and {len(different) - MOST_NAMED} more" if len(different) > MOST_NAMED else ""
+    return "the two environments " + (f"differ: {', '.join(different[:MOST_NAMED])}{more}" if different else "hold the same versions of everything")
 
 
 def write_results(folder: Path, comparison: Comparison) -> None:

@@ -10,7 +10,7 @@ import typer
 
 
 def ab(
-    base: Annotated[str, typer.Argument(help="A git revision, . for the working copy, or a workload (package.module:function).")],
+    base: Annotated[str, typer.Argument(help="A git revision, . for the working copy, a virtual environment's folder, or a workload (package.module:function).")],
     head: Annotated[str, typer.Argument(help="What is judged against it, of the same kind.")],
     workload: Annotated[list[str] | None, typer.Argument(help="What both sides run: package.module:function, or a model's name. Not needed where the sides are workloads.")] = None,
     case: Annotated[list[str] | None, typer.Option(help="Only cases whose id matches this glob; may be given several times.")] = None,
@@ -18,7 +18,7 @@ def ab(
     precisions: Annotated[str, typer.Option(help="Comma-separated.")] = "fp32",
     batch: Annotated[str, typer.Option(help="Comma-separated batch sizes.")] = "1",
     device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu",
-    budget: Annotated[str, typer.Option(help="Measuring time for all cases to a decision, and as much again to confirm regressions.")] = "10m",
+    budget: Annotated[str, typer.Option(help="Measuring time for all cases to a decision, and as much again to confirm regressions. Default: the policy's, 10m.")] = "",
     policy: Annotated[Path | None, typer.Option(help="Default: gate.toml here, if there is one.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for base.json, head.json and verdict.json. Default: runs/ab/ID.")] = None,
     threads: Annotated[int, typer.Option(help="Threads of every worker. Default: all cores.", min=0)] = 0,
@@ -38,18 +38,20 @@ def ab(
     from .cases import expand, matching
     from .reasons import Misuse
     from .result import Plan
-    from .revisions import Revisions
+    from .revisions import Revisions, kind
     from .run import positive, split
     from .verdict_output import show, write
 
     rules = policies.read(policy or (Path("gate.toml") if Path("gate.toml").is_file() else None))
-    plan = Plan(budget_s=units.seconds(budget), tail_s=0, fresh_blocks=FRESH_BLOCKS, timeout_s=units.seconds(timeout), threads=threads or len(os.sched_getaffinity(0)))
-    if (":" in base) != (":" in head):
-        raise Misuse(f"{base} and {head} are of different kinds; give two revisions or two workloads")
-    names = [head] if ":" in head else workload or []
+    plan = Plan(
+        budget_s=units.seconds(budget or rules.budget), tail_s=0, fresh_blocks=FRESH_BLOCKS, timeout_s=units.seconds(timeout), threads=threads or len(os.sched_getaffinity(0))
+    )
+    if kind(base) != kind(head):
+        raise Misuse(f"{base} and {head} are of different kinds, {kind(base)} and {kind(head)}; give two of the same")
+    names = [head] if kind(head) == "workload" else workload or []
     if not names:
         raise Misuse("what shall both sides run? name a workload: hotlap ab BASE HEAD package.module:function")
-    if ":" in head and workload:
+    if kind(head) == "workload" and workload:
         raise Misuse("the two sides are workloads themselves; leave the third argument out")
     wanted = expand(names, split(backends), split(precisions), [positive(text) for text in split(batch)], device, pace=False)
     cases = [one for one in matching(wanted, case or ["*"]) if not rules.of(one.id).ignored]

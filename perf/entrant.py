@@ -15,8 +15,12 @@ from typing import Any
 
 import msgspec
 
+from . import installed
 from .channel import Channel, Closed, Late
 from .reasons import Reason, Refusal
+
+# The package through its import name: that folder's parent holds the other packages too (hotlap/perf, not the repository's perf).
+HERE = Path(sys.modules["hotlap"].__path__[0]) / "perf"
 
 
 class Entrant:
@@ -30,12 +34,17 @@ class Entrant:
 
     @classmethod
     def start(cls, environment: Mapping[str, str], log: Path) -> Entrant:
-        """A fresh Python in exactly this environment. The user's directory is appended to its path by the code that needs it, never prepended (-P)."""
+        """A fresh Python in exactly this environment, of another installation if it names one (installed.py).
+
+        The user's directory is appended to its path by the code that needs it, never prepended (-P).
+        """
         ours, theirs = socket.socketpair()
+        other = environment.get(installed.VARIABLE)
+        program = [other, "-P", str(HERE / "installed.py")] if other else [sys.executable, "-P", "-m", "hotlap.perf.worker"]
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output, theirs:
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "hotlap.perf.worker", str(theirs.fileno())],
+                [*program, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -29,7 +29,7 @@ def judge(base: Side, head: Side, policy: Policy, alpha: float | None = None, wi
     """alpha: instead of the policy's. without: metrics that the caller judges itself. one_job: both sides ran in the same job, side by side."""
     both = [(mine, head.cases[name]) for name, mine in base.cases.items() if name in head.cases and not policy.of(name).ignored]
     findings, reasons = presence(base, head, policy)
-    comparable, borders, notes = environments(both)
+    comparable, borders, notes = environments(both) if not one_job else (both, [], [])
     findings, reasons = findings + borders, [*reasons, *notes, *policy.idle([*base.cases, *head.cases])]
     measured = [(mine, theirs) for mine, theirs in comparable if mine.good and theirs.good]
     for mine, theirs in measured:

@@ -12,19 +12,25 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import installed
+
 VARIABLE = "HOTLAP_ORIGIN"
 
 
 @dataclass(frozen=True)
 class Origin:
-    """name: of the side, whose workers share no fork server with the other's. folder: an absolute worktree; None is what is installed here."""
+    """name: of the side, whose workers share no fork server with the other's. folder: an absolute worktree; None is what is installed here.
+
+    python: the interpreter of another installed environment; None is the running one.
+    """
 
     name: str = ""
     folder: Path | None = None
+    python: Path | None = None
 
     def variables(self) -> dict[str, str]:
-        side = {"HOTLAP_SIDE": self.name} if self.name else {}
-        return side if self.folder is None else {**side, VARIABLE: str(self.folder)}
+        given = {"HOTLAP_SIDE": self.name or None, VARIABLE: self.folder, installed.VARIABLE: self.python}
+        return {name: str(value) for name, value in given.items() if value is not None}
 
 
 HERE = Origin()

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from . import plugins
+from . import plugins, units
 from .counters import COUNTERS
 from .reasons import Misuse
 
@@ -47,12 +47,14 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     inconclusive: Literal["fail", "pass"] = "fail"
     missing: Literal["inconclusive", "pass", "regression"] = "inconclusive"
     between_jobs_sd: Share = 0.10
+    budget: str = "10m"
     tolerance: dict[str, Share] = {}
     slack: dict[str, float | str] = {}
     limits: dict[str, float] = {}
     case: tuple[Part, ...] = ()
 
     def __post_init__(self) -> None:
+        units.seconds(self.budget)
         known = {*plugins.found("hotlap.metrics"), DEVIATION, TASK}
         parts: list[Policy | Part] = [self, *self.case]
         for part in parts:

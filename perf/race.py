@@ -122,14 +122,17 @@ class Race:
             if lane.worker is not None:
                 lane.worker.kill()
 
-    def block(self, number: int, rounds: int, order: random.Random) -> None:
-        """One worker each, made ready one after the other, then turns in random order, then single calls for the tails."""
+    def block(self, number: int, rounds: int, order: random.Random, fresh: bool = False) -> None:
+        """One worker each, made ready one after the other, then turns in random order, then single calls for the tails.
+
+        fresh: its workers import everything themselves, as those of the plan's first blocks do.
+        """
         before = steal_clock()
         self.report(f"block {number + 1}")
         for lane in shuffled(self.lanes, order):
             if lane.live:
                 with Attempt(lane):
-                    self.enter(lane, number)
+                    self.enter(lane, number, fresh or number < self.plan.fresh_blocks)
         for _ in range(rounds):
             for lane in shuffled(self.lanes, order):
                 if lane.live:
@@ -159,9 +162,9 @@ class Race:
             if len(lane.seen.blocks) == number + 1:
                 lane.seen.blocks[-1].steal = taken
 
-    def enter(self, lane: Lane, number: int) -> None:
+    def enter(self, lane: Lane, number: int, fresh: bool) -> None:
         """A worker for this lane: imports, load, first call, warm-up. Raises Refusal."""
-        worker, block = self.open(lane, f"block-{number}", fresh=number < self.plan.fresh_blocks)
+        worker, block = self.open(lane, f"block-{number}", fresh)
         cap_s = WARM_SHARE * self.plan.budget_s / (self.plan.looks[0] * len(self.lanes))
         warm = worker.ask("warm", self.plan.timeout_s, sample_s=self.plan.sample_s, longest_s=self.plan.longest_sample_s, cap_s=cap_s, limits=lane.limits)
         block.warm = msgspec.convert(warm, WarmUp)

@@ -14,7 +14,7 @@ import sys
 import traceback
 from typing import Any
 
-from . import origin
+from . import layout, origin
 from .channel import Channel, Closed
 from .memory import exhausted
 from .reasons import Reason, Refusal
@@ -80,6 +80,7 @@ def fork(channel: Channel) -> Channel | None:
         for stream in (1, 2):
             os.dup2(log, stream)
         os.close(log)
+        layout.move()
         return Channel(socket.socket(fileno=end))
     os.close(end)
     os.close(log)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +97,29 @@ def test_a_slower_revision_is_a_confirmed_regression_and_names_its_cause(reposit
     assert cli.status(["gate", "out/base.json", "out/head.json"]) == 1
 
 
+LARGER = """
+
+class Larger(Net):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("table", torch.ones(24_000_000), persistent=False)  # 96 MB: more than 10 % of a worker's peak
+
+
+def larger():
+    torch.manual_seed(0)
+    return Larger(), torch.randn(16, 128)
+"""
+
+
+def test_a_tenth_more_memory_is_a_confirmed_regression(repository: Path) -> None:
+    Path("lap_pkg/models.py").write_text(MODELS.replace("{slower}", "") + LARGER)
+    done = ab("lap_pkg.models:make", "lap_pkg.models:larger", "--json", "verdict.json")
+    assert done.returncode == 1, done.stderr
+    (memory,) = (one for one in json.loads(Path("verdict.json").read_text())["findings"] if one["metric"] == "memory")
+    assert memory["verdict"] == "regression" and 1.08 < memory["ratio"] < 1.3
+    assert any("confirmed in 3 more fresh workers a side" in text for text in memory["evidence"])
+
+
 def test_revisions_that_load_the_same_files_are_refused(repository: Path) -> None:
     Path("README").write_text("words\n")
     commit("words")
@@ -120,6 +145,58 @@ def test_a_revision_that_cannot_be_loaded_is_a_regression(repository: Path) -> N
     done = ab("HEAD~1", "HEAD", "lap_pkg.models:make")
     assert done.returncode == 1
     assert "presence" in done.stdout and "planted" in done.stdout
+
+
+def environment_with(folder: Path, version: int, slower: str = "", libraries: bool = True) -> Path:
+    """A real virtual environment without hotlap: torch and the rest from where these tests run, and a package of its own."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    (site,) = folder.glob("lib/python*/site-packages")
+    if libraries:
+        (site / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    (site / "lap_library.py").write_text(MODELS.replace("{slower}", slower))
+    information = site / f"lap_library-{version}.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: lap-library\nVersion: {version}\n")
+    return folder
+
+
+def test_two_installed_environments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither has hotlap, and both run the running one's timing loop."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HOTLAP_RUNS", raising=False)
+    environment_with(tmp_path / "old", 1)
+    environment_with(tmp_path / "new", 2, SLOWER)
+    (tmp_path / "my_workload.py").write_text("from lap_library import make\n")
+    done = ab("old", "new/bin/python", "my_workload:make", "--json", "verdict.json", "--out", "out")
+    assert done.returncode == 1, done.stderr
+    verdict = json.loads(Path("verdict.json").read_text())
+    found = {one["metric"]: one for one in verdict["findings"]}
+    assert found["latency"]["verdict"] == found["operators"]["verdict"] == "regression" and found["latency"]["low"] > 1.03
+    assert "lap-library 1 -> 2" in verdict["reasons"][0]
+    assert cli.status(["gate", "out/base.json", "out/head.json"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("sides", "words"),
+    [(("bare", "bare"), "lacks msgspec, numpy, torch"), (("same", "same"), "both sides are the environment"), (("same", "HEAD"), "environment and revision")],
+)
+def test_environments_that_cannot_be_compared_are_one_line(
+    sides: tuple[str, str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    environment_with(tmp_path / "bare", 1, libraries=False)
+    environment_with(tmp_path / "same", 1)
+    assert cli.status(["ab", *sides, "my_workload:make", "--out", "out"]) == 2
+    said = capsys.readouterr().err
+    assert words in said and said.count("\n") == 1
+
+
+def test_an_interpreter_that_does_not_run_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").write_text("#!/bin/false\n")
+    (tmp_path / "bin" / "python").chmod(0o755)
+    with pytest.raises(Misuse, match="is no Python"):
+        Revisions(tmp_path).open("base", str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -173,6 +250,25 @@ def test_six_blocks_decide_and_five_do_not(tmp_path: Path) -> None:
         made = comparison(tmp_path, ratios)
         made.judge(len(ratios))
         assert latency(made.conclude(tmp_path / "aa.jsonl")).verdict == verdict
+
+
+@pytest.mark.parametrize(("again", "verdict"), [(300e6, "inconclusive"), (345e6, "regression")])
+def test_memory_that_grew_must_have_grown_in_fresh_workers_too(again: float, verdict: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fresh(lane: Lane, peak: float) -> None:
+        turns = [Turn(1.0, 1.0, 1, 1.0, 0, 0, 0)] * 3
+        lane.seen.blocks.append(Block(True, 1.0, 1.0, 1.0, 1, 1, 1, WarmUp(1, True, 0.0, 1.0), turns, [1, 2, 3], run_peak_bytes=int(peak), priority="raised"))
+
+    made = comparison(tmp_path, [])
+    made.plan = Plan(fresh_blocks=3)
+    duel = made.duels[0]
+    for number in range(3):
+        for lane, peak in zip(duel.sides, (300e6, 345e6), strict=True):
+            fresh(lane, peak + 1e5 * number)
+    duel.blocks = 3
+    monkeypatch.setattr(Race, "block", lambda race, number, *rest: [fresh(lane, peak + 1e5 * number) for lane, peak in zip(race.lanes, (300e6, again), strict=True)])
+    made.confirm_memory(math.inf)
+    (memory,) = (one for one in made.conclude(tmp_path / "aa.jsonl").findings if one.metric == "memory")
+    assert memory.verdict == verdict and "confirmed in 3 more fresh workers" in str(memory.evidence)
 
 
 def test_blocks_between_two_looks_decide_nothing(tmp_path: Path) -> None:
