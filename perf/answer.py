@@ -99,6 +99,7 @@ def disturbance(seen: Observations) -> Disturbance:
         steal=tuple(block.steal for block in blocks),
         steady=tuple(block.warm is not None and block.warm.steady for block in blocks),
         priority=next((block.priority for block in blocks if block.priority != priority.RAISED), priority.RAISED),
+        spent_s=tuple(block.spent_s for block in blocks),
     )
 
 

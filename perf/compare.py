@@ -86,7 +86,7 @@ def interval_tail() -> float:
 
 
 def sign_flip(values: Sequence[float]) -> float:
-    """Exact one-sided p of a symmetric distribution about 0: the share of all sign patterns whose sum is at least the one seen (Fisher 1935).
+    """Exact one-sided p of a symmetric distribution about 0: the share of all sign patterns whose sum is at least the one seen (Fisher, The Design of Experiments, 1935).
 
     n is at most 24 (16 million patterns).
     """
@@ -126,7 +126,7 @@ def lockstep(values: Sequence[float], tolerance: float, worse_level: float, fine
 
 
 def apart(base: Sequence[float], head: Sequence[float], tolerance: float, worse_level: float, fine_level: float, job_sd: float = 0.0) -> Judgement:
-    """Two samples of block values of different jobs: Welch's t; two or more each.
+    """Two samples of block values of different jobs: Welch's t (Biometrika 34, 1947); two or more each.
 
     job_sd: how much the same code differs between jobs (standard deviation of a log mean), for samples that no pace ties together.
     """
@@ -167,7 +167,7 @@ def _exp(value: float) -> float:
 
 
 def holm(p: Sequence[float], levels: Sequence[float]) -> list[float]:
-    """The level at which each of several tests is to be judged (Holm 1979): the smallest p at levels[m - 1], the next at levels[m - 2], and so on.
+    """The level at which each of several tests is to be judged (Holm, Scand. J. Stat. 6, 1979): the smallest p at levels[m - 1], the next at levels[m - 2], and so on.
 
     levels[k - 1] is the level for alpha / k. After the first p above its level all the others are judged at a level that none of them reaches.
     """

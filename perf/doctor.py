@@ -55,7 +55,8 @@ def doctor(
         finally:
             worker.kill()
     heard = noise.listen(seconds)
-    console.print(f"noise: {heard.spread:.1%} between samples of a fixed Python loop on one core, slowest 5 % take {heard.tail:.2f}x the median")
+    seen = heard.levels
+    console.print(f"noise: {seen.samples:.1%} between samples of a fixed Python loop on one core, slowest 5 % take {seen.tail:.2f}x the median (more: hotlap noise)")
     for cause in heard.causes:
         console.print(f"  {cause}", markup=False)
     return 0

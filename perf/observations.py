@@ -14,7 +14,7 @@ class Block(msgspec.Struct):
     """One worker process. fresh: it imported everything itself, so its import time and memory are those of a real start.
 
     start_s: from starting the process to imports done. Peaks in bytes, one a phase. steal: share of the machine's time that its host took away.
-    priority: whether the scheduler prefers this worker (priority.py).
+    spent_s: of the race's time, what went to this worker. priority: whether the scheduler prefers it (priority.py).
     """
 
     fresh: bool
@@ -33,6 +33,7 @@ class Block(msgspec.Struct):
     run_peak_bytes: int = 0
     gpu: dict[str, int] = {}
     steal: float = 0.0
+    spent_s: float = 0.0
     priority: str = ""
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from . import check, stats
+from . import check, cores, stats
 from .backends import Backend
 from .case import Case
 from .entrant import Entrant
@@ -39,7 +39,7 @@ class Oracle:
 
 @dataclass
 class Lane:
-    """One entrant of a race, over all its blocks. `refusal` is why it left the race; its blocks up to then are kept."""
+    """One entrant of a race, over all its blocks. `refusal` is why it left the race; its blocks up to then are kept. spent_s: of the present block."""
 
     case: Case
     backend: Backend
@@ -58,6 +58,7 @@ class Lane:
     fell_back: bool = False
     warnings: list[str] = field(default_factory=list)
     worker: Entrant | None = None
+    spent_s: float = 0.0
 
     @property
     def live(self) -> bool:
@@ -127,8 +128,10 @@ class Race:
 
         fresh: its workers import everything themselves, as those of the plan's first blocks do.
         """
-        before = steal_clock()
+        before = cores.ticks()[None]
         self.report(f"block {number + 1}")
+        for lane in self.lanes:
+            lane.spent_s = 0.0
         for lane in shuffled(self.lanes, order):
             if lane.live:
                 with Attempt(lane):
@@ -157,10 +160,10 @@ class Race:
             if lane.worker is not None:
                 lane.worker.kill()
                 lane.worker = None
-        taken = steal_share(before, steal_clock())
+        taken = cores.stolen(before, cores.ticks()[None])
         for lane in self.lanes:
             if len(lane.seen.blocks) == number + 1:
-                lane.seen.blocks[-1].steal = taken
+                lane.seen.blocks[-1].steal, lane.seen.blocks[-1].spent_s = taken, lane.spent_s
 
     def enter(self, lane: Lane, number: int, fresh: bool) -> None:
         """A worker for this lane: imports, load, first call, warm-up. Raises Refusal."""
@@ -240,12 +243,14 @@ class Attempt:
         self.lane = lane
 
     def __enter__(self) -> Entrant:
+        self.start = time.monotonic()
         if self.lane.worker is not None:
             self.lane.worker.go()
         return self.lane.worker  # type: ignore[return-value]  # only `enter` runs without one, and it does not use it
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
         worker = self.lane.worker
+        self.lane.spent_s += time.monotonic() - self.start
         if isinstance(error, Refusal):
             self.lane.refusal = error.reason
             if worker is not None:
@@ -259,13 +264,3 @@ class Attempt:
 
 def shuffled(lanes: list[Lane], order: random.Random) -> list[Lane]:
     return order.sample(lanes, len(lanes))
-
-
-def steal_clock() -> tuple[int, int]:
-    """Ticks that the host took away from this virtual machine, and all ticks (proc(5): /proc/stat)."""
-    ticks = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
-    return (ticks[7] if len(ticks) > 7 else 0), sum(ticks[:8])
-
-
-def steal_share(before: tuple[int, int], after: tuple[int, int]) -> float:
-    return (after[0] - before[0]) / max(1, after[1] - before[1])

@@ -157,7 +157,7 @@ class Disturbance(msgspec.Struct, frozen=True):
 
     cpu_s: CPU time of the process a call. first_s: the call that re-warmed the caches. switches: involuntary context switches of all threads.
     migrations: of the main thread between cores. faults: minor page faults a call. steal: share of the machine that its host took, a block.
-    priority: whether the scheduler was asked to prefer the workers, and why not.
+    spent_s: what a block took of this case alone, from start to end of its worker. priority: whether the scheduler was asked to prefer the workers, and why not.
     """
 
     cpu_s: tuple[tuple[float, ...], ...]
@@ -169,6 +169,7 @@ class Disturbance(msgspec.Struct, frozen=True):
     steal: tuple[float, ...]
     steady: tuple[bool, ...]
     priority: str = ""
+    spent_s: tuple[float, ...] = ()
 
     @property
     def faults_per_call(self) -> float:

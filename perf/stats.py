@@ -43,14 +43,14 @@ class Estimate(msgspec.Struct, frozen=True):
 
 
 def student_t(probability: float, freedom: float) -> float:
-    """Quantile of Student's t distribution."""
+    """Quantile of Student's t distribution (Biometrika 6, 1908)."""
     from scipy.special import stdtrit
 
     return float(stdtrit(freedom, probability))
 
 
 def autocorrelation(values: Sequence[float]) -> float:
-    """Lag-1 autocorrelation; 0 for a constant or fewer than 3 values."""
+    """Lag-1 autocorrelation (Box and Jenkins 1970); 0 for a constant or fewer than 3 values."""
     if len(values) < 3:
         return 0.0
     mean = fmean(values)
@@ -62,13 +62,19 @@ def autocorrelation(values: Sequence[float]) -> float:
 
 
 def effective_n(values: Sequence[float]) -> float:
-    """How many independent samples the correlated ones are worth: n (1 - r1) / (1 + r1), r1 clipped to [0, 0.99]."""
+    """How many independent samples the correlated ones are worth: n (1 - r1) / (1 + r1), r1 clipped to [0, 0.99].
+
+    Of an AR(1) process: Bayley and Hammersley, Supplement to the J. R. Stat. Soc. 8, 1946.
+    """
     r1 = min(max(autocorrelation(values), 0.0), 0.99)
     return len(values) * (1 - r1) / (1 + r1)
 
 
 def interval_over_blocks(values: Sequence[float]) -> Estimate:
-    """Student's t over block values on the log scale; needs two or more, all positive."""
+    """Student's t over block values on the log scale; needs one or more, all positive; one has no interval.
+
+    A fresh process a value, so that they are independent: Kalibera and Jones, ISMM 2013. Geometric means: Fleming and Wallace, CACM 29, 1986.
+    """
     logs = [math.log(value) for value in values]
     centre = fmean(logs)
     if len(logs) < 2:
@@ -78,7 +84,10 @@ def interval_over_blocks(values: Sequence[float]) -> Estimate:
 
 
 def interval_over_batches(samples: Sequence[float]) -> Estimate:
-    """16 batch means, t(15), inflated by sqrt((1 + r1) / (1 - r1)): what one process can say about itself."""
+    """16 batch means, t(15), inflated by sqrt((1 + r1) / (1 - r1)): what one process can say about itself; fewer than 32 samples have no interval.
+
+    Batch means: Schmeiser, Operations Research 30, 1982 (10 to 30 batches do). The inflation by what they are still correlated: shared/MEASURING.md a 4.
+    """
     if len(samples) < 2 * BATCHES:
         return Estimate(median(samples), 0.0, math.inf, len(samples), "none")
     size = len(samples) // BATCHES
@@ -113,7 +122,10 @@ def paired(base: Blocks, head: Blocks) -> list[list[float]]:
 
 
 def ratio(base: Blocks, head: Blocks) -> Estimate:
-    """head / base of two entrants of one race: a block counts by the median over its rounds."""
+    """head / base of two entrants of one race: a block counts by the median over its rounds. Raises ValueError where they share no block.
+
+    Paired, interleaved measurement: Bulej et al., arXiv 2001.05811.
+    """
     quotients = paired(base, head)
     if not quotients:
         raise ValueError("the two share no block")
@@ -137,7 +149,7 @@ def inverse(value: Estimate) -> Estimate:
 
 
 def percentiles(samples: Sequence[float]) -> tuple[dict[str, float], float]:
-    """The percentiles that so many samples can bear, by name, and the effective number of samples. One call a sample only."""
+    """The percentiles that so many samples can bear (TAIL_N), by name, and the effective number of samples. One call a sample only."""
     n = effective_n(samples)
     ordered = sorted(samples)
     found = {}

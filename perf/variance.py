@@ -15,6 +15,7 @@ class Spread(NamedTuple):
     """Standard deviations of the log of a latency: from round to round within a worker, from worker to worker (blocks), and of a block's ratio to the baseline.
 
     correlation: lag-1 autocorrelation of the rounds. switches: involuntary, a sample. steal: share of the machine's time. faults: a call.
+    block_s: what a block took of one worker of the case; 0 where the file does not tell.
     """
 
     rounds: float
@@ -25,6 +26,7 @@ class Spread(NamedTuple):
     migrations: float
     faults: float
     steal: float
+    block_s: float = 0.0
 
 
 def spread(one: Result, baseline: Result | None) -> Spread:
@@ -49,12 +51,23 @@ def spread(one: Result, baseline: Result | None) -> Spread:
         migrations=stats.fmean([value for block in seen.migrations for value in block]),
         faults=seen.faults_per_call,
         steal=stats.fmean(seen.steal),
+        block_s=stats.fmean(seen.spent_s) if seen.spent_s else 0.0,
     )
 
 
-def detectable(ratio_sd: float, blocks: int, tolerance: float, alpha: float = 0.05) -> float:
-    """The worsening that hotlap ab finds with 90 % power after so many blocks of one case (shared/MEASURING.md b 7)."""
-    each = compare.level(alpha)[0]
+def affordable(every: Sequence[Spread], budget_s: float) -> int:
+    """The last look that hotlap ab reaches with all these cases in the budget; 0 if none, or if a file does not tell what blocks take."""
+    block_s = 2 * sum(one.block_s for one in every)
+    if not all(one.block_s for one in every):
+        return 0
+    return max((look for look in compare.LOOKS if look * block_s <= budget_s), default=0)
+
+
+def detectable(ratio_sd: float, blocks: int, tolerance: float, cases: int = 1, alpha: float = 0.05) -> float | None:
+    """The worsening that hotlap ab finds with 90 % power after so many blocks, as the first of so many cases (shared/MEASURING.md b 7); None: cannot decide then."""
+    each, looks = compare.level(alpha / cases)
+    if blocks not in looks:
+        return None
     quantiles = stats.student_t(1 - each, blocks - 1) + stats.student_t(compare.POWER, blocks - 1)
     return math.expm1(math.log1p(tolerance) + quantiles * ratio_sd / math.sqrt(blocks))
 

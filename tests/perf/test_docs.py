@@ -6,13 +6,17 @@ To renew them after the results changed: `python tests/perf/test_docs.py`.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+
+from hotlap.perf import compare, history, stats
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = re.compile(r"<!-- table: (?P<command>.+?)(?: \| sha256 (?P<digest>\w+))? -->\n(?P<content>.*?)<!-- end table -->", re.DOTALL)
@@ -53,6 +57,27 @@ def test_published_results_hold_no_path_of_the_machine() -> None:
     paths = re.compile(r"(?<![\w.:])/(?!sys/|proc/)(?:[\w.-]+/){2,}")
     assert paths.search('["/srv/bench/runs/profile.json"]') and files
     assert [(file.name, found) for file in files for found in paths.findall(file.read_text())] == []
+
+
+def test_the_example_of_the_statistics_prints_what_stands_below_it(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "docs" / "statistics.md").read_text()
+    code, printed = re.search(r"```python\n(.*?)```\n\n```\n(.*?)```", page, re.DOTALL).groups()  # type: ignore[union-attr]
+    exec(compile(code, "statistics.md", "exec"), {})
+    assert capsys.readouterr().out == printed
+
+
+@pytest.mark.parametrize("module", [stats, compare, history], ids=lambda module: module.__name__.rpartition(".")[2])
+def test_the_page_of_the_statistics_has_every_function_as_it_is(module: ModuleType) -> None:
+    page = (ROOT / "docs" / "statistics.md").read_text()
+    section = page.split(f"## {module.__name__}\n")[1].split("\n## ")[0]
+    shown = {name: [word.strip() for word in given.split(",") if word.strip()] for name, given in re.findall(r"`(\w+)\(([^)]*)\)`", section)}
+    public = {name: one for name, one in vars(module).items() if inspect.isfunction(one) and one.__module__ == module.__name__ and not name.startswith("_")}
+    public |= {name: one.__wrapped__ for name, one in vars(module).items() if hasattr(one, "cache_info") and not name.startswith("_")}
+    assert set(shown) == set(public)
+    for name, one in public.items():
+        assert one.__doc__, name
+        given = [word for word in shown[name] if word != "..."]
+        assert given == list(inspect.signature(one).parameters)[: len(given)], name
 
 
 def renew(found: re.Match[str]) -> str:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import itertools
+import math
+import os
+import random
 import subprocess
 import sys
-from collections.abc import Iterable
-from types import SimpleNamespace
+from pathlib import Path
 
-import psutil
 import pytest
 
-from hotlap.perf import noise, race
+from hotlap.perf import cli, cores, noise
 
 NOTHING = "no busy process, no steal and few switches"
 SPIN = "import time\nend = time.perf_counter() + 20\nwhile time.perf_counter() < end: pass"
+QUIET = noise.Levels(0.001, 0.001, 0.001, 0.0, 1.0)
 
 
-def test_a_busy_process_is_named() -> None:
+def core(number: int, centre_s: float = 0.01, clock_hz: tuple[float, float] | None = None) -> noise.Core:
+    return noise.Core(number, centre_s, 0.0, clock_hz)
+
+
+def test_a_busy_process_is_named_and_the_cores_are_given_back() -> None:
+    ours = os.sched_getaffinity(0)
     with subprocess.Popen([sys.executable, "-c", SPIN]) as busy:
         try:
             heard = noise.listen(1.0)
@@ -25,53 +31,85 @@ def test_a_busy_process_is_named() -> None:
             busy.kill()
     (cause,) = (cause for cause in heard.causes if cause.startswith(f"process {busy.pid} ("))
     assert "% of a core: end it or wait for it" in cause
-    assert heard.tail >= 1
+    assert heard.levels.tail >= 1 and {one.number for one in heard.cores} == ours == os.sched_getaffinity(0)
+    assert all(one.centre_s > 0 for one in heard.cores)
 
 
-@pytest.fixture
-def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No other process, no steal, no switch."""
-    monkeypatch.setattr(psutil, "process_iter", lambda: iter([]))
-    monkeypatch.setattr(race, "steal_share", lambda before, after: 0.0)
-    monkeypatch.setattr("resource.getrusage", lambda who: SimpleNamespace(ru_nivcsw=0))
+def test_each_level_is_found_as_it_was_made() -> None:
+    rng = random.Random(1)
+
+    def visit(centre: float) -> list[float]:
+        return [math.exp(rng.gauss(centre, 0.01)) for _ in range(noise.VISIT)]
+
+    visits = {}
+    for number in range(200):
+        middle = rng.gauss(0, 0.05)
+        visits[number] = [visit(rng.gauss(middle, 0.02)) for _ in range(20)]
+    found = noise.levels(visits)
+    assert found.samples == pytest.approx(0.01, rel=0.05)
+    assert found.visits == pytest.approx(0.02, rel=0.1)
+    assert found.cores == pytest.approx(0.05, rel=0.1)
+    assert found.correlation == pytest.approx(-1 / noise.VISIT, abs=0.02)  # of independent samples about their own mean
+    assert noise.levels({0: [[1.0] * 7 + [3.0]] * 3}) == noise.Levels(0.0, 0.0, 0.0, pytest.approx(-1 / 56, abs=0.15), 3.0)
 
 
-def samples(monkeypatch: pytest.MonkeyPatch, lengths: Iterable[float]) -> None:
-    """Makes each call of the loop take a stated time on a clock that stands still otherwise."""
-    now, left = [0.0], iter(lengths)
-
-    def loop(count: int) -> int:
-        now[0] += next(left)
-        return 0
-
-    monkeypatch.setattr(noise, "_loop", loop)
-    monkeypatch.setattr(noise, "time", SimpleNamespace(perf_counter=lambda: now[0]))
-
-
-@pytest.mark.usefixtures("alone")
-def test_spread_and_tail_of_known_samples(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One call to calibrate; then 100 samples with median 1 and median absolute deviation 0.1, of which the slowest are 3."""
-    samples(monkeypatch, [1.0, *[0.9, 1.0, 1.1, 0.9, 1.1] * 18, *[3.0] * 10])
-    heard = noise.listen(90.0 + 30.0 - 0.05)
-    assert heard.spread == pytest.approx(0.14826)
-    assert heard.tail == pytest.approx(3.0)
-    assert heard.causes == (f"{NOTHING}: what is left is clock frequency, shared caches and memory of neighbours",)
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"steal": 0.031}, "the host took 3.1% of this virtual machine's time (steal)"),
+        ({"switches": 10.2}, "10 involuntary context switches a second: more runnable threads than cores"),
+        ({"stops": 4}, "the CPU quota of the control group stopped this process 4 times"),
+        ({"each": [core(0), core(1, 0.012)]}, "core 1 took 20% longer than core 0"),
+        ({"each": [core(0, clock_hz=(2e9, 3.5e9)), core(1, clock_hz=(3e9, 3e9))]}, "the clock moved: core 0 2.00 to 3.50 GHz"),
+        ({"busy": {"process 7 (make)": 0.4}}, "process 7 (make) used 40% of a core"),
+        ({}, f"{NOTHING}: quiet"),
+        ({"seen": QUIET._replace(samples=0.05)}, f"{NOTHING}: what is left is clock frequency"),
+    ],
+)
+def test_what_disturbs_is_named_and_nothing_else(given: dict, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("governor", "boosts", "shared"):
+        monkeypatch.setattr(cores, name, lambda *_: "")
+    (said,) = noise.causes(**{"seen": QUIET, "each": [core(0), core(1)], "busy": {}, "steal": 0.0, "switches": 0.0, "stops": 0, **given})
+    assert said.startswith(words)
 
 
-@pytest.mark.usefixtures("alone")
-def test_constant_samples_on_a_machine_of_its_own_are_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    samples(monkeypatch, itertools.repeat(0.01))
-    heard = noise.listen(1.0)
-    assert (heard.spread, heard.tail) == (pytest.approx(0, abs=1e-9), pytest.approx(1))
-    assert heard.causes == (f"{NOTHING}: quiet",)
+def test_what_the_kernel_says_of_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tree as Linux has it (cpufreq.rst, cputopology.rst, cgroup-v2.rst, proc(5))."""
+
+    def put(path: str, text: str) -> None:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text + "\n")
+
+    assert cores.clock_hz(0, tmp_path) is None and cores.boosts(tmp_path) is None and cores.throttled(tmp_path) == 0
+    put("proc/cpuinfo", "processor\t: 0\ncpu MHz\t\t: 2596.140\n\nprocessor\t: 1\ncpu MHz\t\t: 1200.000\n")
+    assert (cores.clock_hz(0, tmp_path), cores.clock_hz(1, tmp_path)) == (2596.14e6, 1200e6)
+    put("sys/devices/system/cpu/cpu1/cpufreq/scaling_cur_freq", "3400000")
+    put("sys/devices/system/cpu/cpu1/cpufreq/scaling_governor", "powersave")
+    assert cores.clock_hz(1, tmp_path) == 3.4e9 and cores.governor(1, tmp_path) == "powersave" and cores.governor(0, tmp_path) == ""
+    put("sys/devices/system/cpu/intel_pstate/no_turbo", "0")
+    assert cores.boosts(tmp_path) is True
+    put("sys/devices/system/cpu/cpufreq/boost", "0")
+    assert cores.boosts(tmp_path) is False
+    for number, said in enumerate(["0,2", "1,3", "0,2", "1,3"]):
+        put(f"sys/devices/system/cpu/cpu{number}/topology/thread_siblings_list", said)
+    assert cores.shared([0, 1, 2, 3], tmp_path) == [(0, 2), (1, 3)] and cores.shared([0, 1], tmp_path) == []
+    put("sys/devices/system/cpu/cpu0/topology/thread_siblings_list", "0-2")
+    assert cores.shared([0, 1, 2], tmp_path)[0] == (0, 1, 2)
+    put("proc/self/cgroup", "0::/job")
+    put("sys/fs/cgroup/job/cpu.stat", "usage_usec 5\nnr_periods 9\nnr_throttled 4")
+    assert cores.throttled(tmp_path) == 4
+    put("proc/stat", "cpu  10 0 10 70 0 0 0 10 0 0\ncpu0 5 0 5 40 0 0 0 0 0 0\ncpu1 5 0 5 30 0 0 0 10 0 0\nintr 1")
+    before = cores.ticks(tmp_path)
+    put("proc/stat", "cpu  20 0 10 70 0 0 0 30 0 0\ncpu0 5 0 5 40 0 0 0 0 0 0\ncpu1 15 0 5 30 0 0 0 30 0 0\nintr 1")
+    after = cores.ticks(tmp_path)
+    assert cores.stolen(before[None], after[None]) == pytest.approx(20 / 30) and cores.stolen(before[0], after[0]) == 0
 
 
-@pytest.mark.usefixtures("alone")
-def test_steal_and_switches_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    switches = itertools.count(100, 20)
-    monkeypatch.setattr(race, "steal_share", lambda before, after: 0.031)
-    monkeypatch.setattr("resource.getrusage", lambda who: SimpleNamespace(ru_nivcsw=next(switches)))
-    samples(monkeypatch, itertools.repeat(0.25))
-    first, second = noise.listen(2.0).causes
-    assert first.startswith("the host took 3.1% of this virtual machine's time (steal)")
-    assert second == "10 involuntary context switches a second: more runnable threads than cores"
+def test_the_command_listens_on_a_machine_without_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOTLAP_RUNS", str(tmp_path / "runs"))
+    assert cli.status(["noise", "--listen", "0.2"]) == 0
+    said = capsys.readouterr().out
+    assert "from core to core" in said and "no run yet" in said
+    assert cli.status(["noise", "--listen", "0"]) == 2
+    assert cli.status(["noise", "--budget", "soon"]) == 2
