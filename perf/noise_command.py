@@ -82,11 +82,14 @@ def of_a_run(console: Console, path: Path, tolerance: float, budget: str, budget
 
     from . import report, result, variance
     from .cases import BASELINE
+    from .prepare import own_work
 
     found = result.read(path)
     every, skipped, priorities = {}, [], []
     for one in found.results:
         if "latency" not in one.metrics:
+            continue
+        if own_work(one.case):
             continue
         base = next((other for other in found.results if other.race_id == one.race_id and other.case.backend == BASELINE and not other.case.options), None)
         try:
@@ -101,7 +104,7 @@ def of_a_run(console: Console, path: Path, tolerance: float, budget: str, budget
     within = f"found in {budget}" + (f" ({last} blocks)" if last else "")
     heads = ("case", "rounds", "workers", "ratio to eager", *(f"found after {blocks} blocks" for blocks in BLOCKS), within, "a block", "lag-1", "switches", "faults", "steal")
     for head in heads:
-        table.add_column(head, justify="left" if head == "case" else "right")
+        table.add_column(head, justify="left" if head == "case" else "right", overflow="fold")
     for case, seen in every.items():
         limits = [] if seen.ratio is None else [variance.detectable(seen.ratio, blocks, tolerance) for blocks in BLOCKS]
         if seen.ratio is not None:
@@ -122,11 +125,18 @@ def of_a_run(console: Console, path: Path, tolerance: float, budget: str, budget
 
 def in_budget(raced: Sequence[Spread], last: int, budget: str) -> str:
     """How far hotlap ab comes with these cases."""
-    from .compare import LOOKS
+    import math
 
-    block_s = 2 * sum(one.block_s for one in raced)
+    from .compare import LOOKS
+    from .variance import detectable
+
+    block_s, cases = 2 * sum(one.block_s for one in raced), len(raced)
     if not all(one.block_s for one in raced):
         return f"What hotlap ab finds in {budget} is not known: the file is older than hotlap's count of what a block takes."
-    if not last:
-        return f"In {budget} hotlap ab decides nothing on all {len(raced)} cases: {LOOKS[0]} blocks take {LOOKS[0] * block_s / 60:.0f} min. Choose fewer, or a larger --budget."
-    return f"In {budget} hotlap ab does {last} blocks of all {len(raced)} cases, which share the chance of a false alarm."
+    least = next((look for look in LOOKS if detectable(0.0, look, 0.0, cases) is not None), None)
+    if least is None:
+        return f"{cases} cases at once share the chance of a false alarm in parts too small for {LOOKS[-1]} blocks: hotlap ab calls none a regression. Choose fewer."
+    if last < least:
+        needed = f"{least} blocks, about {math.ceil(least * block_s / 60)} min"
+        return f"In {budget} hotlap ab does {last} blocks of all {cases} cases. To call one of so many a regression takes {needed}: choose fewer, or a larger --budget."
+    return f"In {budget} hotlap ab does {last} blocks of all {cases} cases, which share the chance of a false alarm."

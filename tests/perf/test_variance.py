@@ -83,6 +83,6 @@ def test_the_command_shows_options_and_skips_what_is_too_short(tmp_path: Path, c
     assert cli.status(["noise", str(tmp_path / "absent.json")]) == 2
     timed = [msgspec.structs.replace(one, disturbance=msgspec.structs.replace(one.disturbance, spent_s=(10.0,) * BLOCKS)) for one in (base, renamed)]
     path.write_bytes(encode(Results("r", "test", {}, results=tuple(timed))))
-    for budget, words in (("4m", "In 4m hotlap ab does 12 blocks of all 1 cases"), ("1m", "6 blocks take 2 min")):
+    for budget, words in (("4m", "In 4m hotlap ab does 12 blocks of all 1 cases"), ("1m", "To call one of so many a regression takes 6 blocks, about 2 min")):
         assert cli.status(["noise", str(path), "--listen", "0", "--budget", budget]) == 0
         assert words in " ".join(capsys.readouterr().out.split())
