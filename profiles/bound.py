@@ -1,0 +1,60 @@
+"""What the time goes into, in one bar, and what holds the whole back, in one word."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from .facts import Facts
+
+# Parts of the window in the order of the bar. Together they are the window.
+PARTS = ("compute", "exposed comm", "exposed copies", "input", "sync", "setup", "launch", "kernel wait", "other", "unknown")
+WORD = {
+    "compute": "compute", "exposed comm": "communication", "exposed copies": "copy", "input": "input", "sync": "sync", "setup": "setup", "launch": "launch",
+    "kernel wait": "launch", "other": "waiting", "unknown": "unknown",
+}  # fmt: skip
+MEANING = {
+    "compute": "the GPU computes most of the time: faster kernels are what helps",
+    "communication": "the GPU waits for other GPUs most of the time",
+    "copy": "the GPU moves data most of the time",
+    "input": "the GPU waits for the data loader most of the time",
+    "sync": "the host waits for the GPU, and then the GPU for the host",
+    "setup": "memory is allocated and kernels are loaded for the first time: profile after a warm-up",
+    "launch": "the host cannot issue work as fast as the GPU does it",
+    "waiting": "work was queued, but the GPU waited for another stream, another device or the driver",
+    "unknown": "most of the time cannot be explained from this file",
+}
+
+
+class Bound(NamedTuple):
+    """parts: ns, together the window. word: what most of it goes into. share: of the window."""
+
+    parts: dict[str, int]
+    word: str
+    share: float
+
+    @property
+    def meaning(self) -> str:
+        return MEANING[self.word]
+
+
+def of(facts: Facts) -> Bound:
+    """With nothing on the GPU the word is unknown."""
+    line, blamed = facts.line, facts.blamed
+    parts = dict.fromkeys(PARTS, 0)
+    parts |= {
+        "compute": line.busy.length - line.exposed_all_comm - line.exposed_copies,
+        "exposed comm": line.exposed_all_comm,
+        "exposed copies": line.exposed_copies,
+        "input": blamed["input"],
+        "sync": blamed["sync"],
+        "setup": blamed["setup"],
+        "launch": blamed["launch"],
+        "kernel wait": blamed["kernel_wait"],
+        "other": blamed["other"],
+        "unknown": blamed["unknown"],
+    }
+    words: dict[str, int] = {}
+    for part, length in parts.items():
+        words[WORD[part]] = words.get(WORD[part], 0) + length
+    word = max(words, key=lambda one: words[one]) if line.window else "unknown"
+    return Bound(parts, word, words[word] / line.window if line.window else 0.0)

@@ -1,0 +1,295 @@
+"""From a file's bytes to its events, a piece at a time: gzip or not by content, with what stands around the array of events, and with what is damaged.
+
+A piece ends at a border between events, which is found by trying: the parser accepts only what is whole. Where it accepts nothing, events are
+cut out by their braces and read one by one, so that one bad number costs one event at most.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from .trace import Damage
+
+PIECE = 4 << 20
+READ = 1 << 20
+TRIES = 32
+HEAD = 64 << 20
+START = re.compile(rb'"traceEvents"\s*:\s*\[')
+OFFSET = re.compile(r"byte (\d+)")
+TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[{}\[\]]', re.DOTALL)
+# What other writers put into JSON and JSON has no word for.
+FOREIGN = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[-+]?\b(?:nan|inf(?:inity)?)\b', re.DOTALL | re.IGNORECASE)
+CONTROL = re.compile(rb"[\x00-\x1f]")
+ESCAPE = re.compile(rb'\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})?')
+
+
+class Unreadable(Exception):
+    """Not a trace: one line for the user."""
+
+
+class Arguments(msgspec.Struct, gc=False):
+    """What of an event's args is read. Values of whatever type the file has."""
+
+    correlation: Any = None
+    stream: Any = None
+    device: Any = None
+    bytes: Any = None
+    external: Any = msgspec.field(name="External id", default=None)
+    external_old: Any = msgspec.field(name="external id", default=None)
+    node: Any = msgspec.field(name="graph node id", default=None)
+    collective: Any = msgspec.field(name="Collective name", default=None)
+    elements: Any = msgspec.field(name="In msg nelems", default=None)
+    blocks: Any = msgspec.field(name="blocks per SM", default=None)
+    warps: Any = msgspec.field(name="warps per SM", default=None)
+    occupancy: Any = msgspec.field(name="est. achieved occupancy %", default=None)
+    grid: Any = None
+    block: Any = None
+    dims: Any = msgspec.field(name="Input Dims", default=None)
+    types: Any = msgspec.field(name="Input type", default=None)
+    allocated: Any = msgspec.field(name="Bytes", default=None)
+    total: Any = msgspec.field(name="Total Allocated", default=None)
+    device_type: Any = msgspec.field(name="Device Type", default=None)
+    device_id: Any = msgspec.field(name="Device Id", default=None)
+    name: Any = None
+    labels: Any = None
+    provider: Any = None
+    op_name: Any = None
+
+
+class Event(msgspec.Struct, gc=False):
+    """ts, dur: as their text, since a double cannot hold them."""
+
+    ph: str = ""
+    cat: str = ""
+    name: str = ""
+    ts: msgspec.Raw = msgspec.Raw(b"")
+    dur: msgspec.Raw = msgspec.Raw(b"")
+    pid: Any = None
+    tid: Any = None
+    args: Arguments | None = None
+
+
+class Loose(msgspec.Struct):
+    """An event as others may write it."""
+
+    ph: Any = ""
+    cat: Any = ""
+    name: Any = ""
+    ts: msgspec.Raw = msgspec.Raw(b"")
+    dur: msgspec.Raw = msgspec.Raw(b"")
+    pid: Any = None
+    tid: Any = None
+    args: Any = None
+
+
+MANY = msgspec.json.Decoder(list[Event])
+ONE = msgspec.json.Decoder(Event)
+LOOSE = msgspec.json.Decoder(Loose)
+ARGUMENTS = msgspec.json.Decoder(Arguments)
+
+
+class Events:
+    """Iterate once for lists of events; `header` and `damage` are whole afterwards. bare: the file is the list alone. Raises Unreadable where there is no array of events."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.damage, self.bare = path, Damage(), False
+        self.header: dict[str, Any] = {}
+
+    def __iter__(self) -> Iterator[list[Event]]:
+        source = self.text()
+        buffer = bytearray()
+        head = self.skip_head(source, buffer)
+        ended = False
+        at = len(head)
+        for more in source:
+            buffer += more
+            if len(buffer) >= PIECE:
+                events, used, ended = self.some(buffer, last=False, at=at)
+                del buffer[:used]
+                at += used
+                yield events
+                if ended:
+                    break
+        if not ended:
+            events, used, ended = self.some(buffer, last=True, at=at)
+            del buffer[:used]
+            yield events
+        if not ended:
+            self.damage.cut = True
+        for more in source:
+            buffer += more[: max(0, HEAD - len(buffer))]
+        self.read_header(head, bytes(buffer))
+
+    def text(self) -> Iterator[bytes]:
+        """The file's bytes, unpacked if they are gzip's."""
+        with self.path.open("rb") as file:
+            start = file.read(2)
+            file.seek(0)
+            if start != b"\x1f\x8b":
+                while piece := file.read(READ):
+                    yield piece
+                return
+            unpack = zlib.decompressobj(wbits=31)
+            while piece := file.read(READ):
+                try:
+                    while piece:
+                        yield unpack.decompress(piece, READ)
+                        piece = unpack.unconsumed_tail
+                        if unpack.eof:
+                            piece = unpack.unused_data
+                            if piece:
+                                unpack = zlib.decompressobj(wbits=31)
+                except zlib.error as error:
+                    self.damage.cut = True
+                    self.damage.notes[f"the gzip stream is damaged: {error}"] = None
+                    return
+            if not unpack.eof:
+                self.damage.cut = True
+                self.damage.notes["the gzip stream ends too early"] = None
+                yield unpack.flush()
+
+    def skip_head(self, source: Iterator[bytes], buffer: bytearray) -> bytes:
+        """Everything before the first event; the buffer begins with what comes after."""
+        for more in source:
+            buffer += more
+            if (start := buffer.lstrip()[:1]) == b"[":
+                self.bare, skipped = True, buffer.index(b"[") + 1
+                del buffer[:skipped]
+                return b""
+            if found := START.search(buffer):
+                head = bytes(buffer[: found.end()])
+                del buffer[: found.end()]
+                return head
+            if start and start != b"{":
+                break
+            if len(buffer) > HEAD:
+                break
+        raise Unreadable(refusal(self.path, bytes(buffer[:4096])))
+
+    def some(self, buffer: bytearray, last: bool, at: int) -> tuple[list[Event], int, bool]:
+        """Events from the front of the buffer, how many bytes they took, and whether the array ended there."""
+        try:
+            events, used = [], len(buffer)
+            if last:
+                return MANY.decode(b"[" + buffer), len(buffer), True
+            end = len(buffer)
+            for _ in range(TRIES):
+                end = buffer.rfind(b"}", 0, end)
+                if end < 0:
+                    break
+                follows = buffer[end + 1 : end + 64].lstrip()
+                if not follows.startswith(b","):
+                    continue
+                try:
+                    events, used = MANY.decode(b"[" + buffer[: end + 1] + b"]"), end + 1 + buffer[end + 1 : end + 64].index(b",") + 1
+                except msgspec.DecodeError as error:
+                    if not str(error).startswith("JSON is malformed"):
+                        raise
+                    if "trailing" in str(error):
+                        raise
+                    continue
+                return events, used, False
+            return self.slowly(buffer, at, "no border between events")
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            return self.rescued(buffer, str(error), at)
+
+    def rescued(self, buffer: bytearray, why: str, at: int) -> tuple[list[Event], int, bool]:
+        """The array may have ended within; else each event is tried alone."""
+        found = OFFSET.search(why)
+        if "trailing characters" in why and found:
+            end = int(found[1]) - 1
+            try:
+                return MANY.decode(b"[" + buffer[:end]), end, True
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                why = str(error)
+        return self.slowly(buffer, at, why)
+
+    def slowly(self, buffer: bytearray, at: int, why: str) -> tuple[list[Event], int, bool]:
+        """Events cut out by their braces, each read alone."""
+        events: list[Event] = []
+        depth = start = used = 0
+        for token in TOKEN.finditer(buffer):
+            text = token[0]
+            if text in (b"{", b"["):
+                if depth == 0:
+                    start = token.start()
+                depth += 1
+            elif text in (b"}", b"]"):
+                if depth == 0:
+                    if text == b"]":
+                        self.note_trailing_comma(buffer, token.start())
+                        return events, token.end(), True
+                    continue
+                depth -= 1
+                if depth == 0:
+                    used = token.end()
+                    if event := self.alone(bytes(buffer[start:used])):
+                        events.append(event)
+        return events, used, False
+
+    def note_trailing_comma(self, buffer: bytearray, end: int) -> None:
+        if bytes(buffer[max(0, end - 256) : end]).rstrip().endswith(b","):
+            self.damage.notes["a comma stands after the last event"] = None
+
+    def alone(self, text: bytes) -> Event | None:
+        """One event, repaired if it must be; None and counted if nothing helps."""
+        try:
+            return ONE.decode(text)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            pass
+        if (better := mended(text)) != text:
+            self.damage.notes["some events hold what JSON has no word for (NaN, raw control characters, bad escapes): mended"] = None
+        try:
+            loose = LOOSE.decode(better)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            self.damage.lost[re.sub(r" \(byte \d+\)", "", str(error))] += 1
+            return None
+        try:
+            arguments = msgspec.convert(loose.args, Arguments) if isinstance(loose.args, dict) else None
+        except msgspec.ValidationError:
+            arguments = None
+        return Event(str(loose.ph), str(loose.cat), str(loose.name), loose.ts, loose.dur, loose.pid, loose.tid, arguments)
+
+    def read_header(self, head: bytes, tail: bytes) -> None:
+        """What stood before and after the array."""
+        if not head:
+            return
+        for text in (head + b"]" + tail, head + b"]" + tail.rstrip().rstrip(b",") + b"}", head + b"]}"):
+            try:
+                found = msgspec.json.decode(mended(text))
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                continue
+            if isinstance(found, dict):
+                found.pop("traceEvents", None)
+                self.header = found
+                return
+        self.damage.notes["what stands around the events cannot be read: the device is unknown"] = None
+
+
+def mended(text: bytes) -> bytes:
+    """As JSON has it: NaN and infinity are null, control characters and bad escapes within strings are escaped, bytes that are no UTF-8 replaced."""
+
+    def better(token: re.Match[bytes]) -> bytes:
+        if token[0][:1] != b'"':
+            return b"null"
+        escaped = ESCAPE.sub(lambda one: one[0] if len(one[0]) > 1 else b"\\\\", token[0])
+        return CONTROL.sub(lambda bad: b"\\u%04x" % bad[0][0], escaped)
+
+    return FOREIGN.sub(better, text).decode(errors="replace").encode()
+
+
+def refusal(path: Path, start: bytes) -> str:
+    """Why this is no trace, by what it begins with."""
+    if not start.strip():
+        return f"{path}: the file is empty"
+    if start[:1] == b"\x0a" and b"\x00" in start[:64]:
+        return f"{path}: a Perfetto protobuf trace; export it as JSON (traceconv json {path.name} out.json), or have torch write .json"
+    if start.lstrip()[:1] == b"{":
+        return f"{path}: JSON without traceEvents: no trace of torch's profiler"
+    return f"{path}: not a trace (JSON with traceEvents, or a list of events)"

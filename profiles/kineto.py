@@ -1,0 +1,200 @@
+"""Chrome traces, as torch's profiler (Kineto, in all its eras, ROCm included) and ONNX Runtime write them, as tables.
+
+Times are the decimal text of microseconds, turned into integer nanoseconds. What an event is, its category says; a file of 1.9 says `Kernel` where one
+of 2.8 says `kernel`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from .events import Arguments, Event, Events, Unreadable
+from .trace import NONE, Calls, Column, Gpu, Kind, Memory, Spans, Trace
+
+GPU = {"kernel": Kind.KERNEL, "Kernel": Kind.KERNEL, "gpu_memcpy": Kind.MEMCPY, "Memcpy": Kind.MEMCPY, "gpu_memset": Kind.MEMSET, "Memset": Kind.MEMSET}
+CALLS = {"cuda_runtime", "cuda_driver", "Runtime", "Driver", "hip_runtime", "hip_driver", "xpu_runtime"}
+OPERATORS = {"cpu_op", "Operator", "Node"}
+NOTES = {"user_annotation", "Session"}
+FRAMES = {"python_function", "Python"}
+COLLECTIVE = re.compile(r"nccl|rccl", re.IGNORECASE)
+LONGEST = 1 << 62
+EMPTY = Arguments()
+NOTHING = (None,) * 5
+
+
+class Names:
+    """Codes for values, in the order of first sight."""
+
+    def __init__(self) -> None:
+        self.codes: dict[Any, int] = {}
+
+    def __call__(self, value: Any) -> int:
+        return self.codes.setdefault(value, len(self.codes))
+
+
+class Rows:
+    """Rows of integers that become columns, a piece of the file at a time."""
+
+    def __init__(self, *fields: str) -> None:
+        self.fields, self.rows = fields, list[tuple[int, ...]]()
+        self.add = self.rows.append
+        self.pieces: list[np.ndarray[Any, np.dtype[np.int64]]] = []
+
+    def flush(self) -> None:
+        if self.rows:
+            self.pieces.append(np.array(self.rows, dtype=np.int64).T.copy())
+            self.rows.clear()
+
+    def columns(self) -> dict[str, Column]:
+        whole = np.concatenate(self.pieces, axis=1) if self.pieces else np.empty((len(self.fields), 0), np.int64)
+        return dict(zip(self.fields, whole, strict=True))
+
+
+class Reading:
+    """The tables of a trace while its file is read."""
+
+    def __init__(self) -> None:
+        self.names, self.lanes, self.shapes, self.launches = Names(), Names(), Names(), Names()
+        self.gpu = Rows(*Gpu.__dataclass_fields__)
+        self.calls = Rows(*Calls.__dataclass_fields__)
+        self.memory = Rows(*Memory.__dataclass_fields__)
+        self.spans = {kind: Rows(*Spans.__dataclass_fields__) for kind in ("operators", "notes", "frames", "spans")}
+        self.table = {
+            **dict.fromkeys(GPU, self.of_gpu), **dict.fromkeys(CALLS, self.call), **dict.fromkeys(OPERATORS, self.operator),
+            **dict.fromkeys(NOTES, self.note), **dict.fromkeys(FRAMES, self.frame),
+        }  # fmt: skip
+        self.phases, self.categories, self.others, self.odd = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
+        self.labels: dict[tuple[Any, Any], str] = {}
+
+    def take(self, events: list[Event]) -> None:
+        for event in events:
+            self.phases[event.ph] += 1
+            if event.ph == "X":
+                self.categories[event.cat] += 1
+                start, dur = self.time(event.ts, "start"), self.time(event.dur, "duration")
+                if start is None or dur is None:
+                    continue
+                if dur < 0:
+                    self.odd["negative duration"] += 1
+                    continue
+                self.table.get(event.cat, self.span)(event, start, dur, event.args or EMPTY)
+            elif event.ph == "i" and event.name == "[memory]" and event.args is not None:
+                at, args = self.time(event.ts, "start"), event.args
+                if at is not None:
+                    self.memory.add((at, number(args.device_type), number(args.device_id), number(args.allocated, 0), number(args.total)))
+            elif event.ph == "M":
+                said = event.args or EMPTY
+                self.labels[lane(event)] = " ".join(str(text) for text in (said.name, said.labels) if text)
+            else:
+                self.others[f"{event.ph} {event.cat}".strip()] += 1
+        for rows in (self.gpu, self.calls, self.memory, *self.spans.values()):
+            rows.flush()
+
+    def time(self, text: msgspec.Raw, what: str) -> int | None:
+        """Nanoseconds; None and counted where there is no such number."""
+        try:
+            found = nanoseconds(bytes(text))
+        except (ValueError, ArithmeticError):
+            self.odd[f"without a {what}"] += 1
+            return None
+        if abs(found) > LONGEST:
+            self.odd[f"{what} beyond the clock"] += 1
+            return None
+        return found
+
+    def of_gpu(self, event: Event, start: int, dur: int, args: Arguments) -> None:
+        described = (args.blocks, args.warps, args.occupancy, args.grid, args.block)
+        shape = NONE if described == NOTHING else self.launches(msgspec.json.encode(described))
+        collective = COLLECTIVE.search(event.name) is not None or args.collective is not None
+        device = number(args.device, number(event.pid))
+        stream = number(args.stream, number(str(event.tid).rpartition(" ")[2]))
+        self.gpu.add(
+            (start, dur, self.names(event.name), GPU[event.cat], device, stream, number(args.correlation), external(args), number(args.bytes), number(args.node), shape, collective)
+        )
+
+    def call(self, event: Event, start: int, dur: int, args: Arguments) -> None:
+        self.calls.add((start, dur, self.names(event.name), self.lanes(lane(event)), number(args.correlation), external(args)))
+
+    def row(self, event: Event, start: int, dur: int, args: Arguments) -> tuple[int, ...]:
+        shape = NONE if args.dims is None and args.types is None else self.shapes(msgspec.json.encode((args.dims, args.types)))
+        return start, dur, self.names(event.name), self.lanes(lane(event)), external(args), shape, self.names(event.cat)
+
+    def operator(self, *event: Any) -> None:
+        self.spans["operators"].add(self.row(*event))
+
+    def note(self, *event: Any) -> None:
+        self.spans["notes"].add(self.row(*event))
+
+    def frame(self, *event: Any) -> None:
+        self.spans["frames"].add(self.row(*event))
+
+    def span(self, *event: Any) -> None:
+        self.spans["spans"].add(self.row(*event))
+
+
+def read(path: Path) -> Trace:
+    """Raises Unreadable (not a trace) and OSError; what is damaged is kept as far as it is whole, and said in `damage`."""
+    file, seen = Events(path), Reading()
+    for events in file:
+        seen.take(events)
+    if file.bare and set(seen.phases) <= {""}:
+        raise Unreadable(foreign(path))
+    return Trace(
+        path=str(path), source="onnxruntime" if {"Node", "Session"} <= set(seen.categories) else "kineto", header=file.header,
+        names=list(seen.names.codes), lanes=list(seen.lanes.codes), shapes=list(seen.shapes.codes), launches=list(seen.launches.codes),
+        gpu=Gpu(**seen.gpu.columns()), calls=Calls(**seen.calls.columns()), memory=Memory(**seen.memory.columns()),
+        **{kind: Spans(**rows.columns()) for kind, rows in seen.spans.items()},
+        phases=dict(seen.phases), categories=dict(seen.categories), others=dict(seen.others), odd=dict(seen.odd), labels=seen.labels, damage=file.damage,
+    )  # fmt: skip
+
+
+def foreign(path: Path) -> str:
+    """Why a list of something else is no trace."""
+    with path.open("rb") as file:
+        start = file.read(4096)
+    if b"averageMs" in start or b"timeMs" in start:
+        return f"{path}: a layer profile of TensorRT, which is not read yet"
+    return f"{path}: a list with no events of a trace in it"
+
+
+def nanoseconds(text: bytes) -> int:
+    """Of the text of a number of microseconds, quoted or not; what is finer than a nanosecond is rounded to even. Raises ValueError, ArithmeticError."""
+    whole, point, part = text.partition(b".")
+    if not point and whole.lstrip(b"-").isdigit():
+        return int(whole) * 1000
+    if len(part) == 3 and part.isdigit():
+        return int(whole + part)
+    return round(Decimal(text.strip(b'"').decode()) * 1000)
+
+
+def number(value: Any, otherwise: int = NONE) -> int:
+    """An integer of 64 bits, as the file may write it (7, "7", "0x0"); else the other."""
+    if isinstance(value, str):
+        try:
+            value = int(value, 0)
+        except ValueError:
+            return otherwise
+    return value if isinstance(value, int) and abs(value) <= LONGEST else otherwise
+
+
+def external(args: Arguments) -> int:
+    return number(args.external, number(args.external_old))
+
+
+def lane(event: Event) -> tuple[int | str, int | str]:
+    """Process and thread; a number written as text is the number (torch 1.9)."""
+    return plain(event.pid), plain(event.tid)
+
+
+def plain(value: Any) -> int | str:
+    if isinstance(value, int):
+        return value
+    text = str(value)
+    return int(text) if text.isdecimal() and len(text) < 20 else text

@@ -1,0 +1,121 @@
+"""What a performance engineer wants to know of a trace in the first thirty seconds, in that order, as data: terminal, page and JSON say the same."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from ..perf.verdict import Verdict
+from . import bound, figures, fix, host, kineto, trust
+from .bound import Bound
+from .facts import Culprit, Facts, Gap
+from .fix import Fix
+from .trace import NONE, Kind, Trace
+from .trust import Trust
+
+OPERATORS, KERNELS, GAPS, CULPRITS = 12, 12, 12, 12
+
+
+class Row(NamedTuple):
+    """An operator or a kernel: time of the GPU in ns, over the whole window. own: of the kernels' time."""
+
+    name: str
+    events: int
+    length: int
+    share: float
+
+
+class Review(NamedTuple):
+    """steps: (name, ns, GPU-busy ns). peak_bytes: of device memory, by the profiler's own records; None where there are none."""
+
+    facts: Facts
+    trust: Trust
+    bound: Bound | None
+    fixes: list[Fix]
+    operators: list[Row]
+    kernels: list[Row]
+    culprits: list[Culprit]
+    gaps: list[Gap]
+    peak_bytes: int | None
+
+    @property
+    def trace(self) -> Trace:
+        return self.facts.trace
+
+    @property
+    def verdict(self) -> Verdict:
+        """A trace alone is never good or bad: it can be read, or not as a whole."""
+        return Verdict("review", "pass" if self.trust.whole else "not_comparable", self.trust.said)
+
+
+def review(path: Path) -> Review:
+    """Raises Unreadable and OSError."""
+    return of(kineto.read(path))
+
+
+def of(trace: Trace) -> Review:
+    facts = Facts(trace)
+    found = trust.judge(facts)
+    if not len(trace.gpu):
+        return Review(facts, found, None, [], on_cpu(trace)[:OPERATORS], [], [], [], peak(trace))
+    return Review(
+        facts, found, bound.of(facts), fix.suggested(facts), operators(facts)[:OPERATORS], kernels(facts)[:KERNELS], facts.culprits[:CULPRITS],
+        sorted(facts.gaps, key=lambda gap: -gap.length)[:GAPS], peak(trace),
+    )  # fmt: skip
+
+
+def operators(facts: Facts) -> list[Row]:
+    """By the innermost operator behind each GPU event, the longest first."""
+    gpu, behind = facts.line.gpu, facts.behind
+    total = max(1, int(np.sum(gpu.dur)))
+    known = behind != NONE
+    found = [Row(facts.trace.names[code], count, length, length / total) for code, count, length in figures.summed(facts.trace.operators.name[behind[known]], gpu.dur[known])]
+    if lost := int(np.sum(~known)):
+        length = int(np.sum(gpu.dur[~known]))
+        found.append(Row("(no operator recorded)", lost, length, length / total))
+    return sorted(found, key=lambda row: -row.length)
+
+
+def on_cpu(trace: Trace) -> list[Row]:
+    """Operators by their own time on the CPU, over all threads, without what they call."""
+    lengths: dict[str, int] = defaultdict(int)
+    counts = Counter(trace.names[code] for table in (trace.operators, trace.notes, trace.frames, trace.calls) for code in table.name.tolist())
+    for lane in np.unique(trace.operators.lane).tolist():
+        doing = host.of(trace, lane)
+        for label, length in zip(doing.label.tolist(), (doing.end - doing.start).tolist(), strict=True):
+            lengths[doing.labels[label]] += length
+    total = max(1, sum(lengths.values()))
+    return sorted((Row(name, counts[name], length, length / total) for name, length in lengths.items()), key=lambda row: -row.length)
+
+
+def kernels(facts: Facts) -> list[Row]:
+    gpu = facts.line.gpu.rows(facts.line.gpu.kind == Kind.KERNEL)
+    total = max(1, int(np.sum(gpu.dur)))
+    return [Row(facts.trace.names[code], count, length, length / total) for code, count, length in figures.summed(gpu.name, gpu.dur)]
+
+
+def peak(trace: Trace) -> int | None:
+    """Bytes allocated on a GPU at most (device type 1 is CUDA and ROCm, torch's c10/core/DeviceType.h)."""
+    own = trace.memory.total[(trace.memory.device_type == 1) & (trace.memory.total != NONE)]
+    return int(own.max()) if len(own) else None
+
+
+def document(found: Review, verdict: Verdict, more: dict[str, Any]) -> bytes:
+    """DESIGN.md's envelope, so that `hotlap gate --with` takes it, and beside it all that was found."""
+    content = msgspec.to_builtins(verdict)
+    content["file"] = {"path": Path(found.trace.path).name, "source": found.trace.source, "device": found.trace.gpu_name, "events": found.trace.events}
+    content["trust"] = {"said": found.trust.said, "grades": found.trust.grades, "whole": found.trust.whole}
+    if found.bound is not None:
+        content["bound"] = {"word": found.bound.word, "share": found.bound.share, "parts_ns": found.bound.parts}
+    content["fixes"] = [{**one._asdict(), "ceiling_ns": one.ceiling} for one in found.fixes]
+    content["idle"] = {"culprits": [one._asdict() for one in found.culprits], "largest_gaps": [one._asdict() for one in found.gaps]}
+    content["operators"] = [row._asdict() for row in found.operators]
+    content["kernels"] = [row._asdict() for row in found.kernels]
+    content["peak_bytes"] = found.peak_bytes
+    content["figures"] = figures.figures(found.trace)
+    content |= more
+    return msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n"

@@ -1,0 +1,33 @@
+"""The steps that a training or inference loop announced (`ProfilerStep#N`), on the CPU."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+import numpy as np
+
+from .timeline import Timeline
+from .trace import Trace
+
+STEP = re.compile(r"^ProfilerStep#\d+\Z")
+
+
+class Step(NamedTuple):
+    """ns. busy: of the GPU, within the step."""
+
+    name: str
+    start: int
+    dur: int
+    busy: int
+
+
+def of(trace: Trace, timeline: Timeline) -> list[Step]:
+    """In the order of time; the copy on the GPU's own track is not one. Torch 1.9 has them among the operators."""
+    named = trace.named(STEP)
+    found = []
+    for spans in (trace.notes, trace.operators):
+        for row in np.flatnonzero(named[spans.name]).tolist():
+            start, dur = int(spans.start[row]), int(spans.dur[row])
+            found.append(Step(trace.names[spans.name[row]], start, dur, timeline.busy.within(start, start + dur)))
+    return sorted(found, key=lambda step: step.start)

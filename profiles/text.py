@@ -1,0 +1,95 @@
+"""A review on a terminal."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..perf.units import scaled
+from ..perf.verdict_output import plain
+from .review import Review, Row
+
+BAR = 60
+MARKS = {
+    "compute": "█", "exposed comm": "▓", "exposed copies": "▒", "input": "i", "sync": "s", "setup": "m", "launch": "l", "kernel wait": "·", "other": "o", "unknown": "?",
+}  # fmt: skip
+WIDTH, CODE = 100, 80
+FIXES = 3
+
+
+def lines(found: Review) -> Iterator[str]:
+    """In the order of shared/TRACES.md's first thirty seconds."""
+    trace, facts = found.trace, found.facts
+    yield plain(f"{Path(trace.path).name}: {trace.gpu_name}, {trace.events:,} events, {len(trace.gpu):,} on the GPU")
+    yield f"trust     {trusted(found)}"
+    for said in found.trust.said:
+        yield plain(f"          - {said}")
+    if found.bound is None:
+        yield from cpu_only(found)
+        return
+    if facts.steps:
+        yield f"step      {stepped([step.dur for step in facts.steps])}"
+    window = facts.line.window
+    yield f"window    {ns(window)}: {', '.join(f'{part} {length / window:.1%}' for part, length in found.bound.parts.items() if length)}"
+    yield f"          {bar(found.bound.parts, window)}"
+    yield f"bound     {found.bound.word} ({found.bound.share:.0%} of the window): {found.bound.meaning}"
+    if found.culprits:
+        yield "idle      what the host did meanwhile:"
+        for one in found.culprits[:5]:
+            yield plain(f"          {ns(one.length):>10} {one.length / max(1, facts.line.idle):5.1%}  {one.blame}: {cut(one.label)} ({one.gaps:,} gaps)")
+    yield "fixes     " + ("each with what it can bring at most; they overlap" if found.fixes else "no rule found its evidence")
+    for number, fix in enumerate(found.fixes[:FIXES], 1):
+        yield plain(f"          {number}. {fix.title}: at most {ns(fix.ceiling)} of {ns(facts.line.window)} ({fix.ceiling / max(1, facts.line.window):.0%})")
+        for said in fix.evidence:
+            yield plain(f"             {said}")
+        yield plain(f"             {fix.advice}")
+        if fix.code:
+            yield plain(f"             in {'; '.join(cut(one, CODE) for one in fix.code)}")
+    yield from table("operators", found.operators)
+    yield from table("kernels", found.kernels)
+    yield f"memory    {'not known (profile_memory=True records it)' if found.peak_bytes is None else 'at most ' + scaled(found.peak_bytes, 'B') + ' allocated'}"
+
+
+def trusted(found: Review) -> str:
+    grades: dict[str, list[str]] = {}
+    for name, grade in found.trust.grades.items():
+        grades.setdefault(grade, []).append(name)
+    return "; ".join(f"{grade}: {', '.join(names)}" for grade, names in grades.items())
+
+
+def stepped(steps: list[int]) -> str:
+    middle = statistics.median(steps)
+    if len(steps) == 1:
+        return f"{ns(middle)} (1 step: nothing is known of its steadiness)"
+    return f"{ns(middle)} (median of {len(steps)}), {ns(min(steps))} to {ns(max(steps))}, slowest {max(steps) / middle:.2f}x"
+
+
+def bar(parts: dict[str, int], window: int) -> str:
+    """A character a sixtieth; rounding by the largest remainder, so that the bar is always as long."""
+    if not window:
+        return ""
+    exact = {part: BAR * length / window for part, length in parts.items()}
+    width = {part: int(value) for part, value in exact.items()}
+    for part in sorted(exact, key=lambda one: width[one] - exact[one])[: BAR - sum(width.values())]:
+        width[part] += 1
+    return "".join(MARKS[part] * count for part, count in width.items()) + "  " + " ".join(f"{MARKS[part]} {part}" for part, length in parts.items() if width[part])
+
+
+def table(title: str, rows: list[Row]) -> Iterator[str]:
+    for number, row in enumerate(rows[:6]):
+        yield plain(f"{title if not number else '':10}{ns(row.length):>10} {row.share:5.1%} {row.events:7,} x {cut(row.name)}")
+
+
+def cpu_only(found: Review) -> Iterator[str]:
+    if found.operators:
+        yield "operators on the CPU, each without what it calls:"
+        yield from table("", found.operators)
+
+
+def ns(value: float) -> str:
+    return scaled(value * 1e-9, "s")
+
+
+def cut(text: str, width: int = WIDTH) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"

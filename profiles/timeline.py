@@ -1,0 +1,108 @@
+"""What the GPU did with its time: computing, communicating, copying, idle; what of it was hidden behind something else."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from . import intervals
+from .intervals import Intervals
+from .trace import Gpu, Kind, Mask, Trace
+
+# Collectives that are not NCCL's: of vLLM, TensorRT-LLM, torch's symmetric memory, NVSHMEM.
+OTHER_COLLECTIVES = re.compile(r"all_?reduce|all_?gather|reduce_?scatter|all_?to_?all|cross_device_reduce|nvshmem", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Of one device. comm is what is NCCL's, by name or by the file's own metadata (shared/TRACES.md); all_comm has every collective that its name tells.
+
+    others: by name code, which kernels are collectives of other libraries.
+    """
+
+    gpu: Gpu
+    others: Mask
+
+    @cached_property
+    def start(self) -> int:
+        return int(self.gpu.start.min()) if len(self.gpu) else 0
+
+    @cached_property
+    def end(self) -> int:
+        return int(self.gpu.end.max()) if len(self.gpu) else 0
+
+    @property
+    def window(self) -> int:
+        return self.end - self.start
+
+    @cached_property
+    def busy(self) -> Intervals:
+        return intervals.union(self.gpu.start, self.gpu.end)
+
+    @property
+    def idle(self) -> int:
+        return self.window - self.busy.length
+
+    @cached_property
+    def gaps(self) -> Intervals:
+        return intervals.gaps(self.busy)
+
+    def part(self, which: Mask) -> Intervals:
+        return intervals.union(self.gpu.start[which], self.gpu.end[which])
+
+    @cached_property
+    def comm(self) -> Intervals:
+        return self.part((self.gpu.kind == Kind.KERNEL) & (self.gpu.collective == 1))
+
+    @cached_property
+    def compute(self) -> Intervals:
+        return self.part((self.gpu.kind == Kind.KERNEL) & (self.gpu.collective == 0))
+
+    @cached_property
+    def collective(self) -> Mask:
+        """Which events are any library's collectives."""
+        return np.asarray((self.gpu.kind == Kind.KERNEL) & ((self.gpu.collective == 1) | self.others[self.gpu.name]))
+
+    @cached_property
+    def all_comm(self) -> Intervals:
+        return self.part(self.collective)
+
+    @property
+    def exposed_all_comm(self) -> int:
+        return intervals.without(self.all_comm, self.part((self.gpu.kind == Kind.KERNEL) & ~self.collective))
+
+    @cached_property
+    def mem(self) -> Intervals:
+        return self.part(self.gpu.kind != Kind.KERNEL)
+
+    @property
+    def exposed_comm(self) -> int:
+        return intervals.without(self.comm, self.compute)
+
+    @property
+    def exposed_mem(self) -> int:
+        return intervals.without(self.mem, intervals.both(self.compute, self.comm))
+
+    @property
+    def exposed_copies(self) -> int:
+        """Copies and fills that nothing else hides."""
+        return intervals.without(self.mem, self.part(self.gpu.kind == Kind.KERNEL))
+
+    def summed(self, kind: Kind | None = None) -> int:
+        return int(np.sum(self.gpu.dur if kind is None else self.gpu.dur[self.gpu.kind == kind]))
+
+
+def of(trace: Trace, device: int | None = None) -> Timeline:
+    """Of this device, or of the one with the most events."""
+    if device is None:
+        device = devices(trace)[0] if len(trace.gpu) else 0
+    return Timeline(trace.gpu.rows(trace.gpu.device == device), trace.named(OTHER_COLLECTIVES))
+
+
+def devices(trace: Trace) -> list[int]:
+    """Those with the most events first."""
+    found, counts = np.unique(trace.gpu.device, return_counts=True)
+    return [int(one) for one in found[np.argsort(-counts, kind="stable")]]

@@ -1,0 +1,215 @@
+"""The reader: exact times, every era's names, and files that are not as they should be."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hotlap.profiles import events, kineto, review
+from hotlap.profiles.events import Unreadable
+from hotlap.profiles.trace import Kind
+
+from . import made
+
+
+@pytest.mark.parametrize(
+    ("text", "ns"),
+    [
+        ("1712195495519689.047", 1712195495519689047),  # a double has ...689.0
+        ("5", 5000),
+        ("0.5", 500),
+        ("-0.5", -500),
+        ("-3.001", -3001),
+        ("12.3456", 12346),
+        ("1e3", 1000000),
+        ('"7.25"', 7250),
+    ],
+)
+def test_decimal_text_becomes_whole_nanoseconds(text: str, ns: int) -> None:
+    assert kineto.nanoseconds(text.encode()) == ns
+
+
+@pytest.mark.parametrize("text", ["", "null", '"soon"', "[]", "1e9999999"])
+def test_what_is_no_number_is_refused(text: str) -> None:
+    with pytest.raises((ValueError, ArithmeticError)):
+        kineto.nanoseconds(text.encode())
+
+
+def test_every_era_has_its_names(tmp_path: Path) -> None:
+    old = [
+        made.event("Operator", "aten::mm", 0, 9, tid="100", **{"external id": 3}),
+        made.event("Runtime", "cudaLaunchKernel", 1, 2, tid="100", correlation=5),
+        made.event("Kernel", "sgemm", 4, 3, pid=0, tid="stream 7", device=0, stream=7, correlation=5),
+        made.event("Memcpy", "Memcpy HtoD", 8, 1, pid=0, tid="stream 20", correlation=6, bytes=64),
+        made.event("Memset", "Memset (Device)", 9, 1, pid=0, tid="stream 7", device=0, stream=7),
+    ]
+    trace = kineto.read(made.written(tmp_path / "old.json", old))
+    assert trace.gpu.kind.tolist() == [Kind.KERNEL, Kind.MEMCPY, Kind.MEMSET]
+    assert trace.gpu.stream.tolist() == [7, 20, 7] and trace.gpu.bytes.tolist() == [-1, 64, -1] and trace.gpu.correlation.tolist() == [5, 6, -1]
+    assert trace.lanes == [(100, 100)]  # "100" and 100 are one thread
+    rocm = kineto.read(made.written(tmp_path / "rocm.json", [made.call("hipModuleLaunchKernel", 0, 1, 3), made.kernel("Cijk", 2, 1, 3, cat="kernel")]))
+    assert len(rocm.calls) == 1 and len(rocm.gpu) == 1
+
+
+def test_content_decides_not_the_suffix(tmp_path: Path) -> None:
+    for name, packed in (("a.json", True), ("b.json.gz", False)):
+        assert kineto.read(made.written(tmp_path / name, [made.kernel("k", 0, 1)], packed=packed)).events == 1
+
+
+def test_pieces_meet_between_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Objects in arguments, braces in names and events that are written in many ways: no piece loses one."""
+    many = [made.operator('a },{ "b', at, 1, deep=[{"a": 1}, {"b": [{}, {}]}], text="}, {") for at in range(300)]
+    path = made.written(tmp_path / "t.json", many)
+    whole = kineto.read(path)
+    for piece in (200, 500, 5000):
+        monkeypatch.setattr(events, "PIECE", piece)
+        monkeypatch.setattr(events, "READ", 64)
+        found = kineto.read(path)
+        assert found.events == whole.events == 300 and found.damage.whole and not found.damage.notes
+        assert found.operators.start.tolist() == whole.operators.start.tolist() and found.header["traceName"] == "made"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is empty"),
+        (b"\n\n", "is empty"),
+        (b"hello", "not a trace"),
+        (b'{"a": 1}', "without traceEvents"),
+        (b"\x0a\x1f\x00\x00\x00perfetto", "traceconv"),
+        (b"\x1f\x8bnot gzip", "empty"),
+        (b'[{"name": "conv", "averageMs": 0.1}, {"name": "relu", "averageMs": 0.2}]', "TensorRT"),
+        (b"[1, 2, 3]", "no events"),
+    ],
+)
+def test_what_is_no_trace_is_refused_by_name(content: bytes, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_bytes(content)
+    with pytest.raises(Unreadable, match=words):
+        kineto.read(path)
+
+
+def text_of(*lines: str) -> bytes:
+    return ('{"traceEvents": [' + ",".join(lines) + "]}").encode()
+
+
+GOOD = json.dumps(made.kernel("k", 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("bad", "kept", "said"),
+    [
+        ('{"ph": "X", "cat": "kernel", "name": "n", "ts": NaN, "dur": 1}', 2, "without a start"),
+        ('{"ph": "X", "cat": "kernel", "name": "n", "ts": 1, "dur": -Infinity}', 2, "without a duration"),
+        ('{"ph": "X", "cat": "kernel", "name": "n", "ts": 1, "dur": -5}', 2, "negative duration"),
+        ('{"ph": "X", "cat": "kernel", "name": "n", "ts": 1, "dur": 9e30}', 2, "beyond the clock"),
+        ('{"ph": "X", "cat": "kernel", "name": "a\x01b\\q", "ts": 1, "dur": 1}', 3, "control characters"),
+        ('{"ph": "X", "cat": "kernel", "name": 7, "ts": 1, "dur": 1}', 3, None),
+        ('{"ph": "X", "cat": "kernel", "name": "n", "ts": "1.5", "dur": "2"}', 3, None),
+        ('{"ph": "X", "cat": "kernel", "name": "n", "ts": 1, "dur": 1, "args": [1]}', 3, None),
+        ('{"ph": "X", "cat": "kernel", "name": "n", "ts": 1, "dur": 1, "args": {"stream": {}, "correlation": 1e99}}', 3, None),
+        ('{"ph": "X", "cat": "kernel" "name": "n"}', 2, "cannot be read"),
+        ('{"ph": "X", "cat": "kernel", "name": "<script>alert(1)</script>", "ts": 1, "dur": 1}', 3, None),
+    ],
+)
+def test_one_bad_event_costs_at_most_itself_and_is_said(bad: str, kept: int, said: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    path.write_bytes(text_of(GOOD, bad, GOOD))
+    found = review.review(path)
+    assert len(found.trace.gpu) == kept
+    assert said is None or said in " ".join(found.trust.said)
+
+
+def test_long_names_and_many_streams(tmp_path: Path) -> None:
+    path = made.written(tmp_path / "t.json", [made.kernel("x" * 10_000_000, 0, 1), *(made.kernel("k", at, 1, stream=at) for at in range(20_000))])
+    found = review.review(path)
+    assert len(found.trace.gpu) == 20_001 and {len(row.name) for row in found.kernels} == {1, 10_000_000}
+
+
+def test_years_long_kernels_are_named(tmp_path: Path) -> None:
+    found = review.review(made.written(tmp_path / "t.json", [made.kernel("k", 0, 1), made.kernel("k", 5, 2 * 365 * 86400e6)]))
+    assert "a clock overflowed" in " ".join(found.trust.said) and found.trust.grades["busy"] == "unknown"
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_cut_anywhere_the_whole_events_are_kept(packed: bool, tmp_path: Path) -> None:
+    one = [made.operator(f"op {at}", at, 1, dims=[[at], []]) for at in range(40)]
+    text = json.dumps({"traceEvents": one}).encode()
+    path = tmp_path / "t.json"
+    for cut in range(30, len(text) - 2, 97):
+        path.write_bytes(gzip.compress(text[:cut]) if packed else text[:cut])
+        found = kineto.read(path)
+        assert found.damage.cut
+        assert found.events == text[:cut].count(b"}}")
+
+
+def corrupt(text: bytes, edits: list[tuple[int, int, bytes]]) -> bytes:
+    for at, length, put in edits:
+        at %= len(text)
+        text = text[:at] + put + text[at + length :]
+    return text
+
+
+SMALL = json.dumps(
+    {
+        "schemaVersion": 1,
+        "deviceProperties": [{"name": "A100", "computeMajor": 8}],
+        "traceEvents": [
+            made.step(1, 0, 50),
+            made.operator("aten::mm", 0, 9),
+            *made.launched("k", 1, 5, 3, 1),
+            *made.launched("nccl", 10, 20, 3, 2),
+            made.call("cudaDeviceSynchronize", 30, 2),
+        ],
+        "traceName": "t",
+    }
+).encode()
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 12), st.binary(max_size=8)), max_size=6), st.booleans())
+def test_no_damage_ends_in_anything_but_a_trace_or_a_refusal(tmp_path: Path, edits: list[tuple[int, int, bytes]], packed: bool) -> None:
+    path = tmp_path / "fuzz.json"
+    content = corrupt(gzip.compress(SMALL) if packed else SMALL, edits)
+    path.write_bytes(content)
+    try:
+        found = review.review(path)
+    except Unreadable:
+        return
+    assert found.trace.events >= len(found.trace.gpu)
+    if not edits:
+        assert found.trust.whole
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+ODD = st.fixed_dictionaries(
+    {},
+    optional={
+        "ph": st.sampled_from(["X", "i", "M", "s", ""]) | JSON, "cat": st.sampled_from([*kineto.GPU, *kineto.CALLS, *kineto.OPERATORS, "overhead"]) | JSON,
+        "name": st.sampled_from(["[memory]", "ProfilerStep#1", "cudaGraphLaunch", "cudaMemcpyAsync"]) | JSON, "ts": st.integers(-9, 99) | JSON, "dur": st.integers(-2, 30) | JSON,
+        "pid": JSON, "tid": JSON, "args": st.dictionaries(st.sampled_from(["correlation", "stream", "device", "Device Type", "blocks per SM"]), st.integers(0, 3) | JSON) | JSON,
+    },
+)  # fmt: skip
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(ODD, max_size=12))
+def test_events_of_any_shape_are_read_or_counted(tmp_path: Path, odd: list[dict[str, Any]]) -> None:
+    path = tmp_path / "odd.json"
+    path.write_text(json.dumps({"traceEvents": [json.loads(GOOD), *odd]}))
+    found = review.review(path)
+    assert found.trace.events == 1 + len(odd)
+    if found.bound:
+        assert sum(found.bound.parts.values()) == found.facts.line.window
+    assert isinstance(found.trace.gpu.start, np.ndarray)

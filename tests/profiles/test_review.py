@@ -1,0 +1,76 @@
+"""`hotlap review`, as its user has it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hotlap.perf import cli, verdict
+from hotlap.profiles import text
+
+from . import made
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> Path:
+    events = [
+        made.step(1, 0, 200),
+        made.operator("aten::mm", 8, 6),
+        *made.launched("ampere_sgemm", 10, 20, 60, 1),
+        *made.launched("at::native::vectorized_elementwise_kernel", 100, 110, 40, 2),
+        {"ph": "i", "name": "[memory]", "pid": 1, "tid": 1, "ts": 5, "args": {"Device Type": 1, "Device Id": 0, "Bytes": 1024, "Total Allocated": 4096}},
+    ]  # fmt: skip
+    return made.written(tmp_path / "trace.json.gz", events, packed=True)
+
+
+def test_one_screen_in_the_order_in_which_it_is_asked(trace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.status(["review", str(trace)]) == 0
+    said = capsys.readouterr().out
+    heads = [line.split()[0] for line in said.splitlines()[1:] if line[0] != " "]
+    assert heads == ["trust", "step", "window", "bound", "idle", "fixes", "operators", "kernels", "memory"]
+    assert "4.00 KiB" in said and "aten::mm" in said and "compute 76.9%" in said
+
+
+def test_as_data_it_joins_the_gate(trace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "review.json"
+    assert cli.status(["review", str(trace), "--json", str(out)]) == 0
+    found = json.loads(out.read_bytes())
+    assert found["figures"]["timeline"]["busy_ns"] == 100_000 and found["bound"]["word"] == "compute"
+    assert sum(found["bound"]["parts_ns"].values()) == found["figures"]["timeline"]["window_ns"] == 130_000
+    assert verdict.read(out).verdict == "pass"
+    capsys.readouterr()
+    assert cli.status(["review", str(trace), "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out) == found
+
+
+def test_a_damaged_file_is_never_green(trace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cut = tmp_path / "cut.json.gz"
+    cut.write_bytes(trace.read_bytes()[:-40])
+    out = tmp_path / "review.json"
+    assert cli.status(["review", str(cut), "--json", str(out)]) == 4
+    assert "the file is cut" in capsys.readouterr().out
+    assert verdict.read(out).verdict == "not_comparable"
+    assert cli.status(["review", str(cut), "--allow-truncated"]) == 0
+
+
+@pytest.mark.parametrize("name", ["absent.json", "."])
+def test_mistakes_are_one_line(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.status(["review", name]) == 4
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_names_cannot_break_the_screen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = made.written(tmp_path / "t.json", [made.kernel("evil\x1b[2J\n::error::boo", 0, 1), made.kernel("k", 5, 1)])
+    assert cli.status(["review", str(path)]) == 0
+    said = capsys.readouterr().out
+    assert "\x1b" not in said and not any(line.startswith("::") for line in said.splitlines())
+
+
+def test_the_bar_is_as_long_as_the_window() -> None:
+    parts = dict.fromkeys(text.MARKS, 0)
+    for given in ({"compute": 1}, {"compute": 1, "launch": 1, "sync": 1}, {"compute": 10**9, "other": 1}):
+        drawn = text.bar({**parts, **given}, sum(given.values())).split("  ")[0]
+        assert len(drawn) == text.BAR

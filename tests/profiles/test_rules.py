@@ -1,0 +1,128 @@
+"""Each rule fires on its planted evidence, with the ceiling that the evidence bears, and on nothing else."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hotlap.profiles import bound, fix, kineto, rules
+from hotlap.profiles.facts import Facts
+
+from . import made
+
+Events = list[dict[str, Any]]
+RULES = {module.name for module in pkgutil.iter_modules(rules.__path__)}
+
+
+def steady() -> Events:
+    """A GPU that computes without a break: launches run ahead."""
+    return [one for at in range(10) for one in made.launched("ampere_tf32_s1688gemm", at, 100 + 50 * at, 50, at + 1)]
+
+
+def input_bound() -> Events:
+    loading = made.event("user_annotation", "enumerate(DataLoader)#_SingleProcessDataLoaderIter.__next__", 12, 80)
+    return [*made.launched("k", 0, 5, 5, 1), loading, *made.launched("k", 95, 100, 5, 2)]
+
+
+def synchronisation() -> Events:
+    item = [made.operator("aten::_local_scalar_dense", 3, 9), made.call("cudaStreamSynchronize", 4, 7)]
+    return [*made.launched("k", 0, 5, 5, 1), *item, *made.launched("k", 25, 30, 5, 2)]
+
+
+def launch_bound() -> Events:
+    return [one for at in range(10) for one in made.launched("k", 20 * at, 20 * at + 10, 2, at + 1, call_dur=8)]
+
+
+def first_calls() -> Events:
+    return [*made.launched("k", 0, 5, 5, 1), made.call("cudaMalloc", 12, 80), *made.launched("k", 95, 100, 5, 2)]
+
+
+def pageable_copies() -> Events:
+    copy = [made.call("cudaMemcpyAsync", 0, 50, 1), made.kernel("Memcpy HtoD (Pageable -> Device)", 1, 49, 1, cat="gpu_memcpy", bytes=49_000)]
+    return [*copy, *made.launched("k", 40, 50, 50, 2)]
+
+
+def exposed_communication() -> Events:
+    return [*made.launched("k", 0, 5, 45, 1), *made.launched("ncclDevKernel_AllReduce", 10, 40, 60, 2, stream=20)]
+
+
+def elementwise_chains() -> Events:
+    names = ["gemm", *["void at::native::vectorized_elementwise_kernel<4>"] * 3]
+    return [one for at, name in enumerate(names) for one in made.launched(name, at, 100 + 20 * at, 20, at + 1)]
+
+
+def tensor_cores() -> Events:
+    return [*made.launched("ampere_sgemm_128x64_nn", 0, 5, 80, 1), *made.launched("cutlass_80_tensorop_s1688gemm", 1, 85, 20, 2)]
+
+
+def layout_conversions() -> Events:
+    return [*made.launched("void cudnn::ops::nchwToNhwcKernel<float>", 0, 5, 30, 1), *made.launched("conv", 1, 35, 70, 2)]
+
+
+def recompilation() -> Events:
+    compiling = made.event("python_function", "torch/_dynamo/convert_frame.py(1): _compile", 12, 80)
+    return [*made.launched("k", 0, 5, 5, 1), compiling, *made.launched("k", 95, 100, 5, 2)]
+
+
+# Rule -> what it may say beside itself, and its ceiling in us.
+PLANTED: dict[str, tuple[Any, set[str], float]] = {
+    "input_bound": (input_bound, set(), 90),
+    "synchronisation": (synchronisation, set(), 20),
+    "launch_bound": (launch_bound, set(), 9 * 18),
+    "first_calls": (first_calls, set(), 90),
+    "pageable_copies": (pageable_copies, set(), 49),
+    "exposed_communication": (exposed_communication, set(), 50),
+    "elementwise_chains": (elementwise_chains, set(), 40),
+    "tensor_cores": (tensor_cores, set(), 70),
+    "layout_conversions": (layout_conversions, set(), 30),
+    "recompilation": (recompilation, {"launch_bound"}, 80),
+}
+
+
+def facts(events: Events, folder: Path, major: int = 8) -> Facts:
+    return Facts(kineto.read(made.written(folder / "t.json", events, major)))
+
+
+def test_every_rule_is_planted() -> None:
+    assert set(PLANTED) == RULES
+
+
+@pytest.mark.parametrize("rule", sorted(PLANTED))
+def test_a_rule_finds_its_evidence(rule: str, tmp_path: Path) -> None:
+    make, others, ceiling_us = PLANTED[rule]
+    found = {one.rule: one for one in fix.suggested(facts(make(), tmp_path))}
+    assert set(found) == {rule, *others}
+    assert found[rule].ceiling == ceiling_us * 1000
+    assert found[rule].evidence and found[rule].advice
+
+
+def test_without_evidence_no_rule_fires(tmp_path: Path) -> None:
+    quiet = facts(steady(), tmp_path)
+    assert fix.suggested(quiet) == []
+    assert [importlib.import_module(f"{rules.__name__}.{name}").look(quiet) for name in sorted(RULES)] == [None] * len(RULES)
+    assert bound.of(quiet).word == "compute" and bound.of(quiet).share == 1
+
+
+def test_the_responsible_code_is_named(tmp_path: Path) -> None:
+    (found,) = fix.suggested(facts(synchronisation(), tmp_path))
+    assert found.code[0] == "cudaStreamSynchronize in aten::_local_scalar_dense"
+
+
+def test_fp32_is_no_fault_where_there_are_no_tensor_cores(tmp_path: Path) -> None:
+    assert [one.rule for one in fix.suggested(facts(tensor_cores(), tmp_path, major=6))] == []
+
+
+@pytest.mark.parametrize(
+    ("make", "word"),
+    [(steady, "compute"), (input_bound, "input"), (synchronisation, "sync"), (launch_bound, "launch"), (first_calls, "setup"), (exposed_communication, "communication")],
+)
+def test_the_bound_in_one_word(make: Any, word: str, tmp_path: Path) -> None:
+    found = facts(make(), tmp_path)
+    seen = bound.of(found)
+    assert seen.word == word
+    assert sum(seen.parts.values()) == found.line.window
+    assert sum(found.blamed.values()) == found.line.idle == sum(one.length for one in found.culprits)
