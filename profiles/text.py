@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..perf.units import scaled
+from ..perf.verdict_formats import WORD
 from ..perf.verdict_output import plain
+from .diff import Diff
 from .review import Review, Row
 
 BAR = 60
@@ -49,6 +51,25 @@ def lines(found: Review) -> Iterator[str]:
     yield from table("operators", found.operators)
     yield from table("kernels", found.kernels)
     yield f"memory    {'not known (profile_memory=True records it)' if found.peak_bytes is None else 'at most ' + scaled(found.peak_bytes, 'B') + ' allocated'}"
+
+
+def difference(found: Diff) -> Iterator[str]:
+    """Two traces: the verdict, then what moved and why."""
+    base, head = found.base, found.head
+    for name, side in (("BASE", base), ("HEAD", head)):
+        yield plain(
+            f"{name}      {Path(side.trace.path).name}: {side.trace.gpu_name}, {len(side.facts.steps)} steps; bound by {side.bound.word if side.bound else 'nothing known'}"
+        )
+    for one in found.verdict.findings:
+        yield f"{one.metric:9} {ns((one.base or 0) * 1e9)} -> {ns((one.head or 0) * 1e9)} a {found.per}, {(one.ratio or 1) - 1:+.1%}: {WORD[one.verdict]}"
+    for reason in found.verdict.reasons:
+        yield plain(f"note      {reason}")
+    for title, rows in (("parts", found.parts), ("operators", found.operators), ("kernels", found.kernels), ("idle", found.idle)):
+        shown = [row for row in sorted(rows, key=lambda row: -abs(row.change)) if row.change][:6]
+        for number, row in enumerate(shown):
+            sign = "+" if row.change > 0 else "-"
+            yield plain(f"{title if not number else '':9} {sign}{ns(abs(row.change)):>9}  {ns(row.before):>9} -> {ns(row.after):>9}  {cut(row.where)}{row.times}")
+    yield f"review: {WORD[found.verdict.verdict]}"
 
 
 def trusted(found: Review) -> str:

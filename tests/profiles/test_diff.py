@@ -1,0 +1,86 @@
+"""What changed between two traces, above what repeated runs differ by."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hotlap.perf import cli, verdict
+
+from . import made
+
+
+def trained(path: Path, *, compute: float = 60, launch_gap: float = 0, extra: int = 0, steps: int = 4, wall: float = 100, **more: Any) -> Path:
+    """Steps of 100 us with a product of 60 us in each, launched ahead."""
+    events = []
+    for number in range(steps):
+        at, key = wall * number, 10 * number + 1
+        events += [made.step(number, at, wall), made.operator("aten::mm", at + 1, 5)]
+        events += made.launched("gemm", at + 2, at + 10 + launch_gap, compute, key)
+        for copy in range(extra):
+            events += [made.operator("aten::copy_", at + 20 + copy, 1), *made.launched("copy_kernel", at + 20.2 + copy, at + 80 + 2 * copy, 2, key + 1 + copy, call_dur=0.5)]
+    return made.written(path, events, **more)
+
+
+@pytest.mark.parametrize(
+    ("changed", "status", "metric"),
+    [
+        ({}, 0, None),
+        ({"compute": 60.3}, 0, None),
+        ({"compute": 62}, 1, "compute"),
+        ({"extra": 2}, 1, "compute"),
+        ({"compute": 50}, 0, None),
+        ({"wall": 120}, 1, "step_time"),
+        ({"wall": 108}, 3, "step_time"),
+        ({"steps": 8}, 0, None),
+    ],
+)
+def test_what_counts_and_what_does_not(changed: dict[str, float], status: int, metric: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base, head, out = trained(tmp_path / "base.json"), trained(tmp_path / "head.json", **changed), tmp_path / "out.json"
+    assert cli.status(["review", str(head), str(base), "--json", str(out)]) == status, capsys.readouterr().out
+    found = verdict.read(out)
+    assert [one.metric for one in found.findings if one.verdict != "pass"] == ([metric] if metric else [])
+
+
+def test_the_operator_that_grew_is_named_in_the_finding(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    cli.status(["review", str(trained(tmp_path / "head.json", extra=2)), str(trained(tmp_path / "base.json")), "--json", str(out)])
+    (worse,) = verdict.read(out).having("regression")
+    assert worse.evidence[0] == "aten::copy_: +4.00 us a step (0 ns -> 4.00 us, 0 -> 2 times)"
+    moved = json.loads(out.read_bytes())["baseline"]
+    assert moved["kernels"][0]["name"] == "copy_kernel" and moved["kernels"][0]["within"] == "aten::copy_"
+
+
+def test_a_new_kernel_of_the_same_operator_is_no_change_of_the_operator(tmp_path: Path) -> None:
+    base = trained(tmp_path / "base.json")
+    head = tmp_path / "head.json"
+    head.write_text(trained(tmp_path / "same.json").read_text().replace('"gemm"', '"gemm_other_tile"'))
+    out = tmp_path / "out.json"
+    assert cli.status(["review", str(head), str(base), "--json", str(out)]) == 0
+    moved = json.loads(out.read_bytes())["baseline"]
+    assert moved["operators"] == [] and {row["name"] for row in moved["kernels"]} == {"gemm", "gemm_other_tile"}
+
+
+@pytest.mark.parametrize("broken", ["device", "cut", "no GPU"])
+def test_what_cannot_be_compared_is_shown_and_never_green(broken: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base, head = trained(tmp_path / "base.json"), trained(tmp_path / "head.json", name="NVIDIA H100" if broken == "device" else "NVIDIA A100")
+    if broken == "cut":
+        head.write_bytes(head.read_bytes()[:-300])
+    elif broken == "no GPU":
+        made.written(head, [made.operator("aten::mm", 0, 1)])
+    assert cli.status(["review", str(head), str(base)]) == 4
+    said = capsys.readouterr().out
+    assert {"device": "different devices, NVIDIA A100 and NVIDIA H100", "cut": "HEAD is damaged", "no GPU": "HEAD is without GPU events"}[broken] in said
+
+
+def test_the_gate_takes_it_by_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "review.json"
+    cli.status(["review", str(trained(tmp_path / "head.json", compute=70)), str(trained(tmp_path / "base.json")), "--json", str(out)])
+    plain = tmp_path / "plain.json"
+    stats = {"mean": 1.0, "stddev": 0.001, "median": 1.0, "iqr": 0.001, "rounds": 50, "min": 1.0, "max": 1.0, "data": [1.0 + 0.0001 * (at % 7) for at in range(50)]}
+    plain.write_text(json.dumps({"version": "5.0.0", "machine_info": {}, "benchmarks": [{"name": "t", "fullname": "t", "stats": stats}]}))
+    assert cli.status(["gate", str(plain), str(plain), "--with", str(out)]) == 1
+    assert "compute" in capsys.readouterr().out
