@@ -39,19 +39,19 @@ class Bound(NamedTuple):
 
 def of(facts: Facts) -> Bound:
     """With nothing on the GPU the word is unknown."""
-    line, blamed = facts.line, facts.blamed
+    line = facts.line
     parts = dict.fromkeys(PARTS, 0)
     parts |= {
         "compute": line.busy.length - line.exposed_all_comm - line.exposed_copies,
         "exposed comm": line.exposed_all_comm,
         "exposed copies": line.exposed_copies,
-        "input": blamed["input"],
-        "sync": blamed["sync"],
-        "setup": blamed["setup"],
-        "launch": blamed["launch"],
-        "kernel wait": blamed["kernel_wait"],
-        "other": blamed["other"],
-        "unknown": blamed["unknown"],
+        "input": facts.lost("input")[0],
+        "sync": facts.lost("sync")[0],
+        "setup": facts.lost("setup")[0],
+        "launch": facts.lost("launch")[0],
+        "kernel wait": facts.lost("kernel_wait")[0],
+        "other": facts.lost("other")[0],
+        "unknown": facts.lost("unknown")[0],
     }
     words: dict[str, int] = {}
     for part, length in parts.items():

@@ -16,6 +16,7 @@ from ..perf.compare import Verdict as Outcome
 from ..perf.units import scaled
 from ..perf.verdict import Finding, Verdict, worst
 from . import review
+from .figures import summed
 from .review import Review
 from .trace import NONE
 
@@ -93,17 +94,17 @@ def by_kernel(side: Review) -> Rows:
     if not side.bound:
         return []
     facts, names = side.facts, side.trace.names
-    found: dict[tuple[str, str], list[int]] = {}
-    for code, row, dur in zip(facts.line.gpu.name.tolist(), facts.behind.tolist(), facts.line.gpu.dur.tolist(), strict=True):
-        operator = names[side.trace.operators.name[row]] if row != NONE else "(no operator recorded)"
-        known = found.setdefault((names[code], operator), [0, 0])
-        known[0] += dur
-        known[1] += 1
-    return [(name, length, events, operator) for (name, operator), (length, events) in found.items()]
+    behind, gpu = facts.behind, facts.line.gpu
+    operator = np.where(behind == NONE, NONE, side.trace.operators.name[behind] if len(side.trace.operators) else NONE)
+    pairs = gpu.name * (len(names) + 1) + operator + 1
+    return [
+        (names[code // (len(names) + 1)], length, events, names[code % (len(names) + 1) - 1] if code % (len(names) + 1) else review.NO_OPERATOR)
+        for code, events, length in summed(pairs, gpu.dur)
+    ]
 
 
 def by_culprit(side: Review) -> Rows:
-    return [(f"{one.blame}: {one.label}", one.length, one.gaps, "") for one in side.facts.culprits] if side.bound else []
+    return [(f"{one.blame}: {one.label}", one.length, one.gaps, "") for one in side.facts.culprits.ranked] if side.bound else []
 
 
 def matched(base: Review, head: Review, divisors: tuple[int, ...], what: Callable[[Review], Rows]) -> list[Moved]:

@@ -29,12 +29,15 @@ CONTROL = re.compile(rb"[\x00-\x1f]")
 ESCAPE = re.compile(rb'\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})?')
 
 
+NOTHING = msgspec.Raw(b"null")
+
+
 class Unreadable(Exception):
     """Not a trace: one line for the user."""
 
 
 class Arguments(msgspec.Struct, gc=False):
-    """What of an event's args is read. Values of whatever type the file has."""
+    """What of an event's args is read: values of whatever type the file has, or their text where only the text counts."""
 
     correlation: Any = None
     stream: Any = None
@@ -45,13 +48,13 @@ class Arguments(msgspec.Struct, gc=False):
     node: Any = msgspec.field(name="graph node id", default=None)
     collective: Any = msgspec.field(name="Collective name", default=None)
     elements: Any = msgspec.field(name="In msg nelems", default=None)
-    blocks: Any = msgspec.field(name="blocks per SM", default=None)
-    warps: Any = msgspec.field(name="warps per SM", default=None)
-    occupancy: Any = msgspec.field(name="est. achieved occupancy %", default=None)
-    grid: Any = None
-    block: Any = None
-    dims: Any = msgspec.field(name="Input Dims", default=None)
-    types: Any = msgspec.field(name="Input type", default=None)
+    blocks: msgspec.Raw = msgspec.field(name="blocks per SM", default=NOTHING)
+    warps: msgspec.Raw = msgspec.field(name="warps per SM", default=NOTHING)
+    occupancy: msgspec.Raw = msgspec.field(name="est. achieved occupancy %", default=NOTHING)
+    grid: msgspec.Raw = NOTHING
+    block: msgspec.Raw = NOTHING
+    dims: msgspec.Raw = msgspec.field(name="Input Dims", default=NOTHING)
+    types: msgspec.Raw = msgspec.field(name="Input type", default=NOTHING)
     allocated: Any = msgspec.field(name="Bytes", default=None)
     total: Any = msgspec.field(name="Total Allocated", default=None)
     device_type: Any = msgspec.field(name="Device Type", default=None)
@@ -85,7 +88,7 @@ class Loose(msgspec.Struct):
     dur: msgspec.Raw = msgspec.Raw(b"")
     pid: Any = None
     tid: Any = None
-    args: Any = None
+    args: msgspec.Raw = NOTHING
 
 
 MANY = msgspec.json.Decoder(list[Event])
@@ -251,7 +254,7 @@ class Events:
             self.damage.lost[re.sub(r" \(byte \d+\)", "", str(error))] += 1
             return None
         try:
-            arguments = msgspec.convert(loose.args, Arguments) if isinstance(loose.args, dict) else None
+            arguments = ARGUMENTS.decode(loose.args)
         except msgspec.ValidationError:
             arguments = None
         return Event(str(loose.ph), str(loose.cat), str(loose.name), loose.ts, loose.dur, loose.pid, loose.tid, arguments)

@@ -14,6 +14,7 @@ NOTHING = "no recorded host code"
 BETWEEN = "Python between operators (no stacks recorded)"
 INPUT, WAITING, WORKING = 0, 1, 2
 GROUPS = ("input", "sync", "host")
+AT_ONCE = 100_000
 
 
 class Doing(NamedTuple):
@@ -35,47 +36,48 @@ class Doing(NamedTuple):
 
 def of(trace: Trace, lane: int) -> Doing:
     """A sweep over the thread's spans, which are nested; where one is not, the later one counts."""
-    spans: list[tuple[int, int, int, bool]] = []
     tables: tuple[tuple[Spans | Calls, bool], ...] = ((trace.notes, False), (trace.frames, False), (trace.operators, False), (trace.calls, True))
-    for table, called in tables:
-        rows = np.flatnonzero(table.lane == lane)
-        spans += zip(table.start[rows].tolist(), (-table.end[rows]).tolist(), table.name[rows].tolist(), [called] * len(rows), strict=True)
-    spans.sort()
+    own = [(table.rows(table.lane == lane), called) for table, called in tables]
+    start, end, name = (np.concatenate([getattr(table, column) for table, _ in own]) for column in ("start", "end", "name"))
+    called = np.repeat([one for _, one in own], [len(table) for table, _ in own])
+    order = np.lexsort((-end, start))
     labels: dict[str, int] = {}
-    rows_out: list[tuple[int, int, int, int]] = []
-    kinds = {code: kind(name) for code, name in enumerate(trace.names)}
+    kinds = {code: kind(trace.names[code]) for code in np.unique(name).tolist()}
+    rows: list[tuple[int, int, int, int]] = []
+    pieces: list[np.ndarray[tuple[int, int], np.dtype[np.int64]]] = []
     stack: list[tuple[int, int, int, str]] = []  # end, label, group, operator
-    clock = spans[0][0] if spans else 0
+    clock = int(start[order[0]]) if len(order) else 0
 
     def until(moment: int) -> None:
         """What the innermost span did up to then."""
         nonlocal clock
         while stack and stack[-1][0] <= moment:
-            end, label, group, _ = stack.pop()
-            if end > clock:
-                rows_out.append((clock, end, label, group))
-                clock = end
+            last, label, group, _ = stack.pop()
+            if last > clock:
+                rows.append((clock, last, label, group))
+                clock = last
         if stack and moment > clock:
-            rows_out.append((clock, moment, stack[-1][1], stack[-1][2]))
+            rows.append((clock, moment, stack[-1][1], stack[-1][2]))
         clock = max(clock, moment)
 
-    for start, less_end, name, called in spans:
-        until(start)
-        said, group = kinds[name]
-        text = trace.names[name]
-        outer = stack[-1] if stack else None
-        operator = outer[3] if outer else ""
-        if outer and outer[2] == INPUT:
-            said, group, text = "", INPUT, trace.names[name]
-            label = outer[1]
-        elif said == "step":
-            label, group = labels.setdefault(BETWEEN, len(labels)), WORKING
-        else:
-            shown = f"{text} in {operator}" if called and operator else text
-            label = labels.setdefault(shown, len(labels))
-        stack.append((-less_end, label, group, operator if called else text))
+    for first in range(0, len(order), AT_ONCE):
+        some = order[first : first + AT_ONCE]
+        for begins, ends, code, call in zip(start[some].tolist(), end[some].tolist(), name[some].tolist(), called[some].tolist(), strict=True):
+            until(begins)
+            said, group = kinds[code]
+            outer = stack[-1] if stack else None
+            operator, text = outer[3] if outer else "", trace.names[code]
+            if outer and outer[2] == INPUT:
+                label, group = outer[1], INPUT
+            else:
+                shown = BETWEEN if said == "step" else f"{text} in {operator}" if call and operator else text
+                label = labels.setdefault(shown, len(labels))
+            stack.append((ends, label, group, operator if call else text))
+        pieces.append(np.array(rows, dtype=np.int64).reshape(-1, 4).T)
+        rows.clear()
     until(1 << 62)
-    columns = np.array(rows_out, dtype=np.int64).reshape(-1, 4).T
+    pieces.append(np.array(rows, dtype=np.int64).reshape(-1, 4).T)
+    columns = np.concatenate(pieces, axis=1)
     return Doing(columns[0], columns[1], columns[2], columns[3], list(labels))
 
 

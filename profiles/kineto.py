@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from .events import Arguments, Event, Events, Unreadable
+from .events import NOTHING, Arguments, Event, Events, Unreadable
 from .trace import NONE, Calls, Column, Gpu, Kind, Memory, Spans, Trace
 
 GPU = {"kernel": Kind.KERNEL, "Kernel": Kind.KERNEL, "gpu_memcpy": Kind.MEMCPY, "Memcpy": Kind.MEMCPY, "gpu_memset": Kind.MEMSET, "Memset": Kind.MEMSET}
@@ -26,7 +26,7 @@ FRAMES = {"python_function", "Python"}
 COLLECTIVE = re.compile(r"nccl|rccl", re.IGNORECASE)
 LONGEST = 1 << 62
 EMPTY = Arguments()
-NOTHING = (None,) * 5
+LAUNCH, INPUTS = b"[%b,%b,%b,%b,%b]", b"[%b,%b]"
 
 
 class Names:
@@ -53,7 +53,12 @@ class Rows:
             self.rows.clear()
 
     def columns(self) -> dict[str, Column]:
-        whole = np.concatenate(self.pieces, axis=1) if self.pieces else np.empty((len(self.fields), 0), np.int64)
+        """Pieces go as they are copied, so that a table is never there twice."""
+        whole, at = np.empty((len(self.fields), sum(piece.shape[1] for piece in self.pieces)), np.int64), 0
+        while self.pieces:
+            piece = self.pieces.pop(0)
+            whole[:, at : at + piece.shape[1]] = piece
+            at += piece.shape[1]
         return dict(zip(self.fields, whole, strict=True))
 
 
@@ -110,8 +115,7 @@ class Reading:
         return found
 
     def of_gpu(self, event: Event, start: int, dur: int, args: Arguments) -> None:
-        described = (args.blocks, args.warps, args.occupancy, args.grid, args.block)
-        shape = NONE if described == NOTHING else self.launches(msgspec.json.encode(described))
+        shape = NONE if args.grid is NOTHING and args.blocks is NOTHING else self.launches(LAUNCH % (args.blocks, args.warps, args.occupancy, args.grid, args.block))
         collective = COLLECTIVE.search(event.name) is not None or args.collective is not None
         device = number(args.device, number(event.pid))
         stream = number(args.stream, number(str(event.tid).rpartition(" ")[2]))
@@ -123,7 +127,7 @@ class Reading:
         self.calls.add((start, dur, self.names(event.name), self.lanes(lane(event)), number(args.correlation), external(args)))
 
     def row(self, event: Event, start: int, dur: int, args: Arguments) -> tuple[int, ...]:
-        shape = NONE if args.dims is None and args.types is None else self.shapes(msgspec.json.encode((args.dims, args.types)))
+        shape = NONE if args.dims is NOTHING else self.shapes(INPUTS % (args.dims, args.types))
         return start, dur, self.names(event.name), self.lanes(lane(event)), external(args), shape, self.names(event.cat)
 
     def operator(self, *event: Any) -> None:

@@ -12,12 +12,14 @@ import numpy as np
 from ..perf.verdict import Verdict
 from . import bound, figures, fix, host, kineto, trust
 from .bound import Bound
-from .facts import Culprit, Facts, Gap
+from .culprits import Culprit, Gap
+from .facts import Facts
 from .fix import Fix
 from .trace import NONE, Kind, Trace
 from .trust import Trust
 
-OPERATORS, KERNELS, GAPS, CULPRITS = 12, 12, 12, 12
+NO_OPERATOR = "(no operator recorded)"
+OPERATORS, KERNELS, CULPRITS = 12, 12, 12
 
 
 class Row(NamedTuple):
@@ -63,8 +65,8 @@ def of(trace: Trace) -> Review:
     if not len(trace.gpu):
         return Review(facts, found, None, [], on_cpu(trace)[:OPERATORS], [], [], [], peak(trace))
     return Review(
-        facts, found, bound.of(facts), fix.suggested(facts), operators(facts)[:OPERATORS], kernels(facts)[:KERNELS], facts.culprits[:CULPRITS],
-        sorted(facts.gaps, key=lambda gap: -gap.length)[:GAPS], peak(trace),
+        facts, found, bound.of(facts), fix.suggested(facts), operators(facts)[:OPERATORS], kernels(facts)[:KERNELS], facts.culprits.ranked[:CULPRITS],
+        facts.culprits.largest, peak(trace),
     )  # fmt: skip
 
 
@@ -76,7 +78,7 @@ def operators(facts: Facts) -> list[Row]:
     found = [Row(facts.trace.names[code], count, length, length / total) for code, count, length in figures.summed(facts.trace.operators.name[behind[known]], gpu.dur[known])]
     if lost := int(np.sum(~known)):
         length = int(np.sum(gpu.dur[~known]))
-        found.append(Row("(no operator recorded)", lost, length, length / total))
+        found.append(Row(NO_OPERATOR, lost, length, length / total))
     return sorted(found, key=lambda row: -row.length)
 
 

@@ -9,7 +9,7 @@ MOST_GRAPHED = 0.9
 
 
 def look(facts: Facts) -> Fix | None:
-    lost = facts.blamed["launch"] + facts.blamed["kernel_wait"]
+    lost = facts.lost("launch")[0] + facts.lost("kernel_wait")[0]
     single = facts.launched.single
     if not lost or not single.any() or facts.graph_share > MOST_GRAPHED:
         return None
@@ -23,5 +23,5 @@ def look(facts: Facts) -> Fix | None:
             f"{shorter:.0%} of kernels are shorter than their own launch",
         ),
         'torch.compile(mode="reduce-overhead") replays a CUDA graph; torch.compile alone launches fewer, larger kernels; so does a larger batch',
-        tuple(one.label for one in facts.culprits if one.blame == "launch" and not one.label.startswith("launch latency"))[:3],
+        tuple(one.label for one in facts.culprits.ranked if one.blame == "launch" and not one.label.startswith("launch latency"))[:3],
     )  # fmt: skip

@@ -125,4 +125,4 @@ def test_the_bound_in_one_word(make: Any, word: str, tmp_path: Path) -> None:
     seen = bound.of(found)
     assert seen.word == word
     assert sum(seen.parts.values()) == found.line.window
-    assert sum(found.blamed.values()) == found.line.idle == sum(one.length for one in found.culprits)
+    assert sum(ns for ns, _ in found.culprits.blamed.values()) == found.line.idle == sum(one.length for one in found.culprits.ranked)

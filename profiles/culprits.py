@@ -1,0 +1,163 @@
+"""What the host did while the GPU was idle: each gap's time by operator, call, frame or data loader, and the gap's reason.
+
+A gap that ends with work whose launch had not begun is filled from what the launching thread did until then, and by the launch itself. Gaps are taken
+many at once, and only the largest are kept one by one: a long trace has millions.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from . import host
+from .host import Doing
+from .launches import CAUSES, Idle, Launches
+from .timeline import Timeline
+from .trace import Calls, Column, Mask, Trace
+
+# Why the GPU was idle. launch: the host had not issued the work, nor was it fetching data, waiting for the GPU when the gap began, or setting up.
+BLAME = ("input", "sync", "setup", "launch", "kernel_wait", "other", "unknown")
+# What a program does once: memory from the driver, modules, streams. A launch that takes longer than this loads its kernel first (lazy loading).
+SETUP = re.compile(r"(?:cuda|hip|cu)(?:Malloc|Free|HostAlloc|MemAlloc|ModuleLoad|LibraryLoad|StreamCreate|EventCreate|GetDeviceProperties|DeviceGet)", re.IGNORECASE)
+LOADING_NS = 1_000_000
+# Calls that may return only when the GPU has finished.
+WAIT = re.compile(r"Synchronize|Memcpy", re.IGNORECASE)
+AT_ONCE, LARGEST = 50_000, 12
+
+
+class Culprit(NamedTuple):
+    """Summed over all gaps of one reason. length: ns."""
+
+    label: str
+    blame: str
+    length: int
+    gaps: int
+
+
+class Gap(NamedTuple):
+    """One hole in the GPU's work, with what filled it on the host, the longest first (label, ns). start: from the window's. ends: what came after."""
+
+    start: int
+    length: int
+    blame: str
+    ends: str
+    filled: tuple[tuple[str, int], ...]
+
+
+class Culprits(NamedTuple):
+    """ranked: the longest first; together they are the idle time. blamed: ns and gaps by reason. largest: one by one."""
+
+    ranked: list[Culprit]
+    blamed: dict[str, tuple[int, int]]
+    largest: list[Gap]
+
+
+def of(trace: Trace, line: Timeline, launched: Launches, idle: Idle) -> Culprits:
+    blame = np.zeros(len(idle.start), np.int64)
+    lengths: dict[tuple[str, str], int] = defaultdict(int)
+    counts: dict[tuple[str, str], int] = defaultdict(int)
+    for cause in CAUSES[1:]:
+        rows = idle.cause == CAUSES.index(cause)
+        blame[rows] = BLAME.index(cause)
+        if rows.any():
+            label = (f"nothing of the host: {cause}", cause)
+            lengths[label], counts[label] = int(np.sum(idle.length[rows])), int(np.sum(rows))
+    hosted = np.flatnonzero(idle.cause == CAUSES.index("host_wait"))
+    call = launched.call[idle.event[hosted]]
+    lanes = launched.calls.lane[call]
+    doing = {int(lane): host.of(trace, int(lane)) for lane in np.unique(lanes)}
+    waits = trace.calls.rows(trace.named(WAIT)[trace.calls.name])
+    for lane, did in doing.items():
+        own = lanes == lane
+        ends_wait = Waits(waits.rows(waits.lane == lane))
+        for first in range(0, int(np.sum(own)), AT_ONCE):
+            rows = hosted[own][first : first + AT_ONCE]
+            names = launched.calls.name[call[own][first : first + AT_ONCE]]
+            blame[rows] = fill(trace, did, ends_wait, idle, rows, names, lengths, counts)
+    ranked = sorted((Culprit(label, why, ns, counts[label, why]) for (label, why), ns in lengths.items() if ns), key=lambda one: -one.length)
+    blamed = {why: (int(np.sum(idle.length[blame == code])), int(np.sum(blame == code))) for code, why in enumerate(BLAME)}
+    largest = np.lexsort((idle.start, -idle.length))[:LARGEST].tolist()
+    return Culprits(ranked, blamed, [alone(trace, line, launched, idle, doing, row, BLAME[blame[row]]) for row in largest])
+
+
+class Waits:
+    """One thread's calls that may wait for the GPU."""
+
+    def __init__(self, calls: Calls) -> None:
+        order = np.argsort(calls.start, kind="stable")
+        self.start, self.end = calls.start[order], calls.end[order]
+
+    def hold(self, moments: Column) -> Mask:
+        """Whether the thread was in such a call at each of these."""
+        at = np.searchsorted(self.start, moments, side="right") - 1
+        inside = at >= 0
+        inside[inside] = self.end[at[inside]] >= moments[inside]
+        return inside
+
+
+def fill(
+    trace: Trace, did: Doing, waits: Waits, idle: Idle, rows: Column, calls: Column, lengths: dict[tuple[str, str], int], counts: dict[tuple[str, str], int],
+) -> Column:  # fmt: skip
+    """Adds these gaps of one thread to the sums by label; returns the reason of each. calls: names of their launches."""
+    start, length, before = idle.start[rows], idle.length[rows], idle.before[rows]
+    end, late = start + before, length - before
+    first, last = np.searchsorted(did.end, start, side="right"), np.searchsorted(did.start, end)
+    count = np.maximum(0, last - first)
+    gap = np.repeat(np.arange(len(rows)), count)
+    leaf = np.arange(int(np.sum(count))) - np.repeat(np.cumsum(count) - count - first, count)
+    ns = np.minimum(did.end[leaf], end[gap]) - np.maximum(did.start[leaf], start[gap])
+    label = did.label[leaf]
+
+    def of_gap(which: Mask) -> Column:
+        found = np.zeros(len(rows), np.int64)
+        np.add.at(found, gap[which], ns[which])
+        return found
+
+    setting_up = np.array([SETUP.match(name) is not None for name in did.labels], dtype=bool)
+    loading = np.where(late > LOADING_NS, late, 0)
+    conditions = [2 * of_gap(did.group[leaf] == host.INPUT) >= length, 2 * (of_gap(setting_up[label]) + loading) >= length, waits.hold(start)]
+    blame = np.select(conditions, [BLAME.index("input"), BLAME.index("setup"), BLAME.index("sync")], BLAME.index("launch"))
+    add(lengths, counts, did.labels, label, blame[gap], ns, gap)
+    rest = before - of_gap(np.ones(len(ns), dtype=bool))
+    every = np.arange(len(rows))
+    add(lengths, counts, [host.NOTHING], np.zeros(len(rows), np.int64), blame, rest, every)
+    used = np.unique(calls)
+    add(lengths, counts, [latency(trace, int(code)) for code in used], np.searchsorted(used, calls), blame, late, every)
+    return blame
+
+
+def add(lengths: dict[tuple[str, str], int], counts: dict[tuple[str, str], int], labels: list[str], label: Column, blame: Column, ns: Column, gap: Column) -> None:
+    """Sums by label and reason; a gap counts once for each of its labels."""
+    some = ns > 0
+    key = label[some] * len(BLAME) + blame[some]
+    found, inverse = np.unique(key, return_inverse=True)
+    totals = np.zeros(len(found), np.int64)
+    np.add.at(totals, inverse, ns[some])
+    once = np.unique(inverse * (int(gap.max(initial=0)) + 1) + gap[some]) // (int(gap.max(initial=0)) + 1)
+    often = np.bincount(once, minlength=len(found))
+    for code, total, number in zip(found.tolist(), totals.tolist(), often.tolist(), strict=True):
+        at = labels[code // len(BLAME)], BLAME[code % len(BLAME)]
+        lengths[at] += total
+        counts[at] += number
+
+
+def latency(trace: Trace, call: int) -> str:
+    return f"launch latency of {trace.names[call]}"
+
+
+def alone(trace: Trace, line: Timeline, launched: Launches, idle: Idle, doing: Mapping[int, Doing], row: int, blame: str) -> Gap:
+    start, length, event, before = (int(column[row]) for column in (idle.start, idle.length, idle.event, idle.before))
+    shares: dict[str, int] = defaultdict(int)
+    if CAUSES[idle.cause[row]] == "host_wait":
+        call = int(launched.call[event])
+        did = doing[int(launched.calls.lane[call])]
+        for label, _, ns in did.during(start, start + before):
+            shares[did.labels[label]] += ns
+        shares[host.NOTHING] += before - sum(shares.values())
+        shares[latency(trace, int(launched.calls.name[call]))] += length - before
+    filled = sorted(((label, ns) for label, ns in shares.items() if ns), key=lambda one: -one[1])
+    return Gap(start - line.start, length, blame, trace.names[line.gpu.name[event]], tuple(filled))
