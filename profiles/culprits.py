@@ -1,14 +1,13 @@
 """What the host did while the GPU was idle: each gap's time by operator, call, frame or data loader, and the gap's reason.
 
 A gap that ends with work whose launch had not begun is filled from what the launching thread did until then, and by the launch itself. Gaps are taken
-many at once, and only the largest are kept one by one: a long trace has millions.
+many at once: a long trace has millions.
 """
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -26,7 +25,7 @@ SETUP = re.compile(r"(?:cuda|hip|cu)(?:Malloc|Free|HostAlloc|MemAlloc|ModuleLoad
 LOADING_NS = 1_000_000
 # Calls that may return only when the GPU has finished.
 WAIT = re.compile(r"Synchronize|Memcpy", re.IGNORECASE)
-AT_ONCE, LARGEST = 50_000, 12
+AT_ONCE = 50_000
 
 
 class Culprit(NamedTuple):
@@ -49,11 +48,12 @@ class Gap(NamedTuple):
 
 
 class Culprits(NamedTuple):
-    """ranked: the longest first; together they are the idle time. blamed: ns and gaps by reason. largest: one by one."""
+    """ranked: the longest first; together they are the idle time. blamed: ns and gaps by reason. blame: of each gap, code into BLAME."""
 
     ranked: list[Culprit]
     blamed: dict[str, tuple[int, int]]
-    largest: list[Gap]
+    blame: Column
+    doing: dict[int, Doing]
 
 
 def of(trace: Trace, line: Timeline, launched: Launches, idle: Idle) -> Culprits:
@@ -80,8 +80,7 @@ def of(trace: Trace, line: Timeline, launched: Launches, idle: Idle) -> Culprits
             blame[rows] = fill(trace, did, ends_wait, idle, rows, names, lengths, counts)
     ranked = sorted((Culprit(label, why, ns, counts[label, why]) for (label, why), ns in lengths.items() if ns), key=lambda one: -one.length)
     blamed = {why: (int(np.sum(idle.length[blame == code])), int(np.sum(blame == code))) for code, why in enumerate(BLAME)}
-    largest = np.lexsort((idle.start, -idle.length))[:LARGEST].tolist()
-    return Culprits(ranked, blamed, [alone(trace, line, launched, idle, doing, row, BLAME[blame[row]]) for row in largest])
+    return Culprits(ranked, blamed, blame, doing)
 
 
 class Waits:
@@ -149,15 +148,16 @@ def latency(trace: Trace, call: int) -> str:
     return f"launch latency of {trace.names[call]}"
 
 
-def alone(trace: Trace, line: Timeline, launched: Launches, idle: Idle, doing: Mapping[int, Doing], row: int, blame: str) -> Gap:
+def gap(trace: Trace, line: Timeline, launched: Launches, idle: Idle, found: Culprits, row: int) -> Gap:
+    """One alone."""
     start, length, event, before = (int(column[row]) for column in (idle.start, idle.length, idle.event, idle.before))
     shares: dict[str, int] = defaultdict(int)
     if CAUSES[idle.cause[row]] == "host_wait":
         call = int(launched.call[event])
-        did = doing[int(launched.calls.lane[call])]
+        did = found.doing[int(launched.calls.lane[call])]
         for label, _, ns in did.during(start, start + before):
             shares[did.labels[label]] += ns
         shares[host.NOTHING] += before - sum(shares.values())
         shares[latency(trace, int(launched.calls.name[call]))] += length - before
     filled = sorted(((label, ns) for label, ns in shares.items() if ns), key=lambda one: -one[1])
-    return Gap(start - line.start, length, blame, trace.names[line.gpu.name[event]], tuple(filled))
+    return Gap(start - line.start, length, BLAME[found.blame[row]], trace.names[line.gpu.name[event]], tuple(filled))

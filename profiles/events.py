@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -91,7 +91,9 @@ class Loose(msgspec.Struct):
     args: msgspec.Raw = NOTHING
 
 
+One = TypeVar("One")
 MANY = msgspec.json.Decoder(list[Event])
+TEXTS = msgspec.json.Decoder(list[msgspec.Raw])
 ONE = msgspec.json.Decoder(Event)
 LOOSE = msgspec.json.Decoder(Loose)
 ARGUMENTS = msgspec.json.Decoder(Arguments)
@@ -105,22 +107,27 @@ class Events:
         self.header: dict[str, Any] = {}
 
     def __iter__(self) -> Iterator[list[Event]]:
+        return self.read(MANY, self.alone)
+
+    def texts(self) -> Iterator[list[msgspec.Raw]]:
+        """The events as their text, mended where they must be, instead."""
+        return self.read(TEXTS, self.text_alone)
+
+    def read(self, many: msgspec.json.Decoder[list[One]], alone: Callable[[bytes], One | None]) -> Iterator[list[One]]:
         source = self.text()
         buffer = bytearray()
         head = self.skip_head(source, buffer)
         ended = False
-        at = len(head)
         for more in source:
             buffer += more
             if len(buffer) >= PIECE:
-                events, used, ended = self.some(buffer, last=False, at=at)
+                events, used, ended = some(buffer, False, many) or self.slowly(buffer, alone)
                 del buffer[:used]
-                at += used
                 yield events
                 if ended:
                     break
         if not ended:
-            events, used, ended = self.some(buffer, last=True, at=at)
+            events, used, ended = some(buffer, True, many) or self.slowly(buffer, alone)
             del buffer[:used]
             yield events
         if not ended:
@@ -140,18 +147,20 @@ class Events:
                 return
             unpack = zlib.decompressobj(wbits=31)
             while piece := file.read(READ):
-                try:
-                    while piece:
+                while piece:
+                    before = unpack.copy()
+                    try:
                         yield unpack.decompress(piece, READ)
-                        piece = unpack.unconsumed_tail
-                        if unpack.eof:
-                            piece = unpack.unused_data
-                            if piece:
-                                unpack = zlib.decompressobj(wbits=31)
-                except zlib.error as error:
-                    self.damage.cut = True
-                    self.damage.notes[f"the gzip stream is damaged: {error}"] = None
-                    return
+                    except zlib.error as error:
+                        self.damage.cut = True
+                        self.damage.notes[f"the gzip stream is damaged: {error}"] = None
+                        yield from up_to_the_damage(before, piece)
+                        return
+                    piece = unpack.unconsumed_tail
+                    if unpack.eof:
+                        piece = unpack.unused_data
+                        if piece:
+                            unpack = zlib.decompressobj(wbits=31)
             if not unpack.eof:
                 self.damage.cut = True
                 self.damage.notes["the gzip stream ends too early"] = None
@@ -175,47 +184,9 @@ class Events:
                 break
         raise Unreadable(refusal(self.path, bytes(buffer[:4096])))
 
-    def some(self, buffer: bytearray, last: bool, at: int) -> tuple[list[Event], int, bool]:
-        """Events from the front of the buffer, how many bytes they took, and whether the array ended there."""
-        try:
-            events, used = [], len(buffer)
-            if last:
-                return MANY.decode(b"[" + buffer), len(buffer), True
-            end = len(buffer)
-            for _ in range(TRIES):
-                end = buffer.rfind(b"}", 0, end)
-                if end < 0:
-                    break
-                follows = buffer[end + 1 : end + 64].lstrip()
-                if not follows.startswith(b","):
-                    continue
-                try:
-                    events, used = MANY.decode(b"[" + buffer[: end + 1] + b"]"), end + 1 + buffer[end + 1 : end + 64].index(b",") + 1
-                except msgspec.DecodeError as error:
-                    if not str(error).startswith("JSON is malformed"):
-                        raise
-                    if "trailing" in str(error):
-                        raise
-                    continue
-                return events, used, False
-            return self.slowly(buffer, at, "no border between events")
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            return self.rescued(buffer, str(error), at)
-
-    def rescued(self, buffer: bytearray, why: str, at: int) -> tuple[list[Event], int, bool]:
-        """The array may have ended within; else each event is tried alone."""
-        found = OFFSET.search(why)
-        if "trailing characters" in why and found:
-            end = int(found[1]) - 1
-            try:
-                return MANY.decode(b"[" + buffer[:end]), end, True
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                why = str(error)
-        return self.slowly(buffer, at, why)
-
-    def slowly(self, buffer: bytearray, at: int, why: str) -> tuple[list[Event], int, bool]:
+    def slowly(self, buffer: bytearray, alone: Callable[[bytes], One | None]) -> tuple[list[One], int, bool]:
         """Events cut out by their braces, each read alone."""
-        events: list[Event] = []
+        events: list[One] = []
         depth = start = used = 0
         for token in TOKEN.finditer(buffer):
             text = token[0]
@@ -232,7 +203,7 @@ class Events:
                 depth -= 1
                 if depth == 0:
                     used = token.end()
-                    if event := self.alone(bytes(buffer[start:used])):
+                    if (event := alone(bytes(buffer[start:used]))) is not None:
                         events.append(event)
         return events, used, False
 
@@ -246,18 +217,29 @@ class Events:
             return ONE.decode(text)
         except (msgspec.DecodeError, UnicodeDecodeError):
             pass
-        if (better := mended(text)) != text:
-            self.damage.notes["some events hold what JSON has no word for (NaN, raw control characters, bad escapes): mended"] = None
-        try:
-            loose = LOOSE.decode(better)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            self.damage.lost[re.sub(r" \(byte \d+\)", "", str(error))] += 1
+        if (loose := self.mended(text)) is None:
             return None
         try:
             arguments = ARGUMENTS.decode(loose.args)
         except msgspec.ValidationError:
             arguments = None
         return Event(str(loose.ph), str(loose.cat), str(loose.name), loose.ts, loose.dur, loose.pid, loose.tid, arguments)
+
+    def text_alone(self, text: bytes) -> msgspec.Raw | None:
+        try:
+            ONE.decode(text)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None if self.mended(text) is None else msgspec.Raw(mended(text))
+        return msgspec.Raw(text)
+
+    def mended(self, text: bytes) -> Loose | None:
+        if (better := mended(text)) != text:
+            self.damage.notes["some events hold what JSON has no word for (NaN, raw control characters, bad escapes): mended"] = None
+        try:
+            return LOOSE.decode(better)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            self.damage.lost[re.sub(r" \(byte \d+\)", "", str(error))] += 1
+            return None
 
     def read_header(self, head: bytes, tail: bytes) -> None:
         """What stood before and after the array."""
@@ -275,6 +257,35 @@ class Events:
         self.damage.notes["what stands around the events cannot be read: the device is unknown"] = None
 
 
+def some(buffer: bytearray, last: bool, many: msgspec.json.Decoder[list[One]]) -> tuple[list[One], int, bool] | None:
+    """Events from the front of the buffer, how many bytes they took, and whether the array ended there; None where they cannot be read together."""
+    end = len(buffer)
+    for _ in range(TRIES):
+        if last:
+            text, used = b"[" + buffer, len(buffer)
+        else:
+            end = buffer.rfind(b"}", 0, end)
+            if end < 0:
+                return None
+            follows = buffer[end + 1 : end + 64]
+            if not follows.lstrip().startswith(b","):
+                continue
+            text, used = b"[" + buffer[: end + 1] + b"]", end + 2 + follows.index(b",")
+        try:
+            return many.decode(text), used, last
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            why = str(error)
+        if "trailing characters" in why and (found := OFFSET.search(why)):
+            used = int(found[1]) - 1
+            try:
+                return many.decode(b"[" + buffer[:used]), used, True
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                return None
+        if last or not why.startswith("JSON is malformed"):
+            return None
+    return None
+
+
 def mended(text: bytes) -> bytes:
     """As JSON has it: NaN and infinity are null, control characters and bad escapes within strings are escaped, bytes that are no UTF-8 replaced."""
 
@@ -285,6 +296,15 @@ def mended(text: bytes) -> bytes:
         return CONTROL.sub(lambda bad: b"\\u%04x" % bad[0][0], escaped)
 
     return FOREIGN.sub(better, text).decode(errors="replace").encode()
+
+
+def up_to_the_damage(unpack: Any, piece: bytes) -> Iterator[bytes]:
+    """What a decompressor gives of a damaged piece, byte by byte: an error takes all that its call had unpacked."""
+    try:
+        for at in range(len(piece)):
+            yield unpack.decompress(piece[at : at + 1])
+    except zlib.error:
+        return
 
 
 def refusal(path: Path, start: bytes) -> str:

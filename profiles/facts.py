@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from . import culprits, launches, operators, steps, timeline
-from .culprits import Culprits
+from .culprits import Culprits, Gap
 from .launches import Idle, Launches
 from .steps import Step
 from .timeline import Timeline
@@ -36,6 +36,11 @@ class Facts:
     @cached_property
     def culprits(self) -> Culprits:
         return culprits.of(self.trace, self.line, self.launched, self.idle)
+
+    def largest_gaps(self, count: int) -> list[Gap]:
+        """The longest first."""
+        rows = np.lexsort((self.idle.start, -self.idle.length))[:count].tolist()
+        return [culprits.gap(self.trace, self.line, self.launched, self.idle, self.culprits, row) for row in rows]
 
     @cached_property
     def behind(self) -> Column:

@@ -8,7 +8,7 @@ import numpy as np
 
 from .launches import SYNCHRONISE
 from .steps import STEP
-from .trace import Calls, Column, Spans, Trace
+from .trace import Calls, Column, Piece, Spans, Trace, joined
 
 NOTHING = "no recorded host code"
 BETWEEN = "Python between operators (no stacks recorded)"
@@ -36,15 +36,16 @@ class Doing(NamedTuple):
 
 def of(trace: Trace, lane: int) -> Doing:
     """A sweep over the thread's spans, which are nested; where one is not, the later one counts."""
-    tables: tuple[tuple[Spans | Calls, bool], ...] = ((trace.notes, False), (trace.frames, False), (trace.operators, False), (trace.calls, True))
-    own = [(table.rows(table.lane == lane), called) for table, called in tables]
-    start, end, name = (np.concatenate([getattr(table, column) for table, _ in own]) for column in ("start", "end", "name"))
-    called = np.repeat([one for _, one in own], [len(table) for table, _ in own])
+    tables: tuple[Spans | Calls, ...] = (trace.notes, trace.frames, trace.operators, trace.calls)
+    own = [np.flatnonzero(table.lane == lane) for table in tables]
+    start, dur, name = (np.concatenate([getattr(table, column)[rows] for table, rows in zip(tables, own, strict=True)]) for column in ("start", "dur", "name"))
+    called = np.repeat([table is trace.calls for table in tables], [len(rows) for rows in own])
+    end = start + dur
     order = np.lexsort((-end, start))
     labels: dict[str, int] = {}
     kinds = {code: kind(trace.names[code]) for code in np.unique(name).tolist()}
     rows: list[tuple[int, int, int, int]] = []
-    pieces: list[np.ndarray[tuple[int, int], np.dtype[np.int64]]] = []
+    pieces: list[Piece] = []
     stack: list[tuple[int, int, int, str]] = []  # end, label, group, operator
     clock = int(start[order[0]]) if len(order) else 0
 
@@ -73,11 +74,11 @@ def of(trace: Trace, lane: int) -> Doing:
                 shown = BETWEEN if said == "step" else f"{text} in {operator}" if call and operator else text
                 label = labels.setdefault(shown, len(labels))
             stack.append((ends, label, group, operator if call else text))
-        pieces.append(np.array(rows, dtype=np.int64).reshape(-1, 4).T)
+        pieces.append(np.array(rows, dtype=np.int64).reshape(-1, 4).T.copy())
         rows.clear()
     until(1 << 62)
-    pieces.append(np.array(rows, dtype=np.int64).reshape(-1, 4).T)
-    columns = np.concatenate(pieces, axis=1)
+    pieces.append(np.array(rows, dtype=np.int64).reshape(-1, 4).T.copy())
+    columns = joined(pieces)
     return Doing(columns[0], columns[1], columns[2], columns[3], list(labels))
 
 

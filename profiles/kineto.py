@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from .events import NOTHING, Arguments, Event, Events, Unreadable
-from .trace import NONE, Calls, Column, Gpu, Kind, Memory, Spans, Trace
+from .trace import NONE, Calls, Column, Gpu, Kind, Memory, Piece, Spans, Trace, joined
 
 GPU = {"kernel": Kind.KERNEL, "Kernel": Kind.KERNEL, "gpu_memcpy": Kind.MEMCPY, "Memcpy": Kind.MEMCPY, "gpu_memset": Kind.MEMSET, "Memset": Kind.MEMSET}
 CALLS = {"cuda_runtime", "cuda_driver", "Runtime", "Driver", "hip_runtime", "hip_driver", "xpu_runtime"}
@@ -25,6 +25,7 @@ NOTES = {"user_annotation", "Session"}
 FRAMES = {"python_function", "Python"}
 COLLECTIVE = re.compile(r"nccl|rccl", re.IGNORECASE)
 LONGEST = 1 << 62
+PIECE_ROWS = 1 << 16
 EMPTY = Arguments()
 LAUNCH, INPUTS = b"[%b,%b,%b,%b,%b]", b"[%b,%b]"
 
@@ -45,21 +46,26 @@ class Rows:
     def __init__(self, *fields: str) -> None:
         self.fields, self.rows = fields, list[tuple[int, ...]]()
         self.add = self.rows.append
-        self.pieces: list[np.ndarray[Any, np.dtype[np.int64]]] = []
+        self.pieces: list[Piece] = []
+        self.last, self.filled = np.empty((len(fields), 0), np.int64), 0
 
     def flush(self) -> None:
-        if self.rows:
-            self.pieces.append(np.array(self.rows, dtype=np.int64).T.copy())
-            self.rows.clear()
+        """Into large pieces: many small ones would leave the heap in holes."""
+        rows = np.array(self.rows, dtype=np.int64).reshape(-1, len(self.fields)).T
+        self.rows.clear()
+        while rows.shape[1]:
+            if self.filled == self.last.shape[1]:
+                self.pieces.append(self.last)
+                self.last, self.filled = np.empty((len(self.fields), PIECE_ROWS), np.int64), 0
+            some = rows[:, : PIECE_ROWS - self.filled]
+            self.last[:, self.filled : self.filled + some.shape[1]] = some
+            self.filled += some.shape[1]
+            rows = rows[:, some.shape[1] :]
 
     def columns(self) -> dict[str, Column]:
-        """Pieces go as they are copied, so that a table is never there twice."""
-        whole, at = np.empty((len(self.fields), sum(piece.shape[1] for piece in self.pieces)), np.int64), 0
-        while self.pieces:
-            piece = self.pieces.pop(0)
-            whole[:, at : at + piece.shape[1]] = piece
-            at += piece.shape[1]
-        return dict(zip(self.fields, whole, strict=True))
+        self.pieces.append(self.last[:, : self.filled])
+        self.last, self.filled = np.empty((len(self.fields), 0), np.int64), 0
+        return dict(zip(self.fields, joined(self.pieces), strict=True))
 
 
 class Reading:

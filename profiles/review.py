@@ -19,7 +19,7 @@ from .trace import NONE, Kind, Trace
 from .trust import Trust
 
 NO_OPERATOR = "(no operator recorded)"
-OPERATORS, KERNELS, CULPRITS = 12, 12, 12
+OPERATORS, KERNELS, CULPRITS, GAPS = 12, 12, 12, 12
 
 
 class Row(NamedTuple):
@@ -66,7 +66,7 @@ def of(trace: Trace) -> Review:
         return Review(facts, found, None, [], on_cpu(trace)[:OPERATORS], [], [], [], peak(trace))
     return Review(
         facts, found, bound.of(facts), fix.suggested(facts), operators(facts)[:OPERATORS], kernels(facts)[:KERNELS], facts.culprits.ranked[:CULPRITS],
-        facts.culprits.largest, peak(trace),
+        facts.largest_gaps(GAPS), peak(trace),
     )  # fmt: skip
 
 

@@ -12,12 +12,17 @@ def review(
     trace: Annotated[Path, typer.Argument(help="A trace of torch's profiler (.json, .json.gz, of any version, CUDA or ROCm).")],
     baseline: Annotated[Path | None, typer.Argument(help="An earlier trace of the same work: what changed above the noise, and why.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write the verdict and every figure; - is stdout.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page; - is stdout.")] = None,
+    perfetto: Annotated[Path | None, typer.Option(help="Write the trace for ui.perfetto.dev: overlapping kernels side by side, idle gaps with their culprits.")] = None,
     allow_truncated: Annotated[bool, typer.Option("--allow-truncated", help="A damaged file is not an error: what is whole is reviewed.")] = False,
 ) -> int:
     """Say what a profiler trace shows: can it be trusted, where the time goes, what holds it back, what to fix. Exit: 0 read, 4 damaged or no trace.
 
     With BASELINE: 1 if TRACE is worse beyond what repeated runs differ by, 3 if that could not be told, 4 if the two cannot be compared.
     """
+    import sys
+
+    from ..perf.reasons import Misuse
     from ..perf.verdict import Unreadable
     from ..perf.verdict_output import put
     from . import diff, text
@@ -35,22 +40,29 @@ def review(
             raise Unreadable(str(error)) from None
 
     found = read(trace)
-    verdict = found.verdict
-    if baseline is not None:
-        compared = diff.of(read(baseline), found)
-        if json is not None:
-            put(json, reviewing.document(found, compared.verdict, {"baseline": diff.document(compared)}))
-        if str(json) != "-":
-            for line in text.difference(compared):
-                print(line)
-        return compared.verdict.exit_status
-    if not found.trust.whole and allow_truncated:
+    compared = None if baseline is None else diff.of(read(baseline), found)
+    verdict = found.verdict if compared is None else compared.verdict
+    if compared is None and not found.trust.whole and allow_truncated:
         from msgspec.structs import replace
 
         verdict = replace(verdict, verdict="pass")
     if json is not None:
-        put(json, reviewing.document(found, verdict, {}))
-    if str(json) != "-":
-        for line in text.lines(found):
+        put(json, reviewing.document(found, verdict, {"baseline": diff.document(compared)} if compared else {}))
+    if html is not None:
+        from .page import page
+
+        put(html, page(found, compared).encode())
+    if perfetto is not None:
+        from .perfetto import write
+
+        if perfetto.exists() and perfetto.samefile(trace):
+            raise Misuse(f"{perfetto} is the trace itself; name another file")
+        try:
+            counts = write(found, perfetto)
+        except OSError as error:
+            raise Misuse(f"cannot write {perfetto}: {error.strerror}") from None
+        print(f"{perfetto}: {counts['copied']:,} events, {counts['moved']:,} of them on lanes of their own, {counts['added']:,} added", file=sys.stderr)
+    if "-" not in (str(json), str(html)):
+        for line in text.lines(found) if compared is None else text.difference(compared):
             print(line)
     return verdict.exit_status

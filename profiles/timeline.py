@@ -99,7 +99,8 @@ def of(trace: Trace, device: int | None = None) -> Timeline:
     """Of this device, or of the one with the most events."""
     if device is None:
         device = devices(trace)[0] if len(trace.gpu) else 0
-    return Timeline(trace.gpu.rows(trace.gpu.device == device), trace.named(OTHER_COLLECTIVES))
+    own = trace.gpu.device == device
+    return Timeline(trace.gpu if own.all() else trace.gpu.rows(own), trace.named(OTHER_COLLECTIVES))
 
 
 def devices(trace: Trace) -> list[int]:

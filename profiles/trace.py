@@ -15,7 +15,18 @@ import numpy as np
 
 NONE = -1
 Column = np.ndarray[tuple[int], np.dtype[np.int64]]
+Piece = np.ndarray[tuple[int, int], np.dtype[np.int64]]
 Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
+
+
+def joined(pieces: list[Piece]) -> Piece:
+    """Side by side. The pieces go as they are copied, so that a table is never there twice."""
+    whole, at = np.empty((len(pieces[0]) if pieces else 0, sum(piece.shape[1] for piece in pieces)), np.int64), 0
+    while pieces:
+        piece = pieces.pop(0)
+        whole[:, at : at + piece.shape[1]] = piece
+        at += piece.shape[1]
+    return whole
 
 
 class Kind(IntEnum):
