@@ -10,6 +10,7 @@ review has too: temporal, idle time, kernels, launch statistics, queue lengths.
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
 import os
 import subprocess
@@ -124,7 +125,6 @@ def main() -> None:
     if not TRACES.is_dir():
         sys.exit("there is no folder ../shared/traces beside the repository")
     from hotlap.perf.environment import collect
-    from hotlap.profiles import kineto
 
     review = [sys.executable, "-m", "hotlap.perf.cli", "review"]
     version = (
@@ -135,10 +135,11 @@ def main() -> None:
     traces = []
     for name in FILES:
         path = TRACES / name
-        trace = kineto.read(path)
-        size = sum(map(len, kineto.Events(path).text()))
+        with gzip.open(path) as file:
+            size = sum(map(len, iter(lambda: file.read(1 << 20), b"")))
+        events = json.loads(subprocess.run([*review, str(path), "--json", "-"], capture_output=True, check=True).stdout)["file"]["events"]
         seen = measured([*review, str(path)], [str(asked.hta), "-c", HTA, str(path)] if asked.hta else None)
-        traces.append({"file": name.partition(".")[0], "bytes": size, "events": trace.events, **seen})
+        traces.append({"file": name.partition(".")[0], "bytes": size, "events": events, **seen})
         print(traces[-1], file=sys.stderr)
     if asked.big:
         with tempfile.TemporaryDirectory() as folder:

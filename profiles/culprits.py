@@ -118,7 +118,7 @@ def fill(
 
     setting_up = np.array([SETUP.match(name) is not None for name in did.labels], dtype=bool)
     loading = np.where(late > LOADING_NS, late, 0)
-    conditions = [2 * of_gap(did.group[leaf] == host.INPUT) >= length, 2 * (of_gap(setting_up[label]) + loading) >= length, waits.hold(start)]
+    conditions = [2 * of_gap(did.groups[label] == host.INPUT) >= length, 2 * (of_gap(setting_up[label]) + loading) >= length, waits.hold(start)]
     blame = np.select(conditions, [BLAME.index("input"), BLAME.index("setup"), BLAME.index("sync")], BLAME.index("launch"))
     add(lengths, counts, did.labels, label, blame[gap], ns, gap)
     rest = before - of_gap(np.ones(len(ns), dtype=bool))
@@ -155,7 +155,7 @@ def gap(trace: Trace, line: Timeline, launched: Launches, idle: Idle, found: Cul
     if CAUSES[idle.cause[row]] == "host_wait":
         call = int(launched.call[event])
         did = found.doing[int(launched.calls.lane[call])]
-        for label, _, ns in did.during(start, start + before):
+        for label, ns in did.during(start, start + before):
             shares[did.labels[label]] += ns
         shares[host.NOTHING] += before - sum(shares.values())
         shares[latency(trace, int(launched.calls.name[call]))] += length - before

@@ -18,20 +18,20 @@ AT_ONCE = 100_000
 
 
 class Doing(NamedTuple):
-    """Disjoint moments of one thread in order. label: code into `labels`; group: code into GROUPS."""
+    """Disjoint moments of one thread in order. label: code into `labels`. groups: of each label, code into GROUPS."""
 
     start: Column
     end: Column
     label: Column
-    group: Column
     labels: list[str]
+    groups: Column
 
-    def during(self, start: int, end: int) -> list[tuple[int, int, int]]:
-        """(label, group, ns) of what lies between, in order; moments without a span are not among them."""
+    def during(self, start: int, end: int) -> list[tuple[int, int]]:
+        """(label, ns) of what lies between, in order; moments without a span are not among them."""
         first, last = np.searchsorted(self.end, start, side="right"), np.searchsorted(self.start, end)
         which = slice(int(first), int(last))
         length = np.minimum(self.end[which], end) - np.maximum(self.start[which], start)
-        return list(zip(self.label[which].tolist(), self.group[which].tolist(), length.tolist(), strict=True))
+        return list(zip(self.label[which].tolist(), length.tolist(), strict=True))
 
 
 def of(trace: Trace, lane: int) -> Doing:
@@ -40,25 +40,26 @@ def of(trace: Trace, lane: int) -> Doing:
     own = [np.flatnonzero(table.lane == lane) for table in tables]
     start, dur, name = (np.concatenate([getattr(table, column)[rows] for table, rows in zip(tables, own, strict=True)]) for column in ("start", "dur", "name"))
     called = np.repeat([table is trace.calls for table in tables], [len(rows) for rows in own])
-    end = start + dur
-    order = np.lexsort((-end, start))
+    order, end = np.lexsort((-(start + dur), start)), start + dur
+    del own, dur
     labels: dict[str, int] = {}
+    groups: dict[int, int] = {}
     kinds = {code: kind(trace.names[code]) for code in np.unique(name).tolist()}
-    rows: list[tuple[int, int, int, int]] = []
+    rows: list[tuple[int, int, int]] = []
     pieces: list[Piece] = []
-    stack: list[tuple[int, int, int, str]] = []  # end, label, group, operator
+    stack: list[tuple[int, int, str]] = []  # end, label, operator
     clock = int(start[order[0]]) if len(order) else 0
 
     def until(moment: int) -> None:
         """What the innermost span did up to then."""
         nonlocal clock
         while stack and stack[-1][0] <= moment:
-            last, label, group, _ = stack.pop()
+            last, label, _ = stack.pop()
             if last > clock:
-                rows.append((clock, last, label, group))
+                rows.append((clock, last, label))
                 clock = last
         if stack and moment > clock:
-            rows.append((clock, moment, stack[-1][1], stack[-1][2]))
+            rows.append((clock, moment, stack[-1][1]))
         clock = max(clock, moment)
 
     for first in range(0, len(order), AT_ONCE):
@@ -67,19 +68,20 @@ def of(trace: Trace, lane: int) -> Doing:
             until(begins)
             said, group = kinds[code]
             outer = stack[-1] if stack else None
-            operator, text = outer[3] if outer else "", trace.names[code]
-            if outer and outer[2] == INPUT:
-                label, group = outer[1], INPUT
+            operator, text = outer[2] if outer else "", trace.names[code]
+            if outer and groups[outer[1]] == INPUT:
+                label = outer[1]
             else:
                 shown = BETWEEN if said == "step" else f"{text} in {operator}" if call and operator else text
                 label = labels.setdefault(shown, len(labels))
-            stack.append((ends, label, group, operator if call else text))
-        pieces.append(np.array(rows, dtype=np.int64).reshape(-1, 4).T.copy())
+                groups.setdefault(label, group)
+            stack.append((ends, label, operator if call else text))
+        pieces.append(np.array(rows, dtype=np.int64).reshape(-1, 3).T.copy())
         rows.clear()
     until(1 << 62)
-    pieces.append(np.array(rows, dtype=np.int64).reshape(-1, 4).T.copy())
+    pieces.append(np.array(rows, dtype=np.int64).reshape(-1, 3).T.copy())
     columns = joined(pieces)
-    return Doing(columns[0], columns[1], columns[2], columns[3], list(labels))
+    return Doing(columns[0], columns[1], columns[2], list(labels), np.array([groups[label] for label in labels.values()], dtype=np.int64))
 
 
 def kind(name: str) -> tuple[str, int]:

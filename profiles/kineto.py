@@ -83,12 +83,13 @@ class Reading:
         }  # fmt: skip
         self.phases, self.categories, self.others, self.odd = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
         self.labels: dict[tuple[Any, Any], str] = {}
+        self.collectives: dict[int, bool] = {}
 
     def take(self, events: list[Event]) -> None:
+        self.phases.update([event.ph for event in events])
+        self.categories.update([event.cat for event in events if event.ph == "X"])
         for event in events:
-            self.phases[event.ph] += 1
             if event.ph == "X":
-                self.categories[event.cat] += 1
                 start, dur = self.time(event.ts, "start"), self.time(event.dur, "duration")
                 if start is None or dur is None:
                     continue
@@ -115,19 +116,20 @@ class Reading:
         except (ValueError, ArithmeticError):
             self.odd[f"without a {what}"] += 1
             return None
-        if abs(found) > LONGEST:
+        if not -LONGEST <= found <= LONGEST:
             self.odd[f"{what} beyond the clock"] += 1
             return None
         return found
 
     def of_gpu(self, event: Event, start: int, dur: int, args: Arguments) -> None:
         shape = NONE if args.grid is NOTHING and args.blocks is NOTHING else self.launches(LAUNCH % (args.blocks, args.warps, args.occupancy, args.grid, args.block))
-        collective = COLLECTIVE.search(event.name) is not None or args.collective is not None
+        name = self.names(event.name)
+        if name not in self.collectives:
+            self.collectives[name] = COLLECTIVE.search(event.name) is not None
+        collective = self.collectives[name] or args.collective is not None
         device = number(args.device, number(event.pid))
         stream = number(args.stream, number(str(event.tid).rpartition(" ")[2]))
-        self.gpu.add(
-            (start, dur, self.names(event.name), GPU[event.cat], device, stream, number(args.correlation), external(args), number(args.bytes), number(args.node), shape, collective)
-        )
+        self.gpu.add((start, dur, name, GPU[event.cat], device, stream, number(args.correlation), external(args), number(args.bytes), number(args.node), shape, collective))
 
     def call(self, event: Event, start: int, dur: int, args: Arguments) -> None:
         self.calls.add((start, dur, self.names(event.name), self.lanes(lane(event)), number(args.correlation), external(args)))
@@ -186,6 +188,8 @@ def nanoseconds(text: bytes) -> int:
 
 def number(value: Any, otherwise: int = NONE) -> int:
     """An integer of 64 bits, as the file may write it (7, "7", "0x0"); else the other."""
+    if type(value) is int:
+        return value if -LONGEST <= value <= LONGEST else otherwise
     if isinstance(value, str):
         try:
             value = int(value, 0)
@@ -204,7 +208,7 @@ def lane(event: Event) -> tuple[int | str, int | str]:
 
 
 def plain(value: Any) -> int | str:
-    if isinstance(value, int):
+    if type(value) is int:
         return value
     text = str(value)
     return int(text) if text.isdecimal() and len(text) < 20 else text
