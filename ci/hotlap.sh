@@ -34,7 +34,7 @@ compare() {
 
 record() {
   [ $# -ge 1 ] || fail "record needs a workload"
-  local tree name start status=0
+  local tree name start status=0 seen=0
   rm -rf "$out/run"
   hotlap run "$@" ${options[@]+"${options[@]}"} --out "$out/run" || status=$?
   [ "$status" = 0 ] || [ "$status" = 4 ] || exit "$status"
@@ -49,7 +49,12 @@ record() {
   git -C "$tree/stored" add results
   git -C "$tree/stored" -c user.name=hotlap -c user.email=hotlap@localhost commit --quiet -m "Results of $(git rev-parse --short=12 HEAD)"
   publish "$tree/stored"
-  look "$tree/stored/results"
+  look "$tree/stored/results" || seen=$?
+  if [ "$status" != 0 ]; then
+    echo "hotlap.sh: a workload was not measured at all; see $out/run/results.json" >&2
+    return "$status"
+  fi
+  return "$seen"
 }
 
 # The newest commit of the branch of results, or an empty first one.

@@ -128,8 +128,26 @@ def judge(found: Sequence[Series]) -> Verdict:
     timed = [one for one in found if not one.exact]
     short = sum(one.short for one in timed)
     reasons = [f"{short} of {len(timed)} series are shorter than the {FEWEST} points that a change of level needs"] if short else []
+    reasons += ended(timed)
     none = not timed or short == len(timed)
     return Verdict("history", worst([one.verdict for one in findings] or ["inconclusive" if none else "pass"]), tuple(reasons), tuple(findings))
+
+
+def ended(found: Sequence[Series]) -> list[str]:
+    """Cases that newer results of their workload and setting no longer hold: skipped, failed, renamed or gone; no series says so by itself."""
+
+    def group(one: Series) -> tuple[str, str]:
+        return one.points[-1].setting, one.case.partition("/")[0]
+
+    newest: dict[tuple[str, str], float] = {}
+    last: dict[str, Point] = {}
+    for one in found:
+        newest[group(one)] = max(newest.get(group(one), 0.0), one.points[-1].measured)
+    for one in found:
+        if one.points[-1].measured < newest[group(one)]:
+            last[one.case] = one.points[-1]
+    now = {one.case for one in found if one.points[-1].measured == newest[group(one)]}
+    return [f"{case} is not in the newest results, last {where(point)}: skipped, failed or gone" for case, point in sorted(last.items()) if case not in now]
 
 
 def finding(one: Series, alarm: ChangePoint) -> Finding:

@@ -8,7 +8,7 @@ import numpy as np
 
 from .launches import SYNCHRONISE
 from .steps import STEP
-from .trace import Calls, Column, Piece, Spans, Trace, joined
+from .trace import Calls, Column, Rows, Spans, Trace
 
 NOTHING = "no recorded host code"
 BETWEEN = "Python between operators (no stacks recorded)"
@@ -45,8 +45,7 @@ def of(trace: Trace, lane: int) -> Doing:
     labels: dict[str, int] = {}
     groups: dict[int, int] = {}
     kinds = {code: kind(trace.names[code]) for code in np.unique(name).tolist()}
-    rows: list[tuple[int, int, int]] = []
-    pieces: list[Piece] = []
+    rows = Rows("start", "end", "label")
     stack: list[tuple[int, int, str]] = []  # end, label, operator
     clock = int(start[order[0]]) if len(order) else 0
 
@@ -56,10 +55,10 @@ def of(trace: Trace, lane: int) -> Doing:
         while stack and stack[-1][0] <= moment:
             last, label, _ = stack.pop()
             if last > clock:
-                rows.append((clock, last, label))
+                rows.add((clock, last, label))
                 clock = last
         if stack and moment > clock:
-            rows.append((clock, moment, stack[-1][1]))
+            rows.add((clock, moment, stack[-1][1]))
         clock = max(clock, moment)
 
     for first in range(0, len(order), AT_ONCE):
@@ -76,12 +75,9 @@ def of(trace: Trace, lane: int) -> Doing:
                 label = labels.setdefault(shown, len(labels))
                 groups.setdefault(label, group)
             stack.append((ends, label, operator if call else text))
-        pieces.append(np.array(rows, dtype=np.int64).reshape(-1, 3).T.copy())
-        rows.clear()
+        rows.flush()
     until(1 << 62)
-    pieces.append(np.array(rows, dtype=np.int64).reshape(-1, 3).T.copy())
-    columns = joined(pieces)
-    return Doing(columns[0], columns[1], columns[2], list(labels), np.array([groups[label] for label in labels.values()], dtype=np.int64))
+    return Doing(**rows.columns(), labels=list(labels), groups=np.array([groups[label] for label in labels.values()], dtype=np.int64))
 
 
 def kind(name: str) -> tuple[str, int]:

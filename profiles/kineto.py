@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from .events import NOTHING, Arguments, Event, Events, Unreadable
-from .trace import NONE, Calls, Column, Gpu, Kind, Memory, Piece, Spans, Trace, joined
+from .trace import NONE, Calls, Gpu, Kind, Memory, Rows, Spans, Trace
 
 GPU = {"kernel": Kind.KERNEL, "Kernel": Kind.KERNEL, "gpu_memcpy": Kind.MEMCPY, "Memcpy": Kind.MEMCPY, "gpu_memset": Kind.MEMSET, "Memset": Kind.MEMSET}
 CALLS = {"cuda_runtime", "cuda_driver", "Runtime", "Driver", "hip_runtime", "hip_driver", "xpu_runtime"}
@@ -25,7 +24,6 @@ NOTES = {"user_annotation", "Session"}
 FRAMES = {"python_function", "Python"}
 COLLECTIVE = re.compile(r"nccl|rccl", re.IGNORECASE)
 LONGEST = 1 << 62
-PIECE_ROWS = 1 << 16
 EMPTY = Arguments()
 LAUNCH, INPUTS = b"[%b,%b,%b,%b,%b]", b"[%b,%b]"
 
@@ -38,34 +36,6 @@ class Names:
 
     def __call__(self, value: Any) -> int:
         return self.codes.setdefault(value, len(self.codes))
-
-
-class Rows:
-    """Rows of integers that become columns, a piece of the file at a time."""
-
-    def __init__(self, *fields: str) -> None:
-        self.fields, self.rows = fields, list[tuple[int, ...]]()
-        self.add = self.rows.append
-        self.pieces: list[Piece] = []
-        self.last, self.filled = np.empty((len(fields), 0), np.int64), 0
-
-    def flush(self) -> None:
-        """Into large pieces: many small ones would leave the heap in holes."""
-        rows = np.array(self.rows, dtype=np.int64).reshape(-1, len(self.fields)).T
-        self.rows.clear()
-        while rows.shape[1]:
-            if self.filled == self.last.shape[1]:
-                self.pieces.append(self.last)
-                self.last, self.filled = np.empty((len(self.fields), PIECE_ROWS), np.int64), 0
-            some = rows[:, : PIECE_ROWS - self.filled]
-            self.last[:, self.filled : self.filled + some.shape[1]] = some
-            self.filled += some.shape[1]
-            rows = rows[:, some.shape[1] :]
-
-    def columns(self) -> dict[str, Column]:
-        self.pieces.append(self.last[:, : self.filled])
-        self.last, self.filled = np.empty((len(self.fields), 0), np.int64), 0
-        return dict(zip(self.fields, joined(self.pieces), strict=True))
 
 
 class Reading:

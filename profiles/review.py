@@ -64,8 +64,9 @@ def of(trace: Trace) -> Review:
     found = trust.judge(facts)
     if not len(trace.gpu):
         return Review(facts, found, None, [], on_cpu(trace)[:OPERATORS], [], [], [], peak(trace))
+    by_operator = operators(facts)[:OPERATORS]  # before the host's timeline is there, so that a long trace never needs the memory of both
     return Review(
-        facts, found, bound.of(facts), fix.suggested(facts), operators(facts)[:OPERATORS], kernels(facts)[:KERNELS], facts.culprits.ranked[:CULPRITS],
+        facts, found, bound.of(facts), fix.suggested(facts), by_operator, kernels(facts)[:KERNELS], facts.culprits.ranked[:CULPRITS],
         facts.largest_gaps(GAPS), peak(trace),
     )  # fmt: skip
 

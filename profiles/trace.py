@@ -15,18 +15,36 @@ import numpy as np
 
 NONE = -1
 Column = np.ndarray[tuple[int], np.dtype[np.int64]]
-Piece = np.ndarray[tuple[int, int], np.dtype[np.int64]]
 Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
 
 
-def joined(pieces: list[Piece]) -> Piece:
-    """Side by side. The pieces go as they are copied, so that a table is never there twice."""
-    whole, at = np.empty((len(pieces[0]) if pieces else 0, sum(piece.shape[1] for piece in pieces)), np.int64), 0
-    while pieces:
-        piece = pieces.pop(0)
-        whole[:, at : at + piece.shape[1]] = piece
-        at += piece.shape[1]
-    return whole
+class Rows:
+    """Rows of integers that become columns, some at a time. Columns grow in place (realloc moves pages, not bytes), so that a table is never there twice."""
+
+    def __init__(self, *fields: str) -> None:
+        self.fields, self.rows = fields, list[tuple[int, ...]]()
+        self.add = self.rows.append
+        self.stored = [np.empty(0, np.int64) for _ in fields]
+        self.filled = 0
+
+    def flush(self) -> None:
+        """Call it now and then: rows not yet in columns take many times their memory."""
+        if not self.rows:
+            return
+        after = self.filled + len(self.rows)
+        some = np.array(self.rows, dtype=np.int64).T
+        self.rows.clear()
+        for column, values in zip(self.stored, some, strict=True):
+            if after > len(column):
+                column.resize(after + after // 2, refcheck=False)
+            column[self.filled : after] = values
+        self.filled = after
+
+    def columns(self) -> dict[str, Column]:
+        self.flush()
+        for column in self.stored:
+            column.resize(self.filled, refcheck=False)
+        return dict(zip(self.fields, self.stored, strict=True))
 
 
 class Kind(IntEnum):

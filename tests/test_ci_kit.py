@@ -146,6 +146,14 @@ def test_a_remote_that_is_gone_is_an_error_and_the_results_stay(origin: Path) ->
     assert Path("hotlap-out/run/results.json").is_file()
 
 
+def test_a_workload_that_cannot_run_is_no_success_and_is_stored_all_the_same(origin: Path) -> None:
+    Path("ci_pkg/models.py").write_text(MODELS.replace("LAYERS", "8").replace("return self.layers(x)", "raise RuntimeError('planted')"))
+    git("commit", "-q", "-a", "-m", "broken")
+    done = script("record", WORKLOAD, options="--threads 1 --backends eager --budget 2s")
+    assert done.returncode == 4 and "was not measured at all" in done.stderr
+    assert git("ls-tree", "--name-only", "hotlap-history:results", at=origin) != ""
+
+
 def test_the_script_passes_shellcheck() -> None:
     if shutil.which("shellcheck") is None:
         pytest.skip("shellcheck is not installed: apt-get install shellcheck")

@@ -44,6 +44,22 @@ def test_a_slower_level_is_an_alarm_while_it_is_young(stored: Any, young: int, s
     assert verdict.read(tmp_path / "out.json").tool == "history"
 
 
+def test_a_case_that_is_no_longer_measured_is_named(stored: Any, tmp_path: Path) -> None:
+    """Runs of other workloads in files of their own are no sign of it."""
+    for day, value in enumerate(noise(20)):
+        path = stored.run(tmp_path / "results" / f"{day}.json", day, {"a": value})
+        if day < 15:
+            content = json.loads(path.read_bytes())
+            (one,) = content["results"]
+            content["results"].append({**one, "case": {**one["case"], "backend": "compile"}})
+            path.write_text(json.dumps(content))
+        if day < 12:
+            stored.run(tmp_path / "results" / f"other-{day}.json", day, {"b": value})
+    _, found = history(tmp_path)
+    (said,) = (reason for reason in found["reasons"] if "newest" in reason)
+    assert said.startswith("a/compile/fp32/b1/cpu/inference is not in the newest results, last 2026-01-15")
+
+
 def test_a_faster_level_is_no_alarm(stored: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     values = noise(60)
     stored.runs(tmp_path / "results", {"a": [*values[:52], *(0.9 * value for value in values[52:])]})
