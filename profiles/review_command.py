@@ -55,6 +55,8 @@ def review(
     if perfetto is not None:
         from .perfetto import write
 
+        if str(perfetto) == "-":
+            raise Misuse("--perfetto writes a file; name one")
         if perfetto.exists() and perfetto.samefile(trace):
             raise Misuse(f"{perfetto} is the trace itself; name another file")
         try:

@@ -72,4 +72,5 @@ def test_the_trace_itself_is_never_written_over(tmp_path: Path, capsys: pytest.C
     before = trace.read_bytes()
     assert cli.status(["review", str(trace), "--perfetto", str(trace)]) == 2
     assert cli.status(["review", str(trace), "--perfetto", str(tmp_path / "absent" / "x.json")]) == 2
-    assert trace.read_bytes() == before and len(capsys.readouterr().err.splitlines()) == 2
+    assert cli.status(["review", str(trace), "--perfetto", "-"]) == 2
+    assert trace.read_bytes() == before and len(capsys.readouterr().err.splitlines()) == 3
