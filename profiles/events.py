@@ -117,12 +117,13 @@ class Events:
         source = self.text()
         buffer = bytearray()
         head = self.skip_head(source, buffer)
-        ended = False
+        ended, enough = False, PIECE
         for more in source:
             buffer += more
-            if len(buffer) >= PIECE:
+            if len(buffer) >= enough:
                 events, used, ended = some(buffer, False, many) or self.slowly(buffer, alone)
                 del buffer[:used]
+                enough = PIECE if used else 2 * len(buffer)  # one event larger than a piece: not tried again with each megabyte
                 yield events
                 if ended:
                     break

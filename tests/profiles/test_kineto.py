@@ -76,6 +76,16 @@ def test_pieces_meet_between_events(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert found.operators.start.tolist() == whole.operators.start.tolist() and found.header["traceName"] == "made"
 
 
+def test_an_event_larger_than_a_piece_is_not_read_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+    slowly = events.Events.slowly
+    monkeypatch.setattr(events, "PIECE", 1000)
+    monkeypatch.setattr(events, "READ", 100)
+    monkeypatch.setattr(events.Events, "slowly", lambda self, buffer, alone: tried.append(len(buffer)) or slowly(self, buffer, alone))
+    path = made.written(tmp_path / "t.json", [made.kernel("a", 0, 1), made.kernel("x" * 200_000, 1, 1), made.kernel("b", 2, 1)])
+    assert kineto.read(path).events == 3 and len(tried) < 15
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
