@@ -108,8 +108,11 @@ class Reading:
         shape = NONE if args.dims is NOTHING else self.shapes(INPUTS % (args.dims, args.types))
         return start, dur, self.names(event.name), self.lanes(lane(event)), external(args), shape, self.names(event.cat)
 
-    def operator(self, *event: Any) -> None:
-        self.spans["operators"].add(self.row(*event))
+    def operator(self, event: Event, start: int, dur: int, args: Arguments) -> None:
+        """A node of ONNX Runtime counts as its operator on its provider."""
+        if event.cat == "Node" and args.op_name:
+            event.name = f"{args.op_name} on {str(args.provider or 'unknown').removesuffix('ExecutionProvider')}"
+        self.spans["operators"].add(self.row(event, start, dur, args))
 
     def note(self, *event: Any) -> None:
         self.spans["notes"].add(self.row(*event))

@@ -91,6 +91,9 @@ def on_cpu(trace: Trace) -> list[Row]:
         doing = host.of(trace, lane)
         for label, length in zip(doing.label.tolist(), (doing.end - doing.start).tolist(), strict=True):
             lengths[doing.labels[label]] += length
+    if trace.source == "onnxruntime":
+        nodes = {trace.names[code] for code in trace.operators.name.tolist()}
+        lengths = {name: length for name, length in lengths.items() if name in nodes}  # its sessions load and plan as well
     total = max(1, sum(lengths.values()))
     return sorted((Row(name, counts[name], length, length / total) for name, length in lengths.items()), key=lambda row: -row.length)
 

@@ -103,6 +103,8 @@ def table(title: str, rows: list[Row]) -> Iterator[str]:
 
 
 def cpu_only(found: Review) -> Iterator[str]:
+    if found.facts.steps:
+        yield f"step      {stepped([step.dur for step in found.facts.steps])}"
     if found.operators:
         yield "operators on the CPU, each without what it calls:"
         yield from table("", found.operators)

@@ -40,6 +40,8 @@ def judge(facts: Facts) -> Trust:
     if unused := {name: count for name, count in trace.others.items() if name[:1] not in "sftMi"}:
         said.append("kinds of events that are not read: " + ", ".join(f"{name} ({count:,})" for name, count in unused.items()))
     gpu = line.gpu
+    if trace.source == "onnxruntime":
+        said.append("a profile of ONNX Runtime: nodes by the host's clock; of a GPU only what the host waited for")
     if not len(gpu):
         said.append("no GPU events")
         grades |= dict.fromkeys(("window", "busy", "idle", "launches"), "unknown")

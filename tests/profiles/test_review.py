@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,39 @@ def test_as_data_it_joins_the_gate(trace: Path, tmp_path: Path, capsys: pytest.C
     capsys.readouterr()
     assert cli.status(["review", str(trace), "--json", "-"]) == 0
     assert json.loads(capsys.readouterr().out) == found
+
+
+ONNX_RUNTIME = """
+import sys
+import numpy as np, onnx, onnxruntime as ort
+from onnx import TensorProto, helper
+
+size = [64, 64]
+names = [("MatMul", ["x", "w"], "a"), ("Relu", ["a"], "b"), ("MatMul", ["b", "w"], "y")]
+nodes = [helper.make_node(kind, inputs, [output], name=f"node_{output}") for kind, inputs, output in names]
+x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, size) for name in "xy")
+graph = helper.make_graph(nodes, "g", [x], [y], [onnx.numpy_helper.from_array(np.ones(size, np.float32), "w")])
+options = ort.SessionOptions()
+options.enable_profiling, options.profile_file_prefix = True, sys.argv[1]
+options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+session = ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+for _ in range(5):
+    session.run(None, {"x": np.ones(size, np.float32)})
+print(session.end_profiling())
+"""
+
+
+def test_a_profile_of_onnx_runtime_by_operator_and_provider(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    done = subprocess.run([sys.executable, "-c", ONNX_RUNTIME, str(tmp_path / "ort")], capture_output=True, text=True, check=True)
+    trace = done.stdout.strip()
+    assert cli.status(["review", trace]) == 0
+    said = capsys.readouterr().out
+    assert "a profile of ONNX Runtime" in said and "(median of 5)" in said and "session_initialization" not in said
+    out = tmp_path / "out.json"
+    assert cli.status(["review", trace, "--json", str(out)]) == 0
+    rows = {row["name"]: row["events"] for row in json.loads(out.read_bytes())["operators"]}
+    assert rows == {"MatMul on CPU": 10, "Relu on CPU": 5}
 
 
 def test_a_damaged_file_is_never_green(trace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
