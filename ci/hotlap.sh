@@ -63,7 +63,7 @@ stored() {
   git ls-remote --quiet --exit-code --heads "$remote" "$branch" >/dev/null || status=$?
   case $status in
   0)
-    git fetch --quiet --depth 1 "$remote" "refs/heads/$branch"
+    git fetch --quiet "$remote" "refs/heads/$branch"
     git rev-parse FETCH_HEAD
     ;;
   2) git -c user.name=hotlap -c user.email=hotlap@localhost commit-tree "$(git mktree </dev/null)" -m "Results that hotlap measured, one file a commit" ;;

@@ -114,6 +114,7 @@ def test_results_of_main_are_stored_on_a_branch_of_their_own_and_looked_at(origi
     assert git("log", "--format=%s", "main..hotlap-history", at=origin).count("Results of") == 2
     assert "1 of 3 files are no results" in Path("hotlap-out/history.md").read_text() and Path("hotlap-out/history.html").is_file()
     assert len(git("worktree", "list").splitlines()) == 1 and git("status", "--short") == ""
+    assert git("rev-parse", "--is-shallow-repository") == "false"  # or the next `compare` of this clone would be refused
 
 
 @pytest.mark.parametrize(
