@@ -147,6 +147,19 @@ def test_a_remote_that_is_gone_is_an_error_and_the_results_stay(origin: Path) ->
     assert Path("hotlap-out/run/results.json").is_file()
 
 
+def test_a_failure_of_git_is_no_verdict(origin: Path) -> None:
+    """A server that takes no push: git ends with 1, which would be a regression."""
+    hook = origin / "hooks" / "pre-receive"
+    hook.write_text("#!/bin/sh\nexit 1\n")
+    hook.chmod(0o755)
+    commit_hook = Path(".git/hooks/pre-commit")
+    commit_hook.write_text("#!/bin/sh\nexit 1\n")  # the user's own, which is not for results
+    commit_hook.chmod(0o755)
+    done = script("record", WORKLOAD, options="--threads 1 --backends eager --budget 2s")
+    assert done.returncode == 2 and "hotlap.sh: git" in done.stderr
+    assert Path("hotlap-out/run/results.json").is_file()
+
+
 def test_a_workload_that_cannot_run_is_no_success_and_is_stored_all_the_same(origin: Path) -> None:
     Path("ci_pkg/models.py").write_text(MODELS.replace("LAYERS", "8").replace("return self.layers(x)", "raise RuntimeError('planted')"))
     git("commit", "-q", "-a", "-m", "broken")
