@@ -14,7 +14,7 @@ set -euo pipefail
 out=${HOTLAP_OUT:-hotlap-out}
 branch=${HOTLAP_BRANCH:-hotlap-history}
 remote=${HOTLAP_REMOTE:-origin}
-read -r -a options <<<"${HOTLAP_OPTIONS:-}"
+read -r -d '' -a options <<<"${HOTLAP_OPTIONS:-}" || true # several lines are one list
 
 fail() {
   echo "hotlap.sh: $1" >&2
@@ -32,7 +32,7 @@ compare() {
   [ "$(git rev-parse --is-shallow-repository)" = false ] || fail "this clone is shallow, so where the branches parted is not known: fetch the whole history (actions/checkout: fetch-depth: 0)"
   base=$(git merge-base "$1" "$head") || fail "$1 and $head have no common ancestor here"
   shift 2
-  mkdir -p "$out"
+  mkdir -p "$out" || fail "cannot make $out"
   hotlap ab "$base" "$head" "$@" ${options[@]+"${options[@]}"} --out "$out" \
     --markdown "$out/comment.md" --sarif "$out/gate.sarif" --junit "$out/gate.xml" ${GITHUB_ACTIONS:+--github}
 }
@@ -40,21 +40,22 @@ compare() {
 record() {
   [ $# -ge 1 ] || fail "record needs a workload"
   local tree name start status=0 seen=0
-  rm -rf "$out/run"
+  rm -rf "$out/run" || fail "cannot empty $out"
   hotlap run "$@" ${options[@]+"${options[@]}"} --out "$out/run" || status=$?
   [ "$status" = 0 ] || [ "$status" = 4 ] || exit "$status"
-  name=$(date -u +%Y%m%d-%H%M%S)-$(git rev-parse --short=12 HEAD).json
-  tree=$(mktemp -d)
+  [ -s "$out/run/results.json" ] || exit "$status"
+  name=$(date -u +%Y%m%d-%H%M%S)-$(git rev-parse --short=12 HEAD)-$RANDOM$RANDOM.json
+  tree=$(mktemp -d) || fail "no room for a worktree"
   # shellcheck disable=SC2064  # the folder's name as it is now
   trap "git worktree remove --force '$tree/stored' 2>/dev/null || true; rm -rf '$tree'" EXIT
   start=$(stored) || exit 2
   repo worktree add --quiet --detach "$tree/stored" "$start"
-  mkdir -p "$tree/stored/results"
-  cp "$out/run/results.json" "$tree/stored/results/$name"
+  mkdir -p "$tree/stored/results" || fail "cannot write to $tree"
+  cp "$out/run/results.json" "$tree/stored/results/$name" || fail "cannot write to $tree"
   repo -C "$tree/stored" add results
   repo -C "$tree/stored" commit --no-verify --quiet -m "Results of $(git rev-parse --short=12 HEAD)"
   publish "$tree/stored"
-  look "$tree/stored/results" || seen=$?
+  look "$tree" || seen=$?
   if [ "$status" != 0 ]; then
     echo "hotlap.sh: a workload was not measured at all; see $out/run/results.json" >&2
     return "$status"
@@ -65,7 +66,7 @@ record() {
 # The newest commit of the branch of results, or an empty first one.
 stored() {
   local status=0
-  git ls-remote --quiet --exit-code --heads "$remote" "$branch" >/dev/null || status=$?
+  git ls-remote --quiet --exit-code "$remote" "refs/heads/$branch" >/dev/null || status=$?
   case $status in
   0)
     repo fetch --quiet "$remote" "refs/heads/$branch"
@@ -87,15 +88,14 @@ publish() {
     repo -C "$1" fetch --quiet "$remote" "refs/heads/$branch"
     repo -C "$1" rebase --quiet FETCH_HEAD
   done
-  cp "$1"/results/* "$out/"
-  fail "cannot push to $branch of $remote; the results are in $out"
+  fail "cannot push to $branch of $remote; the results are in $out/run"
 }
 
 look() {
   local status=0
-  hotlap history "$1" --index "$out/history.sqlite" --html "$out/history.html" --json "$out/history.json" --markdown "$out/history.md" || status=$?
-  if [ "$status" = 3 ]; then
-    echo "hotlap.sh: nothing certain yet; see $out/history.html"
+  hotlap history "$1/stored/results" --index "$1/history.sqlite" --html "$out/history.html" --json "$out/history.json" --markdown "$out/history.md" || status=$?
+  if [ "$status" = 3 ] && grep -q '^ "findings": \[\]' "$out/history.json"; then
+    echo "hotlap.sh: the series are too short to tell; see $out/history.html"
     status=0
   fi
   return "$status"

@@ -17,7 +17,7 @@ import msgspec
 from . import compare, gate, ledger, plugins, sides, stats, verdict_formats
 from .answer import answer
 from .case import Case
-from .compare import LOOKS, Judgement
+from .compare import LATENCY_SHARE, LOOKS, Judgement
 from .compare import Verdict as Outcome
 from .environment import LIBRARIES, Environment
 from .policy import Policy
@@ -34,8 +34,6 @@ from .verdict import Finding, Verdict
 Level = tuple[float, tuple[int, ...]]
 
 MOST_NAMED = 12
-# Of the chance of a false alarm, the latencies' share; the other metrics (memory, what the policy names) have the rest.
-LATENCY_SHARE = 0.9
 
 
 @dataclass

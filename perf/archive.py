@@ -14,10 +14,11 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
+from zlib import crc32
 
 import msgspec
 
-from . import sides, stats
+from . import result, sides, stats
 from .case import Better
 from .counters import COUNTERS
 from .reasons import Misuse
@@ -25,6 +26,8 @@ from .sides import Known
 
 # 1 (0.2.0): first version. Another version is dropped and read anew.
 SCHEMA = 1
+# What a file's points depend on beside the file: read anew where any of it is another.
+CONTENT = crc32(repr((SCHEMA, result.SCHEMA, sorted(COUNTERS))).encode()) & 0x7FFFFFFF
 BUSY_S = 30.0
 TABLES = """
 create table file (path text primary key, size integer, changed integer, measured real, problem text);
@@ -65,12 +68,12 @@ class Archive:
             self.store.execute("pragma journal_mode = wal")
             self.store.execute("pragma synchronous = normal")
             with self._writing():
-                if self.store.execute("pragma user_version").fetchone()[0] != SCHEMA:
+                if self.store.execute("pragma user_version").fetchone()[0] != CONTENT:
                     for name in ("file", "setting", "point"):
                         self.store.execute(f"drop table if exists {name}")
                     for statement in filter(str.strip, TABLES.split(";")):
                         self.store.execute(statement)
-                    self.store.execute(f"pragma user_version = {SCHEMA}")
+                    self.store.execute(f"pragma user_version = {CONTENT}")
 
     def take_in(self, files: Iterable[Path], tell: Callable[[str], None]) -> tuple[int, dict[str, str]]:
         """Reads what is new or has changed. Returns how many files that were, and of all of them those that are no results: path -> why."""
@@ -79,21 +82,24 @@ class Archive:
             known = {path: (size, changed, problem) for path, size, changed, problem in self.store.execute("select path, size, changed, problem from file")}
             for file in files:
                 name = str(file.resolve())
+                if not printable(name):
+                    problems[ascii(name)] = "its name is no text"
+                    continue
                 state = file.stat()
-                if (found := known.get(name)) is None or found[:2] != (state.st_size, state.st_mtime_ns):
+                if (found := known.get(name)) is None or found != (state.st_size, state.st_mtime_ns, ""):  # what was no results file may be one now
                     problem = self._take(file, name, state.st_size, state.st_mtime_ns)
                     read += 1
                     if read % 100 == 0:
                         tell(f"{read} files read")
                 else:
-                    problem = found[2]
+                    problem = ""
                 if problem:
                     problems[name] = problem
         return read, problems
 
     def points(self, files: Iterable[Path]) -> list[Point]:
         """Of these files, oldest first."""
-        wanted = {str(file.resolve()) for file in files}
+        wanted = {name for file in files if printable(name := str(file.resolve()))}
         with self._told():
             rows = self.store.execute(
                 'select path, measured, "case", metric, kind, setting, revision, value, centre, unit, better from point join file using (path) '
@@ -118,11 +124,14 @@ class Archive:
             problem = str(error).removeprefix(f"{file}: ")
         else:
             measured = moment(side.measured, measured)
-            for one in side.cases.values():
-                fields = msgspec.json.encode(one.setting, order="deterministic").decode()
-                key = sha256(fields.encode()).hexdigest()[:12]
-                settings[key] = fields
-                rows += [(name, one.case, *row[:2], key, one.commit, *row[2:]) for row in values(one)]
+            try:
+                for one in side.cases.values():
+                    fields = msgspec.json.encode(one.setting, order="deterministic").decode()
+                    key = sha256(fields.encode()).hexdigest()[:12]
+                    settings[key] = fields
+                    rows += [(name, one.case, *row[:2], key, one.commit, *row[2:]) for row in values(one)]
+            except (ValueError, OverflowError) as error:
+                problem, rows = str(error), []
         with self._writing():
             self.store.execute("delete from point where path = ?", (name,))
             self.store.execute("insert or replace into file values (?, ?, ?, ?, ?)", (name, size, changed, measured, problem))
@@ -157,11 +166,22 @@ def values(one: Known) -> Iterator[tuple[str, str, float, float, str, Better]]:
     if not one.good:
         return
     for name, sample in one.metrics.items():
-        value = math.exp(stats.fmean(sample.logs)) if sample.paced else sample.centre
+        value = math.exp(min(stats.fmean(sample.logs), 1000.0)) if sample.paced else sample.centre
+        if not (0 < value < math.inf):
+            raise ValueError(f"{one.case}: {name} is {value:g}, no measurement")
         yield name, "paced" if sample.paced else "time", value, sample.centre, sample.unit, sample.better
     for name, count in one.counters.items():
         if name in COUNTERS:
-            yield name, "counter", count, count, COUNTERS[name].unit, COUNTERS[name].better
+            yield name, "counter", float(count), float(count), COUNTERS[name].unit, COUNTERS[name].better
+
+
+def printable(name: str) -> bool:
+    """Whether a file's name can be stored: one that is not UTF-8 cannot."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def moment(text: str, otherwise: float) -> float:

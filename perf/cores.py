@@ -63,7 +63,7 @@ def throttled(root: Path = ROOT) -> int:
 
 def ticks(root: Path = ROOT) -> dict[int | None, tuple[int, int]]:
     """Per core, and under None for the whole machine: ticks that the host took away from this virtual machine, and all ticks (proc(5): /proc/stat)."""
-    found: dict[int | None, tuple[int, int]] = {}
+    found: dict[int | None, tuple[int, int]] = {None: (0, 0)}
     for line in _said(root / "proc/stat").splitlines():
         name, *words = line.split()
         if name.startswith("cpu"):

@@ -61,6 +61,9 @@ def bisect(case: Case, good: str, bad: str, effect: float, budget_s: float, repo
         git(Path(), "worktree", "add", "--detach", "--quiet", str(tree), bad)
         try:
             again = judge(tree, case, good, bad, tolerance, budget_s, report)
+            if again == "skip":
+                report(f"{case.id}: whether {bad[:12]} is slower than {good[:12]} could not be told: a larger --budget may")
+                return 3
             if again != "bad":
                 report(f"{case.id}: the slow-down does not come back when {bad[:12]} is measured beside {good[:12]}: look at the environment, not at the commits")
                 return 3

@@ -88,15 +88,17 @@ class Note:
 
 
 def found_files(places: Sequence[Path]) -> list[Path]:
-    """The files named, and below folders all JSON files but those of builds. Raises Misuse."""
+    """The files named, and below folders all JSON files but those of builds and of hotlap ab. Raises Misuse."""
     from .reasons import Misuse
+    from .rundir import root
 
+    sides = (root() / "ab").resolve()  # of hotlap ab: of branches that may never be merged
     found: dict[Path, None] = {}
     for place in places:
         if not place.exists():
             raise Misuse(f"{place}: there is no such file or folder")
         below = [path for path in sorted(place.rglob("*.json")) if "work" not in path.relative_to(place).parts and path.is_file()] if place.is_dir() else [place]
-        found |= dict.fromkeys(path.resolve() for path in below)
+        found |= dict.fromkeys(path.resolve() for path in below if not place.is_dir() or not path.resolve().is_relative_to(sides))
     return list(found)
 
 

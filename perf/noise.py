@@ -16,6 +16,7 @@ from typing import NamedTuple
 from . import cores, stats
 
 LOOP_S = 0.005
+NO_TICKS = (0, 0)
 VISIT, LEAST_VISITS = 8, 3
 # Standard deviation over median absolute deviation from the median of a visit, of normal values (by simulation; 1.4826 where visits are long).
 MAD_OF_VISIT = 1.776
@@ -82,7 +83,7 @@ def listen(seconds: float) -> Noise:
         Core(
             core,
             median(sample for visit in visits[core] for sample in visit),
-            cores.stolen(before[core], after[core]),
+            cores.stolen(before.get(core, NO_TICKS), after.get(core, NO_TICKS)),
             (min(clocks[core]), max(clocks[core])) if clocks[core] else None,
         )
         for core in ours
@@ -90,7 +91,7 @@ def listen(seconds: float) -> Noise:
     switches = (resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw - usage.ru_nivcsw) / elapsed
     busy = {f"process {process.pid} ({_name(process)})": share for process in others.values() if (share := _share(process)) >= BUSY_SHARE}
     seen = levels(visits)
-    steal = cores.stolen(before[None], after[None])
+    steal = cores.stolen(before.get(None, NO_TICKS), after.get(None, NO_TICKS))
     return Noise(seen, each, switches, tuple(causes(seen, each, busy, steal, switches, cores.throttled() - stops)))
 
 

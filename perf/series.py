@@ -18,7 +18,10 @@ from .case import Better
 from .history import LASTING, SHORTEST, ChangePoint
 from .verdict import Finding, Verdict, worst
 
-FEWEST = 2 * SHORTEST
+# A first level has at least ten points (history.lasting), and a confirmed change five more.
+FEWEST = LASTING + SHORTEST
+# A case that so many newest results of its workload lack is named.
+MISSED = 3
 
 
 class Series(NamedTuple):
@@ -123,31 +126,37 @@ def _differences(a: Mapping[str, str], b: Mapping[str, str]) -> dict[str, tuple[
 
 
 def judge(found: Sequence[Series]) -> Verdict:
-    """Alarms alone are findings; what lies further back has been seen. With no series long enough nothing can be told."""
-    findings = [finding(one, one.alarm) for one in found if one.alarm is not None]
-    timed = [one for one in found if not one.exact]
+    """Alarms alone are findings; what lies further back has been seen. With no series long enough nothing can be told.
+
+    Only series that still grow are judged: one whose setting is gone can neither alarm for ever nor vouch for its successor.
+    """
+    still = growing(found)
+    live = [one for one in found if still(one, LASTING)]
+    findings = [finding(one, one.alarm) for one in live if one.alarm is not None]
+    timed = [one for one in live if not one.exact]
     short = sum(one.short for one in timed)
     reasons = [f"{short} of {len(timed)} series are shorter than the {FEWEST} points that a change of level needs"] if short else []
-    reasons += ended(timed)
+    if gone := sum(not one.exact for one in found) - len(timed):
+        reasons.append(f"{gone} series of earlier settings have no point in the newest {LASTING} results and are not judged")
+    last = {one.case: one.points[-1] for one in sorted(found, key=lambda one: one.points[-1].measured)}
+    now = {one.case for one in found if still(one, MISSED)}
+    reasons += [f"{case} is not in the newest {MISSED} results, last {where(point)}: skipped, failed or gone" for case, point in sorted(last.items()) if case not in now]
     none = not timed or short == len(timed)
     return Verdict("history", worst([one.verdict for one in findings] or ["inconclusive" if none else "pass"]), tuple(reasons), tuple(findings))
 
 
-def ended(found: Sequence[Series]) -> list[str]:
-    """Cases that newer results of their workload and setting no longer hold: skipped, failed, renamed or gone; no series says so by itself."""
-
-    def group(one: Series) -> tuple[str, str]:
-        return one.points[-1].setting, one.case.partition("/")[0]
-
-    newest: dict[tuple[str, str], float] = {}
-    last: dict[str, Point] = {}
+def growing(found: Sequence[Series]) -> Callable[[Series, int], bool]:
+    """Whether a series has a point among so many newest results of its workload, whatever their setting."""
+    times: dict[str, set[float]] = {}
     for one in found:
-        newest[group(one)] = max(newest.get(group(one), 0.0), one.points[-1].measured)
-    for one in found:
-        if one.points[-1].measured < newest[group(one)]:
-            last[one.case] = one.points[-1]
-    now = {one.case for one in found if one.points[-1].measured == newest[group(one)]}
-    return [f"{case} is not in the newest results, last {where(point)}: skipped, failed or gone" for case, point in sorted(last.items()) if case not in now]
+        times.setdefault(one.case.partition("/")[0], set()).update(point.measured for point in one.points)
+    newest = {workload: sorted(seen, reverse=True) for workload, seen in times.items()}
+
+    def still(one: Series, count: int) -> bool:
+        seen = newest[one.case.partition("/")[0]]
+        return one.points[-1].measured >= seen[min(count, len(seen)) - 1]
+
+    return still
 
 
 def finding(one: Series, alarm: ChangePoint) -> Finding:

@@ -40,7 +40,7 @@ def spread(one: Result, baseline: Result | None) -> Spread:
     of_medians = math.pi / 2 * within / stats.fmean([len(block) for block in blocks])
     between = stdev([stats.median(block) for block in blocks]) ** 2 - of_medians
     ratio = None
-    if baseline is not None and baseline is not one:
+    if baseline is not None and baseline is not one and "latency" in baseline.metrics:
         ratio = stdev([math.log(stats.middle(block)) for block in stats.paired(baseline.metrics["latency"].values, one.metrics["latency"].values)])
     return Spread(
         rounds=math.sqrt(within),
@@ -65,7 +65,7 @@ def affordable(every: Sequence[Spread], budget_s: float) -> int:
 
 def detectable(ratio_sd: float, blocks: int, tolerance: float, cases: int = 1, alpha: float = 0.05) -> float | None:
     """The worsening that hotlap ab finds with 90 % power after so many blocks, as the first of so many cases (shared/MEASURING.md b 7); None: cannot decide then."""
-    each, looks = compare.level(alpha / cases)
+    each, looks = compare.level(compare.LATENCY_SHARE * alpha / cases)
     if blocks not in looks:
         return None
     quantiles = stats.student_t(1 - each, blocks - 1) + stats.student_t(compare.POWER, blocks - 1)

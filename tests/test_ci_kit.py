@@ -147,6 +147,19 @@ def test_a_remote_that_is_gone_is_an_error_and_the_results_stay(origin: Path) ->
     assert Path("hotlap-out/run/results.json").is_file()
 
 
+def test_several_lines_are_one_list(origin: Path) -> None:
+    Path("ci_pkg/models.py").write_text(MODELS.replace("LAYERS", "8") + "\n\nother = make\n")
+    git("commit", "-q", "-a", "-m", "two")
+    done = script("record", WORKLOAD, "ci_pkg.models:other", options="--threads 1\n--backends eager\n--budget 2s\n")
+    assert done.returncode == 0, done.stderr
+    (stored,) = git("ls-tree", "--name-only", "hotlap-history:results", at=origin).splitlines()
+    measured = json.loads(git("show", f"hotlap-history:results/{stored}", at=origin))["results"]
+    assert {one["case"]["workload"] for one in measured} == {WORKLOAD, "ci_pkg.models:other"}
+    assert {one["case"]["backend"] for one in measured} <= {"eager", "pace"}
+    action = (ROOT / "action.yml").read_text()
+    assert action.count("read -r -d '' -a workloads") == action.count("-a workloads") == 2
+
+
 def test_a_failure_of_git_is_no_verdict(origin: Path) -> None:
     """A server that takes no push: git ends with 1, which would be a regression."""
     hook = origin / "hooks" / "pre-receive"
@@ -182,8 +195,8 @@ def test_githubs_files_have_the_right_shape(schema: str, files: list[Path], tmp_
 
     assert files and check(*files) == 0
     planted = tmp_path / files[0].name
-    planted.write_text(files[0].read_text().replace("name:", "nmae:", 1))
-    assert check(planted) != 0 or schema == "vendor.github-workflows"  # a workflow needs no name
+    planted.write_text(files[0].read_text().replace("\njobs:", "\njosb:").replace("\nruns:", "\nrnus:"))
+    assert check(planted) != 0
 
 
 LINT = """

@@ -128,3 +128,32 @@ def test_files_of_pytest_benchmark_have_their_time_and_commit(tmp_path: Path) ->
 @pytest.mark.parametrize(("text", "seconds"), [("1970-01-02T00:00:00Z", 86400), ("1970-01-02T00:00:00", 86400), ("1970-01-02T01:00:00+01:00", 86400), ("soon", 7), ("", 7)])
 def test_moments(text: str, seconds: float) -> None:
     assert archive.moment(text, 7) == seconds
+
+
+def test_one_odd_file_costs_no_other(stored: Any, tmp_path: Path) -> None:
+    """A counter beyond 64 bits, a ratio beyond a double, a name that is no text: each is that file's problem."""
+    good = stored.run(tmp_path / "good.json", 0, {"a": 1e-3})
+    huge = stored.run(tmp_path / "huge.json", 1, {"a": 1e-3}, operators=1 << 80)
+    content = json.loads(good.read_bytes())
+    content["results"][0]["metrics"]["latency"]["values"] = [[1e-320] * 3] * 3
+    (tmp_path / "tiny.json").write_text(json.dumps(content))
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.json"))
+    odd.write_bytes(good.read_bytes())
+    store = archive.Archive(tmp_path / "index")
+    files = [good, huge, tmp_path / "tiny.json", odd]
+    _, problems = store.take_in(files, lambda text: None)
+    assert any("no text" in why for why in problems.values())
+    assert {Path(point.path).name for point in store.points(files)} >= {"good.json"}
+    store.close()
+
+
+def test_what_was_no_results_file_is_tried_again(stored: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that failed once, a schema that this hotlap reads and the last one did not: neither the size nor the time of the file changes."""
+    path = stored.run(tmp_path / "a.json", 0, {"a": 1e-3})
+    store = archive.Archive(tmp_path / "index")
+    with monkeypatch.context() as broken:
+        broken.setattr(archive.sides, "read", lambda file: (_ for _ in ()).throw(archive.Misuse("input/output error")))
+        assert store.take_in([path], lambda text: None)[1]
+    assert store.take_in([path], lambda text: None) == (1, {})
+    assert len(store.points([path])) >= 1
+    store.close()

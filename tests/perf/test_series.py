@@ -57,7 +57,42 @@ def test_a_case_that_is_no_longer_measured_is_named(stored: Any, tmp_path: Path)
             stored.run(tmp_path / "results" / f"other-{day}.json", day, {"b": value})
     _, found = history(tmp_path)
     (said,) = (reason for reason in found["reasons"] if "newest" in reason)
-    assert said.startswith("a/compile/fp32/b1/cpu/inference is not in the newest results, last 2026-01-15")
+    assert said.startswith("a/compile/fp32/b1/cpu/inference is not in the newest 3 results, last 2026-01-15")
+
+
+@pytest.mark.parametrize(("new", "status"), [(4, 3), (14, 3), (40, 0)])
+def test_a_setting_that_is_gone_vouches_for_nothing_and_alarms_no_more(new: int, status: int, stored: Any, tmp_path: Path) -> None:
+    """The old setting ended in an alarm; the new one must be judged by itself, and what it lost with the old one is named."""
+    values = [*noise(40), *(1.2 * value for value in noise(6))]
+    for day, value in enumerate([*values, *noise(new, seed=2)]):
+        path = stored.run(tmp_path / "results" / f"{day}.json", day, {"a": value}, libraries={"torch": "2.14" if day < 46 else "2.15"})
+        if day < 46:
+            content = json.loads(path.read_bytes())
+            (one,) = content["results"]
+            content["results"].append({**one, "case": {**one["case"], "backend": "compile"}})
+            path.write_text(json.dumps(content))
+    ended, found = history(tmp_path, "--metric", "latency")
+    recent = new < 10  # the old alarm is among the newest results: still the news
+    assert ended == (1 if recent else status), found["reasons"]
+    assert any(reason.startswith("a/compile/") and "not in the newest" in reason for reason in found["reasons"])
+
+
+def test_too_short_to_alarm_is_no_pass(stored: Any, tmp_path: Path) -> None:
+    """Twelve points, twice as slow from the seventh on: no detector could say so."""
+    stored.runs(tmp_path / "results", {"a": [1e-3] * 6 + [2e-3] * 6})
+    ended, found = history(tmp_path, "--metric", "latency")
+    assert ended == 3 and "shorter than the 15 points" in str(found["reasons"])
+
+
+def test_sides_of_ab_are_no_history(stored: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOTLAP_RUNS", str(tmp_path / "runs"))
+    for day, value in enumerate(noise(16)):
+        stored.run(tmp_path / "runs" / "race" / f"{day}" / "results.json", day, {"a": value})
+        stored.run(tmp_path / "runs" / "ab" / f"{day}" / "head.json", day, {"a": 2 * value})
+    out = tmp_path / "out.json"
+    assert cli.status(["history", "--json", str(out), "--metric", "latency"]) == 0
+    (one,) = json.loads(out.read_bytes())["series"]
+    assert len(one["points"]) == 16
 
 
 def test_a_faster_level_is_no_alarm(stored: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -70,11 +105,11 @@ def test_a_faster_level_is_no_alarm(stored: Any, tmp_path: Path, capsys: pytest.
 
 def test_no_series_crosses_a_change_of_the_environment(stored: Any, tmp_path: Path) -> None:
     """torch is new and everything is slower: a border and two series, no alarm of ours."""
-    for day, value in enumerate(noise(40)):
+    for day, value in enumerate(noise(50)):
         new = day >= 30
         stored.run(tmp_path / "results" / f"{day}.json", day, {"a": value * (1.2 if new else 1)}, libraries={"torch": "2.15" if new else "2.14"})
     ended, found = history(tmp_path, "--metric", "latency")
-    assert ended == 0 and [len(one["points"]) for one in found["series"]] == [30, 10]
+    assert ended == 0 and [len(one["points"]) for one in found["series"]] == [30, 20]
     (border,) = found["borders"]
     assert border["changed"] == {"torch": ["2.14", "2.15"]} and border["commit"] == stored.sha(30)
 
@@ -99,18 +134,18 @@ def test_a_counter_changes_exactly_and_is_told_with_its_commit(stored: Any, tmp_
 
 
 def test_too_few_points_are_no_pass(stored: Any, tmp_path: Path) -> None:
-    stored.runs(tmp_path / "results", {"a": noise(9)})
+    stored.runs(tmp_path / "results", {"a": noise(14)})
     ended, found = history(tmp_path)
-    assert ended == 3 and "shorter than the 10 points" in found["reasons"][0]
+    assert ended == 3 and "shorter than the 15 points" in found["reasons"][0]
 
 
 def test_other_files_of_the_folder_are_counted_not_fatal(stored: Any, tmp_path: Path) -> None:
-    stored.runs(tmp_path / "results", {"a": noise(12)})
+    stored.runs(tmp_path / "results", {"a": noise(16)})
     (tmp_path / "results" / "verdict.json").write_text("{}")
     (tmp_path / "results" / "broken.json").write_text('{"run": ')
     ended, found = history(tmp_path)
-    assert ended == 0 and set(found["not_results"]) == {"verdict.json", "broken.json"} and "2 of 14 files are no results" in str(found["reasons"])
-    assert cli.status(["history", str(tmp_path / "results" / "broken.json"), "--index", str(tmp_path / "index")]) in (2, 4)
+    assert ended == 0 and set(found["not_results"]) == {"verdict.json", "broken.json"} and "2 of 18 files are no results" in str(found["reasons"])
+    assert cli.status(["history", str(tmp_path / "results" / "broken.json"), "--index", str(tmp_path / "index")]) == 4
 
 
 def test_new_files_are_added_to_what_was_read(stored: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
