@@ -98,7 +98,11 @@ def test_too_little_memory_is_named(defects: dict[str, Result]) -> None:
 
 
 def test_null_takes_its_stated_time(defects: dict[str, Result]) -> None:
-    assert defects["null[takes:1ms]"].metrics["latency"].centre == pytest.approx(0.001, rel=0.02)
+    """The least disturbed sample does; how near the centre comes is the machine's doing too, and stands in docs/measuring.md."""
+    found = defects["null[takes:1ms]"]
+    assert found.disturbance is not None
+    for blocks in (found.metrics["latency"].values, found.disturbance.first_s):
+        assert 0.001 <= min(value for block in blocks for value in block) <= 0.00102
 
 
 def test_disturbance_is_reported_per_sample_and_block(defects: dict[str, Result]) -> None:
