@@ -7,6 +7,7 @@ _PUBLIC = {
     "Case": "perf.case",
     "Evaluation": "perf.case",
     "Plan": "perf.result",
+    "Profile": "profiles.callback",
     "Result": "perf.result",
     "Workload": "perf.case",
     "cases": "perf.pytest_plugin",

@@ -11,12 +11,13 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from . import memory, origin, plugins, timing, workloads
+from . import memory, origin, plugins, profiling, timing, workloads
 from . import priority as scheduling
 from .backends import Artefact, Backend, Step
 from .case import Case, Workload
@@ -113,6 +114,7 @@ class Tasks:
         pool = [tuple(np.ascontiguousarray(value[index]) for value in inputs) for index in range(len(inputs[0]))]
         memory.reset()
         start = time.perf_counter()
+        self.pool = pool
         self.placed = [self.step.place(arrays) for arrays in pool]
         self.step.call(self.placed[0])
         self.step.synchronize()
@@ -181,6 +183,23 @@ class Tasks:
         calls = max(1, min(TAIL_MOST, int(cap_s / max(self.warmed.call_s, 1e-9))))
         self.clock(self.step, self.rotate(1))
         return [self.clock(self.step, [inputs])[0] for inputs in self.rotate(calls)]
+
+    def profile(self, file: str, schedule: profiling.Schedule, about: dict[str, Any]) -> profiling.Overhead:
+        """The backend's own profile of `active` calls in the file. What the profiler adds to a call is measured beside it. Raises Refusal."""
+        schedule = msgspec.convert(schedule, profiling.Schedule)
+        for inputs in self.rotate(schedule.warmup):
+            self.alone(inputs)
+        plain = [profiling.timed(partial(self.alone, inputs)) for inputs in self.rotate(schedule.wait)]
+        raw = self.artefact.folder / "profile.json"
+        feed = [self.pool[index % len(self.pool)] for index in range(schedule.warmup + schedule.active)]
+        profiled = self.backend.profile(self.artefact, self.step, feed, schedule, raw)  # type: ignore[attr-defined]  # optional; the parent has looked
+        overhead = profiling.Overhead.of(plain, profiled)
+        profiling.seal(raw, Path(file), {**about, "schedule": schedule, "overhead": overhead})
+        return overhead
+
+    def alone(self, inputs: Any) -> None:
+        self.step.call(inputs)
+        self.step.synchronize()
 
     def finish(self) -> dict[str, Any]:
         return {"run_peak_bytes": memory.peak_bytes(), "gpu": memory.gpu_bytes(self.case.target)}

@@ -55,6 +55,7 @@ class Arguments(msgspec.Struct, gc=False):
     block: msgspec.Raw = NOTHING
     dims: msgspec.Raw = msgspec.field(name="Input Dims", default=NOTHING)
     types: msgspec.Raw = msgspec.field(name="Input type", default=NOTHING)
+    concrete: msgspec.Raw = msgspec.field(name="Concrete Inputs", default=NOTHING)
     allocated: Any = msgspec.field(name="Bytes", default=None)
     total: Any = msgspec.field(name="Total Allocated", default=None)
     device_type: Any = msgspec.field(name="Device Type", default=None)

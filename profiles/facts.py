@@ -7,9 +7,10 @@ from functools import cached_property
 
 import numpy as np
 
-from . import culprits, launches, operators, steps, timeline
+from . import culprits, launches, operators, roofline, steps, timeline
 from .culprits import Culprits, Gap
 from .launches import Idle, Launches
+from .roofline import Attained
 from .steps import Step
 from .timeline import Timeline
 from .trace import Column, Trace
@@ -46,6 +47,10 @@ class Facts:
     def behind(self) -> Column:
         """Operator of each GPU event."""
         return operators.behind(self.trace.operators, self.launched)
+
+    @cached_property
+    def attained(self) -> list[Attained]:
+        return roofline.attained(self.trace, self.line.gpu, self.behind if len(self.trace.gpu) else np.empty(0, np.int64))
 
     @cached_property
     def steps(self) -> list[Step]:

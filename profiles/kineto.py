@@ -25,7 +25,9 @@ FRAMES = {"python_function", "Python"}
 COLLECTIVE = re.compile(r"nccl|rccl", re.IGNORECASE)
 LONGEST = 1 << 62
 EMPTY = Arguments()
-LAUNCH, INPUTS = b"[%b,%b,%b,%b,%b]", b"[%b,%b]"
+LAUNCH, INPUTS = b"[%b,%b,%b,%b,%b]", b"[%b,%b,%b]"
+# Operators whose work follows from their shapes only with the values of their other arguments (stride, padding, causal).
+VALUED = re.compile(r"conv|attention")
 
 
 class Names:
@@ -54,6 +56,7 @@ class Reading:
         self.phases, self.categories, self.others, self.odd = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
         self.labels: dict[tuple[Any, Any], str] = {}
         self.collectives: dict[int, bool] = {}
+        self.valued: dict[int, bool] = {}
 
     def take(self, events: list[Event]) -> None:
         self.phases.update([event.ph for event in events])
@@ -105,8 +108,12 @@ class Reading:
         self.calls.add((start, dur, self.names(event.name), self.lanes(lane(event)), number(args.correlation), external(args)))
 
     def row(self, event: Event, start: int, dur: int, args: Arguments) -> tuple[int, ...]:
-        shape = NONE if args.dims is NOTHING else self.shapes(INPUTS % (args.dims, args.types))
-        return start, dur, self.names(event.name), self.lanes(lane(event)), external(args), shape, self.names(event.cat)
+        shape, name = NONE, self.names(event.name)
+        if args.dims is not NOTHING:
+            if name not in self.valued:
+                self.valued[name] = VALUED.search(event.name) is not None
+            shape = self.shapes(INPUTS % (args.dims, args.types, args.concrete if self.valued[name] else NOTHING))
+        return start, dur, name, self.lanes(lane(event)), external(args), shape, self.names(event.cat)
 
     def operator(self, event: Event, start: int, dur: int, args: Arguments) -> None:
         """A node of ONNX Runtime counts as its operator on its provider."""
@@ -132,12 +139,20 @@ def read(path: Path) -> Trace:
     if file.bare and set(seen.phases) <= {""}:
         raise Unreadable(foreign(path))
     return Trace(
-        path=str(path), source="onnxruntime" if {"Node", "Session"} <= set(seen.categories) else "kineto", header=file.header,
+        path=str(path), source=source(seen, file.header), header=file.header,
         names=list(seen.names.codes), lanes=list(seen.lanes.codes), shapes=list(seen.shapes.codes), launches=list(seen.launches.codes),
         gpu=Gpu(**seen.gpu.columns()), calls=Calls(**seen.calls.columns()), memory=Memory(**seen.memory.columns()),
         **{kind: Spans(**rows.columns()) for kind, rows in seen.spans.items()},
         phases=dict(seen.phases), categories=dict(seen.categories), others=dict(seen.others), odd=dict(seen.odd), labels=seen.labels, damage=file.damage,
     )  # fmt: skip
+
+
+def source(seen: Reading, header: dict[str, Any]) -> str:
+    """Whose profiler wrote it; of OpenVINO's the section of `hotlap profile` tells."""
+    if not {"Node", "Session"} <= set(seen.categories):
+        return "kineto"
+    section = header.get("hotlap")
+    return "openvino" if isinstance(section, dict) and section.get("backend") == "openvino" else "onnxruntime"
 
 
 def foreign(path: Path) -> str:

@@ -7,16 +7,18 @@ from typing import Any
 
 import numpy as np
 
+from ..perf.units import scaled
 from ..perf.verdict_formats import WORD
+from . import roofline
 from .bound import PARTS
 from .diff import Diff, Moved
 from .intervals import Intervals
 from .review import Review, Row
-from .text import ns, stepped, trusted
+from .text import machine, ns, stepped, trusted
 from .trace import NONE, Column, Kind
 
 WIDTH, BINS, BAND = 960, 320, 60
-MOST_STEPS, MEMORY_POINTS = 60, 480
+MOST_STEPS, MEMORY_POINTS, MOST_SHAPES = 60, 480, 40
 NAME = 400
 CLASS = {part: part.replace(" ", "-") for part in PARTS}
 
@@ -32,7 +34,7 @@ def page(found: Review, compared: Diff | None = None) -> str:
     window = facts.line.window
     return template.render(
         file=Path(trace.path).name,
-        device=trace.gpu_name,
+        device=machine(found),
         events=trace.events,
         gpu_events=len(trace.gpu),
         grades=trusted(found),
@@ -54,7 +56,9 @@ def page(found: Review, compared: Diff | None = None) -> str:
             for one in found.gaps
         ],
         fixes=[{"fix": one, "ceiling": ns(one.ceiling), "share": one.ceiling / max(1, window), "code": [cut(name) for name in one.code]} for one in found.fixes],
-        tables=[("Operators", rows(found.operators)), ("Kernels", rows(found.kernels))],
+        tables=[("Operators", rows(found.operators, roofline.by_operator(found.attained))), ("Kernels", rows(found.kernels, {}))],
+        shapes=shapes(found),
+        peak=roofline.device_peak(trace),
         memory=memory(found),
         compared=compared and difference(compared),
         width=WIDTH,
@@ -117,14 +121,23 @@ def steps(found: Review) -> dict[str, Any] | None:
     return {"said": stepped([step.dur for step in found.facts.steps]), "bars": bars, "more": len(found.facts.steps) - len(own)}
 
 
-def rows(table: list[Row]) -> list[dict[str, Any]]:
-    return [{"name": cut(row.name), "events": row.events, "length": ns(row.length), "share": row.share} for row in table]
+def rows(table: list[Row], near: dict[str, float]) -> list[dict[str, Any]]:
+    return [{"name": cut(row.name), "events": row.events, "length": ns(row.length), "share": row.share, "near": near.get(row.name)} for row in table]
+
+
+def shapes(found: Review) -> list[dict[str, Any]]:
+    """Operators whose work follows from their shapes, each shape alone."""
+    return [
+        {
+            "name": row.name, "dims": row.dims, "precision": row.precision, "calls": row.calls, "length": ns(row.length), "near": row.share, "why": row.why,
+            "rate": scaled(row.flops / row.length * 1e9, "FLOP/s") if row.length and row.flops else "",
+        }
+        for row in found.attained[:MOST_SHAPES]
+    ]  # fmt: skip
 
 
 def memory(found: Review) -> dict[str, Any] | None:
     """Allocated bytes of the GPU over time, the largest of each column."""
-    from ..perf.units import scaled
-
     own = found.trace.memory
     which = (own.device_type == 1) & (own.total != NONE)
     if not which.any() or found.peak_bytes is None:

@@ -10,11 +10,12 @@ import msgspec
 import numpy as np
 
 from ..perf.verdict import Verdict
-from . import bound, figures, fix, host, kineto, trust
+from . import bound, captured, figures, fix, host, kineto, roofline, trust
 from .bound import Bound
 from .culprits import Culprit, Gap
 from .facts import Facts
 from .fix import Fix
+from .roofline import Attained
 from .trace import NONE, Kind, Trace
 from .trust import Trust
 
@@ -43,6 +44,7 @@ class Review(NamedTuple):
     culprits: list[Culprit]
     gaps: list[Gap]
     peak_bytes: int | None
+    attained: list[Attained]
 
     @property
     def trace(self) -> Trace:
@@ -63,11 +65,11 @@ def of(trace: Trace) -> Review:
     facts = Facts(trace)
     found = trust.judge(facts)
     if not len(trace.gpu):
-        return Review(facts, found, None, [], on_cpu(trace)[:OPERATORS], [], [], [], peak(trace))
-    by_operator = operators(facts)[:OPERATORS]  # before the host's timeline is there, so that a long trace never needs the memory of both
+        return Review(facts, found, None, [], on_cpu(trace)[:OPERATORS], [], [], [], peak(trace), facts.attained)
+    by_operator, near = operators(facts)[:OPERATORS], facts.attained  # before the host's timeline is there, so that a long trace never needs the memory of both
     return Review(
         facts, found, bound.of(facts), fix.suggested(facts), by_operator, kernels(facts)[:KERNELS], facts.culprits.ranked[:CULPRITS],
-        facts.largest_gaps(GAPS), peak(trace),
+        facts.largest_gaps(GAPS), peak(trace), near,
     )  # fmt: skip
 
 
@@ -91,7 +93,7 @@ def on_cpu(trace: Trace) -> list[Row]:
         doing = host.of(trace, lane)
         for label, length in zip(doing.label.tolist(), (doing.end - doing.start).tolist(), strict=True):
             lengths[doing.labels[label]] += length
-    if trace.source == "onnxruntime":
+    if trace.by_node:
         nodes = {trace.names[code] for code in trace.operators.name.tolist()}
         lengths = {name: length for name, length in lengths.items() if name in nodes}  # its sessions load and plan as well
     total = max(1, sum(lengths.values()))
@@ -114,6 +116,7 @@ def document(found: Review, verdict: Verdict, more: dict[str, Any]) -> bytes:
     """DESIGN.md's envelope, so that `hotlap gate --with` takes it, and beside it all that was found."""
     content = msgspec.to_builtins(verdict)
     content["file"] = {"path": Path(found.trace.path).name, "source": found.trace.source, "device": found.trace.gpu_name, "events": found.trace.events}
+    content["captured"] = captured.of(found.trace)
     content["trust"] = {"said": found.trust.said, "grades": found.trust.grades, "whole": found.trust.whole}
     if found.bound is not None:
         content["bound"] = {"word": found.bound.word, "share": found.bound.share, "parts_ns": found.bound.parts}
@@ -121,6 +124,7 @@ def document(found: Review, verdict: Verdict, more: dict[str, Any]) -> bytes:
     content["idle"] = {"culprits": [one._asdict() for one in found.culprits], "largest_gaps": [one._asdict() for one in found.gaps]}
     content["operators"] = [row._asdict() for row in found.operators]
     content["kernels"] = [row._asdict() for row in found.kernels]
+    content["roofline"] = {"peak": roofline.device_peak(found.trace), "operators": [row._asdict() for row in found.attained]}
     content["peak_bytes"] = found.peak_bytes
     content["figures"] = figures.figures(found.trace)
     content |= more

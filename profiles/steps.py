@@ -11,7 +11,7 @@ from .timeline import Timeline
 from .trace import Trace
 
 STEP = re.compile(r"^ProfilerStep#\d+\Z")
-# What ONNX Runtime calls one run of a session.
+# What ONNX Runtime calls one run of a session, and a profile of OpenVINO here as well.
 RUN = re.compile(r"^model_run\Z")
 
 
@@ -26,7 +26,7 @@ class Step(NamedTuple):
 
 def of(trace: Trace, timeline: Timeline) -> list[Step]:
     """In the order of time; the copy on the GPU's own track is not one. Torch 1.9 has them among the operators."""
-    named = trace.named(RUN if trace.source == "onnxruntime" else STEP)
+    named = trace.named(RUN if trace.by_node else STEP)
     found = []
     for spans in (trace.notes, trace.operators):
         for row in np.flatnonzero(named[spans.name]).tolist():

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from ..perf.units import scaled
 from ..perf.verdict_formats import WORD
 from ..perf.verdict_output import plain
+from . import captured, roofline
 from .diff import Diff
 from .review import Review, Row
 
@@ -23,7 +25,7 @@ FIXES = 3
 def lines(found: Review) -> Iterator[str]:
     """In the order of shared/TRACES.md's first thirty seconds."""
     trace, facts = found.trace, found.facts
-    yield plain(f"{Path(trace.path).name}: {trace.gpu_name}, {trace.events:,} events, {len(trace.gpu):,} on the GPU")
+    yield plain(f"{Path(trace.path).name}: {machine(found)}, {trace.events:,} events, {len(trace.gpu):,} on the GPU")
     yield f"trust     {trusted(found)}"
     for said in found.trust.said:
         yield plain(f"          - {said}")
@@ -48,7 +50,7 @@ def lines(found: Review) -> Iterator[str]:
         yield plain(f"             {fix.advice}")
         if fix.code:
             yield plain(f"             in {'; '.join(cut(one, CODE) for one in fix.code)}")
-    yield from table("operators", found.operators)
+    yield from table("operators", found.operators, roofline.by_operator(found.attained))
     yield from table("kernels", found.kernels)
     yield f"memory    {'not known (profile_memory=True records it)' if found.peak_bytes is None else 'at most ' + scaled(found.peak_bytes, 'B') + ' allocated'}"
 
@@ -70,6 +72,13 @@ def difference(found: Diff) -> Iterator[str]:
             sign = "+" if row.change > 0 else "-"
             yield plain(f"{title if not number else '':9} {sign}{ns(abs(row.change)):>9}  {ns(row.before):>9} -> {ns(row.after):>9}  {cut(row.where)}{row.times}")
     yield f"review: {WORD[found.verdict.verdict]}"
+
+
+def machine(found: Review) -> str:
+    """The GPU, or what else the file knows of where it was taken."""
+    origin = captured.of(found.trace)
+    words = [found.trace.gpu_name if len(found.trace.gpu) or found.trace.device else "no GPU", origin.case if origin else "", origin.hardware if origin else ""]
+    return ", ".join(word for word in words if word)
 
 
 def trusted(found: Review) -> str:
@@ -97,9 +106,12 @@ def bar(parts: dict[str, int], window: int) -> str:
     return "".join(MARKS[part] * count for part, count in width.items()) + "  " + " ".join(f"{MARKS[part]} {part}" for part, length in parts.items() if width[part])
 
 
-def table(title: str, rows: list[Row]) -> Iterator[str]:
+def table(title: str, rows: list[Row], shares: Mapping[str, float] = MappingProxyType({})) -> Iterator[str]:
+    """shares: of the roofline."""
     for number, row in enumerate(rows[:6]):
-        yield plain(f"{title if not number else '':10}{ns(row.length):>10} {row.share:5.1%} {row.events:7,} x {cut(row.name)}")
+        near = f"  ({shares[row.name]:.0%} of the roofline)" if row.name in shares else ""
+        times = f"{row.events:,} x" if row.events else ""
+        yield plain(f"{title if not number else '':10}{ns(row.length):>10} {row.share:5.1%} {times:>9} {cut(row.name)}{near}")
 
 
 def cpu_only(found: Review) -> Iterator[str]:
@@ -107,7 +119,7 @@ def cpu_only(found: Review) -> Iterator[str]:
         yield f"step      {stepped([step.dur for step in found.facts.steps])}"
     if found.operators:
         yield "operators on the CPU, each without what it calls:"
-        yield from table("", found.operators)
+        yield from table("", found.operators, roofline.by_operator(found.attained))
 
 
 def ns(value: float) -> str:

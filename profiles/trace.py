@@ -105,7 +105,10 @@ class Calls(Table):
 
 @dataclass(frozen=True)
 class Spans(Table):
-    """Operators, annotations, Python frames, and all else that lasts. shape: code into Trace.shapes of the inputs' dimensions and types; NONE where not recorded."""
+    """Operators, annotations, Python frames, and all else that lasts.
+
+    shape: code into Trace.shapes of the inputs' dimensions, types and, of some operators, values; NONE where not recorded.
+    """
 
     lane: Column
     external: Column
@@ -142,7 +145,7 @@ class Damage:
 
 @dataclass(frozen=True)
 class Trace:
-    """source: kineto, onnxruntime. header: what stood around the events. others: events of kinds that no table holds, by phase and category."""
+    """source: kineto, onnxruntime, openvino. header: what stood around the events. others: events of kinds that no table holds, by phase and category."""
 
     path: str
     source: str
@@ -168,6 +171,11 @@ class Trace:
     @property
     def events(self) -> int:
         return sum(self.phases.values())
+
+    @property
+    def by_node(self) -> bool:
+        """A profile by the nodes of a graph, not by torch's operators."""
+        return self.source != "kineto"
 
     @property
     def device(self) -> dict[str, Any]:

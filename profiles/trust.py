@@ -6,11 +6,18 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from ..perf.units import scaled
+from . import captured
 from .facts import Facts
 from .trace import NONE
 
 Grade = Literal["exact", "lower bound", "unknown"]
+VISIBLE = 1.05
 YEAR_NS = 365 * 24 * 3600 * 10**9
+BY_NODE = {
+    "onnxruntime": "a profile of ONNX Runtime: nodes by the host's clock; of a GPU only what the host waited for",
+    "openvino": "a profile of OpenVINO: means of each layer over the recorded calls, laid one after the other; when a layer ran is not recorded, nor what took less than 1 us",
+}
 FIGURES = ("window", "busy", "idle", "launches", "operators", "steps", "memory")
 
 
@@ -40,8 +47,12 @@ def judge(facts: Facts) -> Trust:
     if unused := {name: count for name, count in trace.others.items() if name[:1] not in "sftMi"}:
         said.append("kinds of events that are not read: " + ", ".join(f"{name} ({count:,})" for name, count in unused.items()))
     gpu = line.gpu
-    if trace.source == "onnxruntime":
-        said.append("a profile of ONNX Runtime: nodes by the host's clock; of a GPU only what the host waited for")
+    if trace.by_node:
+        said.append(BY_NODE[trace.source])
+    if (origin := captured.of(trace)) and origin.overhead and origin.overhead.plain_s > 0:
+        plain, profiled = (scaled(seconds, "s") for seconds in (origin.overhead.plain_s, origin.overhead.profiled_s))
+        costs = f"a call takes {origin.overhead.factor:.2f} times as long under the profiler" if origin.overhead.factor > VISIBLE else "the profiler's own cost is not visible"
+        said.append(f"{costs} ({plain} -> {profiled}, medians of {' and '.join(str(count) for count in origin.overhead.calls)} calls)")
     if not len(gpu):
         said.append("no GPU events")
         grades |= dict.fromkeys(("window", "busy", "idle", "launches"), "unknown")

@@ -11,6 +11,9 @@ The file's name is the backend's name; a leading underscore makes it none. What 
     build(workload, case, folder, phase) -> None    writes what `load` needs into folder; `with phase("export"):` names the time
     load(artefact) -> Step
     placement(artefact, step) -> Placement          where the work really ran; called once after the outputs were checked
+    profile(artefact, step, feed, schedule, path) -> list[float]
+                                                    optional: the library's own profiler over the calls of the feed, of which the last `active` are
+                                                    written to path, JSON that `hotlap review` reads (profiling.py); returns their seconds
 
 `build` and `load` raise Refusal where they cannot go on. Nothing is unpickled from a folder.
 """

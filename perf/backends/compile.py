@@ -40,6 +40,7 @@ PRELOAD = ("torch", f"{__package__}._inductor")
 
 supports = eager.supports
 variables = eager.variables
+profile = eager.profile
 
 
 def available(target: str) -> Reason | None:

@@ -5,10 +5,13 @@ compile.py shares `prepare` and `step` with this file: they differ only in what 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import profiling
 from ..case import Case, Workload
 from ..reasons import Reason, Refusal
 from ..result import Placement
@@ -76,6 +79,24 @@ def placement(artefact: Artefact, step: Step) -> Placement:
     if artefact.case.target not in devices:
         wrong = Reason("wrong_provider", f"no operator ran on {artefact.case.target}; they ran on {', '.join(elsewhere) or 'nothing'}")
     return Placement(artefact.case.target, devices, {"operators": sum(devices.values())}, ("aten operators of one call, by TorchDispatchMode",), wrong)
+
+
+def profile(artefact: Artefact, step: Step, feed: Sequence[Arrays], schedule: profiling.Schedule, path: Path) -> list[float]:
+    """torch's profiler, each call one of its steps."""
+    import torch
+
+    def call(inputs: Any) -> None:
+        step.call(inputs)
+        step.synchronize()
+
+    placed, seconds = [step.place(arrays) for arrays in feed], []
+    profiler = profiling.torch_profiler(schedule, artefact.case.target != "cpu")
+    with torch.inference_mode(), profiler:
+        for inputs in placed:
+            seconds.append(profiling.timed(partial(call, inputs)))
+            profiler.step()
+    profiling.export_torch(profiler, path)
+    return seconds[-schedule.active :]
 
 
 @dataclass(frozen=True)

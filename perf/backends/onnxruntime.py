@@ -15,10 +15,12 @@ import json
 import os
 import sys
 from collections import Counter
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .. import export
+from .. import export, profiling
 from ..case import Case, Workload
 from ..reasons import Reason, Refusal
 from ..result import Placement
@@ -75,6 +77,10 @@ def load(artefact: Artefact) -> Step:
     session = _session(artefact)
     if bound := _machine.places(case, artefact.threads):
         os.sched_setaffinity(0, bound[:1])
+    return _step(session, case)
+
+
+def _step(session: Any, case: Case) -> Step:
     if case.target != "cpu" and _provider(case) in session.get_providers():
         return _on_device(session, int(case.target[5:]))
     return Step(
@@ -106,6 +112,20 @@ def placement(artefact: Artefact, step: Step) -> Placement:
         where = ", ".join(f"{count} on {provider}" for provider, count in ran_on.items())
         wrong = Reason("wrong_provider", f"requested {requested}, but of {len(nodes)} nodes there ran {where}")
     return Placement(requested, dict(ran_on), counts, (f"profile of one run: {file.name} in the case's folder",), wrong)
+
+
+def profile(artefact: Artefact, step: Step, feed: Sequence[Arrays], schedule: profiling.Schedule, path: Path) -> list[float]:
+    """Of a second session with the same options. Its profiler records all runs; those before the active ones are left out."""
+    session = _session(artefact, profile=path)
+    profiled = _step(session, artefact.case)
+    placed = [profiled.place(arrays) for arrays in feed]
+    seconds = [profiling.timed(partial(profiled.call, inputs)) for inputs in placed]
+    file = Path(session.end_profiling())
+    events = json.loads(file.read_bytes())
+    runs = sorted(event["ts"] for event in events if event["name"] == "model_run")
+    path.write_text(json.dumps([event for event in events if event["ts"] >= runs[-schedule.active]]))
+    file.unlink()
+    return seconds[-schedule.active :]
 
 
 def _provider(case: Case) -> str:

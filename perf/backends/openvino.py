@@ -6,12 +6,16 @@ precision that each layer of the compiled graph runs in.
 
 from __future__ import annotations
 
+import json
 import sys
+import time
 from collections import Counter
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from .. import export
+from .. import export, profiling
 from ..case import Case, Workload
 from ..reasons import Reason, Refusal
 from ..result import Placement
@@ -61,8 +65,19 @@ def build(workload: Workload, case: Case, folder: Path, phase: Phase) -> None:
         ov.save_model(model, folder / "model.xml", compress_to_fp16=False)
 
 
+class Compiled(NamedTuple):
+    """OpenVINO's compiled model and its one request."""
+
+    model: Any
+    request: Any
+
+
 def load(artefact: Artefact) -> Step:
     """Raises Refusal(build_failed) with OpenVINO's message."""
+    return _step(artefact)
+
+
+def _step(artefact: Artefact, profiled: bool = False) -> Step:
     import numpy as np
 
     ov = _library()
@@ -73,6 +88,7 @@ def load(artefact: Artefact) -> Step:
         "INFERENCE_NUM_THREADS": artefact.threads,
         "PERFORMANCE_HINT": case.option("hint", "latency").upper(),
         "ENABLE_CPU_PINNING": case.option("binding", "cores") == "cores",
+        "PERF_COUNT": profiled,
     }
     try:
         compiled = core.compile_model(core.read_model(artefact.folder / "model.xml"), "CPU", options)
@@ -91,13 +107,13 @@ def load(artefact: Artefact) -> Step:
         """Copies: the request owns the outputs and overwrites them at the next call."""
         return tuple(np.array(array, "float64" if array.dtype == "float64" else "float32") for array in outputs.to_tuple())
 
-    return Step(call, place, fetch, about=compiled)
+    return Step(call, place, fetch, about=Compiled(compiled, request))
 
 
 def placement(artefact: Artefact, step: Step) -> Placement:
     """Precision and kind of each layer of the compiled graph (its runtime model)."""
     requested = NAMES[artefact.case.precision]
-    layers = [(_info(node, "layerType"), _info(node, "runtimePrecision")) for node in step.about.get_runtime_model().get_ops()]
+    layers = [(_info(node, "layerType"), _info(node, "runtimePrecision")) for node in step.about.model.get_runtime_model().get_ops()]
     layers = [(kind, precision) for kind, precision in layers if kind not in ("Input", "Output", "Const")]
     ran_on = Counter(precision for _, precision in layers)
     computing = Counter(precision for kind, precision in layers if precision in FLOATS and kind != "Reorder")
@@ -109,6 +125,41 @@ def placement(artefact: Artefact, step: Step) -> Placement:
         wrong = Reason("unsupported_precision", f"requested {requested}, but of {computing.total()} floating-point layers there ran {ran}")
     kinds = Counter(f"{kind} {precision}" for kind, precision in layers)
     return Placement(requested, dict(ran_on), counts, tuple(f"{count} x {kind}" for kind, count in kinds.most_common()), wrong)
+
+
+def profile(artefact: Artefact, step: Step, feed: Sequence[Arrays], schedule: profiling.Schedule, path: Path) -> list[float]:
+    """Of a second compiled model whose performance counters are on.
+
+    They say what a layer took on average since the model was compiled, not when: each active call has the mean of all of them, its layers one after the other.
+    """
+    profiled = _step(artefact, profiled=True)
+    request = profiled.about.request
+    calls: list[tuple[float, float]] = []
+    before: dict[str, float] = {}
+    for number, arrays in enumerate(feed):
+        inputs = profiled.place(arrays)
+        if number == len(feed) - schedule.active and number:
+            before = {layer.node_name: number * layer.real_time.total_seconds() for layer in request.profiling_info}
+        start = time.perf_counter()
+        calls.append((start, profiling.timed(partial(profiled.call, inputs))))
+    active = calls[-schedule.active :]
+    layers = []
+    for layer in request.profiling_info:
+        mean_s = (len(feed) * layer.real_time.total_seconds() - before.get(layer.node_name, 0.0)) / len(active)
+        if mean_s > 0:
+            layers.append((layer.node_name, mean_s, {"op_name": layer.node_type, "provider": layer.exec_type}))
+    events: list[dict[str, Any]] = []
+    for start, seconds in active:
+        events.append(_event("Session", "model_run", start, seconds, {}))
+        for name, mean_s, about in layers:
+            events.append(_event("Node", name, start, mean_s, about))
+            start += mean_s
+    path.write_text(json.dumps(events))
+    return [seconds for _, seconds in active]
+
+
+def _event(category: str, name: str, start_s: float, length_s: float, about: dict[str, str]) -> dict[str, Any]:
+    return {"ph": "X", "cat": category, "name": name, "pid": 0, "tid": 0, "ts": round(start_s * 1e6, 3), "dur": round(length_s * 1e6, 3), "args": about}
 
 
 def _info(node: Any, key: str) -> str:

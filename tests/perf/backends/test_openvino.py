@@ -25,7 +25,7 @@ step.fetch(step.call(step.place((np.zeros((2, 6), "int64"),))))
 assert backend.placement(artefact, step).wrong is None
 assert "torch" not in sys.modules
 assert not [name for name, module in sys.modules.items() if name.startswith("openvino_telemetry") and module]
-print(step.about.get_property("INFERENCE_NUM_THREADS"))
+print(step.about.model.get_property("INFERENCE_NUM_THREADS"))
 """
 
 

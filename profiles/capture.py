@@ -1,0 +1,71 @@
+"""A profile of one case, captured as a race would run it: its own worker, checked against fp64 before anything is recorded."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ..perf import environment, plugins, workloads
+from ..perf.case import Case
+from ..perf.prepare import Preparation, worker_environment
+from ..perf.profiling import Overhead, Schedule
+from ..perf.race import Race
+from ..perf.reasons import Refusal
+from ..perf.result import Plan
+from ..perf.servers import Servers
+
+
+def inference(case: Case, checkpoint: str, plan: Plan, schedule: Schedule, file: Path, work: Path, report: Callable[[str], None]) -> Overhead:
+    """Writes the file. Raises Refusal: what the backend refuses, wrong outputs, dep_missing for a backend without a profiler."""
+    backend = plugins.backend(case.backend)
+    if reason := backend.available(case.target) or backend.supports(case):
+        raise Refusal(reason.code, reason.detail)
+    if not hasattr(backend, "profile"):
+        raise Refusal("dep_missing", f"backend {case.backend} has no profiler of its own; profile eager, compile, onnxruntime or openvino")
+    servers = Servers(work, plan.timeout_s, report)
+    made = Preparation(workloads.Reference(case.workload, checkpoint), work, plan, servers)
+    try:
+        made.refer(case, False, report, report)
+        report(f"building {case.backend}")
+        lane = made.build(case)
+        race = Race([lane], plan, servers, report, lambda: None)
+        try:
+            race.check()
+            if lane.refusal is not None:
+                raise Refusal(lane.refusal.code, lane.refusal.detail)
+            report("profiling")
+            worker, _ = race.open(lane, "profile", fresh=True)
+            about = {**origin(case, plan.threads), "weights": lane.seen.info["weights"], "flops": lane.seen.info["flops"], "peaks": lane.seen.peaks}
+            captured = worker.ask("profile", plan.timeout_s, file=str(file.absolute()), schedule=schedule, about=about)
+            return msgspec.convert(captured, Overhead)
+        finally:
+            race.end()
+    finally:
+        made.close()
+        servers.close()
+
+
+def training(case: Case, seed: int, plan: Plan, schedule: Schedule, file: Path) -> None:
+    """Steps of a network of models/nets/ through Lightning's own fit, on its own data, in a process of its own. Raises Refusal(crashed)."""
+    asked = {"case": case, "seed": seed, "schedule": schedule, "file": str(file.absolute()), "about": origin(case, plan.threads)}
+    program = [sys.executable, "-P", "-m", f"{__package__}.fit"]
+    done = subprocess.run(program, input=msgspec.json.encode(asked), env=worker_environment(case, plan.threads), stderr=subprocess.PIPE, timeout=plan.timeout_s, check=False)
+    if done.returncode:
+        lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
+        raise Refusal("crashed", f"training {case.workload} ended with status {done.returncode}: {lines[-1]}")
+
+
+def origin(case: Case, threads: int) -> dict[str, Any]:
+    """What the file says of where it comes from."""
+    here = environment.collect(threads, "keep")
+    return {"case": case.id, "backend": case.backend, "hardware": here.hardware, "libraries": here.libraries}
+
+
+def threads() -> int:
+    return len(os.sched_getaffinity(0))

@@ -1,0 +1,61 @@
+"""Profile a training of one of our own networks: `python -m hotlap.profiles.fit`, what to do on stdin (capture.training).
+
+A process of its own, so that threads and allocator are the harness's.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import msgspec
+
+from ..perf.case import Case
+from ..perf.profiling import Schedule
+
+
+class Asked(msgspec.Struct):
+    case: Case
+    seed: int
+    schedule: Schedule
+    file: str
+    about: dict[str, Any]
+
+
+def main() -> None:
+    asked = msgspec.json.decode(sys.stdin.buffer.read(), type=Asked)
+    import lightning.pytorch as L
+    import torch
+
+    from ..models.catalog import network
+    from ..models.quiet import undisturbed
+    from .callback import Profile
+
+    case, schedule = asked.case, asked.schedule
+    net = network(case.workload)
+    data = net.data(case.batch, asked.seed)
+    data.setup()
+    callback = Profile(asked.file, schedule.wait, schedule.warmup, schedule.active, schedule.stacks, {**asked.about, "weights": f"random, seed {asked.seed}"})
+    with undisturbed():
+        torch.manual_seed(asked.seed)
+        module = net()
+        if case.backend == "compile":
+            module.compile()
+        trainer = L.Trainer(
+            accelerator="cpu" if case.target == "cpu" else "gpu",
+            devices=1,
+            max_steps=schedule.wait + schedule.warmup + schedule.active,
+            max_epochs=-1,
+            callbacks=[callback],
+            gradient_clip_val=net.recipe.clip,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            limit_val_batches=0,
+        )
+        trainer.fit(module, datamodule=data)
+
+
+if __name__ == "__main__":
+    main()
