@@ -25,38 +25,40 @@ class Peak(NamedTuple):
         return None if not rate or not self.byte_rate else max(flops / rate, moved_bytes / self.byte_rate)
 
 
-def part(fp32: float, tf32: float | None, half: float, byte_rate: float, source: str, bf16: bool = True) -> Peak:
-    """TFLOP/s and GB/s as they are printed there. Where only figures with sparsity are printed, half of them."""
+def part(fp32: float, tf32: float | None, half: float, int8: float | None, byte_rate: float, source: str, bf16: bool = True) -> Peak:
+    """TFLOP/s (int8: TOP/s) and GB/s as they are printed there. Where only figures with sparsity are printed, half of them."""
     rates = {"fp32": fp32 * T, "fp16": half * T}
     if bf16:
         rates["bf16"] = half * T
     if tf32:
         rates["tf32"] = tf32 * T
+    if int8:
+        rates["int8"] = int8 * T
     return Peak(rates, byte_rate * G, source)
 
 
 # The first pattern that a device's name contains. Of a part with two dies that are two devices (MI250) the half.
 DATASHEETS: tuple[tuple[str, Peak], ...] = (
-    (r"B200", part(75, 1125, 2250, 8000, "NVIDIA Blackwell architecture brief, HGX B200; memory of DGX B200's datasheet")),
-    (r"H200", part(67, 494.7, 989.4, 4800, "NVIDIA H200 datasheet, SXM")),
-    (r"H100 NVL", part(60, 417.5, 835.5, 3900, "NVIDIA H100 datasheet, NVL")),
-    (r"H100 PCIe", part(51, 378, 756.5, 2000, "NVIDIA H100 datasheet, PCIe")),
-    (r"H100", part(67, 494.7, 989.4, 3350, "NVIDIA H100 datasheet, SXM")),
-    (r"A100.*PCIE?.*80GB|A100 80GB PCIe", part(19.5, 156, 312, 1935, "NVIDIA A100 datasheet, 80 GB PCIe")),
-    (r"A100.*80GB", part(19.5, 156, 312, 2039, "NVIDIA A100 datasheet, 80 GB SXM")),
-    (r"A100", part(19.5, 156, 312, 1555, "NVIDIA A100 datasheet, 40 GB")),
-    (r"L40S", part(91.6, 183, 362, 864, "NVIDIA L40S datasheet")),
-    (r"L4\b", part(30.3, 60, 121, 300, "NVIDIA L4 datasheet")),
-    (r"\bA10\b", part(31.2, 62.5, 125, 600, "NVIDIA A10 datasheet")),
-    (r"V100.*PCIE", part(14, None, 112, 900, "NVIDIA V100 datasheet, PCIe", bf16=False)),
-    (r"V100", part(15.7, None, 125, 900, "NVIDIA V100 datasheet, SXM2", bf16=False)),
-    (r"\bT4\b", part(8.1, None, 65, 320, "NVIDIA T4 datasheet", bf16=False)),
-    (r"RTX 4090", part(82.6, 82.6, 165.2, 1008, "NVIDIA Ada GPU architecture whitepaper, appendix A")),
-    (r"RTX 3090", part(35.6, 35.6, 71, 936, "NVIDIA Ampere GA102 GPU architecture whitepaper, appendix A")),
-    (r"RTX 2080 Ti", part(13.4, None, 53.8, 616, "NVIDIA Turing GPU architecture whitepaper, appendix A; reference clock", bf16=False)),
-    (r"MI300X", part(163.4, 653.7, 1307.4, 5300, "AMD Instinct MI300X datasheet")),
-    (r"MI250X", part(47.9, None, 191.5, 1638.4, "AMD Instinct MI250X datasheet, one of two dies")),
-    (r"MI250", part(45.3, None, 181, 1638.4, "AMD Instinct MI250 datasheet, one of two dies")),
+    (r"B200", part(75, 1125, 2250, 4500, 8000, "NVIDIA Blackwell architecture brief, HGX B200; memory of DGX B200's datasheet")),
+    (r"H200", part(67, 494.7, 989.4, 1978.9, 4800, "NVIDIA H200 datasheet, SXM")),
+    (r"H100 NVL", part(60, 417.5, 835.5, 1670.5, 3900, "NVIDIA H100 datasheet, NVL")),
+    (r"H100 PCIe", part(51, 378, 756.5, 1513, 2000, "NVIDIA H100 datasheet, PCIe")),
+    (r"H100", part(67, 494.7, 989.4, 1978.9, 3350, "NVIDIA H100 datasheet, SXM")),
+    (r"A100.*PCIE?.*80GB|A100 80GB PCIe", part(19.5, 156, 312, 624, 1935, "NVIDIA A100 datasheet, 80 GB PCIe")),
+    (r"A100.*80GB", part(19.5, 156, 312, 624, 2039, "NVIDIA A100 datasheet, 80 GB SXM")),
+    (r"A100", part(19.5, 156, 312, 624, 1555, "NVIDIA A100 datasheet, 40 GB")),
+    (r"L40S", part(91.6, 183, 362, 733, 864, "NVIDIA L40S datasheet")),
+    (r"L4\b", part(30.3, 60, 121, 242.5, 300, "NVIDIA L4 datasheet")),
+    (r"\bA10\b", part(31.2, 62.5, 125, 250, 600, "NVIDIA A10 datasheet")),
+    (r"V100.*PCIE", part(14, None, 112, None, 900, "NVIDIA V100 datasheet, PCIe", bf16=False)),
+    (r"V100", part(15.7, None, 125, None, 900, "NVIDIA V100 datasheet, SXM2", bf16=False)),
+    (r"\bT4\b", part(8.1, None, 65, 130, 320, "NVIDIA T4 datasheet", bf16=False)),
+    (r"RTX 4090", part(82.6, 82.6, 165.2, 660.6, 1008, "NVIDIA Ada GPU architecture whitepaper, appendix A")),
+    (r"RTX 3090", part(35.6, 35.6, 71, 284, 936, "NVIDIA Ampere GA102 GPU architecture whitepaper, appendix A")),
+    (r"RTX 2080 Ti", part(13.4, None, 53.8, 215.2, 616, "NVIDIA Turing GPU architecture whitepaper, appendix A; reference clock", bf16=False)),
+    (r"MI300X", part(163.4, 653.7, 1307.4, 2614.9, 5300, "AMD Instinct MI300X datasheet")),
+    (r"MI250X", part(47.9, None, 191.5, 191.5, 1638.4, "AMD Instinct MI250X datasheet, one of two dies")),
+    (r"MI250", part(45.3, None, 181, 181, 1638.4, "AMD Instinct MI250 datasheet, one of two dies")),
 )
 
 

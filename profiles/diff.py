@@ -1,7 +1,9 @@
-"""Two traces of the same work: what changed above the noise, and why. Judged by parts, matched by operator first, then by kernel.
+"""Two traces of the same work: what changed above the noise, and why. Judged by parts, matched by operator first, then by kernel; profiles of different
+tools are laid beside each other by what their operators are for (kinds.py).
 
 Runs of the same program differ by 0.05 to 0.1 % in the time of their kernels and by up to 12.8 % in the wall (shared/TRACES.md): kernels are judged at
-1 %, steps only beyond what the wall does by itself. Copies share memory with whatever else the host does, and count as wall.
+1 %, steps only beyond what the wall does by itself. Copies share memory with whatever else the host does, and count as wall. Two processes on a CPU
+differ by up to a fifth (shared/MEASURING.md).
 """
 
 from __future__ import annotations
@@ -15,15 +17,18 @@ import numpy as np
 from ..perf.compare import Verdict as Outcome
 from ..perf.units import scaled
 from ..perf.verdict import Finding, Verdict, worst
-from . import review
+from . import captured, kinds, review
 from .figures import summed
 from .review import Review
 from .trace import NONE
 
-WORK_FLOOR, WALL_FLOOR, WALL_FINE = 0.01, 0.128, 0.03
+WORK_FLOOR, WALL_FLOOR, WALL_FINE, CPU_FLOOR = 0.01, 0.128, 0.03, 0.25
+# A kind of operator is a reason for a change from this share of it on.
+REASON, REASONS = 0.1, 3
 # Of the larger side's step: a change below this is not worth a line.
 WORTH = 0.002
 ROWS = 12
+IDLE, REST = "GPU idle", "outside operators"
 
 
 class Moved(NamedTuple):
@@ -51,11 +56,14 @@ class Moved(NamedTuple):
 
 
 class Diff(NamedTuple):
-    """per: what all times are of, a step or the window. Each list has the largest change first."""
+    """per: what all times are of, a step or the window. Each list has the largest change first. walls: ns of it, BASE and HEAD."""
 
     base: Review
     head: Review
     per: str
+    walls: tuple[float, float]
+    because: str
+    kinds: list[Moved]
     parts: list[Moved]
     operators: list[Moved]
     kernels: list[Moved]
@@ -66,16 +74,36 @@ class Diff(NamedTuple):
 def of(base: Review, head: Review) -> Diff:
     stepped = bool(base.facts.steps and head.facts.steps)
     divisors = tuple(len(side.facts.steps) if stepped else 1 for side in (base, head))
-    scale = max(wall(side, stepped) for side in (base, head))
+    walls = timed(base, head, stepped)
+    scale = max(walls)
     lists = {name: ranked(matched(base, head, divisors, what), scale) for name, what in (("operators", by_operator), ("kernels", by_kernel), ("idle", by_culprit))}
     parts = matched(base, head, divisors, by_part)
     per = "step" if stepped else "window"
-    return Diff(base, head, per, parts, **lists, verdict=judged(base, head, stepped, per, parts, lists["operators"], lists["idle"]))
+    kinds = sorted(matched(base, head, divisors, by_kind), key=lambda row: -abs(row.change))
+    because = reasons(walls, per, kinds, [base.trace.source, head.trace.source])
+    return Diff(base, head, per, walls, because, kinds, parts, **lists, verdict=judged(base, head, walls, per, parts, lists["operators"], lists["idle"]))
 
 
-def wall(side: Review, stepped: bool) -> float:
-    """ns of a step, its median; of the window where there are no steps."""
-    return float(np.median([step.dur for step in side.facts.steps])) if stepped else float(side.facts.line.window)
+def timed(base: Review, head: Review, stepped: bool) -> tuple[float, float]:
+    """ns of a step: without the profiler, where both files tell; else the medians of the recorded ones; of the window where there are no steps."""
+    origins = [captured.of(side.trace) for side in (base, head)]
+    plain = [origin.overhead.plain_s * 1e9 for origin in origins if origin and origin.overhead and origin.overhead.plain_s > 0]
+    if stepped and len(plain) == 2:
+        return plain[0], plain[1]
+    before, after = (float(np.median([step.dur for step in side.facts.steps])) if stepped else float(side.facts.line.window) for side in (base, head))
+    return before, after
+
+
+def reasons(walls: tuple[float, float], per: str, kinds: list[Moved], sources: list[str]) -> str:
+    """One sentence: faster or slower by how much, because of which kinds of operators. Empty where nothing moved beyond `WALL_FINE`."""
+    change = walls[1] - walls[0]
+    if not walls[0] or abs(change) <= WALL_FINE * walls[0]:
+        return ""
+    same = [row for row in kinds if row.change * change > 0 and abs(row.change) >= REASON * abs(change)][:REASONS]
+    how = f"{walls[0] / walls[1]:.2f} times as fast" if change < 0 and walls[1] else f"{change / walls[0]:+.1%}"
+    said = f"{'faster' if change < 0 else 'slower'} by {scaled(abs(change) * 1e-9, 's')} a {per} ({how})"
+    why = "; ".join(f"{row.name} {'+' if row.change > 0 else '-'}{scaled(abs(row.change) * 1e-9, 's')}{row.times}" for row in same)
+    return f"{said}, because: {why}" if why else f"{said}; no kind of operator moved as much"
 
 
 Rows = Iterable[tuple[str, int, int, str]]
@@ -86,12 +114,30 @@ def by_part(side: Review) -> Rows:
 
 
 def by_operator(side: Review) -> Rows:
-    return [(row.name, row.length, row.events, "") for row in review.operators(side.facts)] if side.bound else []
+    """On the GPU where there is one, else on the CPU."""
+    rows = review.operators(side.facts) if len(side.trace.gpu) else review.on_cpu(side.trace)
+    return [(row.name, row.length, row.events, "") for row in rows]
+
+
+def by_kind(side: Review) -> Rows:
+    """What operators are for; a kernel decides where its operator does not tell. Beside them what of the time no operator has."""
+    found: dict[str, list[int]] = {}
+    for name, length, events, within in by_kernel(side) or by_operator(side):
+        kind = kinds.of(within) if within else kinds.OTHER
+        kind = kinds.of(name) if kind == kinds.OTHER else kind
+        entry = found.setdefault(kind, [0, 0])
+        entry[0] += length
+        entry[1] += events
+    rows = [(kind, length, events, "") for kind, (length, events) in found.items()]
+    if side.bound:
+        return [*rows, (IDLE, side.facts.line.idle, 0, "")]
+    rest = sum(step.dur for step in side.facts.steps) - sum(length for _, length, _, _ in rows)
+    return [*rows, (REST, rest, 0, "")] if rest > 0 else rows
 
 
 def by_kernel(side: Review) -> Rows:
     """With the operator that it belongs to, as cuDNN may choose another kernel for the same operator."""
-    if not side.bound:
+    if not len(side.trace.gpu):
         return []
     facts, names = side.facts, side.trace.names
     behind, gpu = facts.behind, facts.line.gpu
@@ -121,22 +167,39 @@ def ranked(rows: list[Moved], scale: float) -> list[Moved]:
     return sorted((row for row in rows if abs(row.change) >= WORTH * scale), key=lambda row: -abs(row.change))[:ROWS]
 
 
-def judged(base: Review, head: Review, stepped: bool, per: str, parts: list[Moved], operators: list[Moved], idle: list[Moved]) -> Verdict:
+def judged(base: Review, head: Review, walls: tuple[float, float], per: str, parts: list[Moved], operators: list[Moved], idle: list[Moved]) -> Verdict:
     reasons = [f"{name}: {said}" for name, side in (("BASE", base), ("HEAD", head)) for said in side.trust.said]
-    for name, side in (("BASE", base), ("HEAD", head)):
-        if side.bound is None or not side.trust.whole:
-            return Verdict("review", "not_comparable", (f"{name} is {'damaged' if side.bound else 'without GPU events'}: not judged", *reasons))
+    if against := incomparable(base, head, per):
+        return Verdict("review", "not_comparable", (against, *reasons))
     case = Path(head.trace.path).name
-    if base.trace.gpu_name != head.trace.gpu_name:
-        named = f"different devices, {base.trace.gpu_name} and {head.trace.gpu_name}: shown, not judged"
-        return Verdict("review", "not_comparable", (named, *reasons))
-    (compute,) = [[row.before, row.after] for row in parts if row.name == "compute"]
-    walls = [wall(side, stepped) for side in (base, head)]
-    findings = [
-        finding(case, "compute", compute, WORK_FLOOR, WORK_FLOOR, operators, per),
-        finding(case, f"{per}_time", walls, WALL_FINE, WALL_FLOOR, [*operators, *idle], per),
-    ]
+    on_gpu = base.bound is not None and head.bound is not None
+    findings = [finding(case, f"{per}_time", list(walls), WALL_FINE, WALL_FLOOR if on_gpu else CPU_FLOOR, [*operators, *idle], per)]
+    if on_gpu:
+        (compute,) = [[row.before, row.after] for row in parts if row.name == "compute"]
+        findings.insert(0, finding(case, "compute", compute, WORK_FLOOR, WORK_FLOOR, operators, per))
     return Verdict("review", worst([one.verdict for one in findings]), tuple(reasons), tuple(findings))
+
+
+def incomparable(base: Review, head: Review, per: str) -> str:
+    """Why two files are shown beside each other and not judged; empty if they can be."""
+    for name, side in (("BASE", base), ("HEAD", head)):
+        if not side.trust.whole:
+            return f"{name} is damaged: not judged"
+    machines = [machine(side) for side in (base, head)]
+    if machines[0] != machines[1]:
+        return f"different devices, {machines[0]} and {machines[1]}: shown, not judged"
+    captures = [captured.of(side.trace) for side in (base, head)]
+    if base.trace.source != head.trace.source and not all(one and one.overhead for one in captures):
+        return f"profiles of different tools, {base.trace.source} and {head.trace.source}: shown, not judged (hotlap profile times calls without the profiler, which can be judged)"
+    if not (base.bound and head.bound) and per != "step":
+        return "without GPU events and without steps: not judged"
+    return ""
+
+
+def machine(side: Review) -> str:
+    """What the work ran on, as far as the file tells."""
+    origin = captured.of(side.trace)
+    return side.trace.gpu_name if len(side.trace.gpu) else origin.hardware if origin else "unknown CPU"
 
 
 def finding(case: str, metric: str, pair: list[float], fine: float, floor: float, why: list[Moved], per: str) -> Finding:
@@ -158,6 +221,7 @@ def line(row: Moved, per: str) -> str:
 
 def document(found: Diff) -> dict[str, object]:
     """What moved, as data; ns and events per `per`."""
-    lists = {"parts": found.parts, "operators": found.operators, "kernels": found.kernels, "idle": found.idle}
+    lists = {"kinds": found.kinds, "parts": found.parts, "operators": found.operators, "kernels": found.kernels, "idle": found.idle}
     rows = {name: [{**row._asdict(), "change": row.change} for row in rows] for name, rows in lists.items()}
-    return {"file": Path(found.base.trace.path).name, "device": found.base.trace.gpu_name, "per": found.per, **rows}
+    about = {"file": Path(found.base.trace.path).name, "device": machine(found.base), "source": found.base.trace.source, "per": found.per}
+    return {**about, "times_ns": list(found.walls), "because": found.because, **rows}

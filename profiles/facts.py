@@ -46,6 +46,8 @@ class Facts:
     @cached_property
     def behind(self) -> Column:
         """Operator of each GPU event."""
+        if self.trace.source == "tensorrt":
+            return self.line.gpu.external  # a layer is its own kernel
         return operators.behind(self.trace.operators, self.launched)
 
     @cached_property

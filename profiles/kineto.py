@@ -137,7 +137,7 @@ def read(path: Path) -> Trace:
     for events in file:
         seen.take(events)
     if file.bare and set(seen.phases) <= {""}:
-        raise Unreadable(foreign(path))
+        raise Unreadable(f"{path}: a list with no events of a trace in it")
     return Trace(
         path=str(path), source=source(seen, file.header), header=file.header,
         names=list(seen.names.codes), lanes=list(seen.lanes.codes), shapes=list(seen.shapes.codes), launches=list(seen.launches.codes),
@@ -153,15 +153,6 @@ def source(seen: Reading, header: dict[str, Any]) -> str:
         return "kineto"
     section = header.get("hotlap")
     return "openvino" if isinstance(section, dict) and section.get("backend") == "openvino" else "onnxruntime"
-
-
-def foreign(path: Path) -> str:
-    """Why a list of something else is no trace."""
-    with path.open("rb") as file:
-        start = file.read(4096)
-    if b"averageMs" in start or b"timeMs" in start:
-        return f"{path}: a layer profile of TensorRT, which is not read yet"
-    return f"{path}: a list with no events of a trace in it"
 
 
 def nanoseconds(text: bytes) -> int:

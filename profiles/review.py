@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from ..perf.verdict import Verdict
-from . import bound, captured, figures, fix, host, kineto, roofline, trust
+from . import bound, captured, figures, files, fix, host, roofline, trust
 from .bound import Bound
 from .culprits import Culprit, Gap
 from .facts import Facts
@@ -58,7 +58,7 @@ class Review(NamedTuple):
 
 def review(path: Path) -> Review:
     """Raises Unreadable and OSError."""
-    return of(kineto.read(path))
+    return of(files.read(path))
 
 
 def of(trace: Trace) -> Review:
@@ -66,6 +66,8 @@ def of(trace: Trace) -> Review:
     found = trust.judge(facts)
     if not len(trace.gpu):
         return Review(facts, found, None, [], on_cpu(trace)[:OPERATORS], [], [], [], peak(trace), facts.attained)
+    if trace.source == "tensorrt":
+        return Review(facts, found, None, fix.suggested(facts), operators(facts)[:OPERATORS], kernels(facts)[:KERNELS], [], [], None, facts.attained)
     by_operator, near = operators(facts)[:OPERATORS], facts.attained  # before the host's timeline is there, so that a long trace never needs the memory of both
     return Review(
         facts, found, bound.of(facts), fix.suggested(facts), by_operator, kernels(facts)[:KERNELS], facts.culprits.ranked[:CULPRITS],

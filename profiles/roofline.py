@@ -22,8 +22,8 @@ from ..perf.reasons import Misuse
 from . import captured
 from .trace import NONE, Column, Gpu, Trace
 
-DTYPES = {"float": "fp32", "c10::Half": "fp16", "half": "fp16", "c10::BFloat16": "bf16", "bfloat16": "bf16"}
-SIZES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2}
+DTYPES = {"float": "fp32", "fp32": "fp32", "fp16": "fp16", "bf16": "bf16", "int8": "int8", "c10::Half": "fp16", "half": "fp16", "c10::BFloat16": "bf16", "bfloat16": "bf16"}
+SIZES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "int8": 1}
 # Kernels that round fp32 products to TF32: cuBLAS and cuDNN name them so, CUTLASS by the shape of its instruction.
 TF32 = re.compile(r"tf32|s1688(?!.*(?:f16|bf16))", re.IGNORECASE)
 Dims = list[Any]
@@ -118,6 +118,8 @@ WORK: dict[str, Callable[[Dims, list[str]], Work]] = {
     "aten::convolution": lambda dims, values: convolution(dims, values, 3),
     "aten::_convolution": lambda dims, values: convolution(dims, values, 3),
     "aten::convolution_backward": convolution_backward,
+    "CaskConvolution": lambda dims, values: convolution(dims, values, 3),
+    "CaskGemmConvolution": lambda dims, values: convolution(dims, values, 3),
     "aten::miopen_convolution": lambda dims, values: convolution(dims, [*values[:3], values[4], values[3], values[5]], 3),
     "aten::_flash_attention_forward": lambda dims, values: attention(dims, values[8] if not dims[3] else "", heads_last=True),
     "aten::_scaled_dot_product_flash_attention_for_cpu": lambda dims, values: attention(dims, values[4], heads_last=False),

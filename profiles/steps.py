@@ -11,8 +11,8 @@ from .timeline import Timeline
 from .trace import Trace
 
 STEP = re.compile(r"^ProfilerStep#\d+\Z")
-# What ONNX Runtime calls one run of a session, and a profile of OpenVINO here as well.
-RUN = re.compile(r"^model_run\Z")
+# What ONNX Runtime calls one run of a session, and a profile of OpenVINO here as well; of TensorRT the engine's own time.
+RUN = re.compile(r"^(?:model_run|engine)\Z")
 
 
 class Step(NamedTuple):

@@ -30,7 +30,7 @@ def lines(found: Review) -> Iterator[str]:
     for said in found.trust.said:
         yield plain(f"          - {said}")
     if found.bound is None:
-        yield from cpu_only(found)
+        yield from without_window(found)
         return
     if facts.steps:
         yield f"step      {stepped([step.dur for step in facts.steps])}"
@@ -42,6 +42,16 @@ def lines(found: Review) -> Iterator[str]:
         yield "idle      what the host did meanwhile:"
         for one in found.culprits[:5]:
             yield plain(f"          {ns(one.length):>10} {one.length / max(1, facts.line.idle):5.1%}  {one.blame}: {cut(one.label)} ({one.gaps:,} gaps)")
+    yield from fixes(found)
+    yield from table("operators", found.operators, roofline.by_operator(found.attained))
+    yield from table("kernels", found.kernels)
+    yield f"memory    {'not known (profile_memory=True records it)' if found.peak_bytes is None else 'at most ' + scaled(found.peak_bytes, 'B') + ' allocated'}"
+
+
+def fixes(found: Review) -> Iterator[str]:
+    facts = found.facts
+    if found.bound is None and not found.fixes:
+        return
     yield "fixes     " + ("each with what it can bring at most; they overlap" if found.fixes else "no rule found its evidence")
     for number, fix in enumerate(found.fixes[:FIXES], 1):
         yield plain(f"          {number}. {fix.title}: at most {ns(fix.ceiling)} of {ns(facts.line.window)} ({fix.ceiling / max(1, facts.line.window):.0%})")
@@ -50,23 +60,20 @@ def lines(found: Review) -> Iterator[str]:
         yield plain(f"             {fix.advice}")
         if fix.code:
             yield plain(f"             in {'; '.join(cut(one, CODE) for one in fix.code)}")
-    yield from table("operators", found.operators, roofline.by_operator(found.attained))
-    yield from table("kernels", found.kernels)
-    yield f"memory    {'not known (profile_memory=True records it)' if found.peak_bytes is None else 'at most ' + scaled(found.peak_bytes, 'B') + ' allocated'}"
 
 
 def difference(found: Diff) -> Iterator[str]:
     """Two traces: the verdict, then what moved and why."""
     base, head = found.base, found.head
     for name, side in (("BASE", base), ("HEAD", head)):
-        yield plain(
-            f"{name}      {Path(side.trace.path).name}: {side.trace.gpu_name}, {len(side.facts.steps)} steps; bound by {side.bound.word if side.bound else 'nothing known'}"
-        )
+        yield plain(f"{name}      {Path(side.trace.path).name}: {machine(side)}, {len(side.facts.steps)} steps{f'; bound by {side.bound.word}' if side.bound else ''}")
     for one in found.verdict.findings:
         yield f"{one.metric:9} {ns((one.base or 0) * 1e9)} -> {ns((one.head or 0) * 1e9)} a {found.per}, {(one.ratio or 1) - 1:+.1%}: {WORD[one.verdict]}"
     for reason in found.verdict.reasons:
         yield plain(f"note      {reason}")
-    for title, rows in (("parts", found.parts), ("operators", found.operators), ("kernels", found.kernels), ("idle", found.idle)):
+    if found.because:
+        yield plain(f"so        {found.because}")
+    for title, rows in (("kinds", found.kinds), ("parts", found.parts), ("operators", found.operators), ("kernels", found.kernels), ("idle", found.idle)):
         shown = [row for row in sorted(rows, key=lambda row: -abs(row.change)) if row.change][:6]
         for number, row in enumerate(shown):
             sign = "+" if row.change > 0 else "-"
@@ -114,12 +121,19 @@ def table(title: str, rows: list[Row], shares: Mapping[str, float] = MappingProx
         yield plain(f"{title if not number else '':10}{ns(row.length):>10} {row.share:5.1%} {times:>9} {cut(row.name)}{near}")
 
 
-def cpu_only(found: Review) -> Iterator[str]:
+def without_window(found: Review) -> Iterator[str]:
+    """Of a CPU, or of an engine's layers: no window to account for."""
     if found.facts.steps:
-        yield f"step      {stepped([step.dur for step in found.facts.steps])}"
-    if found.operators:
+        lengths = [step.dur for step in found.facts.steps]
+        yield f"step      {stepped(lengths) if found.trace.source != 'tensorrt' else ns(lengths[0]) + ' (of the engine, the median of its runs)'}"
+    yield from fixes(found)
+    shares = roofline.by_operator(found.attained)
+    if len(found.trace.gpu):
+        yield from table("operators", found.operators, shares)
+        yield from table("kernels", found.kernels)
+    elif found.operators:
         yield "operators on the CPU, each without what it calls:"
-        yield from table("", found.operators, roofline.by_operator(found.attained))
+        yield from table("", found.operators, shares)
 
 
 def ns(value: float) -> str:

@@ -145,7 +145,7 @@ class Damage:
 
 @dataclass(frozen=True)
 class Trace:
-    """source: kineto, onnxruntime, openvino. header: what stood around the events. others: events of kinds that no table holds, by phase and category."""
+    """source: kineto, onnxruntime, openvino, tensorrt. header: what stood around the events. others: events of kinds that no table holds, by phase and category."""
 
     path: str
     source: str

@@ -47,7 +47,7 @@ def judge(facts: Facts) -> Trust:
     if unused := {name: count for name, count in trace.others.items() if name[:1] not in "sftMi"}:
         said.append("kinds of events that are not read: " + ", ".join(f"{name} ({count:,})" for name, count in unused.items()))
     gpu = line.gpu
-    if trace.by_node:
+    if trace.source in BY_NODE:
         said.append(BY_NODE[trace.source])
     if (origin := captured.of(trace)) and origin.overhead and origin.overhead.plain_s > 0:
         plain, profiled = (scaled(seconds, "s") for seconds in (origin.overhead.plain_s, origin.overhead.profiled_s))
@@ -56,6 +56,11 @@ def judge(facts: Facts) -> Trust:
     if not len(gpu):
         said.append("no GPU events")
         grades |= dict.fromkeys(("window", "busy", "idle", "launches"), "unknown")
+    elif trace.source == "tensorrt":
+        grades |= dict.fromkeys(("window", "idle", "launches", "memory"), "unknown")
+        if facts.steps:
+            engine, layers = facts.steps[0].dur, int(np.sum(gpu.dur))
+            said.append(f"layers are timed one by one, each once: together {layers / engine:.2f} times the engine's {engine / 1e6:.3f} ms")
     else:
         if long := int(np.sum(gpu.dur > YEAR_NS)):
             said.append(f"{long:,} GPU events last more than a year: a clock overflowed, and window and busy time mean nothing")
@@ -79,7 +84,7 @@ def judge(facts: Facts) -> Trust:
     if overhead := profiler_overhead(facts):
         said.append(f"the profiler itself took {overhead / 1e6:.2f} ms of the host's time, which stands in idle time and steps")
     if not facts.steps:
-        said.append("no steps are marked (profiler.step()): figures are of the whole window")
+        said.append("no steps are marked (profiler.step()): figures are of the whole window" if trace.source != "tensorrt" else "the engine's own time is not known")
         grades["steps"] = "unknown"
     if not len(trace.memory):
         grades["memory"] = "unknown"

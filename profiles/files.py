@@ -1,0 +1,17 @@
+"""From a file to a trace, by what is in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from . import kineto, tensorrt
+from .trace import Trace
+
+START = 4096
+
+
+def read(path: Path) -> Trace:
+    """A trace of torch, ONNX Runtime or OpenVINO, or a layer profile of TensorRT. Raises Unreadable (with a remedy where there is one) and OSError."""
+    with path.open("rb") as file:
+        start = file.read(START)
+    return tensorrt.read(path) if tensorrt.recognised(start) else kineto.read(path)
