@@ -25,6 +25,7 @@ from .trace import NONE
 WORK_FLOOR, WALL_FLOOR, WALL_FINE, CPU_FLOOR = 0.01, 0.128, 0.03, 0.25
 # A kind of operator is a reason for a change from this share of it on.
 REASON, REASONS = 0.1, 3
+COSTLY = 1.5
 # Of the larger side's step: a change below this is not worth a line.
 WORTH = 0.002
 ROWS = 12
@@ -80,7 +81,7 @@ def of(base: Review, head: Review) -> Diff:
     parts = matched(base, head, divisors, by_part)
     per = "step" if stepped else "window"
     kinds = sorted(matched(base, head, divisors, by_kind), key=lambda row: -abs(row.change))
-    because = reasons(walls, per, kinds, [base.trace.source, head.trace.source])
+    because = reasons(walls, per, kinds, base, head)
     return Diff(base, head, per, walls, because, kinds, parts, **lists, verdict=judged(base, head, walls, per, parts, lists["operators"], lists["idle"]))
 
 
@@ -94,8 +95,13 @@ def timed(base: Review, head: Review, stepped: bool) -> tuple[float, float]:
     return before, after
 
 
-def reasons(walls: tuple[float, float], per: str, kinds: list[Moved], sources: list[str]) -> str:
+def reasons(walls: tuple[float, float], per: str, kinds: list[Moved], base: Review, head: Review) -> str:
     """One sentence: faster or slower by how much, because of which kinds of operators. Empty where nothing moved beyond `WALL_FINE`."""
+    costly = ""
+    for name, side in (("BASE", base), ("HEAD", head)):
+        origin = captured.of(side.trace)
+        if origin and origin.overhead and origin.overhead.factor >= COSTLY:
+            costly += f" ({name}'s profiler makes calls {origin.overhead.factor:.1f} times as long, so its parts are upper bounds)"
     change = walls[1] - walls[0]
     if not walls[0] or abs(change) <= WALL_FINE * walls[0]:
         return ""
@@ -103,7 +109,7 @@ def reasons(walls: tuple[float, float], per: str, kinds: list[Moved], sources: l
     how = f"{walls[0] / walls[1]:.2f} times as fast" if change < 0 and walls[1] else f"{change / walls[0]:+.1%}"
     said = f"{'faster' if change < 0 else 'slower'} by {scaled(abs(change) * 1e-9, 's')} a {per} ({how})"
     why = "; ".join(f"{row.name} {'+' if row.change > 0 else '-'}{scaled(abs(row.change) * 1e-9, 's')}{row.times}" for row in same)
-    return f"{said}, because: {why}" if why else f"{said}; no kind of operator moved as much"
+    return (f"{said}, because: {why}" if why else f"{said}; no kind of operator moved as much") + costly
 
 
 Rows = Iterable[tuple[str, int, int, str]]
@@ -185,6 +191,8 @@ def incomparable(base: Review, head: Review, per: str) -> str:
     for name, side in (("BASE", base), ("HEAD", head)):
         if not side.trust.whole:
             return f"{name} is damaged: not judged"
+        if not len(side.trace.gpu) and (len(base.trace.gpu) or len(head.trace.gpu)):
+            return f"{name} is without GPU events: not judged"
     machines = [machine(side) for side in (base, head)]
     if machines[0] != machines[1]:
         return f"different devices, {machines[0]} and {machines[1]}: shown, not judged"

@@ -178,7 +178,17 @@ def difference(found: Diff) -> dict[str, Any]:
             }
             for one in found.verdict.findings
         ],
-        "tables": [(title, moved(table)) for title, table in (("Parts", found.parts), ("Operators", found.operators), ("Kernels", found.kernels), ("While idle", found.idle))],
+        "because": found.because,
+        "tables": [
+            (title, moved(table))
+            for title, table in (
+                ("What operators are for", found.kinds),
+                ("Parts", found.parts),
+                ("Operators", found.operators),
+                ("Kernels", found.kernels),
+                ("While idle", found.idle),
+            )
+        ],
     }
 
 

@@ -1,15 +1,19 @@
-"""`hotlap review TRACE`: what a profiler trace says, on one screen; as a page; as data."""
+"""`hotlap review TRACE`: what a profiler trace says, on one screen; as a page; as data; against another one; of several ranks."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 
 def review(
-    trace: Annotated[Path, typer.Argument(help="A trace of torch's profiler (.json, .json.gz, of any version, CUDA or ROCm).")],
+    trace: Annotated[
+        Path,
+        typer.Argument(help="A trace of torch's profiler (.json, .json.gz, any version, CUDA or ROCm), ONNX Runtime, OpenVINO or TensorRT; or a folder of ranks."),
+    ],
     baseline: Annotated[Path | None, typer.Argument(help="An earlier trace of the same work: what changed above the noise, and why.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write the verdict and every figure; - is stdout.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page; - is stdout.")] = None,
@@ -25,13 +29,13 @@ def review(
     from ..perf.reasons import Misuse
     from ..perf.verdict import Unreadable
     from ..perf.verdict_output import put
-    from . import diff, text
+    from . import diff, ranks, text
     from . import review as reviewing
     from .events import Unreadable as NoTrace
 
-    def read(path: Path) -> reviewing.Review:
+    def read(path: Path, how: Callable[[Path], Any] = reviewing.review) -> Any:
         try:
-            return reviewing.review(path)
+            return how(path)
         except FileNotFoundError:
             raise Unreadable(f"{path}: there is no such file") from None
         except OSError as error:
@@ -39,7 +43,17 @@ def review(
         except NoTrace as error:
             raise Unreadable(str(error)) from None
 
-    found = read(trace)
+    if trace.is_dir():
+        if baseline or html or perfetto:
+            raise Misuse(f"{trace} is a folder of ranks: shown as text and --json; give one rank's file for --html, --perfetto and BASELINE")
+        together = read(trace, ranks.read)
+        if json is not None:
+            put(json, ranks.document(together))
+        if str(json) != "-":
+            for line in text.together(together):
+                print(line)
+        return 0 if allow_truncated else int(together.verdict.exit_status)
+    found: reviewing.Review = read(trace)
     compared = None if baseline is None else diff.of(read(baseline), found)
     verdict = found.verdict if compared is None else compared.verdict
     if compared is None and not found.trust.whole and allow_truncated:

@@ -12,6 +12,7 @@ from ..perf.verdict_formats import WORD
 from ..perf.verdict_output import plain
 from . import captured, roofline
 from .diff import Diff
+from .ranks import Ranks
 from .review import Review, Row
 
 BAR = 60
@@ -86,6 +87,29 @@ def machine(found: Review) -> str:
     origin = captured.of(found.trace)
     words = [found.trace.gpu_name if len(found.trace.gpu) or found.trace.device else "no GPU", origin.case if origin else "", origin.hardware if origin else ""]
     return ", ".join(word for word in words if word)
+
+
+def together(found: Ranks) -> Iterator[str]:
+    """Several ranks: each one's window, and who kept the others waiting."""
+    world = f" of {found.world}" if found.world else ""
+    shared = sum(rank.matched for rank in found.ranks)
+    yield f"ranks     {len(found.ranks)}{world}; {shared:,} of {sum(rank.collectives for rank in found.ranks):,} collectives are in several of these files"
+    for rank in found.ranks:
+        window, parts = rank.review.facts.line.window, rank.review.bound.parts if rank.review.bound else {}
+        shares = ", ".join(f"{part} {length / max(1, window):.1%}" for part, length in parts.items() if length)
+        yield plain(f"rank {rank.number:<4} {Path(rank.review.trace.path).name}: window {ns(window)}: {shares}")
+        if rank.matched:
+            yield f"          waited {ns(rank.waited)} for others; the last at {rank.last:,} of {rank.matched:,} shared collectives, which cost {ns(rank.held)}"
+        if rank.offset:
+            yield f"          its clock is {ns(rank.offset)} ahead of the first one's, by where collectives end"
+    if (late := found.straggler) is not None:
+        yield plain(f"straggler rank {late.number}: without it the others would have gone on {ns(late.held)} earlier; why: hotlap review {Path(late.review.trace.path).name}")
+    elif shared:
+        yield "straggler none"
+    else:
+        yield "straggler not known: no collective of these files ends at the same time under the same name"
+    for said in found.verdict.reasons:
+        yield plain(f"note      {said}")
 
 
 def trusted(found: Review) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from hotlap.perf import cli, verdict
+from hotlap.profiles import kinds
 
 from . import made
 
@@ -84,3 +85,69 @@ def test_the_gate_takes_it_by_file(tmp_path: Path, capsys: pytest.CaptureFixture
     plain.write_text(json.dumps({"version": "5.0.0", "machine_info": {}, "benchmarks": [{"name": "t", "fullname": "t", "stats": stats}]}))
     assert cli.status(["gate", str(plain), str(plain), "--with", str(out)]) == 1
     assert "compute" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("aten::addmm", "matrix product"), ("aten::mm", "matrix product"), ("Gemm on CPU", "matrix product"), ("FullyConnected on brgconv_avx512_1x1_f32", "matrix product"),
+        ("void cutlass::Kernel2<cutlass_80_tensorop_bf16_s16816gemm_bf16>", "matrix product"), ("aten::mkldnn_convolution", "convolution"), ("CaskConvolution", "convolution"),
+        ("aten::convolution_backward", "convolution"), ("aten::native_layer_norm", "normalization"), ("MVN on jit_avx512_f32", "normalization"), ("aten::mul_", "elementwise"),
+        ("aten::add", "elementwise"), ("Gelu on CPU", "elementwise"), ("aten::_scaled_dot_product_flash_attention_for_cpu", "attention"), ("aten::_softmax", "softmax"),
+        ("aten::copy_", "layout and copies"), ("Reformat", "layout and copies"), ("aten::_to_copy", "layout and copies"), ("aten::convert_element_type", "layout and copies"),
+        ("ncclDevKernel_AllReduce_Sum_f32_RING_LL", "communication"), ("triton_poi_fused_add_0", "fused kernel"), ("Subgraph on jit_avx512_f32", "fused kernel"),
+        ("Optimizer.step#AdamW.step", "optimizer"), ("enumerate(DataLoader)#_SingleProcessDataLoaderIter.__next__", "data loading"), ("aten::max_pool2d_with_indices", "pooling"),
+        ("Python between operators (no stacks recorded)", "framework and Python"), ("TorchDynamo Cache Lookup", "framework and Python"), ("vllm::moe_forward", "other"),
+    ],
+)  # fmt: skip
+def test_an_operator_is_for_the_same_under_every_name(name: str, kind: str) -> None:
+    assert kinds.of(name) == kind
+
+
+def captured_on(path: Path, backend: str, plain_s: float, hardware: str = "a machine", operators: int = 3) -> Path:
+    """A profile of a CPU as `hotlap profile` writes it: three steps of 100 us with operators of 10 us."""
+    events = []
+    for number in range(3):
+        events.append(made.step(number, 1000 * number, 100) if backend == "eager" else made.event("Session", "model_run", 1000 * number, 100))
+        for at in range(operators):
+            where = 1000 * number + 10 * at
+            events.append(made.operator("aten::addmm", where, 10) if backend == "eager" else made.event("Node", "n", where, 10, op_name="Gemm", provider="CPUExecutionProvider"))
+    for one in events:
+        one["args"] = {key.replace(" ", "_") if key == "op name" else key: value for key, value in one["args"].items()}
+    about = {"case": f"net/{backend}/fp32/b1/cpu/inference", "backend": backend, "hardware": hardware, "overhead": {"plain_s": plain_s, "profiled_s": 1e-4, "calls": [20, 3]}}
+    path.write_text(json.dumps({"hotlap": about, "traceEvents": events}))
+    return path
+
+
+@pytest.mark.parametrize(("plain_s", "verdict"), [(90e-6, 0), (102e-6, 0), (110e-6, 3), (130e-6, 1)])
+def test_captured_on_a_cpu_the_calls_without_the_profiler_are_judged(plain_s: float, verdict: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base, head = captured_on(tmp_path / "base.json", "eager", 100e-6), captured_on(tmp_path / "head.json", "onnxruntime", plain_s, operators=1)
+    assert cli.status(["review", str(head), str(base)]) == verdict
+    said = capsys.readouterr().out
+    assert "step_time 100 us ->" in said
+    assert ("so " in said) == (plain_s != 102e-6)
+    assert "matrix product, 3 -> 1 times" in said and ("because: outside operators +" in said or verdict != 1)
+
+
+def test_a_profiler_that_costs_much_is_said_with_the_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base, head = captured_on(tmp_path / "base.json", "eager", 100e-6), captured_on(tmp_path / "head.json", "onnxruntime", 50e-6, operators=1)
+    assert cli.status(["review", str(head), str(base)]) == 0
+    assert "HEAD's profiler makes calls 2.0 times as long, so its parts are upper bounds" in capsys.readouterr().out
+
+
+def test_other_hardware_is_shown_and_not_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base, head = captured_on(tmp_path / "base.json", "eager", 1e-4), captured_on(tmp_path / "head.json", "eager", 2e-4, hardware="another")
+    assert cli.status(["review", str(head), str(base)]) == 4
+    assert "different devices, a machine and another" in capsys.readouterr().out
+
+
+def test_different_tools_without_plain_times_are_shown_and_not_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sides = []
+    for backend in ("eager", "onnxruntime"):
+        path = captured_on(tmp_path / f"{backend}.json", backend, 1e-4)
+        content = json.loads(path.read_text())
+        del content["hotlap"]
+        path.write_text(json.dumps(content))
+        sides.append(str(path))
+    assert cli.status(["review", *sides]) == 4
+    assert "profiles of different tools, onnxruntime and kineto: shown, not judged" in capsys.readouterr().out

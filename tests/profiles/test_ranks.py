@@ -1,0 +1,127 @@
+"""Several ranks: who waited for whom, with clocks that agree and that do not, and what cannot be told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hotlap.perf.cli import status
+from hotlap.profiles import ranks
+
+from . import made
+
+TRACES = Path(__file__).parents[3] / "shared" / "traces"
+REDUCE = "ncclDevKernel_AllReduce_Sum_f32_RING_LL"
+
+
+def job(folder: Path, arrivals: list[list[float]], clocks: list[float] | None = None, extra: int = 0) -> Path:
+    """A file a rank; arrivals[k][r]: us after 1000 * k at which rank r comes to collective k. All leave it 50 us after the last has come."""
+    folder.mkdir(exist_ok=True)
+    for rank in range(len(arrivals[0])):
+        events: list[dict[str, Any]] = []
+        shift = 5000 + (clocks[rank] if clocks else 0)
+        for number, each in enumerate(arrivals):
+            start, end = shift + 1000 * number + each[rank], shift + 1000 * number + max(each) + 50
+            events += made.launched("gemm", shift + 1000 * number - 300, shift + 1000 * number - 290, 80, 10 * number + 1)
+            events += made.launched(REDUCE, start - 5, start, end - start, 10 * number + 2, stream=20)
+        for number in range(extra * rank):
+            events += made.launched("ncclDevKernel_Broadcast", shift + 7_000_000, shift + 7_000_100 + 1000 * number, 10, 9000 + number, stream=20)
+        path = made.written(folder / f"rank{rank}.json", events)
+        content = json.loads(path.read_text())
+        path.write_text(json.dumps({**content, "distributedInfo": {"rank": rank, "world_size": len(arrivals[0])}}))
+    return folder
+
+
+@pytest.mark.parametrize("clocks", [None, [0, 123_456.0, -98_765.0]])
+def test_the_last_to_arrive_is_the_straggler(clocks: list[float] | None, tmp_path: Path) -> None:
+    found = ranks.read(job(tmp_path, [[0, 30, 100], [10, 0, 70], [0, 40, 20], [0, 5, 60]], clocks))
+    assert [rank.number for rank in found.ranks] == [0, 1, 2] and found.world == 3
+    assert [rank.matched for rank in found.ranks] == [4, 4, 4]
+    assert [rank.last for rank in found.ranks] == [0, 1, 3]
+    assert [rank.held for rank in found.ranks] == [0, 20_000, (100 - 30 + 70 - 10 + 60 - 5) * 1000]
+    assert [rank.waited for rank in found.ranks] == [(100 + 60 + 40 + 60) * 1000, (70 + 70 + 0 + 55) * 1000, 20_000]
+    assert found.straggler is not None and found.straggler.number == 2
+    assert [rank.offset for rank in found.ranks] == [int(1000 * clock) for clock in clocks or [0, 0, 0]]
+
+
+def test_ranks_that_arrive_together_have_no_straggler(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status(["review", str(job(tmp_path, [[0, 0], [0, 0]]))]) == 0
+    said = capsys.readouterr().out
+    assert "straggler none" in said and "ranks     2 of 2; 4 of 4 collectives" in said
+
+
+def test_collectives_of_one_rank_alone_are_not_matched(tmp_path: Path) -> None:
+    found = ranks.read(job(tmp_path, [[0, 30], [10, 0]], extra=3))
+    assert [(rank.collectives, rank.matched) for rank in found.ranks] == [(2, 2), (5, 2)]
+
+
+def test_what_ends_at_other_times_does_not_belong_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for rank, starts in enumerate(((1000, 9000), (3000, 5500))):
+        events = [event for number, start in enumerate(starts) for event in made.launched(REDUCE, start - 5, start, 100 + 900 * number, number + 1)]
+        made.written(tmp_path / f"job_rank-{rank}.json", events)
+    assert status(["review", str(tmp_path)]) == 0
+    assert "straggler" in (said := capsys.readouterr().out) and "rank 0 " in said and "rank 1 " in said
+
+
+def test_as_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status(["review", str(job(tmp_path, [[0, 30]])), "--json", "-"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["straggler"] == 1 and found["tool"] == "review" and found["verdict"] == "pass"
+    assert [rank["figures"]["timeline"]["window_ns"] for rank in found["ranks"]] == [rank["window_ns"] for rank in found["ranks"]]
+    assert all(sum(rank["parts_ns"].values()) == rank["window_ns"] for rank in found["ranks"])
+
+
+def test_what_is_no_set_of_ranks_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    same = job(tmp_path / "same", [[0, 1]])
+    (same / "again.json").write_bytes((same / "rank1.json").read_bytes())
+    cpu = job(tmp_path / "cpu", [[0, 1]])
+    made.written(cpu / "rank7.json", [made.operator("aten::mm", 1, 2)])
+    for folder, words in ((tmp_path / "empty", "0 traces"), (same, "are both of rank 1"), (cpu, "no GPU events")):
+        assert status(["review", str(folder)]) == 4
+        assert words in capsys.readouterr().err
+    assert status(["review", str(same), "--html", "-"]) == 2
+    assert "folder of ranks" in capsys.readouterr().err
+
+
+def test_a_damaged_rank_is_shown_and_not_passed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = job(tmp_path, [[0, 30], [0, 0]])
+    path = folder / "rank1.json"
+    path.write_bytes(path.read_bytes()[:-120])
+    assert status(["review", str(folder)]) == 4
+    assert "rank 1: the file is cut" in capsys.readouterr().out
+    assert status(["review", str(folder), "--allow-truncated"]) == 0
+
+
+def test_a_real_pair() -> None:
+    """Two ranks of 128: four of the ten collectives are of groups that both are in."""
+    if not TRACES.is_dir():
+        pytest.skip("shared/traces is not there")
+    found = ranks.read(TRACES / "multirank")
+    assert [(rank.number, rank.collectives, rank.matched, rank.offset) for rank in found.ranks] == [(0, 10, 4, 0), (1, 10, 4, 0)]
+    assert found.world == 128 and found.straggler is not None and found.straggler.number == 1
+
+
+moments = st.lists(st.tuples(st.integers(-(1 << 40), 1 << 40), st.integers(0, 1 << 30), st.sampled_from("ab")), max_size=12)
+
+
+@settings(max_examples=50)
+@given(first=moments, second=moments)
+def test_any_two_ranks_are_matched_each_once(first: Any, second: Any) -> None:
+    import numpy as np
+
+    def of(rows: Any) -> ranks.Collectives:
+        rows = sorted(rows, key=lambda row: row[0] + row[1])
+        start, dur = (np.array([row[at] for row in rows], np.int64) for at in (0, 1))
+        return ranks.Collectives(start, start + dur, [row[2] for row in rows])
+
+    a, b = of(first), of(second)
+    found = ranks.pairs(a, b, 0)
+    assert len({row for row, _ in found}) == len({row for _, row in found}) == len(found)
+    for row, other in found:
+        assert a.names[row] == b.names[other] and abs(int(a.end[row]) - int(b.end[other])) <= ranks.TOGETHER_NS
