@@ -77,6 +77,11 @@ def baddbmm(dims: Dims, values: list[str]) -> Work:
     return bmm(dims[1:3], values)
 
 
+def linear(x: Dims, weight: Dims) -> Work:
+    """(..., K) and (N, K)."""
+    return product([math.prod(x[:-1]), x[-1]], weight, [math.prod(x[:-1]), weight[0]], x[-1])
+
+
 def convolution(dims: Dims, values: list[str], at: int) -> Work:
     """Forward: the output's size follows from stride, padding and dilation, which stand among the concrete values from `at` on."""
     x, weight = dims[:2]
@@ -115,6 +120,10 @@ WORK: dict[str, Callable[[Dims, list[str]], Work]] = {
     "aten::baddbmm": baddbmm,
     "aten::cudnn_convolution": lambda dims, values: convolution(dims, [values[0], values[1], values[3], values[2], values[4]], 2),
     "aten::mkldnn_convolution": lambda dims, values: convolution(dims, [*values[:3], values[4], values[3], values[5]], 3),
+    "aten::_slow_conv2d_forward": lambda dims, values: convolution(dims, [values[4], values[5], "[1]"], 0),
+    "mkldnn::_convolution_pointwise": lambda dims, values: convolution(dims, [values[4], values[3], values[5]], 0),
+    "mkldnn::_convolution_pointwise_": lambda dims, values: convolution(dims[1:], [values[5], values[4], values[6]], 0),
+    "mkldnn::_linear_pointwise": lambda dims, values: linear(dims[0], dims[1]),
     "aten::convolution": lambda dims, values: convolution(dims, values, 3),
     "aten::_convolution": lambda dims, values: convolution(dims, values, 3),
     "aten::convolution_backward": convolution_backward,
