@@ -35,8 +35,8 @@ class Rotary(nn.Module):
         self.register_buffer("cos", angles.cos().float(), persistent=False)
         self.register_buffer("sin", angles.sin().float(), persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, H, T, D) -> (B, H, T, D)
-        cos, sin = self.cos[: x.shape[2]], self.sin[: x.shape[2]]  # (T, D / 2)
+    def forward(self, x: Tensor) -> Tensor:  # (..., T, D) -> (..., T, D)
+        cos, sin = self.cos[: x.shape[-2]], self.sin[: x.shape[-2]]  # (T, D / 2)
         first, second = x.chunk(2, dim=-1)
         return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
 
@@ -50,8 +50,9 @@ class CausalSelfAttention(nn.Module):
         self.out = nn.Linear(width, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, T, C) -> (B, T, C)
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)  # each (B, H, T, D)
-        y = F.scaled_dot_product_attention(self.rotary(q), self.rotary(k), v, is_causal=True)  # (B, H, T, D)
+        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (3, B, H, T, D)
+        q, k = self.rotary(qkv[:2])
+        y = F.scaled_dot_product_attention(q, k, qkv[2], is_causal=True)  # (B, H, T, D)
         return self.out(y.transpose(1, 2).flatten(2))
 
 
