@@ -85,7 +85,7 @@ def train(
 
 def _fit(net: type[Trainable], data: InMemoryData, folder: Path, settings: Settings, report: Callable[[str], None]) -> TrainingRun:
     torch.manual_seed(settings.seed)
-    module = net()
+    module = net().to(memory_format=net.layout)
     every_epoch = EveryEpoch(folder, settings, report)
     trainer = L.Trainer(
         accelerator="gpu" if torch.cuda.is_available() else "cpu",

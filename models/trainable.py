@@ -30,6 +30,7 @@ class Trainable(L.LightningModule):
 
     metric, better, budget: the deciding key of `score`, which way is better, and how much worse it may get (in its own unit)
     before the outputs of an accelerated model count as wrong.
+    layout: of the weights in training; convolutions want channels_last.
     item: what one item of the workload is called; a sample holds `items_per_sample` of them.
     """
 
@@ -38,6 +39,7 @@ class Trainable(L.LightningModule):
     metric: ClassVar[str]
     better: ClassVar[Literal["higher", "lower"]]
     budget: ClassVar[float]
+    layout: ClassVar[torch.memory_format] = torch.contiguous_format
     item: ClassVar[str]
 
     def __init__(self) -> None:

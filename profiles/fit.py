@@ -38,7 +38,7 @@ def main() -> None:
     callback = Profile(asked.file, schedule.wait, schedule.warmup, schedule.active, schedule.stacks, {**asked.about, "weights": f"random, seed {asked.seed}"})
     with undisturbed():
         torch.manual_seed(asked.seed)
-        module = net()
+        module = net().to(memory_format=net.layout)
         if case.backend == "compile":
             module.compile()
         trainer = L.Trainer(

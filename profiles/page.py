@@ -44,7 +44,7 @@ def page(found: Review, compared: Diff | None = None) -> str:
         window=ns(window),
         parts=parts(found),
         density=density(found) if window else [],
-        steps=steps(found),
+        steps=steps(found) if trace.source != "tensorrt" else None,
         culprits=[
             {"label": cut(one.label), "blame": one.blame, "length": ns(one.length), "share": one.length / max(1, facts.line.idle), "gaps": one.gaps} for one in found.culprits
         ],
@@ -58,6 +58,7 @@ def page(found: Review, compared: Diff | None = None) -> str:
         fixes=[{"fix": one, "ceiling": ns(one.ceiling), "share": one.ceiling / max(1, window), "code": [cut(name) for name in one.code]} for one in found.fixes],
         tables=[("Operators", rows(found.operators, roofline.by_operator(found.attained))), ("Kernels", rows(found.kernels, {}))],
         shapes=shapes(found),
+        near=any(row.share is not None for row in found.attained),
         peak=roofline.device_peak(trace),
         memory=memory(found),
         compared=compared and difference(compared),

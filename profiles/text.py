@@ -67,7 +67,8 @@ def difference(found: Diff) -> Iterator[str]:
     """Two traces: the verdict, then what moved and why."""
     base, head = found.base, found.head
     for name, side in (("BASE", base), ("HEAD", head)):
-        yield plain(f"{name}      {Path(side.trace.path).name}: {machine(side)}, {len(side.facts.steps)} steps{f'; bound by {side.bound.word}' if side.bound else ''}")
+        steps = f"{len(side.facts.steps)} step{'' if len(side.facts.steps) == 1 else 's'}"
+        yield plain(f"{name}      {Path(side.trace.path).name}: {machine(side)}, {steps}{f'; bound by {side.bound.word}' if side.bound else ''}")
     for one in found.verdict.findings:
         yield f"{one.metric:9} {ns((one.base or 0) * 1e9)} -> {ns((one.head or 0) * 1e9)} a {found.per}, {(one.ratio or 1) - 1:+.1%}: {WORD[one.verdict]}"
     for reason in found.verdict.reasons:

@@ -43,6 +43,7 @@ class BasicBlock(nn.Module):
 class ResNet18(Classifier):
     data = Digits
     recipe = Recipe(epochs=8, batch_size=32, learning_rate=5e-3)
+    layout = torch.channels_last
     item = "image"
 
     def __init__(self, channels: Sequence[int] = (16, 32, 64, 128), classes: int = 10, side: int = 32, large_stem: bool = False) -> None:

@@ -5,6 +5,7 @@ To renew them after the results changed: `python tests/perf/test_docs.py`.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import inspect
 import re
@@ -20,7 +21,7 @@ from hotlap.perf import compare, history, stats
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = re.compile(r"<!-- table: (?P<command>.+?)(?: \| sha256 (?P<digest>\w+))? -->\n(?P<content>.*?)<!-- end table -->", re.DOTALL)
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "profiles" / "reviews").glob("*.md"))]
 
 
 def tables() -> list[tuple[Path, re.Match[str]]]:
@@ -28,12 +29,14 @@ def tables() -> list[tuple[Path, re.Match[str]]]:
 
 
 def made(command: str) -> tuple[str, str]:
-    """The command's output and the hash of the results file that it names."""
+    """The command's output (what is no table, between fences) and the hash of the files with results that it names."""
     words = shlex.split(command)
     program = [sys.executable, *words[1:]] if words[0] == "python" else [sys.executable, "-m", "hotlap.perf.cli", *words[1:]]
     output = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    (source,) = (ROOT / word for word in words if word.startswith("docs/results/"))
-    return output, hashlib.sha256(source.read_bytes()).hexdigest()[:16]
+    sources = [ROOT / word for word in words if word.startswith(("docs/results/", "profiles/reviews/"))]
+    assert sources
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
+    return output if "\n|" in output else f"```\n{output}```\n", digest
 
 
 def test_there_are_tables() -> None:
@@ -53,10 +56,14 @@ def test_links_of_the_pages_lead_somewhere() -> None:
 
 
 def test_published_results_hold_no_path_of_the_machine() -> None:
-    files = sorted((ROOT / "docs" / "results").iterdir())
+    files = sorted([*(ROOT / "docs" / "results").iterdir(), *(ROOT / "profiles" / "reviews").glob("*.json.gz")])
     paths = re.compile(r"(?<![\w.:])/(?!sys/|proc/)(?:[\w.-]+/){2,}")
     assert paths.search('["/srv/bench/runs/profile.json"]') and files
-    assert [(file.name, found) for file in files for found in paths.findall(file.read_text())] == []
+    assert [(file.name, found) for file in files for found in paths.findall(text(file))] == []
+
+
+def text(file: Path) -> str:
+    return gzip.decompress(file.read_bytes()).decode() if file.suffix == ".gz" else file.read_text()
 
 
 def test_the_example_of_the_statistics_prints_what_stands_below_it(capsys: pytest.CaptureFixture[str]) -> None:
