@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from . import runs
 from .catalog import names, nearest
@@ -20,6 +18,9 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run, from its last whole epoch.")] = False,
 ) -> None:
     """Train a network on data that ships with the installed packages; checkpoints go to runs/train/ID."""
+    from rich.console import Console
+    from rich.table import Table
+
     console = Console(soft_wrap=True, highlight=False)
     if name not in names():
         raise typer.BadParameter(f"no network is called {name!r}; {nearest(name, names())}", param_hint="NAME")
