@@ -25,16 +25,23 @@ MEANING = {
 }
 
 
+# Of a trace without a GPU.
+ON_CPU = {
+    "compute": "operators compute most of the time: faster kernels, lower precision or less work are what helps",
+    "layout": "most of the time goes into copies and other layouts of the same data",
+    "framework": "Python and the dispatch of operators take most of the time: fewer, larger operators are what helps",
+    "input": "the data loader takes most of the time",
+    "outside operators": "most of the time is in no recorded operator",
+}
+
+
 class Bound(NamedTuple):
-    """parts: ns, together the window. word: what most of it goes into. share: of the window."""
+    """parts: ns, together the window (on a CPU: the steps). word: what most of it goes into. share: of the whole."""
 
     parts: dict[str, int]
     word: str
     share: float
-
-    @property
-    def meaning(self) -> str:
-        return MEANING[self.word]
+    meaning: str
 
 
 def of(facts: Facts) -> Bound:
@@ -57,4 +64,13 @@ def of(facts: Facts) -> Bound:
     for part, length in parts.items():
         words[WORD[part]] = words.get(WORD[part], 0) + length
     word = max(words, key=lambda one: words[one]) if line.window else "unknown"
-    return Bound(parts, word, words[word] / line.window if line.window else 0.0)
+    return Bound(parts, word, words[word] / line.window if line.window else 0.0, MEANING[word])
+
+
+def on_cpu(facts: Facts) -> Bound | None:
+    """Of a trace without a GPU, by what operators are for (kinds.py); None where nothing is recorded."""
+    whole = sum(facts.on_cpu.values())
+    if not whole:
+        return None
+    word = max(facts.on_cpu, key=lambda one: facts.on_cpu[one])
+    return Bound(facts.on_cpu, word, facts.on_cpu[word] / whole, ON_CPU[word])

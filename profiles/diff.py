@@ -121,7 +121,7 @@ def by_part(side: Review) -> Rows:
 
 def by_operator(side: Review) -> Rows:
     """On the GPU where there is one, else on the CPU."""
-    rows = review.operators(side.facts) if len(side.trace.gpu) else review.on_cpu(side.trace)
+    rows = review.operators(side.facts) if len(side.trace.gpu) else review.on_cpu(side.facts)
     return [(row.name, row.length, row.events, "") for row in rows]
 
 

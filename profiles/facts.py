@@ -7,9 +7,10 @@ from functools import cached_property
 
 import numpy as np
 
-from . import culprits, launches, operators, roofline, steps, timeline
+from . import culprits, launches, operators, processor, roofline, steps, timeline
 from .culprits import Culprits, Gap
 from .launches import Idle, Launches
+from .processor import Own
 from .roofline import Attained
 from .steps import Step
 from .timeline import Timeline
@@ -49,6 +50,22 @@ class Facts:
         if self.trace.source == "tensorrt":
             return self.line.gpu.external  # a layer is its own kernel
         return operators.behind(self.trace.operators, self.launched)
+
+    @cached_property
+    def own(self) -> list[Own]:
+        """Of a trace without a GPU: operators by their own time on the CPU."""
+        return [] if len(self.trace.gpu) else processor.own(self.trace)
+
+    @cached_property
+    def on_cpu(self) -> dict[str, int]:
+        return processor.parts(self.own, self.steps)
+
+    @property
+    def span(self) -> int:
+        """ns that everything is a share of: the GPU's window; on a CPU all steps, or where there are none all operators."""
+        if len(self.trace.gpu):
+            return self.line.window
+        return sum(step.dur for step in self.steps) or sum(row.length for row in self.own)
 
     @cached_property
     def attained(self) -> list[Attained]:

@@ -41,6 +41,7 @@ def page(found: Review, compared: Diff | None = None) -> str:
         said=found.trust.said,
         whole=found.trust.whole,
         bound=found.bound,
+        host=found.host,
         window=ns(window),
         parts=parts(found),
         density=density(found) if window else [],
@@ -55,7 +56,7 @@ def page(found: Review, compared: Diff | None = None) -> str:
             }
             for one in found.gaps
         ],
-        fixes=[{"fix": one, "ceiling": ns(one.ceiling), "share": one.ceiling / max(1, window), "code": [cut(name) for name in one.code]} for one in found.fixes],
+        fixes=[{"fix": one, "ceiling": ns(one.ceiling), "share": one.ceiling / max(1, facts.span), "code": [cut(name) for name in one.code]} for one in found.fixes],
         tables=[("Operators", rows(found.operators, roofline.by_operator(found.attained))), ("Kernels", rows(found.kernels, {}))],
         shapes=shapes(found),
         near=any(row.share is not None for row in found.attained),

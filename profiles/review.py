@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +9,7 @@ import msgspec
 import numpy as np
 
 from ..perf.verdict import Verdict
-from . import bound, captured, figures, files, fix, host, roofline, trust
+from . import bound, captured, figures, files, fix, roofline, trust
 from .bound import Bound
 from .culprits import Culprit, Gap
 from .facts import Facts
@@ -33,7 +32,7 @@ class Row(NamedTuple):
 
 
 class Review(NamedTuple):
-    """steps: (name, ns, GPU-busy ns). peak_bytes: of device memory, by the profiler's own records; None where there are none."""
+    """steps: (name, ns, GPU-busy ns). bound: of the GPU; host: of a CPU without one. peak_bytes: of device memory, by the profiler's own records; None where there are none."""
 
     facts: Facts
     trust: Trust
@@ -45,6 +44,7 @@ class Review(NamedTuple):
     gaps: list[Gap]
     peak_bytes: int | None
     attained: list[Attained]
+    host: Bound | None = None
 
     @property
     def trace(self) -> Trace:
@@ -65,7 +65,8 @@ def of(trace: Trace) -> Review:
     facts = Facts(trace)
     found = trust.judge(facts)
     if not len(trace.gpu):
-        return Review(facts, found, None, [], on_cpu(trace)[:OPERATORS], [], [], [], peak(trace), facts.attained)
+        suggested = fix.suggested(facts)
+        return Review(facts, found, None, suggested, on_cpu(facts)[:OPERATORS], [], [], [], peak(trace), facts.attained, bound.on_cpu(facts))
     if trace.source == "tensorrt":
         return Review(facts, found, None, fix.suggested(facts), operators(facts)[:OPERATORS], kernels(facts)[:KERNELS], [], [], None, facts.attained)
     by_operator, near = operators(facts)[:OPERATORS], facts.attained  # before the host's timeline is there, so that a long trace never needs the memory of both
@@ -87,19 +88,10 @@ def operators(facts: Facts) -> list[Row]:
     return sorted(found, key=lambda row: -row.length)
 
 
-def on_cpu(trace: Trace) -> list[Row]:
+def on_cpu(facts: Facts) -> list[Row]:
     """Operators by their own time on the CPU, over all threads, without what they call."""
-    lengths: dict[str, int] = defaultdict(int)
-    counts = Counter(trace.names[code] for table in (trace.operators, trace.notes, trace.frames, trace.calls) for code in table.name.tolist())
-    for lane in np.unique(trace.operators.lane).tolist():
-        doing = host.of(trace, lane)
-        for label, length in zip(doing.label.tolist(), (doing.end - doing.start).tolist(), strict=True):
-            lengths[doing.labels[label]] += length
-    if trace.by_node:
-        nodes = {trace.names[code] for code in trace.operators.name.tolist()}
-        lengths = {name: length for name, length in lengths.items() if name in nodes}  # its sessions load and plan as well
-    total = max(1, sum(lengths.values()))
-    return sorted((Row(name, counts[name], length, length / total) for name, length in lengths.items()), key=lambda row: -row.length)
+    total = max(1, sum(row.length for row in facts.own))
+    return [Row(row.name, row.events, row.length, row.length / total) for row in facts.own]
 
 
 def kernels(facts: Facts) -> list[Row]:
@@ -122,6 +114,8 @@ def document(found: Review, verdict: Verdict, more: dict[str, Any]) -> bytes:
     content["trust"] = {"said": found.trust.said, "grades": found.trust.grades, "whole": found.trust.whole}
     if found.bound is not None:
         content["bound"] = {"word": found.bound.word, "share": found.bound.share, "parts_ns": found.bound.parts}
+    if found.host is not None:
+        content["host"] = {"word": found.host.word, "share": found.host.share, "parts_ns": found.host.parts}
     content["fixes"] = [{**one._asdict(), "ceiling_ns": one.ceiling} for one in found.fixes]
     content["idle"] = {"culprits": [one._asdict() for one in found.culprits], "largest_gaps": [one._asdict() for one in found.gaps]}
     content["operators"] = [row._asdict() for row in found.operators]

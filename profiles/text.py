@@ -55,7 +55,7 @@ def fixes(found: Review) -> Iterator[str]:
         return
     yield "fixes     " + ("each with what it can bring at most; they overlap" if found.fixes else "no rule found its evidence")
     for number, fix in enumerate(found.fixes[:FIXES], 1):
-        yield plain(f"          {number}. {fix.title}: at most {ns(fix.ceiling)} of {ns(facts.line.window)} ({fix.ceiling / max(1, facts.line.window):.0%})")
+        yield plain(f"          {number}. {fix.title}: at most {ns(fix.ceiling)} of {ns(facts.span)} ({fix.ceiling / max(1, facts.span):.0%})")
         for said in fix.evidence:
             yield plain(f"             {said}")
         yield plain(f"             {fix.advice}")
@@ -151,6 +151,10 @@ def without_window(found: Review) -> Iterator[str]:
     if found.facts.steps:
         lengths = [step.dur for step in found.facts.steps]
         yield f"step      {stepped(lengths) if found.trace.source != 'tensorrt' else ns(lengths[0]) + ' (of the engine, the median of its runs)'}"
+    if found.host is not None:
+        whole = sum(found.host.parts.values())
+        yield f"parts     {', '.join(f'{part} {length / whole:.1%}' for part, length in found.host.parts.items() if length)}"
+        yield f"bound     {found.host.word} ({found.host.share:.0%}): {found.host.meaning}"
     yield from fixes(found)
     shares = roofline.by_operator(found.attained)
     if len(found.trace.gpu):

@@ -68,6 +68,25 @@ def recompilation() -> Events:
     return [*made.launched("k", 0, 5, 5, 1), compiling, *made.launched("k", 95, 100, 5, 2)]
 
 
+def computing() -> Events:
+    """A CPU without a GPU: two steps of 100 us, each one product of 99 us."""
+    return [one for at in (0, 1000) for one in (made.step(at, at, 100), made.operator("aten::mm", at + 1, 99))]
+
+
+def framework_bound() -> Events:
+    return [one for at in (0, 1000) for one in (made.step(at, at, 100), made.operator("aten::mm", at + 10, 30), made.operator("aten::empty", at + 50, 10))]
+
+
+def loading() -> Events:
+    return [*computing(), made.step(7, 2000, 100), made.event("user_annotation", "enumerate(DataLoader)#_MultiProcessingDataLoaderIter.__next__", 2000, 100)]
+
+
+def slow_convolution() -> Events:
+    unfolded = made.operator("aten::_slow_conv2d_forward", 2000, 100)
+    unfolded["args"] = {"Input Dims": [[1, 16, 32, 32], [16, 16, 3, 3]], "Input type": ["float", "float"], "Concrete Inputs": ["", "", "", "", "[1, 1]", "[1, 1]"]}
+    return [*computing(), made.step(7, 2000, 100), unfolded]
+
+
 # Rule -> what it may say beside itself, and its ceiling in us.
 PLANTED: dict[str, tuple[Any, set[str], float]] = {
     "input_bound": (input_bound, set(), 90),
@@ -80,6 +99,9 @@ PLANTED: dict[str, tuple[Any, set[str], float]] = {
     "tensor_cores": (tensor_cores, set(), 70),
     "layout_conversions": (layout_conversions, set(), 30),
     "recompilation": (recompilation, {"launch_bound"}, 80),
+    "framework_bound": (framework_bound, set(), 2 * 70),
+    "loading": (loading, set(), 100),
+    "slow_convolution": (slow_convolution, set(), 100),
 }
 
 
@@ -105,6 +127,7 @@ def test_without_evidence_no_rule_fires(tmp_path: Path) -> None:
     assert fix.suggested(quiet) == []
     assert [importlib.import_module(f"{rules.__name__}.{name}").look(quiet) for name in sorted(RULES)] == [None] * len(RULES)
     assert bound.of(quiet).word == "compute" and bound.of(quiet).share == 1
+    assert fix.suggested(facts(computing(), tmp_path)) == []
 
 
 def test_the_responsible_code_is_named(tmp_path: Path) -> None:
@@ -126,3 +149,15 @@ def test_the_bound_in_one_word(make: Any, word: str, tmp_path: Path) -> None:
     assert seen.word == word
     assert sum(seen.parts.values()) == found.line.window
     assert sum(ns for ns, _ in found.culprits.blamed.values()) == found.line.idle == sum(one.length for one in found.culprits.ranked)
+
+
+@pytest.mark.parametrize(("make", "word"), [(computing, "compute"), (framework_bound, "framework"), (loading, "compute"), (slow_convolution, "compute")])
+def test_the_bound_of_a_cpu_in_one_word(make: Any, word: str, tmp_path: Path) -> None:
+    found = facts(make(), tmp_path)
+    seen = bound.on_cpu(found)
+    assert seen is not None and seen.word == word
+    assert sum(seen.parts.values()) == found.span == sum(step.dur for step in found.steps)
+
+
+def test_a_file_without_operators_has_no_bound(tmp_path: Path) -> None:
+    assert bound.on_cpu(facts([], tmp_path)) is None and fix.suggested(facts([], tmp_path)) == []

@@ -1,0 +1,47 @@
+"""What a CPU did where there is no GPU: each operator's own time, and what of the steps went where."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import NamedTuple
+
+import numpy as np
+
+from . import host, kinds
+from .steps import Step
+from .trace import Trace
+
+# Parts of the steps in the order of the bar; kinds that are none of these compute.
+PARTS = ("compute", "layout", "framework", "input", "outside operators")
+PART = {"layout and copies": "layout", kinds.FRAMEWORK: "framework", "data loading": "input"}
+
+
+class Own(NamedTuple):
+    """An operator without what it calls, over all threads, in ns. events: 0 for what is no operator."""
+
+    name: str
+    events: int
+    length: int
+
+
+def own(trace: Trace) -> list[Own]:
+    """The longest first."""
+    lengths: dict[str, int] = defaultdict(int)
+    counts = Counter(trace.names[code] for table in (trace.operators, trace.notes, trace.frames, trace.calls) for code in table.name.tolist())
+    for lane in np.unique(trace.operators.lane).tolist():
+        doing = host.of(trace, lane)
+        for label, length in zip(doing.label.tolist(), (doing.end - doing.start).tolist(), strict=True):
+            lengths[doing.labels[label]] += length
+    if trace.by_node:
+        nodes = {trace.names[code] for code in trace.operators.name.tolist()}
+        lengths = {name: length for name, length in lengths.items() if name in nodes}  # its sessions load and plan as well
+    return sorted((Own(name, counts[name], length) for name, length in lengths.items()), key=lambda row: -row.length)
+
+
+def parts(rows: list[Own], steps: list[Step]) -> dict[str, int]:
+    """ns of all steps by PARTS; of several threads the sum, which may be more than the steps."""
+    found = dict.fromkeys(PARTS, 0)
+    for row in rows:
+        found[PART.get(kinds.of(row.name), "compute")] += row.length
+    found["outside operators"] = max(0, sum(step.dur for step in steps) - sum(found.values()))
+    return found
