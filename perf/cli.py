@@ -15,6 +15,7 @@ from .ab_command import ab
 from .doctor import doctor
 from .gate_command import gate
 from .history_command import history
+from .kernels_command import kernels
 from .noise_command import noise
 from .reasons import Misuse
 from .report_command import report
@@ -26,7 +27,7 @@ OUR_FAULT = 70
 def app() -> typer.Typer:
     """The commands of perf, and those that other packages add through the entry point group `hotlap.commands`."""
     made = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, help=__import__("hotlap").__doc__)
-    for command in (run, ab, gate, history, noise, doctor, report):
+    for command in (run, ab, gate, history, noise, kernels, doctor, report):
         made.command()(command)
     for point in metadata.entry_points(group="hotlap.commands"):
         try:

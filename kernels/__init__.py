@@ -1,0 +1,1 @@
+"""Triton kernels for the operations that cost most memory traffic: one operation a file in ops/. Imports nothing of ours."""

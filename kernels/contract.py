@@ -1,0 +1,40 @@
+"""What an operation's file holds (ops/__init__.py), as types."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+POINTER = {"fp32": "*fp32", "fp16": "*fp16", "bf16": "*bf16"}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one launch. moved_bytes: each input read once, each output written once. flops: a fused multiply-add is two, an exponential one."""
+
+    moved_bytes: int
+    flops: int
+
+
+@dataclass(frozen=True)
+class Build:
+    """One kernel in one setting, as the compiler needs it ahead of time.
+
+    signature: every argument in order, `*bf16`, `i32`, `fp32` or `constexpr`. divisible: arguments that are multiples of 16 (pointers: aligned to 16 bytes)
+    in the setting that is meant to be fast. dot: whether it multiplies matrices, which then must be on tensor cores.
+    """
+
+    name: str
+    kernel: Any
+    signature: dict[str, str]
+    constexprs: dict[str, Any]
+    warps: int = 4
+    stages: int = 2
+    divisible: tuple[str, ...] = ()
+    dot: bool = False
+    settings: dict[str, int] = field(default_factory=dict)
+
+
+class Unsupported(ValueError):
+    """Inputs that an operation does not take: one line that says which and what to do."""

@@ -1,0 +1,87 @@
+"""y = exp(x - max(x)) / sum(exp(x - max(x))), over the last dimension.
+
+x (..., N); fp32, fp16, bf16; y as x. A row is loaded once. Raises Unsupported for N above 8,192. The shift by the maximum keeps the exponential finite (Goodfellow,
+Bengio and Courville, Deep Learning, 4.1). dx = y (dy - sum(dy y)).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import triton
+import triton.language as tl
+
+from .. import rows as settings
+from ..contract import DTYPES, POINTER, Build, Cost
+
+
+def reference(x: torch.Tensor) -> torch.Tensor:
+    return torch.softmax(x, -1)
+
+
+@triton.jit(do_not_specialize=["rows"])
+def forward_kernel(x, y, rows, columns, x_stride, y_stride, ROWS: tl.constexpr, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)  # (ROWS,)
+    column = tl.arange(0, BLOCK)  # (BLOCK,)
+    inside = (row < rows)[:, None] & (column < columns)[None, :]
+    value = tl.load(x + row[:, None] * x_stride + column[None, :], mask=inside, other=float("-inf")).to(tl.float32)  # (ROWS, BLOCK)
+    most = tl.where(row < rows, tl.max(value, 1), 0.0)  # (ROWS,)
+    power = tl.exp(value - most[:, None])
+    total = tl.where(row < rows, tl.sum(power, 1), 1.0)
+    tl.store(y + row[:, None] * y_stride + column[None, :], power / total[:, None], mask=inside)
+
+
+@triton.jit(do_not_specialize=["rows"])
+def backward_kernel(dy, y, dx, rows, columns, dy_stride, y_stride, dx_stride, ROWS: tl.constexpr, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    column = tl.arange(0, BLOCK)
+    inside = (row < rows)[:, None] & (column < columns)[None, :]
+    value = tl.load(y + row[:, None] * y_stride + column[None, :], mask=inside, other=0.0).to(tl.float32)
+    slope = tl.load(dy + row[:, None] * dy_stride + column[None, :], mask=inside, other=0.0).to(tl.float32)
+    tl.store(dx + row[:, None] * dx_stride + column[None, :], value * (slope - tl.sum(value * slope, 1)[:, None]), mask=inside)
+
+
+def forward(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """y, which is also what backward needs."""
+    flat = settings.matrix(x, "x")
+    y = torch.empty_like(flat, memory_format=torch.contiguous_format)
+    rows, block, warps = settings.tile(flat.shape[1])
+    if flat.numel():
+        forward_kernel[(triton.cdiv(len(flat), rows),)](flat, y, *flat.shape, flat.stride(0), y.stride(0), rows, block, num_warps=warps)
+    return y.view(x.shape), y.view(x.shape)
+
+
+def backward(dy: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor]:
+    slope, flat = settings.matrix(dy, "dy"), settings.matrix(y, "y")
+    dx = torch.empty_like(flat, memory_format=torch.contiguous_format)
+    rows, block, warps = settings.tile(flat.shape[1])
+    if flat.numel():
+        strides = (slope.stride(0), flat.stride(0), dx.stride(0))
+        backward_kernel[(triton.cdiv(len(flat), rows),)](slope, flat, dx, *flat.shape, *strides, rows, block, num_warps=warps)
+    return (dx.view(x.shape),)
+
+
+def examples(dtype: str) -> Iterator[tuple[torch.Tensor]]:
+    return ((x,) for x in settings.examples(getattr(torch, DTYPES[dtype])))
+
+
+def typical(dtype: str) -> tuple[torch.Tensor]:
+    return (torch.empty(16384, 1024, dtype=getattr(torch, DTYPES[dtype]), device="meta"),)
+
+
+def cost(x: torch.Tensor) -> tuple[Cost, Cost]:
+    n, item = x.numel(), x.element_size()
+    return Cost(2 * n * item, 5 * n), Cost(3 * n * item, 4 * n)
+
+
+def builds(dtype: str, columns: int = 1024) -> list[Build]:
+    rows, block, warps = settings.tile(columns)
+    pointer, sizes, last = POINTER[dtype], {"rows": "i32", "columns": "i32"}, {"ROWS": "constexpr", "BLOCK": "constexpr"}
+
+    def made(name: str, kernel: object, tensors: tuple[str, ...]) -> Build:
+        strides = [f"{tensor}_stride" for tensor in tensors]
+        signature = {**dict.fromkeys(tensors, pointer), **sizes, **dict.fromkeys(strides, "i32"), **last}
+        return Build(name, kernel, signature, {"ROWS": rows, "BLOCK": block}, warps, divisible=(*tensors, "columns", *strides))
+
+    return [made("forward", forward_kernel, ("x", "y")), made("backward", backward_kernel, ("dy", "y", "dx"))]

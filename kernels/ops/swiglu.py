@@ -1,0 +1,85 @@
+"""y = a / (1 + exp(-a)) * b, element by element.
+
+a, b of one shape; fp32, fp16, bf16; y as a. Raises Unsupported for different shapes or dtypes. Shazeer, GLU Variants Improve Transformer, https://arxiv.org/abs/2002.05202.
+Nothing is saved: with s = 1 / (1 + exp(-a)), da = dy b s (1 + a (1 - s)) and db = dy a s are computed again from a and b.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import triton
+import triton.language as tl
+
+from .. import rows as settings
+from ..contract import DTYPES, POINTER, Build, Cost, Unsupported
+
+# The count of elements is specialised (multiple of 16 or not): otherwise the mask would cut every load of 16 bytes into single elements (seen: 0 of 16).
+BLOCK, WARPS = 1024, 4
+
+
+def reference(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.silu(a) * b
+
+
+@triton.jit
+def forward_kernel(a, b, y, count, BLOCK: tl.constexpr):
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)  # (BLOCK,)
+    inside = at < count
+    gate = tl.load(a + at, mask=inside, other=0.0).to(tl.float32)
+    value = tl.load(b + at, mask=inside, other=0.0).to(tl.float32)
+    tl.store(y + at, gate * tl.sigmoid(gate) * value, mask=inside)
+
+
+@triton.jit
+def backward_kernel(dy, a, b, da, db, count, BLOCK: tl.constexpr):
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = at < count
+    slope = tl.load(dy + at, mask=inside, other=0.0).to(tl.float32)
+    gate = tl.load(a + at, mask=inside, other=0.0).to(tl.float32)
+    value = tl.load(b + at, mask=inside, other=0.0).to(tl.float32)
+    s = tl.sigmoid(gate)
+    tl.store(da + at, slope * value * s * (1.0 + gate * (1.0 - s)), mask=inside)
+    tl.store(db + at, slope * gate * s, mask=inside)
+
+
+def forward(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor]:
+    if a.shape != b.shape or a.dtype != b.dtype:
+        raise Unsupported(f"a {a.dtype}{list(a.shape)} and b {b.dtype}{list(b.shape)}; expected one shape and dtype")
+    left, right = a.contiguous(), b.contiguous()
+    y = torch.empty_like(left)
+    if count := left.numel():
+        forward_kernel[(triton.cdiv(count, BLOCK),)](left, right, y, count, BLOCK, num_warps=WARPS)
+    return (y,)
+
+
+def backward(dy: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    slope, left, right = dy.contiguous(), a.contiguous(), b.contiguous()
+    da, db = torch.empty_like(left), torch.empty_like(right)
+    if count := left.numel():
+        backward_kernel[(triton.cdiv(count, BLOCK),)](slope, left, right, da, db, count, BLOCK, num_warps=WARPS)
+    return da, db
+
+
+def examples(dtype: str) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    for x in settings.examples(getattr(torch, DTYPES[dtype])):
+        yield x, torch.randn_like(x, memory_format=torch.contiguous_format)
+
+
+def typical(dtype: str) -> tuple[torch.Tensor, torch.Tensor]:
+    one = torch.empty(16384, 2816, dtype=getattr(torch, DTYPES[dtype]), device="meta")
+    return one, one
+
+
+def cost(a: torch.Tensor, b: torch.Tensor) -> tuple[Cost, Cost]:
+    n, item = a.numel(), a.element_size()
+    return Cost(3 * n * item, 5 * n), Cost(5 * n * item, 10 * n)
+
+
+def builds(dtype: str) -> list[Build]:
+    def made(name: str, kernel: object, tensors: tuple[str, ...]) -> Build:
+        signature = {**dict.fromkeys(tensors, POINTER[dtype]), "count": "i32", "BLOCK": "constexpr"}
+        return Build(name, kernel, signature, {"BLOCK": BLOCK}, WARPS, divisible=(*tensors, "count"))
+
+    return [made("forward", forward_kernel, ("a", "b", "y")), made("backward", backward_kernel, ("dy", "a", "b", "da", "db"))]

@@ -1,0 +1,68 @@
+"""What compiled kernels must not do, and what they must not do worse than before.
+
+Hard: no spills; tensor cores where there is a dot (fp16 and bf16, from sm_80 on and on gfx942; Triton 3.8 emits none on sm_75); loads of 16 bytes where everything
+is aligned. Ratchets, against a baseline of the same Triton version and architecture: 8 more registers, a tenth more instructions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .aot import Figures
+from .kernel_entries import Failed
+from .verdict import Finding, Verdict, worst
+
+if TYPE_CHECKING:
+    from .kernel_entries import Entry
+
+MORE_REGISTERS, MORE_INSTRUCTIONS = 8, 1.10
+RATCHETS = ("registers", "instructions")
+
+
+def broken(figures: Figures, target: str, dtype: str, dot: bool) -> tuple[str, ...]:
+    """Hard rules that these figures break, one line each."""
+    said = []
+    if figures.spill_loads or figures.spill_stores:
+        said.append(f"spills registers: {figures.spill_loads} loads and {figures.spill_stores} stores of local memory; take a smaller tile or more warps")
+    if dot and dtype != "fp32" and target != "sm_75" and not figures.sass.get("tensor_core"):
+        said.append("multiplies matrices without tensor cores")
+    narrow = figures.sass.get("load_16", 0) + figures.sass.get("load_8", 0)
+    if not figures.sass.get("load_128") and not figures.sass.get("async_copy"):
+        said.append("no load of 16 bytes although everything is aligned")
+    elif narrow:
+        said.append(f"{narrow} loads of two bytes or less although everything is aligned")
+    return tuple(said)
+
+
+def judge(entries: Sequence[Entry | Failed], baseline: Mapping[str, Mapping[str, int]] | None, version: str) -> Verdict:
+    """Hard rules for all; ratchets for those that the baseline has."""
+    findings, reasons = [], []
+    if baseline is None:
+        reasons.append(f"no baseline for Triton {version}: hard rules only; --accept makes one")
+    for entry in entries:
+        if isinstance(entry, Failed):
+            findings.append(Finding(entry.key, "builds", "regression", kind="presence", evidence=(entry.why,)))
+            continue
+        findings.append(Finding(entry.key, "hard_rules", "regression" if entry.violations else "pass", head=float(len(entry.violations)), kind="limit", evidence=entry.violations))
+        before = (baseline or {}).get(entry.key)
+        if before is None:
+            if baseline is not None:
+                reasons.append(f"{entry.key} is not in the baseline")
+            continue
+        findings += [ratchet(entry, name, before[name]) for name in RATCHETS]
+    if baseline is not None:
+        gone = sorted(set(baseline) - {entry.key for entry in entries})
+        reasons += [f"{key} is in the baseline and was not built" for key in gone]
+    return Verdict("kernels", worst([finding.verdict for finding in findings]), tuple(reasons), tuple(findings))
+
+
+def ratchet(entry: Entry, name: str, before: int) -> Finding:
+    now = int(getattr(entry, name))
+    most = before + MORE_REGISTERS if name == "registers" else before * MORE_INSTRUCTIONS
+    return Finding(entry.key, name, "regression" if now > most else "pass", float(before), float(now), now / before if before else None, kind="counter")
+
+
+def accepted(entries: Sequence[Any]) -> dict[str, dict[str, int]]:
+    """A baseline of what was built."""
+    return {entry.key: {name: getattr(entry, name) for name in RATCHETS} for entry in entries if hasattr(entry, "violations")}

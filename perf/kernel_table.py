@@ -1,0 +1,56 @@
+"""What was compiled, as a table."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from .compare import Verdict as Outcome
+from .kernel_entries import Entry, Failed
+from .units import scaled
+from .verdict import EXIT, Unreadable
+
+BASELINES = Path(sys.modules["hotlap"].__path__[0]) / "kernels" / "baselines"
+HEAD = ("kernel", "dtype", "target", "registers", "spills", "shared", "occupancy", "instructions", "128-bit loads", "tensor cores", "bytes", "roofline")
+
+
+class Stored(msgspec.Struct):
+    """What `hotlap kernels --json` wrote, as far as the table needs it."""
+
+    triton: str
+    verdict: Outcome
+    kernels: list[Entry]
+
+    @property
+    def exit_status(self) -> int:
+        return EXIT[self.verdict]
+
+
+def read(path: Path) -> Stored:
+    """Raises Unreadable."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Stored)
+    except OSError as error:
+        raise Unreadable(f"{path}: {error.strerror}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Unreadable(f"{path}: not what hotlap kernels --json writes: {error}") from None
+
+
+def markdown(entries: Sequence[Entry | Failed], version: str) -> str:
+    """roofline: the least time of the typical size on the target's named part, by its datasheet; nothing was run."""
+    lines = [f"Triton {version}; compiled, not run.", "", f"| {' | '.join(HEAD)} |", f"|{'---|' * len(HEAD)}"]
+    for entry in entries:
+        cells = [entry.op, entry.dtype, entry.target]
+        if isinstance(entry, Failed):
+            cells += [f"failed: {entry.why}", *[""] * (len(HEAD) - 4)]
+        else:
+            wide, all_loads = entry.sass.get("load_128", 0), sum(count for name, count in entry.sass.items() if name.startswith("load_"))
+            cells += [
+                str(entry.registers), str(entry.spill_loads + entry.spill_stores), str(entry.shared_bytes), f"{entry.occupancy:.0%}", str(entry.instructions),
+                f"{wide} of {all_loads}", str(entry.sass.get("tensor_core", 0) or ""), scaled(entry.bytes, "B"), "" if entry.roofline_s is None else scaled(entry.roofline_s, "s"),
+            ]  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
