@@ -40,6 +40,7 @@ def part(fp32: float, tf32: float | None, half: float, int8: float | None, byte_
 # The first pattern that a device's name contains. Of a part with two dies that are two devices (MI250) the half.
 DATASHEETS: tuple[tuple[str, Peak], ...] = (
     (r"B200", part(75, 1125, 2250, 4500, 8000, "NVIDIA Blackwell architecture brief, HGX B200; memory of DGX B200's datasheet")),
+    (r"H200 NVL", part(60, 417.5, 835.5, 1670.5, 4800, "NVIDIA H200 datasheet, NVL")),
     (r"H200", part(67, 494.7, 989.4, 1978.9, 4800, "NVIDIA H200 datasheet, SXM")),
     (r"H100 NVL", part(60, 417.5, 835.5, 1670.5, 3900, "NVIDIA H100 datasheet, NVL")),
     (r"H100 PCIe", part(51, 378, 756.5, 1513, 2000, "NVIDIA H100 datasheet, PCIe")),
@@ -62,8 +63,14 @@ DATASHEETS: tuple[tuple[str, Peak], ...] = (
 )
 
 
+# Parts whose names contain another's: slices of a GPU, mobile and other variants.
+OTHERS = re.compile(r"MIG|Laptop|Max-Q|Mobile|GH200|GB200|V100S|4090 D|3090 Ti|SXM-?64GB")
+
+
 def datasheet(device: str) -> Peak | None:
     """By the name that the driver gives it. None for what is not in the table: no figure is better than another part's."""
+    if OTHERS.search(device):
+        return None
     return next((peak for pattern, peak in DATASHEETS if re.search(pattern, device)), None)
 
 

@@ -3,7 +3,7 @@
     Trainer(callbacks=[hotlap.Profile("trace.json.gz")]).fit(module, data)
 
 The first steps run without the profiler and are timed, then come its warm-up and the recorded steps, then the file is written and the rest of the
-training runs as it would have. A step lasts from the end of one batch to the end of the next, so that loading the data is part of it.
+training runs as it would have. A step lasts from the end of one batch to the end of the next, so that loading the data is part of it; validation between them is not.
 """
 
 from __future__ import annotations
@@ -31,30 +31,53 @@ class Profile(L.Callback):
         self.file, self.about = Path(file), about or {}
         self.schedule = Schedule(wait, warmup, active, stacks)
         self.profiler: Any = None
-        self.ends: list[float] = []
+        self.steps: list[float] = []
+        self.begun = self.paused = 0.0
         self.written = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.ends, self.written = [self.now(pl_module)], False
+        """Raises ValueError at once where the file could not be written at the end."""
+        if self.file.is_dir():
+            raise ValueError(f"Profile({str(self.file)!r}): is a folder; name a file in it")
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"Profile({str(self.file)!r}): cannot be written: {error.strerror}") from None
+        self.steps, self.written = [], False
+        self.begin(pl_module)
+
+    def begin(self, module: L.LightningModule) -> None:
+        self.begun, self.paused = self.now(module), 0.0
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self.written or not trainer.is_global_zero:
             return
-        self.ends.append(self.now(pl_module))
+        self.steps.append(self.now(pl_module) - self.begun - self.paused)
         if self.profiler is not None:
             self.profiler.step()
-        elif len(self.ends) > self.schedule.wait:
+        elif len(self.steps) >= self.schedule.wait:
             self.profiler = profiling.torch_profiler(self.schedule, pl_module.device.type == "cuda", self.write)
             self.profiler.start()
+        self.begin(pl_module)  # starting and stopping the profiler belongs to no step
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """A validation between two batches belongs to no step either."""
+        self.paused -= self.now(pl_module)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.paused += self.now(pl_module)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.stop()
-        if not self.written and trainer.is_global_zero:
-            needed = self.schedule.wait + self.schedule.warmup + self.schedule.active
-            warnings.warn(f"{self.file} was not written: {len(self.ends) - 1} steps were trained, the profile needs {needed}; train longer or wait less", stacklevel=2)
+        if not self.written and trainer.is_global_zero and len(self.steps) < self.needed:
+            warnings.warn(f"{self.file} was not written: {len(self.steps)} steps were trained, the profile needs {self.needed}; train longer or wait less", stacklevel=2)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         self.stop()
+
+    @property
+    def needed(self) -> int:
+        return self.schedule.wait + self.schedule.warmup + self.schedule.active
 
     def stop(self) -> None:
         """Ends a profiler that is still recording; what it has is not written."""
@@ -64,14 +87,19 @@ class Profile(L.Callback):
             profiler.stop()
 
     def write(self, profiler: Any) -> None:
-        """All steps but the first of the fit, which sets things up, tell what a step takes without the profiler. Raises OSError."""
-        steps = [after - before for before, after in zip(self.ends, self.ends[1:], strict=False)]
-        recorded = len(steps) - self.schedule.active
-        overhead = Overhead.of(steps[1 : self.schedule.wait], steps[recorded:])
-        self.file.parent.mkdir(parents=True, exist_ok=True)
+        """All steps but the first of the fit, which sets things up, tell what a step takes without the profiler.
+
+        A file that cannot be written is a warning, not the end of a training.
+        """
+        overhead = Overhead.of(self.steps[1 : self.schedule.wait], self.steps[-self.schedule.active :])
         raw = self.file.with_name(self.file.name + ".raw.json")
-        profiling.export_torch(profiler, raw)
-        profiling.seal(raw, self.file, {**self.about, "schedule": self.schedule, "overhead": overhead})
+        try:
+            profiling.export_torch(profiler, raw)
+            profiling.seal(raw, self.file, {**self.about, "schedule": self.schedule, "overhead": overhead})
+        except OSError as error:
+            warnings.warn(f"{self.file} was not written: {error.strerror}", stacklevel=2)
+        finally:
+            raw.unlink(missing_ok=True)
         self.written = True
 
     def now(self, module: L.LightningModule) -> float:

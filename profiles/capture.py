@@ -52,10 +52,22 @@ def inference(case: Case, checkpoint: str, plan: Plan, schedule: Schedule, file:
 
 
 def training(case: Case, seed: int, plan: Plan, schedule: Schedule, file: Path) -> None:
-    """Steps of a network of models/nets/ through Lightning's own fit, on its own data, in a process of its own. Raises Refusal(crashed)."""
+    """Steps of a network of models/nets/ through Lightning's own fit, on its own data, in a process of its own.
+
+    Raises Refusal: no_device, unsupported_precision, timeout, crashed.
+    """
+    if reason := plugins.backend(case.backend).available(case.target):
+        raise Refusal(reason.code, reason.detail)
+    if case.precision != "fp32":
+        why = "our networks clip gradients beside a fused optimizer, which Lightning refuses in mixed precision; hotlap.Profile records any training of your own"
+        raise Refusal("unsupported_precision", f"training in {case.precision}: {why}")
     asked = {"case": case, "seed": seed, "schedule": schedule, "file": str(file.absolute()), "about": origin(case, plan.threads)}
     program = [sys.executable, "-P", "-m", f"{__package__}.fit"]
-    done = subprocess.run(program, input=msgspec.json.encode(asked), env=worker_environment(case, plan.threads), stderr=subprocess.PIPE, timeout=plan.timeout_s, check=False)
+    environment = worker_environment(Case(case.workload, case.backend, target=case.target), plan.threads)
+    try:
+        done = subprocess.run(program, input=msgspec.json.encode(asked), env=environment, stderr=subprocess.PIPE, timeout=plan.timeout_s, check=False)
+    except subprocess.TimeoutExpired:
+        raise Refusal("timeout", f"training {case.workload} did not end within {plan.timeout_s:g} s; raise --timeout or record fewer steps") from None
     if done.returncode:
         lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
         raise Refusal("crashed", f"training {case.workload} ended with status {done.returncode}: {lines[-1]}")

@@ -14,7 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..perf.case import Case
 from ..perf.compare import Verdict as Outcome
+from ..perf.reasons import Misuse
 from ..perf.units import scaled
 from ..perf.verdict import Finding, Verdict, worst
 from . import captured, kinds, review
@@ -29,7 +31,7 @@ COSTLY = 1.5
 # Of the larger side's step: a change below this is not worth a line.
 WORTH = 0.002
 ROWS = 12
-IDLE, REST = "GPU idle", "outside operators"
+IDLE, REST, UNKNOWN_CPU = "GPU idle", "outside operators", "unknown CPU"
 
 
 class Moved(NamedTuple):
@@ -88,7 +90,7 @@ def of(base: Review, head: Review) -> Diff:
 def timed(base: Review, head: Review, stepped: bool) -> tuple[float, float]:
     """ns of a step: without the profiler, where both files tell; else the medians of the recorded ones; of the window where there are no steps."""
     origins = [captured.of(side.trace) for side in (base, head)]
-    plain = [origin.overhead.plain_s * 1e9 for origin in origins if origin and origin.overhead and origin.overhead.plain_s > 0]
+    plain = [origin.overhead.plain_s * 1e9 for origin in origins if origin and origin.overhead]
     if stepped and len(plain) == 2:
         return plain[0], plain[1]
     before, after = (float(np.median([step.dur for step in side.facts.steps])) if stepped else float(side.facts.line.window) for side in (base, head))
@@ -180,9 +182,9 @@ def judged(base: Review, head: Review, walls: tuple[float, float], per: str, par
     if against := incomparable(base, head, per):
         return Verdict("review", "not_comparable", (against, *reasons))
     case = Path(head.trace.path).name
-    on_gpu = base.bound is not None and head.bound is not None
-    findings = [finding(case, f"{per}_time", list(walls), WALL_FINE, WALL_FLOOR if on_gpu else CPU_FLOOR, [*operators, *idle], per)]
-    if on_gpu:
+    floor = WALL_FLOOR if len(base.trace.gpu) and len(head.trace.gpu) else CPU_FLOOR
+    findings = [finding(case, f"{per}_time", list(walls), WALL_FINE, floor, [*operators, *idle], per)]
+    if base.bound and head.bound:
         (compute,) = [[row.before, row.after] for row in parts if row.name == "compute"]
         findings.insert(0, finding(case, "compute", compute, WORK_FLOOR, WORK_FLOOR, operators, per))
     return Verdict("review", worst([one.verdict for one in findings]), tuple(reasons), tuple(findings))
@@ -196,25 +198,41 @@ def incomparable(base: Review, head: Review, per: str) -> str:
         if not len(side.trace.gpu) and (len(base.trace.gpu) or len(head.trace.gpu)):
             return f"{name} is without GPU events: not judged"
     machines = [machine(side) for side in (base, head)]
+    if UNKNOWN_CPU in machines:
+        return "which CPU a file is of is not recorded: shown, not judged (hotlap profile records it)"
     if machines[0] != machines[1]:
         return f"different devices, {machines[0]} and {machines[1]}: shown, not judged"
     captures = [captured.of(side.trace) for side in (base, head)]
+    cases = [asked(one.case) for one in captures if one and one.case]
+    if len(cases) == 2 and cases[0] != cases[1]:
+        return f"different work, {' and '.join(' '.join(str(part) for part in case) for case in cases)}: shown, not judged"
     if base.trace.source != head.trace.source and not all(one and one.overhead for one in captures):
         return f"profiles of different tools, {base.trace.source} and {head.trace.source}: shown, not judged (hotlap profile times calls without the profiler, which can be judged)"
     if not (base.bound and head.bound) and per != "step":
-        return "without GPU events and without steps: not judged"
+        return "without steps, and without a window of the GPU: not judged"
     return ""
 
 
 def machine(side: Review) -> str:
     """What the work ran on, as far as the file tells."""
     origin = captured.of(side.trace)
-    return side.trace.gpu_name if len(side.trace.gpu) else origin.hardware if origin else "unknown CPU"
+    return side.trace.gpu_name if len(side.trace.gpu) else (origin.hardware if origin else "") or UNKNOWN_CPU
+
+
+def asked(case: str) -> tuple[object, ...]:
+    """Of a recorded case what must be the same: backend, precision and options may differ, that is what is compared."""
+    try:
+        found = Case.parse(case)
+    except Misuse:
+        return (case,)
+    return found.workload, f"batch {found.batch}", found.mode
 
 
 def finding(case: str, metric: str, pair: list[float], fine: float, floor: float, why: list[Moved], per: str) -> Finding:
     """With what moved the same way as its evidence. Worse than the floor is a regression, at most `fine` worse passes, and what lies between repeated runs do by themselves."""
-    ratio = pair[1] / pair[0] if pair[0] else 1.0
+    if not pair[0]:
+        return Finding(case, metric, "inconclusive" if pair[1] else "pass", 0.0, pair[1] * 1e-9, unit="s", evidence=("BASE has none of it",) if pair[1] else ())
+    ratio = pair[1] / pair[0]
     verdict: Outcome = "regression" if ratio > 1 + floor else "pass" if ratio <= 1 + fine else "inconclusive"
     same = [row for row in why if (row.change > 0) == (ratio > 1)]
     return Finding(

@@ -48,6 +48,8 @@ class Arguments(msgspec.Struct, gc=False):
     node: Any = msgspec.field(name="graph node id", default=None)
     collective: Any = msgspec.field(name="Collective name", default=None)
     elements: Any = msgspec.field(name="In msg nelems", default=None)
+    group: msgspec.Raw = msgspec.field(name="Process Group Ranks", default=NOTHING)
+    group_name: msgspec.Raw = msgspec.field(name="Process Group Name", default=NOTHING)
     blocks: msgspec.Raw = msgspec.field(name="blocks per SM", default=NOTHING)
     warps: msgspec.Raw = msgspec.field(name="warps per SM", default=NOTHING)
     occupancy: msgspec.Raw = msgspec.field(name="est. achieved occupancy %", default=NOTHING)
@@ -217,7 +219,7 @@ class Events:
         """One event, repaired if it must be; None and counted if nothing helps."""
         try:
             return ONE.decode(text)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             pass
         if (loose := self.mended(text)) is None:
             return None
@@ -230,7 +232,7 @@ class Events:
     def text_alone(self, text: bytes) -> msgspec.Raw | None:
         try:
             ONE.decode(text)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None if self.mended(text) is None else msgspec.Raw(mended(text))
         return msgspec.Raw(text)
 
@@ -239,7 +241,7 @@ class Events:
             self.damage.notes["some events hold what JSON has no word for (NaN, raw control characters, bad escapes): mended"] = None
         try:
             return LOOSE.decode(better)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             self.damage.lost[re.sub(r" \(byte \d+\)", "", str(error))] += 1
             return None
 
@@ -250,7 +252,7 @@ class Events:
         for text in (head + b"]" + tail, head + b"]" + tail.rstrip().rstrip(b",") + b"}", head + b"]}"):
             try:
                 found = msgspec.json.decode(mended(text))
-            except (msgspec.DecodeError, UnicodeDecodeError):
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 continue
             if isinstance(found, dict):
                 found.pop("traceEvents", None)
@@ -275,13 +277,13 @@ def some(buffer: bytearray, last: bool, many: msgspec.json.Decoder[list[One]]) -
             text, used = b"[" + buffer[: end + 1] + b"]", end + 2 + follows.index(b",")
         try:
             return many.decode(text), used, last
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             why = str(error)
         if "trailing characters" in why and (found := OFFSET.search(why)):
             used = int(found[1]) - 1
             try:
                 return many.decode(b"[" + buffer[:used]), used, True
-            except (msgspec.DecodeError, UnicodeDecodeError):
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 return None
         if last or not why.startswith("JSON is malformed"):
             return None

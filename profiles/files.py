@@ -7,7 +7,7 @@ from pathlib import Path
 from . import kineto, tensorrt
 from .trace import Trace
 
-START = 4096
+START = 65536
 
 
 def read(path: Path) -> Trace:

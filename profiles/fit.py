@@ -43,7 +43,7 @@ def main() -> None:
             module.compile()
         trainer = L.Trainer(
             accelerator="cpu" if case.target == "cpu" else "gpu",
-            devices=1,
+            devices=1 if case.target == "cpu" else [int(case.target[5:])],
             max_steps=schedule.wait + schedule.warmup + schedule.active,
             max_epochs=-1,
             callbacks=[callback],

@@ -44,7 +44,7 @@ class Reading:
     """The tables of a trace while its file is read."""
 
     def __init__(self) -> None:
-        self.names, self.lanes, self.shapes, self.launches = Names(), Names(), Names(), Names()
+        self.names, self.lanes, self.shapes, self.launches, self.groups = Names(), Names(), Names(), Names(), Names()
         self.gpu = Rows(*Gpu.__dataclass_fields__)
         self.calls = Rows(*Calls.__dataclass_fields__)
         self.memory = Rows(*Memory.__dataclass_fields__)
@@ -102,7 +102,8 @@ class Reading:
         collective = self.collectives[name] or args.collective is not None
         device = number(args.device, number(event.pid))
         stream = number(args.stream, number(str(event.tid).rpartition(" ")[2]))
-        self.gpu.add((start, dur, name, GPU[event.cat], device, stream, number(args.correlation), external(args), number(args.bytes), number(args.node), shape, collective))
+        group = NONE if args.group is NOTHING and args.group_name is NOTHING else self.groups(bytes(args.group if args.group is not NOTHING else args.group_name))
+        self.gpu.add((start, dur, name, GPU[event.cat], device, stream, number(args.correlation), external(args), number(args.bytes), number(args.node), shape, collective, group))
 
     def call(self, event: Event, start: int, dur: int, args: Arguments) -> None:
         self.calls.add((start, dur, self.names(event.name), self.lanes(lane(event)), number(args.correlation), external(args)))
@@ -140,7 +141,7 @@ def read(path: Path) -> Trace:
         raise Unreadable(f"{path}: a list with no events of a trace in it")
     return Trace(
         path=str(path), source=source(seen, file.header), header=file.header,
-        names=list(seen.names.codes), lanes=list(seen.lanes.codes), shapes=list(seen.shapes.codes), launches=list(seen.launches.codes),
+        names=list(seen.names.codes), lanes=list(seen.lanes.codes), shapes=list(seen.shapes.codes), launches=list(seen.launches.codes), groups=list(seen.groups.codes),
         gpu=Gpu(**seen.gpu.columns()), calls=Calls(**seen.calls.columns()), memory=Memory(**seen.memory.columns()),
         **{kind: Spans(**rows.columns()) for kind, rows in seen.spans.items()},
         phases=dict(seen.phases), categories=dict(seen.categories), others=dict(seen.others), odd=dict(seen.odd), labels=seen.labels, damage=file.damage,

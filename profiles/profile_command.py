@@ -24,7 +24,7 @@ def profile(
     stacks: Annotated[bool, typer.Option("--stacks", help="Python's stacks too: costs most.")] = False,
     threads: Annotated[int, typer.Option(help="Threads. Default: all cores.", min=0)] = 0,
     checkpoint: Annotated[str, typer.Option(help="A Lightning checkpoint for package.module:Class.")] = "",
-    timeout: Annotated[str, typer.Option(help="Longest wait for one answer of a worker.")] = "10m",
+    timeout: Annotated[str, typer.Option(help="Longest wait for one answer of a worker; with --mode train for the whole training.")] = "10m",
 ) -> int:
     """Record a few calls of a model with its backend's own profiler, measure what the profiler adds, and review the file. Exit: 0 captured, 4 refused, with the reason."""
     import shutil
@@ -47,6 +47,8 @@ def profile(
     file = out or rundir.root() / "profile" / rundir.new_id() / "trace.json.gz"
     if not file.name.endswith((".json", ".json.gz")):
         raise Misuse(f"--out {file}: a profile's name ends in .json or .json.gz")
+    if file.is_dir():
+        raise Misuse(f"--out {file} is a folder; name a file in it")
     if mode == "train" and (workload not in names() or name not in ("eager", "compile") or options):
         raise Misuse(f"--mode train trains {', '.join(names())} with eager or compile; inside your own training use Trainer(callbacks=[hotlap.Profile({file.name!r})])")
     if mode == "train" and not batch:
@@ -56,19 +58,22 @@ def profile(
     schedule = Schedule(wait, warmup, active, stacks)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
+        with file.with_name(file.name + ".part").open("wb"):
+            pass
+        file.with_name(file.name + ".part").unlink()
     except OSError as error:
         raise Misuse(f"cannot write to {file.parent}: {error.strerror}; choose another --out") from None
     print(case.id, file=sys.stderr)
+    work = file.parent / (file.name + ".work")
     try:
         if mode == "train":
             report(f"training {wait + warmup + active} steps")
             capture.training(case, 0, plan, schedule, file)
         else:
-            work = file.parent / (file.name + ".work")
             capture.inference(case, checkpoint, plan, schedule, file, work, report)
             shutil.rmtree(work)
     except Refusal as refusal:
-        print(f"hotlap: {case.id}: {refusal.reason}", file=sys.stderr)
+        print(f"hotlap: {case.id}: {refusal.reason}{f'; logs in {work}' if work.exists() else ''}", file=sys.stderr)
         return NOT_CAPTURED
     print(f"captured  {file} ({file.stat().st_size / 1e6:.1f} MB)")
     for line in text.lines(review.review(file)):

@@ -27,6 +27,7 @@ SIZES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "int8": 1}
 # Kernels that round fp32 products to TF32: cuBLAS and cuDNN name them so, CUTLASS by the shape of its instruction.
 TF32 = re.compile(r"tf32|s1688(?!.*(?:f16|bf16))", re.IGNORECASE)
 Dims = list[Any]
+LARGEST, MOST_DIMENSIONS = 1 << 40, 16
 
 
 class Work(NamedTuple):
@@ -53,12 +54,19 @@ class Attained(NamedTuple):
     why: str = ""
 
 
+def same(a: int, b: int) -> None:
+    """Dimensions that are summed over. Raises ValueError."""
+    if a != b:
+        raise ValueError("its shapes do not fit together")
+
+
 def product(a: Dims, b: Dims, out: Dims, depth: int) -> Work:
     return Work(2.0 * math.prod(out) * depth, math.prod(a) + math.prod(b) + math.prod(out))
 
 
 def mm(dims: Dims, values: list[str]) -> Work:
     a, b = dims[:2]
+    same(a[1], b[0])
     return product(a, b, [a[0], b[1]], a[1])
 
 
@@ -70,6 +78,7 @@ def addmm(dims: Dims, values: list[str]) -> Work:
 
 def bmm(dims: Dims, values: list[str]) -> Work:
     a, b = dims[:2]
+    same(a[2], b[1])
     return product(a, b, [a[0], a[1], b[2]], a[2])
 
 
@@ -77,8 +86,12 @@ def baddbmm(dims: Dims, values: list[str]) -> Work:
     return bmm(dims[1:3], values)
 
 
-def linear(x: Dims, weight: Dims) -> Work:
-    """(..., K) and (N, K)."""
+def linear(dims: Dims, values: list[str]) -> Work:
+    """(..., K) and (N, K). Of the overloads only the one without another operand, which has six arguments."""
+    x, weight = dims[:2]
+    if len(dims) != 6:
+        raise ValueError("its shapes do not tell")
+    same(x[-1], weight[1])
     return product([math.prod(x[:-1]), x[-1]], weight, [math.prod(x[:-1]), weight[0]], x[-1])
 
 
@@ -93,8 +106,16 @@ def convolution(dims: Dims, values: list[str], at: int) -> Work:
     return Work(2.0 * math.prod(output) * math.prod(weight[1:]), math.prod(x) + math.prod(weight) + math.prod(output))
 
 
+def forwards(values: list[str], at: int) -> list[str]:
+    """The same values; a transposed convolution, whose work follows otherwise, raises ValueError."""
+    if values[at] != "False":
+        raise ValueError("a transposed convolution")
+    return values
+
+
 def convolution_backward(dims: Dims, values: list[str]) -> Work:
     """As much as the forward for each gradient asked for, of input and of weight."""
+    forwards(values, 7)
     grad, x, weight = dims[:3]
     to_x, to_weight = (flag.strip() == "True" for flag in values[10].strip("[]").split(",")[:2])
     forward = 2.0 * math.prod(grad) * math.prod(weight[1:])
@@ -109,7 +130,9 @@ def attention(dims: Dims, causal: str, heads_last: bool) -> Work:
     keys = key[1] if heads_last else key[2]
     if causal not in ("True", "False"):
         raise ValueError("whether it is causal is not recorded")
-    factor = 0.5 if causal == "True" and keys == long else 1.0
+    if causal == "True" and keys != long:
+        raise ValueError("causal, with other lengths of queries and keys")
+    factor = 0.5 if causal == "True" else 1.0
     return Work(factor * 2.0 * batch * heads * long * keys * (depth + value[3]), 2 * math.prod(query) + math.prod(key) + math.prod(value))
 
 
@@ -123,9 +146,9 @@ WORK: dict[str, Callable[[Dims, list[str]], Work]] = {
     "aten::_slow_conv2d_forward": lambda dims, values: convolution(dims, [values[4], values[5], "[1]"], 0),
     "mkldnn::_convolution_pointwise": lambda dims, values: convolution(dims, [values[4], values[3], values[5]], 0),
     "mkldnn::_convolution_pointwise_": lambda dims, values: convolution(dims[1:], [values[5], values[4], values[6]], 0),
-    "mkldnn::_linear_pointwise": lambda dims, values: linear(dims[0], dims[1]),
-    "aten::convolution": lambda dims, values: convolution(dims, values, 3),
-    "aten::_convolution": lambda dims, values: convolution(dims, values, 3),
+    "mkldnn::_linear_pointwise": linear,
+    "aten::convolution": lambda dims, values: convolution(dims, forwards(values, 6), 3),
+    "aten::_convolution": lambda dims, values: convolution(dims, forwards(values, 6), 3),
     "aten::convolution_backward": convolution_backward,
     "CaskConvolution": lambda dims, values: convolution(dims, values, 3),
     "CaskGemmConvolution": lambda dims, values: convolution(dims, values, 3),
@@ -180,13 +203,14 @@ def one(name: str, shape: bytes, calls: int, length: int, tf32: bool, peak: Peak
     precision, work, why = "unknown", Work(0, 0), ""
     try:
         dims, types, values = msgspec.json.decode(shape)
+        sizes(dims)
         precision = next((DTYPES[kind] for kind in types if kind in DTYPES), "unknown")
         work = WORK[name](dims, list(values or []))
         if not all(math.isfinite(value) and value > 0 for value in work):
             raise ValueError("its shapes are no shapes")
     except ValueError as error:
         why = str(error) if type(error) is ValueError else "its shapes cannot be read"
-    except (TypeError, IndexError, KeyError, AttributeError, ZeroDivisionError, OverflowError):
+    except (TypeError, IndexError, KeyError, AttributeError, ZeroDivisionError, OverflowError, RecursionError):
         why = "its shapes do not tell (older torch does not record stride and padding)" if "convolution" in name else "its shapes do not tell"
     precision = "tf32" if tf32 and precision == "fp32" else precision
     moved = work.elements * SIZES.get(precision, 0)
@@ -200,6 +224,18 @@ def one(name: str, shape: bytes, calls: int, length: int, tf32: bool, peak: Peak
         else:
             share = least_s * 1e9 / length
     return Attained(name, shapes_text(dims), precision, calls, length, calls * work.flops, calls * moved, share, why)
+
+
+def sizes(dims: Any) -> None:
+    """Raises ValueError unless these are lists of sizes, which only then may be multiplied."""
+    for each in dims if isinstance(dims, list) else [None]:
+        if not isinstance(each, list) or len(each) > MOST_DIMENSIONS:
+            raise ValueError("its shapes are no shapes")
+        for size in each:
+            if isinstance(size, list):
+                continue  # a list of tensors, which no formula takes
+            if type(size) is not int or not 0 <= size <= LARGEST:
+                raise ValueError("its shapes are no shapes")
 
 
 def shapes_text(dims: Any) -> str:

@@ -21,10 +21,14 @@ from .events import Unreadable
 from .trace import NONE, Calls, Damage, Gpu, Kind, Memory, Rows, Spans, Trace
 
 LARGEST = 256 << 20
-BEGINS = re.compile(rb'\s*\[\s*\{(?:[^{}]*\}\s*,\s*\{)*[^{}]*"(?:averageMs|timeMs)"|\s*\{\s*"Layers"\s*:')
+TEXT = rb'"(?:[^"\\]|\\.)*"'
+# A list whose objects have a time a layer, whatever the layers are called; or the graph that lies beside it.
+BEGINS = re.compile(rb'\s*\[\s*\{(?:[^{}"]|' + TEXT + rb'|\}\s*,\s*\{)*?"(?:averageMs|timeMs)"\s*:|\s*\{\s*"Layers"\s*:', re.DOTALL)
+COUNTED = re.compile(rb'\s*\[\s*\{\s*"count"\s*:')
 SUFFIXES = ("profile.json", "graph.json", "profile.metadata.json", "metadata.json")
 TYPES = ((r"int8", "int8"), (r"bf16|bfloat", "bf16"), (r"fp16|half", "fp16"), (r"fp8", "fp8"), (r"fp32|float", "fp32"))
 RUN = "engine"
+LONGEST_NS = 1 << 60
 
 
 class Profiled(msgspec.Struct):
@@ -36,7 +40,7 @@ class Profiled(msgspec.Struct):
 
 
 def recognised(start: bytes) -> bool:
-    return BEGINS.match(start) is not None
+    return (COUNTED.match(start) or BEGINS.match(start)) is not None
 
 
 def read(path: Path) -> Trace:
@@ -66,16 +70,19 @@ def read(path: Path) -> Trace:
         code = NONE if shape is None else shapes.setdefault(shape, len(shapes))
         operators.add((clock, length, names.setdefault(kind, len(names)), 0, number, code, NONE))
         kernel = str(known.get("TacticName") or layer.name)
-        gpu.add((clock, length, names.setdefault(kernel, len(names)), Kind.KERNEL, 0, 0, NONE, number, NONE, NONE, NONE, 0))
+        gpu.add((clock, length, names.setdefault(kernel, len(names)), Kind.KERNEL, 0, 0, NONE, number, NONE, NONE, NONE, 0, NONE))
         clock, number = clock + length, number + 1
+        if clock > LONGEST_NS:
+            raise Unreadable(f"{profile}: its layers together last for years: no profile of an engine")
     if not number:
         raise Unreadable(f"{profile}: a profile of TensorRT without layers")
-    if engine_ms is not None:
-        notes.add((0, int(engine_ms * 1_000_000), names.setdefault(RUN, len(names)), 0, NONE, NONE, NONE))
+    if engine_ms is not None and (engine_ns := round(engine_ms * 1_000_000)) > 0:
+        notes.add((0, engine_ns, names.setdefault(RUN, len(names)), 0, NONE, NONE, NONE))
     nothing = Spans(**Rows(*Spans.__dataclass_fields__).columns())
     return Trace(
         path=str(profile), source="tensorrt", header={"deviceProperties": [{"name": device}]} if device else {}, names=list(names), lanes=list(lanes), shapes=list(shapes),
-        launches=[], gpu=Gpu(**gpu.columns()), calls=Calls(**Rows(*Calls.__dataclass_fields__).columns()), operators=Spans(**operators.columns()), notes=Spans(**notes.columns()),
+        launches=[], groups=[],
+        gpu=Gpu(**gpu.columns()), calls=Calls(**Rows(*Calls.__dataclass_fields__).columns()), operators=Spans(**operators.columns()), notes=Spans(**notes.columns()),
         frames=nothing, spans=nothing, memory=Memory(**{name: np.empty(0, np.int64) for name in Memory.__dataclass_fields__}), phases={"layer": number}, categories={},
         others={}, odd={}, labels={}, damage=damage,
     )  # fmt: skip
@@ -86,7 +93,7 @@ def decoded(path: Path, kind: Any) -> Any:
         raise Unreadable(f"{path}: {path.stat().st_size / 1e6:.0f} MB are no profile of TensorRT")
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Unreadable(f"{path}: not a profile of TensorRT as trtexec writes it: {error}") from None
 
 
@@ -122,7 +129,7 @@ def engine_time(path: Path | None, damage: Damage) -> float | None:
         median = found["performance_summary"]["GPU Compute Time"][3]
     except (TypeError, KeyError, IndexError):
         return None
-    return float(median) if isinstance(median, int | float) and 0 < median < 1e9 else None
+    return float(median) if type(median) in (int, float) and 0 < median < 1e9 else None
 
 
 def nanoseconds(text: msgspec.Raw) -> int | None:

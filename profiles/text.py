@@ -87,7 +87,7 @@ def machine(found: Review) -> str:
     """The GPU, or what else the file knows of where it was taken."""
     origin = captured.of(found.trace)
     words = [found.trace.gpu_name if len(found.trace.gpu) or found.trace.device else "no GPU", origin.case if origin else "", origin.hardware if origin else ""]
-    return ", ".join(word for word in words if word)
+    return ", ".join(cut(word, 2 * WIDTH) for word in words if word)
 
 
 def together(found: Ranks) -> Iterator[str]:
@@ -101,10 +101,12 @@ def together(found: Ranks) -> Iterator[str]:
         yield plain(f"rank {rank.number:<4} {Path(rank.review.trace.path).name}: window {ns(window)}: {shares}")
         if rank.matched:
             yield f"          waited {ns(rank.waited)} for others; the last at {rank.last:,} of {rank.matched:,} shared collectives, which cost {ns(rank.held)}"
-        if rank.offset:
+        if rank.offset is None:
+            yield "          how far its clock is from the others' cannot be told: none of its collectives ends with one of theirs, or several offsets fit alike"
+        elif rank.offset:
             yield f"          its clock is {ns(rank.offset)} ahead of the first one's, by where collectives end"
     if (late := found.straggler) is not None:
-        yield plain(f"straggler rank {late.number}: without it the others would have gone on {ns(late.held)} earlier; why: hotlap review {Path(late.review.trace.path).name}")
+        yield plain(f"straggler rank {late.number}: without it the others would have gone on {ns(late.held)} earlier; why: hotlap review {late.review.trace.path}")
     elif shared:
         yield "straggler none"
     else:

@@ -80,7 +80,7 @@ class Gpu(Table):
     """Kernels, copies and fills. correlation, stream, device, node (of a CUDA graph): NONE where the file does not tell; bytes as well.
 
     shape: code into Trace.launches of what describes a launch (blocks and warps an SM, occupancy in %, grid, block). collective: 1 for what is NCCL's by
-    name or by its metadata. external: the file's own link to an operator, which is not trusted.
+    name or by its metadata. group: code into Trace.groups of its process group, as the file has it. external: the file's own link to an operator, which is not trusted.
     """
 
     kind: Column
@@ -92,6 +92,7 @@ class Gpu(Table):
     node: Column
     shape: Column
     collective: Column
+    group: Column
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,7 @@ class Trace:
     lanes: list[tuple[Any, Any]]
     shapes: list[bytes]
     launches: list[bytes]
+    groups: list[bytes]
     gpu: Gpu
     calls: Calls
     operators: Spans

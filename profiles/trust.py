@@ -16,7 +16,7 @@ VISIBLE = 1.05
 YEAR_NS = 365 * 24 * 3600 * 10**9
 BY_NODE = {
     "onnxruntime": "a profile of ONNX Runtime: nodes by the host's clock; of a GPU only what the host waited for",
-    "openvino": "a profile of OpenVINO: means of each layer over the recorded calls, laid one after the other; when a layer ran is not recorded, nor what took less than 1 us",
+    "openvino": "a profile of OpenVINO: means of each layer over the recorded calls, to one or two us, laid one after the other; when a layer ran is not recorded",
 }
 FIGURES = ("window", "busy", "idle", "launches", "operators", "steps", "memory")
 
@@ -49,7 +49,9 @@ def judge(facts: Facts) -> Trust:
     gpu = line.gpu
     if trace.source in BY_NODE:
         said.append(BY_NODE[trace.source])
-    if (origin := captured.of(trace)) and origin.overhead and origin.overhead.plain_s > 0:
+    if captured.damaged(trace):
+        said.append("its section `hotlap` is not what hotlap writes: case, hardware and the profiler's cost are unknown")
+    if (origin := captured.of(trace)) and origin.overhead:
         plain, profiled = (scaled(seconds, "s") for seconds in (origin.overhead.plain_s, origin.overhead.profiled_s))
         costs = f"a call takes {origin.overhead.factor:.2f} times as long under the profiler" if origin.overhead.factor > VISIBLE else "the profiler's own cost is not visible"
         said.append(f"{costs} ({plain} -> {profiled}, medians of {' and '.join(str(count) for count in origin.overhead.calls)} calls)")

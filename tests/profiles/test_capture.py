@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -88,10 +89,15 @@ def test_the_file_names_no_folder_of_this_machine(folder: Path) -> None:
         (["owned:nothing", "--batch", "4"], 4, "invalid_input: owned:nothing"),
         (["nothing:make"], 2, "no module named 'nothing'"),
         (["owned:make", "-o", "/proc/no/trace.json"], 2, "cannot write to /proc/no"),
+        (["owned:make", "-o", "folder.json"], 2, "folder.json is a folder"),
+        (["mlp", "--mode", "train", "--precision", "bf16"], 4, "unsupported_precision: training in bf16"),
+        (["mlp", "--mode", "train", "--device", "cuda:1"], 4, "no_device"),
+        (["mlp", "--mode", "train", "--timeout", "500ms"], 4, "timeout: training mlp did not end within 0.5 s"),
     ],
 )
 def test_what_cannot_be_profiled_says_why(arguments: list[str], code: int, words: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    if "cuda:0" in arguments and torch.cuda.is_available():
+    (folder / "folder.json").mkdir(exist_ok=True)
+    if "cuda:" in " ".join(arguments) and torch.cuda.is_available():
         pytest.skip("this machine has the GPU whose lack is tested")
     assert status(["profile", *arguments]) == code
     assert words in capsys.readouterr().err
@@ -114,16 +120,18 @@ class Module(L.LightningModule):
     def configure_optimizers(self) -> Any:
         return torch.optim.SGD(self.parameters(), 0.1)
 
+    def validation_step(self, batch: list[torch.Tensor], index: int) -> None:
+        time.sleep(0.05)
 
-def fit(callback: L.Callback, steps: int) -> None:
+
+def fit(callback: L.Callback, steps: int, **more: Any) -> None:
     from hotlap.models.quiet import undisturbed
 
     data = DataLoader(TensorDataset(torch.randn(4 * steps, 8)), batch_size=4)
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
     with undisturbed():
-        trainer = L.Trainer(
-            accelerator="cpu", max_steps=steps, callbacks=[callback], logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False
-        )
-        trainer.fit(Module(), data)
+        trainer = L.Trainer(accelerator="cpu", max_steps=steps, callbacks=[callback], **quiet, **more)
+        trainer.fit(Module(), data, data if more else None)
 
 
 def test_the_callback_records_steps_of_a_fit(tmp_path: Path) -> None:
@@ -136,6 +144,39 @@ def test_the_callback_records_steps_of_a_fit(tmp_path: Path) -> None:
     names = {found.trace.names[code] for code in found.trace.operators.name.tolist()} | {found.trace.names[code] for code in found.trace.notes.name.tolist()}
     assert "aten::addmm" in names and any(name.startswith("Optimizer.step#SGD") for name in names) and any("DataLoader" in name for name in names)
     assert [path.name for path in file.parent.iterdir()] == ["trace.json"]
+
+
+def test_validation_between_recorded_steps_is_no_cost_of_the_profiler(tmp_path: Path) -> None:
+    file = tmp_path / "trace.json"
+    fit(hotlap.Profile(file, wait=4, warmup=1, active=3), 12, val_check_interval=2, limit_val_batches=2, num_sanity_val_steps=0)
+    origin = captured.of(review.review(file).trace)
+    assert origin is not None and origin.overhead is not None and max(origin.overhead.profiled_s, origin.overhead.plain_s) < 0.05
+
+
+def test_one_callback_serves_several_fits(tmp_path: Path) -> None:
+    file = tmp_path / "trace.json"
+    callback = hotlap.Profile(file, wait=3, warmup=1, active=2)
+    for _ in range(2):
+        fit(callback, 8)
+        assert len(review.review(file).facts.steps) == 2
+        file.unlink()
+
+
+def test_a_file_that_cannot_be_written_is_said_before_the_training(tmp_path: Path) -> None:
+    (tmp_path / "dir.json").mkdir()
+    with pytest.raises(ValueError, match="is a folder; name a file in it"):
+        fit(hotlap.Profile(tmp_path / "dir.json"), 8)
+
+
+def test_a_file_that_cannot_be_written_any_more_does_not_end_the_training(tmp_path: Path) -> None:
+    class Full(hotlap.Profile):
+        def on_train_batch_end(self, *given: Any) -> None:
+            super().on_train_batch_end(*given)
+            if len(self.steps) == 3:
+                self.file = Path("/proc/no/trace.json")
+
+    with pytest.warns(UserWarning, match="was not written: No such file"):
+        fit(Full(tmp_path / "trace.json", wait=3, warmup=1, active=2), 8)
 
 
 def test_a_fit_that_is_too_short_says_so(tmp_path: Path) -> None:

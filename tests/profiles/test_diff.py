@@ -150,4 +150,40 @@ def test_different_tools_without_plain_times_are_shown_and_not_judged(tmp_path: 
         path.write_text(json.dumps(content))
         sides.append(str(path))
     assert cli.status(["review", *sides]) == 4
-    assert "profiles of different tools, onnxruntime and kineto: shown, not judged" in capsys.readouterr().out
+    assert "which CPU a file is of is not recorded: shown, not judged" in capsys.readouterr().out
+
+
+def test_a_base_that_has_none_of_it_is_no_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copies = made.written(
+        tmp_path / "copies.json", [one for at in (0, 50) for one in (made.call("cudaMemcpyAsync", at, 2, at + 1), made.kernel("Memcpy HtoD", at + 5, 30, at + 1, cat="gpu_memcpy"))]
+    )
+    kernels = made.written(tmp_path / "kernels.json", [one for at in (0, 50) for one in made.launched("gemm", at, at + 5, 30, at + 1)])
+    assert cli.status(["review", str(kernels), str(copies)]) == 3
+    assert "compute   0 ns -> 60.0 us" in capsys.readouterr().out
+
+
+def recorded(path: Path, **changed: Any) -> Path:
+    """A capture whose section says something else."""
+    content = json.loads(captured_on(path, "eager", 1e-4).read_text())
+    content["hotlap"] |= changed
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.mark.parametrize("case", ["other/eager/fp32/b1/cpu/inference", "net/eager/fp32/b8/cpu/inference", "net/eager/fp32/b1/cpu/train"])
+def test_different_work_is_shown_and_not_judged(case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.status(["review", str(recorded(tmp_path / "head.json", case=case)), str(recorded(tmp_path / "base.json"))]) == 4
+    assert "different work" in capsys.readouterr().out
+    precise = recorded(tmp_path / "bf16.json", case="net/compile/bf16/b1/cpu/inference[mode:max-autotune]")
+    assert cli.status(["review", str(precise), str(recorded(tmp_path / "base.json"))]) == 0
+
+
+@pytest.mark.parametrize(
+    "overhead", [{"plain_s": 0, "profiled_s": 1, "calls": [1, 1]}, {"plain_s": 1e300, "profiled_s": 1, "calls": [1, 1]}, {"plain_s": 1, "profiled_s": -1, "calls": [1, 1]}, 5]
+)
+def test_a_section_that_cannot_be_hotlap_s_is_said_and_not_judged(overhead: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    odd, good = recorded(tmp_path / "odd.json", overhead=overhead), recorded(tmp_path / "good.json")
+    for pair in ((odd, good), (good, odd), (odd, odd)):
+        assert cli.status(["review", *map(str, pair)]) == 4
+        said = capsys.readouterr().out
+        assert "is not what hotlap writes" in said and "which CPU a file is of is not recorded" in said

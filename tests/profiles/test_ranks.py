@@ -76,6 +76,62 @@ def test_as_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert all(sum(rank["parts_ns"].values()) == rank["window_ns"] for rank in found["ranks"])
 
 
+def rank(path: Path, number: int, calls: list[tuple[float, float]], group: list[int] | None = None) -> None:
+    """A file with collectives (start, end in us), of a process group that it names or does not."""
+    events = []
+    for at, (start, end) in enumerate(calls):
+        more = {"Process_Group_Ranks": str(group)} if group else {}
+        events += made.launched(REDUCE, start - 3, start, end - start, at + 1, stream=20, **more)
+    made.written(path / f"rank{number}.json", events)
+
+
+def costs(folder: Path) -> list[tuple[int, int, int]]:
+    return [(one.matched, one.last, one.held) for one in ranks.read(folder).ranks]
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_groups_that_share_no_rank_have_stragglers_of_their_own(named: bool, tmp_path: Path) -> None:
+    """Ranks 0 and 1, 2 and 3; the second of each comes 600 us late, four times. The groups end 2 ms apart: no offset between clocks."""
+    for number in range(4):
+        shift, late = 2000 * (number // 2), 600 * (number % 2)
+        pair = [number // 2 * 2, number // 2 * 2 + 1]
+        rank(tmp_path, number, [(10_000 * at + shift + late, 10_000 * at + shift + 650) for at in range(1, 5)], pair if named else None)
+    assert costs(tmp_path) == [(4, 0, 0), (4, 4, 2_400_000)] * 2
+    assert [one.offset for one in ranks.read(tmp_path).ranks] == [0, 0, 0, 0]
+
+
+def test_groups_that_end_together_are_kept_apart_by_their_names(tmp_path: Path) -> None:
+    for number in range(4):
+        shift, late = 0.01 * (number // 2), 600 * (number % 2)
+        rank(tmp_path, number, [(10_000 * at + shift + late, 10_000 * at + shift + 650) for at in range(1, 5)], [number // 2 * 2, number // 2 * 2 + 1])
+    assert costs(tmp_path) == [(4, 0, 0), (4, 4, 2_400_000)] * 2
+
+
+def test_short_collectives_one_of_which_is_missing_make_no_straggler(tmp_path: Path) -> None:
+    calls = [(15.0 * at, 15.0 * at + 10) for at in range(50)]
+    rank(tmp_path, 0, calls[1:])
+    rank(tmp_path, 1, calls)
+    assert costs(tmp_path) == [(49, 0, 0), (49, 0, 0)] or all(held == 0 for _, _, held in costs(tmp_path))
+
+
+def test_an_offset_that_could_be_another_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Equal periods: with one collective more in front the clocks may be 7 s apart or a step less."""
+    rank(tmp_path, 0, [(5000.0 * at, 5000.0 * at + 100) for at in range(1, 5)])
+    rank(tmp_path, 1, [(7e6 + 5000.0 * at, 7e6 + 5000.0 * at + 100) for at in range(5)])
+    assert status(["review", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "how far its clock is from the others' cannot be told" in said and "straggler not known" in said
+
+
+@pytest.mark.parametrize("said", [True, -1, "0", 10**30, None])
+def test_a_rank_that_is_no_rank_is_asked_for(said: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a.json", "b.json"):
+        path = made.written(tmp_path / name, made.launched(REDUCE, 0, 5, 5, 1))
+        path.write_text(json.dumps({**json.loads(path.read_text()), "distributedInfo": {"rank": said, "world_size": 10**30}}))
+    assert status(["review", str(tmp_path)]) == 4
+    assert "which rank it is of is not recorded; name it rank0.json" in capsys.readouterr().err
+
+
 def test_what_is_no_set_of_ranks_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty").mkdir()
     same = job(tmp_path / "same", [[0, 1]])
@@ -118,10 +174,10 @@ def test_any_two_ranks_are_matched_each_once(first: Any, second: Any) -> None:
     def of(rows: Any) -> ranks.Collectives:
         rows = sorted(rows, key=lambda row: row[0] + row[1])
         start, dur = (np.array([row[at] for row in rows], np.int64) for at in (0, 1))
-        return ranks.Collectives(start, start + dur, [row[2] for row in rows])
+        return ranks.Collectives(start, start + dur, [(row[2], b"") for row in rows])
 
     a, b = of(first), of(second)
     found = ranks.pairs(a, b, 0)
     assert len({row for row, _ in found}) == len({row for _, row in found}) == len(found)
     for row, other in found:
-        assert a.names[row] == b.names[other] and abs(int(a.end[row]) - int(b.end[other])) <= ranks.TOGETHER_NS
+        assert a.keys[row] == b.keys[other] and abs(int(a.end[row]) - int(b.end[other])) <= ranks.TOGETHER_NS

@@ -168,3 +168,49 @@ def test_operators_say_their_share_on_the_screen(tmp_path: Path, capsys: pytest.
     assert f"aten::mm  ({share:.0%} of the roofline)" in capsys.readouterr().out
     shown = page(review.review(path))
     assert f"{share:.0%}" in shown and "NVIDIA A100 datasheet, 40 GB" in shown
+
+
+TRUE = "True"
+
+
+@pytest.mark.parametrize(
+    ("name", "dims", "values", "why"),
+    [
+        ("aten::mm", [[4, 8], [9, 4]], [], "its shapes do not fit together"),
+        ("aten::bmm", [[2, 4, 8], [2, 9, 4]], [], "its shapes do not fit together"),
+        ("aten::convolution", [[1, 8, 9, 9], [8, 4, 3, 3], []], ["", "", "", "[2, 2]", "[0, 0]", "[1, 1]", TRUE], "a transposed convolution"),
+        (
+            "aten::convolution_backward",
+            [[1, 4, 9, 9], [1, 8, 9, 9], [8, 4, 3, 3]],
+            ["", "", "", "", "[2]", "[0]", "[1]", TRUE, "[0]", "1", "[True, True]"],
+            "a transposed convolution",
+        ),
+        ("mkldnn::_linear_pointwise", [[17, 192], [17, 192], [64, 192], [], []], [], "its shapes do not tell"),
+        ("aten::_flash_attention_forward", [[1, 5, 2, 8]] * 3 + [[3]], [""] * 9, "whether it is causal is not recorded"),
+    ],
+)
+def test_what_the_formula_does_not_fit_has_no_share(name: str, dims: Any, values: Any, why: str) -> None:
+    found = roofline.one(name, json.dumps([dims, ["float"], values]).encode(), 1, 10**9, False, peaks.datasheet("A100"))
+    assert (found.share, found.why) == (None, why)
+
+
+@pytest.mark.parametrize("dims", [[["a", 10**16], [3, 10**16]], [[-1, 2], [2, 3]], [[True, 2], [2, 3]], [[1 << 50, 2], [2, 3]], [[1] * 1000, [2]], "ab", [[1.5, 2], [2, 2]]])
+def test_shapes_that_are_none_cost_nothing(dims: Any) -> None:
+    found = roofline.one("aten::mm", json.dumps([dims, ["float"], []]).encode(), 1, 1000, False, peaks.datasheet("A100"))
+    assert found.share is None and found.why == "its shapes are no shapes"
+
+
+def test_arguments_nested_a_hundred_thousand_deep_cost_their_event_at_most(tmp_path: Path) -> None:
+    deep = "[" * 100_000 + "]" * 100_000
+    event = '{"ph": "X", "cat": "cpu_op", "name": "aten::mm", "ts": 1, "dur": 1, "pid": 1, "tid": 1, "args": {"Input Dims": %s, "Input type": ["float"]}}'
+    path = tmp_path / "deep.json"
+    path.write_text('{"traceEvents": [' + event % deep + ", " + event % "[[1, 2], [2, 3]]" + "]}")
+    assert 1 <= kineto.read(path).events <= 2
+
+
+@pytest.mark.parametrize(
+    "device",
+    ["NVIDIA GH200 480GB", "NVIDIA H100 80GB HBM3 MIG 1g.10gb", "NVIDIA GeForce RTX 4090 Laptop GPU", "NVIDIA GeForce RTX 3090 Ti", "Tesla V100S-PCIE-32GB", "NVIDIA GB200"],
+)
+def test_a_part_that_is_another_has_no_datasheet(device: str) -> None:
+    assert peaks.datasheet(device) is None

@@ -134,3 +134,35 @@ def test_int8_against_fp32_says_why_it_is_faster(capsys: pytest.CaptureFixture[s
     said = capsys.readouterr().out
     assert "faster by 1.11 ms a step (2.26 times as fast), because: convolution -1.26 ms" in said
     assert status(["review", *reversed(sides)]) == 1
+
+
+@pytest.mark.parametrize("name", ["{ForeignNode[a.weight...b]}", "Reformatting CopyNode for Input Tensor 0 to {ForeignNode[x...y]}", 'a "quoted" {', "x" * 50_000])
+@pytest.mark.parametrize("counted", [True, False])
+def test_layers_may_be_called_anything(name: str, counted: bool, tmp_path: Path) -> None:
+    listed = [*([{"count": 1}] if counted else []), {"name": name, "timeMs": 0.2, "averageMs": 0.1}, {"name": name + "2", "timeMs": 0.2, "averageMs": 0.1}]
+    assert files.read(engine(tmp_path, listed)).events == 2
+
+
+@pytest.mark.parametrize("median_ms", [1e-9, True, "1", -1, 1e300])
+def test_an_engine_s_time_that_is_none_is_not_used(median_ms: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = engine(tmp_path, median_ms=median_ms)
+    assert status(["review", str(path)]) == 0 and status(["review", str(path), str(path)]) in (0, 4)
+    assert "the engine's own time is not known" in capsys.readouterr().out
+
+
+def test_layers_that_last_for_years_are_no_engine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status(["review", str(engine(tmp_path, [{"count": 1}, *({"name": str(at), "averageMs": 1.1e12} for at in range(12))]))]) == 4
+    assert "last for years" in capsys.readouterr().err
+
+
+def test_a_deeply_nested_graph_is_unknown_and_said(tmp_path: Path) -> None:
+    path = engine(tmp_path)
+    (tmp_path / "net.engine.graph.json").write_text('{"Layers": ' + "[" * 100_000 + "]" * 100_000 + "}")
+    assert any("types and shapes of the layers are unknown" in said for said in review.review(path).trust.said)
+
+
+def test_two_engines_of_one_gpu_are_judged_as_a_gpu_s(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    fast, slow = engine(tmp_path / "a", median_ms=2.5), engine(tmp_path / "b", median_ms=4.8)
+    assert status(["review", str(slow), str(fast)]) == 1 and status(["review", str(fast), str(slow)]) == 0
