@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
@@ -22,7 +22,8 @@ class Build:
     """One kernel in one setting, as the compiler needs it ahead of time.
 
     signature: every argument in order, `*bf16`, `i32`, `fp32` or `constexpr`. divisible: arguments that are multiples of 16 (pointers: aligned to 16 bytes)
-    in the setting that is meant to be fast. dot: whether it multiplies matrices, which then must be on tensor cores.
+    in the setting that is meant to be fast. dot: whether it multiplies matrices, which then must be on tensor cores. single_loads: loads of one element of two bytes that
+    are meant, such as the logit of a target.
     """
 
     name: str
@@ -33,7 +34,7 @@ class Build:
     stages: int = 2
     divisible: tuple[str, ...] = ()
     dot: bool = False
-    settings: dict[str, int] = field(default_factory=dict)
+    single_loads: int = 0
 
 
 class Unsupported(ValueError):

@@ -65,5 +65,5 @@ def entries(op: str, dtype: str, target: str) -> Iterator[Entry | Failed]:
             continue
         config = {**made.constexprs, "num_warps": made.warps, "num_stages": made.stages}
         least_s = peak.roofline_s(cost.flops, cost.moved_bytes, "fp32" if not made.dot else dtype) if peak else None
-        broken = kernel_rules.broken(figures, target, dtype, made.dot)
+        broken = kernel_rules.broken(figures, target, dtype, made.dot, made.single_loads)
         yield Entry(name, dtype, target, config, **msgspec.structs.asdict(figures), bytes=cost.moved_bytes, flops=cost.flops, roofline_s=least_s, violations=broken)

@@ -20,8 +20,8 @@ MORE_REGISTERS, MORE_INSTRUCTIONS = 8, 1.10
 RATCHETS = ("registers", "instructions")
 
 
-def broken(figures: Figures, target: str, dtype: str, dot: bool) -> tuple[str, ...]:
-    """Hard rules that these figures break, one line each."""
+def broken(figures: Figures, target: str, dtype: str, dot: bool, single_loads: int = 0) -> tuple[str, ...]:
+    """Hard rules that these figures break, one line each. single_loads: of one narrow element, which are meant."""
     said = []
     if figures.spill_loads or figures.spill_stores:
         said.append(f"spills registers: {figures.spill_loads} loads and {figures.spill_stores} stores of local memory; take a smaller tile or more warps")
@@ -30,7 +30,7 @@ def broken(figures: Figures, target: str, dtype: str, dot: bool) -> tuple[str, .
     narrow = figures.sass.get("load_16", 0) + figures.sass.get("load_8", 0)
     if not figures.sass.get("load_128") and not figures.sass.get("async_copy"):
         said.append("no load of 16 bytes although everything is aligned")
-    elif narrow:
+    elif narrow > single_loads:
         said.append(f"{narrow} loads of two bytes or less although everything is aligned")
     return tuple(said)
 

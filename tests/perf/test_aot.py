@@ -152,3 +152,9 @@ def test_the_command_judges_accepts_and_ratchets(tmp_path: Path, capsys: pytest.
 def test_wrong_names(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert status(["kernels", *arguments]) == 2
     assert words in capsys.readouterr().err
+
+
+def test_single_narrow_loads_must_be_meant() -> None:
+    found = Figures(32, 0, 0, 0, 0, 1.0, 100, {"load_128": 4, "load_16": 1, "other": 95})
+    assert kernel_rules.broken(found, "sm_90", "bf16", dot=False, single_loads=1) == ()
+    assert kernel_rules.broken(found, "sm_90", "bf16", dot=False) == ("1 loads of two bytes or less although everything is aligned",)

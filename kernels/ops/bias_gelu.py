@@ -1,0 +1,103 @@
+"""y = u (1 + erf(u / sqrt(2))) / 2 with u = x + bias; the bias is added along the last dimension.
+
+x (..., N), bias (N,); fp32, fp16, bf16; y as x; any N. Raises Unsupported for another size of bias. Hendrycks and Gimpel, Gaussian Error Linear Units, https://arxiv.org/abs/1606.08415,
+the exact form. Nothing is saved: dx = dy (Phi(u) + u phi(u)) is computed again from x and bias, dbias = sum over rows of dx.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import triton
+import triton.language as tl
+
+from .. import rows as settings
+from ..contract import DTYPES, POINTER, Build, Cost, Unsupported
+
+ROWS, BLOCK, WARPS = 4, 256, 4
+
+
+def reference(x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.gelu(x + bias)
+
+
+@triton.jit(do_not_specialize=["rows"])
+def forward_kernel(x, bias, y, rows, columns, x_stride, y_stride, ROWS: tl.constexpr, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)  # (ROWS,)
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)  # (BLOCK,)
+    inside = (row < rows)[:, None] & (column < columns)[None, :]
+    value = tl.load(x + row[:, None] * x_stride + column[None, :], mask=inside, other=0.0).to(tl.float32)  # (ROWS, BLOCK)
+    u = value + tl.load(bias + column, mask=column < columns, other=0.0).to(tl.float32)[None, :]
+    tl.store(y + row[:, None] * y_stride + column[None, :], 0.5 * u * (1.0 + tl.erf(u * 0.7071067811865476)), mask=inside)
+
+
+@triton.jit(do_not_specialize=["rows", "each"])
+def backward_kernel(dy, x, bias, dx, partial, rows, columns, dy_stride, x_stride, dx_stride, each, ROWS: tl.constexpr, BLOCK: tl.constexpr):
+    """Each program takes `each` rows of one block of columns and leaves partial sums of dbias."""
+    program = tl.program_id(0).to(tl.int64)
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    b = tl.load(bias + column, mask=column < columns, other=0.0).to(tl.float32)
+    total = tl.zeros((BLOCK,), tl.float32)
+    for start in range(0, each, ROWS):
+        row = program * each + start + tl.arange(0, ROWS)
+        inside = (row < rows)[:, None] & (column < columns)[None, :]
+        u = tl.load(x + row[:, None] * x_stride + column[None, :], mask=inside, other=0.0).to(tl.float32) + b[None, :]
+        slope = tl.load(dy + row[:, None] * dy_stride + column[None, :], mask=inside, other=0.0).to(tl.float32)
+        density = 0.3989422804014327 * tl.exp(-0.5 * u * u)
+        gradient = slope * (0.5 * (1.0 + tl.erf(u * 0.7071067811865476)) + u * density)
+        tl.store(dx + row[:, None] * dx_stride + column[None, :], gradient, mask=inside)
+        total += tl.sum(gradient, 0)
+    tl.store(partial + program * columns + column, total, mask=column < columns)
+
+
+def forward(x: torch.Tensor, bias: torch.Tensor) -> tuple[torch.Tensor]:
+    if bias.shape != x.shape[-1:]:
+        raise Unsupported(f"bias {tuple(bias.shape)} for x {tuple(x.shape)}; expected ({x.shape[-1]},)")
+    flat = settings.matrix(x, "x")
+    y = torch.empty_like(flat, memory_format=torch.contiguous_format)
+    if flat.numel():
+        grid = (triton.cdiv(len(flat), ROWS), triton.cdiv(flat.shape[1], BLOCK))
+        forward_kernel[grid](flat, bias.contiguous(), y, *flat.shape, flat.stride(0), y.stride(0), ROWS, BLOCK, num_warps=WARPS)
+    return (y.view(x.shape),)
+
+
+def backward(dy: torch.Tensor, x: torch.Tensor, bias: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    flat, slope = settings.matrix(x, "x"), settings.matrix(dy, "dy")
+    dx = torch.empty_like(flat, memory_format=torch.contiguous_format)
+    programs, each = settings.chunks(len(flat), ROWS)
+    partial = torch.zeros(programs, flat.shape[1], dtype=torch.float32, device=x.device)
+    if flat.numel():
+        grid, strides = (programs, triton.cdiv(flat.shape[1], BLOCK)), (slope.stride(0), flat.stride(0), dx.stride(0))
+        backward_kernel[grid](slope, flat, bias.contiguous(), dx, partial, *flat.shape, *strides, each, ROWS, BLOCK, num_warps=WARPS)
+    return dx.view(x.shape), partial.sum(0).to(bias.dtype)
+
+
+def examples(dtype: str) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    kind = getattr(torch, DTYPES[dtype])
+    return ((x, torch.randn(x.shape[-1], dtype=kind)) for x in settings.examples(kind))
+
+
+def typical(dtype: str) -> tuple[torch.Tensor, torch.Tensor]:
+    kind = getattr(torch, DTYPES[dtype])
+    return torch.empty(16384, 4096, dtype=kind, device="meta"), torch.empty(4096, dtype=kind, device="meta")
+
+
+def cost(x: torch.Tensor, bias: torch.Tensor) -> tuple[Cost, Cost]:
+    n, item = x.numel(), x.element_size()
+    programs, _ = settings.chunks(x.numel() // max(1, x.shape[-1]), ROWS)
+    columns = bias.numel()
+    return Cost(2 * n * item + columns * item, 6 * n), Cost(3 * n * item + columns * item + 4 * programs * columns, 12 * n)
+
+
+def builds(dtype: str) -> list[Build]:
+    pointer, sizes, last = POINTER[dtype], {"rows": "i32", "columns": "i32"}, {"ROWS": "constexpr", "BLOCK": "constexpr"}
+
+    def made(name: str, kernel: object, tensors: dict[str, str], strides: tuple[str, ...], more: dict[str, str]) -> Build:
+        signature = {**tensors, **sizes, **dict.fromkeys(strides, "i32"), **more, **last}
+        return Build(name, kernel, signature, {"ROWS": ROWS, "BLOCK": BLOCK}, WARPS, divisible=(*tensors, "columns", *strides))
+
+    return [
+        made("forward", forward_kernel, dict.fromkeys(("x", "bias", "y"), pointer), ("x_stride", "y_stride"), {}),
+        made("backward", backward_kernel, {**dict.fromkeys(("dy", "x", "bias", "dx"), pointer), "partial": "*fp32"}, ("dy_stride", "x_stride", "dx_stride"), {"each": "i32"}),
+    ]

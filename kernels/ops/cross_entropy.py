@@ -1,0 +1,108 @@
+"""loss = mean over rows of log(sum(exp(x))) - x[target]; rows whose target is -100 do not count.
+
+x (rows, N), target (rows,) int64 from 0 to N - 1, or -100; fp32, fp16, bf16; loss () as x; any N, read once in blocks with a running maximum and sum (Milakov and
+Gimelshein, Online normalizer calculation for softmax, https://arxiv.org/abs/1805.02867). Raises Unsupported for another form. dx = dloss (softmax(x) - onehot(target))
+/ count, computed again from x. Maximum and sum are kept apart: the log of the sum alone would lose the bits of small probabilities beside large logits. A target out
+of range reads nothing and makes its row's loss infinite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import triton
+import triton.language as tl
+
+from .. import rows as settings
+from ..contract import DTYPES, POINTER, Build, Cost, Unsupported
+
+IGNORED = tl.constexpr(-100)
+BLOCK, WARPS = 2048, 8
+
+
+def reference(x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.cross_entropy(x, target)
+
+
+@triton.jit
+def forward_kernel(x, target, losses, peaks, sums, columns, x_stride, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    most, total = float("-inf"), 0.0
+    for start in range(0, columns, BLOCK):
+        column = start + tl.arange(0, BLOCK)  # (BLOCK,)
+        value = tl.load(x + row * x_stride + column, mask=column < columns, other=float("-inf")).to(tl.float32)
+        higher = tl.maximum(most, tl.max(value, 0))
+        total = total * tl.exp(most - higher) + tl.sum(tl.exp(value - higher), 0)
+        most = higher
+    wanted = tl.load(target + row)
+    inside = (wanted >= 0) & (wanted < columns)
+    said = tl.load(x + row * x_stride + wanted, mask=inside, other=float("-inf")).to(tl.float32)
+    tl.store(losses + row, tl.where(wanted == IGNORED, 0.0, (most - said) + tl.log(total)))
+    tl.store(peaks + row, most)
+    tl.store(sums + row, total)
+
+
+@triton.jit
+def backward_kernel(slope, x, target, peaks, sums, dx, columns, x_stride, dx_stride, BLOCK: tl.constexpr):
+    """slope: of one row's loss, dloss / count."""
+    row = tl.program_id(0).to(tl.int64)
+    wanted = tl.load(target + row)
+    most, total = tl.load(peaks + row), tl.load(sums + row)
+    factor = tl.where(wanted == IGNORED, 0.0, tl.load(slope))
+    for start in range(0, columns, BLOCK):
+        column = start + tl.arange(0, BLOCK)
+        value = tl.load(x + row * x_stride + column, mask=column < columns, other=float("-inf")).to(tl.float32)
+        gradient = factor * (tl.exp(value - most) / total - tl.where(column == wanted, 1.0, 0.0))
+        tl.store(dx + row * dx_stride + column, gradient, mask=column < columns)
+
+
+def forward(x: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """loss, of each row the maximum and the sum of exponentials below it, and how many rows count."""
+    if x.ndim != 2 or target.shape != x.shape[:1] or target.dtype != torch.int64:
+        raise Unsupported(f"x {tuple(x.shape)} and target {target.dtype}{tuple(target.shape)}; expected (rows, N) and int64 (rows,)")
+    flat = settings.matrix(x, "x")
+    losses, peaks, sums = (torch.zeros(len(flat), dtype=torch.float32, device=x.device) for _ in range(3))
+    count = (target != IGNORED.value).sum()
+    if flat.numel():
+        forward_kernel[(len(flat),)](flat, target.contiguous(), losses, peaks, sums, flat.shape[1], flat.stride(0), BLOCK, num_warps=WARPS)
+    return (losses.sum() / count).to(x.dtype), peaks, sums, count
+
+
+def backward(dy: torch.Tensor, x: torch.Tensor, target: torch.Tensor, peaks: torch.Tensor, sums: torch.Tensor, count: torch.Tensor) -> tuple[torch.Tensor, None]:
+    flat = settings.matrix(x, "x")
+    dx = torch.empty_like(flat, memory_format=torch.contiguous_format)
+    slope = (dy.float() / count).reshape(1)
+    if flat.numel():
+        backward_kernel[(len(flat),)](slope, flat, target.contiguous(), peaks, sums, dx, flat.shape[1], flat.stride(0), dx.stride(0), BLOCK, num_warps=WARPS)
+    return dx, None
+
+
+def examples(dtype: str) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    kind = getattr(torch, DTYPES[dtype])
+    for rows, columns in ((1, 1), (3, 7), (5, 129), (17, 256), (2, 2049), (3, 5000)):
+        yield torch.randn(rows, columns, dtype=kind), torch.randint(columns, (rows,))
+    x = torch.randn(6, 96, dtype=kind) * 20
+    yield x[:, 16:80], torch.tensor([0, -100, 63, 5, -100, 7])
+    yield x.t()[:64], torch.randint(6, (64,))
+
+
+def typical(dtype: str) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.empty(8192, 50304, dtype=getattr(torch, DTYPES[dtype]), device="meta"), torch.empty(8192, dtype=torch.int64, device="meta")
+
+
+def cost(x: torch.Tensor, target: torch.Tensor) -> tuple[Cost, Cost]:
+    """The target's own logit lies among those that were read."""
+    n, rows, item = x.numel(), len(x), x.element_size()
+    return Cost(n * item + rows * (8 + 4 + 4 + 4), 4 * n), Cost(2 * n * item + rows * (8 + 4 + 4) + 4, 4 * n)
+
+
+def builds(dtype: str) -> list[Build]:
+    pointer, last = POINTER[dtype], {"BLOCK": "constexpr"}
+    forward_tensors = {"x": pointer, "target": "*i64", "losses": "*fp32", "peaks": "*fp32", "sums": "*fp32"}
+    backward_tensors = {"slope": "*fp32", "x": pointer, "target": "*i64", "peaks": "*fp32", "sums": "*fp32", "dx": pointer}
+    sizes, both = {"columns": "i32", "x_stride": "i32"}, {"columns": "i32", "x_stride": "i32", "dx_stride": "i32"}
+    return [
+        Build("forward", forward_kernel, {**forward_tensors, **sizes, **last}, {"BLOCK": BLOCK}, WARPS, divisible=(*forward_tensors, *sizes), single_loads=1),
+        Build("backward", backward_kernel, {**backward_tensors, **both, **last}, {"BLOCK": BLOCK}, WARPS, divisible=(*backward_tensors, *both)),
+    ]
