@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 POINTER = {"fp32": "*fp32", "fp16": "*fp16", "bf16": "*bf16"}
 
@@ -35,6 +37,14 @@ class Build:
     divisible: tuple[str, ...] = ()
     dot: bool = False
     single_loads: int = 0
+
+
+def architecture(device: torch.device) -> str:
+    """What settings depend on: sm_90, gfx942; of what is no GPU (the interpreter, the device meta) sm_80."""
+    if device.type != "cuda":
+        return "sm_80"
+    properties: Any = torch.cuda.get_device_properties(device)
+    return str(properties.gcnArchName).partition(":")[0] if torch.version.hip else f"sm_{properties.major}{properties.minor}"
 
 
 class Unsupported(ValueError):

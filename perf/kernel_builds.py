@@ -56,7 +56,7 @@ def one(op: str, dtype: str, target: str) -> list[Entry | Failed]:
 def entries(op: str, dtype: str, target: str) -> Iterator[Entry | Failed]:
     module = importlib.import_module(f"{PACKAGE}.{op}")
     peak = datasheet(aot.ARCHITECTURES[target].part)
-    for made, cost in zip(module.builds(dtype), module.cost(*module.typical(dtype)), strict=True):
+    for made, cost in zip(module.builds(dtype, target), module.cost(*module.typical(dtype)), strict=True):
         name = f"{op}/{made.name}"
         try:
             figures = aot.compiled(made.kernel, made.signature, made.constexprs, made.divisible, made.warps, made.stages, target)

@@ -90,7 +90,7 @@ def cost(x: torch.Tensor, bias: torch.Tensor) -> tuple[Cost, Cost]:
     return Cost(2 * n * item + columns * item, 6 * n), Cost(3 * n * item + columns * item + 4 * programs * columns, 12 * n)
 
 
-def builds(dtype: str) -> list[Build]:
+def builds(dtype: str, target: str = "sm_80") -> list[Build]:
     pointer, sizes, last = POINTER[dtype], {"rows": "i32", "columns": "i32"}, {"ROWS": "constexpr", "BLOCK": "constexpr"}
 
     def made(name: str, kernel: object, tensors: dict[str, str], strides: tuple[str, ...], more: dict[str, str]) -> Build:

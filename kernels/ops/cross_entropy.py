@@ -97,7 +97,7 @@ def cost(x: torch.Tensor, target: torch.Tensor) -> tuple[Cost, Cost]:
     return Cost(n * item + rows * (8 + 4 + 4 + 4), 4 * n), Cost(2 * n * item + rows * (8 + 4 + 4) + 4, 4 * n)
 
 
-def builds(dtype: str) -> list[Build]:
+def builds(dtype: str, target: str = "sm_80") -> list[Build]:
     pointer, last = POINTER[dtype], {"BLOCK": "constexpr"}
     forward_tensors = {"x": pointer, "target": "*i64", "losses": "*fp32", "peaks": "*fp32", "sums": "*fp32"}
     backward_tensors = {"slope": "*fp32", "x": pointer, "target": "*i64", "peaks": "*fp32", "sums": "*fp32", "dx": pointer}

@@ -112,7 +112,7 @@ def cost(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> tuple[Cos
     return Cost(2 * n * item + 2 * columns * item + 8 * rows, 8 * n), Cost(3 * n * item + columns * item + 8 * rows + 8 * programs * columns, 15 * n)
 
 
-def builds(dtype: str, columns: int = 1024) -> list[Build]:
+def builds(dtype: str, target: str = "sm_80", columns: int = 1024) -> list[Build]:
     rows, block, warps = settings.tile(columns)
     pointer, sizes, last = POINTER[dtype], {"rows": "i32", "columns": "i32"}, {"ROWS": "constexpr", "BLOCK": "constexpr"}
     forward_tensors = {"x": pointer, "weight": pointer, "bias": pointer, "y": pointer, "mean": "*fp32", "scale": "*fp32"}

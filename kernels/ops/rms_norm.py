@@ -101,7 +101,7 @@ def cost(x: torch.Tensor, weight: torch.Tensor) -> tuple[Cost, Cost]:
     return Cost(2 * n * item + read_weight + 4 * rows, 5 * n), Cost(3 * n * item + read_weight + 4 * rows + 4 * programs * weight.numel(), 11 * n)
 
 
-def builds(dtype: str, columns: int = 1024) -> list[Build]:
+def builds(dtype: str, target: str = "sm_80", columns: int = 1024) -> list[Build]:
     rows, block, warps = settings.tile(columns)
     pointer, constexprs = POINTER[dtype], {"ROWS": rows, "BLOCK": block}
     sizes = {"rows": "i32", "columns": "i32"}

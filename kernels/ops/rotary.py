@@ -84,7 +84,7 @@ def cost(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> tuple[Cost, C
     return one, one
 
 
-def builds(dtype: str) -> list[Build]:
+def builds(dtype: str, target: str = "sm_80") -> list[Build]:
     rows, block, warps = settings.tile(32)
     tensors = ("x", "cos", "sin", "y")
     sizes = dict.fromkeys(("rows", "positions", "half", "x_stride", "y_stride"), "i32")

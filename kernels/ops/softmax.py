@@ -75,7 +75,7 @@ def cost(x: torch.Tensor) -> tuple[Cost, Cost]:
     return Cost(2 * n * item, 5 * n), Cost(3 * n * item, 4 * n)
 
 
-def builds(dtype: str, columns: int = 1024) -> list[Build]:
+def builds(dtype: str, target: str = "sm_80", columns: int = 1024) -> list[Build]:
     rows, block, warps = settings.tile(columns)
     pointer, sizes, last = POINTER[dtype], {"rows": "i32", "columns": "i32"}, {"ROWS": "constexpr", "BLOCK": "constexpr"}
 

@@ -77,7 +77,7 @@ def cost(a: torch.Tensor, b: torch.Tensor) -> tuple[Cost, Cost]:
     return Cost(3 * n * item, 5 * n), Cost(5 * n * item, 10 * n)
 
 
-def builds(dtype: str) -> list[Build]:
+def builds(dtype: str, target: str = "sm_80") -> list[Build]:
     def made(name: str, kernel: object, tensors: tuple[str, ...]) -> Build:
         signature = {**dict.fromkeys(tensors, POINTER[dtype]), "count": "i32", "BLOCK": "constexpr"}
         return Build(name, kernel, signature, {"BLOCK": BLOCK}, WARPS, divisible=(*tensors, "count"))

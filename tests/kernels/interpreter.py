@@ -63,7 +63,7 @@ class Watch:
         return at
 
 
-WATCH = Watch()
+LAUNCHES: list[Watch] = []
 
 
 def convert(data: np.ndarray, given: Any, wanted: Any, rounding: Any) -> np.ndarray:
@@ -94,27 +94,30 @@ def create_dot(self: Any, a: Any, b: Any, *rest: Any) -> Any:
 
 
 def masked_load(self: Any, pointers: Any, mask: Any, *rest: Any) -> Any:
-    WATCH.touch(pointers.data, mask.data, pointers.get_element_ty().primitive_bitwidth // 8, WATCH.loaded)
+    watch = LAUNCHES[-1]
+    watch.touch(pointers.data, mask.data, pointers.get_element_ty().primitive_bitwidth // 8, watch.loaded)
     return STOCK["create_masked_load"](self, pointers, mask, *rest)
 
 
 def masked_store(self: Any, pointers: Any, value: Any, mask: Any, *rest: Any) -> Any:
-    at = WATCH.touch(pointers.data, mask.data, pointers.get_element_ty().primitive_bitwidth // 8, WATCH.stored)
+    watch = LAUNCHES[-1]
+    at = watch.touch(pointers.data, mask.data, pointers.get_element_ty().primitive_bitwidth // 8, watch.stored)
     program = tuple(self.grid_idx)
     for address in at.tolist():
-        if WATCH.writers.setdefault(address, program) != program:
-            raise Race(f"programs {WATCH.writers[address]} and {program} store to the same address")
+        if watch.writers.setdefault(address, program) != program:
+            raise Race(f"programs {watch.writers[address]} and {program} store to the same address")
     return STOCK["create_masked_store"](self, pointers, value, mask, *rest)
 
 
 def on_host(self: Any, arguments: Any, named: Any) -> Any:
     """Every launch is watched anew; a tensor's range is what its elements span, not its storage."""
     made = HOST(self, arguments, named)
-    WATCH.__init__()  # type: ignore[misc]
+    watch = Watch()
+    LAUNCHES.append(watch)
     for one in [*made[0], *made[1].values()]:
         if isinstance(one, torch.Tensor) and one.numel():
             last = sum((size - 1) * stride for size, stride in zip(one.shape, one.stride(), strict=True))
-            WATCH.ranges.append((one.data_ptr(), one.data_ptr() + (last + 1) * one.element_size()))
+            watch.ranges.append((one.data_ptr(), one.data_ptr() + (last + 1) * one.element_size()))
     return made
 
 

@@ -28,37 +28,44 @@ def allowed(name: str, dtype: str, exact: torch.Tensor, eager: torch.Tensor) -> 
     return factor * rms(eager.double() - exact) + 0.5 * torch.finfo(kind).eps * rms(exact)
 
 
-def gradients(op: Any, inputs: tuple[torch.Tensor, ...], slope: torch.Tensor, wanted: list[bool]) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-    """The reference's output, and its gradients of the inputs that have one."""
-    leaves = [value.detach().clone().requires_grad_(want) for value, want in zip(inputs, wanted, strict=True)]
-    y = op.reference(*leaves)
-    return y.detach(), torch.autograd.grad(y, [leaf for leaf, want in zip(leaves, wanted, strict=True) if want], slope)
+def several(outputs: Any) -> tuple[torch.Tensor, ...]:
+    return outputs if isinstance(outputs, tuple) else (outputs,)
 
 
-def raised(value: torch.Tensor) -> torch.Tensor:
-    return value.double() if value.is_floating_point() else value
+def gradients(op: Any, inputs: tuple[torch.Tensor, ...], slopes: tuple[torch.Tensor, ...], wanted: list[bool]) -> tuple[torch.Tensor, ...]:
+    """The reference's outputs, then its gradients of the inputs that have one."""
+    leaves = [value.detach().clone().requires_grad_(want) if isinstance(value, torch.Tensor) else value for value, want in zip(inputs, wanted, strict=True)]
+    outputs = several(op.reference(*leaves))
+    found = torch.autograd.grad(outputs, [leaf for leaf, want in zip(leaves, wanted, strict=True) if want], slopes)
+    return (*(one.detach() for one in outputs), *found)
+
+
+def raised(value: Any) -> Any:
+    return value.double() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
 
 
 def prove(op: Any, dtype: str) -> Any:
+    count = getattr(op, "OUTPUTS", 1)
     for number, inputs in enumerate(op.examples(dtype)):
-        forward_cost, backward_cost = op.cost(*inputs)
-        y, *saved = op.forward(*inputs)
-        forward_bytes = interpreter.WATCH.moved_bytes
-        slope = torch.randn(y.shape, dtype=y.dtype)
-        given = op.backward(slope, *inputs, *saved)
-        backward_bytes = interpreter.WATCH.moved_bytes
-        wanted, found = [one is not None for one in given], [one for one in given if one is not None]
-        exact_y, exact = gradients(op, tuple(raised(value) for value in inputs), slope.double(), wanted)
-        eager_y, eager = gradients(op, inputs, slope, wanted)
-        names = ["y", *(f"gradient {at}" for at in range(len(found)))]
+        interpreter.LAUNCHES.clear()
+        made = op.forward(*inputs)
+        outputs, saved = made[:count], made[count:]
+        slopes = tuple(torch.randn(one.shape, dtype=one.dtype) for one in outputs)
+        given = op.backward(*slopes, *inputs, *saved)
+        wanted = [one is not None for one in given]
+        mine = (*outputs, *(one for one in given if one is not None))
+        exact = gradients(op, tuple(raised(value) for value in inputs), tuple(slope.double() for slope in slopes), wanted)
+        eager = gradients(op, inputs, slopes, wanted)
+        names = [*("y" for _ in outputs), *(f"gradient {at}" for at in range(len(mine) - count))]
         errors = []
-        for name, mine, true, theirs in zip(names, (y, *found), (exact_y, *exact), (eager_y, *eager), strict=True):
-            errors.append({"name": name, "rmse": rms(mine.double() - true), "allowed": allowed(name, dtype, true, theirs), "finite": bool(mine.isfinite().all())})
-            assert mine.shape == true.shape and mine.dtype == theirs.dtype, (name, mine.shape, mine.dtype)
-        unique = len({value.untyped_storage().data_ptr() for value in inputs}) == len(inputs) and all(0 not in value.stride() or value.numel() < 2 for value in inputs)
+        for name, found, true, theirs in zip(names, mine, exact, eager, strict=True):
+            errors.append({"name": name, "rmse": rms(found.double() - true), "allowed": allowed(name, dtype, true, theirs), "finite": bool(found.isfinite().all())})
+            assert found.shape == true.shape and found.dtype == theirs.dtype, (name, found.shape, found.dtype)
+        tensors = [value for value in inputs if isinstance(value, torch.Tensor)]
+        unique = len({value.untyped_storage().data_ptr() for value in tensors}) == len(tensors) and all(0 not in value.stride() or value.numel() < 2 for value in tensors)
         yield {
             "example": number, "shape": list(inputs[0].shape), "stride": list(inputs[0].stride()), "errors": errors, "exact_bytes": unique,
-            "forward": [forward_bytes, forward_cost.moved_bytes], "backward": [backward_bytes, backward_cost.moved_bytes],
+            "moved": [watch.moved_bytes for watch in interpreter.LAUNCHES], "costs": [cost.moved_bytes for cost in op.cost(*inputs)],
         }  # fmt: skip
 
 

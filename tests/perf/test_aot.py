@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hotlap.kernels.ops import rms_norm, softmax, swiglu
+from hotlap.kernels.ops import attention, rms_norm, softmax, swiglu
 from hotlap.perf import aot, kernel_rules
 from hotlap.perf.aot import Figures
 from hotlap.perf.cli import status
@@ -158,3 +158,12 @@ def test_single_narrow_loads_must_be_meant() -> None:
     found = Figures(32, 0, 0, 0, 0, 1.0, 100, {"load_128": 4, "load_16": 1, "other": 95})
     assert kernel_rules.broken(found, "sm_90", "bf16", dot=False, single_loads=1) == ()
     assert kernel_rules.broken(found, "sm_90", "bf16", dot=False) == ("1 loads of two bytes or less although everything is aligned",)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("depth", [64, 128])
+def test_attention_is_on_tensor_cores_and_spills_nothing(dtype: str, depth: int) -> None:
+    for build in attention.builds(dtype, depth=depth):
+        found = compiled(build, "sm_90")
+        assert kernel_rules.broken(found, "sm_90", dtype, build.dot) == ()
+        assert ("tensor_core" in found.sass) == (dtype == "bf16")

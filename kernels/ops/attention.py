@@ -1,0 +1,229 @@
+"""y = softmax(q k^T / sqrt(D) + mask) v, by blocks, without ever storing the S x T matrix; with `causal` query i sees keys 0 to i.
+
+q (B, H, S, D), k and v (B, H, T, D); fp32, fp16, bf16; y as q; D up to 128; S and T at run time. Raises Unsupported for other forms. Dao, Fu, Ermon, Rudra and Re,
+FlashAttention, https://arxiv.org/abs/2205.14135; the running maximum and sum of Milakov and Gimelshein, https://arxiv.org/abs/1805.02867, in powers of two.
+With p = softmax and d = rowsum(dy y):
+dv = p^T dy, ds = p (dy v^T - d), dq = ds k / sqrt(D), dk = ds^T q / sqrt(D); p is computed again from the log of each row's sum. SDPA stays the default of torch; this one is for
+where it is not there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+import triton
+import triton.language as tl
+
+from ..contract import DTYPES, POINTER, Build, Cost, Unsupported, architecture
+
+LARGEST, STAGES = 128, 2
+# (queries, keys, warps) of a program by the padded depth: as large as nothing spills (`hotlap kernels`). Without tensor cores, that is in fp32 and on sm_75, for
+# which Triton 3.8 emits none, a product needs several times the registers.
+TENSOR_CORES = {64: (64, 32, 4), 128: (64, 32, 8)}
+ORDINARY = {64: (32, 16, 8), 128: (16, 16, 8)}
+HALF_ORDINARY = {64: (32, 32, 8), 128: (16, 16, 8)}
+LOG2E = 1.4426950408889634
+
+
+def reference(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool = False) -> torch.Tensor:
+    return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
+
+
+@triton.jit(do_not_specialize=["queries", "keys"])
+def forward_kernel(q, k, v, y, logs, queries, keys, depth, factor, CAUSAL: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, DEPTH: tl.constexpr):
+    """factor: log2(e) / sqrt(D). logs: log2 of each row's sum of powers of two."""
+    head = tl.program_id(1).to(tl.int64)
+    m = tl.program_id(0) * QUERIES + tl.arange(0, QUERIES)  # (QUERIES,)
+    d = tl.arange(0, DEPTH)  # (DEPTH,)
+    rows = (m < queries)[:, None] & (d < depth)[None, :]
+    at = head * queries * depth + m[:, None] * depth + d[None, :]
+    query = tl.load(q + at, mask=rows, other=0.0)  # (QUERIES, DEPTH)
+    most = tl.full((QUERIES,), float("-inf"), tl.float32)
+    total = tl.zeros((QUERIES,), tl.float32)
+    found = tl.zeros((QUERIES, DEPTH), tl.float32)
+    last = keys
+    if CAUSAL:
+        last = tl.minimum(keys, (tl.program_id(0) + 1) * QUERIES)
+    for start in range(0, last, KEYS):
+        n = start + tl.arange(0, KEYS)  # (KEYS,)
+        columns = (n < keys)[:, None] & (d < depth)[None, :]
+        there = head * keys * depth + n[:, None] * depth + d[None, :]
+        key = tl.load(k + there, mask=columns, other=0.0)  # (KEYS, DEPTH)
+        score = tl.dot(query, tl.trans(key), input_precision="ieee") * factor  # (QUERIES, KEYS)
+        seen = (n < keys)[None, :]
+        if CAUSAL:
+            seen = seen & (n[None, :] <= m[:, None])
+        score = tl.where(seen, score, float("-inf"))
+        higher = tl.maximum(most, tl.max(score, 1))
+        power = tl.exp2(score - higher[:, None])
+        rescaled = tl.exp2(most - higher)
+        total = total * rescaled + tl.sum(power, 1)
+        value = tl.load(v + there, mask=columns, other=0.0)
+        found = found * rescaled[:, None] + tl.dot(power.to(value.dtype), value, input_precision="ieee")
+        most = higher
+    tl.store(y + at, found / total[:, None], mask=rows)
+    tl.store(logs + head * queries + m, most + tl.log2(total), mask=m < queries)
+
+
+@triton.jit(do_not_specialize=["queries", "keys"])
+def keys_kernel(dy, q, k, v, logs, dots, dk, dv, queries, keys, depth, factor, scale, CAUSAL: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, DEPTH: tl.constexpr):
+    """dk and dv of one block of keys, over all queries that see it."""
+    head = tl.program_id(1).to(tl.int64)
+    n = tl.program_id(0) * KEYS + tl.arange(0, KEYS)
+    d = tl.arange(0, DEPTH)
+    columns = (n < keys)[:, None] & (d < depth)[None, :]
+    there = head * keys * depth + n[:, None] * depth + d[None, :]
+    key = tl.load(k + there, mask=columns, other=0.0)
+    value = tl.load(v + there, mask=columns, other=0.0)
+    of_key = tl.zeros((KEYS, DEPTH), tl.float32)
+    of_value = tl.zeros((KEYS, DEPTH), tl.float32)
+    first = 0
+    if CAUSAL:
+        first = tl.program_id(0) * KEYS // QUERIES * QUERIES
+    for start in range(first, queries, QUERIES):
+        m = start + tl.arange(0, QUERIES)
+        rows = (m < queries)[:, None] & (d < depth)[None, :]
+        at = head * queries * depth + m[:, None] * depth + d[None, :]
+        query = tl.load(q + at, mask=rows, other=0.0)
+        slope = tl.load(dy + at, mask=rows, other=0.0)
+        log = tl.load(logs + head * queries + m, mask=m < queries, other=float("inf"))
+        dot = tl.load(dots + head * queries + m, mask=m < queries, other=0.0)
+        seen = (n < keys)[None, :] & (m < queries)[:, None]
+        if CAUSAL:
+            seen = seen & (n[None, :] <= m[:, None])
+        score = tl.dot(query, tl.trans(key), input_precision="ieee") * factor
+        p = tl.where(seen, tl.exp2(score - log[:, None]), 0.0)  # (QUERIES, KEYS)
+        of_value += tl.dot(tl.trans(p.to(slope.dtype)), slope, input_precision="ieee")
+        ds = p * (tl.dot(slope, tl.trans(value), input_precision="ieee") - dot[:, None])
+        of_key += tl.dot(tl.trans(ds.to(query.dtype)), query, input_precision="ieee")
+    tl.store(dk + there, of_key * scale, mask=columns)
+    tl.store(dv + there, of_value, mask=columns)
+
+
+@triton.jit(do_not_specialize=["queries", "keys"])
+def queries_kernel(dy, q, k, v, logs, dots, dq, queries, keys, depth, factor, scale, CAUSAL: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, DEPTH: tl.constexpr):
+    """dq of one block of queries, over all keys that it sees."""
+    head = tl.program_id(1).to(tl.int64)
+    m = tl.program_id(0) * QUERIES + tl.arange(0, QUERIES)
+    d = tl.arange(0, DEPTH)
+    rows = (m < queries)[:, None] & (d < depth)[None, :]
+    at = head * queries * depth + m[:, None] * depth + d[None, :]
+    query = tl.load(q + at, mask=rows, other=0.0)
+    slope = tl.load(dy + at, mask=rows, other=0.0)
+    log = tl.load(logs + head * queries + m, mask=m < queries, other=float("inf"))
+    dot = tl.load(dots + head * queries + m, mask=m < queries, other=0.0)
+    found = tl.zeros((QUERIES, DEPTH), tl.float32)
+    last = keys
+    if CAUSAL:
+        last = tl.minimum(keys, (tl.program_id(0) + 1) * QUERIES)
+    for start in range(0, last, KEYS):
+        n = start + tl.arange(0, KEYS)
+        columns = (n < keys)[:, None] & (d < depth)[None, :]
+        there = head * keys * depth + n[:, None] * depth + d[None, :]
+        key = tl.load(k + there, mask=columns, other=0.0)
+        value = tl.load(v + there, mask=columns, other=0.0)
+        seen = (n < keys)[None, :] & (m < queries)[:, None]
+        if CAUSAL:
+            seen = seen & (n[None, :] <= m[:, None])
+        score = tl.dot(query, tl.trans(key), input_precision="ieee") * factor
+        p = tl.where(seen, tl.exp2(score - log[:, None]), 0.0)
+        ds = p * (tl.dot(slope, tl.trans(value), input_precision="ieee") - dot[:, None])
+        found += tl.dot(ds.to(key.dtype), key, input_precision="ieee")
+    tl.store(dq + at, found * scale, mask=rows)
+
+
+def padded(depth: int) -> int:
+    """A power of two of at least 16, which products ask for."""
+    return max(16, 1 << (depth - 1).bit_length())
+
+
+def tile(item: int, depth: int, target: str) -> tuple[int, int, int]:
+    return (ORDINARY if item == 4 else HALF_ORDINARY if target == "sm_75" else TENSOR_CORES)[64 if depth <= 64 else 128]
+
+
+def checked(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
+    same = q.ndim == k.ndim == 4 and k.shape == v.shape and q.shape[:2] == k.shape[:2] and q.shape[3] == k.shape[3] and q.dtype == k.dtype == v.dtype
+    if not same or not 1 <= q.shape[3] <= LARGEST or not k.shape[2]:
+        raise Unsupported(f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}; expected (B, H, S, D), twice (B, H, T, D) with T at least 1, one dtype, D up to {LARGEST}")
+
+
+def forward(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool = False) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """y; for backward y itself and the log2 of each row's sum (B, H, S)."""
+    checked(q, k, v)
+    query, key, value = q.contiguous(), k.contiguous(), v.contiguous()
+    batch, heads, queries, depth = q.shape
+    y = torch.empty_like(query)
+    logs = torch.empty(batch, heads, queries, dtype=torch.float32, device=q.device)
+    if y.numel():
+        rows, columns, warps = tile(q.element_size(), depth, architecture(q.device))
+        grid, sizes = (triton.cdiv(queries, rows), batch * heads), (queries, k.shape[2], depth, LOG2E / math.sqrt(depth))
+        forward_kernel[grid](query, key, value, y, logs, *sizes, causal, rows, columns, padded(depth), num_warps=warps, num_stages=STAGES)
+    return y, y, logs
+
+
+def backward(
+    dy: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool, y: torch.Tensor, logs: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, None]:
+    slope, query, key, value = dy.contiguous(), q.contiguous(), k.contiguous(), v.contiguous()
+    batch, heads, queries, depth = q.shape
+    dots = (slope.float() * y.float()).sum(-1)  # (B, H, S)
+    dq, dk, dv = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
+    if q.numel():
+        rows, columns, warps = tile(q.element_size(), depth, architecture(q.device))
+        tensors = (slope, query, key, value, logs, dots)
+        last = (queries, k.shape[2], depth, LOG2E / math.sqrt(depth), 1 / math.sqrt(depth), causal, rows, columns, padded(depth))
+        keys_kernel[(triton.cdiv(k.shape[2], columns), batch * heads)](*tensors, dk, dv, *last, num_warps=warps, num_stages=STAGES)
+        queries_kernel[(triton.cdiv(queries, rows), batch * heads)](*tensors, dq, *last, num_warps=warps, num_stages=STAGES)
+    return dq, dk, dv, None
+
+
+def examples(dtype: str) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, bool]]:
+    kind = getattr(torch, DTYPES[dtype])
+    for (batch, heads, queries, keys, depth), causal in (
+        ((1, 1, 1, 1, 16), False), ((1, 2, 5, 7, 8), False), ((2, 1, 64, 32, 32), False), ((1, 1, 65, 33, 64), True), ((1, 2, 130, 70, 24), False), ((1, 1, 70, 130, 128), True),
+        ((1, 2, 64, 64, 64), True), ((0, 2, 4, 4, 16), False),
+    ):  # fmt: skip
+        yield torch.randn(batch, heads, queries, depth, dtype=kind), *(torch.randn(batch, heads, keys, depth, dtype=kind) for _ in range(2)), causal
+    swapped = torch.randn(1, 40, 2, 32, dtype=kind).transpose(1, 2)  # as (B, S, H, D) lies
+    yield swapped, *(torch.randn(1, 2, 40, 32, dtype=kind) for _ in range(2)), True
+
+
+def typical(dtype: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, bool]:
+    one = torch.empty(16, 12, 1024, 64, dtype=getattr(torch, DTYPES[dtype]), device="meta")
+    return one, one, one, True
+
+
+def cost(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool) -> tuple[Cost, Cost, Cost]:
+    """What must move at least; blocks are read again by the programs that need them, from the cache where it holds them. Keys that no query sees are not read."""
+    batch, heads, queries, depth = q.shape
+    keys, item = k.shape[2], q.element_size()
+    rows = tile(item, depth, architecture(q.device))[0]
+    seen = min(keys, -(-queries // rows) * rows) if causal else keys
+    of_rows, of_keys, of_seen = (batch * heads * count for count in (queries, keys, seen))
+    product = 2 * batch * heads * queries * seen * depth // (2 if causal else 1)
+    read = 2 * of_rows * depth * item + 8 * of_rows
+    return (
+        Cost((2 * of_rows + 2 * of_seen) * depth * item + 4 * of_rows, 2 * product),
+        Cost(read + 4 * of_keys * depth * item, 4 * product),
+        Cost(read + (2 * of_seen + of_rows) * depth * item, 3 * product),
+    )
+
+
+def builds(dtype: str, target: str = "sm_80", depth: int = 64) -> list[Build]:
+    """Causal."""
+    queries, keys, warps = tile(4 if dtype == "fp32" else 2, depth, target)
+    pointer, last = POINTER[dtype], {"CAUSAL": True, "QUERIES": queries, "KEYS": keys, "DEPTH": depth}
+    sizes = {"queries": "i32", "keys": "i32", "depth": "i32", "factor": "fp32"}
+    beside = {**dict.fromkeys(("dy", "q", "k", "v"), pointer), "logs": "*fp32", "dots": "*fp32"}
+
+    def made(name: str, kernel: object, tensors: dict[str, str], more: dict[str, str]) -> Build:
+        signature = {**tensors, **sizes, **more, **dict.fromkeys(last, "constexpr")}
+        return Build(name, kernel, signature, last, warps, STAGES, divisible=(*tensors, "depth"), dot=True)
+
+    return [
+        made("forward", forward_kernel, {**dict.fromkeys(("q", "k", "v", "y"), pointer), "logs": "*fp32"}, {}),
+        made("backward_keys", keys_kernel, {**beside, "dk": pointer, "dv": pointer}, {"scale": "fp32"}),
+        made("backward_queries", queries_kernel, {**beside, "dq": pointer}, {"scale": "fp32"}),
+    ]
