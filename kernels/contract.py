@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch._subclasses import FakeTensor
 
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 POINTER = {"fp32": "*fp32", "fp16": "*fp16", "bf16": "*bf16"}
@@ -37,6 +38,11 @@ class Build:
     divisible: tuple[str, ...] = ()
     dot: bool = False
     single_loads: int = 0
+
+
+def launches(x: torch.Tensor) -> bool:
+    """Whether there is something to launch a kernel on: not for empty tensors, and not where only shapes are asked."""
+    return x.device.type != "meta" and not isinstance(x, FakeTensor) and x.numel() > 0
 
 
 def architecture(device: torch.device) -> str:

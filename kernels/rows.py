@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -14,16 +15,15 @@ TILE, OF_A_WARP, LONGEST = 1024, 256, 8192
 PROGRAMS = 256
 
 
-def block(columns: int) -> int:
-    """The power of two that holds a row. Raises Unsupported for rows that do not fit into a program."""
+def fit(columns: int) -> None:
+    """Raises Unsupported for rows that do not fit into a program."""
     if columns > LONGEST:
         raise Unsupported(f"rows of {columns:,} elements: these kernels keep a row in registers, at most {LONGEST:,} (longer ones spill); use the reference")
-    return 1 << max(0, columns - 1).bit_length()
 
 
 def tile(columns: int) -> tuple[int, int, int]:
-    """(rows a program, block of columns, warps)."""
-    wide = block(columns)
+    """(rows a program, block of columns: the power of two that holds a row, warps)."""
+    wide = 1 << max(0, columns - 1).bit_length()
     rows = max(1, TILE // wide)
     return rows, wide, warps(rows * wide)
 
@@ -37,7 +37,7 @@ def matrix(x: torch.Tensor, name: str) -> torch.Tensor:
     """(..., N) as (rows, N) whose elements of a row lie side by side; copied only where they do not."""
     if x.ndim == 0:
         raise Unsupported(f"{name} has no dimension; expected (..., N)")
-    flat = x.reshape(-1, x.shape[-1])
+    flat = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])  # -1 would be ambiguous for rows without elements
     return flat if flat.stride(1) == 1 or flat.shape[1] <= 1 else flat.contiguous()
 
 

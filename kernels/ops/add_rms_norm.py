@@ -15,15 +15,23 @@ import triton
 import triton.language as tl
 
 from .. import rows as settings
-from ..contract import DTYPES, POINTER, Build, Cost, Unsupported
+from ..contract import DTYPES, POINTER, Build, Cost, Unsupported, launches
 
 EPS = 1e-6
 OUTPUTS = 2
+RETURNS = ("y", "s", "scale")
+GRADIENTS = ("x", "residual", "weight")
+SETTINGS = ({"columns": 64}, {"columns": 768}, {"columns": 4096}, {"columns": 8192})
 
 
 def reference(x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, eps: float = EPS) -> tuple[torch.Tensor, torch.Tensor]:
     s = x + residual
     return torch.nn.functional.rms_norm(s, (x.shape[-1],), weight, eps), s
+
+
+def results(x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, eps: float = EPS) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    y, s = reference(x, residual, weight, eps)
+    return y, s, (s.float().square().mean(-1) + eps).rsqrt().flatten()
 
 
 @triton.jit(do_not_specialize=["rows"])
@@ -63,34 +71,34 @@ def backward_kernel(dy, ds, s, weight, scale, dx, partial, rows, columns, dy_str
     tl.store(partial + program * columns + column, total, mask=column < columns)
 
 
-def forward(x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, eps: float = EPS) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """y and s; for backward s and the scale r of each row (rows,)."""
+def forward(x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, eps: float = EPS) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """y, s and the scale r of each row (rows,)."""
     if weight.shape != x.shape[-1:] or residual.shape != x.shape or residual.dtype != x.dtype:
         said = f"x {x.dtype}{tuple(x.shape)}, residual {residual.dtype}{tuple(residual.shape)}, weight {tuple(weight.shape)}"
         raise Unsupported(f"{said}; expected x and residual of one shape and dtype, and weight ({x.shape[-1]},)")
+    settings.fit(x.shape[-1])
     flat, other = settings.matrix(x, "x"), settings.matrix(residual, "residual")
     y, s = (torch.empty_like(flat, memory_format=torch.contiguous_format) for _ in range(2))
-    scale = torch.empty(len(flat), dtype=torch.float32, device=x.device)
-    rows, block, warps = settings.tile(flat.shape[1])
-    if flat.numel():
+    scale = torch.empty(flat.shape[0], dtype=torch.float32, device=x.device)
+    if launches(flat):
+        rows, block, warps = settings.tile(flat.shape[1])
         tensors, strides = (flat, other, weight.contiguous(), y, s, scale), (flat.stride(0), other.stride(0), y.stride(0))
         forward_kernel[(triton.cdiv(len(flat), rows),)](*tensors, *flat.shape, *strides, eps, rows, block, num_warps=warps)
-    return y.view(x.shape), s.view(x.shape), s.view(x.shape), scale
+    return y.view(x.shape), s.view(x.shape), scale
 
 
-def backward(
-    dy: torch.Tensor, ds: torch.Tensor, x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, s: torch.Tensor, scale: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """dx, dresidual (the same values) and dweight."""
+def backward(dy: torch.Tensor, ds: torch.Tensor, weight: torch.Tensor, s: torch.Tensor, scale: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """dx, dresidual (a copy) and dweight."""
     flat, slope, beside = settings.matrix(s, "s"), settings.matrix(dy, "dy"), settings.matrix(ds, "ds")
     dx = torch.empty_like(flat, memory_format=torch.contiguous_format)
+    if not launches(flat):
+        return dx.view(s.shape), torch.empty_like(dx).view(s.shape), torch.zeros_like(weight)
     rows, block, warps = settings.tile(flat.shape[1])
     programs, each = settings.chunks(len(flat), rows)
-    partial = torch.zeros(programs, flat.shape[1], dtype=torch.float32, device=x.device)
-    if flat.numel():
-        tensors, strides = (slope, beside, flat, weight.contiguous(), scale, dx, partial), (slope.stride(0), beside.stride(0), flat.stride(0), dx.stride(0))
-        backward_kernel[(programs,)](*tensors, *flat.shape, *strides, each, rows, block, num_warps=warps)
-    return dx.view(x.shape), dx.view(x.shape), partial.sum(0).to(weight.dtype)
+    partial = torch.empty(programs, flat.shape[1], dtype=torch.float32, device=s.device)
+    tensors, strides = (slope, beside, flat, weight.contiguous(), scale, dx, partial), (slope.stride(0), beside.stride(0), flat.stride(0), dx.stride(0))
+    backward_kernel[(programs,)](*tensors, *flat.shape, *strides, each, rows, block, num_warps=warps)
+    return dx.view(s.shape), dx.clone().view(s.shape), partial.sum(0).to(weight.dtype)
 
 
 def examples(dtype: str) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
@@ -98,10 +106,10 @@ def examples(dtype: str) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Ten
     return ((x, torch.randn(x.shape, dtype=kind), torch.randn(x.shape[-1], dtype=kind)) for x in settings.examples(kind))
 
 
-def typical(dtype: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def typical(dtype: str, count: int = 16384, device: str = "meta", columns: int = 1024) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     kind = getattr(torch, DTYPES[dtype])
-    one = torch.empty(16384, 1024, dtype=kind, device="meta")
-    return one, one, torch.empty(1024, dtype=kind, device="meta")
+    x, residual, weight = (torch.empty(shape, dtype=kind, device=device) for shape in ((count, columns), (count, columns), (columns,)))
+    return x, residual, weight
 
 
 def cost(x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor) -> tuple[Cost, Cost]:

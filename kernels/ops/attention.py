@@ -16,9 +16,12 @@ import torch
 import triton
 import triton.language as tl
 
-from ..contract import DTYPES, POINTER, Build, Cost, Unsupported, architecture
+from ..contract import DTYPES, POINTER, Build, Cost, Unsupported, architecture, launches
 
 LARGEST, STAGES = 128, 2
+RETURNS = ("y", "logs")
+GRADIENTS = ("q", "k", "v")
+SETTINGS = ({"depth": 128}, {"causal": False}, {"depth": 128, "causal": False})
 # (queries, keys, warps) of a program by the padded depth: as large as nothing spills (`hotlap kernels`). Without tensor cores, that is in fp32 and on sm_75, for
 # which Triton 3.8 emits none, a product needs several times the registers.
 TENSOR_CORES = {64: (64, 32, 4), 128: (64, 32, 8)}
@@ -29,6 +32,12 @@ LOG2E = 1.4426950408889634
 
 def reference(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool = False) -> torch.Tensor:
     return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
+
+
+def results(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+    score = q.float() @ k.float().mT * (LOG2E / math.sqrt(q.shape[3]))  # (B, H, S, T)
+    seen = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril() if causal else None
+    return reference(q, k, v, causal), torch.logsumexp((score if seen is None else score.masked_fill(~seen, float("-inf"))) / LOG2E, -1) * LOG2E
 
 
 @triton.jit(do_not_specialize=["queries", "keys"])
@@ -149,34 +158,34 @@ def checked(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
         raise Unsupported(f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}; expected (B, H, S, D), twice (B, H, T, D) with T at least 1, one dtype, D up to {LARGEST}")
 
 
-def forward(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool = False) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """y; for backward y itself and the log2 of each row's sum (B, H, S)."""
+def forward(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+    """y and the log2 of each row's sum (B, H, S)."""
     checked(q, k, v)
     query, key, value = q.contiguous(), k.contiguous(), v.contiguous()
     batch, heads, queries, depth = q.shape
     y = torch.empty_like(query)
     logs = torch.empty(batch, heads, queries, dtype=torch.float32, device=q.device)
-    if y.numel():
+    if launches(y):
         rows, columns, warps = tile(q.element_size(), depth, architecture(q.device))
         grid, sizes = (triton.cdiv(queries, rows), batch * heads), (queries, k.shape[2], depth, LOG2E / math.sqrt(depth))
         forward_kernel[grid](query, key, value, y, logs, *sizes, causal, rows, columns, padded(depth), num_warps=warps, num_stages=STAGES)
-    return y, y, logs
+    return y, logs
 
 
 def backward(
     dy: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool, y: torch.Tensor, logs: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, None]:
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     slope, query, key, value = dy.contiguous(), q.contiguous(), k.contiguous(), v.contiguous()
     batch, heads, queries, depth = q.shape
     dots = (slope.float() * y.float()).sum(-1)  # (B, H, S)
     dq, dk, dv = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
-    if q.numel():
+    if launches(q):
         rows, columns, warps = tile(q.element_size(), depth, architecture(q.device))
         tensors = (slope, query, key, value, logs, dots)
         last = (queries, k.shape[2], depth, LOG2E / math.sqrt(depth), 1 / math.sqrt(depth), causal, rows, columns, padded(depth))
         keys_kernel[(triton.cdiv(k.shape[2], columns), batch * heads)](*tensors, dk, dv, *last, num_warps=warps, num_stages=STAGES)
         queries_kernel[(triton.cdiv(queries, rows), batch * heads)](*tensors, dq, *last, num_warps=warps, num_stages=STAGES)
-    return dq, dk, dv, None
+    return dq, dk, dv
 
 
 def examples(dtype: str) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, bool]]:
@@ -190,9 +199,9 @@ def examples(dtype: str) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Ten
     yield swapped, *(torch.randn(1, 2, 40, 32, dtype=kind) for _ in range(2)), True
 
 
-def typical(dtype: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, bool]:
-    one = torch.empty(16, 12, 1024, 64, dtype=getattr(torch, DTYPES[dtype]), device="meta")
-    return one, one, one, True
+def typical(dtype: str, count: int = 1024, device: str = "meta", depth: int = 64, causal: bool = True) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, bool]:
+    q, k, v = (torch.empty(16, 12, count, depth, dtype=getattr(torch, DTYPES[dtype]), device=device) for _ in range(3))
+    return q, k, v, causal
 
 
 def cost(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool) -> tuple[Cost, Cost, Cost]:
@@ -211,10 +220,9 @@ def cost(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool) -> tup
     )
 
 
-def builds(dtype: str, target: str = "sm_80", depth: int = 64) -> list[Build]:
-    """Causal."""
+def builds(dtype: str, target: str = "sm_80", depth: int = 64, causal: bool = True) -> list[Build]:
     queries, keys, warps = tile(4 if dtype == "fp32" else 2, depth, target)
-    pointer, last = POINTER[dtype], {"CAUSAL": True, "QUERIES": queries, "KEYS": keys, "DEPTH": depth}
+    pointer, last = POINTER[dtype], {"CAUSAL": causal, "QUERIES": queries, "KEYS": keys, "DEPTH": padded(depth)}
     sizes = {"queries": "i32", "keys": "i32", "depth": "i32", "factor": "fp32"}
     beside = {**dict.fromkeys(("dy", "q", "k", "v"), pointer), "logs": "*fp32", "dots": "*fp32"}
 

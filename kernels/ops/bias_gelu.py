@@ -13,9 +13,11 @@ import triton
 import triton.language as tl
 
 from .. import rows as settings
-from ..contract import DTYPES, POINTER, Build, Cost, Unsupported
+from ..contract import DTYPES, POINTER, Build, Cost, Unsupported, launches
 
 ROWS, BLOCK, WARPS = 4, 256, 4
+RETURNS = ("y",)
+GRADIENTS = ("x", "bias")
 
 
 def reference(x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
@@ -56,7 +58,7 @@ def forward(x: torch.Tensor, bias: torch.Tensor) -> tuple[torch.Tensor]:
         raise Unsupported(f"bias {tuple(bias.shape)} for x {tuple(x.shape)}; expected ({x.shape[-1]},)")
     flat = settings.matrix(x, "x")
     y = torch.empty_like(flat, memory_format=torch.contiguous_format)
-    if flat.numel():
+    if launches(flat):
         grid = (triton.cdiv(len(flat), ROWS), triton.cdiv(flat.shape[1], BLOCK))
         forward_kernel[grid](flat, bias.contiguous(), y, *flat.shape, flat.stride(0), y.stride(0), ROWS, BLOCK, num_warps=WARPS)
     return (y.view(x.shape),)
@@ -65,11 +67,12 @@ def forward(x: torch.Tensor, bias: torch.Tensor) -> tuple[torch.Tensor]:
 def backward(dy: torch.Tensor, x: torch.Tensor, bias: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     flat, slope = settings.matrix(x, "x"), settings.matrix(dy, "dy")
     dx = torch.empty_like(flat, memory_format=torch.contiguous_format)
+    if not launches(flat):
+        return dx.view(x.shape), torch.zeros_like(bias)
     programs, each = settings.chunks(len(flat), ROWS)
-    partial = torch.zeros(programs, flat.shape[1], dtype=torch.float32, device=x.device)
-    if flat.numel():
-        grid, strides = (programs, triton.cdiv(flat.shape[1], BLOCK)), (slope.stride(0), flat.stride(0), dx.stride(0))
-        backward_kernel[grid](slope, flat, bias.contiguous(), dx, partial, *flat.shape, *strides, each, ROWS, BLOCK, num_warps=WARPS)
+    partial = torch.empty(programs, flat.shape[1], dtype=torch.float32, device=x.device)
+    grid, strides = (programs, triton.cdiv(flat.shape[1], BLOCK)), (slope.stride(0), flat.stride(0), dx.stride(0))
+    backward_kernel[grid](slope, flat, bias.contiguous(), dx, partial, *flat.shape, *strides, each, ROWS, BLOCK, num_warps=WARPS)
     return dx.view(x.shape), partial.sum(0).to(bias.dtype)
 
 
@@ -78,9 +81,9 @@ def examples(dtype: str) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     return ((x, torch.randn(x.shape[-1], dtype=kind)) for x in settings.examples(kind))
 
 
-def typical(dtype: str) -> tuple[torch.Tensor, torch.Tensor]:
+def typical(dtype: str, count: int = 16384, device: str = "meta") -> tuple[torch.Tensor, torch.Tensor]:
     kind = getattr(torch, DTYPES[dtype])
-    return torch.empty(16384, 4096, dtype=kind, device="meta"), torch.empty(4096, dtype=kind, device="meta")
+    return torch.empty(count, 4096, dtype=kind, device=device), torch.empty(4096, dtype=kind, device=device)
 
 
 def cost(x: torch.Tensor, bias: torch.Tensor) -> tuple[Cost, Cost]:

@@ -15,14 +15,21 @@ import triton
 import triton.language as tl
 
 from .. import rows as settings
-from ..contract import DTYPES, POINTER, Build, Cost, Unsupported
+from ..contract import DTYPES, POINTER, Build, Cost, Unsupported, launches
 
 IGNORED = tl.constexpr(-100)
 BLOCK, WARPS = 2048, 8
+RETURNS = ("loss", "peaks", "sums", "count")
+GRADIENTS = ("x",)
 
 
 def reference(x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.cross_entropy(x, target)
+
+
+def results(x: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    peaks = x.float().amax(-1)
+    return reference(x, target), peaks, (x.float() - peaks[:, None]).exp().sum(-1), (target != IGNORED.value).sum()
 
 
 @triton.jit
@@ -62,20 +69,20 @@ def forward(x: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.
     if x.ndim != 2 or target.shape != x.shape[:1] or target.dtype != torch.int64:
         raise Unsupported(f"x {tuple(x.shape)} and target {target.dtype}{tuple(target.shape)}; expected (rows, N) and int64 (rows,)")
     flat = settings.matrix(x, "x")
-    losses, peaks, sums = (torch.zeros(len(flat), dtype=torch.float32, device=x.device) for _ in range(3))
+    losses, peaks, sums = (torch.zeros(flat.shape[0], dtype=torch.float32, device=x.device) for _ in range(3))
     count = (target != IGNORED.value).sum()
-    if flat.numel():
+    if launches(flat):
         forward_kernel[(len(flat),)](flat, target.contiguous(), losses, peaks, sums, flat.shape[1], flat.stride(0), BLOCK, num_warps=WARPS)
     return (losses.sum() / count).to(x.dtype), peaks, sums, count
 
 
-def backward(dy: torch.Tensor, x: torch.Tensor, target: torch.Tensor, peaks: torch.Tensor, sums: torch.Tensor, count: torch.Tensor) -> tuple[torch.Tensor, None]:
+def backward(dloss: torch.Tensor, x: torch.Tensor, target: torch.Tensor, peaks: torch.Tensor, sums: torch.Tensor, count: torch.Tensor) -> tuple[torch.Tensor]:
     flat = settings.matrix(x, "x")
     dx = torch.empty_like(flat, memory_format=torch.contiguous_format)
-    slope = (dy.float() / count).reshape(1)
-    if flat.numel():
+    slope = (dloss.float() / count).reshape(1)
+    if launches(flat):
         backward_kernel[(len(flat),)](slope, flat, target.contiguous(), peaks, sums, dx, flat.shape[1], flat.stride(0), dx.stride(0), BLOCK, num_warps=WARPS)
-    return dx, None
+    return (dx,)
 
 
 def examples(dtype: str) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -87,8 +94,8 @@ def examples(dtype: str) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     yield x.t()[:64], torch.randint(6, (64,))
 
 
-def typical(dtype: str) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.empty(8192, 50304, dtype=getattr(torch, DTYPES[dtype]), device="meta"), torch.empty(8192, dtype=torch.int64, device="meta")
+def typical(dtype: str, count: int = 8192, device: str = "meta") -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.empty(count, 50304, dtype=getattr(torch, DTYPES[dtype]), device=device), torch.zeros(count, dtype=torch.int64, device=device)
 
 
 def cost(x: torch.Tensor, target: torch.Tensor) -> tuple[Cost, Cost]:

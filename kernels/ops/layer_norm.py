@@ -14,13 +14,21 @@ import triton
 import triton.language as tl
 
 from .. import rows as settings
-from ..contract import DTYPES, POINTER, Build, Cost, Unsupported
+from ..contract import DTYPES, POINTER, Build, Cost, Unsupported, launches
 
 EPS = 1e-5
+RETURNS = ("y", "mean", "scale")
+GRADIENTS = ("x", "weight", "bias")
+SETTINGS = ({"columns": 64}, {"columns": 768}, {"columns": 4096}, {"columns": 8192})
 
 
 def reference(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float = EPS) -> torch.Tensor:
     return torch.nn.functional.layer_norm(x, (x.shape[-1],), weight, bias, eps)
+
+
+def results(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float = EPS) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    variance, mean = torch.var_mean(x.float(), -1, correction=0)
+    return reference(x, weight, bias, eps), mean.flatten(), (variance + eps).rsqrt().flatten()
 
 
 @triton.jit(do_not_specialize=["rows"])
@@ -69,11 +77,12 @@ def forward(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: floa
     """y, and of each row its mean and scale r (rows,)."""
     if weight.shape != x.shape[-1:] or bias.shape != weight.shape:
         raise Unsupported(f"weight {tuple(weight.shape)} and bias {tuple(bias.shape)} for x {tuple(x.shape)}; expected ({x.shape[-1]},)")
+    settings.fit(x.shape[-1])
     flat = settings.matrix(x, "x")
     y = torch.empty_like(flat, memory_format=torch.contiguous_format)
-    mean, scale = (torch.empty(len(flat), dtype=torch.float32, device=x.device) for _ in range(2))
-    rows, block, warps = settings.tile(flat.shape[1])
-    if flat.numel():
+    mean, scale = (torch.empty(flat.shape[0], dtype=torch.float32, device=x.device) for _ in range(2))
+    if launches(flat):
+        rows, block, warps = settings.tile(flat.shape[1])
         tensors = (flat, weight.contiguous(), bias.contiguous(), y, mean, scale)
         forward_kernel[(triton.cdiv(len(flat), rows),)](*tensors, *flat.shape, flat.stride(0), y.stride(0), eps, rows, block, num_warps=warps)
     return y.view(x.shape), mean, scale
@@ -85,12 +94,13 @@ def backward(
     """dx, dweight, dbias."""
     flat, slope = settings.matrix(x, "x"), settings.matrix(dy, "dy")
     dx = torch.empty_like(flat, memory_format=torch.contiguous_format)
+    if not launches(flat):
+        return dx.view(x.shape), torch.zeros_like(weight), torch.zeros_like(bias)
     rows, block, warps = settings.tile(flat.shape[1])
     programs, each = settings.chunks(len(flat), rows)
-    partial = torch.zeros(2, programs, flat.shape[1], dtype=torch.float32, device=x.device)
-    if flat.numel():
-        tensors = (slope, flat, weight.contiguous(), mean, scale, dx, partial[0], partial[1])
-        backward_kernel[(programs,)](*tensors, *flat.shape, slope.stride(0), flat.stride(0), dx.stride(0), each, rows, block, num_warps=warps)
+    partial = torch.empty(2, programs, flat.shape[1], dtype=torch.float32, device=x.device)
+    tensors = (slope, flat, weight.contiguous(), mean, scale, dx, partial[0], partial[1])
+    backward_kernel[(programs,)](*tensors, *flat.shape, slope.stride(0), flat.stride(0), dx.stride(0), each, rows, block, num_warps=warps)
     return dx.view(x.shape), partial[0].sum(0).to(weight.dtype), partial[1].sum(0).to(bias.dtype)
 
 
@@ -99,10 +109,10 @@ def examples(dtype: str) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Ten
     return ((x, torch.randn(x.shape[-1], dtype=kind), torch.randn(x.shape[-1], dtype=kind)) for x in settings.examples(kind))
 
 
-def typical(dtype: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def typical(dtype: str, count: int = 16384, device: str = "meta", columns: int = 1024) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     kind = getattr(torch, DTYPES[dtype])
-    one = torch.empty(1024, dtype=kind, device="meta")
-    return torch.empty(16384, 1024, dtype=kind, device="meta"), one, one
+    x, weight, bias = (torch.empty(shape, dtype=kind, device=device) for shape in ((count, columns), (columns,), (columns,)))
+    return x, weight, bias
 
 
 def cost(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> tuple[Cost, Cost]:

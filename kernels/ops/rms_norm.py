@@ -14,13 +14,20 @@ import triton
 import triton.language as tl
 
 from .. import rows as settings
-from ..contract import DTYPES, POINTER, Build, Cost, Unsupported
+from ..contract import DTYPES, POINTER, Build, Cost, Unsupported, launches
 
 EPS = 1e-6
+RETURNS = ("y", "scale")
+GRADIENTS = ("x", "weight")
+SETTINGS = ({"columns": 64}, {"columns": 768}, {"columns": 4096}, {"columns": 8192})
 
 
 def reference(x: torch.Tensor, weight: torch.Tensor, eps: float = EPS) -> torch.Tensor:
     return torch.nn.functional.rms_norm(x, (x.shape[-1],), weight, eps)
+
+
+def results(x: torch.Tensor, weight: torch.Tensor, eps: float = EPS) -> tuple[torch.Tensor, torch.Tensor]:
+    return reference(x, weight, eps), (x.float().square().mean(-1) + eps).rsqrt().flatten()
 
 
 @triton.jit(do_not_specialize=["rows"])
@@ -60,11 +67,12 @@ def forward(x: torch.Tensor, weight: torch.Tensor, eps: float = EPS) -> tuple[to
     """y and the scale r of each row (rows,)."""
     if weight.shape != x.shape[-1:]:
         raise Unsupported(f"weight {tuple(weight.shape)} for x {tuple(x.shape)}; expected ({x.shape[-1]},)")
+    settings.fit(x.shape[-1])
     flat = settings.matrix(x, "x")
     y = torch.empty_like(flat, memory_format=torch.contiguous_format)
-    scale = torch.empty(len(flat), dtype=torch.float32, device=x.device)
-    rows, block, warps = settings.tile(flat.shape[1])
-    if flat.numel():
+    scale = torch.empty(flat.shape[0], dtype=torch.float32, device=x.device)
+    if launches(flat):
+        rows, block, warps = settings.tile(flat.shape[1])
         grid = (triton.cdiv(len(flat), rows),)
         forward_kernel[grid](flat, weight.contiguous(), y, scale, *flat.shape, flat.stride(0), y.stride(0), eps, rows, block, num_warps=warps)
     return y.view(x.shape), scale
@@ -74,12 +82,13 @@ def backward(dy: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, scale: tor
     """dx and dweight."""
     flat, slope = settings.matrix(x, "x"), settings.matrix(dy, "dy")
     dx = torch.empty_like(flat, memory_format=torch.contiguous_format)
+    if not launches(flat):
+        return dx.view(x.shape), torch.zeros_like(weight)
     rows, block, warps = settings.tile(flat.shape[1])
     programs, each = settings.chunks(len(flat), rows)
-    partial = torch.zeros(programs, flat.shape[1], dtype=torch.float32, device=x.device)
-    if flat.numel():
-        strides = (slope.stride(0), flat.stride(0), dx.stride(0))
-        backward_kernel[(programs,)](slope, flat, weight.contiguous(), scale, dx, partial, *flat.shape, *strides, each, rows, block, num_warps=warps)
+    partial = torch.empty(programs, flat.shape[1], dtype=torch.float32, device=x.device)
+    strides = (slope.stride(0), flat.stride(0), dx.stride(0))
+    backward_kernel[(programs,)](slope, flat, weight.contiguous(), scale, dx, partial, *flat.shape, *strides, each, rows, block, num_warps=warps)
     return dx.view(x.shape), partial.sum(0).to(weight.dtype)
 
 
@@ -88,10 +97,9 @@ def examples(dtype: str) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     return ((x, torch.randn(x.shape[-1], dtype=kind)) for x in settings.examples(kind))
 
 
-def typical(dtype: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Shapes of a small language model, without memory."""
+def typical(dtype: str, count: int = 16384, device: str = "meta", columns: int = 1024) -> tuple[torch.Tensor, torch.Tensor]:
     kind = getattr(torch, DTYPES[dtype])
-    return torch.empty(16384, 1024, dtype=kind, device="meta"), torch.empty(1024, dtype=kind, device="meta")
+    return torch.empty(count, columns, dtype=kind, device=device), torch.empty(columns, dtype=kind, device=device)
 
 
 def cost(x: torch.Tensor, weight: torch.Tensor) -> tuple[Cost, Cost]:

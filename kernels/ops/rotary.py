@@ -14,9 +14,12 @@ import triton
 import triton.language as tl
 
 from .. import rows as settings
-from ..contract import DTYPES, POINTER, Build, Cost, Unsupported
+from ..contract import DTYPES, POINTER, Build, Cost, Unsupported, launches
 
 LARGEST = 512
+RETURNS = ("y",)
+GRADIENTS = ("x",)
+SETTINGS = ({"half": 64}, {"half": 256})
 
 
 def reference(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
@@ -47,7 +50,7 @@ def turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, direction: flo
         raise Unsupported(f"x {tuple(x.shape)} with cos {tuple(cos.shape)} and sin {tuple(sin.shape)}; expected (..., T, D) with even D up to {LARGEST} and tables (T, D / 2)")
     flat = settings.matrix(x, "x")
     y = torch.empty_like(flat, memory_format=torch.contiguous_format)
-    if flat.numel():
+    if launches(flat):
         rows, block, warps = settings.tile(half)
         tensors = (flat, cos.contiguous(), sin.contiguous(), y)
         turn_kernel[(triton.cdiv(len(flat), rows),)](*tensors, len(flat), positions, half, flat.stride(0), y.stride(0), direction, rows, block, num_warps=warps)
@@ -58,8 +61,8 @@ def forward(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> tuple[torc
     return (turned(x, cos, sin, 1.0),)
 
 
-def backward(dy: torch.Tensor, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-    return turned(dy, cos, sin, -1.0), None, None
+def backward(dy: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> tuple[torch.Tensor]:
+    return (turned(dy, cos, sin, -1.0),)
 
 
 def examples(dtype: str) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
@@ -72,10 +75,10 @@ def examples(dtype: str) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Ten
         yield torch.randn(*shape[:-2], shape[-1], shape[-2], dtype=kind).mT, angles.cos().to(kind), angles.sin().to(kind)
 
 
-def typical(dtype: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def typical(dtype: str, count: int = 1024, device: str = "meta", half: int = 32) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     kind = getattr(torch, DTYPES[dtype])
-    table = torch.empty(1024, 32, dtype=kind, device="meta")
-    return torch.empty(16, 16, 1024, 64, dtype=kind, device="meta"), table, table
+    x, cos, sin = (torch.empty(shape, dtype=kind, device=device) for shape in ((16, 16, count, 2 * half), (count, half), (count, half)))
+    return x, cos, sin
 
 
 def cost(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> tuple[Cost, Cost]:
@@ -84,8 +87,8 @@ def cost(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> tuple[Cost, C
     return one, one
 
 
-def builds(dtype: str, target: str = "sm_80") -> list[Build]:
-    rows, block, warps = settings.tile(32)
+def builds(dtype: str, target: str = "sm_80", half: int = 32) -> list[Build]:
+    rows, block, warps = settings.tile(half)
     tensors = ("x", "cos", "sin", "y")
     sizes = dict.fromkeys(("rows", "positions", "half", "x_stride", "y_stride"), "i32")
     signature = {**dict.fromkeys(tensors, POINTER[dtype]), **sizes, "direction": "fp32", "ROWS": "constexpr", "BLOCK": "constexpr"}

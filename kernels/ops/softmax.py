@@ -13,7 +13,11 @@ import triton
 import triton.language as tl
 
 from .. import rows as settings
-from ..contract import DTYPES, POINTER, Build, Cost
+from ..contract import DTYPES, POINTER, Build, Cost, launches
+
+RETURNS = ("y",)
+GRADIENTS = ("x",)
+SETTINGS = ({"columns": 64}, {"columns": 768}, {"columns": 4096}, {"columns": 8192})
 
 
 def reference(x: torch.Tensor) -> torch.Tensor:
@@ -42,32 +46,32 @@ def backward_kernel(dy, y, dx, rows, columns, dy_stride, y_stride, dx_stride, RO
     tl.store(dx + row[:, None] * dx_stride + column[None, :], value * (slope - tl.sum(value * slope, 1)[:, None]), mask=inside)
 
 
-def forward(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """y, which is also what backward needs."""
+def forward(x: torch.Tensor) -> tuple[torch.Tensor]:
     flat = settings.matrix(x, "x")
+    settings.fit(flat.shape[1])
     y = torch.empty_like(flat, memory_format=torch.contiguous_format)
-    rows, block, warps = settings.tile(flat.shape[1])
-    if flat.numel():
+    if launches(flat):
+        rows, block, warps = settings.tile(flat.shape[1])
         forward_kernel[(triton.cdiv(len(flat), rows),)](flat, y, *flat.shape, flat.stride(0), y.stride(0), rows, block, num_warps=warps)
-    return y.view(x.shape), y.view(x.shape)
+    return (y.view(x.shape),)
 
 
-def backward(dy: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor]:
+def backward(dy: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor]:
     slope, flat = settings.matrix(dy, "dy"), settings.matrix(y, "y")
     dx = torch.empty_like(flat, memory_format=torch.contiguous_format)
-    rows, block, warps = settings.tile(flat.shape[1])
-    if flat.numel():
+    if launches(flat):
+        rows, block, warps = settings.tile(flat.shape[1])
         strides = (slope.stride(0), flat.stride(0), dx.stride(0))
         backward_kernel[(triton.cdiv(len(flat), rows),)](slope, flat, dx, *flat.shape, *strides, rows, block, num_warps=warps)
-    return (dx.view(x.shape),)
+    return (dx.view(y.shape),)
 
 
 def examples(dtype: str) -> Iterator[tuple[torch.Tensor]]:
     return ((x,) for x in settings.examples(getattr(torch, DTYPES[dtype])))
 
 
-def typical(dtype: str) -> tuple[torch.Tensor]:
-    return (torch.empty(16384, 1024, dtype=getattr(torch, DTYPES[dtype]), device="meta"),)
+def typical(dtype: str, count: int = 16384, device: str = "meta", columns: int = 1024) -> tuple[torch.Tensor]:
+    return (torch.empty(count, columns, dtype=getattr(torch, DTYPES[dtype]), device=device),)
 
 
 def cost(x: torch.Tensor) -> tuple[Cost, Cost]:

@@ -13,10 +13,12 @@ import triton
 import triton.language as tl
 
 from .. import rows as settings
-from ..contract import DTYPES, POINTER, Build, Cost, Unsupported
+from ..contract import DTYPES, POINTER, Build, Cost, Unsupported, launches
 
 # The count of elements is specialised (multiple of 16 or not): otherwise the mask would cut every load of 16 bytes into single elements (seen: 0 of 16).
 BLOCK, WARPS = 1024, 4
+RETURNS = ("y",)
+GRADIENTS = ("a", "b")
 
 
 def reference(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -49,7 +51,8 @@ def forward(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor]:
         raise Unsupported(f"a {a.dtype}{list(a.shape)} and b {b.dtype}{list(b.shape)}; expected one shape and dtype")
     left, right = a.contiguous(), b.contiguous()
     y = torch.empty_like(left)
-    if count := left.numel():
+    if launches(left):
+        count = left.numel()
         forward_kernel[(triton.cdiv(count, BLOCK),)](left, right, y, count, BLOCK, num_warps=WARPS)
     return (y,)
 
@@ -57,7 +60,8 @@ def forward(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor]:
 def backward(dy: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     slope, left, right = dy.contiguous(), a.contiguous(), b.contiguous()
     da, db = torch.empty_like(left), torch.empty_like(right)
-    if count := left.numel():
+    if launches(left):
+        count = left.numel()
         backward_kernel[(triton.cdiv(count, BLOCK),)](slope, left, right, da, db, count, BLOCK, num_warps=WARPS)
     return da, db
 
@@ -67,9 +71,9 @@ def examples(dtype: str) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         yield x, torch.randn_like(x, memory_format=torch.contiguous_format)
 
 
-def typical(dtype: str) -> tuple[torch.Tensor, torch.Tensor]:
-    one = torch.empty(16384, 2816, dtype=getattr(torch, DTYPES[dtype]), device="meta")
-    return one, one
+def typical(dtype: str, count: int = 16384, device: str = "meta") -> tuple[torch.Tensor, torch.Tensor]:
+    a, b = (torch.empty(count, 2816, dtype=getattr(torch, DTYPES[dtype]), device=device) for _ in range(2))
+    return a, b
 
 
 def cost(a: torch.Tensor, b: torch.Tensor) -> tuple[Cost, Cost]:

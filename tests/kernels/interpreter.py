@@ -38,6 +38,7 @@ class Race(AssertionError):
 class Watch:
     """What one launch touched. loaded, stored: addresses with their sizes; writers: address -> program."""
 
+    kernel: str
     ranges: list[tuple[int, int]] = field(default_factory=list)
     loaded: list[tuple[np.ndarray, int]] = field(default_factory=list)
     stored: list[tuple[np.ndarray, int]] = field(default_factory=list)
@@ -112,7 +113,7 @@ def masked_store(self: Any, pointers: Any, value: Any, mask: Any, *rest: Any) ->
 def on_host(self: Any, arguments: Any, named: Any) -> Any:
     """Every launch is watched anew; a tensor's range is what its elements span, not its storage."""
     made = HOST(self, arguments, named)
-    watch = Watch()
+    watch = Watch(self.fn.__name__)
     LAUNCHES.append(watch)
     for one in [*made[0], *made[1].values()]:
         if isinstance(one, torch.Tensor) and one.numel():

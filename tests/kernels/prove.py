@@ -7,6 +7,7 @@ import importlib.util
 import json
 import sys
 import tempfile
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,11 @@ def several(outputs: Any) -> tuple[torch.Tensor, ...]:
     return outputs if isinstance(outputs, tuple) else (outputs,)
 
 
-def gradients(op: Any, inputs: tuple[torch.Tensor, ...], slopes: tuple[torch.Tensor, ...], wanted: list[bool]) -> tuple[torch.Tensor, ...]:
+def gradients(op: Any, inputs: dict[str, Any], slopes: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
     """The reference's outputs, then its gradients of the inputs that have one."""
-    leaves = [value.detach().clone().requires_grad_(want) if isinstance(value, torch.Tensor) else value for value, want in zip(inputs, wanted, strict=True)]
-    outputs = several(op.reference(*leaves))
-    found = torch.autograd.grad(outputs, [leaf for leaf, want in zip(leaves, wanted, strict=True) if want], slopes)
+    leaves = {name: value.detach().clone().requires_grad_(name in op.GRADIENTS) if isinstance(value, torch.Tensor) else value for name, value in inputs.items()}
+    outputs = several(op.reference(**leaves))
+    found = torch.autograd.grad(outputs, [leaves[name] for name in op.GRADIENTS], slopes)
     return (*(one.detach() for one in outputs), *found)
 
 
@@ -46,27 +47,49 @@ def raised(value: Any) -> Any:
 
 def prove(op: Any, dtype: str) -> Any:
     count = getattr(op, "OUTPUTS", 1)
-    for number, inputs in enumerate(op.examples(dtype)):
+    for number, given in enumerate(op.examples(dtype)):
+        inputs = dict(zip(signature(op.forward).parameters, given, strict=False))
         interpreter.LAUNCHES.clear()
-        made = op.forward(*inputs)
-        outputs, saved = made[:count], made[count:]
-        slopes = tuple(torch.randn(one.shape, dtype=one.dtype) for one in outputs)
-        given = op.backward(*slopes, *inputs, *saved)
-        wanted = [one is not None for one in given]
-        mine = (*outputs, *(one for one in given if one is not None))
-        exact = gradients(op, tuple(raised(value) for value in inputs), tuple(slope.double() for slope in slopes), wanted)
-        eager = gradients(op, inputs, slopes, wanted)
-        names = [*("y" for _ in outputs), *(f"gradient {at}" for at in range(len(mine) - count))]
+        made = dict(zip(op.RETURNS, op.forward(**inputs), strict=True))
+        forwards = len(interpreter.LAUNCHES)
+        outputs = tuple(made.values())[:count]
+        slopes = {f"d{name}": torch.randn(one.shape, dtype=one.dtype) for name, one in zip(made, outputs, strict=False)}
+        known = slopes | inputs | made
+        mine = (*outputs, *op.backward(**{name: known[name] for name in signature(op.backward).parameters if name in known}))
+        exact = gradients(op, {name: raised(value) for name, value in inputs.items()}, tuple(slope.double() for slope in slopes.values()))
+        eager = gradients(op, inputs, tuple(slopes.values()))
         errors = []
-        for name, found, true, theirs in zip(names, mine, exact, eager, strict=True):
+        for name, found, true, theirs in zip(["y"] * count + [f"gradient of {name}" for name in op.GRADIENTS], mine, exact, eager, strict=True):
             errors.append({"name": name, "rmse": rms(found.double() - true), "allowed": allowed(name, dtype, true, theirs), "finite": bool(found.isfinite().all())})
             assert found.shape == true.shape and found.dtype == theirs.dtype, (name, found.shape, found.dtype)
-        tensors = [value for value in inputs if isinstance(value, torch.Tensor)]
+        if hasattr(op, "results"):
+            errors += statistics(op, inputs, made)
+        tensors = [value for value in given if isinstance(value, torch.Tensor)]
         unique = len({value.untyped_storage().data_ptr() for value in tensors}) == len(tensors) and all(0 not in value.stride() or value.numel() < 2 for value in tensors)
         yield {
-            "example": number, "shape": list(inputs[0].shape), "stride": list(inputs[0].stride()), "errors": errors, "exact_bytes": unique,
-            "moved": [watch.moved_bytes for watch in interpreter.LAUNCHES], "costs": [cost.moved_bytes for cost in op.cost(*inputs)],
+            "example": number, "shape": list(given[0].shape), "stride": list(given[0].stride()), "errors": errors, "exact_bytes": unique,
+            "moved": moved(interpreter.LAUNCHES[:forwards]) + moved(interpreter.LAUNCHES[forwards:]), "costs": [cost.moved_bytes for cost in op.cost(*given)],
         }  # fmt: skip
+
+
+def moved(launches: list[interpreter.Watch]) -> list[int]:
+    """Bytes of each kernel, over all its launches, in the order in which they were first launched."""
+    total: dict[str, int] = {}
+    for watch in launches:
+        total[watch.kernel] = total.get(watch.kernel, 0) + watch.moved_bytes
+    return list(total.values())
+
+
+def statistics(op: Any, inputs: dict[str, Any], made: dict[str, torch.Tensor]) -> list[dict[str, Any]]:
+    """What only backward needs is what `results` makes of the same inputs, within 64 ulp of fp32."""
+    theirs = dict(zip(op.RETURNS, op.results(**inputs), strict=True))
+    found = []
+    for name in op.RETURNS[getattr(op, "OUTPUTS", 1) :]:
+        mine, other = made[name], theirs[name]
+        assert mine.shape == other.shape and mine.dtype == other.dtype, (name, mine.shape, other.shape)
+        allowed = 64 * torch.finfo(torch.float32).eps * (rms(other) + 1)
+        found.append({"name": name, "rmse": rms(mine.double() - other.double()), "allowed": allowed, "finite": bool(mine.isfinite().all())})
+    return found
 
 
 def operation(name: str, old: str = "", new: str = "") -> Any:
