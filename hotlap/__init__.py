@@ -9,6 +9,7 @@ _PUBLIC = {
     "Plan": "perf.result",
     "Profile": "profiles.callback",
     "Result": "perf.result",
+    "TritonKernels": "kernels.callback",
     "Workload": "perf.case",
     "cases": "perf.pytest_plugin",
     "read": "perf.result",

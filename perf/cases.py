@@ -38,9 +38,10 @@ def parse_backend(text: str) -> tuple[str, tuple[tuple[str, str], ...]]:
     return found[1], tuple((name, value) for name, value in given.items() if value != known[name][0])
 
 
-def default_backends() -> list[str]:
-    """Every backend but those that only test the harness, the baseline first, and the baseline under library defaults."""
+def default_backends(target: str = "cpu") -> list[str]:
+    """Every backend for this kind of target but those that only test the harness, the baseline first, and the baseline under library defaults."""
     names = [name for name in plugins.found("hotlap.backends") if name not in (BASELINE, PACE, "null")]
+    names = [name for name in names if target.startswith(getattr(plugins.backend(name), "TARGETS", ("",)))]
     defaults = "".join(f"[{name}:{value}]" for name, value in LIBRARY_DEFAULTS)
     return [BASELINE, f"{BASELINE}{defaults}", *names]
 

@@ -38,7 +38,7 @@ def cases(
     """Ids of all combinations, to parametrise a benchmark test with. Backends default to every one there is. Raises Misuse."""
     from .cases import default_backends, expand
 
-    chosen = default_backends() if backends is None else backends
+    chosen = default_backends(target) if backends is None else backends
     return [case.id for case in expand(workloads, chosen, precisions, batches, target, pace=False)]
 
 

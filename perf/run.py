@@ -50,7 +50,7 @@ def run(
     else:
         for name in names:
             workloads.check(workloads.Reference(name, checkpoint))
-        cases = expand(names, split(backends) or default_backends(), split(precisions), [positive(text) for text in split(batch)], device)
+        cases = expand(names, split(backends) or default_backends(device), split(precisions), [positive(text) for text in split(batch)], device)
         references = {names[0]: checkpoint} if checkpoint else {}
         command = " ".join(["hotlap run", *names])
         opened = rundir.RunFolder(out, command, here, cases, references)

@@ -5,6 +5,7 @@ The file's name is the backend's name; a leading underscore makes it none. What 
     SUMMARY: str                                    one line for `hotlap doctor`
     OPTIONS: dict[str, tuple[str, ...]]             option -> permitted values, the default first
     PRELOAD: tuple[str, ...]                        modules that a worker imports before anything is timed
+    TARGETS: tuple[str, ...]                        optional: how the targets begin for which it is one of the default backends; without it all
     available(target) -> Reason | None              None if it can run on the target; looks, imports nothing heavy
     supports(case) -> Reason | None                 the same for precision and options
     variables(case, threads) -> dict[str, str]      environment of the worker: threads and binding by the library's own means
