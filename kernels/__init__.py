@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import Any
 
-_PUBLIC = {"AdamW": "adamw", "TritonKernels": "callback", "function": "library", "replace": "replace", "restore": "replace", "using": "dispatch"}
+_PUBLIC = {"AdamW": "adamw", "TritonKernels": "callback", "function": "library", "replace": "surgery", "restore": "surgery", "using": "dispatch"}
 __all__ = sorted(_PUBLIC)
 
 

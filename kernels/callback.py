@@ -2,7 +2,7 @@
 
     Trainer(callbacks=[hotlap.TritonKernels()]).fit(module, data)
 
-The module is replaced (replace.py) when a stage begins and is itself again when it ends, also after an exception, so checkpoints and pickles never see it replaced.
+The module is replaced (surgery.py) when a stage begins and is itself again when it ends, also after an exception, so checkpoints and pickles never see it replaced.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import lightning.pytorch as L
 
-from .replace import Report, replace, restore
+from .surgery import Report, replace, restore
 
 log = logging.getLogger("hotlap")
 

@@ -1,9 +1,9 @@
 """Which code runs an operation, and what did: Triton or the reference. Every fallback is counted with its reason, so that no measurement takes the one for the other.
 
-    auto        Triton on a GPU, and the reference where an operation does not take its inputs; on a CPU aten
-    triton      the same, but what would fall back raises Unsupported
-    reference   aten everywhere
-    interpret   Triton everywhere: tensors on a CPU go through the interpreter (TRITON_INTERPRET=1, set before triton is imported)
+auto        Triton on a GPU, and the reference where an operation does not take its inputs; on a CPU aten
+triton      the same, but what would fall back raises Unsupported
+reference   aten everywhere
+interpret   Triton everywhere: tensors on a CPU go through the interpreter (TRITON_INTERPRET=1, set before triton is imported)
 """
 
 from __future__ import annotations

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
@@ -23,12 +22,13 @@ INPLACE = ("inplace",)
 
 @dataclass(frozen=True)
 class Pattern:
-    """aten: the form as it stands in models, which also runs wherever Triton does not. inputs: from the parameters of the form to the inputs of the operation, None
-    where they have the same names; it may raise Unsupported. settle: gets the parameters and all that the operation returned, and gives what the form would.
+    """aten: the form as it stands in models, which also runs wherever Triton does not. inputs: from the parameters of the form to the inputs of the operation; without it
+    they have the same names. It may raise Unsupported, or return None where aten is what is wanted. settle: gets the parameters and all that the operation returned, and
+    gives what the form would.
     """
 
     aten: Callable[..., Any]
-    inputs: Callable[..., tuple[Any, ...]] | None = None
+    inputs: Callable[..., tuple[Any, ...] | None] | None = None
     settle: Callable[..., Any] | None = None
 
     @property
@@ -72,18 +72,16 @@ PARTS: dict[type[nn.Module], Callable[[Any, str, Any], tuple[str, tuple[Any, ...
     nn.RMSNorm: lambda x, name, module: ("rms_norm", (x, module.normalized_shape, Attribute(f"{name}.weight") if module.weight is not None else None, module.eps)),
     nn.LayerNorm: lambda x, name, module: (
         "layer_norm",
-        (x, module.normalized_shape, Attribute(f"{name}.weight") if module.weight is not None else None, Attribute(f"{name}.bias") if module.bias is not None else None, module.eps),
+        (
+            x,
+            module.normalized_shape,
+            Attribute(f"{name}.weight") if module.weight is not None else None,
+            Attribute(f"{name}.bias") if module.bias is not None else None,
+            module.eps,
+        ),
     ),
-    nn.BatchNorm2d: lambda x, name, module: ("batch_norm_module", (x, Attribute(name))),
+    nn.BatchNorm2d: lambda x, name, module: ("__call__", (Attribute(name), x)),  # the child itself, which keeps statistics: `norm(x)` in a pattern
 }
-
-
-def batch_norm_module(x: torch.Tensor, norm: nn.Module) -> Any:
-    """In a pattern: a child nn.BatchNorm2d, whole, since it keeps statistics."""
-    return norm(x)
-
-
-fx.wrap("batch_norm_module")
 
 
 def called(node: fx.Node, children: dict[str, nn.Module]) -> tuple[str, tuple[Any, ...]] | None:

@@ -113,7 +113,9 @@ def choose(only: Iterable[str] | None) -> dict[str, tuple[Pattern, ...]]:
 def worth_tracing(module: nn.Module) -> bool:
     """Not containers without a forward, nor torch's own modules but for those that are an operation by themselves."""
     own = type(module).__module__.startswith("torch.nn.modules")
-    return type(module).forward is not nn.Module.forward and (not own or isinstance(module, nn.Sequential) or type(module) in (nn.RMSNorm, nn.LayerNorm, nn.Softmax, nn.CrossEntropyLoss))
+    return type(module).forward is not nn.Module.forward and (
+        not own or isinstance(module, nn.Sequential) or type(module) in (nn.RMSNorm, nn.LayerNorm, nn.Softmax, nn.CrossEntropyLoss)
+    )
 
 
 class Children(fx.Tracer):
@@ -190,7 +192,10 @@ def either(name: str, pattern: Pattern) -> Callable[..., Any]:
         if not dispatch.wanted(given[0]):
             return aten(*given)
         try:
-            inputs = library.prepared(op, pattern.inputs(*given) if pattern.inputs is not None else tuple(given[at] for at in chosen))
+            raw = pattern.inputs(*given) if pattern.inputs is not None else tuple(given[at] for at in chosen)
+            if raw is None:
+                return aten(*given)
+            inputs = library.prepared(op, raw)
         except Unsupported as error:
             dispatch.fell_back(name, str(error))
             return aten(*given)

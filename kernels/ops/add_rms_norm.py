@@ -16,6 +16,7 @@ import triton.language as tl
 
 from .. import rows as settings
 from ..contract import DTYPES, POINTER, Build, Cost, Unsupported, launches
+from ..patterns import Pattern
 
 EPS = 1e-6
 OUTPUTS = 2
@@ -32,6 +33,14 @@ def reference(x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, eps
 def results(x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, eps: float = EPS) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     y, s = reference(x, residual, weight, eps)
     return y, s, (s.float().square().mean(-1) + eps).rsqrt().flatten()
+
+
+def in_models(x: torch.Tensor, residual: torch.Tensor, shape: tuple[int, ...], weight: torch.Tensor, eps: float | None) -> tuple[torch.Tensor, torch.Tensor]:
+    s = x + residual
+    return torch.nn.functional.rms_norm(s, shape, weight, eps), s
+
+
+PATTERNS = (Pattern(in_models, lambda x, residual, shape, weight, eps: (x, residual, weight, torch.finfo(torch.float32).eps if eps is None else eps)),)
 
 
 @triton.jit(do_not_specialize=["rows"])
@@ -71,12 +80,16 @@ def backward_kernel(dy, ds, s, weight, scale, dx, partial, rows, columns, dy_str
     tl.store(partial + program * columns + column, total, mask=column < columns)
 
 
-def forward(x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, eps: float = EPS) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """y, s and the scale r of each row (rows,)."""
+def check(x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor) -> None:
     if weight.shape != x.shape[-1:] or residual.shape != x.shape or residual.dtype != x.dtype:
         said = f"x {x.dtype}{tuple(x.shape)}, residual {residual.dtype}{tuple(residual.shape)}, weight {tuple(weight.shape)}"
         raise Unsupported(f"{said}; expected x and residual of one shape and dtype, and weight ({x.shape[-1]},)")
     settings.fit(x.shape[-1])
+
+
+def forward(x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, eps: float = EPS) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """y, s and the scale r of each row (rows,)."""
+    check(x, residual, weight)
     flat, other = settings.matrix(x, "x"), settings.matrix(residual, "residual")
     y, s = (torch.empty_like(flat, memory_format=torch.contiguous_format) for _ in range(2))
     scale = torch.empty(flat.shape[0], dtype=torch.float32, device=x.device)

@@ -17,10 +17,12 @@ import triton
 import triton.language as tl
 
 from ..contract import DTYPES, POINTER, Build, Cost, Unsupported, architecture, launches
+from ..patterns import Pattern
 
 LARGEST, STAGES = 128, 2
 RETURNS = ("y", "logs")
 GRADIENTS = ("q", "k", "v")
+AUTOCAST = "lower"
 SETTINGS = ({"depth": 128}, {"causal": False}, {"depth": 128, "causal": False})
 # (queries, keys, warps) of a program by the padded depth: as large as nothing spills (`hotlap kernels`). Without tensor cores, that is in fp32 and on sm_75, for
 # which Triton 3.8 emits none, a product needs several times the registers.
@@ -38,6 +40,18 @@ def results(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool = Fa
     score = q.float() @ k.float().mT * (LOG2E / math.sqrt(q.shape[3]))  # (B, H, S, T)
     seen = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril() if causal else None
     return reference(q, k, v, causal), torch.logsumexp((score if seen is None else score.masked_fill(~seen, float("-inf"))) / LOG2E, -1) * LOG2E
+
+
+def whole(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.scaled_dot_product_attention(q, k, v)
+
+
+def causal_only(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
+PATTERNS = (Pattern(whole), Pattern(causal_only, lambda q, k, v: (q, k, v, True)))
+ASKED_FOR = True
 
 
 @triton.jit(do_not_specialize=["queries", "keys"])
@@ -152,7 +166,7 @@ def tile(item: int, depth: int, target: str) -> tuple[int, int, int]:
     return (ORDINARY if item == 4 else HALF_ORDINARY if target == "sm_75" else TENSOR_CORES)[64 if depth <= 64 else 128]
 
 
-def checked(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
+def check(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
     same = q.ndim == k.ndim == 4 and k.shape == v.shape and q.shape[:2] == k.shape[:2] and q.shape[3] == k.shape[3] and q.dtype == k.dtype == v.dtype
     if not same or not 1 <= q.shape[3] <= LARGEST or not k.shape[2]:
         raise Unsupported(f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}; expected (B, H, S, D), twice (B, H, T, D) with T at least 1, one dtype, D up to {LARGEST}")
@@ -160,7 +174,7 @@ def checked(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
 
 def forward(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
     """y and the log2 of each row's sum (B, H, S)."""
-    checked(q, k, v)
+    check(q, k, v)
     query, key, value = q.contiguous(), k.contiguous(), v.contiguous()
     batch, heads, queries, depth = q.shape
     y = torch.empty_like(query)

@@ -14,6 +14,7 @@ import triton.language as tl
 
 from .. import rows as settings
 from ..contract import DTYPES, POINTER, Build, Cost, Unsupported, launches
+from ..patterns import Pattern
 
 ROWS, BLOCK, WARPS = 4, 256, 4
 RETURNS = ("y",)
@@ -22,6 +23,13 @@ GRADIENTS = ("x", "bias")
 
 def reference(x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.gelu(x + bias)
+
+
+def in_models(x: torch.Tensor, matrix: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.gelu(torch.nn.functional.linear(x, matrix, bias))
+
+
+PATTERNS = (Pattern(in_models, lambda x, matrix, bias: (torch.nn.functional.linear(x, matrix), bias)), Pattern(reference))
 
 
 @triton.jit(do_not_specialize=["rows"])
@@ -53,9 +61,13 @@ def backward_kernel(dy, x, bias, dx, partial, rows, columns, dy_stride, x_stride
     tl.store(partial + program * columns + column, total, mask=column < columns)
 
 
-def forward(x: torch.Tensor, bias: torch.Tensor) -> tuple[torch.Tensor]:
+def check(x: torch.Tensor, bias: torch.Tensor) -> None:
     if bias.shape != x.shape[-1:]:
         raise Unsupported(f"bias {tuple(bias.shape)} for x {tuple(x.shape)}; expected ({x.shape[-1]},)")
+
+
+def forward(x: torch.Tensor, bias: torch.Tensor) -> tuple[torch.Tensor]:
+    check(x, bias)
     flat = settings.matrix(x, "x")
     y = torch.empty_like(flat, memory_format=torch.contiguous_format)
     if launches(flat):

@@ -16,11 +16,13 @@ import triton.language as tl
 
 from .. import rows as settings
 from ..contract import DTYPES, POINTER, Build, Cost, Unsupported, launches
+from ..patterns import Pattern
 
 IGNORED = tl.constexpr(-100)
 BLOCK, WARPS = 2048, 8
 RETURNS = ("loss", "peaks", "sums", "count")
 GRADIENTS = ("x",)
+AUTOCAST = "fp32"
 
 
 def reference(x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -30,6 +32,9 @@ def reference(x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 def results(x: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     peaks = x.float().amax(-1)
     return reference(x, target), peaks, (x.float() - peaks[:, None]).exp().sum(-1), (target != IGNORED.value).sum()
+
+
+PATTERNS = (Pattern(reference),)
 
 
 @triton.jit
@@ -64,10 +69,14 @@ def backward_kernel(slope, x, target, peaks, sums, dx, columns, x_stride, dx_str
         tl.store(dx + row * dx_stride + column, gradient, mask=column < columns)
 
 
-def forward(x: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """loss, of each row the maximum and the sum of exponentials below it, and how many rows count."""
+def check(x: torch.Tensor, target: torch.Tensor) -> None:
     if x.ndim != 2 or target.shape != x.shape[:1] or target.dtype != torch.int64:
         raise Unsupported(f"x {tuple(x.shape)} and target {target.dtype}{tuple(target.shape)}; expected (rows, N) and int64 (rows,)")
+
+
+def forward(x: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """loss, of each row the maximum and the sum of exponentials below it, and how many rows count."""
+    check(x, target)
     flat = settings.matrix(x, "x")
     losses, peaks, sums = (torch.zeros(flat.shape[0], dtype=torch.float32, device=x.device) for _ in range(3))
     count = (target != IGNORED.value).sum()

@@ -15,10 +15,12 @@ import triton.language as tl
 
 from .. import rows as settings
 from ..contract import DTYPES, POINTER, Build, Cost, Unsupported, launches
+from ..patterns import Pattern
 
 EPS = 1e-5
 RETURNS = ("y", "mean", "scale")
 GRADIENTS = ("x", "weight", "bias")
+AUTOCAST = "fp32"
 SETTINGS = ({"columns": 64}, {"columns": 768}, {"columns": 4096}, {"columns": 8192})
 
 
@@ -29,6 +31,13 @@ def reference(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: fl
 def results(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float = EPS) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     variance, mean = torch.var_mean(x.float(), -1, correction=0)
     return reference(x, weight, bias, eps), mean.flatten(), (variance + eps).rsqrt().flatten()
+
+
+def in_models(x: torch.Tensor, shape: tuple[int, ...], weight: torch.Tensor, bias: torch.Tensor, eps: float) -> torch.Tensor:
+    return torch.nn.functional.layer_norm(x, shape, weight, bias, eps)
+
+
+PATTERNS = (Pattern(in_models),)
 
 
 @triton.jit(do_not_specialize=["rows"])
@@ -73,11 +82,15 @@ def backward_kernel(dy, x, weight, mean, scale, dx, partial_weight, partial_bias
     tl.store(partial_bias + program * columns + column, total_bias, mask=column < columns)
 
 
-def forward(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float = EPS) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """y, and of each row its mean and scale r (rows,)."""
+def check(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> None:
     if weight.shape != x.shape[-1:] or bias.shape != weight.shape:
         raise Unsupported(f"weight {tuple(weight.shape)} and bias {tuple(bias.shape)} for x {tuple(x.shape)}; expected ({x.shape[-1]},)")
     settings.fit(x.shape[-1])
+
+
+def forward(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float = EPS) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """y, and of each row its mean and scale r (rows,)."""
+    check(x, weight, bias)
     flat = settings.matrix(x, "x")
     y = torch.empty_like(flat, memory_format=torch.contiguous_format)
     mean, scale = (torch.empty(flat.shape[0], dtype=torch.float32, device=x.device) for _ in range(2))

@@ -15,6 +15,7 @@ import triton.language as tl
 
 from .. import rows as settings
 from ..contract import DTYPES, POINTER, Build, Cost, Unsupported, launches
+from ..patterns import Pattern
 
 EPS = 1e-6
 RETURNS = ("y", "scale")
@@ -28,6 +29,13 @@ def reference(x: torch.Tensor, weight: torch.Tensor, eps: float = EPS) -> torch.
 
 def results(x: torch.Tensor, weight: torch.Tensor, eps: float = EPS) -> tuple[torch.Tensor, torch.Tensor]:
     return reference(x, weight, eps), (x.float().square().mean(-1) + eps).rsqrt().flatten()
+
+
+def in_models(x: torch.Tensor, shape: tuple[int, ...], weight: torch.Tensor, eps: float | None) -> torch.Tensor:
+    return torch.nn.functional.rms_norm(x, shape, weight, eps)
+
+
+PATTERNS = (Pattern(in_models, lambda x, shape, weight, eps: (x, weight, torch.finfo(torch.float32).eps if eps is None else eps)),)
 
 
 @triton.jit(do_not_specialize=["rows"])
@@ -63,11 +71,15 @@ def backward_kernel(dy, x, weight, scale, dx, partial, rows, columns, dy_stride,
     tl.store(partial + program * columns + column, total, mask=column < columns)
 
 
-def forward(x: torch.Tensor, weight: torch.Tensor, eps: float = EPS) -> tuple[torch.Tensor, torch.Tensor]:
-    """y and the scale r of each row (rows,)."""
+def check(x: torch.Tensor, weight: torch.Tensor) -> None:
     if weight.shape != x.shape[-1:]:
         raise Unsupported(f"weight {tuple(weight.shape)} for x {tuple(x.shape)}; expected ({x.shape[-1]},)")
     settings.fit(x.shape[-1])
+
+
+def forward(x: torch.Tensor, weight: torch.Tensor, eps: float = EPS) -> tuple[torch.Tensor, torch.Tensor]:
+    """y and the scale r of each row (rows,)."""
+    check(x, weight)
     flat = settings.matrix(x, "x")
     y = torch.empty_like(flat, memory_format=torch.contiguous_format)
     scale = torch.empty(flat.shape[0], dtype=torch.float32, device=x.device)

@@ -15,6 +15,7 @@ import triton.language as tl
 
 from .. import rows as settings
 from ..contract import DTYPES, POINTER, Build, Cost, Unsupported, launches
+from ..patterns import Pattern
 
 LARGEST = 512
 RETURNS = ("y",)
@@ -25,6 +26,9 @@ SETTINGS = ({"half": 64}, {"half": 256})
 def reference(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     first, second = x.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
+
+
+PATTERNS = (Pattern(reference),)
 
 
 @triton.jit(do_not_specialize=["rows", "positions"])
@@ -44,10 +48,13 @@ def turn_kernel(x, cos, sin, y, rows, positions, half, x_stride, y_stride, direc
     tl.store(y + to + half, first * s + second * c, mask=inside)
 
 
+def check(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> None:
+    if x.ndim < 2 or x.shape[-1] % 2 or x.shape[-1] > LARGEST or cos.shape != (x.shape[-2], x.shape[-1] // 2) or sin.shape != cos.shape:
+        raise Unsupported(f"x {tuple(x.shape)} with cos {tuple(cos.shape)} and sin {tuple(sin.shape)}; expected (..., T, D) with even D up to {LARGEST} and tables (T, D / 2)")
+
+
 def turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, direction: float) -> torch.Tensor:
     positions, half = x.shape[-2], x.shape[-1] // 2
-    if x.shape[-1] % 2 or x.shape[-1] > LARGEST or cos.shape != (positions, half) or sin.shape != cos.shape:
-        raise Unsupported(f"x {tuple(x.shape)} with cos {tuple(cos.shape)} and sin {tuple(sin.shape)}; expected (..., T, D) with even D up to {LARGEST} and tables (T, D / 2)")
     flat = settings.matrix(x, "x")
     y = torch.empty_like(flat, memory_format=torch.contiguous_format)
     if launches(flat):
@@ -58,6 +65,7 @@ def turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, direction: flo
 
 
 def forward(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> tuple[torch.Tensor]:
+    check(x, cos, sin)
     return (turned(x, cos, sin, 1.0),)
 
 

@@ -13,15 +13,28 @@ import triton
 import triton.language as tl
 
 from .. import rows as settings
-from ..contract import DTYPES, POINTER, Build, Cost, launches
+from ..contract import DTYPES, POINTER, Build, Cost, Unsupported, launches
+from ..patterns import Pattern
 
 RETURNS = ("y",)
 GRADIENTS = ("x",)
+AUTOCAST = "fp32"
 SETTINGS = ({"columns": 64}, {"columns": 768}, {"columns": 4096}, {"columns": 8192})
 
 
 def reference(x: torch.Tensor) -> torch.Tensor:
     return torch.softmax(x, -1)
+
+
+def in_models(x: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.softmax(x, -1)
+
+
+def by_torch(x: torch.Tensor) -> torch.Tensor:
+    return torch.softmax(x, -1)
+
+
+PATTERNS = (Pattern(in_models), Pattern(by_torch))
 
 
 @triton.jit(do_not_specialize=["rows"])
@@ -46,9 +59,15 @@ def backward_kernel(dy, y, dx, rows, columns, dy_stride, y_stride, dx_stride, RO
     tl.store(dx + row[:, None] * dx_stride + column[None, :], value * (slope - tl.sum(value * slope, 1)[:, None]), mask=inside)
 
 
+def check(x: torch.Tensor) -> None:
+    if x.ndim == 0:
+        raise Unsupported("x has no dimension; expected (..., N)")
+    settings.fit(x.shape[-1])
+
+
 def forward(x: torch.Tensor) -> tuple[torch.Tensor]:
+    check(x)
     flat = settings.matrix(x, "x")
-    settings.fit(flat.shape[1])
     y = torch.empty_like(flat, memory_format=torch.contiguous_format)
     if launches(flat):
         rows, block, warps = settings.tile(flat.shape[1])

@@ -14,6 +14,7 @@ import triton.language as tl
 
 from .. import rows as settings
 from ..contract import DTYPES, POINTER, Build, Cost, Unsupported, launches
+from ..patterns import Pattern
 
 # The count of elements is specialised (multiple of 16 or not): otherwise the mask would cut every load of 16 bytes into single elements (seen: 0 of 16).
 BLOCK, WARPS = 1024, 4
@@ -23,6 +24,9 @@ GRADIENTS = ("a", "b")
 
 def reference(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.silu(a) * b
+
+
+PATTERNS = (Pattern(reference),)
 
 
 @triton.jit
@@ -46,9 +50,13 @@ def backward_kernel(dy, a, b, da, db, count, BLOCK: tl.constexpr):
     tl.store(db + at, slope * gate * s, mask=inside)
 
 
-def forward(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor]:
+def check(a: torch.Tensor, b: torch.Tensor) -> None:
     if a.shape != b.shape or a.dtype != b.dtype:
         raise Unsupported(f"a {a.dtype}{list(a.shape)} and b {b.dtype}{list(b.shape)}; expected one shape and dtype")
+
+
+def forward(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor]:
+    check(a, b)
     left, right = a.contiguous(), b.contiguous()
     y = torch.empty_like(left)
     if launches(left):

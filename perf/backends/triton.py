@@ -1,4 +1,4 @@
-"""Our Triton kernels in place of aten's operators (kernels/replace.py), in eager or under torch.compile.
+"""Our Triton kernels in place of aten's operators (kernels/surgery.py), in eager or under torch.compile.
 
 For GPUs: on a CPU a replaced model runs the same aten operators as eager, so a time under this name would be eager's.
 """
@@ -15,7 +15,7 @@ from ..result import Placement
 from . import Artefact, Step, _machine, eager
 
 if TYPE_CHECKING:
-    from ...kernels.replace import Report
+    from ...kernels.surgery import Report
 
 SUMMARY = "our Triton kernels in place of aten's operators, on GPUs"
 OPTIONS = {"compile": ("off", "on"), "attention": ("torch", "triton"), **eager.OPTIONS}
@@ -29,7 +29,9 @@ profile = eager.profile
 
 def available(target: str) -> Reason | None:
     if target == "cpu":
-        return Reason("no_device", "Triton kernels run on a GPU; on a CPU a replaced model runs the same aten operators as eager (hotlap kernels shows what the compiler makes of them)")
+        return Reason(
+            "no_device", "Triton kernels run on a GPU; on a CPU a replaced model runs the same aten operators as eager (hotlap kernels shows what the compiler makes of them)"
+        )
     return _machine.missing("triton", "pip install triton") or eager.available(target)
 
 
@@ -63,7 +65,7 @@ def load(artefact: Artefact) -> Step:
 def replaced(artefact: Artefact) -> tuple[eager.Prepared, Report]:
     """The module on its target, with our operations in it."""
     from ...kernels import dispatch, library
-    from ...kernels.replace import replace
+    from ...kernels.surgery import replace
 
     case = artefact.case
     prepared = eager.prepare(artefact.workload(), case)

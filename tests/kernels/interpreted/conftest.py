@@ -18,11 +18,10 @@ if not collect_ignore_glob:
     from hotlap.kernels import dispatch
 
     @pytest.fixture(autouse=True)
-    def fresh() -> Iterator[None]:
+    def fresh() -> None:
         dispatch.reset()
         torch.manual_seed(0)
         torch.compiler.reset()
-        yield
 
     @pytest.fixture
     def interpret() -> Iterator[None]:

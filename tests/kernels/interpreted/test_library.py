@@ -64,7 +64,9 @@ def test_gradients_by_differences_in_fp64(name: str, tmp_path: Path, interpret: 
     """torch.autograd.gradcheck of the same kernels with fp64 in place of fp32."""
     op = library.operation(name).module
     source = Path(str(op.__file__)).read_text()
-    twin = re.sub(r"\b(tl|torch)\.float32\b", r"\1.float64", source).replace(".float()", ".double()").replace("most, total = float(\"-inf\"), 0.0", "most, total = float(\"-inf\"), 0.0")
+    twin = (
+        re.sub(r"\b(tl|torch)\.float32\b", r"\1.float64", source).replace(".float()", ".double()").replace('most, total = float("-inf"), 0.0', 'most, total = float("-inf"), 0.0')
+    )
     file = tmp_path / f"{name}.py"
     file.write_text(twin)
     spec = importlib.util.spec_from_file_location(f"hotlap.kernels.ops.fp64_{name}", file)
