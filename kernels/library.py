@@ -72,7 +72,8 @@ def define(name: str, triton: Callable[..., Any], aten: Callable[..., Any] | Non
             return on_gpu(*arguments)
         if aten is None:
             raise Unsupported(f"{name}: on a CPU the gradient is that of the reference; call the function, not the operator")
-        return alone(tuple(value.contiguous() if value.ndim != 4 else value for value in several(aten(*arguments))))
+        found = aten(*arguments)
+        return None if found is None else alone(tuple(value.contiguous() if value.ndim != 4 else value for value in several(found)))
 
     LIBRARY.impl(name, on_gpu, "CUDA")
     LIBRARY.impl(name, on_cpu, "CPU")

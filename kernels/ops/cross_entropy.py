@@ -82,7 +82,7 @@ def forward(x: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.
     count = (target != IGNORED.value).sum()
     if launches(flat):
         forward_kernel[(len(flat),)](flat, target.contiguous(), losses, peaks, sums, flat.shape[1], flat.stride(0), BLOCK, num_warps=WARPS)
-    return (losses.sum() / count).to(x.dtype), peaks, sums, count
+    return (losses.sum(dtype=torch.float64) / count).to(x.dtype), peaks, sums, count
 
 
 def backward(dloss: torch.Tensor, x: torch.Tensor, target: torch.Tensor, peaks: torch.Tensor, sums: torch.Tensor, count: torch.Tensor) -> tuple[torch.Tensor]:

@@ -46,8 +46,8 @@ def backward_kernel(dy, a, b, da, db, count, BLOCK: tl.constexpr):
     gate = tl.load(a + at, mask=inside, other=0.0).to(tl.float32)
     value = tl.load(b + at, mask=inside, other=0.0).to(tl.float32)
     s = tl.sigmoid(gate)
-    tl.store(da + at, slope * value * s * (1.0 + gate * (1.0 - s)), mask=inside)
-    tl.store(db + at, slope * gate * s, mask=inside)
+    tl.store(da + at, slope * (gate * s * (1.0 - s) + s) * value, mask=inside)
+    tl.store(db + at, slope * (gate * s), mask=inside)
 
 
 def check(a: torch.Tensor, b: torch.Tensor) -> None:

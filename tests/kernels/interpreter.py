@@ -20,9 +20,12 @@ import torch
 import triton.language as tl
 from triton.runtime import interpreter
 
+from hotlap.kernels import chunks
+
 BUILDER = type(interpreter.interpreter_builder)
 STOCK = {name: getattr(BUILDER, name) for name in ("binary_op", "create_dot", "create_masked_load", "create_masked_store")}
 CONVERT = interpreter._convert_float
+REDUCE = interpreter.ReduceOps.apply
 HOST = interpreter.GridExecutor._init_args_hst
 
 
@@ -65,6 +68,9 @@ class Watch:
 
 
 LAUNCHES: list[Watch] = []
+# Tensors that kernels reach by an address in a table.
+FURTHER: list[torch.Tensor] = []
+TABLES = chunks.tables
 
 
 def convert(data: np.ndarray, given: Any, wanted: Any, rounding: Any) -> np.ndarray:
@@ -94,6 +100,14 @@ def create_dot(self: Any, a: Any, b: Any, *rest: Any) -> Any:
     return STOCK["create_dot"](self, exact(a), exact(b), *rest)
 
 
+def reduce(self: Any, given: Any) -> Any:
+    if isinstance(given, tuple) or given.dtype.scalar != tl.bfloat16:
+        return REDUCE(self, given)
+    found = REDUCE(self, tl.core.tensor(exact(given.handle), tl.block_type(tl.float32, given.shape)))
+    rounded = interpreter.TensorHandle(convert(found.handle.data, tl.float32, tl.bfloat16, None), tl.bfloat16)
+    return tl.core.tensor(rounded, tl.block_type(tl.bfloat16, found.shape) if found.type.is_block() else tl.bfloat16)
+
+
 def masked_load(self: Any, pointers: Any, mask: Any, *rest: Any) -> Any:
     watch = LAUNCHES[-1]
     watch.touch(pointers.data, mask.data, pointers.get_element_ty().primitive_bitwidth // 8, watch.loaded)
@@ -115,16 +129,24 @@ def on_host(self: Any, arguments: Any, named: Any) -> Any:
     made = HOST(self, arguments, named)
     watch = Watch(self.fn.__name__)
     LAUNCHES.append(watch)
-    for one in [*made[0], *made[1].values()]:
+    for one in [*made[0], *made[1].values(), *FURTHER]:
         if isinstance(one, torch.Tensor) and one.numel():
             last = sum((size - 1) * stride for size, stride in zip(one.shape, one.stride(), strict=True))
             watch.ranges.append((one.data_ptr(), one.data_ptr() + (last + 1) * one.element_size()))
     return made
 
 
+def tables(lists: Any) -> Any:
+    """Remembers what the addresses in the tables belong to."""
+    FURTHER[:] = [one for tensors in lists for one in tensors]
+    return TABLES(lists)
+
+
 def install() -> None:
+    chunks.tables = tables
     interpreter._convert_float = convert
     interpreter.GridExecutor._init_args_hst = on_host
+    interpreter.ReduceOps.apply = reduce
     for name, better in (("binary_op", binary_op), ("create_dot", create_dot), ("create_masked_load", masked_load), ("create_masked_store", masked_store)):
         setattr(BUILDER, name, better)
 

@@ -29,19 +29,39 @@ def allowed(name: str, dtype: str, exact: torch.Tensor, eager: torch.Tensor) -> 
     return factor * rms(eager.double() - exact) + 0.5 * torch.finfo(kind).eps * rms(exact)
 
 
+def shape_of(value: Any) -> list[int]:
+    """Of a list of tensors their sizes, but for empty ones."""
+    return list(value.shape) if isinstance(value, torch.Tensor) else [one.numel() for one in value if one.numel()]
+
+
 def several(outputs: Any) -> tuple[torch.Tensor, ...]:
     return outputs if isinstance(outputs, tuple) else (outputs,)
 
 
+def sought(op: Any, inputs: dict[str, Any]) -> list[str]:
+    """Inputs whose gradient backward gives: those that are there."""
+    return [name for name in op.GRADIENTS if isinstance(inputs.get(name), torch.Tensor)]
+
+
+def differentiated(op: Any, inputs: dict[str, Any]) -> list[str]:
+    """Inputs that have a gradient: an optional tensor that is not given has none."""
+    return [name for name in op.GRADIENTS if isinstance(inputs.get(name), torch.Tensor)]
+
+
 def gradients(op: Any, inputs: dict[str, Any], slopes: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
     """The reference's outputs, then its gradients of the inputs that have one."""
-    leaves = {name: value.detach().clone().requires_grad_(name in op.GRADIENTS) if isinstance(value, torch.Tensor) else value for name, value in inputs.items()}
+    taken = signature(op.reference).parameters
+    leaves = {name: value.detach().clone().requires_grad_(name in op.GRADIENTS) if isinstance(value, torch.Tensor) else value for name, value in inputs.items() if name in taken}
     outputs = several(op.reference(**leaves))
-    found = torch.autograd.grad(outputs, [leaves[name] for name in op.GRADIENTS], slopes)
+    if not op.GRADIENTS:
+        return outputs
+    found = torch.autograd.grad(outputs, [leaves[name] for name in sought(op, inputs)], slopes)
     return (*(one.detach() for one in outputs), *found)
 
 
 def raised(value: Any) -> Any:
+    if isinstance(value, list):
+        return [raised(one) for one in value]
     return value.double() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
 
 
@@ -50,26 +70,47 @@ def prove(op: Any, dtype: str) -> Any:
     for number, given in enumerate(op.examples(dtype)):
         inputs = dict(zip(signature(op.forward).parameters, given, strict=False))
         interpreter.LAUNCHES.clear()
+        if hasattr(op, "MUTATES"):
+            yield {"example": number, **changed_in_place(op, inputs, dtype), "costs": [cost.moved_bytes for cost in op.cost(*given)]}
+            continue
         made = dict(zip(op.RETURNS, op.forward(**inputs), strict=True))
         forwards = len(interpreter.LAUNCHES)
         outputs = tuple(made.values())[:count]
         slopes = {f"d{name}": torch.randn(one.shape, dtype=one.dtype) for name, one in zip(made, outputs, strict=False)}
         known = slopes | inputs | made
-        mine = (*outputs, *op.backward(**{name: known[name] for name in signature(op.backward).parameters if name in known}))
+        undone = op.backward(**{name: known[name] for name in signature(op.backward).parameters if name in known}) if op.GRADIENTS else ()
+        mine = (*outputs, *undone)
         exact = gradients(op, {name: raised(value) for name, value in inputs.items()}, tuple(slope.double() for slope in slopes.values()))
         eager = gradients(op, inputs, tuple(slopes.values()))
         errors = []
-        for name, found, true, theirs in zip(["y"] * count + [f"gradient of {name}" for name in op.GRADIENTS], mine, exact, eager, strict=True):
+        for name, found, true, theirs in zip(["y"] * count + [f"gradient of {name}" for name in sought(op, inputs)], mine, exact, eager, strict=True):
             errors.append({"name": name, "rmse": rms(found.double() - true), "allowed": allowed(name, dtype, true, theirs), "finite": bool(found.isfinite().all())})
             assert found.shape == true.shape and found.dtype == theirs.dtype, (name, found.shape, found.dtype)
-        if hasattr(op, "results"):
+        if hasattr(op, "results") and getattr(op, "STATISTICS", True):
             errors += statistics(op, inputs, made)
         tensors = [value for value in given if isinstance(value, torch.Tensor)]
         unique = len({value.untyped_storage().data_ptr() for value in tensors}) == len(tensors) and all(0 not in value.stride() or value.numel() < 2 for value in tensors)
+        strides = list(given[0].stride()) if isinstance(given[0], torch.Tensor) else []
         yield {
-            "example": number, "shape": list(given[0].shape), "stride": list(given[0].stride()), "errors": errors, "exact_bytes": unique,
+            "example": number, "shape": shape_of(given[0]), "stride": strides, "errors": errors, "exact_bytes": unique,
             "moved": moved(interpreter.LAUNCHES[:forwards]) + moved(interpreter.LAUNCHES[forwards:]), "costs": [cost.moved_bytes for cost in op.cost(*given)],
         }  # fmt: skip
+
+
+def changed_in_place(op: Any, inputs: dict[str, Any], dtype: str) -> dict[str, Any]:
+    """What an operation makes of what it changes, against its reference in fp64 and in the dtypes given."""
+    exact, eager = (
+        {name: [turn(one).clone() for one in value] if isinstance(value, list) else turn(value) for name, value in inputs.items()} for turn in (raised, lambda one: one)
+    )
+    op.forward(**inputs)
+    op.reference(**exact)
+    op.reference(**eager)
+    errors = []
+    for name in op.MUTATES:
+        mine, true, theirs = (torch.cat([one.flatten() for one in values[name]]) for values in (inputs, exact, eager))
+        limit = allowed("y" if mine.dtype == torch.float32 else name, dtype if name == "params" else "fp32", true, theirs)
+        errors.append({"name": name, "rmse": rms(mine.double() - true), "allowed": limit, "finite": bool(mine.isfinite().all())})
+    return {"shape": shape_of(inputs[op.MUTATES[0]]), "stride": [], "errors": errors, "exact_bytes": True, "moved": moved(interpreter.LAUNCHES)}
 
 
 def moved(launches: list[interpreter.Watch]) -> list[int]:

@@ -55,7 +55,7 @@ MUTANTS = {
     "sums in bf16": ("layer_norm", "total_bias += tl.sum(slope, 0)", "total_bias += tl.sum(slope, 0).to(tl.bfloat16).to(tl.float32)", ""),
     "a race between programs": ("rms_norm", "tl.store(partial + program * columns + column", "tl.store(partial + column", "Race"),
     "the variance unbiased": ("layer_norm", "tl.sum(centred * centred, 1) / columns", "tl.sum(centred * centred, 1) / (columns - 0.9)", ""),
-    "a gradient's term lost": ("swiglu", "(1.0 + gate * (1.0 - s))", "1.0", ""),
+    "a gradient's term lost": ("swiglu", "gate * s * (1.0 - s) + s", "s", ""),
     "a target that is not counted is": ("cross_entropy", "tl.where(wanted == IGNORED, 0.0, tl.load(slope))", "tl.load(slope)", ""),
     "the running sum not rescaled": ("cross_entropy", "total * tl.exp(most - higher)", "total", ""),
     "the sum kept as its log": ("cross_entropy", "tl.exp(value - most) / total", "tl.exp(value - (most + tl.log(total)))", ""),
@@ -67,6 +67,31 @@ MUTANTS = {
     "the sum of the blocks not rescaled": ("attention", "found * rescaled[:, None]", "found", ""),
     "a gradient without its row's mean": ("attention", "- dot[:, None]", "", ""),
     "the keys beyond the last one": ("attention", "columns = (n < keys)[:, None]", "columns = (n < keys + KEYS)[:, None]", "OutOfBounds"),
+    "the ReLU not undone in backward": ("batch_norm", "if y is not None:\n        slope = tl.where", "if False:\n        slope = tl.where", ""),
+    "a program's count that is not its own": (
+        "batch_norm",
+        "tl.minimum(tl.maximum(rows - program * each, 0), each)",
+        "tl.minimum(tl.maximum(rows - program * each, 0) + each, each)",
+        "RuntimeWarning",
+    ),
+    "the residual's gradient lost": ("batch_norm", "column[None, :], g, mask=inside)", "column[None, :], 0.0, mask=inside)", ""),
+    "variances joined without the means": ("batch_norm", "square + count[:, None] * away * away", "square", "RuntimeWarning"),
+    "the bias's gradient summed from another one": ("add_layer_norm", "total_bias += tl.sum(slope, 0)", "total_bias += tl.sum(g, 0)", ""),
+    "the norm of what was not rounded": ("add_layer_norm", "value = rounded.to(tl.float32)", "value = value + 0.0", ""),
+    "a sum that is not the product's": ("matmul", "(k < inner)[:, None]", "(k < inner + INNER)[:, None]", "OutOfBounds"),
+    "an epilogue before the bias": ("matmul", "if bias is not None:", "if bias is not None and ACT == 'none':", ""),
+    "programs that take the same block": ("matmul", "first + within % high", "first", "Race"),
+    "a gradient not divided by the count": (
+        "fused_linear_cross_entropy",
+        "slope = weight.shape[0], target.contiguous(), (1 / count)",
+        "slope = weight.shape[0], target.contiguous(), (count / count)",
+        "",
+    ),
+    "the last chunk's rows twice": ("fused_linear_cross_entropy", "total += z.mT @ x[here]", "total += 2 * (z.mT @ x[here])", ""),
+    "the bias correction lost": ("adamw", "tl.sqrt(square / second)", "tl.sqrt(square)", ""),
+    "gradients that are not clipped": ("adamw", ".to(tl.float32) * factor", ".to(tl.float32)", ""),
+    "a decay that is not decoupled": ("adamw", "(1.0 - lr * weight_decay)", "(1.0 - weight_decay)", ""),
+    "the last chunk as if it were full": ("total_norm", "if count == CHUNK:", "if count > 0:", "OutOfBounds"),
     "no shift by the maximum": ("softmax", "value - most[:, None]", "value * 0.999", ""),
 }
 
@@ -90,9 +115,16 @@ def test_rows_beyond_two_to_the_31_elements() -> None:
 
 KNOWN = """
 import interpreter, numpy as np, triton.language as tl
+
+def rounded_sum():
+    data = interpreter.convert(np.array([1, -3, 2**-7, 3], np.float32), tl.float32, tl.bfloat16, None)
+    tensor = tl.core.tensor(interpreter.interpreter.TensorHandle(data, tl.bfloat16), tl.block_type(tl.bfloat16, [4]))
+    found = interpreter.reduce(interpreter.interpreter.ReduceOps(0, tl.standard._sum_combine, False), tensor)
+    return float(interpreter.convert(found.handle.data, tl.bfloat16, tl.float32, None).item())
 values = np.array([1 + 2**-8, 1 + 3 * 2**-8, -(1 + 2**-8), 3.3895313892515355e38, 3.4e38], np.float32)
 found = interpreter.convert(interpreter.convert(values, tl.float32, tl.bfloat16, None), tl.bfloat16, tl.float32, None)
 assert found.tolist() == [1.0, 1 + 2**-6, -1.0, 3.3895313892515355e38, float("inf")], found
+assert rounded_sum() == 1 + 2**-7, rounded_sum()
 cut = interpreter.CONVERT(values, tl.float32, tl.bfloat16, None)
 assert interpreter.convert(cut, tl.bfloat16, tl.float32, None).tolist()[1] == 1 + 2**-7, "stock Triton rounds now: the patch may go"
 """
@@ -106,11 +138,19 @@ def test_bf16_of_the_interpreter_by_known_answers() -> None:
 REFUSED = """
 import interpreter, torch
 from hotlap.kernels.contract import Unsupported
-from hotlap.kernels.ops import bias_gelu, cross_entropy, layer_norm, rms_norm, rotary, softmax, swiglu
+from hotlap.kernels.ops import adamw, add_layer_norm, batch_norm, bias_gelu, cross_entropy, fused_linear_cross_entropy, layer_norm
+from hotlap.kernels.ops import matmul, rms_norm, rotary, softmax, swiglu, total_norm
 for call in (lambda: rms_norm.forward(torch.ones(2, 4), torch.ones(5)), lambda: layer_norm.forward(torch.ones(2, 4), torch.ones(4), torch.ones(3)),
              lambda: swiglu.forward(torch.ones(2), torch.ones(3)), lambda: softmax.forward(torch.ones(1, 8193)), lambda: softmax.forward(torch.tensor(1.0)),
              lambda: bias_gelu.forward(torch.ones(2, 4), torch.ones(3)), lambda: rotary.forward(torch.ones(2, 5), torch.ones(2, 2), torch.ones(2, 2)),
-             lambda: cross_entropy.forward(torch.ones(2, 4), torch.ones(2))):
+             lambda: cross_entropy.forward(torch.ones(2, 4), torch.ones(2)), lambda: batch_norm.forward(torch.ones(1, 4), torch.ones(4), torch.ones(4)),
+             lambda: batch_norm.forward(torch.ones(3, 4), torch.ones(3), torch.ones(4)),
+             lambda: add_layer_norm.forward(torch.ones(2, 4), torch.ones(3, 4), torch.ones(4), torch.ones(4)),
+             lambda: matmul.forward(torch.ones(2, 4), torch.ones(5, 4)), lambda: matmul.forward(torch.ones(2, 4), torch.ones(4, 5), None, "tanh"),
+             lambda: fused_linear_cross_entropy.forward(torch.ones(2, 4), torch.ones(5, 3), torch.ones(2).long()),
+             lambda: total_norm.forward([torch.ones(2), torch.ones(2).half()]), lambda: total_norm.forward([torch.ones(4, 4)[:, :2]]),
+             lambda: adamw.check([torch.ones(2)], [torch.ones(3)], [torch.ones(2)], [torch.ones(2)]),
+             lambda: adamw.check([torch.ones(2).half()], [torch.ones(2)], [torch.ones(2)], [torch.ones(2)])):
     try:
         call()
     except Unsupported as error:

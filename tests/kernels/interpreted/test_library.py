@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import sys
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -59,19 +60,26 @@ def test_opcheck_backward(name: str, interpret: None) -> None:
         torch.library.opcheck(op.backward, tuple(known[wanted] for wanted in op.needed), test_utils=("test_schema", "test_faketensor", "test_aot_dispatch_dynamic"))
 
 
+def twin(name: str, folder: Path) -> Any:
+    """The same operation with fp64 in place of fp32."""
+    source = Path(str(library.operation(name).module.__file__)).read_text()
+    source = re.sub(r"\b(tl|torch)\.float32\b", r"\1.float64", source).replace(".float()", ".double()")
+    for other in re.findall(r"^from \.(\w+) import .*_kernel", source, re.MULTILINE):
+        twin(other, folder)
+        source = source.replace(f"from .{other} import", f"from .fp64_{other} import")
+    file = folder / f"{name}.py"
+    file.write_text(source)
+    spec = importlib.util.spec_from_file_location(f"hotlap.kernels.ops.fp64_{name}", file)
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.mark.parametrize("name", DIFFERENTIABLE)
 def test_gradients_by_differences_in_fp64(name: str, tmp_path: Path, interpret: None) -> None:
     """torch.autograd.gradcheck of the same kernels with fp64 in place of fp32."""
-    op = library.operation(name).module
-    source = Path(str(op.__file__)).read_text()
-    twin = (
-        re.sub(r"\b(tl|torch)\.float32\b", r"\1.float64", source).replace(".float()", ".double()").replace('most, total = float("-inf"), 0.0', 'most, total = float("-inf"), 0.0')
-    )
-    file = tmp_path / f"{name}.py"
-    file.write_text(twin)
-    spec = importlib.util.spec_from_file_location(f"hotlap.kernels.ops.fp64_{name}", file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = twin(name, tmp_path)
     parameters, needed = list(signature(module.forward).parameters), list(signature(module.backward).parameters)
 
     class Function(torch.autograd.Function):

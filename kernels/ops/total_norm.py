@@ -1,0 +1,82 @@
+"""norm = sqrt(sum of squares of all elements of all tensors), in one launch and one sum: what clipping by the total norm needs.
+
+tensors: a list of contiguous ones of one dtype; fp32, fp16, bf16; norm () fp32. Raises Unsupported for others. Without a gradient. Pascanu, Mikolov and Bengio,
+On the difficulty of training recurrent neural networks, https://arxiv.org/abs/1211.5063.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import triton
+import triton.language as tl
+
+from ..chunks import CHUNK, KINDS, check, place, pointer, table_bytes, tables
+from ..contract import DTYPES, Build, Cost, launches
+
+__all__ = ["check"]
+RETURNS = ("norm",)
+GRADIENTS = ()
+WARPS = 8
+
+
+def reference(tensors: list[torch.Tensor]) -> torch.Tensor:
+    wide = torch.float64 if tensors[0].dtype == torch.float64 else torch.float32
+    return torch.nn.utils.get_total_norm([one.to(wide) for one in tensors])
+
+
+@triton.jit
+def squares_kernel(addresses, chunks, partial, KIND: tl.constexpr, ALIGNED: tl.constexpr, CHUNK: tl.constexpr):
+    """Each program leaves the sum of squares of one chunk."""
+    tensor, first, count = place(chunks, CHUNK)
+    at = first + tl.arange(0, CHUNK)  # (CHUNK,)
+    start = pointer(addresses, tensor, KIND, ALIGNED)
+    if count == CHUNK:
+        value = tl.load(start + first + tl.arange(0, CHUNK)).to(tl.float32)
+    else:
+        value = tl.load(start + at, mask=at < first + count, other=0.0).to(tl.float32)
+    tl.store(partial + tl.program_id(0), tl.sum(value * value, 0))
+
+
+def forward(tensors: list[torch.Tensor]) -> tuple[torch.Tensor]:
+    check([tensors])
+    filled = [one for one in tensors if launches(one)]
+    if not filled:
+        return (torch.zeros((), dtype=torch.float32, device=tensors[0].device),)
+    addresses, chunks, aligned = tables([filled])
+    partial = torch.empty(len(chunks), dtype=torch.float32, device=filled[0].device)
+    squares_kernel[(len(chunks),)](addresses, chunks, partial, KINDS[filled[0].dtype], aligned, CHUNK, num_warps=WARPS)
+    return (partial.sum(dtype=torch.float64).sqrt().float(),)
+
+
+def sizes(dtype: str) -> Iterator[list[torch.Tensor]]:
+    """Lists at the edges: one element, a chunk and one more, empty ones between, a view that is not aligned."""
+    kind = getattr(torch, DTYPES[dtype])
+    yield [torch.randn(1, dtype=kind)]
+    yield [torch.randn(3, 5, dtype=kind), torch.randn(0, dtype=kind), torch.randn(CHUNK + 1, dtype=kind), torch.randn((), dtype=kind)]
+    yield [torch.randn(2, CHUNK, dtype=kind), torch.randn(7, dtype=kind)]
+    yield [torch.randn(CHUNK + 34, dtype=kind)[1:], torch.randn(64, dtype=kind)]
+
+
+def examples(dtype: str) -> Iterator[tuple[list[torch.Tensor]]]:
+    return ((tensors,) for tensors in sizes(dtype))
+
+
+def typical(dtype: str, count: int = 12, device: str = "meta") -> tuple[list[torch.Tensor]]:
+    """Of a transformer's blocks of width 768, four matrices each."""
+    kind = getattr(torch, DTYPES[dtype])
+    return ([torch.empty(shape, dtype=kind, device=device) for _ in range(count) for shape in ((2304, 768), (768, 768), (3072, 768), (768, 3072))],)
+
+
+def cost(tensors: list[torch.Tensor]) -> tuple[Cost]:
+    n, (read, count) = sum(one.numel() for one in tensors), table_bytes(tensors, 1)
+    return (Cost(n * tensors[0].element_size() + read + 4 * count, 2 * n),)
+
+
+def builds(dtype: str, target: str = "sm_80") -> list[Build]:
+    last = {"KIND": getattr(tl, DTYPES[dtype]), "ALIGNED": True, "CHUNK": CHUNK}
+    signature = {"addresses": "*i64", "chunks": "*i64", "partial": "*fp32", **dict.fromkeys(last, "constexpr")}
+    # The last chunk of a tensor is masked element by element, in a branch of its own.
+    tail = CHUNK // (32 * WARPS) if dtype != "fp32" else 0
+    return [Build("forward", squares_kernel, signature, last, WARPS, divisible=("addresses", "chunks", "partial"), single_loads=tail)]

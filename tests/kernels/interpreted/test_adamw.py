@@ -1,0 +1,96 @@
+"""The optimizer against torch's own: on a CPU, through the interpreter, across checkpoints, groups, dtypes and layouts."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from hotlap.kernels import AdamW, dispatch
+
+
+def model() -> nn.Module:
+    made = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8 * 16, 300), nn.GELU(), nn.Linear(300, 2))
+    made[0].to(memory_format=torch.channels_last)
+    return made
+
+
+def groups(module: nn.Module) -> list[dict[str, Any]]:
+    return [
+        {"params": [one for one in module.parameters() if one.ndim > 1], "weight_decay": 0.1},
+        {"params": [one for one in module.parameters() if one.ndim == 1], "weight_decay": 0.0},
+    ]
+
+
+def trained(module: nn.Module, optimizer: torch.optim.Optimizer, steps: int = 5, clip: float = 0.0) -> list[torch.Tensor]:
+    for step in range(steps):
+        x = torch.randn(4, 3, 6, 6, generator=torch.Generator().manual_seed(step))
+        optimizer.zero_grad()
+        module(x).square().sum().backward()
+        if clip:
+            nn.utils.clip_grad_norm_(module.parameters(), clip)
+        optimizer.step()
+    return [one.detach() for one in module.parameters()]
+
+
+@pytest.mark.parametrize("mode", ["auto", "interpret"])
+@pytest.mark.parametrize("clip", [0.0, 0.5])
+def test_steps_are_those_of_torch(mode: str, clip: float) -> None:
+    ours, theirs = model(), None
+    theirs = copy.deepcopy(ours)
+    with dispatch.using(mode):  # type: ignore[arg-type]
+        optimizer = AdamW(groups(ours), lr=1e-2, max_norm=clip)
+        found = trained(ours, optimizer)
+    expected = trained(theirs, torch.optim.AdamW(groups(theirs), lr=1e-2), clip=clip)
+    for mine, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-5, atol=2e-6)
+    assert (optimizer.total_norm is not None) == bool(clip)
+
+
+@pytest.mark.parametrize("first", ["ours", "theirs"])
+def test_a_checkpoint_of_the_one_goes_on_in_the_other(first: str) -> None:
+    module = model()
+    kinds = {"ours": AdamW, "theirs": torch.optim.AdamW}
+    second = next(name for name in kinds if name != first)
+    optimizer = kinds[first](groups(module), lr=1e-2)
+    trained(module, optimizer, 3)
+    stored, resumed = copy.deepcopy(optimizer.state_dict()), copy.deepcopy(module)
+    other = kinds[second](groups(resumed), lr=1e-2)
+    other.load_state_dict(stored)
+    for mine, theirs in zip(trained(module, optimizer, 3), trained(resumed, other, 3), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=2e-6)
+
+
+def test_states_stay_fp32_in_a_checkpoint_of_bf16_parameters() -> None:
+    param = nn.Parameter(torch.randn(40, dtype=torch.bfloat16))
+    optimizer = AdamW([param])
+    param.grad = torch.randn_like(param)
+    optimizer.step()
+    again = AdamW([param])
+    again.load_state_dict(optimizer.state_dict())
+    assert again.state[param]["exp_avg"].dtype == torch.float32
+    assert torch.equal(again.state[param]["exp_avg_sq"], optimizer.state[param]["exp_avg_sq"])
+
+
+def test_dtypes_together_parameters_without_gradients_and_a_schedule() -> None:
+    parameters = [nn.Parameter(torch.randn(9)), nn.Parameter(torch.randn(7, dtype=torch.float16)), nn.Parameter(torch.randn(5))]
+    before = [one.detach().clone() for one in parameters]
+    optimizer = AdamW(parameters, lr=0.1, max_norm=1.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5**step)
+    with dispatch.using("interpret"):
+        for _ in range(3):
+            for one in parameters[:2]:
+                one.grad = torch.ones_like(one)
+            optimizer.step()
+            schedule.step()
+    assert not torch.equal(parameters[0], before[0]) and not torch.equal(parameters[1], before[1]) and torch.equal(parameters[2], before[2])
+    assert abs(float(optimizer.total_norm) - 4.0) < 1e-3
+
+
+@pytest.mark.parametrize("wrong", [{"lr": -1.0}, {"betas": (0.9, 1.0)}, {"max_norm": -1.0}])
+def test_settings_out_of_range(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="AdamW: lr"):
+        AdamW([nn.Parameter(torch.ones(1))], **wrong)
