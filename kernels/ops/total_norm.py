@@ -57,6 +57,10 @@ def sizes(dtype: str) -> Iterator[list[torch.Tensor]]:
     yield [torch.randn(3, 5, dtype=kind), torch.randn(0, dtype=kind), torch.randn(CHUNK + 1, dtype=kind), torch.randn((), dtype=kind)]
     yield [torch.randn(2, CHUNK, dtype=kind), torch.randn(7, dtype=kind)]
     yield [torch.randn(CHUNK + 34, dtype=kind)[1:], torch.randn(64, dtype=kind)]
+    yield [torch.randn(2, 3, 5, 7, dtype=kind).contiguous(memory_format=torch.channels_last), torch.randn(16, dtype=kind)]
+    yield [torch.randn(size, dtype=kind) for size in range(1, 8)]
+    yield [torch.randn(CHUNK - 1, dtype=kind), torch.randn(CHUNK, dtype=kind)]
+    yield [torch.randn(3, 33, dtype=kind)]
 
 
 def examples(dtype: str) -> Iterator[tuple[list[torch.Tensor]]]:
