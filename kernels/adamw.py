@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from . import dispatch
+from .chunks import dense
 from .ops import adamw, total_norm
 
 STATES = ("exp_avg", "exp_avg_sq")
@@ -84,7 +85,7 @@ class AdamW(torch.optim.Optimizer):
             for param in group["params"]:
                 if param.grad is not None:
                     grad = param.grad
-                    by_kind[grad.dtype, grad.device].append(grad if grad.is_contiguous() else grad.reshape(-1))
+                    by_kind[grad.dtype, grad.device].append(grad if dense(grad) else grad.contiguous())
         norms = [total_norm.forward(grads)[0] if dispatch.wanted(grads[0]) else total_norm.reference(grads) for grads in by_kind.values()]
         return torch.stack([norm.to(norms[0].device) for norm in norms]).square().sum().sqrt() if norms else torch.zeros(())
 
