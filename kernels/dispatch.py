@@ -54,7 +54,7 @@ def wanted(x: torch.Tensor) -> bool:
     return _mode != "reference" and (x.is_cuda or _mode == "interpret")
 
 
-@torch.compiler.assume_constant_result
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def fell_back(operation: str, reason: str) -> None:
     """Counts it. Raises Unsupported in mode triton."""
     if _mode == "triton":

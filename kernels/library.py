@@ -23,7 +23,7 @@ from .contract import DTYPES, Unsupported
 
 NAMES = tuple(sorted(module.name for module in pkgutil.iter_modules(ops.__path__)))
 KINDS = tuple(getattr(torch, name) for name in DTYPES.values())
-LIBRARY = torch.library.Library("hotlap", "DEF")
+LIBRARY: Any = torch.library.Library("hotlap", "DEF")  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,9 @@ def differentiable(op: Operation, whole: bool = False) -> Callable[..., Any]:
         found = dict(zip(ctx.given, several(op.backward(*(known[name] for name in op.needed))), strict=True))
         return tuple(found.get(name) for name in op.inputs)
 
-    return type(f"{op.name}_function", (torch.autograd.Function,), {"forward": staticmethod(forward), "backward": staticmethod(backward)}).apply
+    made: Any = type(f"{op.name}_function", (torch.autograd.Function,), {"forward": staticmethod(forward), "backward": staticmethod(backward)})
+    apply: Callable[..., Any] = made.apply
+    return apply
 
 
 def decompositions() -> dict[Any, Callable[..., Any]]:

@@ -130,7 +130,7 @@ def find(pattern: Pattern, graph: fx.Graph, children: dict[str, nn.Module]) -> I
 
 def of_pattern(pattern: Pattern) -> tuple[fx.Node, ...]:
     (last,) = next(iter(reversed(pattern.graph.nodes))).args
-    return tuple(last) if isinstance(last, (tuple, list)) else (last,)  # type: ignore[return-value,arg-type]
+    return tuple(last) if isinstance(last, (tuple, list)) else (last,)
 
 
 def same(wanted: Any, given: Any, match: Match, children: dict[str, nn.Module]) -> Match | None:

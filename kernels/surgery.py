@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import fx, nn
 
-from . import dispatch, library, patterns
+from . import dispatch, library, operation, patterns
 from .contract import Unsupported
+from .operation import Operation
 from .patterns import Attribute, Match, Pattern
 
 PLAIN = (int, float, str, tuple, type(None))
@@ -60,6 +61,10 @@ def replace(model: nn.Module, only: Iterable[str] | None = None) -> Report:
     kept: list[Kept] = []
     consumed: set[nn.Module] = set()
     for name, module in model.named_modules():
+        if type(module) is Operation:
+            module.__class__ = operation.Replaced
+            replaced.append(Replaced(name, module.operation, ()))
+            continue
         if module in consumed or is_replaced(module) or not worth_tracing(module):
             continue
         try:
@@ -73,9 +78,9 @@ def replace(model: nn.Module, only: Iterable[str] | None = None) -> Report:
             kept += [Kept(name, why) for why in remarks(graph, module, chosen)]
             continue
         swap(module, graph)
-        for operation, match in found:
+        for made, match in found:
             consumed |= {children[child] for child in match.children}
-            replaced.append(Replaced(name, operation, tuple(sorted(match.children))))
+            replaced.append(Replaced(name, made, tuple(sorted(match.children))))
     return Report(tuple(replaced), tuple(kept))
 
 

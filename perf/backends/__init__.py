@@ -64,6 +64,7 @@ class Step:
     place: float32 and integer arrays (B, ...) -> inputs in the case's precision on its target.
     fetch: outputs -> float arrays on the host (float64 stays, all else becomes float32).
     about: the backend's own state, for `placement`.
+    between: before each timed call on a CUDA device, outside of its time: empties the L2 cache where the case says so.
     """
 
     call: Callable[[Any], Any]
@@ -71,6 +72,7 @@ class Step:
     fetch: Callable[[Any], Arrays]
     synchronize: Callable[[], None] = nothing
     about: Any = None
+    between: Callable[[], None] = nothing
 
 
 class Backend(Protocol):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
 
 SUMMARY = "PyTorch without a compiler: the baseline"
-OPTIONS = {"layout": ("contiguous", "channels-last")}
+OPTIONS = {"layout": ("contiguous", "channels-last"), "l2": ("warm", "cold")}
 PRELOAD = ("torch",)
 
 REMEDY = "pip install torch"
@@ -36,6 +36,8 @@ def supports(case: Case) -> Reason | None:
         return Reason("unsupported_op", f"mode {case.mode}: this backend runs inference only")
     if case.precision == "int8":
         return Reason("unsupported_precision", "int8 needs a quantised module; PyTorch's cast gives bf16 and fp16 only")
+    if case.option("l2", "warm") == "cold" and case.target == "cpu":
+        return Reason("unsupported_target", "l2:cold empties the L2 cache of a GPU between calls; on a CPU the inputs rotate and nothing is emptied")
     if case.precision == "tf32" and case.target == "cpu":
         return Reason("unsupported_precision", "tf32 is a mode of NVIDIA's matrix units from Ampere on; a CPU has none")
     return None
@@ -101,13 +103,14 @@ def profile(artefact: Artefact, step: Step, feed: Sequence[Arrays], schedule: pr
 
 @dataclass(frozen=True)
 class Prepared:
-    """A module on the case's target in its precision and layout. `inputs`: the workload's own, a batch as the case has it."""
+    """A module on the case's target in its precision and layout. `inputs`: the workload's own, a batch as the case has it. cold: empty the L2 cache before each call."""
 
     module: torch.nn.Module
     inputs: Arrays
     target: str
     dtype: torch.dtype
     layout: torch.memory_format
+    cold: bool = False
 
     def place(self, arrays: Arrays) -> tuple[torch.Tensor, ...]:
         import torch
@@ -134,7 +137,7 @@ def prepare(workload: Workload, case: Case) -> Prepared:
         raise Refusal("unsupported_op", f"layout channels-last needs an input with 4 dimensions; {workload.name} has {shapes}")
     module = workload.module.to(device=case.target, dtype=dtype)
     module = module.to(memory_format=layout)
-    return Prepared(module, tuple(tensor.numpy() for tensor in workload.inputs), case.target, dtype, layout)
+    return Prepared(module, tuple(tensor.numpy() for tensor in workload.inputs), case.target, dtype, layout, case.option("l2", "warm") == "cold")
 
 
 def _set_up_cuda(case: Case) -> None:
@@ -172,4 +175,18 @@ def step(prepared: Prepared, function: Callable[..., Any], about: Any) -> Step:
     def synchronize() -> None:
         torch.cuda.synchronize(prepared.target)
 
-    return Step(call, prepared.place, fetch, nothing if prepared.target == "cpu" else synchronize, about)
+    between = emptied_l2(prepared.target) if prepared.cold else nothing
+    return Step(call, prepared.place, fetch, nothing if prepared.target == "cpu" else synchronize, about, between)
+
+
+def emptied_l2(target: str) -> Callable[[], None]:
+    """Writes twice as much as the device's L2 cache holds."""
+    import torch
+
+    size = 2 * torch.cuda.get_device_properties(target).L2_cache_size
+    buffer = torch.empty(size, dtype=torch.uint8, device=target)
+
+    def write() -> None:
+        buffer.zero_()
+
+    return write

@@ -1,10 +1,14 @@
-"""Child process: an operation through the interpreter, against fp64 and against eager of the same precision. `python prove.py OPERATION` prints JSON lines."""
+"""Child process: an operation through the interpreter, against fp64 and against eager of the same precision. `python prove.py OPERATION` prints JSON lines.
+
+With HOTLAP_PROVE_ON=cuda the same on a GPU, compiled, and then no bytes are counted (bench/on_gpu.sh).
+"""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
 import json
+import os
 import sys
 import tempfile
 from inspect import signature
@@ -12,10 +16,16 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
-import interpreter  # first: it decides what Triton is
-import torch
+DEVICE = os.environ.get("HOTLAP_PROVE_ON", "cpu")
+if DEVICE == "cpu":
+    import interpreter  # first: it decides what Triton is
 
-from hotlap.kernels.contract import DTYPES
+    LAUNCHES: list[Any] = interpreter.LAUNCHES
+else:
+    LAUNCHES = []
+import torch  # noqa: E402  # the interpreter decides what Triton is
+
+from hotlap.kernels.contract import DTYPES  # noqa: E402
 
 
 def rms(values: torch.Tensor) -> float:
@@ -27,6 +37,13 @@ def allowed(name: str, dtype: str, exact: torch.Tensor, eager: torch.Tensor) -> 
     factor = 3 if name != "y" or dtype != "fp32" or exact.numel() < 1000 else 2
     kind = getattr(torch, DTYPES[dtype])
     return factor * rms(eager.double() - exact) + 0.5 * torch.finfo(kind).eps * rms(exact)
+
+
+def on_device(value: Any) -> Any:
+    """The same tensors there: strides stay, an address that is not aligned does not."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(on_device(one) for one in value)
+    return value.to(DEVICE) if isinstance(value, torch.Tensor) else value
 
 
 def shape_of(value: Any) -> list[int]:
@@ -67,16 +84,16 @@ def raised(value: Any) -> Any:
 
 def prove(op: Any, dtype: str) -> Any:
     count = getattr(op, "OUTPUTS", 1)
-    for number, given in enumerate(op.examples(dtype)):
+    for number, given in enumerate(on_device(inputs) for inputs in op.examples(dtype)):
         inputs = dict(zip(signature(op.forward).parameters, given, strict=False))
-        interpreter.LAUNCHES.clear()
+        LAUNCHES.clear()
         if hasattr(op, "MUTATES"):
             yield {"example": number, **changed_in_place(op, inputs, dtype), "costs": [cost.moved_bytes for cost in op.cost(*given)]}
             continue
         made = dict(zip(op.RETURNS, op.forward(**inputs), strict=True))
-        forwards = len(interpreter.LAUNCHES)
+        forwards = len(LAUNCHES)
         outputs = tuple(made.values())[:count]
-        slopes = {f"d{name}": torch.randn(one.shape, dtype=one.dtype) for name, one in zip(made, outputs, strict=False)}
+        slopes = {f"d{name}": torch.randn(one.shape, dtype=one.dtype, device=one.device) for name, one in zip(made, outputs, strict=False)}
         known = slopes | inputs | made
         undone = op.backward(**{name: known[name] for name in signature(op.backward).parameters if name in known}) if op.GRADIENTS else ()
         mine = (*outputs, *undone)
@@ -93,7 +110,7 @@ def prove(op: Any, dtype: str) -> Any:
         strides = list(given[0].stride()) if isinstance(given[0], torch.Tensor) else []
         yield {
             "example": number, "shape": shape_of(given[0]), "stride": strides, "errors": errors, "exact_bytes": unique,
-            "moved": moved(interpreter.LAUNCHES[:forwards]) + moved(interpreter.LAUNCHES[forwards:]), "costs": [cost.moved_bytes for cost in op.cost(*given)],
+            "moved": moved(LAUNCHES[:forwards]) + moved(LAUNCHES[forwards:]), "costs": [cost.moved_bytes for cost in op.cost(*given)],
         }  # fmt: skip
 
 
@@ -110,10 +127,10 @@ def changed_in_place(op: Any, inputs: dict[str, Any], dtype: str) -> dict[str, A
         mine, true, theirs = (torch.cat([one.flatten() for one in values[name]]) for values in (inputs, exact, eager))
         limit = allowed("y" if mine.dtype == torch.float32 else name, dtype if name == "params" else "fp32", true, theirs)
         errors.append({"name": name, "rmse": rms(mine.double() - true), "allowed": limit, "finite": bool(mine.isfinite().all())})
-    return {"shape": shape_of(inputs[op.MUTATES[0]]), "stride": [], "errors": errors, "exact_bytes": True, "moved": moved(interpreter.LAUNCHES)}
+    return {"shape": shape_of(inputs[op.MUTATES[0]]), "stride": [], "errors": errors, "exact_bytes": True, "moved": moved(LAUNCHES)}
 
 
-def moved(launches: list[interpreter.Watch]) -> list[int]:
+def moved(launches: list[Any]) -> list[int]:
     """Bytes of each kernel, over all its launches, in the order in which they were first launched."""
     total: dict[str, int] = {}
     for watch in launches:

@@ -210,7 +210,8 @@ class Event:  # stands in for torch.cuda.Event: host time, readable only after a
         assert order[-1] == "synchronize", order
         return (end.at - self.at) * 1e3
 torch.cuda.Event = Event
-step = Step(call=lambda inputs: (time.sleep(inputs), order.append("call")), place=None, fetch=None, synchronize=lambda: order.append("synchronize"), about=None)
+call = lambda inputs: (time.sleep(inputs), order.append("call"))
+step = Step(call, place=None, fetch=None, synchronize=lambda: order.append("synchronize"), between=lambda: order.append("between"))
 spent, outputs = timing.event_clock(step, [0.01, 0.02])
 print(json.dumps([spent, order]))
 """
@@ -221,4 +222,4 @@ def test_the_event_clock_sums_the_time_between_the_events_of_each_call() -> None
     found = subprocess.run([sys.executable, "-c", EVENTS], capture_output=True, text=True, check=True, timeout=120)
     spent, order = json.loads(found.stdout)
     assert 0.03 <= spent < 0.3
-    assert order == ["record", "call", "record"] * 2 + ["synchronize"]
+    assert order == ["between", "record", "call", "record"] * 2 + ["synchronize"]

@@ -1,0 +1,81 @@
+"""The back end of our kernels: on a CPU it says that it is none; what it did is evidence, and a fallback is the case's status. In a process with the interpreter."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from hotlap.perf import plugins
+from hotlap.perf.case import Case
+
+RUN = """
+import sys
+from pathlib import Path
+import torch
+from torch import nn
+from hotlap.kernels import dispatch
+from hotlap.perf.backends import Artefact, triton
+from hotlap.perf.case import Case, Workload
+
+class Wide(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+    def forward(self, x):
+        return self.norm(x)
+
+class Bare(nn.Module):
+    def forward(self, x):
+        return x.sin()
+
+made = {"narrow": lambda: Wide(64), "wide": lambda: Wide(9000), "bare": Bare}[sys.argv[1]]()
+width = 9000 if sys.argv[1] == "wide" else 64
+case = Case("w", "triton")
+with dispatch.using("interpret"):
+    step = triton.load(Artefact(case, Path("."), 1, lambda: Workload("w", made, (torch.randn(2, width),)), Path(".")))
+    found = triton.placement(Artefact(case, Path("."), 1, None, Path(".")), step)
+print(found.counters, found.wrong)
+print(*found.evidence, sep="\\n")
+"""
+
+
+def ran(which: str) -> str:
+    done = subprocess.run([sys.executable, "-c", RUN, which], env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_what_ran_is_counted() -> None:
+    assert "'kernel_calls': 1, 'kernel_fallbacks': 0, 'modules_replaced': 1} None" in ran("narrow")
+
+
+def test_an_operation_that_would_silently_fall_back_is_the_status_of_the_case() -> None:
+    """Planted: rows that the kernel does not take."""
+    found = ran("wide")
+    assert "'kernel_calls': 0, 'kernel_fallbacks': 1" in found and "} unsupported_op: 1 calls" in found
+    assert "1 x layer_norm took the reference: rows of 9,000 elements" in found
+
+
+def test_a_model_with_none_of_our_operations_is_no_case_of_ours() -> None:
+    assert "nothing in w is one of our operations" in ran("bare")
+
+
+@pytest.mark.parametrize(("target", "code"), [("cpu", "no_device"), ("cuda:0", "no_device"), ("sm_90", "unsupported_target")])
+def test_where_it_cannot_run(target: str, code: str) -> None:
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        reason = plugins.backend("triton").available(target)
+        assert reason is not None and reason.code == code
+    else:
+        pytest.skip("an NVIDIA driver answers here")
+
+
+def test_a_cold_cache_is_asked_of_a_gpu_only() -> None:
+    reason = plugins.backend("triton").supports(Case("w", "triton", options=(("l2", "cold"),)))
+    assert reason is not None and reason.code == "unsupported_target"
