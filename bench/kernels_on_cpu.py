@@ -75,7 +75,7 @@ def raced(name: str, budget: str) -> dict[str, object]:
     """What hotlap ab finds of the replaced model over the plain one; any verdict is a result here."""
     with tempfile.TemporaryDirectory() as folder:
         policy, verdict = Path(folder) / "gate.toml", Path(folder) / "verdict.json"
-        policy.write_text(f"[default]\ntolerance = {LIMIT}\n")
+        policy.write_text(f"[tolerance]\nlatency = {LIMIT}\n")
         sides = [f"bench.kernels_on_cpu:{name}", f"bench.kernels_on_cpu:{name}_replaced"]
         command = [sys.executable, "-m", "hotlap.perf.cli", "ab", *sides, "--budget", budget, "--policy", str(policy), "--json", str(verdict), "--out", str(Path(folder) / "ab")]
         status = subprocess.run(command, cwd=ROOT, check=False).returncode

@@ -27,7 +27,7 @@ class Operation(nn.Module):
         return tuple(self.others[at] if at in self.others else next(rest) for at in range(self.count))
 
 
-class Replaced(Operation):
+class ReplacedOperation(Operation):
     """The same by our operation."""
 
     hotlap_replaced = True

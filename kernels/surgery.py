@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import operator
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -20,9 +21,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import fx, nn
 
-from . import dispatch, library, operation, patterns
+from . import dispatch, library, patterns
 from .contract import Unsupported
-from .operation import Operation
+from .operation import Operation, ReplacedOperation
 from .patterns import Attribute, Match, Pattern
 
 PLAIN = (int, float, str, tuple, type(None))
@@ -62,7 +63,7 @@ def replace(model: nn.Module, only: Iterable[str] | None = None) -> Report:
     consumed: set[nn.Module] = set()
     for name, module in model.named_modules():
         if type(module) is Operation:
-            module.__class__ = operation.Replaced
+            module.__class__ = ReplacedOperation
             replaced.append(Replaced(name, module.operation, ()))
             continue
         if module in consumed or is_replaced(module) or not worth_tracing(module):
@@ -175,15 +176,11 @@ def put(graph: fx.Graph, name: str, pattern: Pattern, match: Match) -> None:
     with graph.inserting_before(outputs[0]):
         arguments = [graph.create_node("get_attr", value.target) if isinstance(value, Attribute) else value for value in (match.bound[name] for name in pattern.parameters)]
         call = graph.call_function(either(name, pattern), tuple(arguments))
-        fresh = [call] if len(outputs) == 1 else [graph.call_function(item, (call, at)) for at in range(len(outputs))]
+        fresh = [call] if len(outputs) == 1 else [graph.call_function(operator.getitem, (call, at)) for at in range(len(outputs))]
     for old, new in zip(outputs, fresh, strict=True):
         old.replace_all_uses_with(new)
     for node in sorted(match.inner.values(), reverse=True):
         graph.erase_node(node)
-
-
-def item(values: Any, at: int) -> Any:
-    return values[at]
 
 
 def either(name: str, pattern: Pattern) -> Callable[..., Any]:

@@ -60,6 +60,11 @@ class Figures(msgspec.Struct, frozen=True):
 
 def compiled(kernel: Any, signature: dict[str, str], constexprs: dict[str, Any], divisible: tuple[str, ...], warps: int, stages: int, target: str) -> Figures:
     """Raises what the compiler raises."""
+    return read(made(kernel, signature, constexprs, divisible, warps, stages, target), target)
+
+
+def made(kernel: Any, signature: dict[str, str], constexprs: dict[str, Any], divisible: tuple[str, ...], warps: int, stages: int, target: str) -> Any:
+    """Triton's own object of a compiled kernel. Raises what the compiler raises."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -69,8 +74,18 @@ def compiled(kernel: Any, signature: dict[str, str], constexprs: dict[str, Any],
     amd = target.startswith("gfx")
     goal = GPUTarget("hip", target, 64) if amd else GPUTarget("cuda", int(target[3:]), 32)
     warps = max(1, warps // 2) if amd else warps  # of 64 threads instead of 32
-    made: Any = triton.compile(source, target=goal, options={"num_warps": warps, "num_stages": stages})
-    return of_amd(made.asm["amdgcn"], warps, made.metadata.shared) if amd else of_cubin(made.asm["cubin"], warps, made.metadata.shared, target)
+    return triton.compile(source, target=goal, options={"num_warps": warps, "num_stages": stages})
+
+
+def read(kernel: Any, target: str) -> Figures:
+    """What the machine code of a compiled kernel says."""
+    warps, shared = kernel.metadata.num_warps, kernel.metadata.shared
+    return of_amd(kernel.asm["amdgcn"], warps, shared) if target.startswith("gfx") else of_cubin(kernel.asm["cubin"], warps, shared, target)
+
+
+def multiplies(kernel: Any) -> bool:
+    """Whether a compiled kernel has a product of matrices."""
+    return "tt.dot" in kernel.asm["ttir"]
 
 
 def of_cubin(content: bytes, warps: int, shared: int, target: str) -> Figures:

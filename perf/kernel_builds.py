@@ -9,16 +9,19 @@ import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
+from typing import Any
 
 import msgspec
 
 from . import aot, kernel_rules
 from .kernel_entries import Entry, Failed
+from .kernel_variants import Variants, of_operation
 from .peaks import datasheet
 from .plugins import Unknown
 from .reasons import Misuse
 
 PACKAGE = "hotlap.kernels.ops"
+Progress = Callable[[int, int], None]
 
 
 def operations(glob: str = "*") -> list[str]:
@@ -37,33 +40,54 @@ def checked(targets: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(targets)) or list(aot.ARCHITECTURES)
 
 
-def build(ops: Iterable[str], targets: Sequence[str], report: Callable[[int, int], None]) -> list[Entry | Failed]:
+def build(ops: Sequence[str], targets: Sequence[str], report: Progress, all_settings: bool = False) -> list[Entry | Failed]:
     """Sorted by key. report: done and all tasks, after each."""
-    tasks = [(op, dtype, target) for op in ops for target in targets for dtype in ("fp32", "fp16", "bf16")]
-    found: list[Entry | Failed] = []
+    variants = [(of_operation, op) for op in ops]
+    tasks = [(one, op, dtype, target, all_settings) for op in ops for target in targets for dtype in ("fp32", "fp16", "bf16")]
+    found = side_by_side([*variants, *tasks], report)
+    counted = dict(zip(ops, found, strict=False))
+    return sorted((with_variants(name, entry, counted) for group in found[len(ops) :] for name, entry in group), key=lambda entry: entry.key)
+
+
+def side_by_side(tasks: Sequence[tuple[Any, ...]], report: Progress) -> list[Any]:
+    """Results of (function, argument, ...) in the order of the tasks, each in some process of a pool."""
     with ProcessPoolExecutor(min(len(tasks), len(os.sched_getaffinity(0))), get_context("spawn")) as pool:
-        for done, future in enumerate(as_completed([pool.submit(one, *task) for task in tasks]), 1):
-            found += future.result()
+        futures = [pool.submit(*task) for task in tasks]
+        for done, _ in enumerate(as_completed(futures), 1):
             report(done, len(tasks))
-    return sorted(found, key=lambda entry: entry.key)
+        return [future.result() for future in futures]
 
 
-def one(op: str, dtype: str, target: str) -> list[Entry | Failed]:
-    """All kernels of an operation."""
-    return list(entries(op, dtype, target))
+def with_variants(kernel: str, entry: Entry | Failed, counted: dict[str, dict[str, Variants]]) -> Entry | Failed:
+    variants = counted[entry.op.partition("/")[0]].get(kernel)
+    if variants is None or isinstance(entry, Failed):
+        return entry
+    return msgspec.structs.replace(entry, variants=variants.count, violations=entry.violations + kernel_rules.too_many(variants))
 
 
-def entries(op: str, dtype: str, target: str) -> Iterator[Entry | Failed]:
+def one(op: str, dtype: str, target: str, all_settings: bool) -> list[tuple[str, Entry | Failed]]:
+    """All kernels of an operation, each with the name of its function."""
     module = importlib.import_module(f"{PACKAGE}.{op}")
+    settings: Iterable[dict[str, Any]] = ({}, *(getattr(module, "SETTINGS", ()) if all_settings else ()))
+    return [found for setting in settings for found in entries(module, op, dtype, target, setting)]
+
+
+def entries(module: Any, op: str, dtype: str, target: str, setting: dict[str, Any]) -> Iterator[tuple[str, Entry | Failed]]:
     peak = datasheet(aot.ARCHITECTURES[target].part)
-    for made, cost in zip(module.builds(dtype, target), module.cost(*module.typical(dtype)), strict=True):
-        name = f"{op}/{made.name}"
+    suffix = "".join(f"[{key}:{setting[key]}]" for key in sorted(setting))
+    for made, cost in zip(module.builds(dtype, target, **setting), module.cost(*module.typical(dtype, **setting)), strict=True):
+        name, kernel = f"{op}/{made.name}{suffix}", str(made.kernel.fn.__name__)
         try:
             figures = aot.compiled(made.kernel, made.signature, made.constexprs, made.divisible, made.warps, made.stages, target)
         except Exception as error:  # the compiler raises many kinds, all meaning that this kernel cannot be had
-            yield Failed(name, dtype, target, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
+            yield kernel, Failed(name, dtype, target, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
             continue
-        config = {**made.constexprs, "num_warps": made.warps, "num_stages": made.stages}
+        config = {**{key: plain(value) for key, value in made.constexprs.items()}, "num_warps": made.warps, "num_stages": made.stages}
         least_s = peak.roofline_s(cost.flops, cost.moved_bytes, "fp32" if not made.dot else dtype) if peak else None
         broken = kernel_rules.broken(figures, target, dtype, made.dot, made.single_loads)
-        yield Entry(name, dtype, target, config, **msgspec.structs.asdict(figures), bytes=cost.moved_bytes, flops=cost.flops, roofline_s=least_s, violations=broken)
+        yield kernel, Entry(name, dtype, target, config, **msgspec.structs.asdict(figures), bytes=cost.moved_bytes, flops=cost.flops, roofline_s=least_s, violations=broken)
+
+
+def plain(value: Any) -> Any:
+    """A constexpr as JSON has it: Triton's dtypes by name."""
+    return value if isinstance(value, (int, float, str, type(None))) else str(value)

@@ -8,7 +8,11 @@ import msgspec
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """One kernel of one operation, dtype and target. op: `rms_norm/forward`. bytes, flops, roofline_s: of the typical size; None for a part without a datasheet."""
+    """One kernel of one operation, dtype and target. op: `rms_norm/forward`, with a setting that is not the default `rms_norm/forward[columns:8192]`.
+
+    bytes, flops, roofline_s: of the typical size; None where nothing is known of it, or for a part without a datasheet. variants: kernels that Triton would compile
+    over 40 sizes (kernel_variants.py); None where it was not asked.
+    """
 
     op: str
     dtype: str
@@ -22,10 +26,11 @@ class Entry(msgspec.Struct, frozen=True):
     occupancy: float
     instructions: int
     sass: dict[str, int]
-    bytes: int
-    flops: int
+    bytes: int | None
+    flops: int | None
     roofline_s: float | None
     violations: tuple[str, ...]
+    variants: int | None = None
 
     @property
     def key(self) -> str:

@@ -1,7 +1,7 @@
 """What compiled kernels must not do, and what they must not do worse than before.
 
 Hard: no spills; tensor cores where there is a dot (fp16 and bf16, from sm_80 on and on gfx942; Triton 3.8 emits none on sm_75); loads of 16 bytes where everything
-is aligned. Ratchets, against a baseline of the same Triton version and architecture: 8 more registers, a tenth more instructions.
+is aligned; at most 4 variants over 40 sizes. Ratchets, against a baseline of the same Triton version and architecture: 8 more registers, a tenth more instructions.
 """
 
 from __future__ import annotations
@@ -11,23 +11,26 @@ from typing import TYPE_CHECKING, Any
 
 from .aot import Figures
 from .kernel_entries import Failed
+from .kernel_variants import SIZES, Variants
 from .verdict import Finding, Verdict, worst
 
 if TYPE_CHECKING:
     from .kernel_entries import Entry
 
-MORE_REGISTERS, MORE_INSTRUCTIONS = 8, 1.10
+MORE_REGISTERS, MORE_INSTRUCTIONS, MOST_VARIANTS = 8, 1.10, 4
 RATCHETS = ("registers", "instructions")
 
 
-def broken(figures: Figures, target: str, dtype: str, dot: bool, single_loads: int = 0) -> tuple[str, ...]:
-    """Hard rules that these figures break, one line each. single_loads: of one narrow element, which are meant."""
+def broken(figures: Figures, target: str, dtype: str, dot: bool, single_loads: int = 0, aligned: bool = True) -> tuple[str, ...]:
+    """Hard rules that these figures break, one line each. single_loads: of one narrow element, which are meant. aligned: whether wide loads are possible."""
     said = []
     if figures.spill_loads or figures.spill_stores:
         said.append(f"spills registers: {figures.spill_loads} loads and {figures.spill_stores} stores of local memory; take a smaller tile or more warps")
     if dot and dtype != "fp32" and target != "sm_75" and not figures.sass.get("tensor_core"):
         said.append("multiplies matrices without tensor cores")
     narrow = figures.sass.get("load_16", 0) + figures.sass.get("load_8", 0)
+    if not aligned:
+        return tuple(said)
     if not figures.sass.get("load_128") and not figures.sass.get("async_copy"):
         said.append("no load of 16 bytes although everything is aligned")
     elif narrow > single_loads:
@@ -35,10 +38,16 @@ def broken(figures: Figures, target: str, dtype: str, dot: bool, single_loads: i
     return tuple(said)
 
 
-def judge(entries: Sequence[Entry | Failed], baseline: Mapping[str, Mapping[str, int]] | None, version: str) -> Verdict:
+def too_many(variants: Variants) -> tuple[str, ...]:
+    if variants.count <= MOST_VARIANTS:
+        return ()
+    return (f"{variants.count} variants over {len(SIZES)} sizes, by {', '.join(variants.differing)}; pass it at run time, with do_not_specialize where it need not be aligned",)
+
+
+def judge(entries: Sequence[Entry | Failed], baseline: Mapping[str, Mapping[str, int]] | None, version: str, ours: bool = True) -> Verdict:
     """Hard rules for all; ratchets for those that the baseline has."""
-    findings, reasons = [], []
-    if baseline is None:
+    findings, reasons, new = [], [], []
+    if baseline is None and ours:
         reasons.append(f"no baseline for Triton {version}: hard rules only; --accept makes one")
     for entry in entries:
         if isinstance(entry, Failed):
@@ -47,11 +56,12 @@ def judge(entries: Sequence[Entry | Failed], baseline: Mapping[str, Mapping[str,
         findings.append(Finding(entry.key, "hard_rules", "regression" if entry.violations else "pass", head=float(len(entry.violations)), kind="limit", evidence=entry.violations))
         before = (baseline or {}).get(entry.key)
         if before is None:
-            if baseline is not None:
-                reasons.append(f"{entry.key} is not in the baseline")
+            new.append(entry.key)
             continue
         findings += [ratchet(entry, name, before[name]) for name in RATCHETS]
     if baseline is not None:
+        if new:
+            reasons.append(f"{len(new)} kernels are not in the baseline, so nothing is compared for them: {new[0]}{' and others' if len(new) > 1 else ''}; --accept takes them in")
         gone = sorted(set(baseline) - {entry.key for entry in entries})
         reasons += [f"{key} is in the baseline and was not built" for key in gone]
     return Verdict("kernels", worst([finding.verdict for finding in findings]), tuple(reasons), tuple(findings))

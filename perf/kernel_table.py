@@ -11,10 +11,10 @@ import msgspec
 from .compare import Verdict as Outcome
 from .kernel_entries import Entry, Failed
 from .units import scaled
-from .verdict import EXIT, Unreadable
+from .verdict import EXIT, Unreadable, Verdict
 
 BASELINES = Path(sys.modules["hotlap"].__path__[0]) / "kernels" / "baselines"
-HEAD = ("kernel", "dtype", "target", "registers", "spills", "shared", "occupancy", "instructions", "128-bit loads", "tensor cores", "bytes", "roofline")
+HEAD = ("kernel", "dtype", "target", "registers", "spills", "shared", "occupancy", "instructions", "128-bit loads", "tensor cores", "variants", "bytes", "roofline")
 
 
 class Stored(msgspec.Struct):
@@ -39,18 +39,30 @@ def read(path: Path) -> Stored:
         raise Unreadable(f"{path}: not what hotlap kernels --json writes: {error}") from None
 
 
-def markdown(entries: Sequence[Entry | Failed], version: str) -> str:
+def cells(entry: Entry | Failed) -> list[str]:
     """roofline: the least time of the typical size on the target's named part, by its datasheet; nothing was run."""
+    named = [entry.op, entry.dtype, entry.target]
+    if isinstance(entry, Failed):
+        return [*named, f"failed: {entry.why}", *[""] * (len(HEAD) - 4)]
+    wide, all_loads = entry.sass.get("load_128", 0), sum(count for name, count in entry.sass.items() if name.startswith("load_"))
+    return [
+        *named, str(entry.registers), str(entry.spill_loads + entry.spill_stores), str(entry.shared_bytes), f"{entry.occupancy:.0%}", str(entry.instructions),
+        f"{wide} of {all_loads}", str(entry.sass.get("tensor_core", 0) or ""), "" if entry.variants is None else str(entry.variants),
+        "" if entry.bytes is None else scaled(entry.bytes, "B"), "" if entry.roofline_s is None else scaled(entry.roofline_s, "s"),
+    ]  # fmt: skip
+
+
+def markdown(entries: Sequence[Entry | Failed], version: str) -> str:
     lines = [f"Triton {version}; compiled, not run.", "", f"| {' | '.join(HEAD)} |", f"|{'---|' * len(HEAD)}"]
-    for entry in entries:
-        cells = [entry.op, entry.dtype, entry.target]
-        if isinstance(entry, Failed):
-            cells += [f"failed: {entry.why}", *[""] * (len(HEAD) - 4)]
-        else:
-            wide, all_loads = entry.sass.get("load_128", 0), sum(count for name, count in entry.sass.items() if name.startswith("load_"))
-            cells += [
-                str(entry.registers), str(entry.spill_loads + entry.spill_stores), str(entry.shared_bytes), f"{entry.occupancy:.0%}", str(entry.instructions),
-                f"{wide} of {all_loads}", str(entry.sass.get("tensor_core", 0) or ""), scaled(entry.bytes, "B"), "" if entry.roofline_s is None else scaled(entry.roofline_s, "s"),
-            ]  # fmt: skip
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *(f"| {' | '.join(cells(entry))} |" for entry in entries)]) + "\n"
+
+
+def page(entries: Sequence[Entry | Failed], version: str, verdict: Verdict) -> str:
+    """The table as a page by itself; every name is escaped."""
+    from jinja2 import Environment, PackageLoader
+
+    template = Environment(loader=PackageLoader("hotlap.perf", ""), autoescape=True).get_template("kernels.html")
+    broken = [(entry.key, line) for entry in entries for line in ([entry.why] if isinstance(entry, Failed) else entry.violations)]
+    worse = [(one.case, f"{one.metric} {one.base:g} -> {one.head:g}") for one in verdict.findings if one.kind == "counter" and one.verdict == "regression"]
+    rows = [(cells(entry), isinstance(entry, Failed) or bool(entry.violations)) for entry in entries]
+    return template.render(version=version, verdict=verdict.verdict, reasons=verdict.reasons, broken=[*broken, *worse], head=HEAD, rows=rows)

@@ -1,23 +1,36 @@
-"""`hotlap kernels`: what the compiler makes of our Triton kernels on every architecture, with no GPU."""
+"""`hotlap kernels`: what the compiler makes of Triton kernels on every architecture, with no GPU."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from .kernel_entries import Entry, Failed
+
+    Levels = dict[str, dict[str, int]]
+
 
 def kernels(
+    own: Annotated[str, typer.Argument(help="A kernel of your own, package.module:kernel, with --signature. Without it: all of ours.")] = "",
+    signature: Annotated[str, typer.Option(help="Its arguments in order: 'x:*bf16, n:i32, BLOCK:constexpr=1024'. Pointers and integers are multiples of 16 but for n:i32!")] = "",
+    warps: Annotated[int, typer.Option(help="num_warps of your own kernel.", min=1, max=32)] = 4,
+    stages: Annotated[int, typer.Option(help="num_stages of your own kernel.", min=1, max=8)] = 2,
+    inductor: Annotated[str, typer.Option(help="Instead: the kernels that torch.compile generates for this workload on a fake GPU. A census, never a verdict.")] = "",
     target: Annotated[list[str] | None, typer.Option(help="An architecture, may be given several times. Default: all that are known.")] = None,
     op: Annotated[str, typer.Option(help="Operations whose name matches, such as '*norm'.")] = "*",
+    all_settings: Annotated[bool, typer.Option("--all-settings", help="Beside the default settings the others of each operation.")] = False,
     baseline: Annotated[Path | None, typer.Option(help="Registers and instructions to judge against. Default: kernels/baselines/ of this Triton version.")] = None,
     accept: Annotated[bool, typer.Option("--accept", help="Make what was built the baseline, if no hard rule is broken.")] = False,
     json: Annotated[Path | None, typer.Option(help="Write the verdict and every figure; - is stdout.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write the table; - is stdout.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write the table as a page; - is stdout.")] = None,
     stored: Annotated[Path | None, typer.Option(help="Compile nothing: the table and the verdict of what an earlier --json wrote.")] = None,
 ) -> int:
-    """Compile our kernels for named architectures and judge what the machine code says: registers, spills, tensor cores, width of loads. Nothing runs, no time is claimed.
+    """Compile kernels for named architectures and judge what the machine code says: registers, spills, tensor cores, width of loads. Nothing runs, no time is claimed.
 
     Exit: 0 pass, 1 a rule is broken or a kernel got worse, 2 usage, 3 nothing judged, 4 unreadable baseline.
     """
@@ -26,10 +39,8 @@ def kernels(
 
     import msgspec
 
-    from . import kernel_builds, kernel_rules, kernel_table
+    from . import kernel_builds, kernel_own, kernel_rules, kernel_table
     from .reasons import Misuse
-    from .result import write
-    from .verdict import Unreadable
     from .verdict_output import put, show
 
     version = metadata.version("triton")
@@ -37,36 +48,71 @@ def kernels(
         earlier = kernel_table.read(stored)
         put(markdown or Path("-"), kernel_table.markdown(earlier.kernels, earlier.triton).encode())
         return earlier.exit_status
-    file = baseline or kernel_table.BASELINES / f"triton-{version}.json"
-    before = None
-    if file.exists():
-        try:
-            before = msgspec.json.decode(file.read_bytes(), type=dict[str, dict[str, int]])
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise Unreadable(f"{file}: not a baseline of hotlap kernels: {error}") from None
-    elif baseline is not None and not accept:
-        raise Unreadable(f"{file}: there is no such baseline; --accept makes it")
-    ops, targets = kernel_builds.operations(op), kernel_builds.checked(target or [])
+    targets = kernel_builds.checked(target or [])
+    if inductor:
+        from .inductor_census import census
 
-    def report(done: int, total: int) -> None:
-        if sys.stderr.isatty():
-            print(f"\r{done} of {total} compiled", end="" if done < total else "\n", file=sys.stderr, flush=True)
+        return census(inductor, targets if target else ["sm_90"], json)
+    found: Sequence[Entry | Failed]
+    if own:
+        if accept or baseline or all_settings or not signature:
+            raise Misuse("a kernel of your own needs --signature 'name:type, ...' and has no baseline and no settings: leave out --accept, --baseline, --all-settings")
+        before, file, found = None, None, kernel_own.build(own, signature, targets, warps, stages)
+    else:
+        file = baseline or kernel_table.BASELINES / f"triton-{version}.json"
+        before = levels(file, required=baseline is not None and not accept)
+        ops = kernel_builds.operations(op)
 
-    found = kernel_builds.build(ops, targets, report)
-    chosen = None if before is None else {key: value for key, value in before.items() if key.split("/")[1] in ops and key.rpartition("/")[2] in targets}
-    verdict = kernel_rules.judge(found, chosen, version)
+        def report(done: int, total: int) -> None:
+            if sys.stderr.isatty():
+                print(f"\r{done} of {total} compiled", end="" if done < total else "\n", file=sys.stderr, flush=True)
+
+        found = kernel_builds.build(ops, targets, report, all_settings)
+    chosen = None if before is None else asked_for(before, ops, targets, all_settings)
+    verdict = kernel_rules.judge(found, chosen, version, ours=not own)
     if json is not None:
         document = {**msgspec.to_builtins(verdict), "triton": version, "kernels": msgspec.to_builtins([entry for entry in found if hasattr(entry, "violations")])}
         put(json, msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n")
     if markdown is not None:
         put(markdown, kernel_table.markdown(found, version).encode())
-    if not any(str(path) == "-" for path in (json, markdown)):
+    if html is not None:
+        put(html, kernel_table.page(found, version, verdict).encode())
+    if not any(str(path) == "-" for path in (json, markdown, html)):
         print(kernel_table.markdown(found, version), end="")
         show(verdict, sys.stdout)
-    if accept:
-        if any(finding.kind != "counter" and finding.verdict == "regression" for finding in verdict.findings):
-            raise Misuse("not accepted: hard rules are broken")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write(file, msgspec.json.format(msgspec.json.encode({**(before or {}), **kernel_rules.accepted(found)}, order="deterministic"), indent=1) + b"\n")
-        return 0
-    return verdict.exit_status
+    if not accept or file is None:
+        return verdict.exit_status
+    if any(finding.kind != "counter" and finding.verdict == "regression" for finding in verdict.findings):
+        raise Misuse("not accepted: hard rules are broken")
+    store(file, {**{key: value for key, value in (before or {}).items() if key not in (chosen or {})}, **kernel_rules.accepted(found)})
+    return 0
+
+
+def levels(file: Path, required: bool) -> Levels | None:
+    """A baseline, or None where there is none. Raises Unreadable."""
+    import msgspec
+
+    from .verdict import Unreadable
+
+    if not file.exists():
+        if required:
+            raise Unreadable(f"{file}: there is no such baseline; --accept makes it")
+        return None
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=dict[str, dict[str, int]])
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Unreadable(f"{file}: not a baseline of hotlap kernels: {error}") from None
+
+
+def asked_for(before: Mapping[str, dict[str, int]], ops: Sequence[str], targets: Sequence[str], all_settings: bool) -> Levels:
+    """What of a baseline this run builds again."""
+    return {key: value for key, value in before.items() if key.split("/")[1] in ops and key.rpartition("/")[2] in targets and (all_settings or "[" not in key)}
+
+
+def store(file: Path, content: Levels) -> None:
+    import msgspec
+
+    from .result import write
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write(file, msgspec.json.format(msgspec.json.encode(content, order="deterministic"), indent=1) + b"\n")

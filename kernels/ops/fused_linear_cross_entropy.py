@@ -80,7 +80,7 @@ def backward(dloss: torch.Tensor, dx: torch.Tensor, dweight: torch.Tensor) -> tu
 
 def examples(dtype: str) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]]:
     kind = getattr(torch, DTYPES[dtype])
-    for rows, inner, columns, fit in ((1, 1, 1, 1), (3, 7, 5, 100), (17, 16, 130, 5), (6, 32, 2049, 4), (5, 8, 300, 2)):
+    for rows, inner, columns, fit in ((1, 1, 1, 1), (3, 7, 5, 100), (17, 16, 130, 5), (6, 32, 2049, 4), (5, 8, 300, 2), (40, 3, 33, 40)):
         yield torch.randn(rows, inner, dtype=kind), torch.randn(columns, inner, dtype=kind), torch.randint(columns, (rows,)), fit * columns * kind.itemsize
     x, weight = torch.randn(9, 24, dtype=kind), torch.randn(40, 24, dtype=kind)
     yield x, weight, torch.tensor([0, -100, 39, 5, -100, 7, 1, -100, 2]), 4 * 40 * kind.itemsize

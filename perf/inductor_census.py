@@ -1,0 +1,161 @@
+"""The Triton kernels that torch.compile generates for a workload, made for a GPU that is not here: how many, what is fused in each, what the compiler makes of them.
+
+A census, never a verdict: it stands on private parts of torch 2.14 (GraphLowering, CudaInterface) in a child process, and where one of them has moved it ends with that
+error. In the child torch.cuda is answered for by what an H100 says of itself (NVIDIA H100 datasheet; CUDA programming guide, compute capability 9.0); nothing runs.
+`python -m hotlap.perf.inductor_census WORKLOAD TARGET` prints JSON.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import msgspec
+
+from . import workloads
+from .reasons import Misuse
+
+H100 = {
+    "name": "NVIDIA H100 80GB HBM3", "major": 9, "minor": 0, "multi_processor_count": 132, "warp_size": 32, "regs_per_multiprocessor": 65536, "L2_cache_size": 50 * 2**20,
+    "max_threads_per_multi_processor": 2048, "max_threads_per_block": 1024, "shared_memory_per_block": 49152, "shared_memory_per_block_optin": 232448,
+    "shared_memory_per_multiprocessor": 233472, "total_memory": 80 * 2**30, "gcnArchName": "",
+}  # fmt: skip
+KERNEL = re.compile(r"async_compile\.triton\('(\w+)', '''(.*?)'''", re.DOTALL)
+
+
+class Kernel(msgspec.Struct, frozen=True):
+    name: str
+    fused: str
+    registers: int
+    spills: int
+    shared_bytes: int
+    occupancy: float
+    instructions: int
+
+
+class Census(msgspec.Struct, frozen=True):
+    """extern: calls of cuBLAS, cuDNN and aten kernels in the generated code."""
+
+    workload: str
+    target: str
+    extern: int
+    kernels: list[Kernel]
+
+
+def census(workload: str, targets: list[str], json: Path | None) -> int:
+    """Prints it; 0 whatever it says. Raises Misuse for a wrong workload, and where the child failed."""
+    from .verdict_output import put
+
+    workloads.check(workloads.Reference(workload))
+    for target in targets:
+        if target != "sm_90":
+            raise Misuse(f"--inductor generates for the H100 that it knows the figures of: --target sm_90, not {target}")
+        done = subprocess.run([sys.executable, "-P", "-m", "hotlap.perf.inductor_census", workload, target], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise Misuse(f"--inductor {workload}: {next(iter(reversed(done.stderr.strip().splitlines())), 'the child process ended without a word')[:300]}")
+        found = msgspec.json.decode(done.stdout.splitlines()[-1], type=Census)
+        if json is not None:
+            put(json, msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
+        if str(json) != "-":
+            print(markdown(found), end="")
+    return 0
+
+
+def markdown(found: Census) -> str:
+    head = ("kernel", "fused", "registers", "spills", "shared", "occupancy", "instructions")
+    lines = [f"{found.workload} for {found.target} by Inductor: {len(found.kernels)} Triton kernels and {found.extern} calls of others; compiled, not run.", ""]
+    lines += [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    lines += [f"| {one.name} | {one.fused} | {one.registers} | {one.spills} | {one.shared_bytes} | {one.occupancy:.0%} | {one.instructions} |" for one in found.kernels]
+    return "\n".join(lines) + "\n"
+
+
+def generated(reference: str) -> str:
+    """Inductor's code for the workload's module on a fake H100. Tracing goes first: with the answers in place torch would look for the device itself."""
+    import torch
+    from torch._dynamo.device_interface import CudaInterface
+    from torch._inductor import config
+    from torch._inductor.debug import DebugContext
+    from torch._inductor.decomposition import select_decomp_table
+    from torch._inductor.graph import GraphLowering
+    from torch._inductor.virtualized import V
+    from torch._subclasses import FakeTensorMode
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    workload = workloads.load(workloads.Reference(reference))
+    fake: Any = FakeTensorMode(allow_non_fake_inputs=True)
+    with fake, torch.no_grad(), torch.fx.traceback.preserve_node_meta():
+        module, inputs = workload.module.to("cuda:0"), [value.to("cuda:0") for value in workload.inputs]
+        named = dict(module.named_parameters()) | dict(module.named_buffers())
+
+        def call(values: list[torch.Tensor], *given: torch.Tensor) -> Any:
+            return torch.func.functional_call(module, dict(zip(named, values, strict=True)), given)
+
+        graph = make_fx(call, decomposition_table=select_decomp_table())(list(named.values()), *inputs)
+    for part, name, answer in answers(torch.cuda, CudaInterface):
+        mock.patch.object(part, name, answer).start()
+    flat, settings = [*named.values(), *inputs], {"triton.autotune_at_compile_time": False, "compile_threads": 1}
+    tracing: Any = torch._guards.TracingContext(fake)
+    with fake, torch._guards.tracing(tracing), V.set_fake_mode(fake), config.patch(settings):
+        lowering: Any = GraphLowering(graph, example_inputs=flat)
+        debug: Any = DebugContext()  # type: ignore[no-untyped-call]
+        with V.set_graph_handler(lowering), V.set_extern_kernel_nodes([]), V.set_debug_handler(debug):
+            lowering.run(*flat)
+            code, _ = lowering.codegen()
+    return str(getattr(code, "value", code))
+
+
+def answers(cuda: Any, interface: Any) -> list[tuple[Any, str, Any]]:
+    """(object, name, stand-in) for what is asked of the device; mock fails where a name is gone."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+
+    properties = SimpleNamespace(**H100)
+    driver = SimpleNamespace(get_current_target=lambda: GPUTarget("cuda", 90, 32), get_current_device=lambda: 0, is_active=lambda: True, get_device_interface=lambda: cuda)
+    triton.runtime.driver.set_active(driver)
+    common = {
+        "is_available": lambda: True, "device_count": lambda: 1, "current_device": lambda: 0, "get_device_properties": lambda device=None: properties,
+        "synchronize": lambda device=None: None, "is_bf16_supported": lambda *_, **__: True,
+    }  # fmt: skip
+    module = {"get_device_capability": lambda device=None: (9, 0), "get_device_name": lambda device=None: H100["name"], "_lazy_init": lambda: None, "is_initialized": lambda: True}
+    own = {"get_compute_capability": lambda device=None: 90, "get_raw_stream": lambda device=0: 0, "is_triton_capable": lambda device=None: True}
+    worker = {"get_device_properties": common["get_device_properties"], "current_device": common["current_device"]}
+    parts = ((cuda, {**common, **module}, False), (interface, {**common, **own}, True), (interface.Worker, worker, True))
+    return [(part, name, staticmethod(answer) if method else answer) for part, names, method in parts for name, answer in names.items()]
+
+
+def compiled(name: str, source: str, target: str, folder: Path) -> Kernel:
+    """The kernel in the first of the settings that Inductor would try."""
+    from . import aot
+
+    file = folder / f"{name}.py"
+    file.write_text(source.replace("triton_helpers.set_driver_to_gpu()", ""))
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    tuner = getattr(module, name)
+    meta, setting = tuner.triton_meta, tuner.configs[0]
+    types = dict(meta["signature"])
+    arguments = list(types)
+    divisible = tuple(arguments[place[0]] for place, said in meta["configs"][0].items() if ["tt.divisibility", 16] in said)
+    figures = aot.compiled(tuner.fn, types, {**meta["constants"], **setting.kwargs}, divisible, setting.num_warps, setting.num_stages, target)
+    fused = name.removeprefix("triton_").partition("_fused_")[2] or name
+    return Kernel(name, fused, figures.registers, figures.spill_loads + figures.spill_stores, figures.shared_bytes, figures.occupancy, figures.instructions)
+
+
+def main(reference: str, target: str) -> None:
+    code = generated(reference)
+    with tempfile.TemporaryDirectory() as folder:
+        kernels = [compiled(name, source, target, Path(folder)) for name, source in KERNEL.findall(code)]
+    print(msgspec.json.encode(Census(reference, target, code.count("extern_kernels."), kernels)).decode())
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,122 @@
+"""What Triton would compile again and again, a user's own kernel, further settings, the page and the census of hotlap kernels."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from hotlap.kernels.library import NAMES
+from hotlap.perf import kernel_builds, kernel_own, kernel_rules, kernel_variants
+from hotlap.perf.cli import status
+from hotlap.perf.kernel_entries import Entry
+from hotlap.perf.kernel_launches import recorded
+from hotlap.perf.kernel_table import page
+from hotlap.perf.reasons import Misuse
+
+TOY = """
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def baked(x, batch: tl.constexpr, BLOCK: tl.constexpr):
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(x + at, tl.load(x + at, mask=at < batch) + 1, mask=at < batch)
+
+
+@triton.jit
+def free(x, batch, BLOCK: tl.constexpr):
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(x + at, tl.load(x + at, mask=at < batch) + 1, mask=at < batch)
+
+
+number = 3
+"""
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    name = f"toy_{tmp_path.name.replace('-', '_')}"
+    (tmp_path / f"{name}.py").write_text(TOY)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return name
+
+
+def test_a_batch_that_is_a_constexpr_is_caught(toy: str) -> None:
+    """Planted: one variant for each of 40 sizes; at run time it is three (1, a multiple of 16, others)."""
+    x = torch.empty(4096)
+    found = {}
+    for name in ("baked", "free"):
+        kernel = kernel_own.kernel(f"{toy}:{name}")
+        launches = [one for count in kernel_variants.SIZES for one in recorded(lambda kernel=kernel, count=count: kernel[(1,)](x, count, 1024))]
+        found |= kernel_variants.counted(launches)
+    assert len(kernel_variants.SIZES) == 40
+    assert found["baked"] == (40, ("batch",)) and found["free"].count == 3
+    (said,) = kernel_rules.too_many(found["baked"])
+    assert said.startswith("40 variants over 40 sizes, by batch") and kernel_rules.too_many(found["free"]) == ()
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "fused_linear_cross_entropy"])
+def test_ours_have_few(name: str) -> None:
+    """fused_linear_cross_entropy launches cross_entropy's kernels; hotlap kernels counts it too."""
+    found = kernel_variants.of_operation(name, sizes=(1, 2, 16, 33))
+    assert found and all(variants.count <= 4 for variants in found.values())
+
+
+def test_a_kernel_of_a_user_s_own(toy: str, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["kernels", f"{toy}:free", "--target", "sm_80", "--signature"]
+    assert status([*asked, "x:*bf16, batch:i32, BLOCK:constexpr=1024"]) == 0
+    assert f"| {toy}:free | bf16 | sm_80 |" in capsys.readouterr().out
+    assert status([*asked, "x:*bf16, batch:i32!, BLOCK:constexpr=1024"]) == 0, "what is not aligned cannot be loaded wide"
+    capsys.readouterr()
+    assert status([*asked, "x:*fp32, batch:i32, BLOCK:constexpr=1000"]) == 1
+    assert "must be a power of 2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("reference", "signature", "words"),
+    [
+        ("{toy}:fre", "x:*bf16", "did you mean free"),
+        ("{toy}:number", "x:*bf16", "is a int, not a function under @triton.jit"),
+        ("{toy}:free", "x:*bf16, n:i32, BLOCK:constexpr=8", "the kernel takes x, batch, BLOCK, in this order"),
+        ("{toy}:free", "x", "expected name:type"),
+        ("{toy}:free", "", "needs --signature"),
+        ("nowhere_at_all:free", "x:i32", "importing nowhere_at_all fails"),
+        ("free", "x:i32", "expected package.module:kernel"),
+    ],
+)
+def test_wrong_words_for_it(toy: str, reference: str, signature: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status(["kernels", reference.format(toy=toy), "--signature", signature]) == 2
+    said = capsys.readouterr().err
+    assert words in said and len(said.strip().splitlines()) == 1
+
+
+def test_all_settings_are_entries_by_themselves() -> None:
+    found = kernel_builds.one("rotary", "bf16", "sm_90", all_settings=True)
+    assert {entry.op for _, entry in found} == {f"rotary/{kernel}{setting}" for kernel in ("forward", "backward") for setting in ("", "[half:64]", "[half:256]")}
+    assert all(isinstance(entry, Entry) and entry.violations == () for _, entry in found)
+
+
+def test_the_page_escapes_every_name() -> None:
+    bad = Entry("<script>alert(1)</script>", "bf16", "sm_90", {}, 32, 1, 0, 0, 0, 1.0, 10, {}, None, None, None, ("spills <b>",))
+    text = page([bad], "3.8.0", kernel_rules.judge([bad], None, "3.8.0"))
+    assert "<script>" not in text and "spills <b>" not in text and "&lt;script&gt;" in text and 'class="regression"' in text
+
+
+def test_a_census_of_what_inductor_generates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "census.json"
+    assert status(["kernels", "--inductor", "mlp", "--json", str(out)]) == 0
+    found = json.loads(out.read_text())
+    assert found["target"] == "sm_90" and found["extern"] >= 1 and found["kernels"] and all(one["registers"] >= 8 for one in found["kernels"])
+    assert "by Inductor:" in capsys.readouterr().out
+    assert status(["kernels", "--inductor", "mlp", "--target", "sm_80"]) == 2
+    assert "--target sm_90, not sm_80" in capsys.readouterr().err
+
+
+def test_a_reference_that_is_no_kernel() -> None:
+    with pytest.raises(Misuse, match="is no kernel"):
+        kernel_own.kernel("module:")
