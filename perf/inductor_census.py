@@ -104,7 +104,7 @@ def generated(reference: str) -> str:
     tracing: Any = torch._guards.TracingContext(fake)
     with fake, torch._guards.tracing(tracing), V.set_fake_mode(fake), config.patch(settings):
         lowering: Any = GraphLowering(graph, example_inputs=flat)
-        debug: Any = DebugContext()  # type: ignore[no-untyped-call]
+        debug: Any = DebugContext()
         with V.set_graph_handler(lowering), V.set_extern_kernel_nodes([]), V.set_debug_handler(debug):
             lowering.run(*flat)
             code, _ = lowering.codegen()
@@ -126,7 +126,7 @@ def answers(cuda: Any, interface: Any) -> list[tuple[Any, str, Any]]:
     module = {"get_device_capability": lambda device=None: (9, 0), "get_device_name": lambda device=None: H100["name"], "_lazy_init": lambda: None, "is_initialized": lambda: True}
     own = {"get_compute_capability": lambda device=None: 90, "get_raw_stream": lambda device=0: 0, "is_triton_capable": lambda device=None: True}
     worker = {"get_device_properties": common["get_device_properties"], "current_device": common["current_device"]}
-    parts = ((cuda, {**common, **module}, False), (interface, {**common, **own}, True), (interface.Worker, worker, True))
+    parts: Any = ((cuda, {**common, **module}, False), (interface, {**common, **own}, True), (interface.Worker, worker, True))
     return [(part, name, staticmethod(answer) if method else answer) for part, names, method in parts for name, answer in names.items()]
 
 

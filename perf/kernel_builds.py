@@ -62,7 +62,7 @@ def with_variants(kernel: str, entry: Entry | Failed, counted: dict[str, dict[st
     variants = counted[entry.op.partition("/")[0]].get(kernel)
     if variants is None or isinstance(entry, Failed):
         return entry
-    return msgspec.structs.replace(entry, variants=variants.count, violations=entry.violations + kernel_rules.too_many(variants))
+    return msgspec.structs.replace(entry, variants=variants.number, violations=entry.violations + kernel_rules.too_many(variants))
 
 
 def one(op: str, dtype: str, target: str, all_settings: bool) -> list[tuple[str, Entry | Failed]]:

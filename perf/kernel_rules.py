@@ -39,9 +39,9 @@ def broken(figures: Figures, target: str, dtype: str, dot: bool, single_loads: i
 
 
 def too_many(variants: Variants) -> tuple[str, ...]:
-    if variants.count <= MOST_VARIANTS:
+    if variants.number <= MOST_VARIANTS:
         return ()
-    return (f"{variants.count} variants over {len(SIZES)} sizes, by {', '.join(variants.differing)}; pass it at run time, with do_not_specialize where it need not be aligned",)
+    return (f"{variants.number} variants over {len(SIZES)} sizes, by {', '.join(variants.differing)}; pass it at run time, with do_not_specialize where it need not be aligned",)
 
 
 def judge(entries: Sequence[Entry | Failed], baseline: Mapping[str, Mapping[str, int]] | None, version: str, ours: bool = True) -> Verdict:

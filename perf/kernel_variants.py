@@ -19,7 +19,7 @@ SIZES = (*range(1, 34), 47, 48, 63, 64, 65, 96, 128)
 class Variants(NamedTuple):
     """Of one kernel: how many, and the arguments by which they differ."""
 
-    count: int
+    number: int
     differing: tuple[str, ...]
 
 

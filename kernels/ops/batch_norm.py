@@ -338,8 +338,8 @@ def typical(
 
 def cost(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, residual: torch.Tensor | None = None, eps: float = EPS, relu: bool = True) -> tuple[Cost, ...]:
     n, item, columns = x.numel(), x.element_size(), weight.numel()
-    read_weight, added, rows = columns * weight.element_size(), residual is not None, n // columns
-    joined, summed = (8 * columns * shares(rows, columns, elements)[0] for elements in (STATISTICS, TILE))
+    read_weight, added = columns * weight.element_size(), residual is not None
+    joined, summed = (8 * columns * shares(n // columns, columns, elements)[0] for elements in (STATISTICS, TILE))
     return (
         Cost(n * item + joined, 6 * n),
         Cost(joined + 8 * columns, 2 * joined),

@@ -60,11 +60,6 @@ def sought(op: Any, inputs: dict[str, Any]) -> list[str]:
     return [name for name in op.GRADIENTS if isinstance(inputs.get(name), torch.Tensor)]
 
 
-def differentiated(op: Any, inputs: dict[str, Any]) -> list[str]:
-    """Inputs that have a gradient: an optional tensor that is not given has none."""
-    return [name for name in op.GRADIENTS if isinstance(inputs.get(name), torch.Tensor)]
-
-
 def gradients(op: Any, inputs: dict[str, Any], slopes: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
     """The reference's outputs, then its gradients of the inputs that have one."""
     taken = signature(op.reference).parameters

@@ -53,9 +53,9 @@ def test_a_batch_that_is_a_constexpr_is_caught(toy: str) -> None:
     for name in ("baked", "free"):
         kernel = kernel_own.kernel(f"{toy}:{name}")
         launches = [one for count in kernel_variants.SIZES for one in recorded(lambda kernel=kernel, count=count: kernel[(1,)](x, count, 1024))]
-        found |= kernel_variants.counted(launches)
+        found |= kernel_variants.numbered(launches)
     assert len(kernel_variants.SIZES) == 40
-    assert found["baked"] == (40, ("batch",)) and found["free"].count == 3
+    assert found["baked"] == (40, ("batch",)) and found["free"].number == 3
     (said,) = kernel_rules.too_many(found["baked"])
     assert said.startswith("40 variants over 40 sizes, by batch") and kernel_rules.too_many(found["free"]) == ()
 
@@ -64,7 +64,7 @@ def test_a_batch_that_is_a_constexpr_is_caught(toy: str) -> None:
 def test_ours_have_few(name: str) -> None:
     """fused_linear_cross_entropy launches cross_entropy's kernels; hotlap kernels counts it too."""
     found = kernel_variants.of_operation(name, sizes=(1, 2, 16, 33))
-    assert found and all(variants.count <= 4 for variants in found.values())
+    assert found and all(variants.number <= 4 for variants in found.values())
 
 
 def test_a_kernel_of_a_user_s_own(toy: str, capsys: pytest.CaptureFixture[str]) -> None:
