@@ -63,7 +63,6 @@ def lap(request: pytest.FixtureRequest) -> Lap:
     Returns the Result. A skipped case skips the test; a failed one or one that fell back fails it; both with the reason.
     """
     request.node.add_marker(pytest.mark.benchmark(timer=replayed))
-    benchmark = request.getfixturevalue("benchmark")
 
     def measured(case: str) -> Result:
         result = request.config.stash[_RACES].result(case, request.session.items)
@@ -72,6 +71,7 @@ def lap(request: pytest.FixtureRequest) -> Lap:
             if result.status == "skipped":
                 pytest.skip(str(result.reason))
             pytest.fail(f"{result.status}: {result.reason}", pytrace=False)
+        benchmark = request.getfixturevalue("benchmark")  # only now: unused, it would warn
         replay(benchmark, result.case.group, latency.flat)
         benchmark.extra_info["hotlap"] = builtins(result)
         return result

@@ -1,0 +1,39 @@
+"""What is for a GPU says on a machine without one that nothing ran, and leaves its file all the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here: bench/on_gpu.sh is what to run")
+
+
+def test_the_benchmarks_of_kernels_are_skipped_and_their_json_is_written(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    asked = [sys.executable, "-m", "pytest", "bench", "-k", "kernels and softmax and eager", "-q", "-p", "no:cacheprovider", "--benchmark-json", str(out)]
+    done = subprocess.run(asked, cwd=ROOT, env={**os.environ, "HOTLAP_RUNS": str(tmp_path / "runs")}, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0 and "4 skipped" in done.stdout, done.stdout[-3000:]
+    found = json.loads(out.read_text())
+    own = [one for one in found["hotlap"]["results"] if one["case"]["backend"] != "pace"]
+    assert found["benchmarks"] == [] and len(own) == 4
+    assert {(one["status"], one["reason"]["code"]) for one in own} == {("skipped", "no_device")} and not any(one.get("metrics") for one in own)
+
+
+def test_the_checks_for_a_gpu_are_listed_and_none_claims_to_have_run(tmp_path: Path) -> None:
+    done = subprocess.run(["bash", str(ROOT / "bench" / "on_gpu.sh"), str(tmp_path)], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    checks = json.loads((tmp_path / "on_gpu.json").read_text())["checks"]
+    assert len(checks) > 15 and {(one["verified_to"], one["status"]) for one in checks} == {("L0", "skipped")}
+
+
+def test_a_check_that_fails_says_with_what(tmp_path: Path) -> None:
+    """The judge of numbers, on a CPU in the interpreter: an operation that is not there."""
+    done = subprocess.run([sys.executable, "bench/on_gpu.py", "--judge", "no_such_operation"], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1 and "No module named 'hotlap.kernels.ops.no_such_operation'" in done.stdout
