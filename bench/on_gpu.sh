@@ -5,4 +5,4 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-runs/on_gpu}
 mkdir -p "$out"
-exec python bench/on_gpu.py "$out"
+exec "${PYTHON:-python}" bench/on_gpu.py "$out"

@@ -27,7 +27,8 @@ def test_the_benchmarks_of_kernels_are_skipped_and_their_json_is_written(tmp_pat
 
 
 def test_the_checks_for_a_gpu_are_listed_and_none_claims_to_have_run(tmp_path: Path) -> None:
-    done = subprocess.run(["bash", str(ROOT / "bench" / "on_gpu.sh"), str(tmp_path)], capture_output=True, text=True, timeout=120, check=False)
+    asked = ["bash", str(ROOT / "bench" / "on_gpu.sh"), str(tmp_path)]
+    done = subprocess.run(asked, env={**os.environ, "PYTHON": sys.executable}, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     checks = json.loads((tmp_path / "on_gpu.json").read_text())["checks"]
     assert len(checks) > 15 and {(one["verified_to"], one["status"]) for one in checks} == {("L0", "skipped")}
