@@ -82,12 +82,12 @@ def backward_kernel(
         inside = (row < rows)[:, None] & (column < columns)[None, :]
         value = tl.load(s + row[:, None] * s_stride + column[None, :], mask=inside, other=0.0).to(tl.float32)
         slope = tl.load(dy + row[:, None] * dy_stride + column[None, :], mask=inside, other=0.0).to(tl.float32)
-        beside = tl.load(ds + row[:, None] * ds_stride + column[None, :], mask=inside, other=0.0)
         m = tl.load(mean + row, mask=row < rows, other=0.0)
         r = tl.load(scale + row, mask=row < rows, other=0.0)
         hat = tl.where(inside, (value - m[:, None]) * r[:, None], 0.0)
         g = slope * w[None, :]
         of_rows = (tl.sum(g, 1) / columns)[:, None] + hat * (tl.sum(g * hat, 1) / columns)[:, None]
+        beside = tl.load(ds + row[:, None] * ds_stride + column[None, :], mask=inside, other=0.0)  # last: kept over the sums it spills at 8,192
         tl.store(dx + row[:, None] * dx_stride + column[None, :], beside.to(tl.float32) + r[:, None] * (g - of_rows), mask=inside)
         total_weight += tl.sum(slope * hat, 0)
         total_bias += tl.sum(slope, 0)
