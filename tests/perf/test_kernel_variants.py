@@ -53,7 +53,7 @@ def test_a_batch_that_is_a_constexpr_is_caught(toy: str) -> None:
     for name in ("baked", "free"):
         kernel = kernel_own.kernel(f"{toy}:{name}")
         launches = [one for count in kernel_variants.SIZES for one in recorded(lambda kernel=kernel, count=count: kernel[(1,)](x, count, 1024))]
-        found |= kernel_variants.numbered(launches)
+        found |= kernel_variants.counted(launches)
     assert len(kernel_variants.SIZES) == 40
     assert found["baked"] == (40, ("batch",)) and found["free"].number == 3
     (said,) = kernel_rules.too_many(found["baked"])
