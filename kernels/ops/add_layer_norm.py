@@ -87,10 +87,10 @@ def backward_kernel(
         hat = tl.where(inside, (value - m[:, None]) * r[:, None], 0.0)
         g = slope * w[None, :]
         of_rows = (tl.sum(g, 1) / columns)[:, None] + hat * (tl.sum(g * hat, 1) / columns)[:, None]
-        beside = tl.load(ds + row[:, None] * ds_stride + column[None, :], mask=inside, other=0.0)  # last: kept over the sums it spills at 8,192
-        tl.store(dx + row[:, None] * dx_stride + column[None, :], beside.to(tl.float32) + r[:, None] * (g - of_rows), mask=inside)
         total_weight += tl.sum(slope * hat, 0)
         total_bias += tl.sum(slope, 0)
+        beside = tl.load(ds + row[:, None] * ds_stride + column[None, :], mask=inside, other=0.0)  # last: held over the sums it spills at 8,192
+        tl.store(dx + row[:, None] * dx_stride + column[None, :], beside.to(tl.float32) + r[:, None] * (g - of_rows), mask=inside)
     tl.store(partial_weight + program * columns + column, total_weight, mask=column < columns)
     tl.store(partial_bias + program * columns + column, total_bias, mask=column < columns)
 
