@@ -36,6 +36,7 @@ ARCHITECTURES = {
 }
 REGISTERS, REGISTER_UNIT = 65536, 256
 VECTOR_REGISTERS, VECTOR_UNIT, WAVES = 512, 8, 8
+PRODUCT = re.compile(r"\btt\.dot(?:_scaled)?\b.*?: tensor<(?:\d+x)+(\w+)")
 TENSOR = re.compile(r"^(?:[HIDQ]MMA|[HIQ]GMMA|UTC\w*MMA)|^v_s?mfma")
 INSTRUCTION = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_]*(?:\.\w+)*)")
 AMD_INSTRUCTION = re.compile(r"^\s+([a-z]\w+)", re.MULTILINE)
@@ -84,8 +85,17 @@ def read(kernel: Any, target: str) -> Figures:
 
 
 def multiplies(kernel: Any) -> bool:
-    """Whether a compiled kernel has a product of matrices."""
-    return "tt.dot" in kernel.asm["ttir"]
+    """Whether a compiled kernel has a product of matrices that tensor cores are for: of elements narrower than fp32."""
+    return bool(set(PRODUCT.findall(kernel.asm["ttir"])) - {"f32", "f64"})
+
+
+def why(error: Exception) -> str:
+    """One line of what the compiler raised: where in the kernel, and what, without the source between the two."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    place = f"{lines[0].rstrip(':')}: " if len(lines) > 1 and lines[0].startswith("at ") else ""
+    told = lines[-1] if place else " ".join(lines)
+    cause = f" ({error.__cause__})" if place and error.__cause__ is not None and set(told) <= {"^"} else ""
+    return f"{type(error).__name__}: {place}{told}{cause}"[:300]
 
 
 def of_cubin(content: bytes, warps: int, shared: int, target: str) -> Figures:

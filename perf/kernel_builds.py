@@ -80,7 +80,7 @@ def entries(module: Any, op: str, dtype: str, target: str, setting: dict[str, An
         try:
             figures = aot.compiled(made.kernel, made.signature, made.constexprs, made.divisible, made.warps, made.stages, target)
         except Exception as error:  # the compiler raises many kinds, all meaning that this kernel cannot be had
-            yield kernel, Failed(name, dtype, target, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
+            yield kernel, Failed(name, dtype, target, aot.why(error))
             continue
         config = {**{key: plain(value) for key, value in made.constexprs.items()}, "num_warps": made.warps, "num_stages": made.stages}
         least_s = peak.roofline_s(cost.flops, cost.moved_bytes, "fp32" if not made.dot else dtype) if peak else None

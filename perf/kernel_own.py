@@ -3,20 +3,27 @@
     hotlap kernels my_package.kernels:add --signature 'x:*bf16, y:*bf16, n:i32, BLOCK:constexpr=1024'
 
 Every argument in order, as name:type. Pointers and integers are taken as multiples of 16, which is what the fast case has; `n:i32!` says that this one is not.
+What the kernel has under do_not_specialize is never taken so, because the JIT does not either. A constexpr is a Python literal, a type such as tl.float32, or else text.
 """
 
 from __future__ import annotations
 
 import ast
 import importlib
+import re
 from typing import Any, NamedTuple
 
 import msgspec
 
 from . import aot, kernel_rules, workloads
+from .kernel_builds import plain
 from .kernel_entries import Entry, Failed
 from .plugins import Unknown
 from .reasons import Misuse
+
+SCALARS = ("i1", "i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64", "fp8e4nv", "fp8e4b8", "fp8e4b15", "fp8e5", "fp8e5b16", "fp16", "bf16", "fp32", "fp64")
+KIND = re.compile(rf"\**k?(?:{'|'.join(SCALARS)})|tensordesc<.+>")
+COMMA = re.compile(r",(?![^<(\[]*[>)\]])")  # but not those within a constexpr's or a type's brackets
 
 
 class Signature(NamedTuple):
@@ -26,7 +33,7 @@ class Signature(NamedTuple):
 
     @property
     def aligned(self) -> bool:
-        return all(name in self.divisible for name, kind in self.types.items() if kind.startswith(("*", "i", "u")))
+        return all(name in self.divisible for name, kind in self.types.items() if kind != "i1" and kind.startswith(("*", "i", "u")))
 
 
 def kernel(reference: str) -> Any:
@@ -47,14 +54,18 @@ def kernel(reference: str) -> Any:
     while not isinstance(found, JITFunction) and hasattr(found, "fn"):
         found = found.fn
     if not isinstance(found, JITFunction):
-        raise Misuse(f"{reference!r} is a {type(found).__name__}, not a function under @triton.jit")
+        raise Misuse(f"{reference!r} is {type(found).__name__}, not a function under @triton.jit")
     return found
 
 
-def signature(text: str, names: list[str]) -> Signature:
-    """Raises Misuse unless the text names the kernel's arguments, all of them and no others."""
+def signature(text: str, jit: Any) -> Signature:
+    """Raises Misuse unless the text names the kernel's arguments, all of them and no others, each with a type that there is."""
     types, constexprs, divisible = {}, {}, []
-    for part in text.split(","):
+    takes = f"the kernel takes {', '.join(parameter.name + ':constexpr=...' * parameter.is_constexpr for parameter in jit.params)}"
+    if not text:
+        raise Misuse(f"a kernel of your own needs --signature 'name:type, ...'; {takes}")
+    free = {parameter.name for parameter in jit.params if not (parameter.do_not_specialize or parameter.do_not_specialize_on_alignment)}
+    for part in COMMA.split(text):
         name, colon, kind = (word.strip() for word in part.partition(":"))
         kind, equals, value = (word.strip() for word in kind.partition("="))
         if not name or not colon or (kind == "constexpr") != bool(equals):
@@ -63,14 +74,23 @@ def signature(text: str, names: list[str]) -> Signature:
         types[name] = kind.removesuffix("!")
         if kind == "constexpr":
             constexprs[name] = literal(value)
-        elif not odd and types[name].startswith(("*", "i", "u")):
+            continue
+        if not KIND.fullmatch(types[name]):
+            raise Misuse(f"--signature {part.strip()!r}: {types[name]} is no type; there are {', '.join(SCALARS)}, pointers such as *bf16, and tensordesc<bf16[128, 64]>")
+        if not odd and name in free and types[name] != "i1" and types[name].startswith(("*", "i", "u")):
             divisible.append(name)
-    if list(types) != names:
-        raise Misuse(f"--signature has {', '.join(types)}; the kernel takes {', '.join(names)}, in this order")
+    if list(types) != jit.arg_names:
+        raise Misuse(f"--signature has {', '.join(types)}; {takes}, in this order")
+    if typed := [parameter.name for parameter in jit.params if parameter.is_constexpr and parameter.name not in constexprs]:
+        raise Misuse(f"--signature: {typed[0]} is a tl.constexpr; write {typed[0]}:constexpr=VALUE")
     return Signature(types, constexprs, tuple(divisible))
 
 
 def literal(value: str) -> Any:
+    import triton.language as tl
+
+    if isinstance(kind := getattr(tl, value.removeprefix("tl."), None), tl.dtype):
+        return kind
     try:
         return ast.literal_eval(value)
     except (ValueError, SyntaxError):
@@ -80,17 +100,17 @@ def literal(value: str) -> Any:
 def build(reference: str, text: str, targets: list[str], warps: int, stages: int) -> list[Entry | Failed]:
     """One entry a target; the rules apply as far as they can be read from the kernel itself: spills, width of loads, tensor cores where it has a product."""
     jit = kernel(reference)
-    said = signature(text, list(jit.arg_names))
+    said = signature(text, jit)
     dtype = next((kind.lstrip("*") for kind in said.types.values() if kind.startswith("*")), "fp32")
     name, found = reference.replace("/", "."), list[Entry | Failed]()
     for target in targets:
         try:
             made = aot.made(jit, said.types, said.constexprs, said.divisible, warps, stages, target)
         except Exception as error:  # the compiler raises many kinds, all meaning that this kernel cannot be had
-            found.append(Failed(name, dtype, target, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"))
+            found.append(Failed(name, dtype, target, aot.why(error)))
             continue
         figures = aot.read(made, target)
-        broken = kernel_rules.broken(figures, target, dtype, aot.multiplies(made), aligned=said.aligned)
-        config = {**said.constexprs, "num_warps": warps, "num_stages": stages}
+        broken = kernel_rules.broken(figures, target, "", aot.multiplies(made), aligned=said.aligned)
+        config = {**{key: plain(value) for key, value in said.constexprs.items()}, "num_warps": warps, "num_stages": stages}
         found.append(Entry(name, dtype, target, config, **msgspec.structs.asdict(figures), bytes=None, flops=None, roofline_s=None, violations=broken))
     return found

@@ -29,7 +29,7 @@ def broken(figures: Figures, target: str, dtype: str, dot: bool, single_loads: i
     if dot and dtype != "fp32" and target != "sm_75" and not figures.sass.get("tensor_core"):
         said.append("multiplies matrices without tensor cores")
     narrow = figures.sass.get("load_16", 0) + figures.sass.get("load_8", 0)
-    if not aligned:
+    if not aligned or not any(name.startswith(("load_", "async_copy")) for name in figures.sass):
         return tuple(said)
     if not figures.sass.get("load_128") and not figures.sass.get("async_copy"):
         said.append("no load of 16 bytes although everything is aligned")

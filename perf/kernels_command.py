@@ -19,7 +19,7 @@ def kernels(
     signature: Annotated[str, typer.Option(help="Its arguments in order: 'x:*bf16, n:i32, BLOCK:constexpr=1024'. Pointers and integers are multiples of 16 but for n:i32!")] = "",
     warps: Annotated[int, typer.Option(help="num_warps of your own kernel.", min=1, max=32)] = 4,
     stages: Annotated[int, typer.Option(help="num_stages of your own kernel.", min=1, max=8)] = 2,
-    inductor: Annotated[str, typer.Option(help="Instead: the kernels that torch.compile generates for this workload on a fake GPU. A census, never a verdict.")] = "",
+    inductor: Annotated[str, typer.Option(help="Instead: what Inductor lowers this workload to on a fake GPU, without torch.compile's passes over the graph. A census, never a verdict.")] = "",
     target: Annotated[list[str] | None, typer.Option(help="An architecture, may be given several times. Default: all that are known.")] = None,
     op: Annotated[str, typer.Option(help="Operations whose name matches, such as '*norm'.")] = "*",
     all_settings: Annotated[bool, typer.Option("--all-settings", help="Beside the default settings the others of each operation.")] = False,
@@ -41,22 +41,32 @@ def kernels(
 
     from . import kernel_builds, kernel_own, kernel_rules, kernel_table
     from .reasons import Misuse
+    from .verdict import read as judged
     from .verdict_output import put, show
 
     version = metadata.version("triton")
+    ours = {"--op": op != "*", "--all-settings": all_settings, "--baseline": baseline is not None, "--accept": accept}
+    alone({"a kernel of your own": bool(own), "--inductor": bool(inductor), "--stored": stored is not None, **ours})
+    if not own and (signature or warps != 4 or stages != 2):
+        raise Misuse("--signature, --warps and --stages go with a kernel of your own: hotlap kernels package.module:kernel --signature ...")
     if stored is not None:
+        if json is not None or target:
+            raise Misuse("--stored compiles nothing: it goes with --markdown and --html")
         earlier = kernel_table.read(stored)
-        put(markdown or Path("-"), kernel_table.markdown(earlier.kernels, earlier.triton).encode())
+        if markdown is not None or html is None:
+            put(markdown or Path("-"), kernel_table.markdown(earlier.kernels, earlier.triton).encode())
+        if html is not None:
+            put(html, kernel_table.page(earlier.kernels, earlier.triton, judged(stored)).encode())
         return earlier.exit_status
     targets = kernel_builds.checked(target or [])
     if inductor:
         from .inductor_census import census
 
+        if markdown is not None or html is not None:
+            raise Misuse("--inductor prints a table and goes with --json")
         return census(inductor, targets if target else ["sm_90"], json)
     found: Sequence[Entry | Failed]
     if own:
-        if accept or baseline or all_settings or not signature:
-            raise Misuse("a kernel of your own needs --signature 'name:type, ...' and has no baseline and no settings: leave out --accept, --baseline, --all-settings")
         before, file, found = None, None, kernel_own.build(own, signature, targets, warps, stages)
     else:
         file = baseline or kernel_table.BASELINES / f"triton-{version}.json"
@@ -86,6 +96,15 @@ def kernels(
         raise Misuse("not accepted: hard rules are broken")
     store(file, {**{key: value for key, value in (before or {}).items() if key not in (chosen or {})}, **kernel_rules.accepted(found)})
     return 0
+
+
+def alone(given: Mapping[str, bool]) -> None:
+    """The first three each stand alone; the others are about our own operations. Raises Misuse."""
+    from .reasons import Misuse
+
+    names = [name for name, there in given.items() if there]
+    if len(names) > 1 and names[0] in list(given)[:3]:
+        raise Misuse(f"{names[0]} does not go with {', '.join(names[1:])}")
 
 
 def levels(file: Path, required: bool) -> Levels | None:
