@@ -19,7 +19,9 @@ def kernels(
     signature: Annotated[str, typer.Option(help="Its arguments in order: 'x:*bf16, n:i32, BLOCK:constexpr=1024'. Pointers and integers are multiples of 16 but for n:i32!")] = "",
     warps: Annotated[int, typer.Option(help="num_warps of your own kernel.", min=1, max=32)] = 4,
     stages: Annotated[int, typer.Option(help="num_stages of your own kernel.", min=1, max=8)] = 2,
-    inductor: Annotated[str, typer.Option(help="Instead: what Inductor lowers this workload to on a fake GPU, without torch.compile's passes over the graph. A census, never a verdict.")] = "",
+    inductor: Annotated[
+        str, typer.Option(help="Instead: what Inductor lowers this workload to on a fake GPU, without torch.compile's passes over the graph. A census, never a verdict.")
+    ] = "",
     target: Annotated[list[str] | None, typer.Option(help="An architecture, may be given several times. Default: all that are known.")] = None,
     op: Annotated[str, typer.Option(help="Operations whose name matches, such as '*norm'.")] = "*",
     all_settings: Annotated[bool, typer.Option("--all-settings", help="Beside the default settings the others of each operation.")] = False,
