@@ -73,6 +73,9 @@ class AdamW(torch.optim.Optimizer):
                 for name in STATES:
                     state[name] = torch.zeros_like(param, dtype=torch.float32)
             state["step"] += 1
+            for name in STATES:
+                if state[name].stride() != param.stride():  # a checkpoint of another memory format, or the model changed its own
+                    state[name] = torch.empty_like(param, dtype=torch.float32).copy_(state[name])
             grad = param.grad if param.grad.stride() == param.stride() else torch.empty_like(param).copy_(param.grad)
             for held, tensor in zip(found[param.dtype, param.device, float(state["step"])], (param, grad, *(state[name] for name in STATES)), strict=True):
                 held.append(tensor)
@@ -90,7 +93,9 @@ class AdamW(torch.optim.Optimizer):
         return torch.stack([norm.to(norms[0].device) for norm in norms]).square().sum().sqrt() if norms else torch.zeros(())
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The states stay fp32, which torch's own would cast to the dtype of each parameter."""
+        """The states stay fp32, which torch's own would cast to the dtype of each parameter. Raises ValueError for what only torch.optim.AdamW can go on with."""
+        if wrong := sorted({name for group in state_dict["param_groups"] for name in ("amsgrad", "maximize") if group.get(name)}):
+            raise ValueError(f"AdamW has no {' and '.join(wrong)}, with which this checkpoint was made; go on with torch.optim.AdamW")
         super().load_state_dict(state_dict)
         held = [param for group in self.param_groups for param in group["params"]]
         numbers = [number for group in state_dict["param_groups"] for number in group["params"]]

@@ -43,13 +43,13 @@ def reference(
 
 
 @triton.jit
-def update(p, g, m, v, at, inside, scalars, beta1, beta2, eps, weight_decay, MASKED: tl.constexpr):
+def update(p, g, m, v, at, inside, scalars, rest1, rest2, eps, weight_decay, MASKED: tl.constexpr):
     lr, first, second, factor = tl.load(scalars), tl.load(scalars + 1), tl.load(scalars + 2), tl.load(scalars + 3)
     mask = inside if MASKED else None
     slope = tl.load(g + at, mask=mask).to(tl.float32) * factor
     mean = tl.load(m + at, mask=mask)
-    mean += (slope - mean) * (1.0 - beta1)
-    square = tl.load(v + at, mask=mask) * beta2 + slope * slope * (1.0 - beta2)
+    mean += (slope - mean) * rest1
+    square = tl.load(v + at, mask=mask) * (1.0 - rest2) + slope * slope * rest2
     value = tl.load(p + at, mask=mask).to(tl.float32)
     value = value * (1.0 - lr * weight_decay) - lr / first * (mean / (tl.sqrt(square / second) + eps))
     tl.store(p + at, value, mask=mask)
@@ -59,17 +59,20 @@ def update(p, g, m, v, at, inside, scalars, beta1, beta2, eps, weight_decay, MAS
 
 @triton.jit(do_not_specialize=["tensors"])
 def update_kernel(
-    addresses, chunks, scalars, tensors, beta1, beta2, eps, weight_decay, KIND: tl.constexpr, ALIGNED: tl.constexpr, CHUNK: tl.constexpr,
+    addresses, chunks, scalars, tensors, rest1, rest2, eps, weight_decay, KIND: tl.constexpr, ALIGNED: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
-    """scalars: lr, 1 - beta1^step, 1 - beta2^step, factor. addresses: of params, grads, exp_avgs, exp_avg_sqs, `tensors` each."""
+    """scalars: lr, 1 - beta1^step, 1 - beta2^step, factor. addresses: of params, grads, exp_avgs, exp_avg_sqs, `tensors` each.
+
+    rest1, rest2: 1 - beta, which would lose digits in fp32.
+    """
     tensor, first, count = place(chunks, CHUNK)
     p, g = pointer(addresses, tensor, KIND, ALIGNED), pointer(addresses, tensors + tensor, KIND, ALIGNED)
     m, v = pointer(addresses, 2 * tensors + tensor, tl.float32, ALIGNED), pointer(addresses, 3 * tensors + tensor, tl.float32, ALIGNED)
     within = tl.arange(0, CHUNK)  # (CHUNK,)
     if count == CHUNK:
-        update(p, g, m, v, first + within, within < count, scalars, beta1, beta2, eps, weight_decay, False)
+        update(p, g, m, v, first + within, within < count, scalars, rest1, rest2, eps, weight_decay, False)
     else:
-        update(p, g, m, v, first + within, within < count, scalars, beta1, beta2, eps, weight_decay, True)
+        update(p, g, m, v, first + within, within < count, scalars, rest1, rest2, eps, weight_decay, True)
 
 
 def check(params: list[torch.Tensor], grads: list[torch.Tensor], exp_avgs: list[torch.Tensor], exp_avg_sqs: list[torch.Tensor]) -> None:
@@ -91,7 +94,7 @@ def forward(
     addresses, chunks, aligned = many.tables(lists)
     corrections = [1 - beta ** step.double() for beta in (beta1, beta2)]  # fp32 would lose half the digits of 1 - beta2 at the first steps
     scalars = torch.stack([one.to(params[0].device, torch.float32) for one in (lr, *corrections, factor)])
-    numbers = (len(filled), beta1, beta2, eps, weight_decay)
+    numbers = (len(filled), 1 - beta1, 1 - beta2, eps, weight_decay)
     update_kernel[(len(chunks),)](addresses, chunks, scalars, *numbers, KINDS[params[0].dtype], aligned, CHUNK, num_warps=WARPS)
 
 
@@ -124,7 +127,7 @@ def cost(params: Tensors, *rest: object) -> tuple[Cost]:
 
 def builds(dtype: str, target: str = "sm_80") -> list[Build]:
     last = {"KIND": getattr(tl, DTYPES[dtype]), "ALIGNED": True, "CHUNK": CHUNK}
-    scalars = {"tensors": "i32", **dict.fromkeys(("beta1", "beta2", "eps", "weight_decay"), "fp32")}
+    scalars = {"tensors": "i32", **dict.fromkeys(("rest1", "rest2", "eps", "weight_decay"), "fp32")}
     signature = {"addresses": "*i64", "chunks": "*i64", "scalars": "*fp32", **scalars, **dict.fromkeys(last, "constexpr")}
     # The last chunk of a tensor is masked element by element, in a branch of its own: a parameter and its gradient.
     tail = 2 * CHUNK // (32 * WARPS) if dtype != "fp32" else 0

@@ -54,11 +54,11 @@ def check(x: torch.Tensor, weight: torch.Tensor, target: torch.Tensor) -> None:
 def forward(x: torch.Tensor, weight: torch.Tensor, target: torch.Tensor, chunk_bytes: int = BUDGET, slopes: bool = True) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """loss, dx and dweight for a dloss of 1."""
     check(x, weight, target)
-    losses, peaks, sums = (torch.zeros(x.shape[0], dtype=torch.float32, device=x.device) for _ in range(3))
+    losses, peaks, sums = (x.new_zeros(x.shape[0], dtype=torch.float32) for _ in range(3))
     count = (target != IGNORED.value).sum()
     dx = torch.empty(x.shape, dtype=x.dtype, device=x.device) if slopes else x.new_empty(0)
     total = torch.zeros(weight.shape, dtype=torch.float32, device=x.device) if slopes else None
-    if launches(x) and launches(weight):
+    if launches(losses) and weight.shape[0]:  # x without columns has logits too
         columns, wanted, slope = weight.shape[0], target.contiguous(), (1 / count).reshape(1)
         step = chunk(len(x), columns, x.element_size(), chunk_bytes)
         for at in range(0, len(x), step):
@@ -80,7 +80,7 @@ def backward(dloss: torch.Tensor, dx: torch.Tensor, dweight: torch.Tensor) -> tu
 
 def examples(dtype: str) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]]:
     kind = getattr(torch, DTYPES[dtype])
-    for rows, inner, columns, fit in ((1, 1, 1, 1), (3, 7, 5, 100), (17, 16, 130, 5), (6, 32, 2049, 4), (5, 8, 300, 2), (40, 3, 33, 40)):
+    for rows, inner, columns, fit in ((1, 1, 1, 1), (3, 7, 5, 100), (17, 16, 130, 5), (6, 32, 2049, 4), (5, 8, 300, 2), (40, 3, 33, 40), (3, 0, 5, 2)):
         yield torch.randn(rows, inner, dtype=kind), torch.randn(columns, inner, dtype=kind), torch.randint(columns, (rows,)), fit * columns * kind.itemsize
     x, weight = torch.randn(9, 24, dtype=kind), torch.randn(40, 24, dtype=kind)
     yield x, weight, torch.tensor([0, -100, 39, 5, -100, 7, 1, -100, 2]), 4 * 40 * kind.itemsize

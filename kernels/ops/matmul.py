@@ -42,11 +42,16 @@ def forward_kernel(
     row = (first + within % high).to(tl.int64) * ROWS + tl.arange(0, ROWS)  # (ROWS,)
     column = (within // high).to(tl.int64) * COLUMNS + tl.arange(0, COLUMNS)  # (COLUMNS,)
     total = tl.zeros((ROWS, COLUMNS), tl.float32)
+    far, step = tl.arange(0, INNER).to(tl.int64), tl.full((), INNER, tl.int64)  # times a stride, k passes 2^31 too
+    left_at = a + row[:, None] * a_row + far[None, :] * a_inner  # (ROWS, INNER)
+    right_at = b + far[:, None] * b_inner + column[None, :] * b_column  # (INNER, COLUMNS)
     for start in range(0, inner, INNER):
         k = start + tl.arange(0, INNER)  # (INNER,)
-        left = tl.load(a + row[:, None] * a_row + k[None, :] * a_inner, mask=(row < rows)[:, None] & (k < inner)[None, :], other=0.0)
-        right = tl.load(b + k[:, None] * b_inner + column[None, :] * b_column, mask=(k < inner)[:, None] & (column < columns)[None, :], other=0.0)
+        left = tl.load(left_at, mask=(row < rows)[:, None] & (k < inner)[None, :], other=0.0)
+        right = tl.load(right_at, mask=(k < inner)[:, None] & (column < columns)[None, :], other=0.0)
         total = tl.dot(left, right, total, input_precision="ieee")
+        left_at += step * a_inner
+        right_at += step * b_inner
     if bias is not None:
         total += tl.load(bias + column, mask=column < columns, other=0.0).to(tl.float32)[None, :]
     if ACT == "relu":

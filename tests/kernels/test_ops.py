@@ -113,6 +113,22 @@ def test_rows_beyond_two_to_the_31_elements() -> None:
     assert narrow.returncode and "OutOfBounds" in narrow.stderr
 
 
+FAR_INNER = """
+import interpreter, mmap, torch
+from hotlap.kernels.ops import matmul
+memory = mmap.mmap(-1, 3 << 31, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000)  # MAP_NORESERVE, mmap(2)
+x = torch.frombuffer(memory, dtype=torch.float16).view(3, 1 << 30)[:, :16]
+x.copy_(torch.randn(3, 16))
+(y,) = matmul.forward(x.t(), x)
+torch.testing.assert_close(y.double(), x.double().t() @ x.double(), rtol=1e-2, atol=1e-2)
+"""
+
+
+def test_inner_elements_beyond_two_to_the_31() -> None:
+    done = subprocess.run([sys.executable, "-c", FAR_INNER], cwd=HERE, env={"PYTHONPATH": str(HERE)}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 KNOWN = """
 import interpreter, numpy as np, triton.language as tl
 

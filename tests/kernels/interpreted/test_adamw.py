@@ -64,6 +64,30 @@ def test_a_checkpoint_of_the_one_goes_on_in_the_other(first: str) -> None:
         torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=2e-6)
 
 
+@pytest.mark.parametrize("mode", ["auto", "interpret"])
+def test_a_checkpoint_of_another_memory_format(mode: str) -> None:
+    first = nn.Conv2d(3, 8, 3)
+    theirs = torch.optim.AdamW(first.parameters(), lr=1e-2)
+    second = copy.deepcopy(first).to(memory_format=torch.channels_last)
+    ours = AdamW(second.parameters(), lr=1e-2)
+    for step in range(3):
+        for module, optimizer in ((first, theirs), (second, ours)):
+            optimizer.zero_grad()
+            module(torch.randn(2, 3, 5, 5, generator=torch.Generator().manual_seed(step))).square().sum().backward()
+            with dispatch.using(mode):  # type: ignore[arg-type]
+                optimizer.step()
+        ours.load_state_dict(copy.deepcopy(theirs.state_dict()))
+    for mine, other in zip(second.parameters(), first.parameters(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("setting", ["amsgrad", "maximize"])
+def test_a_checkpoint_that_only_torch_s_can_go_on_with(setting: str) -> None:
+    theirs = torch.optim.AdamW([nn.Parameter(torch.ones(1))], **{setting: True})
+    with pytest.raises(ValueError, match=f"AdamW has no {setting}"):
+        AdamW([nn.Parameter(torch.ones(1))]).load_state_dict(theirs.state_dict())
+
+
 def test_states_stay_fp32_in_a_checkpoint_of_bf16_parameters() -> None:
     param = nn.Parameter(torch.randn(40, dtype=torch.bfloat16))
     optimizer = AdamW([param])
