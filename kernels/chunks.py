@@ -52,9 +52,13 @@ def tables(lists: Sequence[Sequence[torch.Tensor]]) -> tuple[torch.Tensor, torch
     And whether every address is a multiple of 16.
     """
     raw = [[one.data_ptr() for one in tensors] for tensors in lists]
-    rows = [(at, chunk, min(CHUNK, one.numel() - chunk * CHUNK)) for at, one in enumerate(lists[0]) for chunk in range(-(-one.numel() // CHUNK))]
+    sizes = torch.tensor([one.numel() for one in lists[0]])
+    each = -(-sizes // CHUNK)
+    tensor = torch.repeat_interleave(each)
+    number = torch.arange(len(tensor)) - (each.cumsum(0) - each)[tensor]
+    rows = torch.stack((tensor, number, (sizes[tensor] - number * CHUNK).clamp(max=CHUNK)), 1)
     device = lists[0][0].device
-    host = [torch.tensor(table, dtype=torch.int64, pin_memory=device.type == "cuda") for table in (raw, rows)]
+    host = [table.pin_memory() if device.type == "cuda" else table for table in (torch.tensor(raw, dtype=torch.int64), rows)]
     addresses, chunks = (table.to(device, non_blocking=True) for table in host)
     return addresses, chunks, all(address % 16 == 0 for row in raw for address in row)
 

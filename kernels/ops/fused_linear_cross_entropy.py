@@ -1,9 +1,10 @@
 """loss = mean over rows of log(sum(exp(z))) - z[target] with z = x weight^T, without ever holding all of z; rows whose target is -100 do not count.
 
 x (rows, H), weight (V, H), target (rows,) int64; fp32, fp16, bf16; loss () as x. Rows are taken in chunks whose logits fit a budget of bytes: a product, the kernels of
-cross_entropy on it (the gradient in place of the logits), two products for dx and dweight, which is summed in fp32. So the forward pass makes the gradients, and
-backward only multiplies them by dloss; with slopes=False it makes none and they are empty. Raises Unsupported for other shapes. Hsu and others, Liger Kernel,
-https://arxiv.org/abs/2410.10989; with p = softmax(z): dz = (p - onehot(target)) / count, dx = dz weight, dweight = dz^T x.
+cross_entropy on it (the gradient in place of the logits), two products for dx and dweight, which is summed in fp32. So the forward pass makes the gradients of the
+sum of losses, and backward multiplies them by dloss / count: divided before, p / count would underflow in fp16. With slopes=False it makes none and they are empty.
+Raises Unsupported for other shapes. Hsu and others, Liger Kernel, https://arxiv.org/abs/2410.10989; with p = softmax(z): dz = p - onehot(target), dx = dz weight,
+dweight = dz^T x.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from .cross_entropy import BLOCK, IGNORED, WARPS, backward_kernel, forward_kerne
 
 # Of logits at once: a sixth of what a batch of 8 x 1,024 tokens of GPT-2 would take in bf16, and still products of a thousand rows.
 BUDGET = 128 * 1024**2
-RETURNS = ("loss", "dx", "dweight")
+RETURNS = ("loss", "dx", "dweight", "count")
 GRADIENTS = ("x", "weight")
 AUTOCAST = "lower"
 # What backward needs is in the dtype of the inputs: judged as gradients, not as statistics.
@@ -29,14 +30,15 @@ def reference(x: torch.Tensor, weight: torch.Tensor, target: torch.Tensor) -> to
     return torch.nn.functional.cross_entropy(torch.nn.functional.linear(x, weight), target)
 
 
-def results(x: torch.Tensor, weight: torch.Tensor, target: torch.Tensor, chunk_bytes: int = BUDGET, slopes: bool = True) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def results(x: torch.Tensor, weight: torch.Tensor, target: torch.Tensor, chunk_bytes: int = BUDGET, slopes: bool = True) -> tuple[torch.Tensor, ...]:
+    count = (target != IGNORED.value).sum()
     if not slopes:
-        return reference(x, weight, target), x.new_empty(0), weight.new_empty(0)
+        return reference(x, weight, target), x.new_empty(0), x.new_empty(0, dtype=torch.float32), count
     z = torch.nn.functional.linear(x, weight)  # (rows, V)
     counted = target != IGNORED.value
     there = torch.nn.functional.one_hot(target.where(counted, 0), weight.shape[0])
-    dz = ((z.float().softmax(-1) - there) * (counted[:, None] / counted.sum())).to(x.dtype)
-    return torch.nn.functional.cross_entropy(z, target), dz @ weight, dz.mT @ x
+    dz = ((z.float().softmax(-1) - there) * counted[:, None]).to(x.dtype)
+    return torch.nn.functional.cross_entropy(z, target), dz @ weight, (dz.mT @ x).float(), count
 
 
 def chunk(rows: int, columns: int, item: int, chunk_bytes: int) -> int:
@@ -51,15 +53,17 @@ def check(x: torch.Tensor, weight: torch.Tensor, target: torch.Tensor) -> None:
         raise Unsupported(f"{said}; expected (rows, H) and (V, H) of one dtype, and int64 (rows,)")
 
 
-def forward(x: torch.Tensor, weight: torch.Tensor, target: torch.Tensor, chunk_bytes: int = BUDGET, slopes: bool = True) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """loss, dx and dweight for a dloss of 1."""
+def forward(
+    x: torch.Tensor, weight: torch.Tensor, target: torch.Tensor, chunk_bytes: int = BUDGET, slopes: bool = True
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """loss; of the sum of losses dx, and dweight in fp32; and how many rows count."""
     check(x, weight, target)
     losses, peaks, sums = (x.new_zeros(x.shape[0], dtype=torch.float32) for _ in range(3))
     count = (target != IGNORED.value).sum()
     dx = torch.empty(x.shape, dtype=x.dtype, device=x.device) if slopes else x.new_empty(0)
     total = torch.zeros(weight.shape, dtype=torch.float32, device=x.device) if slopes else None
     if launches(losses) and weight.shape[0]:  # x without columns has logits too
-        columns, wanted, slope = weight.shape[0], target.contiguous(), (1 / count).reshape(1)
+        columns, wanted, slope = weight.shape[0], target.contiguous(), x.new_ones(1, dtype=torch.float32)
         step = chunk(len(x), columns, x.element_size(), chunk_bytes)
         for at in range(0, len(x), step):
             here = slice(at, min(len(x), at + step))
@@ -71,11 +75,12 @@ def forward(x: torch.Tensor, weight: torch.Tensor, target: torch.Tensor, chunk_b
                 dx[here] = z @ weight
                 total += z.mT @ x[here]
     loss = (losses.sum(dtype=torch.float64) / count).to(x.dtype)
-    return loss, dx, weight.new_empty(0) if total is None else total.to(weight.dtype)
+    return loss, dx, x.new_empty(0, dtype=torch.float32) if total is None else total, count
 
 
-def backward(dloss: torch.Tensor, dx: torch.Tensor, dweight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    return dx * dloss, dweight * dloss
+def backward(dloss: torch.Tensor, dx: torch.Tensor, dweight: torch.Tensor, count: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    scale = dloss.float() / count
+    return (dx.float() * scale).to(dx.dtype), (dweight * scale).to(dx.dtype)
 
 
 def examples(dtype: str) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]]:

@@ -26,6 +26,7 @@ BUILDER = type(interpreter.interpreter_builder)
 STOCK = {name: getattr(BUILDER, name) for name in ("binary_op", "create_dot", "create_masked_load", "create_masked_store")}
 CONVERT = interpreter._convert_float
 REDUCE = interpreter.ReduceOps.apply
+ARGUMENT = interpreter._implicit_cvt
 HOST = interpreter.GridExecutor._init_args_hst
 
 
@@ -108,6 +109,13 @@ def reduce(self: Any, given: Any) -> Any:
     return tl.core.tensor(rounded, tl.block_type(tl.bfloat16, found.shape) if found.type.is_block() else tl.bfloat16)
 
 
+def argument(value: Any) -> Any:
+    """A float that a kernel is given is fp32, as on a GPU; stock it stays Python's, which hides what fp32 loses."""
+    if isinstance(value, float):
+        return tl.core.tensor(interpreter.TensorHandle(np.array([value], np.float32), tl.float32), tl.float32)
+    return ARGUMENT(value)
+
+
 def masked_load(self: Any, pointers: Any, mask: Any, *rest: Any) -> Any:
     watch = LAUNCHES[-1]
     watch.touch(pointers.data, mask.data, pointers.get_element_ty().primitive_bitwidth // 8, watch.loaded)
@@ -147,6 +155,7 @@ def install() -> None:
     interpreter._convert_float = convert
     interpreter.GridExecutor._init_args_hst = on_host
     interpreter.ReduceOps.apply = reduce
+    interpreter._implicit_cvt = argument
     for name, better in (("binary_op", binary_op), ("create_dot", create_dot), ("create_masked_load", masked_load), ("create_masked_store", masked_store)):
         setattr(BUILDER, name, better)
 

@@ -17,7 +17,7 @@ import interpreter  # first: it decides what Triton is
 import torch
 import triton
 import triton.language as tl
-from liger_kernel.ops import fused_add_rms_norm, layer_norm, rms_norm, swiglu
+from liger_kernel.ops import fused_add_rms_norm, layer_norm, rms_norm
 from liger_kernel.ops.cross_entropy import LigerCrossEntropyFunction
 from liger_kernel.ops.fused_add_rms_norm import LigerFusedAddRMSNormFunction
 from liger_kernel.ops.layer_norm import LigerLayerNormFunction
@@ -41,16 +41,6 @@ for module in (fused_add_rms_norm, layer_norm, rms_norm):
     module.rsqrt = rsqrt
 
 
-class Number(float):
-    """A scalar that Liger's kernels call .to() on: compiled it is a tensor, in the interpreter a float."""
-
-    def to(self, kind: Any) -> Number:
-        return self
-
-
-swiglu.float = Number
-
-
 def their_loss(x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return LigerCrossEntropyFunction.apply(x, target, None)[0]
 
@@ -62,10 +52,10 @@ def their_rotary(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch
 
 
 THEIRS: dict[str, Callable[..., Any]] = {
-    "add_rms_norm": lambda x, residual, weight: LigerFusedAddRMSNormFunction.apply(x, residual, weight, Number(1e-6), Number(0.0), "llama", False),
+    "add_rms_norm": lambda x, residual, weight: LigerFusedAddRMSNormFunction.apply(x, residual, weight, 1e-6, 0.0, "llama", False),
     "cross_entropy": their_loss,
-    "layer_norm": lambda x, weight, bias: LigerLayerNormFunction.apply(x, weight, bias, Number(1e-5)),
-    "rms_norm": lambda x, weight: LigerRMSNormFunction.apply(x, weight, Number(1e-6), Number(0.0), "llama", False),
+    "layer_norm": lambda x, weight, bias: LigerLayerNormFunction.apply(x, weight, bias, 1e-5),
+    "rms_norm": lambda x, weight: LigerRMSNormFunction.apply(x, weight, 1e-6, 0.0, "llama", False),
     "rotary": their_rotary,
     "softmax": lambda x: LigerSoftmaxFunction.apply(x),
     "swiglu": lambda a, b: LigerSiLUMulFunction.apply(a, b, 1.0, 1.0),

@@ -81,13 +81,14 @@ MUTANTS = {
     "a sum that is not the product's": ("matmul", "(k < inner)[:, None]", "(k < inner + INNER)[:, None]", "OutOfBounds"),
     "an epilogue before the bias": ("matmul", "if bias is not None:", "if bias is not None and ACT == 'none':", ""),
     "programs that take the same block": ("matmul", "first + within % high", "first", "Race"),
-    "a gradient not divided by the count": (
-        "fused_linear_cross_entropy",
-        "slope = weight.shape[0], target.contiguous(), (1 / count)",
-        "slope = weight.shape[0], target.contiguous(), (count / count)",
+    "a gradient not divided by the count": ("fused_linear_cross_entropy", "dloss.float() / count", "dloss.float()", ""),
+    "the last chunk's rows twice": ("fused_linear_cross_entropy", "total += z.mT @ x[here]", "total += 2 * (z.mT @ x[here])", ""),
+    "1 - beta taken in fp32": (
+        "adamw",
+        "numbers = (len(filled), 1 - beta1, 1 - beta2, eps",
+        "numbers = (len(filled), 1 - float(torch.tensor(beta1)), 1 - float(torch.tensor(beta2)), eps",
         "",
     ),
-    "the last chunk's rows twice": ("fused_linear_cross_entropy", "total += z.mT @ x[here]", "total += 2 * (z.mT @ x[here])", ""),
     "the bias correction lost": ("adamw", "tl.sqrt(square / second)", "tl.sqrt(square)", ""),
     "gradients that are not clipped": ("adamw", ".to(tl.float32) * factor", ".to(tl.float32)", ""),
     "a decay that is not decoupled": ("adamw", "(1.0 - lr * weight_decay)", "(1.0 - weight_decay)", ""),
@@ -127,6 +128,39 @@ torch.testing.assert_close(y.double(), x.double().t() @ x.double(), rtol=1e-2, a
 def test_inner_elements_beyond_two_to_the_31() -> None:
     done = subprocess.run([sys.executable, "-c", FAR_INNER], cwd=HERE, env={"PYTHONPATH": str(HERE)}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+SMALL_SLOPES = """
+import interpreter, torch
+from hotlap.kernels.ops import fused_linear_cross_entropy as op
+torch.manual_seed(0)
+x, weight, target = torch.randn(200, 16).half(), torch.randn(4096, 16).half() * 0.1, torch.randint(4096, (200,))
+loss, *kept = op.forward(x, weight, target)
+(dx, dweight), scale = op.backward(torch.tensor(32768.0), *kept), 32768.0  # a loss scale, as GradScaler begins
+exact = weight.double().requires_grad_()
+op.reference(x.double(), exact, target).backward(torch.tensor(scale, dtype=torch.float64))
+others = torch.ones(4096, dtype=torch.bool).index_fill(0, target, False)
+error = float((dweight[others].double() - exact.grad[others]).norm() / exact.grad[others].norm())
+assert error < 5e-3, f"the gradient of tokens that are no target is {error:.1%} off"
+"""
+
+
+EARLY = """
+from unittest import mock
+real = torch.Tensor.new_ones
+with mock.patch.object(torch.Tensor, "new_ones", lambda *a, **k: real(*a, **k) / 200):
+    loss, dx, dweight, count = op.forward(x, weight, target)
+kept = dx, dweight, count // 200
+"""
+
+
+def test_gradients_of_rare_tokens_do_not_underflow_in_fp16() -> None:
+    """Planted: divided by the count before the loss scale comes in, they are lost."""
+    done = subprocess.run([sys.executable, "-c", SMALL_SLOPES], cwd=HERE, env={"PYTHONPATH": str(HERE)}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    early = SMALL_SLOPES.replace("loss, *kept = op.forward(x, weight, target)", EARLY)
+    done = subprocess.run([sys.executable, "-c", early], cwd=HERE, env={"PYTHONPATH": str(HERE)}, capture_output=True, text=True, check=False)
+    assert done.returncode and "% off" in done.stderr, done.stderr
 
 
 KNOWN = """
