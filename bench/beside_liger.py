@@ -91,20 +91,28 @@ def static(name: str) -> list[dict[str, Any]]:
 
 
 def their_functions() -> dict[str, Any]:
+    """By our names. They write gradients in place, so what they are given is copied where it is used again."""
     from liger_kernel.ops.cross_entropy import LigerCrossEntropyFunction
     from liger_kernel.ops.fused_add_rms_norm import LigerFusedAddRMSNormFunction
+    from liger_kernel.ops.fused_linear_cross_entropy import LigerFusedLinearCrossEntropyFunction
     from liger_kernel.ops.layer_norm import LigerLayerNormFunction
     from liger_kernel.ops.rms_norm import LigerRMSNormFunction
     from liger_kernel.ops.rope import LigerRopeFunction
     from liger_kernel.ops.softmax import LigerSoftmaxFunction
     from liger_kernel.ops.swiglu import LigerSiLUMulFunction
 
+    def rotary(x: Any, cos: Any, sin: Any) -> Any:
+        """Theirs turns queries and keys at once, in place, with tables for both halves."""
+        both = [table.repeat(1, 2)[None] for table in (cos, sin)]
+        return LigerRopeFunction.apply(x.clone(), x.new_zeros(x.shape), *both)[0]
+
     return {
         "add_rms_norm": lambda x, residual, weight: LigerFusedAddRMSNormFunction.apply(x, residual, weight, 1e-6, 0.0, "llama", False),
         "cross_entropy": lambda x, target: LigerCrossEntropyFunction.apply(x.clone(), target, None)[0],
+        "fused_linear_cross_entropy": lambda x, weight, target: LigerFusedLinearCrossEntropyFunction.apply(x, weight, target)[0],
         "layer_norm": lambda x, weight, bias: LigerLayerNormFunction.apply(x, weight, bias, 1e-5),
         "rms_norm": lambda x, weight: LigerRMSNormFunction.apply(x, weight, 1e-6, 0.0, "llama", False),
-        "rotary": lambda x, cos, sin: LigerRopeFunction.apply(x.clone(), x.clone(), cos.repeat(1, 2)[None], sin.repeat(1, 2)[None])[0],
+        "rotary": rotary,
         "softmax": lambda x: LigerSoftmaxFunction.apply(x),
         "swiglu": lambda a, b: LigerSiLUMulFunction.apply(a, b),
     }

@@ -1,7 +1,7 @@
 """Which code runs an operation, and what did: Triton or the reference. Every fallback is counted with its reason, so that no measurement takes the one for the other.
 
 auto        Triton on a GPU, and the reference where an operation does not take its inputs; on a CPU aten
-triton      the same, but what would fall back raises Unsupported
+triton      the same, but what would fall back raises Unsupported, and so does a tensor that is on no GPU
 reference   aten everywhere
 interpret   Triton everywhere: tensors on a CPU go through the interpreter (TRITON_INTERPRET=1, set before triton is imported)
 """
@@ -50,7 +50,9 @@ def reset() -> None:
 
 
 def wanted(x: torch.Tensor) -> bool:
-    """Whether Triton is to run on this tensor."""
+    """Whether Triton is to run on this tensor. Raises Unsupported in mode triton where it cannot."""
+    if _mode == "triton" and not x.is_cuda:
+        raise Unsupported(f"mode triton: a tensor is on {x.device}, and Triton runs on GPUs; move it, or use mode auto")
     return _mode != "reference" and (x.is_cuda or _mode == "interpret")
 
 

@@ -104,6 +104,9 @@ def prepared(op: Operation, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         inputs = cast(op, inputs)
     inputs += op.defaults[len(inputs) :]
     check(op, inputs)
+    if "slopes" in op.inputs:  # whether forward has gradients to make
+        slopes = torch.is_grad_enabled() and any(isinstance(value, torch.Tensor) and value.requires_grad for value in inputs)
+        inputs = tuple(slopes if name == "slopes" else value for name, value in zip(op.inputs, inputs, strict=True))
     return inputs
 
 
@@ -117,8 +120,10 @@ def check(op: Operation, inputs: tuple[Any, ...]) -> None:
 
 
 def cast(op: Operation, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """As torch.autocast does it: AUTOCAST of the operation is `lower` (the dtype of the context), `fp32`, or `widest` (of the inputs), which is the default."""
+    """As torch.autocast does it: AUTOCAST of the operation is `lower` (the dtype of the context), `fp32`, `none`, or `widest` (of the inputs), which is the default."""
     rule = getattr(op.module, "AUTOCAST", "widest")
+    if rule == "none":
+        return inputs
     floating = [value.dtype for value in inputs if isinstance(value, torch.Tensor) and value.is_floating_point()]
     widest = torch.float32 if torch.float32 in floating or len(set(floating)) > 1 else floating[0]
     kind = {"lower": torch.get_autocast_dtype(inputs[0].device.type), "fp32": torch.float32, "widest": widest}[rule]

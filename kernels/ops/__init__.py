@@ -9,6 +9,7 @@
     check(...)              raises Unsupported, by shapes and dtypes alone; its parameters are some of forward's, by name
     GRADIENTS               inputs that have a gradient
     AUTOCAST                how torch.autocast is followed (library.cast); "widest" where it is not said
+                            (an input of forward that is called slopes says whether forward is to make gradients; library.py sets it)
     backward(...)           Triton: a tuple of their gradients. Its parameters say by name what it needs, in this order: d + an output's name, inputs, what forward returned
     examples(dtype)         inputs at the edges of the regimes: one row, odd sizes, strides, one past a power of two
     typical(dtype, count, device="meta", **setting)

@@ -25,6 +25,7 @@ from ..patterns import Pattern
 EPS = 1e-5
 RETURNS = ("y", "mean", "scale")
 GRADIENTS = ("x", "weight", "bias", "residual")
+AUTOCAST = "none"
 SETTINGS = ({"channels": 64}, {"channels": 2048}, {"added": False}, {"channels": 64, "added": False})
 # Channels of a program: a line of 128 bytes of bf16. Programs of a reduction: half of what fills an H100 with 8 warps each, so that the second stage stays short.
 # Elements of a tile: of a reduction that holds two sums for each, and of one with as many inputs more; STEPS tiles share the loads of what belongs to a channel.

@@ -26,7 +26,8 @@ AUTOCAST = "lower"
 STATISTICS = False
 
 
-def reference(x: torch.Tensor, weight: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+def reference(x: torch.Tensor, weight: torch.Tensor, target: torch.Tensor, chunk_bytes: int = BUDGET, slopes: bool = True) -> torch.Tensor:
+    """The last two say how, not what."""
     return torch.nn.functional.cross_entropy(torch.nn.functional.linear(x, weight), target)
 
 

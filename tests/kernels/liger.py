@@ -1,6 +1,6 @@
 """Child process: our operations and Liger-Kernel's on the same inputs in the same interpreter. `python liger.py` prints JSON lines: distance to fp64 of both.
 
-Only sizes that both take, contiguous: Liger 0.8.5 refuses or miscomputes others. Its cross-entropy and fused norms write gradients in place, so each gets its own copies.
+Contiguous inputs only. Liger's functions are those of bench/beside_liger.py; some write gradients in place, so each side gets its own copies.
 """
 
 from __future__ import annotations
@@ -12,21 +12,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(0, str(Path(__file__).parent))
 import interpreter  # first: it decides what Triton is
 import torch
 import triton
 import triton.language as tl
 from liger_kernel.ops import fused_add_rms_norm, layer_norm, rms_norm
-from liger_kernel.ops.cross_entropy import LigerCrossEntropyFunction
-from liger_kernel.ops.fused_add_rms_norm import LigerFusedAddRMSNormFunction
-from liger_kernel.ops.layer_norm import LigerLayerNormFunction
-from liger_kernel.ops.rms_norm import LigerRMSNormFunction
-from liger_kernel.ops.rope import LigerRopeFunction
-from liger_kernel.ops.softmax import LigerSoftmaxFunction
-from liger_kernel.ops.swiglu import LigerSiLUMulFunction
 from prove import gradients, raised, rms, several
 
+from bench.beside_liger import their_functions
 from hotlap.kernels import dispatch, library
 from hotlap.kernels.contract import DTYPES
 
@@ -41,31 +36,15 @@ for module in (fused_add_rms_norm, layer_norm, rms_norm):
     module.rsqrt = rsqrt
 
 
-def their_loss(x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    return LigerCrossEntropyFunction.apply(x, target, None)[0]
-
-
-def their_rotary(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """For queries and keys at once, in place, with tables for both halves."""
-    both = [torch.cat([table, table], -1)[None] for table in (cos, sin)]
-    return LigerRopeFunction.apply(x.clone(), torch.zeros_like(x), *both)[0]
-
-
-THEIRS: dict[str, Callable[..., Any]] = {
-    "add_rms_norm": lambda x, residual, weight: LigerFusedAddRMSNormFunction.apply(x, residual, weight, 1e-6, 0.0, "llama", False),
-    "cross_entropy": their_loss,
-    "layer_norm": lambda x, weight, bias: LigerLayerNormFunction.apply(x, weight, bias, 1e-5),
-    "rms_norm": lambda x, weight: LigerRMSNormFunction.apply(x, weight, 1e-6, 0.0, "llama", False),
-    "rotary": their_rotary,
-    "softmax": lambda x: LigerSoftmaxFunction.apply(x),
-    "swiglu": lambda a, b: LigerSiLUMulFunction.apply(a, b, 1.0, 1.0),
-}
+THEIRS = their_functions()
 WIDTHS, TRIALS = (7, 64, 129, 1024), 4
 
 
 def inputs(name: str, width: int, kind: torch.dtype) -> tuple[torch.Tensor, ...]:
     if name == "cross_entropy":
         return torch.randn(12, width, dtype=kind) * 4, torch.randint(width, (12,))
+    if name == "fused_linear_cross_entropy":
+        return torch.randn(12, width, dtype=kind), torch.randn(50, width, dtype=kind) * 4 / width**0.5, torch.randint(50, (12,))
     if name == "rotary":
         half = min(64, width)
         angles = torch.rand(5, half) * 6.28

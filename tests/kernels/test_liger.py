@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("liger_kernel", reason="liger-kernel is not installed: pip install 'hotlap[dev]'")
 # Rounding is the same where the arithmetic is; a libm of another processor may move single elements.
 SAME = 1.02
-SHARED = ("add_rms_norm", "cross_entropy", "layer_norm", "rms_norm", "rotary", "softmax", "swiglu")
+SHARED = ("add_rms_norm", "cross_entropy", "fused_linear_cross_entropy", "layer_norm", "rms_norm", "rotary", "softmax", "swiglu")
 
 
 def test_no_further_from_fp64_than_liger() -> None:

@@ -190,6 +190,29 @@ def test_a_fallback_is_counted_with_its_reason_and_refused_where_triton_is_asked
             dispatch.fell_back("rms_norm", "rows of 9,000")
 
 
+def test_mode_triton_never_takes_aten_on_a_cpu() -> None:
+    with dispatch.using("triton"), pytest.raises(Unsupported, match="a tensor is on cpu"):
+        library.function("softmax")(torch.randn(2, 4))
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_gradients_are_made_in_forward_only_where_they_are_wanted(wanted: bool, interpret: None) -> None:
+    x, weight, target = torch.randn(6, 8, requires_grad=wanted), torch.randn(20, 8), torch.randint(20, (6,))
+    op = library.operation("fused_linear_cross_entropy")
+    assert library.prepared(op, (x, weight, target))[-1] is wanted
+    with torch.no_grad():
+        assert library.prepared(op, (x, weight, target))[-1] is False
+        found = library.function("fused_linear_cross_entropy")(x, weight, target)
+    torch.testing.assert_close(found, op.module.reference(x, weight, target, 1024))
+
+
+def test_batch_norm_under_autocast_gives_the_dtype_of_its_input(interpret: None) -> None:
+    x, one = torch.randn(2, 8, 4, 4, dtype=torch.bfloat16), torch.ones(8)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert library.function("batch_norm")(x, one, one).dtype == torch.bfloat16
+        assert torch.nn.functional.batch_norm(x, None, None, one, one, training=True).dtype == torch.bfloat16
+
+
 def test_doubles_and_the_cpu_take_aten() -> None:
     x, weight = torch.randn(4, 32), torch.randn(32)
     library.function("rms_norm")(x, weight)
