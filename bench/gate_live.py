@@ -117,7 +117,7 @@ def raced(kind: str, extra: int, blocks: int) -> tuple[list[list[float]], list[l
                 side = Preparation(Reference(workload), Path(folder) / name, plan, servers, Origin(name))
                 made.append(side)
                 case = Case(workload, "eager", batch=64 if kind == "linear" else 1)
-                side.refer(case, train=False, report=print, tell=lambda text: None)
+                side.refer([case], train=False, report=print, tell=lambda text: None)
                 lanes.append(side.build(case))
             Race(lanes, plan, servers, lambda text: None, lambda: None).run()
         finally:

@@ -105,7 +105,7 @@ def race(kind: str, blocks: int, folder: Path, servers: Servers) -> dict[str, ob
     case = Case(workload, "null" if kind == "null" else "eager", batch=1 if kind == "conv_stack" else 64)
     made = Preparation(Reference(workload), folder / kind, plan, servers)
     try:
-        made.refer(case, train=False, report=print, tell=lambda text: None)
+        made.refer([case], train=False, report=print, tell=lambda text: None)
         lanes = [made.build(case) for _ in range(2)]
         Race(lanes, plan, servers, lambda text: None, lambda: None).run()
     finally:

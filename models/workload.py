@@ -14,6 +14,9 @@ from . import checkpoint, runs
 from .catalog import nearest
 from .trainable import Trainable
 
+# Rows of the training split from which int8 takes its ranges.
+CALIBRATION = 256
+
 
 def load(net: type[Trainable], presets: Mapping[str, Mapping[str, Any]], preset: str = "") -> Workload:
     """The workload of a network of nets/.
@@ -40,6 +43,7 @@ def load(net: type[Trainable], presets: Mapping[str, Mapping[str, Any]], preset:
         items=net.items_per_sample(inputs),
         item=net.item,
         evaluate=evaluation(net, inputs, targets),
+        calibration=(data.splits["train"][0][:CALIBRATION].clone(),),
         weights=weights,
     )
 

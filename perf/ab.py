@@ -84,7 +84,7 @@ class Comparison:
         self.base, self.head, self.policy, self.plan, self.folder, self.report = base, head, policy, plan, folder, report
         self.environments = tuple(of_side(side, environment) for side in (base, head))
         self.servers = Servers(folder, plan.timeout_s, report)
-        self.preparations: dict[tuple[str, str], Preparation] = {}
+        self.preparations: dict[tuple[str, str, str], Preparation] = {}
         self.loaded: dict[str, dict[str, str]] = {"base": {}, "head": {}}
         self.duels: list[Duel] = []
         self.reasons: list[str] = [installed_differently(base, head)] if base.installed and head.installed else []
@@ -137,11 +137,11 @@ class Comparison:
 
     def preparation(self, side: Revision, case: Case, repository: Path | None) -> Preparation:
         """The reference outputs of one side and group, made once, and what files of the repository it loaded. Raises Refusal, Misuse."""
-        key = (side.name, case.group)
+        key = (side.name, case.group, case.precision)
         if key not in self.preparations:
-            made = Preparation(side.reference(case.workload), self.folder / side.name / case.group, self.plan, self.servers, side.origin)
+            made = Preparation(side.reference(case.workload), self.folder / side.name / case.group / case.precision, self.plan, self.servers, side.origin)
             try:
-                made.refer(case, False, self.report, lambda text: None)
+                made.refer([case], False, self.report, lambda text: None)
                 if repository is not None and side.origin.folder is not None:
                     self.note_what_is_loaded(side, made, repository)
             except BaseException:
@@ -227,7 +227,7 @@ class Comparison:
             self.report(f"{duel.case.id}: base against itself")
             twin: Duel | None = None
             try:
-                made = self.preparations["base", duel.case.group]
+                made = self.preparations["base", duel.case.group, duel.case.precision]
                 race = Race([made.build(duel.case) for _ in range(2)], self.plan, self.servers, lambda text: None, lambda: None)
                 twin = Duel(duel.case, race, 0.0)
                 race.check()

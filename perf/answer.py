@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import Any
+
+import msgspec
 
 from . import plugins, priority, stats
 from .case import Case
 from .cases import LIBRARY_DEFAULTS
+from .environment import cpu_flags
+from .ladder import MEANING, Ladder
 from .observations import Observations
 from .race import Lane
 from .reasons import Reason, Refusal
@@ -14,12 +19,43 @@ from .result import Disturbance, Placement, Plan, Result, Samples, Status
 
 SKIPS = ("no_device", "unsupported_target", "unsupported_precision", "dep_missing", "dep_conflict")
 FAULTS_WORTH_A_WORD = 100
+# Instructions that multiply matrices of a precision (Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapters 15 to 18).
+NEEDED = {"bf16": ("avx512_bf16", "amx_bf16"), "fp16": ("avx512_fp16", "amx_fp16")}
 
 
 def unmeasured(case: Case, race_id: str, plan: Plan, reason: Reason, environment: str) -> Result:
     """The result of a case that never had a worker in the race."""
     status: Status = "skipped" if reason.code in SKIPS or reason.code == "interrupted" else "failed"
     return Result(case, race_id, plan, status, reason, environment=environment)
+
+
+def proven(case: Case, race_id: str, plan: Plan, found: Ladder, device: Reason, info: dict[str, Any], environment: str) -> Result:
+    """The result of a case whose device is not here. It has no time, whatever it reached."""
+    status: Status = "verified"
+    reason = Reason(device.code, f"{device.detail}; proven to {found.rung} ({MEANING[found.rung]})")
+    if found.stopped is not None:
+        status, reason = ("skipped" if found.stopped.code in SKIPS else "failed"), found.stopped
+    placement = found.placement
+    if placement is not None:
+        placement = msgspec.structs.replace(placement, counters={**placement.counters, "artefact_bytes": found.artefact_bytes})
+    weights = (f"weights: {info['weights']}",) if str(info["weights"]).startswith("random") else ()
+    return Result(
+        case=case,
+        race_id=race_id,
+        plan=plan,
+        status=status,
+        reason=reason,
+        verified_to=found.rung,
+        proofs=found.proofs,
+        build_s=found.build_s,
+        weights=str(info["weights"]),
+        items=int(info["items"]),
+        item=str(info["item"]),
+        placement=placement,
+        deviation=found.deviation,
+        warnings=weights,
+        environment=environment,
+    )
 
 
 def answer(lane: Lane, baseline: Lane, race_id: str, plan: Plan, environment: str, stopped_by: str, interrupted: bool) -> Result:
@@ -82,8 +118,6 @@ def measured(seen: Observations, own_work: bool) -> tuple[dict[str, Samples], di
 def with_counters(lane: Lane) -> Placement | None:
     if lane.placement is None:
         return None
-    import msgspec
-
     return msgspec.structs.replace(lane.placement, counters={**lane.placement.counters, "artefact_bytes": int(lane.seen.info["artefact_bytes"])})
 
 
@@ -111,8 +145,21 @@ def warnings(lane: Lane) -> list[str]:
             found.append("the outputs do not depend on the inputs, so a stale output could not be noticed")
         if str(info["weights"]).startswith("random"):
             found.append(f"weights: {info['weights']}")
+    if share := slow_precision(lane.seen):
+        found.append(share)
     if lane.seen.timed:
         faults = disturbance(lane.seen).faults_per_call
         if faults > FAULTS_WORTH_A_WORD and dict(LIBRARY_DEFAULTS).items() <= dict(lane.case.options).items():
             found.append(f"{faults:.0f} page faults a call: the allocator returns memory to the system; MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=4000000000 may help")
     return found
+
+
+def slow_precision(seen: Observations) -> str:
+    """Empty, or why this precision can be slower than fp32: what this machine's own matrix product says."""
+    ours, fp32 = seen.peaks.get("flop_rate"), seen.fp32.get("flop_rate")
+    if not ours or not fp32 or ours >= fp32:
+        return ""
+    precision = seen.case.precision
+    lacking = [flag for flag in NEEDED.get(precision, ()) if flag not in cpu_flags()]
+    why = f"; this CPU lacks {' and '.join(lacking)}" if lacking else ""
+    return f"a matrix product in {precision} runs at {ours / fp32:.2f} of fp32's speed on this machine{why}: the precision can make a model slower"

@@ -51,6 +51,7 @@ class Workload:
     items, item: how many items one sample (one row of the batch) holds, and what an item is called (image, token, row).
     dynamic: whether dimension 0 of every input is a batch that may have any size.
     evaluate: the task metric, or None where there is none.
+    calibration: real inputs of the training split, first dimension N, from which int8 takes the ranges of activations; None: the example inputs are all there is.
     weights: where the weights come from, in words that are printed with every result.
     """
 
@@ -61,6 +62,7 @@ class Workload:
     item: str = "sample"
     dynamic: bool = True
     evaluate: Evaluation | None = None
+    calibration: tuple[torch.Tensor, ...] | None = None
     weights: str = "as given"
 
     def __post_init__(self) -> None:
@@ -106,8 +108,8 @@ class Case:
 
     @property
     def group(self) -> str:
-        """What the entrants of one race share: the same question asked of several backends."""
-        return f"{self.workload}/{self.precision}/b{self.batch}/{self.target}/{self.mode}"
+        """What the entrants of one race share: the same question asked of several backends and precisions."""
+        return f"{self.workload}/b{self.batch}/{self.target}/{self.mode}"
 
     def option(self, name: str, default: str) -> str:
         return dict(self.options).get(name, default)

@@ -49,9 +49,9 @@ def default_backends(target: str = "cpu") -> list[str]:
 def expand(
     workloads: Iterable[str], backends: Iterable[str], precisions: Iterable[str] = ("fp32",), batches: Iterable[int] = (1,), target: str = "cpu", pace: bool = True
 ) -> list[Case]:
-    """All combinations, in the order of races; the pace joins each race. Raises Misuse."""
+    """All combinations, in the order of races; the pace joins each race, the baseline under library defaults in the first precision. Raises Misuse."""
     specs = list(dict.fromkeys(parse_backend(text) for text in backends))
-    precisions = list(precisions)
+    precisions = list(dict.fromkeys(precisions))
     for precision in precisions:
         if precision not in PRECISIONS:
             raise plugins.Unknown("precision", precision, PRECISIONS)
@@ -61,9 +61,10 @@ def expand(
     return [
         Case(workload, backend, precision, batch, target, "inference", options)
         for workload in dict.fromkeys(workloads)
-        for precision in dict.fromkeys(precisions)
         for batch in dict.fromkeys(batches)
+        for precision in precisions
         for backend, options in specs
+        if precision == precisions[0] or (backend != PACE and options != LIBRARY_DEFAULTS)
     ]
 
 
@@ -76,7 +77,7 @@ def matching(cases: Sequence[Case], globs: Sequence[str]) -> list[Case]:
 
 
 def races(cases: Sequence[Case]) -> list[tuple[str, list[Case]]]:
-    """Group name -> its cases, the baseline first: what is measured together."""
+    """Group name -> its cases, the baseline first (eager in the finest precision asked for): what is measured together."""
     order = {name: at for at, name in enumerate(dict.fromkeys(case.group for case in cases))}
-    ranked = sorted(cases, key=lambda case: (order[case.group], case.backend != BASELINE or bool(case.options)))
+    ranked = sorted(cases, key=lambda case: (order[case.group], case.backend != BASELINE or bool(case.options), PRECISIONS.index(case.precision)))
     return [(name, list(dict.fromkeys(members))) for name, members in groupby(ranked, key=lambda case: case.group)]

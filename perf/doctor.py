@@ -9,7 +9,7 @@ import typer
 
 def doctor(
     seconds: Annotated[float, typer.Option(help="How long to listen to the machine's noise.", min=1.0)] = 5.0,
-    device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu",
+    device: Annotated[str, typer.Option("--target", "--device", help="cpu or cuda:N.")] = "cpu",
 ) -> int:
     """Check the machine: devices, libraries, backends, peaks, noise."""
     import os

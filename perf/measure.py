@@ -1,12 +1,14 @@
-"""The main path, top to bottom: cases -> races -> (refer, build, race with check) -> answers -> results file."""
+"""The main path, top to bottom: cases -> races -> (refer, prove or build, race with check) -> answers -> results file."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
 
+import msgspec
+
 from . import plugins, workloads
-from .answer import answer, unmeasured
+from .answer import answer, proven, unmeasured
 from .case import Case
 from .cases import races
 from .prepare import Preparation, own_work
@@ -45,16 +47,18 @@ def measure(cases: Sequence[Case], run: RunFolder, plan: Plan, environment: str,
 
 
 class Entry:
-    """One race from its cases to their results. What cannot take part gets its reason; the others are built, checked and timed."""
+    """One race from its cases to their results. What cannot take part gets its reason; what lacks only its device is proven without it; the others are built, checked and timed."""
 
     def __init__(self, group: str, cases: Sequence[Case], run: RunFolder, plan: Plan, environment: str, progress: Progress, servers: Servers) -> None:
         self.servers = servers
-        self.group, self.cases, self.run, self.plan, self.environment, self.progress = group, cases, run, plan, environment, progress
+        self.group, self.cases, self.run, self.environment, self.progress = group, cases, run, environment, progress
+        self.plan = msgspec.structs.replace(plan, budget_s=plan.budget_s * len({case.precision for case in cases}))
         self.race_id = f"{run.id}/{group}"
         self.folder = run.folder / "work" / group
         self.reference = workloads.Reference(cases[0].workload, run.results.references.get(cases[0].workload, ""))
         self.lanes: list[Lane] = []
         self.settled: dict[Case, Result] = {}
+        self.absent: dict[Case, Reason] = {}
         self.stopped_by = ""
 
     def go(self, train: bool) -> list[Result]:
@@ -62,11 +66,19 @@ class Entry:
         workers = [case for case in willing if not own_work(case)]
         if not workers:
             self.settle(willing, Reason("unsupported_target", "no other entrant of this race can run here, so there is nothing to keep pace with"))
+            willing = []
+        if not workers and not self.absent:
             return self.results()
         shutil.rmtree(self.folder, ignore_errors=True)
         made = Preparation(self.reference, self.folder, self.plan, self.servers)
         try:
-            made.refer(self.cases[0], train, self.progress.line, self.tell)
+            made.refer([*workers, *self.absent], train, self.progress.line, self.tell, here=bool(workers))
+            for case, device in self.absent.items():
+                self.tell(f"proving {case.backend} {case.precision} without {case.target}")
+                self.settled[case] = proven(case, self.race_id, self.plan, made.prove(case), device, made.info, self.environment)
+                self.journal()
+            if not willing:
+                return self.results()
             for case in willing:
                 self.tell(f"building {case.backend}")
                 try:
@@ -77,9 +89,9 @@ class Entry:
             race.run()
             self.stopped_by = race.stopped_by
         except Refusal as refusal:
-            self.settle(willing, refusal.reason)
+            self.settle([*willing, *(case for case in self.absent if case not in self.settled)], refusal.reason)
         except KeyboardInterrupt:
-            unbuilt = [case for case in willing if all(lane.case != case for lane in self.lanes)]
+            unbuilt = [case for case in [*willing, *self.absent] if case not in self.settled and all(lane.case != case for lane in self.lanes)]
             self.settle(unbuilt, Reason("interrupted", "Ctrl-C before it was built; go on with: hotlap run --resume"))
             self.journal()
             raise
@@ -90,8 +102,10 @@ class Entry:
 
     def accepts(self, case: Case) -> bool:
         backend = plugins.backend(case.backend)
-        reason = backend.available(case.target) or backend.supports(case)
-        if reason is not None:
+        reason = backend.supports(case) or backend.available(case.target)
+        if reason is not None and reason.code == "no_device" and hasattr(backend, "verify"):
+            self.absent[case] = reason
+        elif reason is not None:
             self.settle([case], reason)
         return reason is None
 

@@ -38,12 +38,13 @@ class Block(msgspec.Struct):
 
 
 class Observations(msgspec.Struct):
-    """ledger: seconds of each phase of the cold build. info: what the reference knows (flops, items, item). peaks: of this machine."""
+    """ledger: seconds of each phase of the cold build. info: what the reference knows (flops, items, item). peaks: of this machine in the case's precision, fp32: in fp32."""
 
     case: Case
     ledger: dict[str, float]
     info: dict[str, Any]
     peaks: dict[str, float]
+    fp32: dict[str, float] = {}
     blocks: list[Block] = []
     no_meter: Any = None
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import plugins
+import msgspec
+
+from . import ladder, plugins
 from .case import Case
 from .cases import BASELINE, LIBRARY_DEFAULTS
 from .entrant import Entrant
+from .ladder import Ladder
 from .observations import Observations
 from .origin import HERE, Origin
 from .race import Lane, Oracle
+from .reasons import Refusal
 from .result import Plan
 from .servers import Servers
 from .workloads import Reference
@@ -32,10 +36,10 @@ class Preparation:
         self.reference, self.folder, self.plan, self.servers, self.origin = reference, folder, plan, servers, origin
         self.oracle: Oracle
         self.info: dict[str, Any] = {}
-        self.peaks: dict[str, float] = {}
+        self.peaks: dict[str, dict[str, float]] = {}
 
-    def refer(self, case: Case, train: bool, report: Callable[[str], None], tell: Callable[[str], None]) -> None:
-        """Trains if need be, makes the reference outputs for cases such as this one, measures this machine's peaks. Raises Refusal."""
+    def refer(self, cases: Sequence[Case], train: bool, report: Callable[[str], None], tell: Callable[[str], None], here: bool = True) -> None:
+        """Trains if need be, makes the reference outputs for the cases of one race, measures this machine's peaks. here: their device is. Raises Refusal."""
         plan, oracle = self.plan, self.folder / "oracle"
         oracle.mkdir(parents=True, exist_ok=True)
         referee = self.torch_worker("referee")
@@ -43,15 +47,17 @@ class Preparation:
         if train:
             referee.ask("ready", TRAINING_TIMEOUT_S, report, reference=self.reference)
         tell("making the reference outputs")
-        asked: dict[str, Any] = {"batch": case.batch, "precisions": [case.precision], "target": case.target, "folder": str(oracle)}
+        case, precisions = cases[0], list(dict.fromkeys(case.precision for case in cases))
+        asked: dict[str, Any] = {"batch": case.batch, "precisions": precisions, "target": case.target if here else "cpu", "folder": str(oracle)}
         self.info = referee.ask("refer", plan.timeout_s, reference=self.reference, threads=plan.threads, **asked)
-        self.peaks = referee.ask("peaks", plan.timeout_s, precision=case.precision, threads=plan.threads) if case.target == "cpu" else {}
+        if case.target == "cpu":
+            self.peaks = {precision: referee.ask("peaks", plan.timeout_s, precision=precision, threads=plan.threads) for precision in dict.fromkeys(["fp32", *precisions])}
         referee.stop()
 
     def build(self, case: Case) -> Lane:
         """Raises Refusal."""
         backend = plugins.backend(case.backend)
-        name = case.backend + "".join(f"[{name}:{value}]" for name, value in case.options)
+        name = entrant(case)
         artefact, log = self.folder / "artefacts" / name, self.folder / "log" / name
         artefact.mkdir(parents=True, exist_ok=True)
         environment = {**worker_environment(case, self.plan.threads), **self.origin.variables()}
@@ -63,8 +69,22 @@ class Preparation:
             finally:
                 builder.kill()
         preload = [*backend.PRELOAD, *([self.reference.module] if "torch" in backend.PRELOAD else [])]
-        seen = Observations(case, built["ledger"], {**self.info, "artefact_bytes": built["artefact_bytes"]}, self.peaks)
+        seen = Observations(case, built["ledger"], {**self.info, "artefact_bytes": built["artefact_bytes"]}, self.peaks.get(case.precision, {}), self.peaks.get("fp32", {}))
         return Lane(case, backend, preload, environment, artefact, self.folder / "outputs" / name, log, seen, self.oracle, own_work=own_work(case))
+
+    def prove(self, case: Case) -> Ladder:
+        """How far the case gets without its device, in a process of its own: whatever ends that process, the rungs up to there stay."""
+        folder = self.folder / "artefacts" / entrant(case)
+        folder.mkdir(parents=True, exist_ok=True)
+        prover = self.torch_worker(f"{entrant(case)}/verify")
+        asked = {"oracle": str(self.oracle.folder), "terms": self.info["terms"], "threads": self.plan.threads}
+        try:
+            prover.ask("verify", self.plan.timeout_s, reference=self.reference, case=case, folder=str(folder), **asked)
+        except Refusal as refusal:
+            return msgspec.structs.replace(ladder.read(folder), stopped=refusal.reason)
+        finally:
+            prover.kill()
+        return ladder.read(folder)
 
     def torch_worker(self, name: str) -> Entrant:
         """A worker that has torch and the workload's module, as eager would have it. Raises Refusal."""
@@ -75,6 +95,11 @@ class Preparation:
     def close(self) -> None:
         if hasattr(self, "oracle"):
             self.oracle.referee.kill()
+
+
+def entrant(case: Case) -> str:
+    """The name of its folders, within those of its race."""
+    return f"{case.backend}-{case.precision}" + "".join(f"[{name}:{value}]" for name, value in case.options)
 
 
 def own_work(case: Case) -> bool:

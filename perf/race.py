@@ -198,7 +198,8 @@ class Race:
             worker.ask("check", timeout_s, inputs=str(oracle.folder / f"{kind}.npz"), outputs=str(outputs / f"{kind}.npz"))
         found = check.distances(oracle.folder, {kind: outputs / f"{kind}.npz" for kind in ("random", "real")}, lane.case.precision, lane.seen.info["terms"])
         lane.deviation = Deviation(found)
-        check.judge(lane.deviation)
+        by_task = lane.case.precision == "int8" and lane.seen.info["task"] is not None
+        check.judge(lane.deviation, by_task)
         if lane.seen.info["task"] is not None:
             worker.ask("evaluate", timeout_s, inputs=str(oracle.folder / "validation.npz"), outputs=str(outputs / "validation.npz"))
             worker.stop()
@@ -207,7 +208,7 @@ class Race:
             oracle.referee.stop()
             worker.go()
             lane.deviation = Deviation(found, check.task(lane.seen.info["task"], scores))
-            check.judge(lane.deviation)
+            check.judge(lane.deviation, by_task)
         lane.limits = check.timed_limits(oracle.folder, outputs / "timed.npz", found)
         lane.placement = msgspec.convert(worker.ask("place", timeout_s), Placement)
         if lane.placement.wrong is not None:

@@ -1,12 +1,13 @@
 """The oracle's own side, with torch: fp64 eager on the CPU, and what same-precision eager makes of the same inputs.
 
 It runs once a race, in a worker that stays as referee. Files, all npz, arrays (K, B, ...) for K batches of B samples:
-random.npz, real.npz: in0.., ref0.. (fp64), and eager-<precision>-0.. (float32);  timed.npz: in0.., ref0.. of the rotating inputs;
+random.npz, real.npz: in0.., ref0.. (fp64), and eager-<precision>-0.. (float32; int8's by rounded.py);  timed.npz: in0.., ref0.. of the rotating inputs;
 validation.npz: in0.. (N, ...).
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ import torch
 from .case import Workload
 from .memory import exhausted
 from .reasons import Refusal
+from .rounded import rounded
 from .tasks import resized
 
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -38,11 +40,11 @@ def refer(workload: Workload, batch: int, precisions: Sequence[str], target: str
         arrays = stacked("in", batches)
         arrays |= stacked("ref", [forward(exact, tuple(raised(value) for value in inputs), workload, "fp64") for inputs in batches])
         for precision in precisions:
-            if precision in DTYPES:
-                device = torch.device(target)
-                module = copy.deepcopy(workload.module).to(device, DTYPES[precision])
-                outputs = [forward(module, cast(inputs, DTYPES[precision], device), workload, precision) for inputs in batches]
-                arrays |= stacked(f"eager-{precision}-", outputs)
+            device, dtype = torch.device(target), DTYPES.get(precision, torch.float32)
+            module = copy.deepcopy(workload.module).to(device, dtype)
+            with rounded(module) if precision == "int8" else contextlib.nullcontext():
+                outputs = [forward(module, cast(inputs, dtype, device), workload, precision) for inputs in batches]
+            arrays |= stacked(f"eager-{precision}-", outputs)
         stored[name] = arrays
         np.savez(folder / f"{name}.npz", allow_pickle=False, **arrays)
     if any(not np.isfinite(value).all() for arrays in stored.values() for name, value in arrays.items() if name.startswith("ref")):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from . import stats
+from .case import PRECISIONS
 from .cases import BASELINE, LIBRARY_DEFAULTS, PACE
 from .result import Result, Results
 from .units import scaled, significant
@@ -38,7 +39,7 @@ def row(one: Result, baseline: Result | None, defaults: Result | None) -> tuple[
     name = f"{case.workload} {case.backend}" + (" (library defaults)" if case.options == LIBRARY_DEFAULTS else "".join(f"[{a}:{b}]" for a, b in case.options))
     name += "" if case.precision == "fp32" else f" {case.precision}"
     name += "" if case.batch == 1 else f" b{case.batch}"
-    status = one.status if one.reason is None else f"{one.status}: {one.reason.code}"
+    status = one.status if one.reason is None else f"{one.status} {one.verified_to}" if one.status == "verified" else f"{one.status}: {one.reason.code}"
     latency = one.metrics.get("latency")
     if latency is None:
         return (name, *[""] * 7, deviation(one), task(one), status)
@@ -85,6 +86,8 @@ def deviation(one: Result) -> str:
     """The worst distance as a share of its tolerance."""
     if one.deviation is None:
         return ""
+    if one.case.precision == "int8":
+        return f"cosine {min(found.cosine for found in one.deviation.distances.values()):.4f}" if one.deviation.distances else ""
     shares = [found.rmse / found.tolerance if found.tolerance > 0 else math.inf if found.rmse else 0.0 for found in one.deviation.distances.values()]
     return f"{significant(max(shares), 2)} of allowed" if shares else ""
 
@@ -151,7 +154,8 @@ def markdown(results: Results) -> str:
     used = [index for index in range(len(HEAD)) if any(line[index] for line in cells)]
     lines = [
         *(f"{line}." for line in setting(results)),
-        f"{'; '.join(dict.fromkeys(f'{one.case.precision}, batch {one.case.batch}, {one.case.target}' for one in results.results))}. Baseline: {BASELINE} of the same race.",
+        f"{'; '.join(dict.fromkeys(f'{one.case.precision}, batch {one.case.batch}, {one.case.target}' for one in results.results))}. "
+        f"Baseline: {baselines(results.results)} of the same race.",
         "",
         "| " + " | ".join(HEAD[index] for index in used) + " |",
         "|" + "---|" * len(used),
@@ -162,12 +166,18 @@ def markdown(results: Results) -> str:
     return "\n".join(lines) + "\n"
 
 
+def baselines(results: Sequence[Result]) -> str:
+    """Eager, with its precision where races have several."""
+    found = {(one.race_id, base.case.precision) for one in results if (base := _entrant(results, one, ())) is not None}
+    several = len({(one.race_id, one.case.precision) for one in results}) > len({one.race_id for one in results})
+    return f"{BASELINE} {', '.join(sorted({precision for _, precision in found}))}" if several and found else BASELINE
+
+
 def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _entrant(results: Sequence[Result], one: Result, options: tuple[tuple[str, str], ...]) -> Result | None:
-    for other in results:
-        if other.race_id == one.race_id and other.case.backend == BASELINE and other.case.options == options and "latency" in other.metrics:
-            return other
-    return None
+    """Of the same race, in the finest precision."""
+    found = [other for other in results if other.race_id == one.race_id and other.case.backend == BASELINE and other.case.options == options and "latency" in other.metrics]
+    return min(found, key=lambda other: PRECISIONS.index(other.case.precision), default=None)

@@ -87,6 +87,13 @@ class Samples(msgspec.Struct, frozen=True):
         return self.estimate.centre
 
 
+class Proof(msgspec.Struct, frozen=True):
+    """One rung of the ladder (DESIGN.md) that a case reached without its device, and what shows it."""
+
+    rung: Rung
+    evidence: str
+
+
 class Placement(msgspec.Struct, frozen=True):
     """Where the work really ran. `ran_on`: provider, device or precision -> number of nodes; `wrong`: what differs from the request."""
 
@@ -181,7 +188,10 @@ class Disturbance(msgspec.Struct, frozen=True):
 
 
 class Result(msgspec.Struct, frozen=True):
-    """The answer for one case. Entrants of one race share `race_id`; `metrics` holds only what was measured, `absent` the reasons for the rest."""
+    """The answer for one case. Entrants of one race share `race_id`; `metrics` holds only what was measured, `absent` the reasons for the rest.
+
+    proofs: of a case whose device is not here, the rungs up to `verified_to`. build_s: what each phase of its build took on this machine's CPU.
+    """
 
     case: Case
     race_id: str
@@ -189,6 +199,8 @@ class Result(msgspec.Struct, frozen=True):
     status: Status
     reason: Reason | None = None
     verified_to: Rung = "L0"
+    proofs: tuple[Proof, ...] = ()
+    build_s: dict[str, float] = {}
     weights: str = ""
     items: int = 1
     item: str = "sample"

@@ -16,8 +16,10 @@ def run(
     backends: Annotated[str, typer.Option(help="Comma-separated, with options: eager,compile\\[mode:max-autotune],onnxruntime. Default: all.")] = "",
     precisions: Annotated[str, typer.Option(help="Comma-separated: fp32,bf16,fp16,tf32,int8.")] = "fp32",
     batch: Annotated[str, typer.Option(help="Comma-separated batch sizes.")] = "1",
-    device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu",
-    budget: Annotated[str, typer.Option(help="Measuring time of one race, such as 90s or 5m.")] = DEFAULT_BUDGET,
+    target: Annotated[
+        str, typer.Option("--target", "--device", help="Comma-separated: cpu, cuda:N, or an architecture such as sm_89, for which cases are proven without it.")
+    ] = "cpu",
+    budget: Annotated[str, typer.Option(help="Measuring time of one race and precision, such as 90s or 5m.")] = DEFAULT_BUDGET,
     out: Annotated[Path | None, typer.Option(help="Folder for results.json. Default: runs/race/ID.")] = None,
     resume: Annotated[str, typer.Option(help="Go on with a run: its ID, or nothing for the latest.", metavar="[ID]")] = "",
     checkpoint: Annotated[str, typer.Option(help="A Lightning checkpoint for package.module:Class.")] = "",
@@ -50,7 +52,8 @@ def run(
     else:
         for name in names:
             workloads.check(workloads.Reference(name, checkpoint))
-        cases = expand(names, split(backends) or default_backends(device), split(precisions), [positive(text) for text in split(batch)], device)
+        sizes = [positive(text) for text in split(batch)]
+        cases = [case for one in split(target) for case in expand(names, split(backends) or default_backends(one), split(precisions), sizes, one)]
         references = {names[0]: checkpoint} if checkpoint else {}
         command = " ".join(["hotlap run", *names])
         opened = rundir.RunFolder(out, command, here, cases, references)
@@ -65,7 +68,7 @@ def run(
         console.print(report.table(results, console.width))
     console.print(f"[dim]{report.LEGEND}[/dim]\nresults: {opened.file}", highlight=False)
     groups = {one.case.group for one in results}
-    measured = {one.case.group for one in results if "latency" in one.metrics}
+    measured = {one.case.group for one in results if "latency" in one.metrics or one.status == "verified"}
     return 0 if groups == measured else NOTHING_MEASURED
 
 

@@ -79,22 +79,27 @@ class Tasks:
         """Builds the case cold. Returns the ledger of its phases in s and the bytes that it left behind."""
         case = msgspec.convert(case, Case)
         ledger: dict[str, float] = {}
-
-        @contextlib.contextmanager
-        def phase(name: str) -> Iterator[None]:
-            start = time.perf_counter()
-            try:
-                yield
-            finally:
-                ledger[name] = ledger.get(name, 0.0) + time.perf_counter() - start
-
         workload = resized(workloads.load(workloads.Reference(*reference)), case.batch)
         path = Path(folder)
-        plugins.backend(case.backend).build(workload, case, path, phase)
+        plugins.backend(case.backend).build(workload, case, path, partial(phases, ledger))
         shared = path / "ledger.json"
         if shared.exists():
             ledger |= json.loads(shared.read_text())
         return {"ledger": ledger, "artefact_bytes": sum(file.stat().st_size for file in path.rglob("*") if file.is_file())}
+
+    def verify(self, reference: tuple[str, str], case: Case, folder: str, oracle: str, terms: int, threads: int) -> None:
+        """Proves the case for a device that is not here; what was found is in the folder (ladder.py)."""
+        import torch
+
+        from . import ladder
+
+        torch.set_num_threads(threads)
+        case = msgspec.convert(case, Case)
+        spent: dict[str, float] = {}
+        workload = resized(workloads.load(workloads.Reference(*reference)), case.batch)
+        backend: Any = plugins.backend(case.backend)
+        rungs = backend.verify(workload, case, Path(folder), partial(phases, spent))
+        ladder.climb(rungs, Path(folder), Path(oracle), case.precision, terms, spent)
 
     def load(self, reference: tuple[str, str], case: Case, folder: str, oracle: str, threads: int) -> dict[str, Any]:
         """Loads the case and calls it once. Returns the times in s and the peak of each phase in bytes."""
@@ -227,6 +232,16 @@ class Tasks:
                     raise Refusal("stale_output", f"a timed call returned the outputs of other inputs (number {other} instead of {index})")
             raise Refusal("accuracy", f"a timed call's outputs are off by {distances[index]:.3g} RMSE, at most {self.limits[index]:.3g} was expected from the check")
         return distances[index]
+
+
+@contextlib.contextmanager
+def phases(spent: dict[str, float], name: str) -> Iterator[None]:
+    """Adds the seconds inside to those of the phase."""
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        spent[name] = spent.get(name, 0.0) + time.perf_counter() - start
 
 
 def named(stored: Any, prefix: str) -> list[Any]:

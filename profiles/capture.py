@@ -31,7 +31,7 @@ def inference(case: Case, checkpoint: str, plan: Plan, schedule: Schedule, file:
     servers = Servers(work, plan.timeout_s, report)
     made = Preparation(workloads.Reference(case.workload, checkpoint), work, plan, servers)
     try:
-        made.refer(case, False, report, report)
+        made.refer([case], False, report, report)
         report(f"building {case.backend}")
         lane = made.build(case)
         race = Race([lane], plan, servers, report, lambda: None)

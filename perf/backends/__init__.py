@@ -12,6 +12,9 @@ The file's name is the backend's name; a leading underscore makes it none. What 
     build(workload, case, folder, phase) -> None    writes what `load` needs into folder; `with phase("export"):` names the time
     load(artefact) -> Step
     placement(artefact, step) -> Placement          where the work really ran; called once after the outputs were checked
+    verify(workload, case, folder, phase) -> Iterator[Proven]
+                                                    optional: proves a case for a GPU that is not here, rung by rung from L0 upwards (ladder.py); raises Refusal
+                                                    where it cannot go on, what it gave until then is kept
     profile(artefact, step, feed, schedule, path) -> list[float]
                                                     optional: the library's own profiler over the calls of the feed, of which the last `active` are
                                                     written to path, JSON that `hotlap review` reads (profiling.py); returns their seconds
@@ -33,7 +36,7 @@ from ..reasons import Reason
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..result import Placement
+    from ..result import Placement, Rung
 
 Arrays = tuple["np.ndarray", ...]
 Phase = Callable[[str], AbstractContextManager[None]]
@@ -73,6 +76,16 @@ class Step:
     synchronize: Callable[[], None] = nothing
     about: Any = None
     between: Callable[[], None] = nothing
+
+
+@dataclass(frozen=True)
+class Proven:
+    """A rung of the ladder, reached. lowered: of L3, the lowered graph on the CPU; the harness holds its outputs against the oracle."""
+
+    rung: Rung
+    evidence: str
+    placement: Placement | None = None
+    lowered: Callable[[Arrays], Arrays] | None = None
 
 
 class Backend(Protocol):

@@ -18,11 +18,11 @@ def missing(package: str, remedy: str) -> Reason | None:
 
 
 def no_device(target: str) -> Reason | None:
-    """None for the CPU and for a CUDA device that the driver lists."""
+    """None for the CPU and for a CUDA device that the driver lists. A named architecture is no device: a case can be proven for it, never run."""
     if target == "cpu":
         return None
     if not target.startswith("cuda:"):
-        return Reason("unsupported_target", f"{target} is an architecture, no device of this machine; use cpu or cuda:N")
+        return Reason("no_device", f"{target} is an architecture, not a device of this machine: nothing runs there")
     import pynvml
 
     try:

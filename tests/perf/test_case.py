@@ -43,7 +43,7 @@ def test_the_id_reads_back(case: Case) -> None:
 def test_an_id_is_written_as_documented() -> None:
     case = Case("pkg.mod:make", "compile", "bf16", 8, "cuda:0", "train", (("mode", "max-autotune"), ("layout", "channels-last")))
     assert case.id == "pkg.mod:make/compile/bf16/b8/cuda:0/train[layout:channels-last][mode:max-autotune]"
-    assert case.group == "pkg.mod:make/bf16/b8/cuda:0/train"
+    assert case.group == "pkg.mod:make/b8/cuda:0/train"
 
 
 def test_the_order_in_which_options_were_given_does_not_matter() -> None:
@@ -59,7 +59,7 @@ def test_an_option_that_is_not_set_has_its_default() -> None:
 
 def test_a_group_does_not_depend_on_backend_and_options() -> None:
     assert Case("w", "x", options=(("a", "1"),)).group == Case("w", "y").group
-    assert len({Case("w", "x", precision).group for precision in PRECISIONS}) == len(PRECISIONS)
+    assert len({Case("w", "x", precision).group for precision in PRECISIONS}) == 1
 
 
 @pytest.mark.parametrize(

@@ -59,13 +59,22 @@ def test_the_default_backends_are_the_baseline_its_library_defaults_and_every_ot
     assert "triton" in cases.default_backends("cuda:0"), "our kernels are for GPUs"
 
 
-def test_expand_gives_all_combinations_with_the_pace_in_each_race() -> None:
-    found = cases.expand(["b", "a"], ["eager", "null[takes:1ms]"], ["fp32", "bf16"], [1, 8])
-    assert len(found) == len(set(found)) == 2 * 2 * 2 * 3
+def test_expand_gives_all_combinations_and_one_pace_for_the_precisions_of_a_race() -> None:
+    found = cases.expand(["b", "a"], ["eager", "eager[allocator:default][binding:none]", "null[takes:1ms]"], ["fp32", "bf16"], [1, 8])
+    assert len(found) == len(set(found)) == 2 * 2 * (4 + 2)
     races = cases.races(found)
-    assert [name for name, _ in races] == [f"{w}/{p}/b{n}/cpu/inference" for w in "ba" for p in ("fp32", "bf16") for n in (1, 8)]
+    assert [name for name, _ in races] == [f"{w}/b{n}/cpu/inference" for w in "ba" for n in (1, 8)]
     for _, members in races:
-        assert [(case.backend, case.options) for case in members] == [("eager", ()), ("null", (("takes", "1ms"),)), ("pace", ())]
+        others = [(case.backend, case.precision, case.options) for case in members[2:]]
+        assert [(case.backend, case.precision, case.options) for case in members[:2]] == [("eager", "fp32", ()), ("eager", "bf16", ())]
+        assert others == [
+            ("eager", "fp32", cases.LIBRARY_DEFAULTS), ("null", "fp32", (("takes", "1ms"),)), ("pace", "fp32", ()), ("null", "bf16", (("takes", "1ms"),)),
+        ]  # fmt: skip
+
+
+def test_the_baseline_is_eager_in_the_finest_precision() -> None:
+    members = [Case("w", "eager", "bf16"), Case("w", "compile", "int8"), Case("w", "eager", "fp32")]
+    assert cases.races(members)[0][1][0] == Case("w", "eager", "fp32")
 
 
 def test_expand_asks_for_nothing_twice() -> None:

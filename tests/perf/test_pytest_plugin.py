@@ -65,7 +65,7 @@ def test_each_case_is_a_benchmark_with_its_own_samples(report: tuple[str, dict[s
         samples = [value for block in one["extra_info"]["hotlap"]["metrics"]["latency"]["values"] for value in block]
         assert one["stats"]["data"] == samples
         assert one["stats"]["min"] == min(samples)
-        assert one["group"] == "shapes:make/fp32/b1/cpu/inference"
+        assert one["group"] == "shapes:make/b1/cpu/inference"
         assert one["options"]["timer"] == "replayed"
 
 
