@@ -14,6 +14,7 @@ class Classifier(Trainable):
     metric = "accuracy"
     better = "higher"
     budget = 0.005
+    int8_budget = 0.01
 
     @classmethod
     def loss(cls, logits: Tensor, targets: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ class Recipe:
 class Trainable(L.LightningModule):
     """A LightningModule that knows how to train and to score itself.
 
-    metric, better, budget: the deciding key of `score`, which way is better, and how much worse it may get (in its own unit)
+    metric, better, budget: the deciding key of `score`, which way is better, and how much worse it may get (in its own unit), in int8 by int8_budget
     before the outputs of an accelerated model count as wrong.
     layout: of the weights in training; convolutions want channels_last.
     item: what one item of the workload is called; a sample holds `items_per_sample` of them.
@@ -39,6 +39,7 @@ class Trainable(L.LightningModule):
     metric: ClassVar[str]
     better: ClassVar[Literal["higher", "lower"]]
     budget: ClassVar[float]
+    int8_budget: ClassVar[float]
     layout: ClassVar[torch.memory_format] = torch.contiguous_format
     item: ClassVar[str]
 

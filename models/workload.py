@@ -78,4 +78,4 @@ def evaluation(net: type[Trainable], inputs: Tensor, targets: Tensor) -> Evaluat
     def score(outputs: tuple[np.ndarray, ...]) -> dict[str, float]:
         return net.score(torch.as_tensor(outputs[0], dtype=torch.float32), targets)
 
-    return Evaluation((inputs,), score, net.metric, net.better, net.budget)
+    return Evaluation((inputs,), score, net.metric, net.better, net.budget, net.int8_budget)

@@ -33,6 +33,7 @@ class Evaluation:
     score: takes the outputs for `inputs` as float arrays (N, ...) and returns metric name -> value.
     metric, better: which of those values decides, and which way is better.
     budget: how much the deciding metric may get worse before outputs count as wrong, in the metric's own unit.
+    int8_budget: the same for int8, which gives up accuracy on purpose; None: no more than for the others.
     """
 
     inputs: tuple[torch.Tensor, ...]
@@ -40,6 +41,7 @@ class Evaluation:
     metric: str
     better: Better
     budget: float
+    int8_budget: float | None = None
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from .reasons import Misuse
 COMMON_OPTIONS = {"allocator": ("keep", "default"), "binding": ("cores", "none")}
 LIBRARY_DEFAULTS = (("allocator", "default"), ("binding", "none"))
 BASELINE, PACE = "eager", "pace"
+# How targets begin that are named to build for them; nothing runs there, so nothing keeps pace.
+ARCHITECTURES = ("sm_", "gfx")
 
 _SPEC = re.compile(r"([^\[\]]+)((?:\[[^\[\]:]+:[^\[\]:]+\])*)")
 
@@ -55,7 +57,7 @@ def expand(
     for precision in precisions:
         if precision not in PRECISIONS:
             raise plugins.Unknown("precision", precision, PRECISIONS)
-    if pace and (PACE, ()) not in specs:
+    if pace and (PACE, ()) not in specs and not target.startswith(ARCHITECTURES):
         specs.append((PACE, ()))
     batches = list(batches)
     return [

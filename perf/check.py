@@ -67,8 +67,9 @@ def distances(oracle: Path, outputs: Mapping[str, Path], precision: str, terms: 
     return found
 
 
-def task(info: dict[str, Any], scores: Mapping[str, float]) -> Task:
-    return Task(info["metric"], info["better"], scores[info["metric"]], info["reference"], info["budget"], dict(scores))
+def task(info: dict[str, Any], scores: Mapping[str, float], precision: str) -> Task:
+    budget = info["int8_budget" if precision == "int8" else "budget"]
+    return Task(info["metric"], info["better"], scores[info["metric"]], info["reference"], budget, dict(scores))
 
 
 def judge(deviation: Deviation, by_task: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""From a Workload to an ONNX file. onnxruntime and openvino share it: a workload is exported once for each precision.
+"""From a Workload to an ONNX file. onnxruntime, openvino and tensorrt share it: a workload is exported once for each precision (int8 starts from fp32's).
 
 The export lies in one folder beside the cases' own, so that folder must belong to one run: it is found by the workload's name.
 """
@@ -13,14 +13,22 @@ import re
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from .case import Case, Workload
 from .reasons import Refusal
 
+if TYPE_CHECKING:
+    import onnx
+
+    from .backends import Arrays
+
 # torch.onnx's own default (torch 2.14); the first with Gelu as one operator. ONNX Runtime 1.31 and OpenVINO 2026 read it.
 OPSET = 20
+# The first whose convolutions and poolings take bfloat16 (onnx.ai/onnx/operators/onnx__Conv.html, version history).
+OPSET_BF16 = 22
 BATCH = "batch"
 # protobuf refuses messages of 2 GiB (protobuf.dev/programming-guides/encoding, "Message Structure"); the graph needs some room.
 LARGEST_FILE_BYTES = 1_900_000_000
@@ -38,7 +46,7 @@ def export(workload: Workload, case: Case, root: Path) -> Exported:
 
     Raises Refusal(export_failed) with the operator's name where it is known.
     """
-    precision = "fp32" if case.precision == "tf32" else case.precision
+    precision = "fp32" if case.precision in ("tf32", "int8") else case.precision
     folder = root / f"onnx-{case.workload}-{precision}"
     if not folder.exists():
         part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=root))
@@ -67,6 +75,63 @@ def write_ledger(exported: Exported, folder: Path) -> None:
     (folder / "ledger.json").write_text(json.dumps({"export": exported.seconds}))
 
 
+def opset(model: Path) -> int:
+    """Of the standard operators."""
+    import onnx
+
+    return next(int(one.version) for one in onnx.load(model, load_external_data=False).opset_import if one.domain in ("", "ai.onnx"))
+
+
+def raised(model: Path) -> bytes:
+    """A bf16 graph with fp32 in place of bf16 everywhere: the same function but for roundings between its nodes."""
+    import onnx
+
+    loaded = onnx.load(model)
+    _retype(loaded, onnx.TensorProto.BFLOAT16, onnx.TensorProto.FLOAT)
+    return bytes(loaded.SerializeToString())
+
+
+def on_cpu(model: Path, batch: int) -> Callable[[Arrays], Arrays]:
+    """The file by ONNX Runtime's CPU provider, without its optimisations. It has no bf16: such a graph is raised to fp32, its weights stay rounded."""
+    import numpy as np
+    import onnx
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.add_free_dimension_override_by_name(BATCH, batch)
+    bf16 = any(one.data_type == onnx.TensorProto.BFLOAT16 for one in onnx.load(model, load_external_data=False).graph.initializer)
+    session = ort.InferenceSession(raised(model) if bf16 else str(model), options, ["CPUExecutionProvider"])
+    kinds = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
+    given = [(one.name, kinds.get(one.type, one.type.removeprefix("tensor(").removesuffix(")"))) for one in session.get_inputs()]
+
+    def run(arrays: Arrays) -> Arrays:
+        outputs = session.run(None, {name: np.asarray(array, kind) for (name, kind), array in zip(given, arrays, strict=True)})
+        return tuple(output.astype("float32") for output in outputs)
+
+    return run
+
+
+def _retype(model: onnx.ModelProto, old: int, new: int) -> None:
+    """Every tensor, cast and declaration of one floating-point type in another. Factors of Resize are fp32 by the standard and stay."""
+    import onnx
+
+    fixed = {name for node in model.graph.node if node.op_type == "Resize" for name in node.input[1:3]}
+    constants = [node.attribute[0].t for node in model.graph.node if node.op_type in ("Constant", "ConstantOfShape") and node.attribute and node.output[0] not in fixed]
+    kind = onnx.helper.tensor_dtype_to_np_dtype(new)
+    for tensor in [*(one for one in model.graph.initializer if one.name not in fixed), *constants]:
+        if tensor.data_type == old:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).astype(kind), tensor.name))
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if attribute.name in ("to", "dtype") and attribute.i == old:
+                attribute.i = new
+    for value in [*model.graph.input, *model.graph.output, *model.graph.value_info]:
+        if value.type.tensor_type.elem_type == old and value.name not in fixed:
+            value.type.tensor_type.elem_type = new
+
+
 def _rename(part: Path, folder: Path) -> None:
     try:
         part.rename(folder)
@@ -77,11 +142,14 @@ def _rename(part: Path, folder: Path) -> None:
 
 
 def _write(workload: Workload, precision: str, path: Path) -> None:
-    """Where the batch may have any size the example has 2 rows at least: torch.export takes a dimension of size 1 for a constant."""
+    """Where the batch may have any size the example has 2 rows at least: torch.export takes a dimension of size 1 for a constant.
+
+    bf16 is exported in fp32 and retyped: the exporter's optimiser (onnxscript 0.7.2) folds batch norm into bf16 convolutions with fp32 weights, which is no valid graph.
+    """
     import onnx
     import torch
 
-    dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision, torch.float32)
+    dtype = torch.float16 if precision == "fp16" else torch.float32
     module = workload.module.to(dtype)
     inputs = tuple(tensor.to(dtype) if tensor.is_floating_point() else tensor for tensor in workload.inputs)
     if workload.dynamic and len(inputs[0]) == 1:
@@ -93,12 +161,17 @@ def _write(workload: Workload, precision: str, path: Path) -> None:
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             program = torch.onnx.export(
-                module, inputs, dynamo=True, dynamic_shapes=shapes, opset_version=OPSET, optimize=True, verbose=False,
+                module, inputs, dynamo=True, dynamic_shapes=shapes, opset_version=OPSET_BF16 if precision == "bf16" else OPSET, optimize=True, verbose=False,
                 input_names=[f"in{i}" for i in range(len(inputs))], output_names=[f"out{i}" for i in range(outputs)],
             )  # fmt: skip
         assert program is not None
         weights = sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
-        program.save(str(path), external_data=weights > LARGEST_FILE_BYTES)
+        if precision == "bf16":
+            retyped = program.model_proto
+            _retype(retyped, onnx.TensorProto.FLOAT, onnx.TensorProto.BFLOAT16)
+            onnx.save(retyped, path, save_as_external_data=weights > LARGEST_FILE_BYTES, location=f"{path.name}.data")
+        else:
+            program.save(str(path), external_data=weights > LARGEST_FILE_BYTES)
         onnx.checker.check_model(str(path), full_check=True)
     except (torch.onnx.OnnxExporterError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise Refusal("export_failed", _explain(error)) from error

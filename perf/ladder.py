@@ -5,9 +5,9 @@ A backend's `verify` gives one rung after the other. They are written down as th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -16,6 +16,7 @@ from .result import Deviation, Placement, Proof, Rung, write
 
 if TYPE_CHECKING:
     from .backends import Arrays, Proven
+    from .case import Evaluation
 
 MEANING: dict[Rung, str] = {
     "L0": "imports and configuration",
@@ -51,15 +52,30 @@ def read(folder: Path) -> Ladder:
     return msgspec.json.decode(file.read_bytes(), type=Ladder) if file.exists() else Ladder()
 
 
-def climb(rungs: Iterator[Proven], folder: Path, oracle: Path, precision: str, terms: int, build_s: dict[str, float]) -> Ladder:
+class Yardstick(NamedTuple):
+    """What the lowered graph is held against: the oracle's folder, the longest sum (reference.Counts), the task metric's reference where there is one."""
+
+    oracle: Path
+    precision: str
+    terms: int
+    task: dict[str, Any] | None
+    evaluation: Evaluation | None
+    batch: int
+
+
+def climb(rungs: Iterator[Proven], folder: Path, yardstick: Yardstick, build_s: dict[str, float]) -> Ladder:
     """Takes one rung after the other; that of the lowered graph only if its outputs pass the oracle."""
+    from . import check
+
     found = Ladder()
     try:
         for proven in rungs:
-            evidence = proven.evidence
             if proven.lowered is not None:
-                found = msgspec.structs.replace(found, deviation=equal(proven.lowered, folder, oracle, precision, terms))
-            found = msgspec.structs.replace(found, proofs=(*found.proofs, Proof(proven.rung, evidence)), placement=proven.placement or found.placement, build_s=dict(build_s))
+                deviation = distance(proven.lowered, folder, yardstick)
+                found = msgspec.structs.replace(found, deviation=deviation)
+                check.judge(deviation, by_task=yardstick.precision == "int8" and yardstick.task is not None)
+            proofs = (*found.proofs, Proof(proven.rung, proven.evidence))
+            found = msgspec.structs.replace(found, proofs=proofs, placement=proven.placement or found.placement, build_s=dict(build_s))
             write(folder / FILE, msgspec.json.encode(found))
     except Refusal as refusal:
         found = msgspec.structs.replace(found, stopped=refusal.reason)
@@ -69,8 +85,8 @@ def climb(rungs: Iterator[Proven], folder: Path, oracle: Path, precision: str, t
     return found
 
 
-def equal(lowered: Any, folder: Path, oracle: Path, precision: str, terms: int) -> Deviation:
-    """Raises Refusal(accuracy)."""
+def distance(lowered: Callable[[Arrays], Arrays], folder: Path, yardstick: Yardstick) -> Deviation:
+    """Of the lowered graph's outputs to fp64, and its task metric where there is one."""
     import numpy as np
 
     from . import check
@@ -78,13 +94,26 @@ def equal(lowered: Any, folder: Path, oracle: Path, precision: str, terms: int) 
 
     outputs: dict[str, Path] = {}
     for kind in ("random", "real"):
-        with np.load(oracle / f"{kind}.npz", allow_pickle=False) as stored:
+        with np.load(yardstick.oracle / f"{kind}.npz", allow_pickle=False) as stored:
             given = named(stored, "in")
-        results: list[Arrays] = [lowered(tuple(np.ascontiguousarray(value[at]) for value in given)) for at in range(len(given[0]))]
+        results = [lowered(tuple(np.ascontiguousarray(value[at]) for value in given)) for at in range(len(given[0]))]
         outputs[kind] = folder / f"lowered-{kind}.npz"
         np.savez(outputs[kind], allow_pickle=False, **{f"out{at}": np.stack(parts) for at, parts in enumerate(zip(*results, strict=True))})
-    deviation = Deviation(check.distances(oracle, outputs, precision, terms))
+    found = check.distances(yardstick.oracle, outputs, yardstick.precision, yardstick.terms)
     for file in outputs.values():
         file.unlink()
-    check.judge(deviation)
-    return deviation
+    if yardstick.task is None or yardstick.evaluation is None:
+        return Deviation(found)
+    scores = yardstick.evaluation.score(split(lowered, yardstick.evaluation, yardstick.batch))
+    return Deviation(found, check.task(yardstick.task, {name: float(value) for name, value in scores.items()}, yardstick.precision))
+
+
+def split(lowered: Callable[[Arrays], Arrays], evaluation: Evaluation, batch: int) -> Arrays:
+    """Outputs for the whole validation split, in batches of the case, the last one filled up."""
+    import numpy as np
+
+    given = [value.numpy() for value in evaluation.inputs]
+    total = len(given[0])
+    rows = [np.arange(at, at + batch) % total for at in range(0, total, batch)]
+    found = [lowered(tuple(np.ascontiguousarray(value[row]) for value in given)) for row in rows]
+    return tuple(np.concatenate(parts)[:total] for parts in zip(*found, strict=True))

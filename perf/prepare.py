@@ -77,7 +77,7 @@ class Preparation:
         folder = self.folder / "artefacts" / entrant(case)
         folder.mkdir(parents=True, exist_ok=True)
         prover = self.torch_worker(f"{entrant(case)}/verify")
-        asked = {"oracle": str(self.oracle.folder), "terms": self.info["terms"], "threads": self.plan.threads}
+        asked = {"oracle": str(self.oracle.folder), "terms": self.info["terms"], "metric": self.info["task"], "threads": self.plan.threads}
         try:
             prover.ask("verify", self.plan.timeout_s, reference=self.reference, case=case, folder=str(folder), **asked)
         except Refusal as refusal:

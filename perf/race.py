@@ -207,7 +207,7 @@ class Race:
             scores = oracle.referee.ask("score", timeout_s, path=str(outputs / "validation.npz"))
             oracle.referee.stop()
             worker.go()
-            lane.deviation = Deviation(found, check.task(lane.seen.info["task"], scores))
+            lane.deviation = Deviation(found, check.task(lane.seen.info["task"], scores, lane.case.precision))
             check.judge(lane.deviation, by_task)
         lane.limits = check.timed_limits(oracle.folder, outputs / "timed.npz", found)
         lane.placement = msgspec.convert(worker.ask("place", timeout_s), Placement)

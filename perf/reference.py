@@ -59,7 +59,8 @@ def refer(workload: Workload, batch: int, precisions: Sequence[str], target: str
         np.savez(folder / "validation-reference.npz", allow_pickle=False, **split_outputs(workload))
         evaluation = workload.evaluate
         scores = score(workload, folder / "validation-reference.npz")
-        info["task"] = {"metric": evaluation.metric, "better": evaluation.better, "budget": evaluation.budget, "reference": scores[evaluation.metric]}
+        budgets = {"budget": evaluation.budget, "int8_budget": evaluation.budget if evaluation.int8_budget is None else evaluation.int8_budget}
+        info["task"] = {"metric": evaluation.metric, "better": evaluation.better, **budgets, "reference": scores[evaluation.metric]}
     return info
 
 

@@ -39,6 +39,7 @@ def row(one: Result, baseline: Result | None, defaults: Result | None) -> tuple[
     name = f"{case.workload} {case.backend}" + (" (library defaults)" if case.options == LIBRARY_DEFAULTS else "".join(f"[{a}:{b}]" for a, b in case.options))
     name += "" if case.precision == "fp32" else f" {case.precision}"
     name += "" if case.batch == 1 else f" b{case.batch}"
+    name += "" if case.target == "cpu" else f" {case.target}"
     status = one.status if one.reason is None else f"{one.status} {one.verified_to}" if one.status == "verified" else f"{one.status}: {one.reason.code}"
     latency = one.metrics.get("latency")
     if latency is None:

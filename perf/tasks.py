@@ -87,7 +87,7 @@ class Tasks:
             ledger |= json.loads(shared.read_text())
         return {"ledger": ledger, "artefact_bytes": sum(file.stat().st_size for file in path.rglob("*") if file.is_file())}
 
-    def verify(self, reference: tuple[str, str], case: Case, folder: str, oracle: str, terms: int, threads: int) -> None:
+    def verify(self, reference: tuple[str, str], case: Case, folder: str, oracle: str, terms: int, metric: dict[str, Any] | None, threads: int) -> None:
         """Proves the case for a device that is not here; what was found is in the folder (ladder.py)."""
         import torch
 
@@ -99,7 +99,8 @@ class Tasks:
         workload = resized(workloads.load(workloads.Reference(*reference)), case.batch)
         backend: Any = plugins.backend(case.backend)
         rungs = backend.verify(workload, case, Path(folder), partial(phases, spent))
-        ladder.climb(rungs, Path(folder), Path(oracle), case.precision, terms, spent)
+        yardstick = ladder.Yardstick(Path(oracle), case.precision, terms, metric, workload.evaluate, case.batch)
+        ladder.climb(rungs, Path(folder), yardstick, spent)
 
     def load(self, reference: tuple[str, str], case: Case, folder: str, oracle: str, threads: int) -> dict[str, Any]:
         """Loads the case and calls it once. Returns the times in s and the peak of each phase in bytes."""

@@ -6,6 +6,9 @@ The list of providers says what was tried, not what runs: without a driver, onnx
 Threads are bound through the session, never through OMP_PROC_BIND, which narrows the mask that its pool inherits. Its threads spin
 between operators, as by default: the harness stops the process between turns, so this disturbs nobody. Without it a small transformer
 (6 blocks of width 128) took 1.9 ms instead of 1.4 ms on two cores of an EPYC; that is what option spinning:off measures.
+
+int8 is static QDQ (quantise.py): unsigned activations, signed weights with a scale a channel, 7 bits where the CPU has no VNNI. fp16 is for CUDA: the module cast as a
+whole, or with [fp16:blocked] the fp32 graph converted with the operators of FP32_ONLY left in fp32. [fusion:transformer] runs ONNX Runtime's offline fusions first.
 """
 
 from __future__ import annotations
@@ -14,25 +17,51 @@ import contextlib
 import json
 import os
 import sys
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .. import export, profiling
+from .. import calibration, export, profiling, quantise
 from ..case import Case, Workload
 from ..reasons import Reason, Refusal
 from ..result import Placement
-from . import Arrays, Artefact, Phase, Step, _machine
+from . import Arrays, Artefact, Phase, Proven, Step, _machine
 
 SUMMARY = "ONNX Runtime, from an ONNX file"
 OPTIONS = {
     "provider": ("auto", "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"),
     "optimization": ("all", "extended", "basic", "disabled"),
     "spinning": ("on", "off"),
+    "fp16": ("cast", "blocked"),
+    "fusion": ("session", "transformer"),
 }
 PRELOAD = ("onnxruntime",)
+
+MODEL, SAID = "model.onnx", "build.json"
+# Instructions that add 8-bit products in 32 bits (Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2, VPDPBUSD).
+VNNI = ("avx512_vnni", "avx_vnni")
+# Sums of many terms and steep functions: what fp16's 10 bits and largest number of 65504 bear worst.
+FP32_ONLY = ("Softmax", "LayerNormalization", "SkipLayerNormalization", "ReduceMean", "ReduceSum", "ReduceL2", "Exp", "Pow", "Erf")
+# Operators that compute in int8 after ONNX Runtime's QDQ fusion, and some that stand for several of a transformer's.
+INT8 = ("QLinearConv", "QGemm", "QLinearMatMul", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "ConvInteger", "QAttention")
+FUSED = (
+    "Attention",
+    "MultiHeadAttention",
+    "SkipLayerNormalization",
+    "LayerNormalization",
+    "Gelu",
+    "BiasGelu",
+    "FastGelu",
+    "FusedConv",
+    "FusedGemm",
+    "FusedMatMul",
+    "QLinearConv",
+    "QGemm",
+)
 
 
 def available(target: str) -> Reason | None:
@@ -54,8 +83,12 @@ def supports(case: Case) -> Reason | None:
     if case.precision == "bf16":
         detail = "its CPU provider has no bf16 kernels" if on_cpu else "numpy, through which inputs go, has no bf16"
         return Reason("unsupported_precision", f"ONNX Runtime: {detail}")
-    if case.precision == "int8":
-        return Reason("unsupported_precision", "int8 needs a quantised ONNX file, which is not made yet")
+    if case.precision == "int8" and _provider(case) == "CUDAExecutionProvider":
+        return Reason(
+            "unsupported_precision", "ONNX Runtime's CUDA provider runs quantised graphs in fp32 between casts; [provider:TensorrtExecutionProvider] or backend tensorrt runs int8"
+        )
+    if case.option("fp16", "cast") == "blocked" and case.precision != "fp16":
+        return Reason("unsupported_precision", f"[fp16:blocked] leaves operators of an fp16 graph in fp32; this case is in {case.precision}")
     return None
 
 
@@ -64,11 +97,70 @@ def variables(case: Case, threads: int) -> dict[str, str]:
 
 
 def build(workload: Workload, case: Case, folder: Path, phase: Phase) -> None:
-    """Raises Refusal(export_failed)."""
+    """Raises Refusal: export_failed, unsupported_op where int8 finds nothing to quantise, build_failed."""
+    spent, said = written(workload, case, folder, phase)
+    (folder / "ledger.json").write_text(json.dumps(spent))
+    (folder / SAID).write_text(json.dumps(said))
+
+
+def written(workload: Workload, case: Case, folder: Path, phase: Phase) -> tuple[dict[str, float], list[str]]:
+    """model.onnx in the folder. Returns what its steps took in s, the export when it was made, and what is to be said of them."""
     with phase("export"):
-        exported = export.export(workload, case, folder.parent)
+        converted = case.option("fp16", "cast") == "blocked"
+        exported = export.export(workload, replace(case, precision="fp32") if converted else case, folder.parent)
+    spent, said = {"export": exported.seconds}, [f"ONNX opset {export.opset(exported.folder / MODEL)}"]
+    start = time.perf_counter()
+    if case.precision == "int8":
+        found = calibration.calibration(workload)
+        reduced = not _machine.cpu_flags() & set(VNNI)
+        style = quantise.Style(signed=_provider(case) != "CPUExecutionProvider", reduced=reduced, passing=True)
+        said += [str(quantise.quantise(exported.folder / MODEL, folder / MODEL, found.batches, found.source, style)), f"weights in {7 if reduced else 8} bits"]
+        spent["quantise"] = time.perf_counter() - start
+    elif converted:
+        said.append(_blocked(exported.folder / MODEL, folder / MODEL))
+        spent["convert"] = time.perf_counter() - start
+    else:
         export.place(exported, folder)
-    export.write_ledger(exported, folder)
+    if case.option("fusion", "session") == "transformer":
+        start = time.perf_counter()
+        said.append(_fused(folder / MODEL))
+        spent["fuse"] = time.perf_counter() - start
+    return spent, said
+
+
+def _blocked(source: Path, target: Path) -> str:
+    """fp32 to fp16 with the operators of FP32_ONLY left in fp32, casts between; inputs and outputs become fp16."""
+    import onnx
+    from onnxruntime.transformers import float16
+
+    model = float16.convert_float_to_float16(onnx.load(source), keep_io_types=False, op_block_list=[*float16.DEFAULT_OP_BLOCK_LIST, *FP32_ONLY])
+    onnx.save(model, target)
+    kept = Counter(node.op_type for node in model.graph.node if node.op_type in FP32_ONLY)
+    return f"fp16 but for {', '.join(f'{count} {name}' for name, count in kept.most_common()) or 'nothing'}, which stay in fp32"
+
+
+def _fused(model: Path) -> str:
+    """Replaces the file. The patterns are those of BERT-like encoders; ONNX Runtime counts what it found."""
+    import logging
+
+    from onnxruntime.transformers import optimizer
+
+    logging.getLogger("onnxruntime.transformers").setLevel(logging.ERROR)
+    fused = optimizer.optimize_model(str(model), model_type="bert", opt_level=0)
+    model.unlink()  # it may be a hard link to the export that other cases share
+    fused.save_model_to_file(str(model))
+    found = {name: count for name, count in fused.get_fused_operator_statistics().items() if count}
+    return f"offline fusions: {', '.join(f'{count} {name}' for name, count in found.items()) or 'none matched'}"
+
+
+def verify(workload: Workload, case: Case, folder: Path, phase: Phase) -> Iterator[Proven]:
+    """To L1, with the exported graph held against the oracle on the CPU: its CUDA provider cannot be asked what it takes without a driver (it does not load)."""
+    import onnxruntime as ort
+
+    yield Proven("L0", f"onnxruntime {ort.__version__} lists {', '.join(ort.get_available_providers())}, which says what was built in and not what can run here")
+    _, said = written(workload, case, folder, phase)
+    words = "; ".join(["exported, and the graph's outputs on the CPU pass the oracle", *said])
+    yield Proven("L1", words, lowered=export.on_cpu(folder / MODEL, case.batch))
 
 
 def load(artefact: Artefact) -> Step:
@@ -101,6 +193,7 @@ def placement(artefact: Artefact, step: Step) -> Placement:
     nodes = {event["name"].removesuffix("_kernel_time"): event["args"] for event in events}
     ran_on = Counter(node["provider"] for node in nodes.values())
     elsewhere = sum(count for provider, count in ran_on.items() if provider != requested)
+    own = Counter(node["op_name"] for node in nodes.values() if node["op_name"] in FUSED)
     counts = {
         "nodes": len(nodes),
         "nodes_elsewhere": elsewhere,
@@ -111,7 +204,20 @@ def placement(artefact: Artefact, step: Step) -> Placement:
     if ran_on[requested] <= elsewhere:
         where = ", ".join(f"{count} on {provider}" for provider, count in ran_on.items())
         wrong = Reason("wrong_provider", f"requested {requested}, but of {len(nodes)} nodes there ran {where}")
-    return Placement(requested, dict(ran_on), counts, (f"profile of one run: {file.name} in the case's folder",), wrong)
+    if case.precision == "int8":
+        counts["int8_nodes"] = sum(bool(set(_types(node)) & {"uint8", "int8"}) for node in nodes.values() if node["op_name"] in INT8)
+        others = Counter(node["op_name"] for node in nodes.values() if node["op_name"] in ("Conv", "FusedConv", "NhwcFusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"))
+        counts["nodes_other_precision"] = others.total()
+        if not counts["int8_nodes"]:
+            wrong = Reason("unsupported_precision", f"requested int8, but no node computed in it; there ran {', '.join(f'{count} {name}' for name, count in others.items())}")
+    said = json.loads((artefact.folder / SAID).read_text()) if (artefact.folder / SAID).exists() else []
+    fused = [f"fused by the session: {', '.join(f'{count} {name}' for name, count in own.most_common())}"] if own else []
+    return Placement(requested, dict(ran_on), counts, (*said, *fused, f"profile of one run: {file.name} in the case's folder"), wrong)
+
+
+def _types(node: dict[str, Any]) -> list[str]:
+    """Of a node's inputs, as the profile writes them: [{"uint8": [1, 3]}, ...]."""
+    return [name for entry in node.get("input_type_shape", ()) for name in entry]
 
 
 def profile(artefact: Artefact, step: Step, feed: Sequence[Arrays], schedule: profiling.Schedule, path: Path) -> list[float]:
@@ -164,7 +270,7 @@ def _session(artefact: Artefact, profile: Path | None = None) -> Any:
             ort.preload_dlls()
         state = ort.capi.onnxruntime_pybind11_state  # its exceptions share no base class
         try:
-            return ort.InferenceSession(artefact.folder / "model.onnx", options, providers)
+            return ort.InferenceSession(artefact.folder / MODEL, options, providers)
         except (state.Fail, state.InvalidGraph, state.InvalidProtobuf, state.NotImplemented, state.RuntimeException) as error:
             raise Refusal("build_failed", f"ONNX Runtime {ort.__version__}: {error}") from error
 

@@ -16,7 +16,7 @@ from hotlap.perf.reasons import Refusal
 from hotlap.perf.result import Better, Deviation, Distance, Task
 
 DTYPES = {"fp32": np.float32, "fp16": np.float16, "bf16": ml_dtypes.bfloat16, "tf32": np.float16}
-INFO = {"metric": "accuracy", "better": "higher", "reference": 0.75, "budget": 0.125}
+INFO = {"metric": "accuracy", "better": "higher", "reference": 0.75, "budget": 0.125, "int8_budget": 0.25}
 
 
 def rounded(values: np.ndarray, precision: str) -> np.ndarray:
@@ -168,7 +168,7 @@ def test_a_distance_at_its_tolerance_passes_and_one_beyond_does_not() -> None:
     ],
 )
 def test_the_task_metric_may_get_worse_by_its_budget_and_no_more(better: Better, value: float, fine: bool) -> None:
-    found = check.task({**INFO, "better": better}, {"accuracy": value, "loss": 1.0})
+    found = check.task({**INFO, "better": better}, {"accuracy": value, "loss": 1.0}, "fp32")
     assert found.within == fine
     assert found.all["loss"] == 1.0
     if fine:

@@ -76,7 +76,7 @@ def test_the_validation_split_is_stored_with_the_outputs_and_score_of_fp32_eager
         np.testing.assert_array_equal(asked["in0"], linear.evaluate.inputs[0].numpy())
         np.testing.assert_allclose(stored["out0"], linear.module(linear.evaluate.inputs[0]).detach().numpy(), rtol=1e-6)
         mean = float(stored["out0"].mean())
-    assert info["task"] == {"metric": "mean", "better": "higher", "budget": 0.01, "reference": pytest.approx(mean)}
+    assert info["task"] == {"metric": "mean", "better": "higher", "budget": 0.01, "int8_budget": 0.01, "reference": pytest.approx(mean)}
     np.savez(folder / "other.npz", out0=np.full((10, 3), 2.0))
     assert reference.score(linear, folder / "other.npz") == {"rows": 10, "mean": 2.0}
 

@@ -1,0 +1,141 @@
+"""TensorRT by torch_tensorrt.dynamo: the exported module is cut into engines and parts that stay with PyTorch.
+
+torch_tensorrt cannot be imported without a driver; where none is, a case of this route ends at L1. On a machine with one (in tests: with torch.cuda answered for,
+in a child process) its dry run says what of the graph goes into engines, and the lowered module that it returns is run on the CPU.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from ..case import Case, Workload
+from ..reasons import Reason, Refusal
+from ..result import Placement
+from . import Arrays, Artefact, Phase, Proven, Step, eager
+
+DTYPES = {"fp16": "float16", "bf16": "bfloat16"}
+
+
+class Cut(NamedTuple):
+    """What a dry run says: operators that go into engines, of all; number of engines; operators that stay with PyTorch, by name."""
+
+    inside: int
+    operators: int
+    engines: int
+    outside: tuple[str, ...]
+
+    def __str__(self) -> str:
+        stays = f"; with PyTorch stay {', '.join(self.outside)}" if self.outside else ""
+        return f"{self.inside} of {self.operators} operators in {self.engines} engine(s){stays}"
+
+
+def verify(workload: Workload, case: Case, phase: Phase) -> Iterator[Proven]:
+    import torch
+
+    module, inputs = cast(workload, case)
+    with phase("export"):
+        program = exported(module, inputs, workload)
+    yield Proven("L1", f"torch.export: {len(program.graph.nodes)} nodes in {case.precision}")
+    library = imported()
+    said = io.StringIO()
+    with phase("partition"), contextlib.redirect_stdout(said), torch.inference_mode():
+        try:
+            lowered = library.dynamo.compile(program, arg_inputs=list(inputs), dryrun=True, min_block_size=1, use_explicit_typing=True)
+        except (RuntimeError, ValueError, AssertionError, AttributeError) as error:  # what its partitioner raises
+            raise Refusal("build_failed", f"torch_tensorrt {library.__version__}: {' '.join(str(error).split())[:300]}") from error
+    cut = parse(said.getvalue())
+    counts = {"engines": cut.engines, "nodes": cut.operators, "nodes_elsewhere": cut.operators - cut.inside}
+    yield Proven(
+        "L2", f"dry run of torch_tensorrt {library.__version__}: {cut}", Placement("tensorrt", {"tensorrt": cut.inside, "pytorch": cut.operators - cut.inside}, counts, (str(cut),))
+    )
+    yield Proven("L3", "the lowered module of the dry run on the CPU", lowered=on_cpu(lowered, case))
+
+
+def cast(workload: Workload, case: Case) -> tuple[Any, tuple[Any, ...]]:
+    import torch
+
+    dtype = getattr(torch, DTYPES.get(case.precision, "float32"))
+    return workload.module.to(dtype), tuple(value.to(dtype) if value.is_floating_point() else value for value in workload.inputs)
+
+
+def exported(module: Any, inputs: tuple[Any, ...], workload: Workload) -> Any:
+    """Raises Refusal(export_failed)."""
+    import torch
+
+    try:
+        with torch.inference_mode():
+            return torch.export.export(module, inputs)
+    except Exception as error:  # torch.export raises many kinds, all meaning the same here
+        line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise Refusal("export_failed", f"{workload.name}: torch.export: {line}") from error
+
+
+def imported() -> Any:
+    """Raises Refusal: dep_missing, no_device where there is no driver to import it with."""
+    import importlib.util
+
+    if importlib.util.find_spec("torch_tensorrt") is None:
+        raise Refusal("dep_missing", "torch_tensorrt is not installed: pip install 'hotlap[tensorrt-rtx]'")
+    try:
+        import torch_tensorrt
+    except (RuntimeError, AssertionError, ImportError, OSError) as error:
+        line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise Refusal("no_device", f"torch_tensorrt cannot be imported without an NVIDIA driver ({line}); route onnx goes further here") from error
+    return torch_tensorrt
+
+
+def parse(text: str) -> Cut:
+    """Of the dry run's own report. Raises Refusal(build_failed) where it has another form."""
+    supported = re.search(r"(\d+)\s+(?:supported )?operations? of (\d+)|(\d+) supported operations detected in subgraph containing (\d+)", text)
+    covered = re.search(r"Coverage[^\n]*?(\d+)\s*/\s*(\d+)|(\d+) of (\d+)", text)
+    engines = re.search(r"(?:Number of TensorRT-Accelerated Engines Generated|TRT Engine #|Graph Structure)[^\d]*(\d+)", text)
+    found = supported or covered
+    if not found:
+        raise Refusal("build_failed", "torch_tensorrt's dry run printed no coverage that is known here; its report has changed")
+    inside, operators = (int(value) for value in found.groups() if value is not None)
+    outside = tuple(dict.fromkeys(re.findall(r"torch\.ops\.([\w.]+)", text)))
+    return Cut(inside, operators, int(engines[1]) if engines else 1, outside)
+
+
+def on_cpu(lowered: Any, case: Case) -> Callable[[Arrays], Arrays]:
+    prepared = eager.Prepared(lowered, (), "cpu", *_layout(case))
+
+    def run(arrays: Arrays) -> Arrays:
+        step = eager.step(prepared, lowered, prepared)
+        return step.fetch(step.call(step.place(arrays)))
+
+    return run
+
+
+def _layout(case: Case) -> tuple[Any, Any]:
+    import torch
+
+    return getattr(torch, DTYPES.get(case.precision, "float32")), torch.contiguous_format
+
+
+def load(artefact: Artefact) -> Step:
+    """Compiles, with what TensorRT refuses left to PyTorch. Raises Refusal: dep_missing, no_device, build_failed."""
+    import torch
+
+    library = imported()
+    prepared = eager.prepare(artefact.workload(), artefact.case)
+    program = exported(prepared.module, prepared.place(prepared.inputs), artefact.workload())
+    try:
+        compiled = library.dynamo.compile(program, arg_inputs=list(prepared.place(prepared.inputs)), min_block_size=1, use_explicit_typing=True)
+    except (RuntimeError, ValueError, AssertionError, AttributeError) as error:
+        raise Refusal("build_failed", f"torch_tensorrt {library.__version__}: {' '.join(str(error).split())[:300]}") from error
+    with torch.inference_mode():
+        return eager.step(prepared, compiled, compiled)
+
+
+def placement(artefact: Artefact, step: Step) -> Placement:
+    """Engines and what runs beside them, by the submodules of what the compiler returned."""
+    names = [name for name, _ in step.about.named_children()]
+    engines = sum("_run_on_acc" in name for name in names)
+    beside = sum("_run_on_gpu" in name for name in names)
+    wrong = None if engines else Reason("unsupported_op", f"torch_tensorrt made no engine of {artefact.case.workload}; all of it would run in PyTorch")
+    return Placement("tensorrt", {"tensorrt": engines, "pytorch": beside}, {"engines": engines, "nodes_elsewhere": beside}, tuple(names), wrong)

@@ -1,0 +1,192 @@
+"""An ONNX file in int8: quantise and dequantise around products and convolutions, with ranges from real inputs (ONNX Runtime's static QDQ quantisation).
+
+Weights are signed and symmetric with a scale for each output channel. Which activations suit depends on who runs the file: see Style. After that the file is
+compared with the one it came from on inputs that were kept out of the calibration; where its outputs are further off than LIMIT, the nodes are quantised one
+by one, and those that alone do most harm stay in fp32, more and more of them, until it holds. What was measured and left out stands in the outcome.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .reasons import Refusal
+
+if TYPE_CHECKING:
+    import onnx
+
+    from .backends import Arrays
+
+# Cosine to the fp32 outputs that is sought: 0.995 is an error of 10 % of the outputs' length (sin of the angle), ONNX Runtime's fully quantised resnet18 reaches 0.9998.
+LIMIT = 0.995
+# Of the calibration batches, one in this many is kept out to measure with; nodes are measured alone on the first PROBES of those and for SEARCH_S at most.
+HELD_OUT, PROBES, SEARCH_S = 5, 2, 60.0
+# A convolution or product with int8 on both sides; what merely moves or rectifies int8 stays int8 between two of them.
+CONVOLUTIONS, PRODUCTS = ("Conv", "ConvTranspose"), ("Gemm", "MatMul")
+PASSING = ("Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool", "Add", "Mul", "Concat", "Reshape", "Transpose", "Flatten")
+
+
+class Style(NamedTuple):
+    """signed: activations -128 to 127 around 0, as TensorRT demands; else 0 to 255 with a zero point. reduced: weights in 7 bits, for CPUs whose
+    8-bit products saturate in 16 bits (x86 without VNNI). passing: also quantise what only passes int8 on, except in transformers, whose sums of many
+    layers do not bear it (vit of models/nets: cosine 0.978 with, 0.998 without). convolutions: False where who runs the file has none in int8."""
+
+    signed: bool
+    reduced: bool
+    passing: bool
+    convolutions: bool = True
+
+    @property
+    def computing(self) -> tuple[str, ...]:
+        return (*CONVOLUTIONS, *PRODUCTS) if self.convolutions else PRODUCTS
+
+
+class Outcome(NamedTuple):
+    """cosine: of the file's outputs to fp32's on inputs kept out; before: with nothing left out. kept: nodes left in fp32, the most harmful first."""
+
+    quantised: int
+    cosine: float
+    before: float
+    kept: tuple[str, ...]
+    source: str
+
+    def __str__(self) -> str:
+        left = f"; left in fp32, by the harm each does alone: {', '.join(self.kept)} (without that {self.before:.4f})" if self.kept else ""
+        return f"int8: {self.quantised} products and convolutions quantised, ranges from {self.source}; cosine to fp32 {self.cosine:.4f} on inputs kept out of that{left}"
+
+
+def quantise(source: Path, target: Path, batches: Sequence[Arrays], words: str, style: Style) -> Outcome:
+    """Writes target. Raises Refusal(unsupported_op) where there is nothing to quantise, build_failed with ONNX Runtime's words."""
+    import onnx
+
+    held = list(batches[::HELD_OUT])
+    fitted = [batch for at, batch in enumerate(batches) if at % HELD_OUT] or held
+    model = onnx.shape_inference.infer_shapes(onnx.load(source))
+    nodes = computing(model, style.computing)
+    if not nodes:
+        raise Refusal("unsupported_op", f"int8: the graph has none of {', '.join(style.computing)} with a constant weight, so nothing would run in int8")
+    try:
+        work = Quantiser(model, source, fitted, held, style)
+        best, kept = work.made(nodes), list[str]()
+        before = cosine = work.cosine(best, held)
+        if not cosine >= LIMIT:
+            harmful = work.harmful(nodes)
+            for count in doubling(len(harmful)):
+                tried = work.made([name for name in nodes if name not in harmful[:count]])
+                if (reached := work.cosine(tried, held)) > cosine:
+                    best, cosine, kept = tried, reached, harmful[:count]
+                if cosine >= LIMIT:
+                    break
+    except (ValueError, TypeError, KeyError, RuntimeError) as error:  # ONNX Runtime's quantiser raises all of them for graphs it cannot take
+        raise Refusal("build_failed", f"int8: ONNX Runtime's quantiser: {type(error).__name__}: {error}") from error
+    onnx.save(best, target)
+    return Outcome(len(nodes) - len(kept), cosine, before, tuple(kept), words)
+
+
+def computing(model: onnx.ModelProto, kinds: Sequence[str]) -> list[str]:
+    """Names of the nodes that multiply an activation by a constant weight, directly or through a transposition of one."""
+    constants = {one.name for one in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type in ("Constant", "Transpose", "Identity", "Cast") and all(name in constants for name in node.input):
+            constants |= set(node.output)
+    return [node.name for node in model.graph.node if node.op_type in kinds and len(node.input) > 1 and node.input[1] in constants]
+
+
+def doubling(most: int) -> Iterator[int]:
+    count = 1
+    while count < most:
+        yield count
+        count *= 2
+
+
+class Quantiser:
+    """The ranges of one model, taken once, and models made with them."""
+
+    def __init__(self, model: onnx.ModelProto, source: Path, fitted: Sequence[Arrays], held: Sequence[Arrays], style: Style) -> None:
+        self.model, self.source, self.held, self.style = model, source, held, style
+        self.names = [one.name for one in model.graph.input]
+        self.passing = list(PASSING) if style.passing and not any(node.op_type == "Softmax" for node in model.graph.node) else []
+        self.kinds = [*style.computing, *self.passing]
+        self._loaded: onnx.ModelProto | None = None
+        self._session: Any = None
+        self.ranges = self._ranges(fitted)
+        self.exact = [self._run(model, batch) for batch in held]
+
+    def _ranges(self, fitted: Sequence[Arrays]) -> Any:
+        import tempfile
+
+        from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, create_calibrator
+
+        names, given = self.names, iter(fitted)
+
+        class Reader(CalibrationDataReader):  # type: ignore[misc]
+            def get_next(self) -> Any:
+                batch = next(given, None)
+                return None if batch is None else dict(zip(names, batch, strict=True))
+
+        with tempfile.TemporaryDirectory() as folder:
+            extra = {"symmetric": self.style.signed}
+            augmented = str(Path(folder) / "augmented.onnx")
+            calibrator = create_calibrator(self.source, self.kinds, augmented, CalibrationMethod.MinMax, extra_options=extra)
+            calibrator.collect_data(Reader())
+            return calibrator.compute_data()
+
+    def made(self, nodes: Sequence[str]) -> onnx.ModelProto:
+        """With these products and convolutions in int8, and what passes int8 on between them."""
+        from onnxruntime.quantization import QuantType
+        from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+        between = [node.name for node in self.model.graph.node if node.op_type in self.passing] if len(nodes) > 1 else []
+        activations = QuantType.QInt8 if self.style.signed else QuantType.QUInt8
+        # A file for TensorRT has no quantised bias: its layers take theirs in floating point.
+        extra = {"ActivationSymmetric": self.style.signed, "WeightSymmetric": True, "QuantizeBias": not self.style.signed}
+        quantiser = QDQQuantizer(
+            copy.deepcopy(self.model), True, self.style.reduced, QuantType.QInt8, activations, self.ranges, [*nodes, *between], [], self.kinds, extra
+        )  # fmt: skip
+        quantiser.quantize_model()
+        made: onnx.ModelProto = quantiser.model.model
+        return made
+
+    def harmful(self, nodes: Sequence[str]) -> list[str]:
+        """Those measured in time, the one that does most harm alone first."""
+        deadline = time.monotonic() + SEARCH_S
+        found: dict[str, float] = {}
+        for name in spread(nodes):
+            if time.monotonic() > deadline:
+                break
+            found[name] = self.cosine(self.made([name]), self.held[:PROBES])
+        return sorted(found, key=lambda name: found[name])
+
+    def cosine(self, model: onnx.ModelProto, batches: Sequence[Arrays]) -> float:
+        """The smallest over outputs; of all batches together."""
+        import numpy as np
+
+        found = [self._run(model, batch) for batch in batches]
+        each = []
+        for parts, exact in zip(zip(*found, strict=True), zip(*self.exact[: len(batches)], strict=True), strict=True):
+            a, b = (np.concatenate([np.ravel(part) for part in side]).astype(np.float64) for side in (parts, exact))
+            norms = float(np.linalg.norm(a) * np.linalg.norm(b))
+            each.append(float(a @ b) / norms if norms > 0 else float((a == b).all()))
+        return min(each)
+
+    def _run(self, model: onnx.ModelProto, batch: Arrays) -> list[Any]:
+        import onnxruntime as ort
+
+        if self._loaded is not model:
+            options = ort.SessionOptions()
+            options.log_severity_level = 4
+            self._loaded, self._session = model, ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+        outputs: list[Any] = self._session.run(None, dict(zip(self.names, batch, strict=True)))
+        return outputs
+
+
+def spread(nodes: Sequence[str]) -> list[str]:
+    """First and last, then the middle, and so on: if time runs out, all of the network was looked at, not its beginning."""
+    order, step = [0, len(nodes) - 1], len(nodes)
+    while step > 1:
+        step = (step + 1) // 2
+        order += range(0, len(nodes), step)
+    return [nodes[at] for at in dict.fromkeys(order)]
