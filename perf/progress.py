@@ -61,7 +61,7 @@ class Watched(Progress):
 
     def summary(self, lanes: Sequence[Lane]) -> str:
         """Each entrant's ratio to the first so far."""
-        parts = [f"{lane.case.backend} {text}" for lane in lanes if (text := so_far(lane, lanes[0]))]
+        parts = [f"{lane.case.backend} {lane.case.precision} {text}" for lane in lanes if (text := so_far(lane, lanes[0]))]
         return f" ({', '.join(parts)})" if parts else ""
 
     def standing(self, group: str, lanes: Sequence[Lane], event: str) -> Table:
@@ -74,8 +74,15 @@ class Watched(Progress):
             options = "".join(f"\\[{name}:{value}]" for name, value in lane.case.options)
             medians = [stats.median(block) for block in lane.latencies() if block]
             state = lane.refusal.code if lane.refusal else str(len(lane.seen.timed))
-            made.add_row(lane.case.backend + options, state, scaled(stats.median(medians), "s") if medians else "", so_far(lane, lanes[0]))
+            made.add_row(f"{lane.case.backend}{options} {lane.case.precision}", state, scaled(stats.median(medians), "s") if medians else "", so_far(lane, lanes[0]))
         return made
+
+
+class Quiet(Watched):
+    """Says what happens, and leaves the results to who asked."""
+
+    def finished(self, group: str, results: Sequence[Result]) -> None:
+        self.close()
 
 
 def so_far(lane: Lane, first: Lane) -> str:

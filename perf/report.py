@@ -68,6 +68,11 @@ def speedup(one: Result, base: Result | None) -> str:
     return with_width(found, f"{found.centre:.2f}x")
 
 
+def baseline(results: Sequence[Result], one: Result) -> Result | None:
+    """Eager of the same race, in its finest precision."""
+    return _entrant(results, one, ())
+
+
 def with_width(found: stats.Estimate, text: str) -> str:
     return f"{text} ±{math.expm1(found.half_width):.1%}" if math.isfinite(found.half_width) else text
 

@@ -12,14 +12,16 @@ import typer
 def report(
     results: Annotated[Path | None, typer.Argument(help="A results.json. Default: the latest run.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write Markdown to this file; - is stdout.")] = None,
+    matrix: Annotated[Path | None, typer.Option(help="The same as models x backends, a table for each target and precision.")] = None,
 ) -> int:
     """Print the table of a results file again."""
+    from . import matrix as matrices
     from . import report as tables
     from . import result, rundir
     from .reasons import Misuse
 
     found = result.read(results or rundir.latest() / "results.json")
-    if markdown is None:
+    if markdown is None and matrix is None:
         console = tables.console()
         for line in tables.setting(found):
             console.print(line, highlight=False)
@@ -27,11 +29,12 @@ def report(
         for line in tables.reasons(found.results):
             console.print(f"  {line}", highlight=False, markup=False)
         return 0
-    if str(markdown) == "-":
-        sys.stdout.write(tables.markdown(found))
-    else:
-        try:
-            result.write(markdown, tables.markdown(found).encode())
-        except OSError as error:
-            raise Misuse(f"cannot write {markdown}: {error.strerror}") from None
+    for path, made in ((markdown, tables.markdown), (matrix, matrices.markdown)):
+        if str(path) == "-":
+            sys.stdout.write(made(found))
+        elif path is not None:
+            try:
+                result.write(path, made(found).encode())
+            except OSError as error:
+                raise Misuse(f"cannot write {path}: {error.strerror}") from None
     return 0

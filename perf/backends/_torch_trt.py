@@ -90,15 +90,12 @@ def imported() -> Any:
 
 def parse(text: str) -> Cut:
     """Of the dry run's own report. Raises Refusal(build_failed) where it has another form."""
-    supported = re.search(r"(\d+)\s+(?:supported )?operations? of (\d+)|(\d+) supported operations detected in subgraph containing (\d+)", text)
-    covered = re.search(r"Coverage[^\n]*?(\d+)\s*/\s*(\d+)|(\d+) of (\d+)", text)
-    engines = re.search(r"(?:Number of TensorRT-Accelerated Engines Generated|TRT Engine #|Graph Structure)[^\d]*(\d+)", text)
-    found = supported or covered
-    if not found:
-        raise Refusal("build_failed", "torch_tensorrt's dry run printed no coverage that is known here; its report has changed")
-    inside, operators = (int(value) for value in found.groups() if value is not None)
-    outside = tuple(dict.fromkeys(re.findall(r"torch\.ops\.([\w.]+)", text)))
-    return Cut(inside, operators, int(engines[1]) if engines else 1, outside)
+    found = re.search(r"graph consists of (\d+) Total Operators, of which (\d+) operators are supported", text)
+    if found is None:
+        raise Refusal("build_failed", "torch_tensorrt's dry run has no line that is known here; its report has changed")
+    outside = re.findall(r"^Node: torch\.ops\.([\w.]+)", text, re.MULTILINE)
+    inside = sum(int(count) for count in re.findall(r"Number of Operators in Engine: (\d+)", text))
+    return Cut(inside, int(found[1]), len(re.findall(r"TRT Engine #\d+", text)), tuple(dict.fromkeys(outside)))
 
 
 def on_cpu(lowered: Any, case: Case) -> Callable[[Arrays], Arrays]:

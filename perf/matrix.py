@@ -1,0 +1,92 @@
+"""Models x backends x precisions as Markdown: a table for each target and precision, no cell empty, every reason once below."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from . import ladder, report, stats
+from .case import PRECISIONS
+from .cases import PACE
+from .result import Result, Results
+from .units import scaled
+
+LEGEND = (
+    "Measured: latency ± half its 95 % interval over blocks of fresh processes; speed-up over fp32 eager of the same race; for other precisions also over fp32 of the same backend "
+    "(÷ fp32); then the deviation. Proven without the device: the rung reached; for TensorRT what its engine took to build on this CPU, and its size. "
+    "Deviation: RMSE to fp64 as a share of what is allowed, for int8 the cosine, and the task metric where there is one."
+)
+
+
+def markdown(results: Results) -> str:
+    """Of a results file. Case ids with options stand in columns of their own."""
+    shown = [one for one in results.results if one.case.backend != PACE]
+    notes: dict[str, int] = {}
+    lines = [*(f"{line}." for line in report.setting(results)), ""]
+    for target in dict.fromkeys(one.case.target for one in shown):
+        for precision in PRECISIONS:
+            group = [one for one in shown if one.case.target == target and one.case.precision == precision]
+            if group:
+                lines += [*table(group, shown, f"{precision}, batch {batches(group)}, {target}", notes), ""]
+    lines += [LEGEND, ""]
+    if rungs := sorted({one.verified_to for one in shown if one.status == "verified"}):
+        lines += [f"Rungs: {', '.join(f'{rung} {ladder.MEANING[rung]}' for rung in rungs)}.", ""]
+    lines += [f"{number}. {text}" for text, number in notes.items()]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def batches(group: Sequence[Result]) -> str:
+    return ", ".join(str(size) for size in sorted({one.case.batch for one in group}))
+
+
+def table(group: Sequence[Result], everything: Sequence[Result], title: str, notes: dict[str, int]) -> list[str]:
+    columns = list(dict.fromkeys(column(one) for one in group))
+    rows = list(dict.fromkeys((one.case.workload, one.case.batch) for one in group))
+    several = len({size for _, size in rows}) > 1
+    found = {(one.case.workload, one.case.batch, column(one)): one for one in group}
+    lines = [f"**{title}**", "", f"| model | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
+    for name, size in rows:
+        cells = [cell(found[name, size, head], everything, notes) if (name, size, head) in found else "not asked" for head in columns]
+        lines.append(f"| {name.rpartition(':')[2] if '.' in name else name}{f' b{size}' if several else ''} | {' | '.join(cells)} |")
+    return lines
+
+
+def column(one: Result) -> str:
+    return one.case.backend + "".join(f"[{name}:{value}]" for name, value in one.case.options)
+
+
+def cell(one: Result, everything: Sequence[Result], notes: dict[str, int]) -> str:
+    """Status first where it is not ok; then what was measured or proven."""
+    parts: list[str] = []
+    if one.status == "verified":
+        parts.append(one.verified_to)
+    elif one.reason is not None:
+        number = notes.setdefault(normal(one), len(notes) + 1)
+        proven = f", {one.verified_to}" if one.proofs else ""
+        parts.append(f"{one.status}: {one.reason.code} ({number}){proven}")
+    latency = one.metrics.get("latency")
+    if latency is not None:
+        parts.append(report.with_width(latency.estimate, scaled(latency.centre, "s")))
+        parts += [f"{found.centre:.2f}x{suffix}" for found, suffix in speedups(one, everything)]
+    if "build" in one.build_s and one.placement is not None:
+        parts.append(f"{scaled(one.build_s['build'], 's')}, {scaled(one.placement.counters['artefact_bytes'], 'B')}")
+    parts += [text for text in (report.deviation(one), report.task(one)) if text]
+    return "; ".join(parts)
+
+
+def speedups(one: Result, everything: Sequence[Result]) -> list[tuple[stats.Estimate, str]]:
+    """Over the race's baseline, and over the same backend and options in fp32."""
+    bases = [(report.baseline(everything, one), "")]
+    if one.case.precision != "fp32":
+        own = next((other for other in everything if other.race_id == one.race_id and column(other) == column(one) and other.case.precision == "fp32"), None)
+        bases.append((own, " ÷ fp32"))
+    return [
+        (stats.inverse(stats.ratio(base.metrics["latency"].values, one.metrics["latency"].values)), suffix)
+        for base, suffix in bases
+        if base is not None and base is not one and "latency" in base.metrics
+    ]  # fmt: skip
+
+
+def normal(one: Result) -> str:
+    """The reason without what differs from model to model, so that equal ones share a line."""
+    assert one.reason is not None
+    return f"{one.status}: {one.reason.code}: {one.reason.detail.replace(one.case.workload, 'the model')}"
