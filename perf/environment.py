@@ -12,6 +12,9 @@ from typing import NamedTuple
 
 import msgspec
 
+from . import telemetry
+from .reasons import Refusal
+
 LIBRARIES = ("hotlap", "torch", "triton", "lightning", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime", "openvino", "numpy")
 
 # What never forbids a comparison.
@@ -118,17 +121,12 @@ def _versions() -> dict[str, str]:
 
 
 def _gpus() -> tuple[tuple[str, ...], str]:
-    import pynvml
-
+    """Names of the GPUs, of one in MIG mode those of its slices, and the driver's version. A GPU that is lost is not left out in silence."""
     try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return (), ""
-    try:
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
-        return tuple(str(pynvml.nvmlDeviceGetName(handle)) for handle in handles), str(pynvml.nvmlSystemGetDriverVersion())
-    finally:
-        pynvml.nvmlShutdown()
+        devices = [part for gpu in telemetry.gpus() for part in gpu.mig() or [gpu]]
+        return tuple(device.name for device in devices), telemetry.driver()
+    except Refusal as refused:
+        return (() if refused.reason.code == "no_device" else (str(refused.reason),)), ""
 
 
 def _chosen(path: Path) -> str:
