@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from . import plugins, priority, stats
+from . import plugins, priority, stats, telemetry
 from .case import Case
 from .cases import LIBRARY_DEFAULTS
 from .observations import Observations
@@ -111,6 +111,9 @@ def warnings(lane: Lane) -> list[str]:
             found.append("the outputs do not depend on the inputs, so a stale output could not be noticed")
         if str(info["weights"]).startswith("random"):
             found.append(f"weights: {info['weights']}")
+    found += telemetry.warnings([block.device for block in lane.seen.blocks if block.device is not None])
+    if unseen := next((block.no_device for block in lane.seen.blocks if block.no_device is not None), None):
+        found.append(f"the GPU's clocks and memory errors were not watched: {unseen}")
     if lane.seen.timed:
         faults = disturbance(lane.seen).faults_per_call
         if faults > FAULTS_WORTH_A_WORD and dict(LIBRARY_DEFAULTS).items() <= dict(lane.case.options).items():

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import os
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from .telemetry import Device, State
 
 
 def doctor(
@@ -12,7 +18,6 @@ def doctor(
     device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu",
 ) -> int:
     """Check the machine: devices, libraries, backends, peaks, noise."""
-    import os
     import tempfile
     from pathlib import Path
 
@@ -33,6 +38,9 @@ def doctor(
     facts.add_row("GPU", f"{', '.join(here.gpus)}, driver {here.driver}" if here.gpus else "none that NVML can see")
     facts.add_row("libraries", ", ".join(f"{name} {version}" for name, version in here.libraries.items()))
     console.print(facts)
+    if here.gpus:
+        console.print()
+        console.print(devices())
     backends = Table(box=None, pad_edge=False)
     for head in ("backend", device, ""):
         backends.add_column(head)
@@ -60,3 +68,57 @@ def doctor(
     for cause in heard.causes:
         console.print(f"  {cause}", markup=False)
     return 0
+
+
+def devices() -> Table:
+    """One row a device, slices below their GPU. What a device does not tell is a dash with its reason below; what cannot be asked at all says why."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from . import telemetry
+    from .reasons import Refusal
+
+    table = Table(box=None, pad_edge=False, caption_justify="left")
+    for head in ("GPU", "CUDA", "memory used", "of", "SM clock", "memory clock", "power", "temperature", "held down by", "ECC errors", "MIG"):
+        table.add_column(head)
+    notes: list[str] = []
+    names: dict[str, str] = {}
+    found: list[Device] = []
+    try:
+        gpus = telemetry.gpus()
+        found = [part for gpu in gpus for part in (gpu, *gpu.mig())]
+        names = {device.uuid: f"cuda:{number}" for number, device in enumerate(telemetry.visible(gpus, os.environ))}
+    except Refusal as refused:
+        notes.append(str(refused.reason))
+    for device in found:
+        try:
+            state = device.read()
+        except Refusal as refused:
+            notes.append(f"{device.name}: {refused.reason}")
+            continue
+        table.add_row(*row(device, state, names.get(device.uuid, "-")))
+        notes += [f"{device.name}: no {name}: {reason}" for name, reason in state.absent.items()]
+    table.caption = Text("\n".join(dict.fromkeys(notes)))
+    return table
+
+
+def row(device: Device, state: State, name: str) -> tuple[str, ...]:
+    from .units import scaled
+
+    def shown(value: float | None, unit: str) -> str:
+        return "-" if value is None else scaled(value, unit)
+
+    errors = [f"{count} {kind}" for kind, count in (("uncorrected", state.ecc_uncorrected), ("corrected", state.ecc_corrected)) if count is not None]
+    return (
+        f"{'  ' if device.parent else ''}{device.name}",
+        name,
+        shown(state.used_bytes, "B"),
+        shown(state.total_bytes, "B"),
+        shown(state.sm_clock_hz, "Hz"),
+        shown(state.memory_clock_hz, "Hz"),
+        shown(state.power_w, "W"),
+        "-" if state.temperature_c is None else f"{state.temperature_c} °C",
+        "-" if state.throttle is None else ", ".join(state.throttle) or "nothing",
+        ", ".join(errors) or "-",
+        device.mig_mode(),
+    )

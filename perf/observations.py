@@ -44,7 +44,10 @@ class Block(msgspec.Struct):
 
 
 class Observations(msgspec.Struct):
-    """ledger: seconds of each phase of the cold build. info: what the reference knows (flops, items, item). peaks: of this machine."""
+    """ledger: seconds of each phase of the cold build. info: what the reference knows (flops, items, item). peaks: of this machine.
+
+    no_meter: why there is no energy counter. no_energy: why a GPU's gave no figure.
+    """
 
     case: Case
     ledger: dict[str, float]
@@ -52,6 +55,7 @@ class Observations(msgspec.Struct):
     peaks: dict[str, float]
     blocks: list[Block] = []
     no_meter: Any = None
+    no_energy: Reason | None = None
 
     @property
     def timed(self) -> list[Block]:
