@@ -93,12 +93,12 @@ def devices() -> Table:
     for device in found:
         try:
             state = device.read()
+            table.add_row(*row(device, state, names.get(device.uuid, "-")))
         except Refusal as refused:
             notes.append(f"{device.name}: {refused.reason}")
             continue
-        table.add_row(*row(device, state, names.get(device.uuid, "-")))
         notes += [f"{device.name}: no {name}: {reason}" for name, reason in state.absent.items()]
-    table.caption = Text("\n".join(dict.fromkeys(notes)))
+    table.caption = Text("\n".join(dict.fromkeys(notes))) if notes else None
     return table
 
 

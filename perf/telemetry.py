@@ -334,9 +334,11 @@ def visible(devices: Sequence[Device], environment: Mapping[str, str]) -> list[D
     """
     shown = environment.get("CUDA_VISIBLE_DEVICES")
     items = [str(index) for index in range(len(devices))] if shown is None else [item.strip() for item in shown.split(",")]
+    by_uuid = items[:1] != [] and items[0].startswith(("GPU-", "MIG-"))
     chosen: list[Device] = []
     for item in items:
-        if (one := named(devices, item, items[0]) if item.startswith(("GPU-", "MIG-")) else numbered(devices, item, environment)) is None:
+        one = named(devices, item, items[0][:4]) if by_uuid else numbered(devices, item, environment)
+        if one is None:
             break
         if any(one.uuid == other.uuid for other in chosen):
             return []
@@ -361,11 +363,11 @@ def numbered(devices: Sequence[Device], item: str, environment: Mapping[str, str
     return slices[0]
 
 
-def named(devices: Sequence[Device], item: str, first: str) -> Device | None:
-    """By UUID; also MIG-GPU-uuid/instance/compute instance, as drivers before 470 write it."""
-    if item[:4] != first[:4]:
+def named(devices: Sequence[Device], item: str, kind: str) -> Device | None:
+    """By UUID, all of one kind (GPU- or MIG-); also MIG-GPU-uuid/instance/compute instance, as drivers before 470 write it."""
+    if not item.startswith(kind):
         return None
-    if item.startswith("GPU-"):
+    if kind == "GPU-":
         found = [device for device in devices if device.uuid.startswith(item)]
     else:
         slices = [one for device in devices for one in device.mig()]

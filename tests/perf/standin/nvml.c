@@ -14,7 +14,7 @@ enum { GPUS = 4, SLICES = 4, TEXT = 4096 };
 typedef struct { int gpu, slice; } device_t;
 typedef struct { unsigned long long total, free, used; } memory_t;
 typedef struct { unsigned int gpu, memory; } utilization_t;
-typedef struct { unsigned int version, sensor; int temperature; } temperature_t;
+typedef struct { unsigned int version; int sensor, temperature; } temperature_t;
 typedef struct { unsigned int pid; unsigned long long bytes; unsigned int gpu_instance, compute_instance; } process_t;
 
 static device_t gpus[GPUS], slices[GPUS][SLICES];
