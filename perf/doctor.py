@@ -82,6 +82,7 @@ def devices() -> Table:
     for head in ("GPU", "CUDA", "memory used", "of", "SM clock", "memory clock", "power", "temperature", "held down by", "ECC errors", "MIG"):
         table.add_column(head)
     notes: list[str] = []
+    untold: dict[str, dict[str, list[str]]] = {}
     names: dict[str, str] = {}
     found: list[Device] = []
     try:
@@ -97,8 +98,12 @@ def devices() -> Table:
         except Refusal as refused:
             notes.append(f"{device.name}: {refused.reason}")
             continue
-        notes += [f"{device.name}: no {name}: {reason}" for name, reason in state.absent.items()]
-    table.caption = Text("\n".join(dict.fromkeys(notes))) if notes else None
+        for name, reason in state.absent.items():
+            untold.setdefault(reason.detail.partition(": ")[2], {}).setdefault(name, []).append(device.name)
+    for why, names_of in untold.items():
+        owners = dict.fromkeys(owner for some in names_of.values() for owner in some)
+        notes.append(f"{', '.join(owners)}: no {', '.join(names_of)}: {why}")
+    table.caption = Text("\n".join(notes)) if notes else None
     return table
 
 
@@ -120,5 +125,5 @@ def row(device: Device, state: State, name: str) -> tuple[str, ...]:
         "-" if state.temperature_c is None else f"{state.temperature_c} °C",
         "-" if state.throttle is None else ", ".join(state.throttle) or "nothing",
         ", ".join(errors) or "-",
-        device.mig_mode(),
+        device.mig_mode() if device.parent is None else "slice",
     )

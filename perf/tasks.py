@@ -121,6 +121,7 @@ class Tasks:
         self.placed = [self.step.place(arrays) for arrays in pool]
         self.step.call(self.placed[0])
         self.step.synchronize()
+        first_call_s = time.perf_counter() - start
         self.at = random.randrange(len(self.placed))
         self.limits: list[float] | None = None
         self.clock = timing.event_clock if self.case.target.startswith("cuda:") and "torch" in self.backend.PRELOAD else timing.host_clock
@@ -132,7 +133,7 @@ class Tasks:
             no_meter = refusal.reason
         return {
             "load_s": load_s,
-            "first_call_s": time.perf_counter() - start,
+            "first_call_s": first_call_s,
             "load_peak_bytes": load_peak,
             "first_call_peak_bytes": memory.peak_bytes(),
             "no_meter": no_meter,

@@ -318,12 +318,14 @@ def open_device(target: str, environment: Mapping[str, str] = os.environ) -> Dev
 
 
 def attach(target: str) -> tuple[Device | None, Reason | None]:
-    """The target's device, or why there is no telemetry of it; neither for a target that is no CUDA device."""
+    """The target's device, or why there is no telemetry of it; neither for a target that is no CUDA device. Raises Refusal(crashed) where a GPU is lost."""
     if not target.startswith("cuda:"):
         return None, None
     try:
         return open_device(target), None
     except Refusal as refused:
+        if refused.reason.code == "crashed":
+            raise
         return None, refused.reason
 
 

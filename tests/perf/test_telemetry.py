@@ -111,6 +111,8 @@ def ask(child: Callable[..., subprocess.CompletedProcess[str]]) -> Ask:
     return lambda *arguments, **named: json.loads(child(*arguments, **named).stdout)
 
 
+# Calls that a worker makes until its first turn: it opens the device twice (itself, its meter) and reads it.
+ASKED_UNTIL_TURNS = 24
 READ = "told(telemetry.open_device('cuda:0').read())"
 
 
@@ -289,7 +291,8 @@ def test_torch_reads_cuda_visible_devices_the_same_way(ask: Ask) -> None:
         f"    return [{list(UUIDS)!r}[at] for at in found[:next((at for at, index in enumerate(found) if index > 1), None)]]\n"
         "def ours(value): return [device.uuid for device in telemetry.visible(gpus, {'CUDA_VISIBLE_DEVICES': value})]\n"
         "gpus = telemetry.gpus()\n"
-        "values = ['', '0', '1', '1,0', '0,1', '0,-1,1', '-0', '+1', '0,0', '0,9,1', '1gpu,0', 'x', '1,x,0', 'GPU-1', 'GPU-2,GPU-1', 'GPU-1,GPU-11', 'GPU-', 'GPU-1,0', 'GPU-7,GPU-1']\n"
+        "values = ['', '0', '1', '1,0', '0,1', '0,-1,1', '-0', '+1', '0,0', '0,9,1', '1gpu,0', 'x', '1,x,0']\n"
+        "values += ['GPU-1', 'GPU-2,GPU-1', 'GPU-1,GPU-11', 'GPU-', 'GPU-1,0', '0,GPU-1', 'GPU-7,GPU-1']\n"
         "told([[value, torchs(value), ours(value)] for value in values])"
     )
     for value, torchs, ours in ask(code, TWO):
@@ -360,8 +363,9 @@ def test_doctor_shows_each_device(child: Callable[..., subprocess.CompletedProce
     code = "from rich.console import Console; from hotlap.perf import doctor; Console(width=240).print(doctor.devices())"
     lines = child(code, {**MIG, "0.throttle": "0x24"}, CUDA_VISIBLE_DEVICES=f"{SLICES[1]}").stdout.splitlines()
     assert re.search(r"Stand-in 80GB +- +10.0 GiB +80.0 GiB +1.98 GHz +2.62 GHz +3\d\d W +61 °C +sw_power_cap, sw_thermal_slowdown +0 uncorrected, 2 corrected +off", lines[1])
-    assert re.search(r"MIG 2g.20gb +cuda:0 +2.00 GiB +20.0 GiB +- +- +- +- +- +- +slice of GPU-2222", lines[4])
-    assert any("no throttle: unsupported_target: nvmlDeviceGetCurrentClocksEventReasons: Not Supported" in line for line in lines[5:])
+    assert re.search(r"MIG 2g.20gb +cuda:0 +2.00 GiB +20.0 GiB +- +- +- +- +- +- +slice", lines[4])
+    below = " ".join(lines[5:])
+    assert re.match(r"NVIDIA Stand-in MIG 1g.10gb, NVIDIA Stand-in MIG 2g.20gb: no sm_clock_hz, memory_clock_hz, throttle, power_w, .*: Not Supported; NVML does not", below)
 
 
 def span(before: Mapping[str, Any] = {}, after: Mapping[str, Any] = {}, throttle: tuple[str, ...] = ()) -> Span:
@@ -409,7 +413,7 @@ from hotlap.perf.servers import Servers
 from hotlap.perf.workloads import Reference
 
 plan = Plan(budget_s=BUDGET_S, looks=(2,), rounds=4, tail_s=0.02, timeout_s=60, threads=1)
-folder = Path("race").absolute()
+folder = Path(os.environ["HOTLAP_STANDIN_NVML"]).parent / "race"
 servers = Servers(folder, plan.timeout_s, lambda line: None)
 made = Preparation(Reference("planted.workloads:tiny"), folder, plan, servers)
 def journal():
@@ -454,8 +458,10 @@ def test_a_race_with_too_small_a_budget_for_energy_has_none(race: Ask) -> None:
 
 
 def test_a_device_lost_midway_ends_its_case(race: Ask) -> None:
-    found = race(NORMAL, {"every.error": 15})
-    assert (found["status"], found["reason"]["code"]) == ("failed", "crashed") and "GPU is lost" in found["reason"]["detail"]
+    for scenario, changes in ((NORMAL, {"every.error": 15}), ({**NORMAL, "lost_after": ASKED_UNTIL_TURNS}, {})):
+        found = race(scenario, changes)
+        assert (found["status"], found["reason"]["code"]) == ("failed", "crashed") and "GPU is lost" in found["reason"]["detail"]
+    assert "nvmlDeviceGetCurrentClocksEventReasons" in found["reason"]["detail"], "lost in a turn, before the block's end"
 
 
 def test_a_race_on_a_device_that_cannot_be_watched_says_so(race: Ask) -> None:

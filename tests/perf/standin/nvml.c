@@ -1,14 +1,14 @@
 /* A stand-in for libnvidia-ml.so.1: answers what a scenario file says (HOTLAP_STANDIN_NVML), read anew at each call so that a test can change it midway.
  *
  * A line is `key value`. Keys: `name`, or `GPU.name` (0.used_bytes), or `GPU/SLICE.name` (1/0.uuid); the most exact one counts.
- * `FUNCTION.error 15` makes a function fail. `compute` and `graphics` are lists of pid:bytes, where pid may be `self` and bytes `none`.
- * Structures and versions of functions are those of nvml.h as nvidia-ml-py 13 asks for them. OLD_DRIVER leaves out what drivers before R535 and R570 lack. */
+ * `FUNCTION.error 15` makes a function fail, `every.error` each that asks a device. `compute` and `graphics` are lists of pid:bytes, where pid may be `self` and bytes `none`.
+ * `lost_after N`: after a process asked a device N times, it is lost. Structures and versions of functions are those of nvml.h as nvidia-ml-py 13 asks for them. OLD_DRIVER leaves out what drivers before R535 and R570 lack. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-enum { SUCCESS = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7 };
+enum { SUCCESS = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7, GPU_IS_LOST = 15 };
 enum { GPUS = 4, SLICES = 4, TEXT = 4096 };
 
 typedef struct { int gpu, slice; } device_t;
@@ -19,7 +19,7 @@ typedef struct { unsigned int pid; unsigned long long bytes; unsigned int gpu_in
 
 static device_t gpus[GPUS], slices[GPUS][SLICES];
 static int users;
-static unsigned long long energy_reads[GPUS];
+static unsigned long long energy_reads[GPUS], asked;
 
 static int lookup(const char *key, char *value) {
     const char *path = getenv("HOTLAP_STANDIN_NVML");
@@ -60,8 +60,10 @@ static int failure(const device_t *device, const char *function) {
     char name[128];
     if (!users) return UNINITIALIZED;
     snprintf(name, sizeof name, "%s.error", function);
+    unsigned long long last = number(NULL, "lost_after");
+    if (last && device && ++asked > last) return GPU_IS_LOST;
     int error = (int)number(device, name);
-    return error ? error : (int)number(device, "every.error");
+    return error || !device ? error : (int)number(device, "every.error");
 }
 
 #define ANSWER(device) do { int error = failure(device, __func__); if (error) return error; } while (0)
