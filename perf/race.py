@@ -173,7 +173,7 @@ class Race:
         """Energy of a GPU, over enough updates of its counter; once the budget was found too short for that, no more time is spent on it."""
         if not lane.case.target.startswith("cuda:") or lane.own_work or lane.seen.no_meter is not None or lane.seen.no_energy is not None:
             return
-        cap_s = ENERGY_SHARE * self.plan.budget_s / (self.plan.looks[0] * len(self.lanes))
+        cap_s = min(ENERGY_SHARE * self.plan.budget_s / (self.plan.looks[0] * len(self.lanes)), self.plan.timeout_s / 2)
         found = worker.ask("energy", self.plan.timeout_s, cap_s=cap_s)
         lane.seen.blocks[-1].energy = msgspec.convert(found["window"], Window | None)
         lane.seen.no_energy = msgspec.convert(found["reason"], Reason | None)

@@ -171,8 +171,16 @@ def test_a_lost_device_is_no_absent_field(ask: Ask) -> None:
     code = "device = telemetry.open_device('cuda:0'); device.read(); scenario(**{'every.error': 15}); told(refused(device.read))"
     found = ask(code)
     assert found["code"] == "crashed" and "GPU is lost" in found["detail"] and "Xid" in found["detail"]
-    code = "device = telemetry.open_device('cuda:0'); scenario(**{'nvmlDeviceGetGraphicsRunningProcesses_v3.error': 15}); told(refused(device.read))"
-    assert ask(code)["code"] == "crashed"
+    functions = [*ONE_FIELD, "nvmlDeviceGetComputeRunningProcesses_v3", "nvmlDeviceGetGraphicsRunningProcesses_v3"]
+    code = (
+        "device, found = telemetry.open_device('cuda:0'), []\n"
+        f"for function in {functions!r}:\n"
+        "    scenario(**{function + '.error': 15})\n"
+        "    found.append(refused(device.read))\n"
+        "    scenario(**{function + '.error': 0})\n"
+        "told(found)"
+    )
+    assert [one.get("code") for one in ask(code)] == ["crashed"] * len(functions)
 
 
 def test_a_process_in_both_lists_is_not_counted_twice(ask: Ask) -> None:
