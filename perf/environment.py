@@ -121,12 +121,15 @@ def _versions() -> dict[str, str]:
 
 
 def _gpus() -> tuple[tuple[str, ...], str]:
-    """Names of the GPUs, of one in MIG mode those of its slices, and the driver's version. A GPU that is lost is not left out in silence."""
+    """Names of the GPUs, of one in MIG mode those of its slices, and the driver's version. Empty without a driver; what a driver cannot tell is named."""
     try:
-        devices = [part for gpu in telemetry.gpus() for part in gpu.mig() or [gpu]]
-        return tuple(device.name for device in devices), telemetry.driver()
+        version = telemetry.driver()
+    except Refusal:
+        return (), ""
+    try:
+        return tuple(device.name for gpu in telemetry.gpus() for device in gpu.mig() or [gpu]), version
     except Refusal as refused:
-        return (() if refused.reason.code == "no_device" else (str(refused.reason),)), ""
+        return (str(refused.reason),), version
 
 
 def _chosen(path: Path) -> str:

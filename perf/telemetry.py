@@ -115,7 +115,7 @@ class Device:
             try:
                 handle = nvml.nvmlDeviceGetMigDeviceHandleByIndex(self.handle, place)
             except nvml.NVMLError as error:
-                if error.value == nvml.NVML_ERROR_NOT_FOUND:
+                if error.value in (nvml.NVML_ERROR_NOT_FOUND, nvml.NVML_ERROR_NO_PERMISSION):
                     continue  # a place without a slice, or with one that this container may not see
                 raise refusal(nvml, error, "nvmlDeviceGetMigDeviceHandleByIndex", False) from error
             found.append(Device(nvml, handle, self))
@@ -130,7 +130,7 @@ class Device:
         except Refusal as refused:
             if refused.reason.code == "crashed":
                 raise
-            return "not supported"
+            return "not supported" if refused.reason.code == "unsupported_target" else f"unknown: {refused.reason.detail}"
         words = ("off", "on")
         return words[current] if current == pending else f"{words[current]}, {words[pending]} after a reset"
 

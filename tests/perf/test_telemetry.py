@@ -339,6 +339,10 @@ def test_the_mode_of_a_device(ask: Ask) -> None:
     assert ask(code, MIG) == [["off"], ["on", *[f"slice of {UUIDS[1]}"] * 2]]
     assert ask(code, {**NORMAL, "mig_pending": 1}) == [["off, on after a reset"]]
     assert ask(code, {**NORMAL, "nvmlDeviceGetMigMode.error": 3}) == [["not supported"]]
+    ((unknown,),) = ask(code, {**NORMAL, "nvmlDeviceGetMigMode.error": 4})
+    assert unknown.startswith("unknown: nvmlDeviceGetMigMode: Insufficient Permissions")
+    hidden = {name: value for name, value in MIG.items() if name != "1.slice0"}
+    assert ask(code, hidden)[1] == ["on", f"slice of {UUIDS[1]}"]
 
 
 def test_which_slice_an_index_means_is_not_guessed(ask: Ask) -> None:
@@ -355,8 +359,9 @@ def test_the_environment_names_gpus_and_slices(ask: Ask) -> None:
     code = "from hotlap.perf.environment import _gpus; told(_gpus())"
     assert ask(code, MIG) == [["NVIDIA Stand-in 80GB", "NVIDIA Stand-in MIG 1g.10gb", "NVIDIA Stand-in MIG 2g.20gb"], "580.95.05"]
     assert ask(code, {**NORMAL, "nvmlInitWithFlags.error": 9}) == [[], ""]
-    (lost,), driver = ask(code, {**NORMAL, "nvmlDeviceGetUUID.error": 15})
-    assert "GPU is lost" in lost and driver == ""
+    for error, text in ((15, "GPU is lost"), (4, "Insufficient Permissions")):
+        (named,), driver = ask(code, {**NORMAL, "nvmlDeviceGetUUID.error": error})
+        assert text in named and driver == "580.95.05"
 
 
 def test_memory_of_the_process_is_named_by_its_source(ask: Ask) -> None:
