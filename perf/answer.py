@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from . import plugins, priority, stats
+from . import plugins, priority, stats, telemetry
 from .case import Case
 from .cases import LIBRARY_DEFAULTS
 from .environment import cpu_flags
@@ -147,6 +147,9 @@ def warnings(lane: Lane) -> list[str]:
             found.append(f"weights: {info['weights']}")
     if share := slow_precision(lane.seen):
         found.append(share)
+    found += telemetry.warnings([block.device for block in lane.seen.blocks if block.device is not None])
+    if unseen := next((block.no_device for block in lane.seen.blocks if block.no_device is not None), None):
+        found.append(f"the GPU's clocks and memory errors were not watched: {unseen}")
     if lane.seen.timed:
         faults = disturbance(lane.seen).faults_per_call
         if faults > FAULTS_WORTH_A_WORD and dict(LIBRARY_DEFAULTS).items() <= dict(lane.case.options).items():

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from .telemetry import Device, State
 
 LADDER_TARGETS = "sm_80,sm_89"
 
@@ -34,7 +40,6 @@ def doctor(
 
 def machine(seconds: float, device: str) -> int:
     """Prints what this machine has and does."""
-    import os
     import tempfile
 
     from rich.table import Table
@@ -54,6 +59,9 @@ def machine(seconds: float, device: str) -> int:
     facts.add_row("GPU", f"{', '.join(here.gpus)}, driver {here.driver}" if here.gpus else "none that NVML can see")
     facts.add_row("libraries", ", ".join(f"{name} {version}" for name, version in here.libraries.items()))
     console.print(facts)
+    if here.gpus:
+        console.print()
+        console.print(devices())
     backends = Table(box=None, pad_edge=False)
     for head in ("backend", device, ""):
         backends.add_column(head)
@@ -81,3 +89,62 @@ def machine(seconds: float, device: str) -> int:
     for cause in heard.causes:
         console.print(f"  {cause}", markup=False)
     return 0
+
+
+def devices() -> Table:
+    """One row a device, slices below their GPU. What a device does not tell is a dash with its reason below; what cannot be asked at all says why."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from . import telemetry
+    from .reasons import Refusal
+
+    table = Table(box=None, pad_edge=False, caption_justify="left")
+    for head in ("GPU", "CUDA", "memory used", "of", "SM clock", "memory clock", "power", "temperature", "held down by", "ECC errors", "MIG"):
+        table.add_column(head)
+    notes: list[str] = []
+    untold: dict[str, dict[str, list[str]]] = {}
+    names: dict[str, str] = {}
+    found: list[Device] = []
+    try:
+        gpus = telemetry.gpus()
+        found = [part for gpu in gpus for part in (gpu, *gpu.mig())]
+        names = {device.uuid: f"cuda:{number}" for number, device in enumerate(telemetry.visible(gpus, os.environ))}
+    except Refusal as refused:
+        notes.append(str(refused.reason))
+    for device in found:
+        try:
+            state = device.read()
+            table.add_row(*row(device, state, names.get(device.uuid, "-")))
+        except Refusal as refused:
+            notes.append(f"{device.name}: {refused.reason}")
+            continue
+        for name, reason in state.absent.items():
+            untold.setdefault(reason.detail.partition(": ")[2], {}).setdefault(name, []).append(device.name)
+    for why, names_of in untold.items():
+        owners = dict.fromkeys(owner for some in names_of.values() for owner in some)
+        notes.append(f"{', '.join(owners)}: no {', '.join(names_of)}: {why}")
+    table.caption = Text("\n".join(notes)) if notes else None
+    return table
+
+
+def row(device: Device, state: State, name: str) -> tuple[str, ...]:
+    from .units import scaled
+
+    def shown(value: float | None, unit: str) -> str:
+        return "-" if value is None else scaled(value, unit)
+
+    errors = [f"{count} {kind}" for kind, count in (("uncorrected", state.ecc_uncorrected), ("corrected", state.ecc_corrected)) if count is not None]
+    return (
+        f"{'  ' if device.parent else ''}{device.name}",
+        name,
+        shown(state.used_bytes, "B"),
+        shown(state.total_bytes, "B"),
+        shown(state.sm_clock_hz, "Hz"),
+        shown(state.memory_clock_hz, "Hz"),
+        shown(state.power_w, "W"),
+        "-" if state.temperature_c is None else f"{state.temperature_c} °C",
+        "-" if state.throttle is None else ", ".join(state.throttle) or "nothing",
+        ", ".join(errors) or "-",
+        device.mig_mode() if device.parent is None else "slice",
+    )

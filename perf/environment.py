@@ -12,6 +12,9 @@ from typing import NamedTuple
 
 import msgspec
 
+from . import telemetry
+from .reasons import Refusal
+
 LIBRARIES = ("hotlap", "torch", "triton", "lightning", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime", "openvino", "numpy")
 
 # What never forbids a comparison.
@@ -118,17 +121,15 @@ def _versions() -> dict[str, str]:
 
 
 def _gpus() -> tuple[tuple[str, ...], str]:
-    import pynvml
-
+    """Names of the GPUs, of one in MIG mode those of its slices, and the driver's version. Empty without a driver; what a driver cannot tell is named."""
     try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
+        version = telemetry.driver()
+    except Refusal:
         return (), ""
     try:
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
-        return tuple(str(pynvml.nvmlDeviceGetName(handle)) for handle in handles), str(pynvml.nvmlSystemGetDriverVersion())
-    finally:
-        pynvml.nvmlShutdown()
+        return tuple(device.name for gpu in telemetry.gpus() for device in gpu.mig() or [gpu]), version
+    except Refusal as refused:
+        return (str(refused.reason),), version
 
 
 def _chosen(path: Path) -> str:

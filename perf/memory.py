@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from . import telemetry
+
 
 def peak_bytes() -> int:
     """VmHWM: the highest resident set since the process began or since `reset`, in bytes."""
@@ -23,31 +25,21 @@ def reset() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
-def gpu_bytes(target: str) -> dict[str, int]:
-    """For cuda:N: torch's peak, if torch is in this process, and the process's memory as NVML sees it; empty for other targets.
+def gpu_bytes(target: str, device: telemetry.Device | None = None) -> dict[str, int]:
+    """For cuda:N: torch's peak, if torch is in this process, and what the device says; empty for other targets.
 
-    NVML's figure is the larger, not the sum, of the compute and graphics lists; containers may hide process ids, then it is left out.
+    nvml_process: this process's memory by NVML's lists. nvml_device_delta instead, where those do not tell it: growth of the whole device's used memory
+    since `device` was opened. Raises Refusal(crashed) where the device is lost.
     """
     if not target.startswith("cuda:"):
         return {}
-    import os
     import sys
 
-    import pynvml
-
     found = {}
-    index = int(target.partition(":")[2])
     if "torch" in sys.modules:
         import torch
 
-        found["torch_peak"] = torch.cuda.max_memory_allocated(index)
-    pynvml.nvmlInit()
-    try:
-        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-        lists = (pynvml.nvmlDeviceGetComputeRunningProcesses(handle), pynvml.nvmlDeviceGetGraphicsRunningProcesses(handle))
-        mine = [int(entry.usedGpuMemory) for entries in lists for entry in entries if entry.pid == os.getpid() and entry.usedGpuMemory]
-    finally:
-        pynvml.nvmlShutdown()
-    if mine:
-        found["nvml_process"] = max(mine)
+        found["torch_peak"] = torch.cuda.max_memory_allocated(int(target.partition(":")[2]))
+    if device is not None and (state := device.read()).process_bytes is not None:
+        found["nvml_process" if state.process_source == telemetry.LISTS else "nvml_device_delta"] = state.process_bytes
     return found

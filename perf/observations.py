@@ -7,6 +7,8 @@ from typing import Any
 import msgspec
 
 from .case import Case
+from .reasons import Reason
+from .telemetry import Span, Window
 from .timing import Turn, WarmUp
 
 
@@ -15,6 +17,7 @@ class Block(msgspec.Struct):
 
     start_s: from starting the process to imports done. Peaks in bytes, one a phase. steal: share of the machine's time that its host took away.
     spent_s: of the race's time, what went to this worker. priority: whether the scheduler prefers it (priority.py).
+    gpu: bytes (memory.gpu_bytes). device: the GPU before and after the block; no_device: why it is not known. energy: of calls that were not timed.
     """
 
     fresh: bool
@@ -32,13 +35,19 @@ class Block(msgspec.Struct):
     tail: list[float] = []
     run_peak_bytes: int = 0
     gpu: dict[str, int] = {}
+    device: Span | None = None
+    no_device: Reason | None = None
+    energy: Window | None = None
     steal: float = 0.0
     spent_s: float = 0.0
     priority: str = ""
 
 
 class Observations(msgspec.Struct):
-    """ledger: seconds of each phase of the cold build. info: what the reference knows (flops, items, item). peaks: of this machine in the case's precision, fp32: in fp32."""
+    """ledger: seconds of each phase of the cold build. info: what the reference knows (flops, items, item). peaks: of this machine in the case's precision, fp32: in fp32.
+
+    no_meter: why there is no energy counter. no_energy: why a GPU's gave no figure.
+    """
 
     case: Case
     ledger: dict[str, float]
@@ -47,6 +56,7 @@ class Observations(msgspec.Struct):
     fp32: dict[str, float] = {}
     blocks: list[Block] = []
     no_meter: Any = None
+    no_energy: Reason | None = None
 
     @property
     def timed(self) -> list[Block]:

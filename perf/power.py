@@ -1,30 +1,28 @@
-"""Energy counters: the CPU package's (RAPL, as Linux powercap shows it) and the GPU's (NVML)."""
+"""Energy counters: the CPU package's (RAPL, as Linux powercap shows it) and the GPU's (telemetry.py)."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from . import telemetry
 from .reasons import Refusal
 
 POWERCAP = Path("/sys/class/powercap")
 
 
 class Meter:
-    """Reads joules since an arbitrary start. Raises Refusal(no_device) where there is no readable counter."""
+    """Reads joules since an arbitrary start. Raises Refusal where there is no readable counter.
+
+    gpu: the device whose counter it is. Such a counter is updated too seldom for two readings around a turn; Device.window waits for its updates.
+    """
 
     def __init__(self, target: str, powercap: Path = POWERCAP) -> None:
         if target.startswith("cuda:"):
-            import pynvml
-
-            try:
-                pynvml.nvmlInit()
-                self._gpu = pynvml.nvmlDeviceGetHandleByIndex(int(target.partition(":")[2]))
-                pynvml.nvmlDeviceGetTotalEnergyConsumption(self._gpu)
-            except pynvml.NVMLError as error:
-                raise Refusal("no_device", f"NVML has no energy counter for {target}: {error}") from error
+            self.gpu: telemetry.Device | None = telemetry.open_device(target)
+            self.gpu.energy_j()
             self._domains: list[tuple[Path, float]] = []
             return
-        self._gpu = None
+        self.gpu = None
         self._domains = []
         for domain in sorted(powercap.glob("*-rapl:?")):
             try:
@@ -39,10 +37,8 @@ class Meter:
 
     def read(self) -> tuple[float, ...]:
         """Joules of each domain."""
-        if self._gpu is not None:
-            import pynvml
-
-            return (pynvml.nvmlDeviceGetTotalEnergyConsumption(self._gpu) / 1e3,)
+        if self.gpu is not None:
+            return (self.gpu.energy_j(),)
         return tuple(float(path.read_text()) / 1e6 for path, _ in self._domains)
 
     def between(self, before: tuple[float, ...], after: tuple[float, ...]) -> float:

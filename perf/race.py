@@ -23,9 +23,11 @@ from .observations import Block, Observations
 from .reasons import Reason, Refusal
 from .result import Deviation, Placement, Plan
 from .servers import Servers
+from .telemetry import Span, Window
 from .timing import Turn, WarmUp
 
 WARM_SHARE = 0.2
+ENERGY_SHARE = 0.2
 
 
 @dataclass
@@ -156,6 +158,8 @@ class Race:
                         block.tail = worker.ask("tail", self.plan.timeout_s, cap_s=self.plan.tail_s)
                     finished = worker.ask("finish", self.plan.timeout_s)
                     block.run_peak_bytes, block.gpu = finished["run_peak_bytes"], finished["gpu"]
+                    block.device, block.no_device = msgspec.convert((finished["device"], finished["no_device"]), tuple[Span | None, Reason | None])
+                    self.weigh(lane, worker)
         for lane in self.lanes:
             if lane.worker is not None:
                 lane.worker.kill()
@@ -164,6 +168,15 @@ class Race:
         for lane in self.lanes:
             if len(lane.seen.blocks) == number + 1:
                 lane.seen.blocks[-1].steal, lane.seen.blocks[-1].spent_s = taken, lane.spent_s
+
+    def weigh(self, lane: Lane, worker: Entrant) -> None:
+        """Energy of a GPU, over enough updates of its counter; once the budget was found too short for that, no more time is spent on it."""
+        if not lane.case.target.startswith("cuda:") or lane.own_work or lane.seen.no_meter is not None or lane.seen.no_energy is not None:
+            return
+        cap_s = min(ENERGY_SHARE * self.plan.budget_s / (self.plan.looks[0] * len(self.lanes)), self.plan.timeout_s / 2)
+        found = worker.ask("energy", self.plan.timeout_s, cap_s=cap_s)
+        lane.seen.blocks[-1].energy = msgspec.convert(found["window"], Window | None)
+        lane.seen.no_energy = msgspec.convert(found["reason"], Reason | None)
 
     def enter(self, lane: Lane, number: int, fresh: bool) -> None:
         """A worker for this lane: imports, load, first call, warm-up. Raises Refusal."""

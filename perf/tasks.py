@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from . import memory, origin, plugins, profiling, timing, workloads
+from . import memory, origin, plugins, profiling, telemetry, timing, workloads
 from . import priority as scheduling
 from .backends import Artefact, Backend, Step
 from .case import Case, Workload
@@ -113,6 +113,9 @@ class Tasks:
         with np.load(Path(oracle) / "timed.npz", allow_pickle=False) as stored:
             inputs = named(stored, "in")
             self.expected = [stored[f"ref{index}"] for index in range(len(stored.files) - len(inputs))]
+        self.device, self.no_device = telemetry.attach(self.case.target)
+        self.before = self.device.read() if self.device else None
+        self.throttle: set[str] = set()
         memory.reset()
         start = time.perf_counter()
         self.step: Step = self.backend.load(self.artefact)
@@ -124,6 +127,7 @@ class Tasks:
         self.placed = [self.step.place(arrays) for arrays in pool]
         self.step.call(self.placed[0])
         self.step.synchronize()
+        first_call_s = time.perf_counter() - start
         self.at = random.randrange(len(self.placed))
         self.limits: list[float] | None = None
         self.clock = timing.event_clock if self.case.target.startswith("cuda:") and "torch" in self.backend.PRELOAD else timing.host_clock
@@ -135,7 +139,7 @@ class Tasks:
             no_meter = refusal.reason
         return {
             "load_s": load_s,
-            "first_call_s": time.perf_counter() - start,
+            "first_call_s": first_call_s,
             "load_peak_bytes": load_peak,
             "first_call_peak_bytes": memory.peak_bytes(),
             "no_meter": no_meter,
@@ -179,9 +183,11 @@ class Tasks:
         """One sample, and how far its last outputs are from the reference of their own inputs."""
         feed = self.rotate(self.warmed.calls + 1)
         last = (self.at - 1) % len(self.placed)
-        before = self.meter.read() if self.meter else ()
+        meter = self.meter if self.meter and self.meter.gpu is None else None
+        before = meter.read() if meter else ()
         taken, outputs = timing.take_turn(self.step, feed, self.clock)
-        joules = self.meter.between(before, self.meter.read()) if self.meter else None
+        joules = meter.between(before, meter.read()) if meter else None
+        self.watch()
         return {"turn": taken, "joules": joules, "rmse": self.inspect(outputs, last)}
 
     def tail(self, cap_s: float) -> list[float]:
@@ -189,6 +195,21 @@ class Tasks:
         calls = max(1, min(TAIL_MOST, int(cap_s / max(self.warmed.call_s, 1e-9))))
         self.clock(self.step, self.rotate(1))
         return [self.clock(self.step, [inputs])[0] for inputs in self.rotate(calls)]
+
+    def watch(self) -> None:
+        """What holds the GPU's clocks right after work: at the end of a block it is idle. Raises Refusal(crashed) where it is lost."""
+        if self.device is not None and self.before is not None and self.before.throttle is not None:
+            self.throttle.update(self.device.throttle())
+
+    def energy(self, cap_s: float) -> dict[str, Any]:
+        """On a GPU: the energy of enough calls, or why there is none. Raises Refusal(crashed) where the GPU is lost."""
+        assert self.meter is not None and self.meter.gpu is not None
+        try:
+            return {"window": self.meter.gpu.window(lambda: self.alone(self.rotate(1)[0]), cap_s), "reason": None}
+        except Refusal as refusal:
+            if refusal.reason.code == "crashed":
+                raise
+            return {"window": None, "reason": refusal.reason}
 
     def profile(self, file: str, schedule: profiling.Schedule, about: dict[str, Any]) -> profiling.Overhead:
         """The backend's own profile of `active` calls in the file. What the profiler adds to a call is measured beside it. Raises Refusal."""
@@ -208,7 +229,9 @@ class Tasks:
         self.step.synchronize()
 
     def finish(self) -> dict[str, Any]:
-        return {"run_peak_bytes": memory.peak_bytes(), "gpu": memory.gpu_bytes(self.case.target)}
+        """The peak in bytes, and what the GPU says. Raises Refusal(crashed) where it is lost."""
+        span = telemetry.Span(self.before, self.device.read(), tuple(sorted(self.throttle))) if self.device and self.before else None
+        return {"run_peak_bytes": memory.peak_bytes(), "gpu": memory.gpu_bytes(self.case.target, self.device), "device": span, "no_device": self.no_device}
 
     def run(self, arrays: tuple[Any, ...]) -> tuple[Any, ...]:
         outputs = self.step.call(self.step.place(arrays))

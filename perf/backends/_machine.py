@@ -7,8 +7,9 @@ import os
 import re
 from pathlib import Path
 
+from .. import telemetry
 from ..case import Case
-from ..reasons import Reason
+from ..reasons import Reason, Refusal
 
 
 def missing(package: str, remedy: str) -> Reason | None:
@@ -18,20 +19,15 @@ def missing(package: str, remedy: str) -> Reason | None:
 
 
 def no_device(target: str) -> Reason | None:
-    """None for the CPU and for a CUDA device that the driver lists. A named architecture is no device: a case can be proven for it, never run."""
+    """None for the CPU and for a CUDA device that the driver shows to this process. A named architecture is no device: a case can be proven for it, never run."""
     if target == "cpu":
         return None
     if not target.startswith("cuda:"):
         return Reason("no_device", f"{target} is an architecture, not a device of this machine: nothing runs there")
-    import pynvml
-
     try:
-        pynvml.nvmlInit()
-        count = pynvml.nvmlDeviceGetCount()
-    except pynvml.NVMLError as error:
-        return Reason("no_device", f"{target}: no NVIDIA driver answers here ({error})")
-    if int(target[5:]) >= count:
-        return Reason("no_device", f"{target}: the NVIDIA driver lists {count} device(s)")
+        telemetry.open_device(target)
+    except Refusal as refusal:
+        return refusal.reason
     return None
 
 

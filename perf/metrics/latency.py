@@ -1,9 +1,10 @@
-"""Seconds a call: one sample a turn, the mean over its inner calls."""
+"""Seconds a call: one sample a turn, the mean over its inner calls. On a GPU the details say what state it was in meanwhile (telemetry.summary)."""
 
 from __future__ import annotations
 
 from ..observations import Observations
 from ..result import Samples
+from ..telemetry import summary
 
 
 def measure(seen: Observations) -> Samples:
@@ -13,4 +14,5 @@ def measure(seen: Observations) -> Samples:
         better="lower",
         values=tuple(tuple(turn.call_s for turn in block.turns) for block in blocks),
         turns=tuple(tuple(block.numbers) for block in blocks),
+        details=summary([block.device for block in blocks if block.device is not None]),
     )

@@ -11,6 +11,7 @@ from hotlap.perf.case import Case
 from hotlap.perf.observations import Block, Observations
 from hotlap.perf.reasons import Reason, Refusal
 from hotlap.perf.result import Samples
+from hotlap.perf.telemetry import Window
 from hotlap.perf.timing import Turn, WarmUp
 
 MIB = 2**20
@@ -36,7 +37,7 @@ def seen(*blocks: Block, **more: Any) -> Observations:
         "ledger": {"export": 2.0, "compile": 3.0}, "info": {"flops": 1_000_000, "items": 2, "item": "token", "operators": 7},
         "peaks": {"flop_rate": 4e8},
     }  # fmt: skip
-    return Observations(Case("net", "null", batch=8), **{**given, **more}, blocks=[*blocks, block()])
+    return Observations(**{"case": Case("net", "null", batch=8), **given, **more}, blocks=[*blocks, block()])
 
 
 def measure(name: str, observations: Observations) -> Samples:
@@ -114,6 +115,14 @@ def test_energy_is_joules_a_call_with_the_first_call_of_each_turn() -> None:
 def test_energy_without_a_meter_is_absent_for_the_meters_reason() -> None:
     assert absent("energy", seen(block(0.01), no_meter={"code": "no_device", "detail": "no RAPL"})) == "no_device: no RAPL"
     assert absent("energy", seen(block(0.01))) == "interrupted: no block with energy readings was finished"
+
+
+def test_energy_of_a_gpu_is_that_of_windows_and_never_of_turns() -> None:
+    case, window = Case("net", "null", target="cuda:0"), Window(energy_j=12.0, calls=48, updates=100, length_s=2.0)
+    found = measure("energy", seen(block(0.01, joules=[9.0], energy=window), block(0.01, joules=[9.0]), case=case))
+    assert found.values == ((0.25,),) and found.details == {"least_updates": 100, "shortest_window_s": 2.0}
+    assert absent("energy", seen(block(0.01, joules=[9.0]), case=case)) == "interrupted: the race ended before its pass for energy"
+    assert absent("energy", seen(block(0.01, joules=[9.0]), case=case, no_energy=Reason("timeout", "3 updates"))) == "timeout: 3 updates"
 
 
 def test_call_latency_has_the_percentiles_that_its_single_calls_bear() -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -69,37 +67,3 @@ def test_a_machine_without_counters_is_refused(tmp_path: Path, missing: bool) ->
     with pytest.raises(Refusal, match=r"no RAPL domain under .*a virtual machine") as refused:
         Meter("cpu", tmp_path / "powercap" if missing else tmp_path)
     assert refused.value.reason.code == "no_device"
-
-
-class NVMLError(Exception):
-    """NVML's own."""
-
-
-def nvml(monkeypatch: pytest.MonkeyPatch, millijoules: list[int]) -> None:
-    def total(handle: str) -> int:
-        assert handle == "handle 1"
-        if not millijoules:
-            raise NVMLError("Not Supported")
-        return millijoules.pop(0)
-
-    stand_in = SimpleNamespace(
-        nvmlInit=lambda: None,
-        nvmlDeviceGetHandleByIndex=lambda index: f"handle {index}",
-        nvmlDeviceGetTotalEnergyConsumption=total,
-        NVMLError=NVMLError,
-    )
-    monkeypatch.setitem(sys.modules, "pynvml", stand_in)
-
-
-def test_a_gpus_counter_is_in_millijoules(monkeypatch: pytest.MonkeyPatch) -> None:
-    nvml(monkeypatch, [1000, 1000, 3500])
-    meter = Meter("cuda:1")
-    before = meter.read()
-    assert before == (1.0,)
-    assert meter.between(before, meter.read()) == pytest.approx(2.5)
-
-
-def test_a_gpu_without_counter_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    nvml(monkeypatch, [])
-    with pytest.raises(Refusal, match="no_device: NVML has no energy counter for cuda:1: Not Supported"):
-        Meter("cuda:1")
