@@ -1,7 +1,8 @@
 """int8 by NNCF: post-training quantisation of an OpenVINO model, and which operations stay in fp32 where 8 bits cost too much.
 
 For the worker that builds; what loads the model needs OpenVINO alone. NNCF has its ranges from most of the calibration batches and is judged on the
-others. Where outputs are too far from fp32's, the operations that add most error stay in fp32: twice as many at each try, so that few tries reach far.
+others. Where outputs are too far from fp32's, it gets its other preset, then the operations that add most error stay in fp32: twice as many at each try, so
+that few tries reach far.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import contextlib
 import io
 import logging
 import math
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from ..calibration import Calibration
@@ -20,15 +22,18 @@ from . import Arrays, _machine
 REMEDY = "pip install 'hotlap[openvino]'"
 # Outputs off by 14 % of their size (sin(acos(0.99))): a trained classifier was seen to keep its answers up to about there; what counts is the oracle's verdict.
 COSINE = 0.99
-TRIES = 4
+# Tries after the first one: the other preset, then 1, 2, 4 and 8 operations left in fp32. None starts later than MOST_S.
+TRIES, MOST_S = 5, 120.0
+# NNCF's own choice first (quantize_model.py), by whether the model has attention. performance: symmetric activations, mixed: asymmetric ones.
+PRESETS = {False: ("performance", "mixed"), True: ("mixed", "performance")}
 HELD_BACK = 4
 BATCHES_JUDGED = 16
+NAMED = 8
 
 OPERATIONS = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul")
-# Activations with a negative side of another length than the positive one, for which NNCF's documentation advises the preset mixed (quantize_model.py).
-ONE_SIDED = ("Swish", "HSwish", "Gelu", "Elu", "PRelu", "Mish", "SoftPlus")
 LAYERS = ("Convolution", "Deconvolution", "FullyConnected", "MatMul", "ScaledDotProductAttention")
 BYTES = ("i8", "u8")
+RESCALED = "/DequantizationMultiply"
 SHAPE_ONLY = ("Reshape", "Transpose", "Convert", "Squeeze", "Unsqueeze")
 VNNI = ("avx512_vnni", "avx_vnni", "amx_int8")
 
@@ -51,42 +56,49 @@ class Quantised(NamedTuple):
 class Try(NamedTuple):
     model: Any
     cosine: float
+    preset: str
     kept: Sequence[str]
 
 
 def quantise(ov: Any, model: Any, given: Calibration) -> Quantised:
     """Raises Refusal(invalid_input) for calibration inputs that say nothing, Refusal(build_failed) with NNCF's message."""
+    start = time.perf_counter()
     _refuse_useless(given.batches)
     used, held, apart = split(given.batches)
     wanted = [_run(_compiled(ov, model), batch) for batch in held]
 
-    def attempt(kept: Sequence[str]) -> Try:
-        quantised = _quantise(model, used, kept)
+    def attempt(preset: str, kept: Sequence[str] = ()) -> Try:
+        quantised = _quantise(model, used, preset, kept)
         compiled = _compiled(ov, quantised)
-        return Try(quantised, cosine(wanted, [_run(compiled, batch) for batch in held]), kept)
+        return Try(quantised, cosine(wanted, [_run(compiled, batch) for batch in held]), preset, kept)
 
-    first = best = attempt(())
-    tries = 0
-    if first.cosine < COSINE:
-        order = by_error(ov, model, first.model, held[0])
-        for tries in range(1, TRIES + 1):
-            kept = order[: min(2 ** (tries - 1), len(order) // 2)]
-            if tuple(kept) == tuple(best.kept):
-                break
-            best = max(best, attempt(kept), key=lambda one: one.cosine)
-            if best.cosine >= COSINE:
-                break
-    left = in_fp32(model, layers(_compiled(ov, best.model)))
-    judged = f"{len(held)} batches held back" if apart else "the batch of the calibration itself, there being no other"
-    lines = [
-        f"NNCF {_library().__version__}: ranges from {len(used)} of {len(given.batches)} batches of {given.source}, {_scheme(model)}",
-        f"cosine to fp32 {first.cosine:.6f} on {judged}"
-        + ("" if first.cosine >= COSINE else f", below {COSINE}: {best.cosine:.6f} after {tries} tries with operations left in fp32"),
-        "left in fp32: " + (", ".join(left) if left else "none of the convolutions and matrix products"),
-    ]
+    tried = [attempt(PRESETS[attends(model)][0])]
+    for number in range(TRIES):
+        best = max(tried, key=lambda one: one.cosine)
+        if best.cosine >= COSINE or time.perf_counter() - start > MOST_S:
+            break
+        if number == 0:
+            tried.append(attempt(PRESETS[attends(model)][1]))
+            continue
+        if number == 1:
+            order = by_error(ov, model, best.model, held[0])
+        kept = order[: min(2 ** (number - 1), len(order) // 2)]
+        if kept and len(kept) > len(tried[-1].kept):
+            tried.append(attempt(best.preset, kept))
+    return Quantised(max(tried, key=lambda one: one.cosine).model, tuple(_told(tried, given, len(used), len(held) if apart else 0)))
+
+
+def _told(tried: Sequence[Try], given: Calibration, used: int, held: int) -> Iterator[str]:
+    first, best = tried[0], max(tried, key=lambda one: one.cosine)
+    kind = ", model type transformer" if first.preset == PRESETS[True][0] else ""
+    yield f"NNCF {_library().__version__}: ranges from {used} of {len(given.batches)} batches of {given.source}, preset {best.preset}{kind}"
+    judged = f"{held} batches held back" if held else "the batch of the calibration itself, there being no other"
+    yield f"cosine to fp32 {first.cosine:.6f} on {judged}"
+    if len(tried) > 1:
+        changed = f"preset {best.preset}" + (f", {len(best.kept)} operations kept out: {named(best.kept)}" if best.kept else "")
+        yield f"below {COSINE}; best of {len(tried)} tries {best.cosine:.6f}: {changed}"
     if best.cosine < COSINE:
-        lines.append(f"the cosine stays below {COSINE}: the outputs decide")
-    return Quantised(best.model, tuple(lines))
+        yield f"the cosine stays below {COSINE}; the check of outputs decides"
 
 
 def split(batches: Sequence[Arrays]) -> tuple[Sequence[Arrays], Sequence[Arrays], bool]:
@@ -139,12 +151,20 @@ def layers(compiled: Any) -> list[Layer]:
     return found
 
 
-def in_fp32(model: Any, found: Iterable[Layer]) -> list[str]:
-    """The model's operations that no layer in 8 bits stands for. OpenVINO names a layer after the rescaling that it took in."""
-    eight = {
-        name.removesuffix(suffix) for layer in found if layer.precision in BYTES for name in layer.names for suffix in ("", "/DequantizationMultiply", "/DequantizationSubtract")
-    }
-    return [name for one in model.get_ordered_ops() if one.get_type_name() in OPERATIONS and (name := one.get_friendly_name()) not in eight]
+def products(model: Any, found: Iterable[Layer]) -> list[tuple[str, str]]:
+    """Name and precision of all that multiplies matrices.
+
+    A fused Subgraph tells the precision of its first input alone. OpenVINO puts the rescaling behind a product of bytes and names it after that (low
+    precision transformations), so inside a Subgraph the name says which products are of bytes.
+    """
+    operations = {one.get_friendly_name() for one in model.get_ops() if one.get_type_name() in OPERATIONS}
+    listed = []
+    for layer in found:
+        if layer.kind in LAYERS:
+            listed.append((layer.names[0], layer.precision))
+        elif layer.kind == "Subgraph":
+            listed += [(name, "i8" if name + RESCALED in layer.names else "f32") for name in layer.names if name in operations]
+    return listed
 
 
 def instructions() -> str:
@@ -155,28 +175,24 @@ def instructions() -> str:
     )
 
 
-def _quantise(model: Any, batches: Sequence[Arrays], kept: Sequence[str]) -> Any:
+def _quantise(model: Any, batches: Sequence[Arrays], preset: str, kept: Sequence[str]) -> Any:
     nncf = _library()
-    transformer, mixed = _attends(model), _one_sided(model)
-    preset = nncf.QuantizationPreset.MIXED if transformer or mixed else nncf.QuantizationPreset.PERFORMANCE
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # progress bars
             return nncf.quantize(
-                model.clone(), nncf.Dataset([dict(enumerate(batch)) for batch in batches]), preset=preset, target_device=nncf.TargetDevice.CPU,
-                subset_size=len(batches), fast_bias_correction=True, model_type=nncf.ModelType.TRANSFORMER if transformer else None,
+                model.clone(), nncf.Dataset([dict(enumerate(batch)) for batch in batches]), preset=nncf.QuantizationPreset(preset), target_device=nncf.TargetDevice.CPU,
+                subset_size=len(batches), fast_bias_correction=True, model_type=nncf.ModelType.TRANSFORMER if attends(model) else None,
                 ignored_scope=nncf.IgnoredScope(names=list(kept)) if kept else None,
             )  # fmt: skip
     except (nncf.ValidationError, nncf.InternalError, nncf.UnsupportedModelError, RuntimeError) as error:
         raise Refusal("build_failed", f"NNCF {nncf.__version__}: {error}") from error
 
 
-def _scheme(model: Any) -> str:
-    if _attends(model):
-        return "preset mixed, model type transformer"
-    return "preset mixed" if _one_sided(model) else "preset performance"
+def named(names: Sequence[str]) -> str:
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
 
 
-def _attends(model: Any) -> bool:
+def attends(model: Any) -> bool:
     """Whether a softmax, or what is left of its shape, goes into a matrix product."""
     for node in model.get_ops():
         if node.get_type_name() == "ScaledDotProductAttention":
@@ -189,10 +205,6 @@ def _attends(model: Any) -> bool:
                 if target.get_type_name() in SHAPE_ONLY:
                     reached.append(target)
     return False
-
-
-def _one_sided(model: Any) -> bool:
-    return any(node.get_type_name() in ONE_SIDED for node in model.get_ops())
 
 
 def _activation(node: Any) -> str:

@@ -126,7 +126,7 @@ def placement(artefact: Artefact, step: Step) -> Placement:
     """Precision and kind of each layer of the compiled graph (its runtime model)."""
     case, compiled = artefact.case, step.about.model
     layers = _nncf.layers(compiled)
-    counted = _bytes(layers) if case.precision == "int8" else _floats(NAMES[case.precision], layers)
+    counted = _bytes(artefact.folder, layers) if case.precision == "int8" else _floats(NAMES[case.precision], layers)
     kinds = Counter(f"{layer.kind} {layer.precision}" for layer in layers)
     evidence = [f"{count} x {kind}" for kind, count in kinds.most_common()]
     if case.precision == "int8":
@@ -160,13 +160,16 @@ def _floats(requested: str, layers: Sequence[_nncf.Layer]) -> Counted:
     return Counted(other, ran, wrong)
 
 
-def _bytes(layers: Sequence[_nncf.Layer]) -> Counted:
-    """Of the layers that multiply matrices; the others may take floating point. A layer with bytes for weights alone is named after its activations."""
-    computing = Counter(layer.precision for layer in layers if layer.kind in _nncf.LAYERS)
-    eight = sum(computing[precision] for precision in _nncf.BYTES)
-    ran = f"of {computing.total()} layers that multiply matrices {eight} run in 8 bits ({', '.join(f'{count} in {precision}' for precision, count in computing.items())})"
-    wrong = None if eight else Reason("unsupported_precision", f"requested int8, but {ran}")
-    return Counted(computing.total() - eight, ran, wrong)
+def _bytes(folder: Path, layers: Sequence[_nncf.Layer]) -> Counted:
+    """Of all that multiplies matrices; the rest may take floating point. Bytes for weights alone do not count: OpenVINO names the precision of the activations."""
+    products = _nncf.products(_library().Core().read_model(folder / MODEL), layers)
+    computing = Counter(precision for _, precision in products)
+    left = [name for name, precision in products if precision not in _nncf.BYTES]
+    eight = len(products) - len(left)
+    ran = f"of {len(products)} convolutions and matrix products {eight} run in 8 bits"
+    counts = ", ".join(f"{count} in {precision}" for precision, count in computing.most_common())
+    wrong = None if eight else Reason("unsupported_precision", f"requested int8, but {ran} ({counts})")
+    return Counted(len(left), f"{ran} ({counts})" + (f"; not in 8 bits: {_nncf.named(left)}" if left else ""), wrong)
 
 
 def _unlike(case: Case, streams: int, cached: bool) -> Reason | None:
