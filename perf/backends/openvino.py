@@ -1,7 +1,13 @@
-"""OpenVINO on the CPU, from an ONNX file. Workers load its IR and never import torch.
+"""OpenVINO on the CPU, from an ONNX file. Workers load its IR and import neither torch nor NNCF.
 
-The precision is always said: on a CPU with bf16 instructions OpenVINO's default for a fp32 model is bf16. `placement` reads the
-precision that each layer of the compiled graph runs in.
+The precision is always said: on a CPU with bf16 instructions OpenVINO's default for a fp32 model is bf16. int8 is NNCF's (_nncf.py), made in the build; what
+stays in floating point then runs in fp32. `placement` reads the precision that each layer of the compiled graph runs in.
+
+A call is one batch, run by one request and waited for. So it occupies one stream: with hint throughput, or streams above 1, a call has its share of the threads
+and the other streams are idle. What is measured is what one request costs then, never what several at once would bring.
+
+With cache:on the build fills OpenVINO's cache of compiled models, and loads come from there; its key has no threads and no hint in it (seen, 2026.4). OpenVINO
+compiles anew, without a word, where the file is damaged or cannot be written: `placement` asks it.
 """
 
 from __future__ import annotations
@@ -16,18 +22,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .. import export, profiling
+from ..calibration import calibration
 from ..case import Case, Workload
 from ..reasons import Reason, Refusal
 from ..result import Placement
-from . import Arrays, Artefact, Phase, Step, _machine
+from . import Arrays, Artefact, Phase, Step, _machine, _nncf
 
 SUMMARY = "OpenVINO on the CPU, from an ONNX file"
-OPTIONS = {"hint": ("latency", "throughput")}
+OPTIONS = {"hint": ("latency", "throughput"), "streams": ("auto", "1", "2"), "cache": ("off", "on")}
 PRELOAD = ("numpy",)
+TARGETS = ("cpu",)
 
-NAMES = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+NAMES = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "i8"}
 NEEDS = {"bf16": ("avx512_bf16", "amx_bf16"), "fp16": ("avx512_fp16", "amx_fp16")}
 FLOATS = ("f64", "f32", "f16", "bf16")
+MODEL, QUANTISED, CACHE = "model.xml", "quantised.json", "cache"
 
 
 def available(target: str) -> Reason | None:
@@ -40,7 +49,9 @@ def supports(case: Case) -> Reason | None:
     if case.mode != "inference":
         return Reason("unsupported_op", f"mode {case.mode}: this backend runs inference only")
     if case.precision not in NAMES:
-        return Reason("unsupported_precision", f"OpenVINO on a CPU has no {case.precision} for a model that is not quantised")
+        return Reason("unsupported_precision", f"OpenVINO on a CPU has no {case.precision}")
+    if case.precision == "int8" and (missing := _machine.missing("nncf", _nncf.REMEDY)):
+        return missing
     needs = NEEDS.get(case.precision, ())
     if needs and not _machine.cpu_flags() & set(needs):
         return Reason("unsupported_precision", f"{case.precision} needs {' or '.join(needs)}, which this CPU has not")
@@ -52,17 +63,28 @@ def variables(case: Case, threads: int) -> dict[str, str]:
 
 
 def build(workload: Workload, case: Case, folder: Path, phase: Phase) -> None:
-    """The export is fp32 whatever the precision: OpenVINO casts. Raises Refusal(export_failed)."""
+    """The export is fp32 whatever the precision: OpenVINO casts, NNCF quantises. Raises Refusal (export_failed, invalid_input, build_failed, out_of_space)."""
     fp32 = Case(case.workload, case.backend)
     with phase("export"):
         exported = export.export(workload, fp32, folder.parent)
     export.write_ledger(exported, folder)
+    ov, read = _library(), partial(_read, exported.folder / "model.onnx", workload.dynamic, case.batch)
+    if case.precision == "int8":
+        with phase("quantise"):
+            quantised = _nncf.quantise(ov, read(), calibration(workload))
+        (folder / QUANTISED).write_text(json.dumps(quantised.evidence))
     with phase("build"):
-        ov = _library()
-        model = ov.Core().read_model(exported.folder / "model.onnx")
-        if workload.dynamic:
-            model.reshape({port: [case.batch, *list(port.partial_shape)[1:]] for port in model.inputs})
-        ov.save_model(model, folder / "model.xml", compress_to_fp16=False)
+        ov.save_model(quantised.model if case.precision == "int8" else read(), folder / MODEL, compress_to_fp16=False)
+    if case.option("cache", "off") == "on":
+        with phase("cache"):
+            _fill(ov, folder, case)
+
+
+def _read(path: Path, dynamic: bool, batch: int) -> Any:
+    model = _library().Core().read_model(path)
+    if dynamic:
+        model.reshape({port: [batch, *list(port.partial_shape)[1:]] for port in model.inputs})
+    return model
 
 
 class Compiled(NamedTuple):
@@ -82,18 +104,8 @@ def _step(artefact: Artefact, profiled: bool = False) -> Step:
 
     ov = _library()
     case = artefact.case
-    core = ov.Core()
-    options = {
-        "INFERENCE_PRECISION_HINT": NAMES[case.precision],
-        "INFERENCE_NUM_THREADS": artefact.threads,
-        "PERFORMANCE_HINT": case.option("hint", "latency").upper(),
-        "ENABLE_CPU_PINNING": case.option("binding", "cores") == "cores",
-        "PERF_COUNT": profiled,
-    }
-    try:
-        compiled = core.compile_model(core.read_model(artefact.folder / "model.xml"), "CPU", options)
-    except RuntimeError as error:
-        raise Refusal("build_failed", f"OpenVINO {ov.__version__}: {error}") from error
+    options = {**_options(case, artefact.folder), "INFERENCE_NUM_THREADS": artefact.threads, "PERF_COUNT": profiled}
+    compiled = _compile(ov, artefact.folder, options)
     request = compiled.create_infer_request()
     kinds = [port.element_type.to_dtype() for port in compiled.inputs]
 
@@ -112,19 +124,61 @@ def _step(artefact: Artefact, profiled: bool = False) -> Step:
 
 def placement(artefact: Artefact, step: Step) -> Placement:
     """Precision and kind of each layer of the compiled graph (its runtime model)."""
-    requested = NAMES[artefact.case.precision]
-    layers = [(_info(node, "layerType"), _info(node, "runtimePrecision")) for node in step.about.model.get_runtime_model().get_ops()]
-    layers = [(kind, precision) for kind, precision in layers if kind not in ("Input", "Output", "Const")]
-    ran_on = Counter(precision for _, precision in layers)
-    computing = Counter(precision for kind, precision in layers if precision in FLOATS and kind != "Reorder")
-    other = sum(count for precision, count in computing.items() if precision != requested)
-    counts = {"nodes": len(layers), "nodes_other_precision": other}
-    wrong = None
-    if computing[requested] < other:
-        ran = ", ".join(f"{count} in {precision}" for precision, count in computing.items())
-        wrong = Reason("unsupported_precision", f"requested {requested}, but of {computing.total()} floating-point layers there ran {ran}")
-    kinds = Counter(f"{kind} {precision}" for kind, precision in layers)
-    return Placement(requested, dict(ran_on), counts, tuple(f"{count} x {kind}" for kind, count in kinds.most_common()), wrong)
+    case, compiled = artefact.case, step.about.model
+    layers = _nncf.layers(compiled)
+    counted = _bytes(artefact.folder, layers) if case.precision == "int8" else _floats(NAMES[case.precision], layers)
+    kinds = Counter(f"{layer.kind} {layer.precision}" for layer in layers)
+    evidence = [f"{count} x {kind}" for kind, count in kinds.most_common()]
+    if case.precision == "int8":
+        quantised = artefact.folder / QUANTISED
+        said = json.loads(quantised.read_bytes()) if quantised.exists() else []
+        evidence = [*said, counted.evidence, _nncf.instructions(), *evidence]
+    streams, threads = (int(compiled.get_property(name)) for name in ("NUM_STREAMS", "INFERENCE_NUM_THREADS"))
+    evidence.append(f"{streams} stream(s) of {threads} thread(s) in all; a call occupies one")
+    return Placement(
+        NAMES[case.precision],
+        dict(Counter(layer.precision for layer in layers)),
+        {"nodes": len(layers), "nodes_other_precision": counted.other},
+        tuple(evidence) + (("loaded from the cache that the build filled",) if _cached(compiled) else ()),
+        counted.wrong or _unlike(case, streams, _cached(compiled)),
+    )
+
+
+class Counted(NamedTuple):
+    """Layers in another precision than was asked for, in words, and the reason if they are too many."""
+
+    other: int
+    evidence: str
+    wrong: Reason | None
+
+
+def _floats(requested: str, layers: Sequence[_nncf.Layer]) -> Counted:
+    computing = Counter(layer.precision for layer in layers if layer.precision in FLOATS and layer.kind != "Reorder")
+    other = computing.total() - computing[requested]
+    ran = f"of {computing.total()} floating-point layers there ran " + ", ".join(f"{count} in {precision}" for precision, count in computing.items())
+    wrong = Reason("unsupported_precision", f"requested {requested}, but {ran}") if computing[requested] < other else None
+    return Counted(other, ran, wrong)
+
+
+def _bytes(folder: Path, layers: Sequence[_nncf.Layer]) -> Counted:
+    """Of all that multiplies matrices; the rest may take floating point. Bytes for weights alone do not count: OpenVINO names the precision of the activations."""
+    products = _nncf.products(_library().Core().read_model(folder / MODEL), layers)
+    computing = Counter(precision for _, precision in products)
+    left = [name for name, precision in products if precision not in _nncf.BYTES]
+    eight = len(products) - len(left)
+    ran = f"of {len(products)} convolutions and matrix products {eight} run in 8 bits"
+    counts = ", ".join(f"{count} in {precision}" for precision, count in computing.most_common())
+    wrong = None if eight else Reason("unsupported_precision", f"requested int8, but {ran} ({counts})")
+    return Counted(len(left), f"{ran} ({counts})" + (f"; not in 8 bits: {_nncf.named(left)}" if left else ""), wrong)
+
+
+def _unlike(case: Case, streams: int, cached: bool) -> Reason | None:
+    wanted = case.option("streams", "auto")
+    if wanted not in ("auto", str(streams)):
+        return Reason("build_failed", f"requested {wanted} streams, OpenVINO made {streams}: each needs a thread of its own; raise --threads")
+    if case.option("cache", "off") == "on" and not cached:
+        return Reason("build_failed", "requested a load from the cache, but OpenVINO compiled anew: the file in the case's folder is missing or damaged; run again")
+    return None
 
 
 def profile(artefact: Artefact, step: Step, feed: Sequence[Arrays], schedule: profiling.Schedule, path: Path) -> list[float]:
@@ -162,8 +216,35 @@ def _event(category: str, name: str, start_s: float, length_s: float, about: dic
     return {"ph": "X", "cat": category, "name": name, "pid": 0, "tid": 0, "ts": round(start_s * 1e6, 3), "dur": round(length_s * 1e6, 3), "args": about}
 
 
-def _info(node: Any, key: str) -> str:
-    return str(node.get_rt_info()[key].astype(str))
+def _options(case: Case, folder: Path) -> dict[str, Any]:
+    """What a compiled model depends on; of int8 what is not quantised runs in fp32."""
+    streams = case.option("streams", "auto")
+    return {
+        "INFERENCE_PRECISION_HINT": "f32" if case.precision == "int8" else NAMES[case.precision],
+        "PERFORMANCE_HINT": case.option("hint", "latency").upper(),
+        "ENABLE_CPU_PINNING": case.option("binding", "cores") == "cores",
+        **({} if streams == "auto" else {"NUM_STREAMS": streams}),
+        **({"CACHE_DIR": str(folder / CACHE), "CACHE_MODE": "OPTIMIZE_SPEED"} if case.option("cache", "off") == "on" else {}),
+    }
+
+
+def _compile(ov: Any, folder: Path, options: dict[str, Any]) -> Any:
+    try:
+        return ov.Core().compile_model(folder / MODEL, "CPU", options)
+    except RuntimeError as error:
+        raise Refusal("build_failed", f"OpenVINO {ov.__version__}: {error}") from error
+
+
+def _cached(compiled: Any) -> bool:
+    return bool(compiled.get_property("LOADED_FROM_CACHE"))
+
+
+def _fill(ov: Any, folder: Path, case: Case) -> None:
+    """A second compilation says whether the first one left what can be loaded: OpenVINO itself says nothing about a full disk."""
+    options = _options(case, folder)
+    _compile(ov, folder, options)
+    if not _cached(_compile(ov, folder, options)):
+        raise Refusal("out_of_space", f"OpenVINO left no cache in {folder / CACHE} that it can load; free space, choose another --out, or leave out cache:on")
 
 
 def _library() -> Any:

@@ -1,0 +1,253 @@
+"""int8 by NNCF: post-training quantisation of an OpenVINO model, and which operations stay in fp32 where 8 bits cost too much.
+
+For the worker that builds; what loads the model needs OpenVINO alone. NNCF has its ranges from most of the calibration batches and is judged on the
+others. Where outputs are too far from fp32's, it gets its other preset, then the operations that add most error stay in fp32: twice as many at each try, so
+that few tries reach far.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import math
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from ..calibration import Calibration
+from ..reasons import Refusal
+from . import Arrays, _machine
+
+REMEDY = "pip install 'hotlap[openvino]'"
+# A choice: outputs off by 14 % of their size (sin(acos(0.99))). Models that quantise well showed 0.996 and more here; what counts is the oracle's verdict.
+COSINE = 0.99
+# Tries after the first one: the other preset, then 1, 2, 4 and 8 operations left in fp32. None starts later than MOST_S.
+TRIES, MOST_S = 5, 120.0
+# NNCF's own choice first (quantize_model.py), by whether the model has attention. performance: symmetric activations, mixed: asymmetric ones.
+PRESETS = {False: ("performance", "mixed"), True: ("mixed", "performance")}
+HELD_BACK = 4
+BATCHES_JUDGED = 16
+NAMED = 8
+
+OPERATIONS = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul")
+LAYERS = ("Convolution", "Deconvolution", "FullyConnected", "MatMul", "ScaledDotProductAttention")
+BYTES = ("i8", "u8")
+RESCALED = "/DequantizationMultiply"
+SHAPE_ONLY = ("Reshape", "Transpose", "Convert", "Squeeze", "Unsqueeze")
+VNNI = ("avx512_vnni", "avx_vnni", "amx_int8")
+
+
+class Layer(NamedTuple):
+    """One layer of a compiled graph. names: the operations of the model that it stands for."""
+
+    kind: str
+    precision: str
+    names: tuple[str, ...]
+
+
+class Quantised(NamedTuple):
+    """evidence: what was done, for the reader of a result."""
+
+    model: Any
+    evidence: tuple[str, ...]
+
+
+class Try(NamedTuple):
+    model: Any
+    cosine: float
+    preset: str
+    kept: Sequence[str]
+
+
+def quantise(ov: Any, model: Any, given: Calibration) -> Quantised:
+    """Raises Refusal(invalid_input) for calibration inputs that say nothing, Refusal(build_failed) with NNCF's message."""
+    start = time.perf_counter()
+    _refuse_useless(given.batches)
+    used, held, apart = split(given.batches)
+    wanted = [_run(_compiled(ov, model), batch) for batch in held]
+
+    def attempt(preset: str, kept: Sequence[str] = ()) -> Try:
+        quantised = _quantise(model, used, preset, kept)
+        compiled = _compiled(ov, quantised)
+        return Try(quantised, cosine(wanted, [_run(compiled, batch) for batch in held]), preset, kept)
+
+    tried = [attempt(PRESETS[attends(model)][0])]
+    for number in range(TRIES):
+        best = max(tried, key=lambda one: one.cosine)
+        if best.cosine >= COSINE or time.perf_counter() - start > MOST_S:
+            break
+        if number == 0:
+            tried.append(attempt(PRESETS[attends(model)][1]))
+            continue
+        if number == 1:
+            order = by_error(ov, model, best.model, held[0])
+        kept = order[: min(2 ** (number - 1), len(order) // 2)]
+        if kept and len(kept) > len(tried[-1].kept):
+            tried.append(attempt(best.preset, kept))
+    return Quantised(max(tried, key=lambda one: one.cosine).model, tuple(_told(tried, given, len(used), len(held) if apart else 0)))
+
+
+def _told(tried: Sequence[Try], given: Calibration, used: int, held: int) -> Iterator[str]:
+    first, best = tried[0], max(tried, key=lambda one: one.cosine)
+    kind = ", model type transformer" if first.preset == PRESETS[True][0] else ""
+    yield f"NNCF {_library().__version__}: ranges from {used} of {len(given.batches)} batches of {given.source}, preset {best.preset}{kind}"
+    judged = f"{held} batches held back" if held else "the batch of the calibration itself, there being no other"
+    yield f"cosine to fp32 {first.cosine:.6f} on {judged}"
+    if len(tried) > 1:
+        changed = f"preset {best.preset}" + (f", {len(best.kept)} operations kept out: {named(best.kept)}" if best.kept else "")
+        yield f"below {COSINE}; best of {len(tried)} tries {best.cosine:.6f}: {changed}"
+    if best.cosine < COSINE:
+        yield f"the cosine stays below {COSINE}; the check of outputs decides"
+
+
+def split(batches: Sequence[Arrays]) -> tuple[Sequence[Arrays], Sequence[Arrays], bool]:
+    """Batches for the ranges, batches to be judged on, and whether those are others. The first is always used: it may be the only real one."""
+    if len(batches) < 2:
+        return batches, batches, False
+    held = [batch for index, batch in enumerate(batches) if index % HELD_BACK == HELD_BACK - 1] or batches[1:]
+    taken = {id(batch) for batch in held}
+    return [batch for batch in batches if id(batch) not in taken], held[:BATCHES_JUDGED], True
+
+
+def cosine(wanted: Sequence[Arrays], found: Sequence[Arrays]) -> float:
+    """Of the output that is furthest from what was wanted; 0 where one is not finite."""
+    import numpy as np
+
+    worst = 1.0
+    for ours, theirs in zip(zip(*wanted, strict=True), zip(*found, strict=True), strict=True):
+        a, b = (np.concatenate([np.ravel(value).astype("float64") for value in values]) for values in (ours, theirs))
+        norms = float(np.linalg.norm(a) * np.linalg.norm(b))
+        if norms > 0 and math.isfinite(norms):
+            worst = min(worst, float(a @ b) / norms)
+        elif not np.array_equal(a, b):
+            worst = 0.0
+    return worst
+
+
+def by_error(ov: Any, model: Any, quantised: Any, batch: Arrays) -> list[str]:
+    """Names of the operations, first the one whose output is further from fp32's than its inputs were, as shares of mean squares."""
+    import numpy as np
+
+    operations = [one for one in model.get_ordered_ops() if one.get_type_name() in OPERATIONS]
+    sources = {one.get_friendly_name(): [name for value in one.input_values() if (name := _activation(value.get_node()))] for one in operations}
+    wanted = sorted({name for pair in sources.items() for name in (pair[0], *pair[1])})
+    there = {one.get_friendly_name() for one in quantised.get_ops()}
+    wanted = [name for name in wanted if name in there]
+    exact, rounded = (_inner(ov, one, wanted, batch) for one in (model, quantised))
+    off = {name: float(np.mean((exact[name] - rounded[name]) ** 2)) / (float(np.mean(exact[name] ** 2)) or 1.0) for name in wanted}
+    added = {name: off[name] - max((off.get(source, 0.0) for source in sources[name]), default=0.0) for name in sources if name in off}
+    return sorted(added, key=lambda name: -added[name])
+
+
+def layers(compiled: Any) -> list[Layer]:
+    """Of the compiled graph (its runtime model), without constants, inputs and outputs."""
+    found = []
+    for node in compiled.get_runtime_model().get_ops():
+        about = node.get_rt_info()
+        kind, precision = (str(about[key].astype(str)) for key in ("layerType", "runtimePrecision"))
+        if kind not in ("Input", "Output", "Const"):
+            found.append(Layer(kind, precision, tuple(str(about["originalLayersNames"].astype(str)).split(","))))
+    return found
+
+
+def products(model: Any, found: Iterable[Layer]) -> list[tuple[str, str]]:
+    """Name and precision of all that multiplies matrices.
+
+    A fused Subgraph tells the precision of its first input alone. OpenVINO puts the rescaling behind a product of bytes and names it after that (low
+    precision transformations), so inside a Subgraph the name says which products are of bytes.
+    """
+    operations = {one.get_friendly_name() for one in model.get_ops() if one.get_type_name() in OPERATIONS}
+    listed = []
+    for layer in found:
+        if layer.kind in LAYERS:
+            listed.append((layer.names[0], layer.precision))
+        elif layer.kind == "Subgraph":
+            listed += [(name, "i8" if name + RESCALED in layer.names else "f32") for name in layer.names if name in operations]
+    return listed
+
+
+def instructions() -> str:
+    """Whether this CPU multiplies bytes at full rate."""
+    found = [flag for flag in VNNI if flag in _machine.cpu_flags()]
+    return (
+        f"8-bit products by {' and '.join(found)}" if found else f"this CPU has none of {', '.join(VNNI)}: 8-bit products take three instructions, int8 may be no faster than fp32"
+    )
+
+
+def _quantise(model: Any, batches: Sequence[Arrays], preset: str, kept: Sequence[str]) -> Any:
+    nncf = _library()
+    # NNCF's default is the mean over the batches of their extremes, which cuts off what a single one has above it: a convolution of the tests was 13 to 18 times
+    # as far from fp64 on fresh random inputs as rounded.py, and 1.1 times with the extremes of all; resnet18, mobilenetv3 and vit_tiny were as near either way.
+    minmax = nncf.quantization.range_estimator.RangeEstimatorParametersSet.MINMAX
+    advanced = nncf.AdvancedQuantizationParameters(activations_range_estimator_params=minmax)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # progress bars
+            return nncf.quantize(
+                model.clone(), nncf.Dataset([dict(enumerate(batch)) for batch in batches]), preset=nncf.QuantizationPreset(preset), target_device=nncf.TargetDevice.CPU,
+                subset_size=len(batches), fast_bias_correction=True, advanced_parameters=advanced, model_type=nncf.ModelType.TRANSFORMER if attends(model) else None,
+                ignored_scope=nncf.IgnoredScope(names=list(kept)) if kept else None,
+            )  # fmt: skip
+    except (nncf.ValidationError, nncf.InternalError, nncf.UnsupportedModelError, RuntimeError) as error:
+        raise Refusal("build_failed", f"NNCF {nncf.__version__}: {error}") from error
+
+
+def named(names: Sequence[str]) -> str:
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+
+
+def attends(model: Any) -> bool:
+    """Whether a softmax, or what is left of its shape, goes into a matrix product."""
+    for node in model.get_ops():
+        if node.get_type_name() == "ScaledDotProductAttention":
+            return True
+        reached = [node] if node.get_type_name() == "Softmax" else []
+        while reached:
+            for target in (port.get_node() for output in reached.pop().outputs() for port in output.get_target_inputs()):
+                if target.get_type_name() == "MatMul":
+                    return True
+                if target.get_type_name() in SHAPE_ONLY:
+                    reached.append(target)
+    return False
+
+
+def _activation(node: Any) -> str:
+    """Its name, or nothing for weights and the model's own inputs, which are exact."""
+    return "" if node.get_type_name() in ("Constant", "Convert", "Parameter") or node.get_output_size() > 1 else str(node.get_friendly_name())
+
+
+def _inner(ov: Any, model: Any, names: Sequence[str], batch: Arrays) -> dict[str, Any]:
+    extended = model.clone()
+    added = extended.add_outputs([(name, 0) for name in names])
+    assert len(added) == len(names)
+    outputs = _run(_compiled(ov, extended), batch)
+    return dict(zip(names, outputs[-len(names) :], strict=True))
+
+
+def _compiled(ov: Any, model: Any) -> Any:
+    return ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+
+def _run(compiled: Any, batch: Arrays) -> Arrays:
+    import numpy as np
+
+    return tuple(np.array(value) for value in compiled(dict(enumerate(batch))).to_tuple())
+
+
+def _refuse_useless(batches: Sequence[Arrays]) -> None:
+    import numpy as np
+
+    inputs = [np.stack(values) for values in zip(*batches, strict=True)]
+    if not all(np.isfinite(value).all() for value in inputs):
+        raise Refusal("invalid_input", "calibration inputs hold NaN or infinity: int8 has no ranges to take from them; give Workload.calibration finite ones")
+    if all(value.min() == value.max() for value in inputs):
+        values = ", ".join(f"{value.min():g}" for value in inputs)
+        raise Refusal("invalid_input", f"calibration inputs hold one value only ({values}): int8 has no ranges to take from them; give Workload.calibration real ones")
+
+
+def _library() -> Any:
+    """The caller has imported OpenVINO without its telemetry, so NNCF has none either."""
+    import nncf
+
+    nncf.set_log_level(logging.CRITICAL)
+    return nncf
