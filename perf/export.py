@@ -92,7 +92,10 @@ def raised(model: Path) -> bytes:
 
 
 def on_cpu(model: Path, batch: int) -> Callable[[Arrays], Arrays]:
-    """The file by ONNX Runtime's CPU provider, without its optimisations. It has no bf16: such a graph is raised to fp32, its weights stay rounded."""
+    """The file by ONNX Runtime's CPU provider, without its optimisations. It has no bf16: such a graph is raised to fp32, its weights stay rounded.
+
+    Raises Refusal(build_failed).
+    """
     import numpy as np
     import onnx
     import onnxruntime as ort
@@ -102,7 +105,10 @@ def on_cpu(model: Path, batch: int) -> Callable[[Arrays], Arrays]:
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.add_free_dimension_override_by_name(BATCH, batch)
     bf16 = any(one.data_type == onnx.TensorProto.BFLOAT16 for one in onnx.load(model, load_external_data=False).graph.initializer)
-    session = ort.InferenceSession(raised(model) if bf16 else str(model), options, ["CPUExecutionProvider"])
+    try:
+        session = ort.InferenceSession(raised(model) if bf16 else str(model), options, ["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's exceptions share no base class
+        raise Refusal("build_failed", f"ONNX Runtime {ort.__version__} does not load the exported graph: {error}") from error
     kinds = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
     given = [(one.name, kinds.get(one.type, one.type.removeprefix("tensor(").removesuffix(")"))) for one in session.get_inputs()]
 

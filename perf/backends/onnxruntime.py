@@ -134,9 +134,20 @@ def _blocked(source: Path, target: Path) -> str:
     from onnxruntime.transformers import float16
 
     model = float16.convert_float_to_float16(onnx.load(source), keep_io_types=False, op_block_list=[*float16.DEFAULT_OP_BLOCK_LIST, *FP32_ONLY])
+    _renamed(model)
     onnx.save(model, target)
     kept = Counter(node.op_type for node in model.graph.node if node.op_type in FP32_ONLY)
     return f"fp16 but for {', '.join(f'{count} {name}' for name, count in kept.most_common()) or 'nothing'}, which stay in fp32"
+
+
+def _renamed(model: Any) -> None:
+    """A weight that two blocked nodes share gets the same cast twice, under one name (onnxruntime 1.31.1): one stays."""
+    once = {tuple(node.output): node for node in reversed(model.graph.node)}
+    nodes = [node for node in model.graph.node if once[tuple(node.output)] is node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    for at, node in enumerate(model.graph.node):
+        node.name = f"{node.name}:{at}"
 
 
 def _fused(model: Path) -> str:

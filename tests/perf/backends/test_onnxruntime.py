@@ -79,7 +79,7 @@ def test_bf16_on_the_cpu_has_no_kernels_and_is_refused(run):
     ("case", "code"),
     [
         (Case("conv", "onnxruntime", "tf32"), "unsupported_precision"),
-        (Case("conv", "onnxruntime", "int8"), "unsupported_precision"),
+        (Case("conv", "onnxruntime", "int8", target="cuda:0"), "unsupported_precision"),
         (Case("conv", "onnxruntime", mode="train"), "unsupported_op"),
         (Case("conv", "onnxruntime", options=(("provider", "CUDAExecutionProvider"),)), "unsupported_target"),
         (Case("conv", "onnxruntime", target="cuda:0", options=(("provider", "CPUExecutionProvider"),)), "unsupported_target"),
