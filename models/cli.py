@@ -15,6 +15,7 @@ def train(
     run: Annotated[str | None, typer.Argument(metavar="ID", help="With --resume: the run. Default: the newest unfinished one.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="How many epochs. Default: the network's own.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Where all randomness comes from. Default: 0.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, or bf16 or fp16: mixed, with fp32 weights and, for fp16, a scaled loss. Default: fp32.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run, from its last whole epoch.")] = False,
 ) -> None:
     """Train a network on data that ships with the installed packages; checkpoints go to runs/train/ID."""
@@ -30,7 +31,7 @@ def train(
     try:
         from .train import train as train_network
 
-        finished = train_network(name, epochs, seed, which, console.print)
+        finished = train_network(name, epochs, seed, which, console.print, precision)
     except KeyboardInterrupt:
         folder = runs.newest(name, finished=False)
         console.print(f"interrupted; hotlap train {name} --resume {folder.name} goes on" if folder else "interrupted before training began")

@@ -23,16 +23,17 @@ class NotResumable(ValueError):
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run was started with; everything random follows from it."""
+    """What a run was started with; everything random follows from it. precision: of the training, see mixed.py."""
 
     name: str
     seed: int
     epochs: int
+    precision: str = "fp32"
 
     @classmethod
     def read(cls, folder: Path) -> Settings:
         stored = json.loads((folder / SETTINGS).read_text())
-        return cls(stored["name"], stored["seed"], stored["epochs"])
+        return cls(stored["name"], stored["seed"], stored["epochs"], stored.get("precision", "fp32"))
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def newest(name: str, finished: bool) -> Path | None:
     return max(fitting, key=lambda folder: folder.name, default=None)
 
 
-def to_resume(name: str, which: str, epochs: int | None, seed: int | None) -> Path:
+def to_resume(name: str, which: str, epochs: int | None, seed: int | None, precision: str | None = None) -> Path:
     """The unfinished run `which` ("latest" or an ID) of a network. Raises NotResumable, in one line."""
     if which == "latest":
         folder = newest(name, finished=False)
@@ -89,7 +90,7 @@ def to_resume(name: str, which: str, epochs: int | None, seed: int | None) -> Pa
         raise NotResumable(f"run {which} trains {settings.name}, not {name}; use: hotlap train {settings.name} --resume {which}")
     if (folder / METRICS).exists():
         raise NotResumable(f"run {folder.name} is finished; start a new one with: hotlap train {name}")
-    for word, asked, stored in (("epochs", epochs, settings.epochs), ("seed", seed, settings.seed)):
+    for word, asked, stored in (("epochs", epochs, settings.epochs), ("seed", seed, settings.seed), ("precision", precision, settings.precision)):
         if asked is not None and asked != stored:
             raise NotResumable(f"run {folder.name} was started with {word} {stored}, which cannot become {asked}; leave --{word} out")
     return folder

@@ -15,7 +15,7 @@ import lightning.pytorch as L
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 
-from . import checkpoint, runs
+from . import checkpoint, mixed, runs
 from .catalog import network
 from .data.memory import InMemoryData
 from .data.order import derived_seed
@@ -54,7 +54,9 @@ class EveryEpoch(Checkpoint):
             f"validation {name.removeprefix('validation_').replace('_', ' ')} {float(value):.4g}" for name, value in sorted(values.items()) if name.startswith("validation_")
         )
         epoch = f"epoch {trainer.current_epoch + 1} of {self.settings.epochs}"
-        self.report(f"{self.settings.name}: {epoch}, loss {float(values['loss']):.4g}, {scores}")
+        factor = mixed.scale(trainer)
+        scaled = "" if factor is None else f" (loss scale {factor:g})"
+        self.report(f"{self.settings.name}: {epoch}, loss {float(values['loss']):.4g}{scaled}, {scores}")
 
 
 def train(
@@ -63,8 +65,9 @@ def train(
     seed: int | None = None,
     resume: str | None = None,
     report: Callable[[str], None] = print,
+    precision: str | None = None,
 ) -> TrainingRun:
-    """Train nets/NAME.py; epochs and seed default to the network's recipe and 0, or to those of the run that is resumed.
+    """Train nets/NAME.py; epochs, seed and precision default to the network's recipe, 0 and fp32, or to those of the run that is resumed.
 
     resume: the ID of an unfinished run, or "latest". report gets one line per epoch, after its checkpoint is on the disk.
     Raises ValueError for an unknown name, a damaged checkpoint or other data, and its subclass NotResumable for a run that cannot go on.
@@ -73,9 +76,10 @@ def train(
     if epochs is not None and epochs < 1:
         raise ValueError(f"epochs must be at least 1, not {epochs}")
     if resume is None:
-        folder = runs.create(Settings(name, seed or 0, epochs or net.recipe.epochs))
+        mixed.plugin(precision or "fp32", "cpu")
+        folder = runs.create(Settings(name, seed or 0, epochs or net.recipe.epochs, precision or "fp32"))
     else:
-        folder = runs.to_resume(name, resume, epochs, seed)
+        folder = runs.to_resume(name, resume, epochs, seed, precision)
     settings = Settings.read(folder)
     data = net.data(net.recipe.batch_size, settings.seed)
     data.setup()
@@ -87,8 +91,10 @@ def _fit(net: type[Trainable], data: InMemoryData, folder: Path, settings: Setti
     torch.manual_seed(settings.seed)
     module = net().to(memory_format=net.layout)
     every_epoch = EveryEpoch(folder, settings, report)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     trainer = L.Trainer(
-        accelerator="gpu" if torch.cuda.is_available() else "cpu",
+        accelerator="gpu" if device == "cuda" else "cpu",
+        plugins=[mixed.plugin(settings.precision, device)],
         devices=1,
         max_epochs=settings.epochs,
         callbacks=[every_epoch],
@@ -132,6 +138,7 @@ def write_metrics(run: TrainingRun, data: InMemoryData) -> None:
         "name": run.settings.name,
         "seed": run.settings.seed,
         "epochs": run.settings.epochs,
+        "precision": run.settings.precision,
         "validation": run.validation,
         "test": run.test,
         "seconds": run.seconds,

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 import lightning.pytorch as L
 import torch
+from lightning.pytorch.plugins.precision import Precision
 from torch import Tensor
 
 from .data.memory import InMemoryData
@@ -97,11 +98,11 @@ class Trainable(L.LightningModule):
         self.log_dict({f"{split}_{name}": value for name, value in self.score(logits, targets).items()})
 
     def configure_optimizers(self) -> Any:
-        """Biases, norms and other vectors are not decayed."""
+        """Biases, norms and other vectors are not decayed. Under mixed precision not fused: Lightning clips no gradients that such an optimizer would unscale."""
         decayed = [parameter for parameter in self.parameters() if parameter.ndim >= 2]
         others = [parameter for parameter in self.parameters() if parameter.ndim < 2]
         groups = [{"params": decayed, "weight_decay": self.recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        optimizer = torch.optim.AdamW(groups, lr=self.recipe.learning_rate, fused=True)
+        optimizer = torch.optim.AdamW(groups, lr=self.recipe.learning_rate, fused=type(self.trainer.precision_plugin) is Precision)
         steps = int(self.trainer.estimated_stepping_batches)
         cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.recipe.learning_rate, total_steps=steps, pct_start=self.recipe.warmup)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}

@@ -71,7 +71,9 @@ def trained(net: type[Trainable], arguments: Mapping[str, Any], data_hash: str) 
     path = folder / runs.CHECKPOINT
     module, content = checkpoint.restore(net, path)
     elsewhere = "" if content["hotlap"]["data_hash"] == data_hash else ", on other data than this installation's"
-    return module, f"trained, epoch {content['epoch'] + 1}, checkpoint sha256:{checkpoint.digest(path)[:8]}{elsewhere}"
+    precision = runs.Settings.read(folder).precision
+    mixed = "" if precision == "fp32" else f" in mixed {precision}"
+    return module, f"trained{mixed}, epoch {content['epoch'] + 1}, checkpoint sha256:{checkpoint.digest(path)[:8]}{elsewhere}"
 
 
 def evaluation(net: type[Trainable], inputs: Tensor, targets: Tensor) -> Evaluation:

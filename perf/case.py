@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16", "int8")
 MODES = ("inference", "train")
+ARCHITECTURES = ("sm_", "gfx")
 Better = Literal["higher", "lower"]
 
 _NAME = re.compile(r"[A-Za-z0-9._+:-]+")
@@ -110,8 +111,13 @@ class Case:
 
     @property
     def group(self) -> str:
-        """What the entrants of one race share: the same question asked of several backends and precisions."""
-        return f"{self.workload}/b{self.batch}/{self.target}/{self.mode}"
+        """What the entrants of one race share: the same question asked of several backends and precisions, and of all architectures, where nothing runs."""
+        return f"{self.workload}/b{self.batch}/{'architectures' if self.built_only else self.target}/{self.mode}"
+
+    @property
+    def built_only(self) -> bool:
+        """The target is an architecture by name: a case is built for it, and runs nowhere."""
+        return self.target.startswith(ARCHITECTURES)
 
     def option(self, name: str, default: str) -> str:
         return dict(self.options).get(name, default)

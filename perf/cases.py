@@ -8,15 +8,13 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 from . import plugins
-from .case import PRECISIONS, Case
+from .case import ARCHITECTURES, PRECISIONS, Case
 from .reasons import Misuse
 
 # Options of the harness itself; all others are the backend's own. Those of library defaults run an entrant as its user would find it.
 COMMON_OPTIONS = {"allocator": ("keep", "default"), "binding": ("cores", "none")}
 LIBRARY_DEFAULTS = (("allocator", "default"), ("binding", "none"))
 BASELINE, PACE = "eager", "pace"
-# How targets begin that are named to build for them; nothing runs there, so nothing keeps pace.
-ARCHITECTURES = ("sm_", "gfx")
 
 _SPEC = re.compile(r"([^\[\]]+)((?:\[[^\[\]:]+:[^\[\]:]+\])*)")
 

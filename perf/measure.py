@@ -74,7 +74,7 @@ class Entry:
         try:
             made.refer([*workers, *self.absent], train, self.progress.line, self.tell, here=bool(workers))
             for case, device in self.absent.items():
-                self.tell(f"proving {case.backend} {case.precision} without {case.target}")
+                self.tell(f"proving {case.backend} {case.precision} for {case.target}")
                 self.settled[case] = proven(case, self.race_id, self.plan, made.prove(case), device, made.info, self.environment)
                 self.journal()
             if not willing:

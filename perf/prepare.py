@@ -99,7 +99,7 @@ class Preparation:
 
 def entrant(case: Case) -> str:
     """The name of its folders, within those of its race."""
-    return f"{case.backend}-{case.precision}" + "".join(f"[{name}:{value}]" for name, value in case.options)
+    return f"{case.backend}-{case.precision}" + (f"-{case.target}" if case.built_only else "") + "".join(f"[{name}:{value}]" for name, value in case.options)
 
 
 def own_work(case: Case) -> bool:

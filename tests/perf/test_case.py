@@ -60,6 +60,7 @@ def test_an_option_that_is_not_set_has_its_default() -> None:
 def test_a_group_does_not_depend_on_backend_and_options() -> None:
     assert Case("w", "x", options=(("a", "1"),)).group == Case("w", "y").group
     assert len({Case("w", "x", precision).group for precision in PRECISIONS}) == 1
+    assert Case("w", "x", target="sm_80").group == Case("w", "x", target="sm_89").group != Case("w", "x", target="cuda:0").group
 
 
 @pytest.mark.parametrize(

@@ -54,9 +54,9 @@ def test_the_default_backends_are_the_baseline_its_library_defaults_and_every_ot
     first, second, *others = cases.default_backends()
     assert (first, second) == ("eager", "eager[allocator:default][binding:none]")
     files = {path.stem for path in BACKENDS.glob("*.py") if not path.stem.startswith("_")}
-    assert set(others) >= files - {"eager", "pace", "null", "triton"}
-    assert {"eager", "pace", "null", "triton"}.isdisjoint(others)
-    assert "triton" in cases.default_backends("cuda:0"), "our kernels are for GPUs"
+    assert set(others) >= files - {"eager", "pace", "null", "triton", "tensorrt"}
+    assert {"eager", "pace", "null", "triton", "tensorrt"}.isdisjoint(others)
+    assert {"triton", "tensorrt"} <= set(cases.default_backends("cuda:0")), "for GPUs only"
 
 
 def test_expand_gives_all_combinations_and_one_pace_for_the_precisions_of_a_race() -> None:
