@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -23,6 +23,9 @@ from .backends import Artefact, Backend, Step
 from .case import Case, Workload
 from .power import Meter
 from .reasons import Reason, Refusal
+
+if TYPE_CHECKING:
+    from .manifest import Signature
 
 TAIL_MOST = 200
 
@@ -59,9 +62,11 @@ class Tasks:
     def refer(self, reference: tuple[str, str], batch: int, precisions: list[str], target: str, folder: str, threads: int) -> dict[str, Any]:
         """Makes the reference outputs of a race; this worker stays its referee."""
         from . import reference as oracle
+        from . import signature
 
         self.workload = workloads.load(workloads.Reference(*reference))
-        return oracle.refer(self.workload, batch, precisions, target, Path(folder), threads)
+        found = oracle.refer(self.workload, batch, precisions, target, Path(folder), threads)
+        return {**found, "signature": signature.of_reference(Path(folder) / "random.npz", self.workload.dynamic)}
 
     def score(self, path: str) -> dict[str, float]:
         """The task metrics of outputs that another worker stored."""
@@ -75,8 +80,8 @@ class Tasks:
 
         return peaks.measure(precision, threads)
 
-    def build(self, reference: tuple[str, str], case: Case, folder: str, threads: int) -> dict[str, Any]:
-        """Builds the case cold. Returns the ledger of its phases in s and the bytes that it left behind."""
+    def build(self, reference: tuple[str, str], case: Case, folder: str, threads: int, fed: Signature) -> dict[str, Any]:
+        """Builds the case cold. Returns the ledger of its phases in s, the bytes that it left behind, and what its manifest says of the model (fed: as the harness feeds it)."""
         case = msgspec.convert(case, Case)
         ledger: dict[str, float] = {}
         workload = resized(workloads.load(workloads.Reference(*reference)), case.batch)
@@ -85,10 +90,17 @@ class Tasks:
         shared = path / "ledger.json"
         if shared.exists():
             ledger |= json.loads(shared.read_text())
-        return {"ledger": ledger, "artefact_bytes": sum(file.stat().st_size for file in path.rglob("*") if file.is_file())}
+        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        return {"ledger": ledger, "artefact_bytes": size, **self.built(path, fed)}
 
-    def verify(self, reference: tuple[str, str], case: Case, folder: str, oracle: str, terms: int, threads: int) -> None:
-        """Proves the case for a device that is not here; what was found is in the folder (ladder.py)."""
+    def built(self, folder: Path, fed: Signature) -> dict[str, Any]:
+        from . import artefact, signature
+        from .manifest import Signature
+
+        return {"signature": signature.of_files(folder, msgspec.convert(fed, Signature)), "libraries": artefact.versions()}
+
+    def verify(self, reference: tuple[str, str], case: Case, folder: str, oracle: str, terms: int, threads: int, fed: Signature) -> dict[str, Any]:
+        """Proves the case for a device that is not here; what was found is in the folder (ladder.py). Returns what its manifest says of the model."""
         import torch
 
         from . import ladder
@@ -100,6 +112,7 @@ class Tasks:
         backend: Any = plugins.backend(case.backend)
         rungs = backend.verify(workload, case, Path(folder), partial(phases, spent))
         ladder.climb(rungs, Path(folder), Path(oracle), case.precision, terms, spent)
+        return self.built(Path(folder), fed)
 
     def load(self, reference: tuple[str, str], case: Case, folder: str, oracle: str, threads: int) -> dict[str, Any]:
         """Loads the case and calls it once. Returns the times in s and the peak of each phase in bytes."""
@@ -108,10 +121,19 @@ class Tasks:
         priority = scheduling.claim()
         self.case = msgspec.convert(case, Case)
         self.backend: Backend = plugins.backend(self.case.backend)
-        self.artefact = Artefact(self.case, Path(folder), threads, lambda: resized(workloads.load(workloads.Reference(*reference)), self.case.batch), Path(oracle))
+        asked_for_source = False
+
+        def workload() -> Workload:
+            nonlocal asked_for_source
+            asked_for_source = True
+            if not reference[0]:
+                raise Refusal("invalid_input", f"{self.case.backend} asks for the module's source, which an artefact does not hold")
+            return resized(workloads.load(workloads.Reference(*reference)), self.case.batch)
+
+        self.artefact = Artefact(self.case, Path(folder), threads, workload, Path(oracle))
         with np.load(Path(oracle) / "timed.npz", allow_pickle=False) as stored:
             inputs = named(stored, "in")
-            self.expected = [stored[f"ref{index}"] for index in range(len(stored.files) - len(inputs))]
+            self.expected = named(stored, "ref")
         memory.reset()
         start = time.perf_counter()
         self.step: Step = self.backend.load(self.artefact)
@@ -138,6 +160,7 @@ class Tasks:
             "load_peak_bytes": load_peak,
             "first_call_peak_bytes": memory.peak_bytes(),
             "no_meter": no_meter,
+            "needs_source": asked_for_source,
             "priority": priority,
         }
 

@@ -6,7 +6,6 @@ It answers one message after another and is stopped by its parent whenever it is
 from __future__ import annotations
 
 import ctypes
-import errno
 import os
 import signal
 import socket
@@ -17,7 +16,7 @@ from typing import Any
 from . import layout, origin
 from .channel import Channel, Closed
 from .memory import exhausted
-from .reasons import Reason, Refusal
+from .reasons import Reason, Refusal, full
 from .tasks import Tasks
 
 PR_SET_PDEATHSIG = 1
@@ -60,8 +59,8 @@ def answer(tasks: Tasks, message: dict[str, Any]) -> dict[str, Any]:
         return {"refused": refusal.reason}
     except Exception as error:  # a library may raise anything; the case's result carries it
         traceback.print_exc()
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            return {"refused": Reason("out_of_space", f"{error.filename or 'the disk'} is full; free space or choose another --out")}
+        if (reason := full(error)) is not None:
+            return {"refused": reason}
         text = " ".join(str(error).split())[:300]
         if exhausted(error):
             return {"refused": Reason("oom", f"out of memory in {message['do']}: {text}; use a smaller batch")}
