@@ -147,17 +147,16 @@ def capabilities() -> tuple[list[str], str]:
 def checked(folder: Path) -> Manifest:
     """The manifest of a folder that holds what it lists and that a backend can load from files alone. Raises Misuse with one line."""
     found = manifests.read(folder)
-    if found.needs_source:
-        raise Unreadable(
-            f"{folder}: {found.backend} needs the module's source to load it; with the source at hand: hotlap run {found.parsed().workload} --backends {found.backend}"
-        )
-    manifests.compare(folder, found)
-    if not (folder / REFERENCE).is_file():
-        raise Unreadable(f"{folder}: {REFERENCE} is missing, against which its outputs are checked")
     try:
         parse_backend(found.backend + "".join(f"[{name}:{value}]" for name, value in found.options.items()))
     except Misuse as error:
         raise Unreadable(f"{folder}: {error}") from None
+    if found.needs_source or not hasattr(plugins.backend(found.backend), "build"):
+        again = f"hotlap run {found.parsed().workload} --backends {found.backend}"
+        raise Unreadable(f"{folder}: {found.backend} needs the module's source to load it; with the source at hand: {again}")
+    manifests.compare(folder, found)
+    if not (folder / REFERENCE).is_file():
+        raise Unreadable(f"{folder}: {REFERENCE} is missing, against which its outputs are checked")
     return found
 
 

@@ -29,6 +29,15 @@ NO_REFEREE: Any = None
 AS_BUILT = 2.0
 
 
+class Alone(Race):
+    """The pace is for nothing if the artefact does not pass the check."""
+
+    def check(self) -> None:
+        super().check()
+        for lane in self.lanes[1:]:
+            lane.refusal = self.lanes[0].refusal
+
+
 def measure(folder: Path, found: Manifest, run: RunFolder, plan: Plan, environment: str, tell: Callable[[str], None]) -> list[Result]:
     """The artefact's result and the pace's. `run` has them after each block."""
     race_id = f"{run.id}/artefact"
@@ -45,13 +54,13 @@ def measure(folder: Path, found: Manifest, run: RunFolder, plan: Plan, environme
     work = run.folder / "work"
 
     def journal(interrupted: bool = True) -> None:
-        run.put(answer(lane, lanes[0], race_id, plan, environment, race.stopped_by, interrupted) for lane in lanes)
+        run.put(answer(lane, lanes[0], race_id, plan, environment, race.stopped_by, interrupted) for lane in lanes if lane is lanes[0] or lane.seen.timed)
 
     try:
         with room():
             copy(folder, found, work)
         lanes += [lane(one, found, work, run.folder / "log", plan) for one in (case, Case(case.workload, PACE, case.precision, case.batch, case.target))]
-        race = Race(lanes, plan, servers, tell, journal)
+        race = Alone(lanes, plan, servers, tell, journal)
         race.run()
         lanes[0].refusal = lanes[0].refusal or worse(found, lanes[0])
         journal(interrupted=False)

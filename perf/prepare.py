@@ -42,7 +42,8 @@ class Preparation:
     def refer(self, cases: Sequence[Case], train: bool, report: Callable[[str], None], tell: Callable[[str], None], here: bool = True) -> None:
         """Trains if need be, makes the reference outputs for the cases of one race, measures this machine's peaks. here: their device is. Raises Refusal."""
         plan, oracle = self.plan, self.folder / "oracle"
-        oracle.mkdir(parents=True, exist_ok=True)
+        with room():
+            oracle.mkdir(parents=True, exist_ok=True)
         referee = self.torch_worker("referee")
         self.oracle = Oracle(self.reference, oracle, referee)
         if train:

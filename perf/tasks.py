@@ -7,6 +7,7 @@ import importlib
 import json
 import os
 import random
+import shutil
 import sys
 import time
 import warnings
@@ -22,7 +23,7 @@ from . import priority as scheduling
 from .backends import Artefact, Backend, Step
 from .case import Case, Workload
 from .power import Meter
-from .reasons import Reason, Refusal
+from .reasons import Reason, Refusal, full
 
 if TYPE_CHECKING:
     from .manifest import Signature
@@ -86,7 +87,12 @@ class Tasks:
         ledger: dict[str, float] = {}
         workload = resized(workloads.load(workloads.Reference(*reference)), case.batch)
         path = Path(folder)
-        plugins.backend(case.backend).build(workload, case, path, partial(phases, ledger))
+        try:
+            plugins.backend(case.backend).build(workload, case, path, partial(phases, ledger))
+        except Exception as error:  # a library that cannot write may raise anything
+            if (refusal := short_of_space(error, path, workload)) is not None:
+                raise refusal from error
+            raise
         shared = path / "ledger.json"
         if shared.exists():
             ledger |= json.loads(shared.read_text())
@@ -255,6 +261,17 @@ class Tasks:
                     raise Refusal("stale_output", f"a timed call returned the outputs of other inputs (number {other} instead of {index})")
             raise Refusal("accuracy", f"a timed call's outputs are off by {distances[index]:.3g} RMSE, at most {self.limits[index]:.3g} was expected from the check")
         return distances[index]
+
+
+def short_of_space(error: Exception, folder: Path, workload: Workload) -> Refusal | None:
+    """Where the disk has less room than the weights take. OpenVINO says no more than `basic_ios::clear: iostream error` then, and removes what it wrote."""
+    if isinstance(error, (Refusal, MemoryError)) or full(error) is not None:
+        return None
+    free, need = shutil.disk_usage(folder).free, sum(value.numel() * value.element_size() for value in workload.module.state_dict().values())
+    if free >= need:
+        return None
+    detail = f"{free} bytes are free and the weights alone take {need}; free space or choose another --out ({type(error).__name__}: {str(error)[:200]})"
+    return Refusal("out_of_space", detail)
 
 
 @contextlib.contextmanager

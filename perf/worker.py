@@ -5,6 +5,7 @@ It answers one message after another and is stopped by its parent whenever it is
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -55,16 +56,22 @@ def answer(tasks: Tasks, message: dict[str, Any]) -> dict[str, Any]:
     try:
         return {"done": getattr(tasks, message["do"])(**message["with"])}
     except Refusal as refusal:
-        traceback.print_exc()
+        log()
         return {"refused": refusal.reason}
     except Exception as error:  # a library may raise anything; the case's result carries it
-        traceback.print_exc()
+        log()
         if (reason := full(error)) is not None:
             return {"refused": reason}
         text = " ".join(str(error).split())[:300]
         if exhausted(error):
             return {"refused": Reason("oom", f"out of memory in {message['do']}: {text}; use a smaller batch")}
         return {"refused": Reason("crashed", f"{type(error).__name__} in {message['do']}: {text}")}
+
+
+def log() -> None:
+    """The traceback, where the disk has room for it: its reason must arrive without it too."""
+    with contextlib.suppress(OSError):
+        traceback.print_exc()
 
 
 def fork(channel: Channel) -> Channel | None:
