@@ -12,6 +12,7 @@ from importlib import metadata
 import typer
 
 from .ab_command import ab
+from .bench_artefact_command import bench_artefact
 from .doctor import doctor
 from .gate_command import gate
 from .history_command import history
@@ -27,7 +28,7 @@ OUR_FAULT = 70
 def app() -> typer.Typer:
     """The commands of perf, and those that other packages add through the entry point group `hotlap.commands`."""
     made = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, help=__import__("hotlap").__doc__)
-    for command in (run, ab, gate, history, noise, kernels, doctor, report):
+    for command in (run, ab, gate, history, noise, kernels, doctor, report, bench_artefact):
         made.command()(command)
     for point in metadata.entry_points(group="hotlap.commands"):
         try:

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import msgspec
 
-from . import plugins, workloads
+from . import manifest, plugins, workloads
 from .answer import answer, proven, unmeasured
 from .case import Case
 from .cases import races
-from .prepare import Preparation, own_work
+from .prepare import Preparation, entrant, own_work
 from .race import Lane, Race
 from .reasons import Reason, Refusal
 from .result import Plan, Result
@@ -75,7 +75,8 @@ class Entry:
             made.refer([*workers, *self.absent], train, self.progress.line, self.tell, here=bool(workers))
             for case, device in self.absent.items():
                 self.tell(f"proving {case.backend} {case.precision} for {case.target}")
-                self.settled[case] = proven(case, self.race_id, self.plan, made.prove(case), device, made.info, self.environment)
+                found = proven(case, self.race_id, self.plan, made.prove(case), device, made.info, self.environment)
+                self.settled[case] = msgspec.structs.replace(found, artefact=self.kept(case))
                 self.journal()
             if not willing:
                 return self.results()
@@ -98,6 +99,8 @@ class Entry:
         finally:
             made.close()
         self.journal(interrupted=False)
+        if any(one.artefact for one in self.settled.values()):
+            self.progress.line(f"artefacts in {self.folder / 'artefacts'}; time one by itself with: hotlap bench-artefact FOLDER")
         return self.results()
 
     def accepts(self, case: Case) -> bool:
@@ -112,9 +115,15 @@ class Entry:
     def journal(self, interrupted: bool = True) -> None:
         """Writes what is known now; until the race has ended it counts as interrupted."""
         for lane in self.lanes:
-            self.settled[lane.case] = answer(lane, self.lanes[0], self.race_id, self.plan, self.environment, self.stopped_by, interrupted)
+            found = answer(lane, self.lanes[0], self.race_id, self.plan, self.environment, self.stopped_by, interrupted)
+            self.settled[lane.case] = msgspec.structs.replace(found, artefact=self.kept(lane.case))
         self.run.put(self.settled.values())
         self.tell("")
+
+    def kept(self, case: Case) -> str:
+        """The case's artefact, relative to the run's folder; empty where there is none."""
+        folder = self.folder / "artefacts" / entrant(case)
+        return folder.relative_to(self.run.folder).as_posix() if (folder / manifest.FILE).is_file() else ""
 
     def settle(self, cases: Sequence[Case], reason: Reason) -> None:
         for case in cases:

@@ -9,15 +9,16 @@ from typing import Any
 
 import msgspec
 
-from . import ladder, plugins
+from . import artefact, ladder, plugins
 from .case import Case
 from .cases import BASELINE, LIBRARY_DEFAULTS
 from .entrant import Entrant
 from .ladder import Ladder
+from .manifest import Signature
 from .observations import Observations
 from .origin import HERE, Origin
 from .race import Lane, Oracle
-from .reasons import Refusal
+from .reasons import Refusal, room
 from .result import Plan
 from .servers import Servers
 from .workloads import Reference
@@ -41,7 +42,8 @@ class Preparation:
     def refer(self, cases: Sequence[Case], train: bool, report: Callable[[str], None], tell: Callable[[str], None], here: bool = True) -> None:
         """Trains if need be, makes the reference outputs for the cases of one race, measures this machine's peaks. here: their device is. Raises Refusal."""
         plan, oracle = self.plan, self.folder / "oracle"
-        oracle.mkdir(parents=True, exist_ok=True)
+        with room():
+            oracle.mkdir(parents=True, exist_ok=True)
         referee = self.torch_worker("referee")
         self.oracle = Oracle(self.reference, oracle, referee)
         if train:
@@ -58,33 +60,49 @@ class Preparation:
         """Raises Refusal."""
         backend = plugins.backend(case.backend)
         name = entrant(case)
-        artefact, log = self.folder / "artefacts" / name, self.folder / "log" / name
-        artefact.mkdir(parents=True, exist_ok=True)
+        folder, log = self.folder / "artefacts" / name, self.folder / "log" / name
         environment = {**worker_environment(case, self.plan.threads), **self.origin.variables()}
         built: dict[str, Any] = {"ledger": {}, "artefact_bytes": 0}
-        if hasattr(backend, "build"):
-            builder = self.torch_worker(f"{name}/build")
-            try:
-                built = builder.ask("build", self.plan.timeout_s, reference=self.reference, case=case, folder=str(artefact), threads=self.plan.threads)
-            finally:
-                builder.kill()
+        with room():
+            folder.mkdir(parents=True, exist_ok=True)
+            if hasattr(backend, "build"):
+                builder = self.torch_worker(f"{name}/build")
+                asked = {"folder": str(folder), "threads": self.plan.threads, "fed": self.info["signature"]}
+                try:
+                    built = builder.ask("build", self.plan.timeout_s, reference=self.reference, case=case, **asked)
+                finally:
+                    builder.kill()
+            if not own_work(case):
+                self.describe(case, folder, built)
         preload = [*backend.PRELOAD, *([self.reference.module] if "torch" in backend.PRELOAD else [])]
         seen = Observations(case, built["ledger"], {**self.info, "artefact_bytes": built["artefact_bytes"]}, self.peaks.get(case.precision, {}), self.peaks.get("fp32", {}))
-        return Lane(case, backend, preload, environment, artefact, self.folder / "outputs" / name, log, seen, self.oracle, own_work=own_work(case))
+        return Lane(case, backend, preload, environment, folder, self.folder / "outputs" / name, log, seen, self.oracle, own_work=own_work(case))
 
     def prove(self, case: Case) -> Ladder:
         """How far the case gets without its device, in a process of its own: whatever ends that process, the rungs up to there stay."""
         folder = self.folder / "artefacts" / entrant(case)
         folder.mkdir(parents=True, exist_ok=True)
         prover = self.torch_worker(f"{entrant(case)}/verify")
-        asked = {"oracle": str(self.oracle.folder), "terms": self.info["terms"], "metric": self.info["task"], "threads": self.plan.threads}
+        asked = {"oracle": str(self.oracle.folder), "terms": self.info["terms"], "metric": self.info["task"], "threads": self.plan.threads, "fed": self.info["signature"]}
+        built: dict[str, Any] = {}
         try:
-            prover.ask("verify", self.plan.timeout_s, reference=self.reference, case=case, folder=str(folder), **asked)
+            built = prover.ask("verify", self.plan.timeout_s, reference=self.reference, case=case, folder=str(folder), **asked)
+            found = ladder.read(folder)
         except Refusal as refusal:
-            return msgspec.structs.replace(ladder.read(folder), stopped=refusal.reason)
+            found = msgspec.structs.replace(ladder.read(folder), stopped=refusal.reason)
         finally:
             prover.kill()
-        return ladder.read(folder)
+        try:
+            with room():
+                self.describe(case, folder, built, found)
+        except Refusal as refusal:
+            found = msgspec.structs.replace(found, stopped=found.stopped or refusal.reason)
+        return found
+
+    def describe(self, case: Case, folder: Path, built: dict[str, Any], proven: Ladder | None = None) -> None:
+        """The manifest of what was built: complete where a case was proven without its device, else check and placement complete it. Raises OSError."""
+        signature = msgspec.convert(built.get("signature", self.info["signature"]), Signature)
+        artefact.describe(folder, case, self.info, signature, self.oracle.folder, built.get("libraries"), proven)
 
     def torch_worker(self, name: str) -> Entrant:
         """A worker that has torch and the workload's module, as eager would have it. Raises Refusal."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from . import check, cores, stats
+from . import artefact, check, cores, stats
 from .backends import Backend
 from .case import Case
 from .entrant import Entrant
@@ -32,11 +32,16 @@ ENERGY_SHARE = 0.2
 
 @dataclass
 class Oracle:
-    """What lanes are checked against: a workload, the folder of its reference outputs, and the worker that made them and scores others."""
+    """What lanes are checked against: a workload, the folder of its reference outputs, and the worker that made them and scores others.
+
+    An artefact by itself (artefact_race.py) has no workload, no referee (nothing is scored then), and random inputs only. judged: by its task metric when it was built, for int8.
+    """
 
     reference: tuple[str, str]
     folder: Path
     referee: Entrant
+    kinds: tuple[str, ...] = ("random", "real")
+    judged: bool = False
 
 
 @dataclass
@@ -58,6 +63,7 @@ class Lane:
     limits: list[float] | None = None
     refusal: Reason | None = None
     fell_back: bool = False
+    needs_source: bool | None = None
     warnings: list[str] = field(default_factory=list)
     worker: Entrant | None = None
     spent_s: float = 0.0
@@ -112,12 +118,16 @@ class Race:
             self.end()
 
     def check(self) -> None:
-        """The oracle for every lane that does the workload's work; those that fail leave the race."""
+        """The oracle for every lane that does the workload's work; those that fail leave the race. What it found completes the lane's manifest."""
         for lane in self.lanes:
             if not lane.own_work:
                 self.report(f"checking {lane.case.backend}")
                 with Attempt(lane):
                     self.judge(lane)
+                found = lane.refusal
+                with Attempt(lane):
+                    artefact.complete(lane)
+                lane.refusal = found or lane.refusal
 
     def end(self) -> None:
         """Ends all workers of the lanes."""
@@ -200,6 +210,7 @@ class Race:
         given: dict[str, Any] = {"reference": lane.oracle.reference, "folder": str(lane.artefact), "oracle": str(lane.oracle.folder)}
         loaded = worker.ask("load", timeout_s, case=lane.case, threads=self.plan.threads, **given)
         lane.seen.no_meter = loaded.pop("no_meter")
+        lane.needs_source = loaded.pop("needs_source")
         return worker, Block(fresh=fresh, start_s=start_s, import_peak_bytes=imported["peak_bytes"], **loaded)
 
     def judge(self, lane: Lane) -> None:
@@ -207,11 +218,11 @@ class Race:
         timeout_s, outputs, oracle = self.plan.timeout_s, lane.outputs, lane.oracle
         worker, _ = self.open(lane, "check", fresh=False)
         outputs.mkdir(parents=True, exist_ok=True)
-        for kind in ("random", "real", "timed"):
+        for kind in (*oracle.kinds, "timed"):
             worker.ask("check", timeout_s, inputs=str(oracle.folder / f"{kind}.npz"), outputs=str(outputs / f"{kind}.npz"))
-        found = check.distances(oracle.folder, {kind: outputs / f"{kind}.npz" for kind in ("random", "real")}, lane.case.precision, lane.seen.info["terms"])
+        found = check.distances(oracle.folder, {kind: outputs / f"{kind}.npz" for kind in oracle.kinds}, lane.case.precision, lane.seen.info["terms"])
         lane.deviation = Deviation(found)
-        by_task = lane.case.precision == "int8" and lane.seen.info["task"] is not None
+        by_task = lane.case.precision == "int8" and (lane.seen.info["task"] is not None or oracle.judged)
         check.judge(lane.deviation, by_task)
         if lane.seen.info["task"] is not None:
             worker.ask("evaluate", timeout_s, inputs=str(oracle.folder / "validation.npz"), outputs=str(outputs / "validation.npz"))
@@ -232,9 +243,11 @@ class Race:
 
     def look(self, affordable: float) -> str:
         """Why the race may end now; empty if it goes on. Only ratios to the baseline count: the absolute latency has no target."""
-        open_ends = []
-        for lane in self.lanes[1:]:
-            if lane.live and self.lanes[0].live and not lane.own_work:
+        open_ends, others = [], [lane for lane in self.lanes[1:] if not lane.own_work]
+        if not others:
+            return "no other entrant to compare with"
+        for lane in others:
+            if lane.live and self.lanes[0].live:
                 width = stats.ratio(self.lanes[0].latencies(), lane.latencies()).half_width
                 if width > self.plan.half_width:
                     open_ends.append(len(lane.seen.timed) * (width / self.plan.half_width) ** 2)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+from collections.abc import Iterator
 from typing import Literal, get_args
 
 import msgspec
@@ -36,3 +39,22 @@ class Refusal(Exception):
     def __init__(self, code: Code, detail: str) -> None:
         self.reason = Reason(code, " ".join(detail.split()))
         super().__init__(str(self.reason))
+
+
+def full(error: BaseException) -> Reason | None:
+    """The reason if an exception of any library says that a disk is full, or a quota used up; libraries in C++ say it in words only."""
+    by_number = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if not by_number and "No space left on device" not in str(error):
+        return None
+    return Reason("out_of_space", f"{getattr(error, 'filename', None) or 'the disk'} is full; free space or choose another --out")
+
+
+@contextlib.contextmanager
+def room() -> Iterator[None]:
+    """What runs out of space inside raises Refusal(out_of_space)."""
+    try:
+        yield
+    except OSError as error:
+        if (reason := full(error)) is None:
+            raise
+        raise Refusal(reason.code, reason.detail) from error

@@ -191,6 +191,7 @@ class Result(msgspec.Struct, frozen=True):
     """The answer for one case. Entrants of one race share `race_id`; `metrics` holds only what was measured, `absent` the reasons for the rest.
 
     proofs: of a case whose device is not here, the rungs up to `verified_to`. build_s: what each phase of its build took on this machine's CPU.
+    artefact: what its build left (artefact.py), relative to the folder of results.json; empty where there is none.
     """
 
     case: Case
@@ -212,6 +213,7 @@ class Result(msgspec.Struct, frozen=True):
     warnings: tuple[str, ...] = ()
     environment: str = ""
     stopped_by: str = ""
+    artefact: str = ""
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:

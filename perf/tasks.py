@@ -7,13 +7,14 @@ import importlib
 import json
 import os
 import random
+import shutil
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -22,7 +23,10 @@ from . import priority as scheduling
 from .backends import Artefact, Backend, Step
 from .case import Case, Workload
 from .power import Meter
-from .reasons import Reason, Refusal
+from .reasons import Reason, Refusal, full
+
+if TYPE_CHECKING:
+    from .manifest import Signature
 
 TAIL_MOST = 200
 
@@ -59,9 +63,11 @@ class Tasks:
     def refer(self, reference: tuple[str, str], batch: int, precisions: list[str], target: str, folder: str, threads: int) -> dict[str, Any]:
         """Makes the reference outputs of a race; this worker stays its referee."""
         from . import reference as oracle
+        from . import signature
 
         self.workload = workloads.load(workloads.Reference(*reference))
-        return oracle.refer(self.workload, batch, precisions, target, Path(folder), threads)
+        found = oracle.refer(self.workload, batch, precisions, target, Path(folder), threads)
+        return {**found, "signature": signature.of_reference(Path(folder) / "random.npz", self.workload.dynamic)}
 
     def score(self, path: str) -> dict[str, float]:
         """The task metrics of outputs that another worker stored."""
@@ -75,20 +81,32 @@ class Tasks:
 
         return peaks.measure(precision, threads)
 
-    def build(self, reference: tuple[str, str], case: Case, folder: str, threads: int) -> dict[str, Any]:
-        """Builds the case cold. Returns the ledger of its phases in s and the bytes that it left behind."""
+    def build(self, reference: tuple[str, str], case: Case, folder: str, threads: int, fed: Signature) -> dict[str, Any]:
+        """Builds the case cold. Returns the ledger of its phases in s, the bytes that it left behind, and what its manifest says of the model (fed: as the harness feeds it)."""
         case = msgspec.convert(case, Case)
         ledger: dict[str, float] = {}
         workload = resized(workloads.load(workloads.Reference(*reference)), case.batch)
         path = Path(folder)
-        plugins.backend(case.backend).build(workload, case, path, partial(phases, ledger))
+        try:
+            plugins.backend(case.backend).build(workload, case, path, partial(phases, ledger))
+        except Exception as error:  # a library that cannot write may raise anything
+            if (refusal := short_of_space(error, path, workload)) is not None:
+                raise refusal from error
+            raise
         shared = path / "ledger.json"
         if shared.exists():
             ledger |= json.loads(shared.read_text())
-        return {"ledger": ledger, "artefact_bytes": sum(file.stat().st_size for file in path.rglob("*") if file.is_file())}
+        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        return {"ledger": ledger, "artefact_bytes": size, **self.built(path, fed)}
 
-    def verify(self, reference: tuple[str, str], case: Case, folder: str, oracle: str, terms: int, metric: dict[str, Any] | None, threads: int) -> None:
-        """Proves the case for a device that is not here; what was found is in the folder (ladder.py)."""
+    def built(self, folder: Path, fed: Signature) -> dict[str, Any]:
+        from . import artefact, signature
+        from .manifest import Signature
+
+        return {"signature": signature.of_files(folder, msgspec.convert(fed, Signature)), "libraries": artefact.versions()}
+
+    def verify(self, reference: tuple[str, str], case: Case, folder: str, oracle: str, terms: int, metric: dict[str, Any] | None, threads: int, fed: Signature) -> dict[str, Any]:
+        """Proves the case for a device that is not here; what was found is in the folder (ladder.py). Returns what its manifest says of the model."""
         import torch
 
         from . import ladder
@@ -101,6 +119,7 @@ class Tasks:
         rungs = backend.verify(workload, case, Path(folder), partial(phases, spent))
         yardstick = ladder.Yardstick(Path(oracle), case.precision, terms, metric, workload.evaluate, case.batch)
         ladder.climb(rungs, Path(folder), yardstick, spent)
+        return self.built(Path(folder), fed)
 
     def load(self, reference: tuple[str, str], case: Case, folder: str, oracle: str, threads: int) -> dict[str, Any]:
         """Loads the case and calls it once. Returns the times in s and the peak of each phase in bytes."""
@@ -109,10 +128,19 @@ class Tasks:
         priority = scheduling.claim()
         self.case = msgspec.convert(case, Case)
         self.backend: Backend = plugins.backend(self.case.backend)
-        self.artefact = Artefact(self.case, Path(folder), threads, lambda: resized(workloads.load(workloads.Reference(*reference)), self.case.batch), Path(oracle))
+        asked_for_source = False
+
+        def workload() -> Workload:
+            nonlocal asked_for_source
+            asked_for_source = True
+            if not reference[0]:
+                raise Refusal("invalid_input", f"{self.case.backend} asks for the module's source, which an artefact does not hold")
+            return resized(workloads.load(workloads.Reference(*reference)), self.case.batch)
+
+        self.artefact = Artefact(self.case, Path(folder), threads, workload, Path(oracle))
         with np.load(Path(oracle) / "timed.npz", allow_pickle=False) as stored:
             inputs = named(stored, "in")
-            self.expected = [stored[f"ref{index}"] for index in range(len(stored.files) - len(inputs))]
+            self.expected = named(stored, "ref")
         self.device, self.no_device = telemetry.attach(self.case.target)
         self.before = self.device.read() if self.device else None
         self.throttle: set[str] = set()
@@ -143,6 +171,7 @@ class Tasks:
             "load_peak_bytes": load_peak,
             "first_call_peak_bytes": memory.peak_bytes(),
             "no_meter": no_meter,
+            "needs_source": asked_for_source,
             "priority": priority,
         }
 
@@ -256,6 +285,17 @@ class Tasks:
                     raise Refusal("stale_output", f"a timed call returned the outputs of other inputs (number {other} instead of {index})")
             raise Refusal("accuracy", f"a timed call's outputs are off by {distances[index]:.3g} RMSE, at most {self.limits[index]:.3g} was expected from the check")
         return distances[index]
+
+
+def short_of_space(error: Exception, folder: Path, workload: Workload) -> Refusal | None:
+    """Where the disk has less room than the weights take. OpenVINO says no more than `basic_ios::clear: iostream error` then, and removes what it wrote."""
+    if isinstance(error, (Refusal, MemoryError)) or full(error) is not None:
+        return None
+    free, need = shutil.disk_usage(folder).free, sum(value.numel() * value.element_size() for value in workload.module.state_dict().values())
+    if free >= need:
+        return None
+    detail = f"{free} bytes are free and the weights alone take {need}; free space or choose another --out ({type(error).__name__}: {str(error)[:200]})"
+    return Refusal("out_of_space", detail)
 
 
 @contextlib.contextmanager

@@ -5,8 +5,8 @@ It answers one message after another and is stopped by its parent whenever it is
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
-import errno
 import os
 import signal
 import socket
@@ -17,7 +17,7 @@ from typing import Any
 from . import layout, origin
 from .channel import Channel, Closed
 from .memory import exhausted
-from .reasons import Reason, Refusal
+from .reasons import Reason, Refusal, full
 from .tasks import Tasks
 
 PR_SET_PDEATHSIG = 1
@@ -56,16 +56,22 @@ def answer(tasks: Tasks, message: dict[str, Any]) -> dict[str, Any]:
     try:
         return {"done": getattr(tasks, message["do"])(**message["with"])}
     except Refusal as refusal:
-        traceback.print_exc()
+        log()
         return {"refused": refusal.reason}
     except Exception as error:  # a library may raise anything; the case's result carries it
-        traceback.print_exc()
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            return {"refused": Reason("out_of_space", f"{error.filename or 'the disk'} is full; free space or choose another --out")}
+        log()
+        if (reason := full(error)) is not None:
+            return {"refused": reason}
         text = " ".join(str(error).split())[:300]
         if exhausted(error):
             return {"refused": Reason("oom", f"out of memory in {message['do']}: {text}; use a smaller batch")}
         return {"refused": Reason("crashed", f"{type(error).__name__} in {message['do']}: {text}")}
+
+
+def log() -> None:
+    """The traceback, where the disk has room for it: its reason must arrive without it too."""
+    with contextlib.suppress(OSError):
+        traceback.print_exc()
 
 
 def fork(channel: Channel) -> Channel | None:

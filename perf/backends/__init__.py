@@ -6,6 +6,8 @@ The file's name is the backend's name; a leading underscore makes it none. What 
     OPTIONS: dict[str, tuple[str, ...]]             option -> permitted values, the default first
     PRELOAD: tuple[str, ...]                        modules that a worker imports before anything is timed
     TARGETS: tuple[str, ...]                        optional: how the targets begin for which it is one of the default backends; without it all
+    SELF_CONTAINED: bool, or (case) -> bool         optional: whether `load` needs nothing but the folder, so that hotlap bench-artefact can run it without the
+                                                    module's source; without it, whether there is a `build`; the first load that is seen has the last word
     available(target) -> Reason | None              None if it can run on the target; looks, imports nothing heavy
     supports(case) -> Reason | None                 the same for precision and options
     variables(case, threads) -> dict[str, str]      environment of the worker: threads and binding by the library's own means

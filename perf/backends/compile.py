@@ -37,6 +37,8 @@ OPTIONS = {
     **eager.OPTIONS,
 }
 PRELOAD = ("torch", f"{__package__}._inductor")
+# What Inductor leaves is a cache; the module itself is traced again.
+SELF_CONTAINED = False
 
 supports = eager.supports
 variables = eager.variables

@@ -12,6 +12,11 @@ def tiny() -> tuple[nn.Module, torch.Tensor]:
     return nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10)), torch.randn(1, 64)
 
 
+def heavy() -> tuple[nn.Module, torch.Tensor]:
+    """4 MB of weights."""
+    return nn.Sequential(nn.Linear(1024, 1024), nn.ReLU(), nn.Linear(1024, 10)), torch.randn(1, 1024)
+
+
 class SqueezeExcite(nn.Module):
     """timm-style block: global pooling, two 1x1 convolutions, a gate."""
 

@@ -1,0 +1,57 @@
+"""`hotlap bench-artefact`: what a build left behind, checked and timed by itself."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def bench_artefact(
+    folder: Annotated[Path, typer.Argument(help="An artefact: a folder with a manifest.json, such as runs/race/ID/work/GROUP/artefacts/onnxruntime-fp32.", metavar="DIR")],
+    json: Annotated[Path | None, typer.Option(help="Write the results, as hotlap run does; - is stdout.")] = None,
+    budget: Annotated[str, typer.Option(help="Measuring time, such as 20s or 1m.")] = "20s",
+    threads: Annotated[int, typer.Option(help="Threads. Default: all cores.", min=0)] = 0,
+    timeout: Annotated[str, typer.Option(help="Longest wait for one answer of a worker.")] = "5m",
+) -> int:
+    """Check an artefact's files and outputs, then time it, without the model's source. Exit 4: damaged, or nothing measured."""
+    import os
+
+    from . import artefact, artefact_race, environment, report, result, rundir, units
+    from .reasons import Misuse
+    from .result import Plan
+
+    manifest = artefact.checked(folder)
+    plan = Plan(budget_s=units.seconds(budget), looks=(artefact_race.BLOCKS,), timeout_s=units.seconds(timeout), threads=threads or len(os.sched_getaffinity(0)))
+    here = environment.collect(plan.threads, "keep")
+    run = rundir.RunFolder(rundir.root() / "artefact" / rundir.new_id(), "hotlap bench-artefact", here)
+    for line in artefact.doubts(manifest):
+        print(f"warning: {line}", file=sys.stderr)
+    try:
+        results = artefact_race.measure(folder, manifest, run, plan, here.key, tell)
+    finally:
+        run.close()
+    if str(json) == "-":
+        sys.stdout.buffer.write(run.file.read_bytes())
+    else:
+        console = report.console()
+        console.print(report.table(results, console.width))
+        for line in artefact_race.summary(manifest, results):
+            console.print(f"  {line}", highlight=False, markup=False)
+        print(f"results: {run.file}")
+    if json is not None and str(json) != "-":
+        try:
+            result.write(json, run.file.read_bytes())
+        except OSError as error:
+            raise Misuse(f"cannot write {json}: {error.strerror}") from None
+    return 0 if "latency" in results[0].metrics else NOTHING_MEASURED
+
+
+NOTHING_MEASURED = 4
+
+
+def tell(text: str) -> None:
+    """Progress goes to stderr: stdout may be the file of results."""
+    print(text, file=sys.stderr, flush=True)

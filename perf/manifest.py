@@ -1,0 +1,201 @@
+"""manifest.json: what an artefact says of itself, and whether its folder is as it says. Nothing of a folder is loaded before both have been looked at.
+
+Read by production machines without hotlap too (docs/artefacts.md), so fields have plain types and are never renamed within a schema. It holds no path of the machine
+that made it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+from pathlib import Path, PurePosixPath
+from typing import Annotated
+
+import msgspec
+
+from .case import Case
+from .reasons import Misuse, Reason
+from .result import Count, Deviation, Placement, Rung, Unreadable
+
+# 1 (0.1.0): first version.
+SCHEMA = 1
+FILE, REFERENCE = "manifest.json", "reference.npz"
+MOST_BYTES = 16 * 2**20
+# An absolute path of at least two folders: its last part stays.
+MACHINE_PATH = re.compile(r"(?<![\w.:/-])/(?:[^\s/\"':,;()]+/)+(?=[^\s/])")
+
+
+class Tensor(msgspec.Struct, frozen=True):
+    """An input or output of the model file. shape: as the case has it. dynamic: axis -> name, for those that may have any size."""
+
+    name: str
+    dtype: str
+    shape: tuple[Count, ...]
+    dynamic: dict[str, str] = {}
+
+
+class Signature(msgspec.Struct, frozen=True):
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+
+
+class File(msgspec.Struct, frozen=True):
+    """path: relative to the folder, with /."""
+
+    path: str
+    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    bytes: Count
+
+
+class Work(msgspec.Struct, frozen=True):
+    """Of one call (reference.py): what the metrics and the oracle need to know of the workload."""
+
+    flops: Count
+    operators: Count
+    terms: Count
+    items: Count
+    item: str
+    sensitive: bool
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """case: its id; backend, precision, batch and options stand in it too. architecture: cpu or sm_XX.
+
+    needs_source: loading it needs the module's source, so it is no model by itself. libraries: versions that built it. made: when, ISO 8601 in UTC.
+    checked: the oracle has seen it. deviation, placement, verified_to: as in results; reason: why it did not pass, or None.
+    """
+
+    case: str
+    backend: str
+    precision: str
+    batch: Count
+    options: dict[str, str]
+    architecture: str
+    needs_source: bool
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    files: tuple[File, ...]
+    libraries: dict[str, str]
+    python: str
+    weights: str
+    work: Work
+    made: str
+    checked: bool = False
+    verified_to: Rung = "L0"
+    placement: Placement | None = None
+    deviation: Deviation | None = None
+    reason: Reason | None = None
+    schema: int = SCHEMA
+
+    def parsed(self) -> Case:
+        """Raises Misuse."""
+        return Case.parse(self.case)
+
+
+class _Head(msgspec.Struct):
+    """What is read first: another schema may have other fields."""
+
+    schema: int
+
+
+def encode(manifest: Manifest) -> bytes:
+    """Indented JSON without a path of this machine."""
+    text = msgspec.json.format(msgspec.json.encode(manifest), indent=1).decode()
+    return MACHINE_PATH.sub("", text).encode() + b"\n"
+
+
+def read(folder: Path) -> Manifest:
+    """The manifest alone. Raises Unreadable with one line."""
+    path = folder / FILE
+    try:
+        state = path.lstat()
+        if not stat.S_ISREG(state.st_mode):
+            raise Unreadable(f"{path}: no regular file")
+        if state.st_size > MOST_BYTES:
+            raise Unreadable(f"{path}: {state.st_size} bytes; a manifest has at most {MOST_BYTES}")
+        content = path.read_bytes()
+        schema = msgspec.json.decode(content, type=_Head).schema
+        if schema != SCHEMA:
+            raise Unreadable(f"{path}: schema {schema}, this hotlap reads {SCHEMA}; build it again or use the hotlap that made it")
+        manifest = msgspec.json.decode(content, type=Manifest)
+        case = manifest.parsed()
+    except Unreadable:
+        raise
+    except FileNotFoundError:
+        raise Unreadable(f"{path}: there is no such file; an artefact is a folder in runs/race/ID/work/.../artefacts/") from None
+    except OSError as error:
+        raise Unreadable(f"{path}: {error.strerror}") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, Misuse) as error:
+        raise Unreadable(f"{path}: not the manifest of an artefact: {' '.join(str(error).split())[:200]}") from None
+    told = (manifest.backend, manifest.precision, manifest.batch, manifest.options)
+    if told != (case.backend, case.precision, case.batch, dict(case.options)):
+        raise Unreadable(f"{path}: backend, precision, batch or options are not those of its case {case.id}")
+    for file in manifest.files:
+        if not inside(file.path):
+            raise Unreadable(f"{path}: file {printable(file.path)} is not a path within the folder")
+    if len({file.path for file in manifest.files}) != len(manifest.files):
+        raise Unreadable(f"{path}: a file is listed twice")
+    return manifest
+
+
+def inside(text: str) -> bool:
+    """Whether a path of a manifest is a plain relative one, the manifest's own excluded."""
+    path = PurePosixPath(text)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and str(path) == text and text != FILE and "\0" not in text and "\\" not in text
+
+
+def present(folder: Path) -> dict[str, Path]:
+    """Every file but the manifest: path -> where. Raises Unreadable for a link or what is no regular file: the folder would not be all there is of the model."""
+    found: dict[str, Path] = {}
+    for root, folders, names in os.walk(folder, onerror=_raise):
+        for name in [*folders, *names]:
+            path = Path(root) / name
+            text = path.relative_to(folder).as_posix()
+            if path.is_symlink():
+                raise Unreadable(f"{folder}: {printable(text)} is a symbolic link; an artefact holds its own files and nothing else")
+            if name in names and not path.is_file():
+                raise Unreadable(f"{folder}: {printable(text)} is no regular file")
+            if name in names and text != FILE:
+                found[text] = path
+    return dict(sorted(found.items()))
+
+
+def compare(folder: Path, manifest: Manifest) -> None:
+    """Whether the folder holds what the manifest lists, byte for byte, and nothing else. Raises Unreadable naming the first file that differs."""
+    listed = {file.path: file for file in manifest.files}
+    try:
+        found = present(folder)
+        for name in listed.keys() - found.keys():
+            raise Unreadable(f"{folder}: {printable(name)} is missing")
+        for name in sorted(found.keys() - listed.keys()):
+            raise Unreadable(f"{folder}: {printable(name)} is not in the manifest")
+        for name, path in found.items():
+            size = path.stat().st_size
+            if size != listed[name].bytes:
+                raise Unreadable(f"{folder}: {printable(name)} has {size} bytes, {listed[name].bytes} were built; copy the artefact again or build it again")
+            if digest(path) != listed[name].sha256:
+                raise Unreadable(f"{folder}: {printable(name)} has changed since it was built (sha256); copy the artefact again or build it again")
+    except OSError as error:
+        raise Unreadable(f"{error.filename or folder}: {error.strerror}") from None
+
+
+def files(folder: Path) -> tuple[File, ...]:
+    """Of a folder that was just built. Links and what is no regular file are left out."""
+    found = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink()]
+    named = [(path.relative_to(folder).as_posix(), path) for path in found]
+    return tuple(File(name, digest(path), path.stat().st_size) for name, path in named if name != FILE and not name.endswith(".part"))
+
+
+def digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def printable(name: str) -> str:
+    return name if name.isprintable() else ascii(name)
+
+
+def _raise(error: OSError) -> None:
+    raise error
