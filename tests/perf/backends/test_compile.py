@@ -6,8 +6,8 @@ import sys
 import pytest
 import torch
 
+from hotlap.perf.backends import _regional
 from hotlap.perf.backends import compile as backend
-from hotlap.perf.case import Case
 from hotlap.perf.reasons import Refusal
 
 CHILD = """
@@ -21,7 +21,7 @@ from hotlap.perf.case import Case
 case = Case.parse(sys.argv[2])
 artefact = Artefact(case, pathlib.Path(sys.argv[3]), 2, lambda: planted.make(case), pathlib.Path())
 step = backend.load(artefact)
-step.call(step.place(step.about.prepared.inputs))
+step.call(step.place(step.about.inputs))
 placement = backend.placement(artefact, step)
 print(placement.counters, placement.evidence)
 """
@@ -103,13 +103,9 @@ def test_repeated_blocks_are_the_outermost_that_share_code():
             self.blocks = torch.nn.ModuleList(block(width) for _ in range(blocks))
 
     stages = torch.nn.Sequential(Stage(4, 2), Stage(8, 3))
-    assert backend._repeated(stages) == [*stages[0].blocks, *stages[1].blocks]
+    assert _regional.repeated(stages) == [*stages[0].blocks, *stages[1].blocks]
     twins = torch.nn.Sequential(Stage(4, 2), Stage(4, 2))
-    assert backend._repeated(twins) == list(twins)
+    assert _regional.repeated(twins) == list(twins)
     single = torch.nn.Sequential(Stage(4, 1), Stage(8, 1))
-    assert backend._repeated(single) == list(single)
-    assert backend._repeated(torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4))) == []
-
-
-def test_unknown_precision_is_refused_as_in_eager():
-    assert backend.supports(Case("conv", "compile", "int8")).code == "unsupported_precision"
+    assert _regional.repeated(single) == list(single)
+    assert _regional.repeated(torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4))) == []

@@ -42,7 +42,7 @@ def test_what_it_does_not_do_has_a_reason(precision, mode, code):
 
 def test_devices_that_are_not_here_have_a_reason():
     assert eager.available("cpu") is None
-    assert eager.available("sm_89").code == "unsupported_target"
+    assert eager.available("sm_89").code == "no_device"
     assert eager.available("cuda:99").code == "no_device"
 
 
