@@ -73,7 +73,8 @@ def frozen(code: Code, parameters: int) -> str:
     return f"freezing: {code.constants} constants, {code.packed} of them packed for oneDNN or MKL, stand for {parameters} parameters and buffers"
 
 
-def chosen(code: Code) -> str:
+def chosen(code: Code, is_frozen: bool) -> str:
     if code.templates:
         return f"max-autotune: the C++ GEMM template was chosen for {code.templates} products; calls of libraries: {code}"
-    return f"max-autotune: no product took the C++ GEMM template, which needs constant weights (freezing:on); calls of libraries: {code}"
+    why = "each was timed faster in a library, or has no template" if is_frozen else "it takes constant weights only: freezing:on"
+    return f"max-autotune: no product took the C++ GEMM template ({why}); calls of libraries: {code}"

@@ -87,7 +87,9 @@ def _positional(module: torch.nn.Module) -> torch.nn.Module:
         def forward(self, *inputs: Any) -> Any:
             return self.module(*inputs)
 
-    return Positional().eval()
+    made = Positional()
+    made.training = False  # an exported module refuses eval()
+    return made
 
 
 def _line(error: BaseException, word: str) -> str:
@@ -163,7 +165,7 @@ def placement(case: Case, folder: Path, about: Package) -> Placement:
         evidence.append(_generated.frozen(code, about.parameters))
         wrong = None if code.constants else Reason("unsupported_op", evidence[-1])
     if case.option("mode", "default") == "max-autotune":
-        evidence.append(_generated.chosen(code))
+        evidence.append(_generated.chosen(code, frozen(case)))
     if case.precision in eager.HALF:
         evidence.append(eager.by_dtype(case, Counter(about.dtypes)))
     where = f"inductor on {case.target}"

@@ -132,7 +132,7 @@ def placement(artefact: Artefact, step: Step) -> Placement:
         wrong = None if code.constants else Reason("unsupported_op", evidence[-1])
     mode = case.option("mode", "default")
     if mode == "max-autotune" and case.target == "cpu":
-        evidence.append(_generated.chosen(code))
+        evidence.append(_generated.chosen(code, _package.frozen(case)))
     if mode == "reduce-overhead" and case.target == "cpu":
         evidence.append("mode reduce-overhead is CUDA graphs; on cpu it does what mode default does")
     elif mode != "default" and case.target != "cpu":
