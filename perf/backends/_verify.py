@@ -59,7 +59,7 @@ def exported(workload: Workload, case: Case, phase: Phase) -> Exported:
     fake: Any = FakeTensorMode(allow_non_fake_inputs=True)
     module = copy.deepcopy(workload.module)
     with phase("export"), fake, torch.no_grad():
-        module = module.to(device=DEVICE, dtype=made.dtype, memory_format=made.layout)  # in one call: torch cannot swap fake parameters a second time
+        module = module.to(device=DEVICE, dtype=made.dtype, memory_format=made.layout)  # type: ignore[call-overload]  # one call: fake parameters cannot be swapped twice
         inputs = made.place(arrays)
         _run(module, inputs, workload.name)
         program = _package.exported(module, inputs, case.option("dynamic", "off") == "on")
