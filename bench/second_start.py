@@ -59,7 +59,7 @@ def run(which: str, case: str, folder: str) -> tuple[float, float]:
 
 
 def child(which: str, text: str, folder: str) -> None:
-    import torch  # noqa: F401
+    import torch
 
     from hotlap.perf import workloads
     from hotlap.perf.backends import Artefact

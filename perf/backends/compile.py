@@ -194,11 +194,16 @@ def _resized(found: Placement, case: Case, step: Step) -> Placement:
 
 
 def _captured(case: Case) -> int:
-    """CUDA graphs that Inductor holds for the device."""
-    from torch._inductor.cudagraph_trees import get_manager
+    """CUDA graphs that Inductor holds for the device: its trees of them, node by node."""
+    from torch._inductor import cudagraph_trees
 
-    manager: Any = get_manager(int(case.target[5:]), create_if_none_exists=False)
-    return 0 if manager is None else sum(len(roots) for roots in manager.roots.values())
+    manager: Any = cudagraph_trees.get_manager(int(case.target[5:]), create_if_none_exists=False)
+    left = [] if manager is None else [node for nodes in manager.roots.values() for node in nodes]
+    count = 0
+    while left:
+        count += 1
+        left += [node for nodes in left.pop().children.values() for node in nodes]
+    return count
 
 
 def _loaded(case: Case, folder: Path) -> Step:

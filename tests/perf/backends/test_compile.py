@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -125,6 +126,14 @@ def test_a_fixed_batch_has_no_dynamic_one(tmp_path, workload):
     case = Case.parse("conv/compile/fp32/b2/cpu/inference[dynamic:on]")
     with pytest.raises(Refusal, match="unsupported_op: dynamic:on: conv has a fixed batch of 2"):
         backend.build(replace(workload(case), dynamic=False), case, tmp_path, contextlib.nullcontext)
+
+
+def test_cuda_graphs_are_counted_with_their_children(monkeypatch):
+    """A stand-in for the trees of a device that is not here."""
+    leaf = SimpleNamespace(children={})
+    root = SimpleNamespace(children={1: [leaf, leaf]})
+    monkeypatch.setattr("torch._inductor.cudagraph_trees.get_manager", lambda device, create_if_none_exists: SimpleNamespace(roots={0: [root]}))
+    assert backend._captured(Case.parse("m/compile/fp32/b1/cuda:0/inference[mode:reduce-overhead]")) == 3
 
 
 def test_autocast_keeps_the_module_in_fp32(run):
