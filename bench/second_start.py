@@ -3,14 +3,15 @@
     python bench/second_start.py [--workloads mlp,resnet,vit,gpt] [--settings default,freezing,...]      about 1 minute a line
 
 One cold and one later process for each line, one after the other, each with empty caches but the case's own folder. cold: build and first call;
-later: load and first call. Both without the import of torch and of the model, which is the same for both and stands beside: with it, `process` is the
-ratio of the whole processes' times. One run, no interval: ratios near 3 are not known to the tenth. Weights are seeded where nothing was trained.
+later: load and first call. Both without the import of torch, of dynamo and of the model, which is the same for both; `process` is the
+ratio of the whole processes' times, with it. One run, no interval: ratios near 3 are not known to the tenth. Weights are seeded where nothing was trained.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import json
 import subprocess
 import sys
@@ -66,6 +67,8 @@ def child(which: str, text: str, folder: str) -> None:
     from hotlap.perf.backends import compile as backend
     from hotlap.perf.case import Case
 
+    for name in backend.PRELOAD:  # as a worker does
+        importlib.import_module(name)
     case = Case.parse(text)
     workload = workloads.load(workloads.Reference(case.workload))
     inputs = tuple(value.numpy() for value in workload.inputs)
