@@ -127,7 +127,7 @@ def frozen(case: Case) -> bool:
     return case.option("freezing", "off") == "on" or case.precision == "int8"
 
 
-def load(folder: Path) -> tuple[Callable[..., Any], Package]:
+def load(folder: Path, target: str) -> tuple[Callable[..., Any], Package]:
     """Raises Refusal(build_failed) for a file that is not the one that was built."""
     import torch
     import torch.utils._pytree as pytree
@@ -135,7 +135,7 @@ def load(folder: Path) -> tuple[Callable[..., Any], Package]:
     about = msgspec.json.decode((folder / ABOUT).read_bytes(), type=Package)
     if _digest(folder) != about.sha256:
         raise Refusal("build_failed", f"{folder / FILE} is not the file that was built (SHA-256 differs): build it again")
-    loader = torch._C._aoti.AOTIModelPackageLoader(str(folder / FILE), MODEL, False, 1, -1)
+    loader = torch._C._aoti.AOTIModelPackageLoader(str(folder / FILE), MODEL, False, 1, -1 if target == "cpu" else int(target[5:]))
     form = pytree.treespec_loads(loader.get_call_spec()[1])
 
     def call(*inputs: torch.Tensor) -> Any:

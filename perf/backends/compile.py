@@ -46,7 +46,7 @@ OPTIONS = {
 PRELOAD = ("torch", f"{__package__}._inductor")
 # How many rows more than the case's batch the two calls have that prove a dynamic batch.
 OTHER_BATCHES = (1, 3)
-SOURCE = "calibration.txt"
+SOURCE, CACHE = "calibration.txt", "inductor"
 
 variables = eager.variables
 profile = eager.profile
@@ -89,6 +89,7 @@ def build(workload: Workload, case: Case, folder: Path, phase: Phase) -> None:
             program = _exported(workload, case, folder)
         with phase("compile"):
             _package.build(program, workload, case, folder, source)
+        shutil.rmtree(folder / CACHE, ignore_errors=True)  # the package holds what is needed of it
         return
     (folder / SOURCE).write_text(source)
     step = _compiled(workload, case, folder)
@@ -209,7 +210,7 @@ def _captured(case: Case) -> int:
 def _loaded(case: Case, folder: Path) -> Step:
     """A package: no workload, no dynamo."""
     made = eager.tensors(case)
-    function, package = _package.load(folder)
+    function, package = _package.load(folder, case.target)
     about = Compiled(_package.inputs(folder), package=package)
     step = eager.step(made, function, about)
     if case.option("dynamic", "off") == "on":
@@ -225,8 +226,8 @@ def _loaded(case: Case, folder: Path) -> Step:
 
 def _folders(folder: Path) -> None:
     """Environment variables, since Inductor reads its folders from there at the first compilation."""
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "inductor")
-    os.environ["TRITON_CACHE_DIR"] = str(folder / "inductor" / "triton")
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder / CACHE)
+    os.environ["TRITON_CACHE_DIR"] = str(folder / CACHE / "triton")
 
 
 def _exported(workload: Workload, case: Case, folder: Path | None = None) -> torch.export.ExportedProgram:

@@ -4,18 +4,19 @@ import contextlib
 import re
 import subprocess
 import sys
+import zipfile
 
 import pytest
 import torch
 
-from hotlap.perf.backends import Artefact, _package
+from hotlap.perf.backends import _package
 from hotlap.perf.backends import compile as backend
 from hotlap.perf.case import Case
 from hotlap.perf.reasons import Refusal
 
 CHILD = """
 import pathlib, sys
-from hotlap.perf.backends import Artefact, _package, compile as backend
+from hotlap.perf.backends import _package, compile as backend
 from hotlap.perf.case import Case
 def workload():
     raise SystemExit("the model was asked for")
@@ -32,6 +33,7 @@ def test_a_package_runs_without_the_model_and_without_dynamo(run, check):
     ran = run("conv/compile/fp32/b2/cpu/inference[freezing:on][package:aoti]")
     check(ran)
     assert ran.phases == ["export", "compile"]
+    assert sorted(file.name for file in ran.artefact.folder.iterdir()) == [_package.INPUTS, _package.FILE, _package.ABOUT]
     placement = ran.placement()
     told = " ".join(placement.evidence)
     assert placement.wrong is None and placement.counters["generated_kernels"] > 0 and placement.counters["recompiles"] == 0
@@ -75,13 +77,10 @@ def test_a_failing_compiler_is_the_reason(workload, tmp_path):
         backend.build(workload(case), case, tmp_path, lambda name: contextlib.nullcontext())
 
 
-def test_a_package_is_no_pickle(run, tmp_path):
+def test_a_package_is_no_pickle(run):
     """Not one byte string of the zip begins as a pickle does, and no file in it is one by name."""
-    import zipfile
-
     ran = run("specialised/compile/fp32/b2/cpu/inference[package:aoti]")
     with zipfile.ZipFile(ran.artefact.folder / _package.FILE) as archive:
         names = archive.namelist()
         assert not [name for name in names if name.endswith((".pkl", ".pt"))]
         assert not [name for name in names if archive.read(name)[:2] in (b"\x80\x02", b"\x80\x04", b"\x80\x05")]
-    assert isinstance(ran.artefact, Artefact)
