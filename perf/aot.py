@@ -34,6 +34,8 @@ ARCHITECTURES = {
     "sm_120": Architecture("NVIDIA GeForce RTX 5090", 48, 24, 102400),
     "gfx942": Architecture("AMD Instinct MI300X", 32, 32, 65536, 0),
 }
+# Limits of what kernels of ours are not built for, but Inductor's may be.
+LIMITS = {**ARCHITECTURES, "sm_86": Architecture("NVIDIA A10", 48, 16, 102400)}
 REGISTERS, REGISTER_UNIT = 65536, 256
 VECTOR_REGISTERS, VECTOR_UNIT, WAVES = 512, 8, 8
 PRODUCT = re.compile(r"\btt\.dot(?:_scaled)?\b.*?: tensor<(?:\d+x)+(\w+)")
@@ -109,7 +111,7 @@ def of_cubin(content: bytes, warps: int, shared: int, target: str) -> Figures:
     (found,) = re.findall(r"REG:(\d+) STACK:(\d+)", usage)
     registers, stack = (int(number) for number in found)
     sass = Counter(of_nvidia(name) for name in INSTRUCTION.findall(code))
-    return figures(registers, stack, shared, sass, occupancy(registers, warps, shared, ARCHITECTURES[target]))
+    return figures(registers, stack, shared, sass, occupancy(registers, warps, shared, LIMITS[target]))
 
 
 def of_nvidia(name: str) -> str:

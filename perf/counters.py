@@ -18,6 +18,8 @@ COUNTERS: dict[str, Counter] = {
     "graphs": Counter("graphs", "lower", "graphs that dynamo handed to the compiler"),
     "recompiles": Counter("compilations", "lower", "compilations after the first one of the same code"),
     "generated_kernels": Counter("kernels", "lower", "kernels that Inductor generated"),
+    "cuda_graphs": Counter("graphs", "higher", "CUDA graphs that were captured"),
+    "cuda_graphs_skipped": Counter("graphs", "lower", "graphs that ran without the CUDA graph that was asked for"),
     "operators": Counter("calls", "lower", "aten operators dispatched in one call"),
     "nodes": Counter("nodes", "lower", "nodes of the graph that the runtime executes"),
     "nodes_elsewhere": Counter("nodes", "lower", "nodes that ran on another provider than the requested one"),

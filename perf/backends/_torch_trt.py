@@ -10,6 +10,7 @@ import contextlib
 import io
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from ..case import Case, Workload
@@ -99,19 +100,9 @@ def parse(text: str) -> Cut:
 
 
 def on_cpu(lowered: Any, case: Case) -> Callable[[Arrays], Arrays]:
-    prepared = eager.Prepared(lowered, (), "cpu", *_layout(case))
-
-    def run(arrays: Arrays) -> Arrays:
-        step = eager.step(prepared, lowered, prepared)
-        return step.fetch(step.call(step.place(arrays)))
-
-    return run
-
-
-def _layout(case: Case) -> tuple[Any, Any]:
-    import torch
-
-    return getattr(torch, DTYPES.get(case.precision, "float32")), torch.contiguous_format
+    host = eager.tensors(replace(case, target="cpu"))
+    step = eager.step(host, lowered, None)
+    return lambda arrays: step.fetch(step.call(step.place(arrays)))
 
 
 def load(artefact: Artefact) -> Step:

@@ -1,11 +1,15 @@
 """PyTorch as it is: `module(*inputs)`, the whole model cast to the case's precision. The baseline of every race.
 
+With autocast:on the module and its inputs stay fp32 and torch.autocast casts at each operator of its list; the weights are cast again in every call,
+since autocast keeps casts only of what requires a gradient (aten/src/ATen/autocast_mode.cpp, cached_cast).
+
 compile.py shares `prepare` and `step` with this file: they differ only in what is called.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,16 +19,17 @@ from .. import profiling
 from ..case import Case, Workload
 from ..reasons import Reason, Refusal
 from ..result import Placement
-from . import Arrays, Artefact, Step, _machine, nothing
+from . import Arrays, Artefact, Phase, Proven, Step, _machine, nothing
 
 if TYPE_CHECKING:
     import torch
 
 SUMMARY = "PyTorch without a compiler: the baseline"
-OPTIONS = {"layout": ("contiguous", "channels-last"), "l2": ("warm", "cold")}
+OPTIONS = {"layout": ("contiguous", "channels-last"), "autocast": ("off", "on"), "l2": ("warm", "cold")}
 PRELOAD = ("torch",)
 
 REMEDY = "pip install torch"
+HALF = ("bf16", "fp16")
 
 
 def available(target: str) -> Reason | None:
@@ -38,6 +43,8 @@ def supports(case: Case) -> Reason | None:
         return Reason("unsupported_precision", "int8 needs a quantised module; PyTorch's cast gives bf16 and fp16 only")
     if case.option("l2", "warm") == "cold" and case.target == "cpu":
         return Reason("unsupported_target", "l2:cold empties the L2 cache of a GPU between calls; on a CPU the inputs rotate and nothing is emptied")
+    if case.option("autocast", "off") == "on" and case.precision not in HALF:
+        return Reason("unsupported_precision", f"autocast:on runs operators in bf16 or fp16; with {case.precision} there is nothing to cast: add --precision bf16 or drop it")
     if case.precision == "tf32" and case.target == "cpu":
         return Reason("unsupported_precision", "tf32 is a mode of NVIDIA's matrix units from Ampere on; a CPU has none")
     return None
@@ -59,17 +66,20 @@ def load(artefact: Artefact) -> Step:
 
 
 def placement(artefact: Artefact, step: Step) -> Placement:
-    """Counts the aten operators that one call dispatches, by the device of what they return."""
+    """Counts the aten operators that one call dispatches, by the device and by the dtype of what they return."""
     from torch import Tensor
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves
 
     devices: dict[str, int] = {}
+    dtypes: Counter[str] = Counter()
 
     class Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             result = func(*args, **(kwargs or {}))
-            device = next((str(leaf.device) for leaf in tree_leaves(result) if isinstance(leaf, Tensor)), "cpu")
+            first = next((leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)), None)
+            device = "cpu" if first is None else str(first.device)
+            dtypes[name_of(first)] += 1
             devices[device] = devices.get(device, 0) + 1
             return result
 
@@ -80,7 +90,35 @@ def placement(artefact: Artefact, step: Step) -> Placement:
     wrong = None
     if artefact.case.target not in devices:
         wrong = Reason("wrong_provider", f"no operator ran on {artefact.case.target}; they ran on {', '.join(elsewhere) or 'nothing'}")
-    return Placement(artefact.case.target, devices, {"operators": sum(devices.values())}, ("aten operators of one call, by TorchDispatchMode",), wrong)
+    evidence = ["aten operators of one call, by TorchDispatchMode"]
+    if artefact.case.precision in HALF:
+        evidence.append(by_dtype(artefact.case, dtypes))
+        wanted = artefact.case.precision
+        if wrong is None and not dtypes[wanted]:
+            wrong = Reason("unsupported_precision", f"no operator returned {wanted}: {evidence[-1]}")
+    return Placement(artefact.case.target, devices, {"operators": sum(devices.values())}, tuple(evidence), wrong)
+
+
+def name_of(value: torch.Tensor | None) -> str:
+    """fp32, bf16, fp16, or torch's own name of the dtype; `none` for an operator that returns no tensor."""
+    if value is None:
+        return "none"
+    name = str(value.dtype).removeprefix("torch.")
+    return {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}.get(name, name)
+
+
+def by_dtype(case: Case, dtypes: Counter[str]) -> str:
+    how = "under torch.autocast, module and inputs in fp32" if case.option("autocast", "off") == "on" else "whole model cast"
+    return f"{how}; operators by the dtype of their output: {', '.join(f'{count} {name}' for name, count in dtypes.most_common())}"
+
+
+def verify(workload: Workload, case: Case, folder: Path, phase: Phase) -> Iterator[Proven]:
+    """Without the device: configuration, and the module exported for it (_verify.py). Nothing of eager is lowered, so it ends there."""
+    from ._verify import configured, exported
+
+    yield from configured(workload, case)
+    if case.option("autocast", "off") == "off":
+        yield exported(workload, case, phase).proven
 
 
 def profile(artefact: Artefact, step: Step, feed: Sequence[Arrays], schedule: profiling.Schedule, path: Path) -> list[float]:
@@ -101,12 +139,10 @@ def profile(artefact: Artefact, step: Step, feed: Sequence[Arrays], schedule: pr
     return seconds[-schedule.active :]
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A module on the case's target in its precision and layout. `inputs`: the workload's own, a batch as the case has it. cold: empty the L2 cache before each call."""
+@dataclass(frozen=True, kw_only=True)
+class Tensors:
+    """How arrays become inputs. cold: empty the L2 cache before each call."""
 
-    module: torch.nn.Module
-    inputs: Arrays
     target: str
     dtype: torch.dtype
     layout: torch.memory_format
@@ -124,20 +160,64 @@ class Prepared:
         return tensor.contiguous(memory_format=self.layout) if tensor.dim() == 4 else tensor
 
 
-def prepare(workload: Workload, case: Case) -> Prepared:
-    """Casts and moves the workload's module in place. Raises Refusal: no_device, unsupported_precision, unsupported_op."""
+@dataclass(frozen=True, kw_only=True)
+class Prepared(Tensors):
+    """A module on the case's target in its precision and layout. `inputs`: the workload's own, a batch as the case has it."""
+
+    module: torch.nn.Module
+    inputs: Arrays
+
+
+def tensors(case: Case) -> Tensors:
+    """Sets up the case's device. Raises Refusal: no_device, unsupported_precision."""
     import torch
 
     if case.target != "cpu":
         _set_up_cuda(case)
-    dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(case.precision, torch.float32)
     layout = torch.channels_last if case.option("layout", "contiguous") == "channels-last" else torch.contiguous_format
-    if layout is torch.channels_last and all(tensor.dim() != 4 for tensor in workload.inputs):
+    return Tensors(target=case.target, dtype=dtype(case), layout=layout, cold=case.option("l2", "warm") == "cold")
+
+
+def dtype(case: Case) -> torch.dtype:
+    """Of the module and its inputs."""
+    import torch
+
+    if case.option("autocast", "off") == "on":
+        return torch.float32
+    return {"fp16": torch.float16, "bf16": torch.bfloat16}.get(case.precision, torch.float32)
+
+
+def prepare(workload: Workload, case: Case) -> Prepared:
+    """Casts and moves the workload's module in place. Raises Refusal: no_device, unsupported_precision, unsupported_op."""
+    import torch
+
+    made = tensors(case)
+    if made.layout is torch.channels_last and all(tensor.dim() != 4 for tensor in workload.inputs):
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in workload.inputs)
         raise Refusal("unsupported_op", f"layout channels-last needs an input with 4 dimensions; {workload.name} has {shapes}")
-    module = workload.module.to(device=case.target, dtype=dtype)
-    module = module.to(memory_format=layout)
-    return Prepared(module, tuple(tensor.numpy() for tensor in workload.inputs), case.target, dtype, layout, case.option("l2", "warm") == "cold")
+    module = workload.module.to(device=made.target, dtype=made.dtype)
+    module = module.to(memory_format=made.layout)
+    if case.option("autocast", "off") == "on":
+        module = _autocast(module, case)
+    return Prepared(module=module, inputs=tuple(tensor.numpy() for tensor in workload.inputs), target=made.target, dtype=made.dtype, layout=made.layout, cold=made.cold)
+
+
+def _autocast(module: torch.nn.Module, case: Case) -> torch.nn.Module:
+    """A module, not a context around the call: torch.export forgets an autocast that is not entered inside of forward (seen with torch 2.14.1)."""
+    import torch
+
+    lower = {"fp16": torch.float16, "bf16": torch.bfloat16}[case.precision]
+
+    class Autocast(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = module
+
+        def forward(self, *inputs: Any) -> Any:
+            with torch.autocast(case.target.partition(":")[0], dtype=lower):
+                return self.module(*inputs)
+
+    return Autocast().eval()
 
 
 def _set_up_cuda(case: Case) -> None:
@@ -156,7 +236,7 @@ def _set_up_cuda(case: Case) -> None:
     torch.backends.cudnn.rnn.fp32_precision = fp32  # type: ignore[attr-defined]
 
 
-def step(prepared: Prepared, function: Callable[..., Any], about: Any) -> Step:
+def step(prepared: Tensors, function: Callable[..., Any], about: Any) -> Step:
     """Tensors of the outputs in their order, whatever holds them: tuple, list, dict or a class that pytree knows."""
     import torch
     from torch.utils._pytree import tree_leaves

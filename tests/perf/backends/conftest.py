@@ -71,13 +71,56 @@ class Airy(nn.Module):
         return torch.special.airy_ai(x)
 
 
-MODULES = {"conv": Conv, "mlp": Mlp, "attention": Attention, "broken": Broken, "uncompiled": Uncompiled, "airy": Airy}
+class Specialised(nn.Module):
+    def forward(self, x):  # made for a batch of 2
+        return torch.tanh(x) * (1.0 if x.shape[0] == 2 else 2.0)
+
+
+class Branching(nn.Module):
+    def forward(self, x):
+        return x + 1 if x.sum() > 0 else x - 1
+
+
+class Signal(nn.Module):
+    """PT2E's quantiser for x86 takes linear and 2-d convolution; the 1-d one stays as it is."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head = nn.Conv1d(4, 8, 3, padding=1), nn.Linear(4, 4)
+
+    def forward(self, x):  # (B, 16) -> (B, 4)
+        return self.head(self.conv(x.unflatten(1, (4, 4))).mean(1))
+
+
+class Shared(nn.Module):
+    """One batch norm after two convolutions: torchao folds each into its own and finds two (ValueError in its pattern matcher)."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        return self.norm(self.conv(x)) + self.norm(self.conv(x))
+
+
+MODULES = {
+    "conv": Conv,
+    "mlp": Mlp,
+    "attention": Attention,
+    "broken": Broken,
+    "uncompiled": Uncompiled,
+    "airy": Airy,
+    "specialised": Specialised,
+    "branching": Branching,
+    "signal": Signal,
+    "shared": Shared,
+}
 
 
 def make(case: Case) -> Workload:
     torch.manual_seed(0)
     module = MODULES[case.workload]().eval().requires_grad_(False)
-    kinds = {"conv": torch.randn(case.batch, 3, 8, 8), "attention": torch.randint(0, 11, (case.batch, 6))}
+    kinds = {"conv": torch.randn(case.batch, 3, 8, 8), "shared": torch.randn(case.batch, 3, 8, 8), "attention": torch.randint(0, 11, (case.batch, 6))}
     return Workload(case.workload, module, (kinds.get(case.workload, torch.randn(case.batch, 16)),))
 
 

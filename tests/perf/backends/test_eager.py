@@ -42,7 +42,7 @@ def test_what_it_does_not_do_has_a_reason(precision, mode, code):
 
 def test_devices_that_are_not_here_have_a_reason():
     assert eager.available("cpu") is None
-    assert eager.available("sm_89").code == "unsupported_target"
+    assert eager.available("sm_89").code == "no_device"
     assert eager.available("cuda:99").code == "no_device"
 
 
@@ -60,3 +60,11 @@ def test_sibling_is_the_rank_within_the_core(monkeypatch, tmp_path):
         monkeypatch.setattr(_machine.Path, "read_text", lambda self, text=text: text + "\n")
         monkeypatch.setattr(_machine.Path, "is_file", lambda self: True)
         assert _machine._sibling(cpu) == rank
+
+
+def test_autocast_casts_at_the_operators_and_leaves_the_module_in_fp32(run):
+    ran = run("conv/eager/bf16/b2/cpu/inference[autocast:on]")
+    told = " ".join(ran.placement().evidence)
+    assert "under torch.autocast, module and inputs in fp32" in told and " bf16" in told
+    cast = run("conv/eager/bf16/b2/cpu/inference").placement()
+    assert "whole model cast" in " ".join(cast.evidence) and cast.wrong is None

@@ -1,0 +1,85 @@
+"""How much faster does a second process start that finds a compiled case in its folder, than the first one that compiled it?
+
+    python bench/second_start.py [--workloads mlp,resnet,vit,gpt] [--settings default,freezing,...]      about 1 minute a line
+
+One cold and one later process for each line, one after the other, each with empty caches but the case's own folder. cold: build and first call;
+later: load and first call. Both without the import of torch, of dynamo and of the model, which is the same for both; `process` is the
+ratio of the whole processes' times, with it. One run, no interval: ratios near 3 are not known to the tenth. Weights are seeded where nothing was trained.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+SETTINGS = {
+    "default": "",
+    "freezing": "[freezing:on]",
+    "aoti": "[package:aoti]",
+    "aoti+freezing": "[freezing:on][package:aoti]",
+    "int8": "int8",
+    "aoti+int8": "int8[package:aoti]",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workloads", default="mlp,resnet,vit,gpt")
+    parser.add_argument("--settings", default="default,freezing,aoti,aoti+freezing")
+    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.child:
+        child(*asked.child)
+        return
+    print("| workload | setting | cold s | later s | ratio | process |\n|---|---|---|---|---|---|", flush=True)
+    for workload in asked.workloads.split(","):
+        for setting in asked.settings.split(","):
+            precision, options = ("int8", SETTINGS[setting].removeprefix("int8")) if setting.endswith("int8") else ("fp32", SETTINGS[setting])
+            case = f"{workload}/compile/{precision}/b1/cpu/inference{options}"
+            with tempfile.TemporaryDirectory() as folder:
+                cold, cold_process = run("cold", case, folder)
+                later, later_process = run("later", case, folder)
+            print(f"| {workload} | {setting} | {cold:.2f} | {later:.2f} | {cold / later:.1f} | {cold_process / later_process:.1f} |", flush=True)
+
+
+def run(which: str, case: str, folder: str) -> tuple[float, float]:
+    """Seconds that the child measured, and of the whole process."""
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-W", "ignore", __file__, "--child", which, case, folder], capture_output=True, text=True, check=False)
+    taken = time.perf_counter() - start
+    if done.returncode:
+        sys.exit(f"{case}: {done.stderr.strip().splitlines()[-1]}")
+    return json.loads(done.stdout.splitlines()[-1]), taken
+
+
+def child(which: str, text: str, folder: str) -> None:
+    import torch
+
+    from hotlap.perf import workloads
+    from hotlap.perf.backends import Artefact
+    from hotlap.perf.backends import compile as backend
+    from hotlap.perf.case import Case
+
+    for name in backend.PRELOAD:  # as a worker does
+        importlib.import_module(name)
+    case = Case.parse(text)
+    workload = workloads.load(workloads.Reference(case.workload))
+    inputs = tuple(value.numpy() for value in workload.inputs)
+    start = time.perf_counter()
+    if which == "cold":
+        backend.build(workload, case, Path(folder), lambda name: contextlib.nullcontext())
+    if which == "later" or case.option("package", "off") == "aoti":  # torch.compile's build ends with a first call
+        step = backend.load(Artefact(case, Path(folder), torch.get_num_threads(), lambda: workload, Path()))
+        step.fetch(step.call(step.place(inputs)))
+    print(json.dumps(time.perf_counter() - start))
+
+
+if __name__ == "__main__":
+    main()
