@@ -15,13 +15,14 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .case import Case, Workload
 from .reasons import Refusal
 
 if TYPE_CHECKING:
     import onnx
+    import torch
 
     from .backends import Arrays
 
@@ -171,6 +172,7 @@ def _write(workload: Workload, precision: str, path: Path) -> None:
                 input_names=[f"in{i}" for i in range(len(inputs))], output_names=[f"out{i}" for i in range(outputs)],
             )  # fmt: skip
         assert program is not None
+        _anonymous(program)
         weights = sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
         if precision == "bf16":
             retyped = program.model_proto
@@ -181,6 +183,16 @@ def _write(workload: Workload, precision: str, path: Path) -> None:
         onnx.checker.check_model(str(path), full_check=True)
     except (torch.onnx.OnnxExporterError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise Refusal("export_failed", _explain(error)) from error
+
+
+def _anonymous(program: torch.onnx.ONNXProgram) -> None:
+    """Takes out what the exporter says of where a node comes from: stack traces with the paths of this machine. The hierarchy of modules goes with it."""
+    graph = program.model.graph
+    parts: list[Any] = [program.model, graph, *graph.inputs, *graph.outputs, *graph.initializers.values()]
+    for node in graph.all_nodes():
+        parts += [node, *node.outputs]
+    for part in parts:
+        part.metadata_props.clear()
 
 
 def _explain(error: BaseException) -> str:

@@ -105,3 +105,9 @@ def test_every_thread_of_the_session_is_bound_to_a_cpu_of_its_own(run):
     pool = [int(task) for task in os.listdir("/proc/self/task") if task not in before]
     masks = [os.sched_getaffinity(0), *(os.sched_getaffinity(task) for task in pool)]
     assert ran.step.about is not None and all(len(mask) == 1 for mask in masks) and set.union(*masks) == set(wanted)
+
+
+def test_the_file_says_nothing_of_the_machine_it_was_made_on(run):
+    """The exporter's stack traces would: the path of torch among them."""
+    content = (run("attention/onnxruntime/fp32/b2/cpu/inference").artefact.folder / "model.onnx").read_bytes()
+    assert b".py" not in content and b"site-packages" not in content
