@@ -28,6 +28,7 @@ COUNTERS: dict[str, Counter] = {
     "nodes_other_precision": Counter("nodes", "lower", "floating-point nodes executed in another precision than the requested one"),
     "int8_nodes": Counter("nodes", "higher", "nodes that computed in int8"),
     "engines": Counter("engines", "lower", "TensorRT engines; more than one means that the graph was cut"),
+    "engine_bytes": Counter("B", "lower", "size of the TensorRT engine"),
     "kernel_calls": Counter("calls", "higher", "calls of our Triton operations in one call of the model"),
     "kernel_fallbacks": Counter("calls", "lower", "calls of our operations that took the reference although Triton was asked for"),
     "modules_replaced": Counter("modules", "higher", "places where our operations stand in for aten's"),

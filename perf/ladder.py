@@ -75,14 +75,20 @@ def climb(rungs: Iterator[Proven], folder: Path, yardstick: Yardstick, build_s: 
                 found = msgspec.structs.replace(found, deviation=deviation)
                 check.judge(deviation, by_task=yardstick.precision == "int8" and yardstick.task is not None)
             proofs = (*found.proofs, Proof(proven.rung, proven.evidence))
-            found = msgspec.structs.replace(found, proofs=proofs, placement=proven.placement or found.placement, build_s=dict(build_s))
+            found = msgspec.structs.replace(found, proofs=proofs, placement=proven.placement or found.placement, build_s=ledger(folder, build_s))
             write(folder / FILE, msgspec.json.encode(found))
     except Refusal as refusal:
         found = msgspec.structs.replace(found, stopped=refusal.reason)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file() and file.name != FILE)
-    found = msgspec.structs.replace(found, build_s=dict(build_s), artefact_bytes=size)
+    found = msgspec.structs.replace(found, build_s=ledger(folder, build_s), artefact_bytes=size)
     write(folder / FILE, msgspec.json.encode(found))
     return found
+
+
+def ledger(folder: Path, build_s: dict[str, float]) -> dict[str, float]:
+    """What was timed, but for steps whose outcome was made earlier (an export that cases share, a cached engine): of those ledger.json has what they took then."""
+    shared = folder / "ledger.json"
+    return {**build_s, **(msgspec.json.decode(shared.read_bytes(), type=dict[str, float]) if shared.exists() else {})}
 
 
 def distance(lowered: Callable[[Arrays], Arrays], folder: Path, yardstick: Yardstick) -> Deviation:

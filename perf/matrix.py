@@ -68,7 +68,7 @@ def cell(one: Result, everything: Sequence[Result], notes: dict[str, int]) -> st
         parts.append(report.with_width(latency.estimate, scaled(latency.centre, "s")))
         parts += [f"{found.centre:.2f}x{suffix}" for found, suffix in speedups(one, everything)]
     if "build" in one.build_s and one.placement is not None:
-        parts.append(f"{scaled(one.build_s['build'], 's')}, {scaled(one.placement.counters['artefact_bytes'], 'B')}")
+        parts.append(f"{scaled(one.build_s['build'], 's')}, {scaled(one.placement.counters.get('engine_bytes', one.placement.counters['artefact_bytes']), 'B')}")
     parts += [text for text in (report.deviation(one), report.task(one)) if text]
     return "; ".join(parts)
 

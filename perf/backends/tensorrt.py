@@ -90,12 +90,13 @@ def verify(workload: Workload, case: Case, folder: Path, phase: Phase) -> Iterat
     if not case.target.startswith("sm_"):
         return
     made = engine(trt, case, folder, case.target, phase)
+    (folder / "ledger.json").write_text(json.dumps({"export": exported.seconds, "build": made.seconds}))
     placement = _trt.placement(case.precision, made.layers, made.nodes)
     took = f"{made.seconds:.2f} s on this machine's CPU" + ("" if made.fresh else ", earlier; from the cache")
     said = [f"engine for {case.target} by {_trt.version(trt)}: {(folder / ENGINE).stat().st_size:,} bytes, built in {took}", f"shapes {shapes(made.profile)}", *made.said]
     if placement.wrong is not None:
         raise Refusal(placement.wrong.code, placement.wrong.detail)
-    yield Proven("L5", "; ".join(said), replace_evidence(placement, said))
+    yield Proven("L5", "; ".join(said), completed(placement, said, (folder / ENGINE).stat().st_size))
 
 
 def ready(workload: Workload, case: Case, exported: export.Exported, folder: Path, trt: Any, phase: Phase) -> list[str]:
@@ -158,10 +159,11 @@ def shapes(profile: dict[str, tuple[tuple[int, ...], ...]]) -> str:
     return ", ".join(f"{name} {' to '.join(dict.fromkeys('x'.join(map(str, shape)) for shape in (sizes[0], sizes[2])))}" for name, sizes in profile.items())
 
 
-def replace_evidence(placement: Placement, said: Sequence[str]) -> Placement:
+def completed(placement: Placement, said: Sequence[str], size: int) -> Placement:
+    """With the size of the engine in bytes, and what was said on the way to it."""
     import msgspec
 
-    return msgspec.structs.replace(placement, evidence=(*said, *placement.evidence))
+    return msgspec.structs.replace(placement, evidence=(*said, *placement.evidence), counters={**placement.counters, "engine_bytes": size})
 
 
 def _on_cpu_words(case: Case) -> str:
@@ -268,4 +270,4 @@ def placement(artefact: Artefact, step: Step) -> Placement:
     layers = "Layers:\n" + inspector.get_engine_information(trt.LayerInformationFormat.ONELINE)
     captured = f"CUDA graphs captured: {len(step.about.captured)}" if step.about.captured else "no CUDA graph"
     found = _trt.placement(artefact.case.precision, layers if _trt.LAYER.search(layers) else about["layers"], about["nodes"])
-    return replace_evidence(found, [captured, *about["said"]])
+    return completed(found, [captured, *about["said"]], (artefact.folder / ENGINE).stat().st_size)
