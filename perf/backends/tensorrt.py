@@ -36,6 +36,11 @@ TARGETS = ("cuda", "sm_")
 MODEL, ENGINE, ABOUT = "model.onnx", "engine.plan", "engine.json"
 
 
+def SELF_CONTAINED(case: Case) -> bool:
+    """An engine runs by itself; torch_tensorrt compiles the module anew."""
+    return case.option("route", "onnx") == "onnx"
+
+
 def available(target: str) -> Reason | None:
     if target == "cpu":
         return Reason("unsupported_target", "TensorRT runs on NVIDIA GPUs; --target sm_89 builds an engine for one that is not here")
