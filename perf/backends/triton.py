@@ -5,22 +5,26 @@ For GPUs: on a CPU a replaced model runs the same aten operators as eager, so a 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..case import Case
-from ..reasons import Reason
+from ..case import Case, Workload
+from ..reasons import Reason, Refusal
 from ..result import Placement
-from . import Artefact, Step, _machine, eager
+from . import Artefact, Phase, Proven, Step, _machine, eager
 
 if TYPE_CHECKING:
     from ...kernels.surgery import Report
+    from ..kernel_entries import Entry, Failed
 
 SUMMARY = "our Triton kernels in place of aten's operators, on GPUs"
 OPTIONS = {"compile": ("off", "on"), "attention": ("torch", "triton"), **eager.OPTIONS}
 PRELOAD = ("torch", "triton")
-TARGETS = ("cuda",)
+TARGETS = ("cuda", "sm_", "gfx")
 
 supports = eager.supports
 variables = eager.variables
@@ -64,17 +68,55 @@ def load(artefact: Artefact) -> Step:
 
 def replaced(artefact: Artefact) -> tuple[eager.Prepared, Report]:
     """The module on its target, with our operations in it."""
-    from ...kernels import dispatch, library
+    from ...kernels import dispatch
     from ...kernels.surgery import replace
 
-    case = artefact.case
-    prepared = eager.prepare(artefact.workload(), case)
-    chosen = None
-    if case.option("attention", "torch") == "triton":
-        chosen = [name for name in library.NAMES if getattr(library.operation(name).module, "PATTERNS", ())]
-    report = replace(prepared.module, chosen)
+    prepared = eager.prepare(artefact.workload(), artefact.case)
+    report = replace(prepared.module, chosen(artefact.case))
     dispatch.reset()
     return prepared, report
+
+
+def chosen(case: Case) -> list[str] | None:
+    """Names of operations, None for all but attention."""
+    from ...kernels import library
+
+    if case.option("attention", "torch") == "torch":
+        return None
+    return [name for name in library.NAMES if getattr(library.operation(name).module, "PATTERNS", ())]
+
+
+def verify(workload: Workload, case: Case, folder: Path, phase: Phase) -> Iterator[Proven]:
+    """To L5 for an architecture that `hotlap kernels` knows: the operations that were found, compiled at their typical sizes. No rule may be broken (kernel_rules.py)."""
+    import triton
+
+    from ...kernels.surgery import replace
+    from .. import aot, kernel_builds
+
+    yield Proven("L0", f"triton {triton.__version__}")
+    prepared = eager.prepare(workload, dataclasses.replace(case, target="cpu", options=()))
+    report = replace(prepared.module, chosen(case))
+    if not report.replaced:
+        raise Refusal("unsupported_op", f"nothing in {case.workload} is one of our operations, so all of it would be eager: {str(report).splitlines()[0]}")
+    found = Counter(one.operation for one in report.replaced)
+    words = ", ".join(f"{count} {name}" for name, count in found.most_common())
+    placement = Placement("triton", dict(found), {"modules_replaced": found.total()}, tuple(str(report).splitlines()))
+    yield Proven("L2", f"our operations take {words}; {len(report.kept)} modules stay aten's", placement)
+    step = eager.step(prepared, prepared.module, None)
+    yield Proven("L3", "the module with our operations in it, which take their references on a CPU", lowered=lambda arrays: step.fetch(step.call(step.place(arrays))))
+    if case.target not in aot.ARCHITECTURES:
+        return
+    with phase("compile"):
+        kernels = [kernel for name in found for _, kernel in kernel_builds.one(name, case.precision, case.target, False)]
+    if wrong := [text for kernel in kernels if (text := fault(kernel))]:
+        raise Refusal("build_failed", f"{len(wrong)} of {len(kernels)} kernels for {case.target}: {wrong[0]}")
+    yield Proven("L5", f"{len(kernels)} kernels of these operations compiled for {case.target}; none spills or breaks a rule")
+
+
+def fault(kernel: Entry | Failed) -> str:
+    """Empty, or what is wrong with it."""
+    said = getattr(kernel, "why", "") or ", ".join(getattr(kernel, "violations", ()))
+    return f"{kernel.op}: {said}" if said else ""
 
 
 def placement(artefact: Artefact, step: Step) -> Placement:

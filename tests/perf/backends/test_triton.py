@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import partial
 
+import numpy as np
 import pytest
 
-from hotlap.perf import plugins
+from hotlap.perf import kernel_rules, plugins, tasks
+from hotlap.perf.backends import triton as backend
 from hotlap.perf.case import Case
+from hotlap.perf.reasons import Refusal
 
 RUN = """
 import sys
@@ -79,3 +83,25 @@ def test_where_it_cannot_run(target: str, code: str) -> None:
 def test_a_cold_cache_is_asked_of_a_gpu_only() -> None:
     reason = plugins.backend("triton").supports(Case("w", "triton", options=(("l2", "cold"),)))
     assert reason is not None and reason.code == "unsupported_target"
+
+
+@pytest.mark.parametrize(("target", "rungs"), [("sm_89", ["L0", "L2", "L3", "L5"]), ("cuda:0", ["L0", "L2", "L3"])])
+def test_without_a_gpu_the_operations_it_would_use_are_compiled(workload, tmp_path, target, rungs):
+    case = Case.parse(f"attention/triton/bf16/b2/{target}/inference")
+    found = list(backend.verify(workload(case), case, tmp_path, partial(tasks.phases, {})))
+    assert [proven.rung for proven in found] == rungs and "layer_norm" in found[1].evidence
+    lowered = found[2].lowered(tuple(value.numpy() for value in workload(case).inputs))[0]
+    np.testing.assert_allclose(lowered, workload(case).module(*workload(case).inputs).numpy(), rtol=0.1, atol=0.1)
+
+
+def test_a_kernel_that_breaks_a_rule_is_no_rung(workload, tmp_path, monkeypatch):
+    case = Case.parse("attention/triton/bf16/b2/sm_89/inference")
+    monkeypatch.setattr(kernel_rules, "broken", lambda *given: ("spills 8 registers",))
+    with pytest.raises(Refusal, match=r"build_failed: .* kernels for sm_89: layer_norm.*spills 8"):
+        list(backend.verify(workload(case), case, tmp_path, partial(tasks.phases, {})))
+
+
+def test_a_model_without_our_operations_is_refused(workload, tmp_path):
+    case = Case.parse("airy/triton/fp32/b2/sm_89/inference")
+    with pytest.raises(Refusal, match="unsupported_op: nothing in airy"):
+        list(backend.verify(workload(case), case, tmp_path, partial(tasks.phases, {})))
