@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from . import manifest as manifests
-from . import plugins
+from . import plugins, telemetry
 from .backends import Arrays, Artefact, Backend
 from .case import Case
 from .cases import parse_backend
@@ -124,24 +124,19 @@ def architecture(target: str) -> str:
     """cpu, or the architecture of a device or the one that the target names."""
     if not target.startswith("cuda:"):
         return target
-    devices, _ = capabilities()
-    return devices[int(target[5:])] if int(target[5:]) < len(devices) else target
+    try:
+        return telemetry.open_device(target).architecture
+    except Refusal:
+        return target
 
 
 def capabilities() -> tuple[list[str], str]:
     """The architecture of each NVIDIA device, and why there is none."""
-    import pynvml
-
     try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError as error:
-        return [], f"no NVIDIA driver answers here ({error})"
-    try:
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
-        found = ["sm_{}{}".format(*pynvml.nvmlDeviceGetCudaComputeCapability(handle)) for handle in handles]
-        return found, f"this machine has {', '.join(found) or 'no NVIDIA device'}"
-    finally:
-        pynvml.nvmlShutdown()
+        found = [device.architecture for device in telemetry.gpus()]
+    except Refusal as refusal:
+        return [], refusal.reason.detail
+    return found, f"this machine has {', '.join(found) or 'no NVIDIA device'}"
 
 
 def checked(folder: Path) -> Manifest:

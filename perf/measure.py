@@ -32,13 +32,13 @@ class Progress:
         """Final results of one race."""
 
 
-def measure(cases: Sequence[Case], run: RunFolder, plan: Plan, environment: str, progress: Progress, train: bool = True) -> list[Result]:
-    """Measures every case, race by race. `run` has the results after each block, so a Ctrl-C or a crash loses at most one."""
+def measure(cases: Sequence[Case], run: RunFolder, plan: Plan, environment: str, progress: Progress, train: bool = True, prove: bool = True) -> list[Result]:
+    """Measures every case, race by race; what lacks only its device is proven (prove) or skipped. `run` has the results after each block: a Ctrl-C or a crash loses at most one."""
     collected: list[Result] = []
     servers = Servers(run.folder, plan.timeout_s, progress.line)
     try:
         for group, members in races(cases):
-            results = Entry(group, members, run, plan, environment, progress, servers).go(train)
+            results = Entry(group, members, run, plan, environment, progress, servers, prove).go(train)
             collected += results
             progress.finished(group, results)
     finally:
@@ -49,8 +49,8 @@ def measure(cases: Sequence[Case], run: RunFolder, plan: Plan, environment: str,
 class Entry:
     """One race from its cases to their results. What cannot take part gets its reason; what lacks only its device is proven without it; the others are built, checked and timed."""
 
-    def __init__(self, group: str, cases: Sequence[Case], run: RunFolder, plan: Plan, environment: str, progress: Progress, servers: Servers) -> None:
-        self.servers = servers
+    def __init__(self, group: str, cases: Sequence[Case], run: RunFolder, plan: Plan, environment: str, progress: Progress, servers: Servers, prove: bool) -> None:
+        self.servers, self.prove = servers, prove
         self.group, self.cases, self.run, self.environment, self.progress = group, cases, run, environment, progress
         self.plan = msgspec.structs.replace(plan, budget_s=plan.budget_s * len({case.precision for case in cases}))
         self.race_id = f"{run.id}/{group}"
@@ -106,7 +106,7 @@ class Entry:
     def accepts(self, case: Case) -> bool:
         backend = plugins.backend(case.backend)
         reason = backend.supports(case) or backend.available(case.target)
-        if reason is not None and reason.code == "no_device" and hasattr(backend, "verify"):
+        if self.prove and reason is not None and reason.code == "no_device" and hasattr(backend, "verify"):
             self.absent[case] = reason
         elif reason is not None:
             self.settle([case], reason)

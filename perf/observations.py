@@ -53,10 +53,10 @@ class Observations(msgspec.Struct):
     ledger: dict[str, float]
     info: dict[str, Any]
     peaks: dict[str, float]
-    fp32: dict[str, float] = {}
     blocks: list[Block] = []
     no_meter: Any = None
     no_energy: Reason | None = None
+    fp32: dict[str, float] = {}
 
     @property
     def timed(self) -> list[Block]:

@@ -75,7 +75,7 @@ class Preparation:
             if not own_work(case):
                 self.describe(case, folder, built)
         preload = [*backend.PRELOAD, *([self.reference.module] if "torch" in backend.PRELOAD else [])]
-        seen = Observations(case, built["ledger"], {**self.info, "artefact_bytes": built["artefact_bytes"]}, self.peaks.get(case.precision, {}), self.peaks.get("fp32", {}))
+        seen = Observations(case, built["ledger"], {**self.info, "artefact_bytes": built["artefact_bytes"]}, self.peaks.get(case.precision, {}), fp32=self.peaks.get("fp32", {}))
         return Lane(case, backend, preload, environment, folder, self.folder / "outputs" / name, log, seen, self.oracle, own_work=own_work(case))
 
     def prove(self, case: Case) -> Ladder:

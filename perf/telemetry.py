@@ -100,6 +100,11 @@ class Device:
         except self.nvml.NVMLError as error:
             raise refusal(self.nvml, error, function, self.parent is not None) from error
 
+    @property
+    def architecture(self) -> str:
+        """sm_90. Raises Refusal."""
+        return "sm_{}{}".format(*self.ask("nvmlDeviceGetCudaComputeCapability"))
+
     def mig(self) -> list[Device]:
         """The slices of this GPU; empty where MIG is off or unknown to it. Raises Refusal(crashed)."""
         nvml, found = self.nvml, []

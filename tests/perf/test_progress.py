@@ -40,7 +40,7 @@ def test_a_terminal_shows_each_entrant_beside_the_first() -> None:
     progress.race("mlp/fp32", LANES, "block 2")
     progress.close()
     shown = text.getvalue()
-    for words in ("mlp/fp32", "block 2", "compile[layout:channels-last]", "2.00 ms", "0.50x the time", "timeout"):
+    for words in ("mlp/fp32", "block 2", "compile[layout:channels-last] fp32", "2.00 ms", "0.50x the time", "timeout"):
         assert words in shown
 
 
@@ -50,4 +50,4 @@ def test_a_log_gets_one_line_an_event_and_none_for_the_same_again() -> None:
         progress.race("mlp/fp32", LANES, event)
     lines = text.getvalue().splitlines()
     assert len(lines) == 2
-    assert "mlp/fp32: block 1 (compile 0.50x the time)" in lines[1]
+    assert "mlp/fp32: block 1 (compile fp32 0.50x the time)" in lines[1]

@@ -432,7 +432,7 @@ made = Preparation(Reference("planted.workloads:tiny"), folder, plan, servers)
 def journal():
     scenario(**CHANGES)
 try:
-    made.refer(Case("planted.workloads:tiny", "null"), False, lambda line: None, lambda line: None)
+    made.refer([Case("planted.workloads:tiny", "null")], False, lambda line: None, lambda line: None)
     lane = made.build(Case("planted.workloads:tiny", "null", target="cuda:0", options=(("takes", "0.2ms"),)))
     race = Race([lane], plan, servers, lambda line: None, journal)
     race.run()

@@ -195,6 +195,7 @@ int nvmlDeviceGetTotalEccErrors(device_t *device, int kind, int counter, unsigne
     return SUCCESS;
 }
 
+int nvmlDeviceGetCudaComputeCapability(device_t *device, int *major, int *minor) { ANSWER(device); *major = 9; *minor = 0; return SUCCESS; }
 int nvmlDeviceGetMigMode(device_t *device, unsigned int *current, unsigned int *pending) {
     ANSWER(device);
     WHOLE_GPU_ONLY(device);
