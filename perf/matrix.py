@@ -66,7 +66,7 @@ def cell(one: Result, everything: Sequence[Result], notes: dict[str, int]) -> st
     latency = one.metrics.get("latency")
     if latency is not None:
         parts.append(report.with_width(latency.estimate, scaled(latency.centre, "s")))
-        parts += [f"{found.centre:.2f}x{suffix}" for found, suffix in speedups(one, everything)]
+        parts += [report.with_width(found, f"{found.centre:.2f}x") + suffix for found, suffix in speedups(one, everything)]
     if "build" in one.build_s and one.placement is not None:
         parts.append(f"{scaled(one.build_s['build'], 's')}, {scaled(one.placement.counters.get('engine_bytes', one.placement.counters['artefact_bytes']), 'B')}")
     parts += [text for text in (report.deviation(one), report.task(one)) if text]
