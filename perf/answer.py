@@ -10,7 +10,7 @@ import msgspec
 from . import plugins, priority, stats, telemetry
 from .case import Case
 from .cases import LIBRARY_DEFAULTS
-from .environment import cpu_flags
+from .environment import HALF_PRODUCTS, cpu_flags
 from .ladder import MEANING, Ladder
 from .observations import Observations
 from .race import Lane
@@ -19,8 +19,6 @@ from .result import Disturbance, Placement, Plan, Result, Samples, Status
 
 SKIPS = ("no_device", "unsupported_target", "unsupported_precision", "dep_missing", "dep_conflict")
 FAULTS_WORTH_A_WORD = 100
-# Instructions that multiply matrices of a precision (Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapters 15 to 18).
-NEEDED = {"bf16": ("avx512_bf16", "amx_bf16"), "fp16": ("avx512_fp16", "amx_fp16")}
 
 
 def unmeasured(case: Case, race_id: str, plan: Plan, reason: Reason, environment: str) -> Result:
@@ -163,6 +161,6 @@ def slow_precision(seen: Observations) -> str:
     if not ours or not fp32 or ours >= fp32:
         return ""
     precision = seen.case.precision
-    lacking = [flag for flag in NEEDED.get(precision, ()) if flag not in cpu_flags()]
+    lacking = [flag for flag in HALF_PRODUCTS.get(precision, ()) if flag not in cpu_flags()]
     why = f"; this CPU lacks {' and '.join(lacking)}" if lacking else ""
     return f"a matrix product in {precision} runs at {ours / fp32:.2f} of fp32's speed on this machine{why}: the precision can make a model slower"

@@ -99,7 +99,7 @@ def put(key: Key, engine: bytes, seconds: float, layers: str) -> str:
         if get(key)[0] is None:
             shutil.rmtree(place, ignore_errors=True)
             with contextlib.suppress(FileExistsError):
-                renamed(part, place)
+                rundir.appear(part, place)
         trim()
     except OSError as error:
         return f"the engine is not in the cache: {folder()}: {error.strerror or error}"
@@ -107,16 +107,6 @@ def put(key: Key, engine: bytes, seconds: float, layers: str) -> str:
         if part is not None:
             shutil.rmtree(part, ignore_errors=True)
     return ""
-
-
-def renamed(part: Path, place: Path) -> None:
-    """Raises FileExistsError where another process was faster (rename(2): ENOTEMPTY)."""
-    try:
-        part.rename(place)
-    except OSError:
-        if not place.exists():
-            raise
-        raise FileExistsError(place) from None
 
 
 def trim() -> None:

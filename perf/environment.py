@@ -17,6 +17,8 @@ from .reasons import Refusal
 
 LIBRARIES = ("hotlap", "torch", "triton", "lightning", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime", "openvino", "numpy")
 
+# Instructions that multiply matrices of a precision (Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapters 15 to 18).
+HALF_PRODUCTS = {"bf16": ("avx512_bf16", "amx_bf16"), "fp16": ("avx512_fp16", "amx_fp16")}
 # What never forbids a comparison.
 NOTED = ("host", "commit", "system", "memory_bytes")
 

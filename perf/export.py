@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from . import rundir
 from .case import Case, Workload
 from .reasons import Refusal
 
@@ -56,7 +57,7 @@ def export(workload: Workload, case: Case, root: Path) -> Exported:
             _write(workload, precision, part / "model.onnx")
             (part / "export.json").write_text(json.dumps({"export": time.perf_counter() - start}))
             with contextlib.suppress(FileExistsError):  # another process was faster; its export is as good
-                _rename(part, folder)
+                rundir.appear(part, folder)
         finally:
             shutil.rmtree(part, ignore_errors=True)
     return Exported(folder, json.loads((folder / "export.json").read_bytes())["export"])
@@ -137,15 +138,6 @@ def _retype(model: onnx.ModelProto, old: int, new: int) -> None:
     for value in [*model.graph.input, *model.graph.output, *model.graph.value_info]:
         if value.type.tensor_type.elem_type == old and value.name not in fixed:
             value.type.tensor_type.elem_type = new
-
-
-def _rename(part: Path, folder: Path) -> None:
-    try:
-        part.rename(folder)
-    except OSError:
-        if not folder.exists():
-            raise
-        raise FileExistsError(folder) from None
 
 
 def _write(workload: Workload, precision: str, path: Path) -> None:

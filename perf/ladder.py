@@ -93,33 +93,16 @@ def ledger(folder: Path, build_s: dict[str, float]) -> dict[str, float]:
 
 def distance(lowered: Callable[[Arrays], Arrays], folder: Path, yardstick: Yardstick) -> Deviation:
     """Of the lowered graph's outputs to fp64, and its task metric where there is one."""
-    import numpy as np
+    from . import check, tasks
 
-    from . import check
-    from .tasks import named
-
-    outputs: dict[str, Path] = {}
-    for kind in ("random", "real"):
-        with np.load(yardstick.oracle / f"{kind}.npz", allow_pickle=False) as stored:
-            given = named(stored, "in")
-        results = [lowered(tuple(np.ascontiguousarray(value[at]) for value in given)) for at in range(len(given[0]))]
-        outputs[kind] = folder / f"lowered-{kind}.npz"
-        np.savez(outputs[kind], allow_pickle=False, **{f"out{at}": np.stack(parts) for at, parts in enumerate(zip(*results, strict=True))})
+    outputs = {kind: folder / f"lowered-{kind}.npz" for kind in ("random", "real")}
+    for kind, file in outputs.items():
+        tasks.on_stored(lowered, yardstick.oracle / f"{kind}.npz", file)
     found = check.distances(yardstick.oracle, outputs, yardstick.precision, yardstick.terms)
     for file in outputs.values():
         file.unlink()
     if yardstick.task is None or yardstick.evaluation is None:
         return Deviation(found)
-    scores = yardstick.evaluation.score(split(lowered, yardstick.evaluation, yardstick.batch))
+    rows = [value.numpy() for value in yardstick.evaluation.inputs]
+    scores = yardstick.evaluation.score(tasks.on_split(lowered, rows, yardstick.batch))
     return Deviation(found, check.task(yardstick.task, {name: float(value) for name, value in scores.items()}, yardstick.precision))
-
-
-def split(lowered: Callable[[Arrays], Arrays], evaluation: Evaluation, batch: int) -> Arrays:
-    """Outputs for the whole validation split, in batches of the case, the last one filled up."""
-    import numpy as np
-
-    given = [value.numpy() for value in evaluation.inputs]
-    total = len(given[0])
-    rows = [np.arange(at, at + batch) % total for at in range(0, total, batch)]
-    found = [lowered(tuple(np.ascontiguousarray(value[row]) for value in given)) for row in rows]
-    return tuple(np.concatenate(parts)[:total] for parts in zip(*found, strict=True))

@@ -18,8 +18,7 @@ def climb(workloads_: Sequence[str], backends: Sequence[str], precisions: Sequen
 
     from . import environment, ladder, report, rundir, workloads
     from .cases import default_backends, expand
-    from .measure import measure
-    from .progress import Quiet
+    from .progress import Quiet, carried_out
     from .reasons import Misuse
     from .result import Plan
     from .run import by_default
@@ -36,12 +35,7 @@ def climb(workloads_: Sequence[str], backends: Sequence[str], precisions: Sequen
     here = environment.collect(plan.threads, "keep")
     opened = rundir.RunFolder(None, "hotlap doctor --ladder", here, cases)
     console = report.console()
-    progress = Quiet(console)
-    try:
-        results = measure(cases, opened, plan, here.key, progress)
-    finally:
-        progress.close()
-        opened.close()
+    results = carried_out(cases, opened, plan, here.key, Quiet(console))
     table = Table(box=None, pad_edge=False, header_style="bold")
     for head in ("model", "backend", "precision", "target", "verified to", "by what, and why not further"):
         table.add_column(head, overflow="fold")

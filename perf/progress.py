@@ -7,16 +7,19 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from . import stats
-from .measure import Progress
+from .measure import Progress, measure
 from .race import Lane
 from .report import reasons, table
-from .result import Result
+from .result import Plan, Result
 from .units import scaled
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.live import Live
     from rich.table import Table
+
+    from .case import Case
+    from .rundir import RunFolder
 
 
 class Watched(Progress):
@@ -95,3 +98,12 @@ def escaped(text: str) -> str:
     from rich.markup import escape
 
     return escape(text)
+
+
+def carried_out(cases: Sequence[Case], opened: RunFolder, plan: Plan, environment: str, progress: Watched) -> list[Result]:
+    """measure.measure with someone watching; whatever ends it, the terminal and the folder are left in order."""
+    try:
+        return measure(cases, opened, plan, environment, progress)
+    finally:
+        progress.close()
+        opened.close()

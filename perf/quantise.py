@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .calibration import LIMIT, Calibration, cosine
 from .reasons import Refusal
 
 if TYPE_CHECKING:
@@ -20,10 +21,8 @@ if TYPE_CHECKING:
 
     from .backends import Arrays
 
-# Cosine to the fp32 outputs that is sought: 0.995 is an error of 10 % of the outputs' length (sin of the angle), ONNX Runtime's fully quantised resnet18 reaches 0.9998.
-LIMIT = 0.995
-# Of the calibration batches, one in this many is kept out to measure with; nodes are measured alone on the first PROBES of those and for SEARCH_S at most.
-HELD_OUT, PROBES, SEARCH_S = 5, 2, 60.0
+# Nodes are measured alone on the first PROBES of the batches that judge, and for SEARCH_S at most.
+PROBES, SEARCH_S = 2, 60.0
 # A convolution or product with int8 on both sides; what merely moves or rectifies int8 stays int8 between two of them.
 CONVOLUTIONS, PRODUCTS = ("Conv", "ConvTranspose"), ("Gemm", "MatMul")
 PASSING = ("Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool", "Add", "Mul", "Concat", "Reshape", "Transpose", "Flatten")
@@ -58,12 +57,11 @@ class Outcome(NamedTuple):
         return f"int8: {self.quantised} products and convolutions quantised, ranges from {self.source}; cosine to fp32 {self.cosine:.4f} on inputs kept out of that{left}"
 
 
-def quantise(source: Path, target: Path, batches: Sequence[Arrays], words: str, style: Style) -> Outcome:
+def quantise(source: Path, target: Path, given: Calibration, style: Style) -> Outcome:
     """Writes target. Raises Refusal(unsupported_op) where there is nothing to quantise, build_failed with ONNX Runtime's words."""
     import onnx
 
-    held = list(batches[::HELD_OUT])
-    fitted = [batch for at, batch in enumerate(batches) if at % HELD_OUT] or held
+    fitted, held, _ = given.split()
     model = onnx.shape_inference.infer_shapes(onnx.load(source))
     nodes = computing(model, style.computing)
     if not nodes:
@@ -71,19 +69,19 @@ def quantise(source: Path, target: Path, batches: Sequence[Arrays], words: str, 
     try:
         work = Quantiser(model, source, fitted, held, style)
         best, kept = work.made(nodes), list[str]()
-        before = cosine = work.cosine(best, held)
-        if not cosine >= LIMIT:
+        before = near = work.cosine(best, held)
+        if near < LIMIT:
             harmful = work.harmful(nodes)
             for count in doubling(len(harmful)):
                 tried = work.made([name for name in nodes if name not in harmful[:count]])
-                if (reached := work.cosine(tried, held)) > cosine:
-                    best, cosine, kept = tried, reached, harmful[:count]
-                if cosine >= LIMIT:
+                if (reached := work.cosine(tried, held)) > near:
+                    best, near, kept = tried, reached, harmful[:count]
+                if near >= LIMIT:
                     break
     except (ValueError, TypeError, KeyError, RuntimeError) as error:  # ONNX Runtime's quantiser raises all of them for graphs it cannot take
         raise Refusal("build_failed", f"int8: ONNX Runtime's quantiser: {type(error).__name__}: {error}") from error
     onnx.save(best, target)
-    return Outcome(len(nodes) - len(kept), cosine, before, tuple(kept), words)
+    return Outcome(len(nodes) - len(kept), near, before, tuple(kept), given.source)
 
 
 def computing(model: onnx.ModelProto, kinds: Sequence[str]) -> list[str]:
@@ -162,25 +160,16 @@ class Quantiser:
 
     def cosine(self, model: onnx.ModelProto, batches: Sequence[Arrays]) -> float:
         """The smallest over outputs; of all batches together."""
-        import numpy as np
+        return cosine(self.exact[: len(batches)], [self._run(model, batch) for batch in batches])
 
-        found = [self._run(model, batch) for batch in batches]
-        each = []
-        for parts, exact in zip(zip(*found, strict=True), zip(*self.exact[: len(batches)], strict=True), strict=True):
-            a, b = (np.concatenate([np.ravel(part) for part in side]).astype(np.float64) for side in (parts, exact))
-            norms = float(np.linalg.norm(a) * np.linalg.norm(b))
-            each.append(float(a @ b) / norms if norms > 0 else float((a == b).all()))
-        return min(each)
-
-    def _run(self, model: onnx.ModelProto, batch: Arrays) -> list[Any]:
+    def _run(self, model: onnx.ModelProto, batch: Arrays) -> Arrays:
         import onnxruntime as ort
 
         if self._loaded is not model:
             options = ort.SessionOptions()
             options.log_severity_level = 4
             self._loaded, self._session = model, ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
-        outputs: list[Any] = self._session.run(None, dict(zip(self.names, batch, strict=True)))
-        return outputs
+        return tuple(self._session.run(None, dict(zip(self.names, batch, strict=True))))
 
 
 def spread(nodes: Sequence[str]) -> list[str]:

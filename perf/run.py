@@ -31,8 +31,7 @@ def run(
 
     from . import environment, report, rundir, units, workloads
     from .cases import default_backends, expand
-    from .measure import measure
-    from .progress import Watched
+    from .progress import Watched, carried_out
     from .reasons import Misuse
     from .result import Plan
 
@@ -58,12 +57,7 @@ def run(
         command = " ".join(["hotlap run", *names])
         opened = rundir.RunFolder(out, command, here, cases, references)
     console.print(f"{here.hardware}; results in {opened.file}", highlight=False, soft_wrap=True)
-    progress = Watched(console)
-    try:
-        results = measure(cases, opened, plan, here.key, progress)
-    finally:
-        progress.close()
-        opened.close()
+    results = carried_out(cases, opened, plan, here.key, Watched(console))
     if len({one.case.group for one in results}) > 1:
         console.print(report.table(results, console.width))
     console.print(f"[dim]{report.LEGEND}[/dim]\nresults: {opened.file}", highlight=False)

@@ -22,6 +22,16 @@ from .result import Result, Results
 RETRY = ("interrupted", "crashed", "timeout", "out_of_space")
 
 
+def appear(part: Path, folder: Path) -> None:
+    """Gives a whole folder its name. Raises FileExistsError where another process was faster (rename(2): ENOTEMPTY)."""
+    try:
+        part.rename(folder)
+    except OSError:
+        if not folder.exists():
+            raise
+        raise FileExistsError(folder) from None
+
+
 class Unusable(Misuse):
     """The folder cannot be used; the message says why and what to do."""
 

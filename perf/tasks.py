@@ -11,7 +11,7 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ import msgspec
 
 from . import memory, origin, plugins, profiling, telemetry, timing, workloads
 from . import priority as scheduling
-from .backends import Artefact, Backend, Step
+from .backends import Arrays, Artefact, Backend, Step
 from .case import Case, Workload
 from .power import Meter
 from .reasons import Reason, Refusal, full
@@ -176,26 +176,15 @@ class Tasks:
         }
 
     def check(self, inputs: str, outputs: str) -> None:
-        """Runs the stored inputs (K, B, ...) one after another and stores the outputs (K, B, ...)."""
-        import numpy as np
-
-        with np.load(inputs, allow_pickle=False) as stored:
-            given = named(stored, "in")
-        found = [self.run(tuple(np.ascontiguousarray(value[index]) for value in given)) for index in range(len(given[0]))]
-        np.savez(outputs, allow_pickle=False, **{f"out{index}": np.stack(parts) for index, parts in enumerate(zip(*found, strict=True))})
+        on_stored(self.run, Path(inputs), Path(outputs))
 
     def evaluate(self, inputs: str, outputs: str) -> None:
-        """Runs a whole split (N, ...) in batches of the case, the last one filled up, and stores the outputs (N, ...)."""
+        """Runs a whole split (N, ...) and stores the outputs (N, ...)."""
         import numpy as np
 
         with np.load(inputs, allow_pickle=False) as stored:
             given = named(stored, "in")
-        total, batch, found = len(given[0]), self.case.batch, []
-        for at in range(0, total, batch):
-            rows = np.arange(at, at + batch) % total
-            outs = self.run(tuple(np.ascontiguousarray(value[rows]) for value in given))
-            found.append(tuple(value[: min(batch, total - at)] for value in outs))
-        np.savez(outputs, allow_pickle=False, **{f"out{index}": np.concatenate(parts) for index, parts in enumerate(zip(*found, strict=True))})
+        np.savez(outputs, allow_pickle=False, **{f"out{index}": value for index, value in enumerate(on_split(self.run, given, self.case.batch))})
 
     def place(self) -> Any:
         """Where the work ran, by the backend's own evidence."""
@@ -306,6 +295,26 @@ def phases(spent: dict[str, float], name: str) -> Iterator[None]:
         yield
     finally:
         spent[name] = spent.get(name, 0.0) + time.perf_counter() - start
+
+
+def on_stored(run: Callable[[Arrays], Arrays], inputs: Path, outputs: Path) -> None:
+    """Runs the stored inputs (K, B, ...) one after another and stores the outputs (K, B, ...)."""
+    import numpy as np
+
+    with np.load(inputs, allow_pickle=False) as stored:
+        given = named(stored, "in")
+    found = [run(tuple(np.ascontiguousarray(value[index]) for value in given)) for index in range(len(given[0]))]
+    np.savez(outputs, allow_pickle=False, **{f"out{index}": np.stack(parts) for index, parts in enumerate(zip(*found, strict=True))})
+
+
+def on_split(run: Callable[[Arrays], Arrays], given: Sequence[Any], batch: int) -> Arrays:
+    """Outputs (N, ...) for a whole split (N, ...), in batches of the case, the last one filled up."""
+    import numpy as np
+
+    total = len(given[0])
+    rows = [np.arange(at, at + batch) % total for at in range(0, total, batch)]
+    found = [run(tuple(np.ascontiguousarray(value[row]) for value in given)) for row in rows]
+    return tuple(np.concatenate(parts)[:total] for parts in zip(*found, strict=True))
 
 
 def named(stored: Any, prefix: str) -> list[Any]:

@@ -10,24 +10,19 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from ..calibration import Calibration
+from ..calibration import LIMIT, Calibration, cosine
 from ..reasons import Refusal
 from . import Arrays, _machine
 
 REMEDY = "pip install 'hotlap[openvino]'"
-# A choice: outputs off by 14 % of their size (sin(acos(0.99))). Models that quantise well showed 0.996 and more here; what counts is the oracle's verdict.
-COSINE = 0.99
 # Tries after the first one: the other preset, then 1, 2, 4 and 8 operations left in fp32. None starts later than MOST_S.
 TRIES, MOST_S = 5, 120.0
 # NNCF's own choice first (quantize_model.py), by whether the model has attention. performance: symmetric activations, mixed: asymmetric ones.
 PRESETS = {False: ("performance", "mixed"), True: ("mixed", "performance")}
-HELD_BACK = 4
-BATCHES_JUDGED = 16
 NAMED = 8
 
 OPERATIONS = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul")
@@ -35,7 +30,6 @@ LAYERS = ("Convolution", "Deconvolution", "FullyConnected", "MatMul", "ScaledDot
 BYTES = ("i8", "u8")
 RESCALED = "/DequantizationMultiply"
 SHAPE_ONLY = ("Reshape", "Transpose", "Convert", "Squeeze", "Unsqueeze")
-VNNI = ("avx512_vnni", "avx_vnni", "amx_int8")
 
 
 class Layer(NamedTuple):
@@ -61,10 +55,9 @@ class Try(NamedTuple):
 
 
 def quantise(ov: Any, model: Any, given: Calibration) -> Quantised:
-    """Raises Refusal(invalid_input) for calibration inputs that say nothing, Refusal(build_failed) with NNCF's message."""
+    """Raises Refusal(build_failed) with NNCF's message."""
     start = time.perf_counter()
-    _refuse_useless(given.batches)
-    used, held, apart = split(given.batches)
+    used, held, apart = given.split()
     wanted = [_run(_compiled(ov, model), batch) for batch in held]
 
     def attempt(preset: str, kept: Sequence[str] = ()) -> Try:
@@ -75,7 +68,7 @@ def quantise(ov: Any, model: Any, given: Calibration) -> Quantised:
     tried = [attempt(PRESETS[attends(model)][0])]
     for number in range(TRIES):
         best = max(tried, key=lambda one: one.cosine)
-        if best.cosine >= COSINE or time.perf_counter() - start > MOST_S:
+        if best.cosine >= LIMIT or time.perf_counter() - start > MOST_S:
             break
         if number == 0:
             tried.append(attempt(PRESETS[attends(model)][1]))
@@ -96,33 +89,9 @@ def _told(tried: Sequence[Try], given: Calibration, used: int, held: int) -> Ite
     yield f"cosine to fp32 {first.cosine:.6f} on {judged}"
     if len(tried) > 1:
         changed = f"preset {best.preset}" + (f", {len(best.kept)} operations kept out: {named(best.kept)}" if best.kept else "")
-        yield f"below {COSINE}; best of {len(tried)} tries {best.cosine:.6f}: {changed}"
-    if best.cosine < COSINE:
-        yield f"the cosine stays below {COSINE}; the check of outputs decides"
-
-
-def split(batches: Sequence[Arrays]) -> tuple[Sequence[Arrays], Sequence[Arrays], bool]:
-    """Batches for the ranges, batches to be judged on, and whether those are others. The first is always used: it may be the only real one."""
-    if len(batches) < 2:
-        return batches, batches, False
-    held = [batch for index, batch in enumerate(batches) if index % HELD_BACK == HELD_BACK - 1] or batches[1:]
-    taken = {id(batch) for batch in held}
-    return [batch for batch in batches if id(batch) not in taken], held[:BATCHES_JUDGED], True
-
-
-def cosine(wanted: Sequence[Arrays], found: Sequence[Arrays]) -> float:
-    """Of the output that is furthest from what was wanted; 0 where one is not finite."""
-    import numpy as np
-
-    worst = 1.0
-    for ours, theirs in zip(zip(*wanted, strict=True), zip(*found, strict=True), strict=True):
-        a, b = (np.concatenate([np.ravel(value).astype("float64") for value in values]) for values in (ours, theirs))
-        norms = float(np.linalg.norm(a) * np.linalg.norm(b))
-        if norms > 0 and math.isfinite(norms):
-            worst = min(worst, float(a @ b) / norms)
-        elif not np.array_equal(a, b):
-            worst = 0.0
-    return worst
+        yield f"below {LIMIT}; best of {len(tried)} tries {best.cosine:.6f}: {changed}"
+    if best.cosine < LIMIT:
+        yield f"the cosine stays below {LIMIT}; the check of outputs decides"
 
 
 def by_error(ov: Any, model: Any, quantised: Any, batch: Arrays) -> list[str]:
@@ -169,10 +138,9 @@ def products(model: Any, found: Iterable[Layer]) -> list[tuple[str, str]]:
 
 def instructions() -> str:
     """Whether this CPU multiplies bytes at full rate."""
-    found = [flag for flag in VNNI if flag in _machine.cpu_flags()]
-    return (
-        f"8-bit products by {' and '.join(found)}" if found else f"this CPU has none of {', '.join(VNNI)}: 8-bit products take three instructions, int8 may be no faster than fp32"
-    )
+    if found := [flag for flag in _machine.INT8_PRODUCTS if flag in _machine.cpu_flags()]:
+        return f"8-bit products by {' and '.join(found)}"
+    return f"this CPU has none of {', '.join(_machine.INT8_PRODUCTS)}: 8-bit products take three instructions, int8 may be no faster than fp32"
 
 
 def _quantise(model: Any, batches: Sequence[Arrays], preset: str, kept: Sequence[str]) -> Any:
@@ -232,17 +200,6 @@ def _run(compiled: Any, batch: Arrays) -> Arrays:
     import numpy as np
 
     return tuple(np.array(value) for value in compiled(dict(enumerate(batch))).to_tuple())
-
-
-def _refuse_useless(batches: Sequence[Arrays]) -> None:
-    import numpy as np
-
-    inputs = [np.stack(values) for values in zip(*batches, strict=True)]
-    if not all(np.isfinite(value).all() for value in inputs):
-        raise Refusal("invalid_input", "calibration inputs hold NaN or infinity: int8 has no ranges to take from them; give Workload.calibration finite ones")
-    if all(value.min() == value.max() for value in inputs):
-        values = ", ".join(f"{value.min():g}" for value in inputs)
-        raise Refusal("invalid_input", f"calibration inputs hold one value only ({values}): int8 has no ranges to take from them; give Workload.calibration real ones")
 
 
 def _library() -> Any:

@@ -42,8 +42,6 @@ OPTIONS = {
 PRELOAD = ("onnxruntime",)
 
 MODEL, SAID = "model.onnx", "build.json"
-# Instructions that add 8-bit products in 32 bits (Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2, VPDPBUSD).
-VNNI = ("avx512_vnni", "avx_vnni")
 # Sums of many terms and steep functions: what fp16's 10 bits and largest number of 65504 bear worst.
 FP32_ONLY = ("Softmax", "LayerNormalization", "SkipLayerNormalization", "ReduceMean", "ReduceSum", "ReduceL2", "Exp", "Pow", "Erf")
 # Operators that compute in int8 after ONNX Runtime's QDQ fusion, and some that stand for several of a transformer's.
@@ -111,10 +109,9 @@ def written(workload: Workload, case: Case, folder: Path, phase: Phase) -> tuple
     spent, said = {"export": exported.seconds}, [f"ONNX opset {export.opset(exported.folder / MODEL)}"]
     start = time.perf_counter()
     if case.precision == "int8":
-        found = calibration.calibration(workload)
-        reduced = not _machine.cpu_flags() & set(VNNI)
+        reduced = not _machine.cpu_flags() & set(_machine.INT8_PRODUCTS)
         style = quantise.Style(signed=_provider(case) != "CPUExecutionProvider", reduced=reduced, passing=True)
-        said += [str(quantise.quantise(exported.folder / MODEL, folder / MODEL, found.batches, found.source, style)), f"weights in {7 if reduced else 8} bits"]
+        said += [str(quantise.quantise(exported.folder / MODEL, folder / MODEL, calibration.calibration(workload), style)), f"weights in {7 if reduced else 8} bits"]
         spent["quantise"] = time.perf_counter() - start
     elif converted:
         said.append(_blocked(exported.folder / MODEL, folder / MODEL))

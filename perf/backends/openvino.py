@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .. import export, profiling
+from .. import environment, export, profiling
 from ..calibration import calibration
 from ..case import Case, Workload
 from ..reasons import Reason, Refusal
@@ -34,7 +34,6 @@ PRELOAD = ("numpy",)
 TARGETS = ("cpu",)
 
 NAMES = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "i8"}
-NEEDS = {"bf16": ("avx512_bf16", "amx_bf16"), "fp16": ("avx512_fp16", "amx_fp16")}
 FLOATS = ("f64", "f32", "f16", "bf16")
 MODEL, QUANTISED, CACHE = "model.xml", "quantised.json", "cache"
 
@@ -52,7 +51,7 @@ def supports(case: Case) -> Reason | None:
         return Reason("unsupported_precision", f"OpenVINO on a CPU has no {case.precision}")
     if case.precision == "int8" and (missing := _machine.missing("nncf", _nncf.REMEDY)):
         return missing
-    needs = NEEDS.get(case.precision, ())
+    needs = environment.HALF_PRODUCTS.get(case.precision, ())
     if needs and not _machine.cpu_flags() & set(needs):
         return Reason("unsupported_precision", f"{case.precision} needs {' or '.join(needs)}, which this CPU has not")
     return None

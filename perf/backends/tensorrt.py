@@ -9,6 +9,7 @@ Not run on a GPU yet: `load` and what it returns are written after TensorRT's do
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -109,11 +110,10 @@ def ready(workload: Workload, case: Case, exported: export.Exported, folder: Pat
     if case.precision != "int8":
         export.place(exported, folder)
         return []
-    found = calibration.calibration(workload)
     style = quantise.Style(signed=True, reduced=False, passing=False, convolutions=not trt.__name__.endswith("_rtx"))
     beside = [] if style.convolutions else [f"convolutions stay in fp32: {_trt.version(trt)} has none in int8"]
     with phase("quantise"):
-        return [*beside, str(quantise.quantise(exported.folder / MODEL, folder / MODEL, found.batches, found.source, style))]
+        return [*beside, str(quantise.quantise(exported.folder / MODEL, folder / MODEL, calibration.calibration(workload), style))]
 
 
 @dataclass(frozen=True)
@@ -130,8 +130,6 @@ class Engine:
 
 def engine(trt: Any, case: Case, folder: Path, architecture: str, phase: Phase) -> Engine:
     """Raises Refusal: unsupported_op, unsupported_target, unsupported_precision, build_failed."""
-    import time
-
     with phase("parse"):
         parsed = _trt.parse(trt, folder / MODEL, case.precision)
     profile = _trt.profile(parsed, case.batch, case.option("shapes", "fixed") == "dynamic")

@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from hotlap.perf import export, quantise
+from hotlap.perf.calibration import LIMIT, Calibration
 from hotlap.perf.case import Case, Workload
-from hotlap.perf.quantise import LIMIT, Style, computing, doubling, spread
+from hotlap.perf.quantise import Style, computing, doubling, spread
 from hotlap.perf.reasons import Refusal
 
 CPU, GPU = Style(signed=False, reduced=False, passing=True), Style(signed=True, reduced=False, passing=False)
@@ -63,7 +64,7 @@ def kinds(model: onnx.ModelProto, node: str) -> set[str]:
 def test_products_and_convolutions_take_what_was_rounded(tmp_path: Path, style: Style) -> None:
     torch.manual_seed(0)
     source = exported(Conv(), torch.randn(2, 3, 8, 8), tmp_path)
-    outcome = quantise.quantise(source, tmp_path / "int8.onnx", batches((2, 3, 8, 8)), "here", style)
+    outcome = quantise.quantise(source, tmp_path / "int8.onnx", Calibration(batches((2, 3, 8, 8)), "here"), style)
     assert outcome.quantised == 3 and not outcome.kept and outcome.cosine >= LIMIT and "ranges from here" in str(outcome)
     model = onnx.load(tmp_path / "int8.onnx")
     nodes = computing(onnx.load(source), style.computing)
@@ -77,7 +78,7 @@ def test_products_and_convolutions_take_what_was_rounded(tmp_path: Path, style: 
 def test_what_does_harm_stays_in_fp32_and_is_named(tmp_path: Path) -> None:
     torch.manual_seed(0)
     source = exported(Outlier(), torch.randn(4, 16), tmp_path)
-    outcome = quantise.quantise(source, tmp_path / "int8.onnx", batches((4, 16)), "here", CPU)
+    outcome = quantise.quantise(source, tmp_path / "int8.onnx", Calibration(batches((4, 16)), "here"), CPU)
     assert outcome.before < LIMIT <= outcome.cosine and outcome.kept
     model, second = onnx.load(tmp_path / "int8.onnx"), computing(onnx.load(source), CPU.computing)[1]
     assert second in outcome.kept and second in str(outcome)
@@ -97,21 +98,21 @@ def test_the_harm_would_have_been_seen_in_the_outputs(tmp_path: Path) -> None:
 def test_a_style_without_convolutions_leaves_them(tmp_path: Path) -> None:
     torch.manual_seed(0)
     source = exported(Conv(), torch.randn(2, 3, 8, 8), tmp_path)
-    outcome = quantise.quantise(source, tmp_path / "int8.onnx", batches((2, 3, 8, 8)), "here", GPU._replace(convolutions=False))
+    outcome = quantise.quantise(source, tmp_path / "int8.onnx", Calibration(batches((2, 3, 8, 8)), "here"), GPU._replace(convolutions=False))
     assert outcome.quantised == 1
 
 
 def test_a_graph_without_weights_is_refused(tmp_path: Path) -> None:
     source = exported(nn.ReLU(), torch.randn(2, 4), tmp_path)
     with pytest.raises(Refusal, match="unsupported_op: int8: the graph has none of Conv"):
-        quantise.quantise(source, tmp_path / "int8.onnx", batches((2, 4)), "here", CPU)
+        quantise.quantise(source, tmp_path / "int8.onnx", Calibration(batches((2, 4)), "here"), CPU)
     assert not (tmp_path / "int8.onnx").exists()
 
 
 def test_seven_bits_where_products_saturate(tmp_path: Path) -> None:
     torch.manual_seed(0)
     source = exported(Conv(), torch.randn(2, 3, 8, 8), tmp_path)
-    quantise.quantise(source, tmp_path / "int8.onnx", batches((2, 3, 8, 8)), "here", CPU._replace(reduced=True))
+    quantise.quantise(source, tmp_path / "int8.onnx", Calibration(batches((2, 3, 8, 8)), "here"), CPU._replace(reduced=True))
     weights = [onnx.numpy_helper.to_array(one) for one in onnx.load(tmp_path / "int8.onnx").graph.initializer if one.name.endswith("weight_quantized")]
     assert weights and all(abs(int(value.min())) <= 64 and int(value.max()) <= 64 for value in weights)
 

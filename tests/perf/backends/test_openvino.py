@@ -8,18 +8,19 @@ import pytest
 import torch
 from torch import nn
 
+from hotlap.perf import calibration, reference
 from hotlap.perf import check as oracle
-from hotlap.perf import reference
 from hotlap.perf.backends import _machine, _nncf
 from hotlap.perf.backends import openvino as backend
 from hotlap.perf.case import Case, Workload
+from hotlap.perf.environment import HALF_PRODUCTS
 from hotlap.perf.reasons import Refusal
 
 if backend.available("cpu") is not None:
     pytest.skip("openvino is not installed", allow_module_level=True)
 
 needs_nncf = pytest.mark.skipif(backend.supports(Case("conv", "openvino", "int8")) is not None, reason="nncf is not installed")
-has_bf16 = bool(_machine.cpu_flags() & set(backend.NEEDS["bf16"]))
+has_bf16 = bool(_machine.cpu_flags() & set(HALF_PRODUCTS["bf16"]))
 
 CHILD = """
 import pathlib, sys
@@ -165,12 +166,12 @@ def test_what_8_bits_would_ruin_stays_in_fp32(tmp_path):
     assert "cosine to fp32 0.95" in placement.evidence[1] and "operations kept out: node_linear_2" in placement.evidence[2]
     assert placement.wrong is None and placement.counters["nodes_other_precision"] == 1
     found = step.fetch(step.call(step.place((outlier.inputs[0].numpy(),))))
-    assert _nncf.cosine([(outlier.module(*outlier.inputs).numpy(),)], [found]) > 0.99
+    assert calibration.cosine([(outlier.module(*outlier.inputs).numpy(),)], [found]) > 0.99
 
 
 @needs_nncf
 def test_where_nothing_helps_the_evidence_says_so(tmp_path, monkeypatch, linear):
-    monkeypatch.setattr(_nncf, "COSINE", 1.1)
+    monkeypatch.setattr(_nncf, "LIMIT", 1.1)
     _, placement = _built(linear, Case("linear", "openvino", "int8", 2), tmp_path)
     assert "best of 2 tries" in placement.evidence[2] and "stays below 1.1" in placement.evidence[3]
 
@@ -204,19 +205,6 @@ def test_without_nncf_int8_has_a_remedy(monkeypatch):
     missing = backend.supports(Case("conv", "openvino", "int8"))
     assert missing.code == "dep_missing" and "pip install 'hotlap[openvino]'" in missing.detail
     assert backend.supports(Case("conv", "openvino")) is None
-
-
-def test_batches_to_be_judged_on_are_held_back():
-    batches = [(np.full(1, at),) for at in range(9)]
-    used, held, apart = _nncf.split(batches)
-    assert [int(batch[0][0]) for batch in held] == [3, 7] and len(used) == 7 and apart
-    assert _nncf.split(batches[:2])[1] == batches[1:2] and _nncf.split(batches[:1]) == (batches[:1], batches[:1], False)
-
-
-def test_cosine_is_of_the_worst_output_and_nan_is_none():
-    a, b = np.array([1.0, 0.0]), np.array([1.0, 1.0])
-    assert _nncf.cosine([(a, a)], [(a, b)]) == pytest.approx(2**-0.5)
-    assert _nncf.cosine([(a,)], [(a * np.nan,)]) == 0.0 and _nncf.cosine([(a * 0,)], [(a * 0,)]) == 1.0
 
 
 @pytest.mark.parametrize(("flags", "says"), [({"avx2", "avx_vnni"}, "by avx_vnni"), ({"avx2"}, "no faster than fp32")])
