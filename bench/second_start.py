@@ -3,8 +3,8 @@
     python bench/second_start.py [--workloads mlp,resnet,vit,gpt] [--settings default,freezing,...]      about 1 minute a line
 
 One cold and one later process for each line, one after the other, each with empty caches but the case's own folder. cold: build and first call;
-later: load and first call. Both without the import of torch, of dynamo and of the model, which is the same for both; `process` is the
-ratio of the whole processes' times, with it. One run, no interval: ratios near 3 are not known to the tenth. Weights are seeded where nothing was trained.
+later: load and first call. Both without the imports: of torch, dynamo and the model, but of torch alone where a package is loaded; `process` is
+the ratio of the whole processes' times, with them. One run, no interval: ratios near 3 are not known to the tenth. Weights are seeded where nothing was trained.
 """
 
 from __future__ import annotations
@@ -63,21 +63,20 @@ def child(which: str, text: str, folder: str) -> None:
     import torch
 
     from hotlap.perf import workloads
-    from hotlap.perf.backends import Artefact
+    from hotlap.perf.backends import Artefact, modules
     from hotlap.perf.backends import compile as backend
     from hotlap.perf.case import Case
 
-    for name in backend.PRELOAD:  # as a worker does
-        importlib.import_module(name)
     case = Case.parse(text)
-    workload = workloads.load(workloads.Reference(case.workload))
-    inputs = tuple(value.numpy() for value in workload.inputs)
+    for name in modules(backend, case if which == "later" else Case.parse(text.partition("[")[0])):  # what compiles has imported dynamo
+        importlib.import_module(name)
+    workload = None if which == "later" and backend.SELF_CONTAINED(case) else workloads.load(workloads.Reference(case.workload))
     start = time.perf_counter()
     if which == "cold":
         backend.build(workload, case, Path(folder), lambda name: contextlib.nullcontext())
     if which == "later" or case.option("package", "off") == "aoti":  # torch.compile's build ends with a first call
         step = backend.load(Artefact(case, Path(folder), torch.get_num_threads(), lambda: workload, Path()))
-        step.fetch(step.call(step.place(inputs)))
+        step.fetch(step.call(step.place(step.about.inputs)))
     print(json.dumps(time.perf_counter() - start))
 
 

@@ -143,6 +143,8 @@ def warnings(lane: Lane) -> list[str]:
             found.append("the outputs do not depend on the inputs, so a stale output could not be noticed")
         if str(info["weights"]).startswith("random"):
             found.append(f"weights: {info['weights']}")
+    if lane.placement is not None and lane.placement.partial:
+        found.append(lane.placement.partial)
     if share := slow_precision(lane.seen):
         found.append(share)
     found += telemetry.warnings([block.device for block in lane.seen.blocks if block.device is not None])

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from . import cuda_devices, plugins
 from . import manifest as manifests
-from . import plugins, telemetry
-from .backends import Arrays, Artefact, Backend
+from .backends import Arrays, Artefact, Backend, modules
 from .case import Case
 from .cases import parse_backend
 from .environment import LIBRARIES
@@ -125,7 +125,7 @@ def architecture(target: str) -> str:
     if not target.startswith("cuda:"):
         return target
     try:
-        return telemetry.open_device(target).architecture
+        return cuda_devices.open_device(target).architecture
     except Refusal:
         return target
 
@@ -133,7 +133,7 @@ def architecture(target: str) -> str:
 def capabilities() -> tuple[list[str], str]:
     """The architecture of each NVIDIA device, and why there is none."""
     try:
-        found = [device.architecture for device in telemetry.gpus()]
+        found = [device.architecture for device in cuda_devices.gpus()]
     except Refusal as refusal:
         return [], refusal.reason.detail
     return found, f"this machine has {', '.join(found) or 'no NVIDIA device'}"
@@ -143,7 +143,7 @@ def checked(folder: Path) -> Manifest:
     """The manifest of a folder that holds what it lists and that a backend can load from files alone. Raises Misuse with one line."""
     found = manifests.read(folder)
     try:
-        parse_backend(found.backend + "".join(f"[{name}:{value}]" for name, value in found.options.items()))
+        parse_backend(found.backend + found.parsed().settings)
     except Misuse as error:
         raise Unreadable(f"{folder}: {error}") from None
     if found.needs_source or not hasattr(plugins.backend(found.backend), "build"):
@@ -174,7 +174,7 @@ def here(manifest: Manifest) -> Case:
 def doubts(manifest: Manifest) -> list[str]:
     """One line each: other major versions of what loads it, a model that no check has seen run, outputs that were wrong."""
     found = []
-    needed = {manifest.backend, *(name.partition(".")[0] for name in plugins.backend(manifest.backend).PRELOAD)}
+    needed = {manifest.backend, *(name.partition(".")[0] for name in modules(plugins.backend(manifest.backend), manifest.parsed()))}
     installed = versions()
     for name, then in manifest.libraries.items():
         now_is = installed.get(name)

@@ -11,6 +11,7 @@ import msgspec
 
 from . import artefact, manifest, plugins, report
 from .answer import answer, unmeasured
+from .backends import modules
 from .case import Case
 from .cases import PACE
 from .manifest import Manifest
@@ -92,7 +93,7 @@ def lane(case: Case, found: Manifest, work: Path, log: Path, plan: Plan) -> Lane
     return Lane(
         case,
         backend,
-        list(backend.PRELOAD),
+        list(modules(backend, case)),
         worker_environment(case, plan.threads),
         work / "model",
         work / "outputs" / name,
@@ -100,6 +101,7 @@ def lane(case: Case, found: Manifest, work: Path, log: Path, plan: Plan) -> Lane
         Observations(case, {}, info, {}),
         Oracle(("", ""), work / "oracle", NO_REFEREE, ("random",), judged),
         own_work=own_work(case),
+        kind=case.backend,
     )
 
 

@@ -56,6 +56,7 @@ class Workload:
     evaluate: the task metric, or None where there is none.
     calibration: real inputs of the training split, first dimension N, from which int8 takes the ranges of activations; None: the example inputs are all there is.
     weights: where the weights come from, in words that are printed with every result.
+    checkpoint: path of the Lightning checkpoint that it was asked for with; empty without one.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Workload:
     evaluate: Evaluation | None = None
     calibration: tuple[torch.Tensor, ...] | None = None
     weights: str = "as given"
+    checkpoint: str = ""
 
     def __post_init__(self) -> None:
         if not self.inputs:
@@ -106,8 +108,17 @@ class Case:
 
     @property
     def id(self) -> str:
-        options = "".join(f"[{name}:{value}]" for name, value in self.options)
-        return f"{self.workload}/{self.backend}/{self.precision}/b{self.batch}/{self.target}/{self.mode}{options}"
+        return f"{self.workload}/{self.backend}/{self.precision}/b{self.batch}/{self.target}/{self.mode}{self.settings}"
+
+    @property
+    def settings(self) -> str:
+        """The options as `id` writes them."""
+        return "".join(f"[{name}:{value}]" for name, value in self.options)
+
+    @property
+    def entrant(self) -> str:
+        """What tells the entrants of one race apart: the backend with its options, then the precision."""
+        return f"{self.backend}{self.settings} {self.precision}"
 
     @property
     def group(self) -> str:

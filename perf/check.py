@@ -72,12 +72,12 @@ def task(info: dict[str, Any], scores: Mapping[str, float], precision: str) -> T
     return Task(info["metric"], info["better"], scores[info["metric"]], info["reference"], budget, dict(scores))
 
 
-def judge(deviation: Deviation, by_task: bool = False) -> None:
-    """Raises Refusal(accuracy) with the first rule that the outputs break. by_task: how far they are does not matter, the task metric decides."""
+def judge(deviation: Deviation, precision: str, has_task: bool) -> None:
+    """Raises Refusal(accuracy) with the first rule that the outputs break. has_task: there is a task metric, which for int8 alone decides; it may be scored later."""
     for kind, found in deviation.distances.items():
         if math.isnan(found.rmse):
             raise Refusal("accuracy", f"NaN outputs on {kind} inputs where fp64 eager is finite")
-        if not found.within and not by_task:
+        if not found.within and not (precision == "int8" and has_task):
             allowed = f"at most {found.tolerance:.3g} is allowed ({found.k:g} x eager's {found.eager_rmse:.3g} + {found.floor:.2g})"
             raise Refusal("accuracy", f"outputs on {kind} inputs are off by {found.rmse:.3g} RMSE; {allowed}, cosine {found.cosine:.6f}")
     metric = deviation.task

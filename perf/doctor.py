@@ -96,7 +96,7 @@ def devices() -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    from . import telemetry
+    from . import cuda_devices
     from .reasons import Refusal
 
     table = Table(box=None, pad_edge=False, caption_justify="left")
@@ -107,9 +107,9 @@ def devices() -> Table:
     names: dict[str, str] = {}
     found: list[Device] = []
     try:
-        gpus = telemetry.gpus()
+        gpus = cuda_devices.gpus()
         found = [part for gpu in gpus for part in (gpu, *gpu.mig())]
-        names = {device.uuid: f"cuda:{number}" for number, device in enumerate(telemetry.visible(gpus, os.environ))}
+        names = {device.uuid: f"cuda:{number}" for number, device in enumerate(cuda_devices.visible(gpus, os.environ))}
     except Refusal as refused:
         notes.append(str(refused.reason))
     for device in found:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from . import telemetry
+from . import cuda_devices
 from .reasons import Refusal
 
 LIBRARIES = ("hotlap", "torch", "triton", "lightning", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime", "openvino", "numpy")
@@ -100,8 +100,9 @@ def collect(threads: int, allocator: str) -> Environment:
 
 
 def cpu_flags() -> frozenset[str]:
-    """Instruction sets of the first core, as /proc/cpuinfo names them; empty where there is no such file."""
-    return frozenset(_cpuinfo().get("flags", "").split())
+    """Instruction sets of the first core, as /proc/cpuinfo names them (flags, on Arm Features); empty where there is no such file."""
+    values = _cpuinfo()
+    return frozenset(values.get("flags", values.get("Features", "")).split())
 
 
 def _cpuinfo() -> dict[str, str]:
@@ -125,11 +126,11 @@ def _versions() -> dict[str, str]:
 def _gpus() -> tuple[tuple[str, ...], str]:
     """Names of the GPUs, of one in MIG mode those of its slices, and the driver's version. Empty without a driver; what a driver cannot tell is named."""
     try:
-        version = telemetry.driver()
+        version = cuda_devices.driver()
     except Refusal:
         return (), ""
     try:
-        return tuple(device.name for gpu in telemetry.gpus() for device in gpu.mig() or [gpu]), version
+        return tuple(device.name for gpu in cuda_devices.gpus() for device in gpu.mig() or [gpu]), version
     except Refusal as refused:
         return (str(refused.reason),), version
 

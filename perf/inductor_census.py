@@ -5,7 +5,7 @@ Not exactly what torch.compile generates: its joint and post-grad passes are lef
 
 A census, never a verdict: it stands on private parts of torch 2.14 (GraphLowering, CudaInterface) in a child process, and where one of them has moved it ends with that
 error. In the child torch.cuda is answered for by what a part of the architecture says of itself (PARTS); nothing runs.
-`python -P -m hotlap.perf.inductor_census WORKLOAD TARGET [PRECISION [BATCH]]` prints JSON; the batch is the workload's own where none is given.
+`python -P -m hotlap.perf.inductor_census WORKLOAD TARGET [PRECISION [BATCH [CHECKPOINT]]]` prints JSON; the batch is the workload's own where none is given.
 """
 
 from __future__ import annotations
@@ -53,11 +53,22 @@ class Part(NamedTuple):
 KIB, MIB, GIB = 2**10, 2**20, 2**30
 # Threads and shared memory of a multiprocessor: CUDA C++ Programming Guide, technical specifications per compute capability. The rest by the source of each.
 PARTS = {
-    "sm_80": Part("NVIDIA A100-SXM4-80GB", (8, 0), 108, 40 * MIB, 80 * GIB, 2048, 164 * KIB, "NVIDIA A100 architecture whitepaper, table 4; A100 80GB datasheet"),
+    "sm_80": Part(
+        "NVIDIA A100-SXM4-80GB", (8, 0), 108, 40 * MIB, 80 * GIB, 2048, 164 * KIB, "deviceQuery of an A100 (bottlerocket-os/bottlerocket pull request 3873); A100 80GB datasheet"
+    ),
     "sm_86": Part("NVIDIA A10", (8, 6), 72, 6 * MIB, 24 * GIB, 1536, 100 * KIB, "NVIDIA A10 datasheet; Ampere GA102 architecture whitepaper, L2 of GA102"),
-    "sm_89": Part("NVIDIA L4", (8, 9), 58, 48 * MIB, 24 * GIB, 1536, 100 * KIB, "NVIDIA L4 datasheet; Ada GPU architecture whitepaper, L2 of AD104"),
+    "sm_89": Part(
+        "NVIDIA L4",
+        (8, 9),
+        58,
+        48 * MIB,
+        24 * GIB,
+        1536,
+        100 * KIB,
+        "deviceQuery of an L4 (bottlerocket-os/bottlerocket-kernel-kit pull request 139); L4 datasheet; Ada whitepaper, L2 of AD104",
+    ),
     "sm_90": Part("NVIDIA H100 80GB HBM3", (9, 0), 132, 50 * MIB, 80 * GIB, 2048, 228 * KIB, "NVIDIA H100 architecture whitepaper, SXM5; H100 datasheet"),
-    "sm_120": Part("NVIDIA GeForce RTX 5090", (12, 0), 170, 96 * MIB, 32 * GIB, 1536, 100 * KIB, "NVIDIA RTX Blackwell GPU architecture whitepaper, table of the RTX 5090"),
+    "sm_120": Part("NVIDIA GeForce RTX 5090", (12, 0), 170, 96 * MIB, 32 * GIB, 1536, 100 * KIB, "deviceQuery of an RTX 5090 (aikitoria/open-gpu-kernel-modules issue 1)"),
 }
 LAUNCH = re.compile(r"^\s+(triton_\w+)\.run\(", re.MULTILINE)
 EXTERN = re.compile(r"^\s+(?:\w+ = )?(?:extern_kernels|torch\.ops\.aten)\.(\w+)(?:\.\w+)?\(", re.MULTILINE)
@@ -122,7 +133,7 @@ def markdown(found: Census) -> str:
     return "\n".join(lines) + "\n"
 
 
-def generated(reference: str, part: Part, precision: str, batch: int) -> str:
+def generated(reference: workloads.Reference, part: Part, precision: str, batch: int) -> str:
     """Inductor's code for the workload's module on a fake GPU. Tracing goes first: with the answers in place torch would look for the device itself."""
     import torch
     from torch._dynamo.device_interface import CudaInterface
@@ -137,7 +148,7 @@ def generated(reference: str, part: Part, precision: str, batch: int) -> str:
     from .reference import DTYPES
     from .tasks import resized
 
-    workload = workloads.load(workloads.Reference(reference))
+    workload = workloads.load(reference)
     workload = resized(workload, batch or len(workload.inputs[0]))
     dtype = DTYPES[precision]
     fake: Any = FakeTensorMode(allow_non_fake_inputs=True)
@@ -207,10 +218,10 @@ def compiled(name: str, source: str, launches: int, target: str, folder: Path) -
     return Kernel(name, launches, fused, figures.registers, figures.spill_loads + figures.spill_stores, figures.shared_bytes, figures.occupancy, figures.instructions)
 
 
-def main(reference: str, target: str, precision: str = "fp32", batch: str = "0") -> None:
+def main(reference: str, target: str, precision: str = "fp32", batch: str = "0", checkpoint: str = "") -> None:
     from . import aot
 
-    code = generated(reference, PARTS[target], precision, int(batch))
+    code = generated(workloads.Reference(reference, checkpoint), PARTS[target], precision, int(batch))
     launched = Counter(LAUNCH.findall(code))
     extern = Counter(EXTERN.findall(code))
     kernels, failed = [], []

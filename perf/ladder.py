@@ -73,7 +73,7 @@ def climb(rungs: Iterator[Proven], folder: Path, yardstick: Yardstick, build_s: 
             if proven.lowered is not None:
                 deviation = distance(proven.lowered, folder, yardstick)
                 found = msgspec.structs.replace(found, deviation=deviation)
-                check.judge(deviation, by_task=yardstick.precision == "int8" and yardstick.task is not None)
+                check.judge(deviation, yardstick.precision, yardstick.task is not None)
             proofs = (*found.proofs, Proof(proven.rung, proven.evidence))
             found = msgspec.structs.replace(found, proofs=proofs, placement=proven.placement or found.placement, build_s=ledger(folder, build_s))
             write(folder / FILE, msgspec.json.encode(found))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from . import ladder, report, stats
@@ -51,7 +52,7 @@ def table(group: Sequence[Result], everything: Sequence[Result], title: str, not
 
 
 def column(one: Result) -> str:
-    return one.case.backend + "".join(f"[{name}:{value}]" for name, value in one.case.options)
+    return one.case.backend + one.case.settings
 
 
 def cell(one: Result, everything: Sequence[Result], notes: dict[str, int]) -> str:
@@ -87,6 +88,9 @@ def speedups(one: Result, everything: Sequence[Result]) -> list[tuple[stats.Esti
 
 
 def normal(one: Result) -> str:
-    """The reason without what differs from model to model, so that equal ones share a line."""
+    """The reason without what differs from model to model, so that equal ones share a line; how wide an interval is stands in its cell."""
     assert one.reason is not None
-    return f"{one.status}: {one.reason.code}: {one.reason.detail.replace(one.case.workload, 'the model')}"
+    detail = re.sub(rf"(?<![\w.:]){re.escape(one.case.workload)}(?!\w)", "the model", one.reason.detail)
+    if one.reason.code == "wide_interval":
+        detail = re.sub(r"known to \d+% only", "known to its ± only", detail)
+    return f"{one.status}: {one.reason.code}: {detail}"

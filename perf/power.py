@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from . import telemetry
+from . import cuda_devices, telemetry
 from .reasons import Refusal
 
 POWERCAP = Path("/sys/class/powercap")
@@ -18,7 +18,7 @@ class Meter:
 
     def __init__(self, target: str, powercap: Path = POWERCAP) -> None:
         if target.startswith("cuda:"):
-            self.gpu: telemetry.Device | None = telemetry.open_device(target)
+            self.gpu: telemetry.Device | None = cuda_devices.open_device(target)
             self.gpu.energy_j()
             self._domains: list[tuple[Path, float]] = []
             return

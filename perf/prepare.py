@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from . import artefact, ladder, plugins
+from .backends import modules
 from .case import Case
 from .cases import BASELINE, LIBRARY_DEFAULTS
 from .entrant import Entrant
@@ -74,9 +75,11 @@ class Preparation:
                     builder.kill()
             if not own_work(case):
                 self.describe(case, folder, built)
-        preload = [*backend.PRELOAD, *([self.reference.module] if "torch" in backend.PRELOAD else [])]
+        own = modules(backend, case)
+        model = [self.reference.module] if "torch" in own and not artefact.self_contained(backend, case) else []
         seen = Observations(case, built["ledger"], {**self.info, "artefact_bytes": built["artefact_bytes"]}, self.peaks.get(case.precision, {}), fp32=self.peaks.get("fp32", {}))
-        return Lane(case, backend, preload, environment, folder, self.folder / "outputs" / name, log, seen, self.oracle, own_work=own_work(case))
+        outputs, kind = self.folder / "outputs" / name, kind_of_worker(case, own, bool(model))
+        return Lane(case, backend, [*own, *model], environment, folder, outputs, log, seen, self.oracle, own_work=own_work(case), kind=kind)
 
     def prove(self, case: Case) -> Ladder:
         """How far the case gets without its device, in a process of its own: whatever ends that process, the rungs up to there stay."""
@@ -106,9 +109,10 @@ class Preparation:
 
     def torch_worker(self, name: str) -> Entrant:
         """A worker that has torch and the workload's module, as eager would have it. Raises Refusal."""
-        environment = {**worker_environment(Case("any", BASELINE), self.plan.threads), **self.origin.variables()}
-        modules = [*plugins.backend(BASELINE).PRELOAD, self.reference.module]
-        return self.servers.worker(BASELINE, environment, modules, self.folder / "log" / f"{name}.txt")[0]
+        case = Case("any", BASELINE)
+        environment = {**worker_environment(case, self.plan.threads), **self.origin.variables()}
+        own = modules(plugins.backend(BASELINE), case)
+        return self.servers.worker(kind_of_worker(case, own, True), environment, [*own, self.reference.module], self.folder / "log" / f"{name}.txt")[0]
 
     def close(self) -> None:
         if hasattr(self, "oracle"):
@@ -117,7 +121,12 @@ class Preparation:
 
 def entrant(case: Case) -> str:
     """The name of its folders, within those of its race."""
-    return f"{case.backend}-{case.precision}" + (f"-{case.target}" if case.built_only else "") + "".join(f"[{name}:{value}]" for name, value in case.options)
+    return f"{case.backend}-{case.precision}" + (f"-{case.target}" if case.built_only else "") + case.settings
+
+
+def kind_of_worker(case: Case, own: Sequence[str], model: bool) -> str:
+    """For servers.py: what it imports but for which workload's module."""
+    return " ".join((case.backend, *own, *(["model"] if model else [])))
 
 
 def own_work(case: Case) -> bool:

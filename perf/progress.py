@@ -64,7 +64,7 @@ class Watched(Progress):
 
     def summary(self, lanes: Sequence[Lane]) -> str:
         """Each entrant's ratio to the first so far."""
-        parts = [f"{lane.case.backend} {lane.case.precision} {text}" for lane in lanes if (text := so_far(lane, lanes[0]))]
+        parts = [f"{lane.case.entrant} {text}" for lane in lanes if (text := so_far(lane, lanes[0]))]
         return f" ({', '.join(parts)})" if parts else ""
 
     def standing(self, group: str, lanes: Sequence[Lane], event: str) -> Table:
@@ -74,10 +74,9 @@ class Watched(Progress):
         for head in ("entrant", "blocks", "latency", "to the first"):
             made.add_column(head)
         for lane in lanes:
-            options = "".join(f"\\[{name}:{value}]" for name, value in lane.case.options)
             medians = [stats.median(block) for block in lane.latencies() if block]
             state = lane.refusal.code if lane.refusal else str(len(lane.seen.timed))
-            made.add_row(f"{lane.case.backend}{options} {lane.case.precision}", state, scaled(stats.median(medians), "s") if medians else "", so_far(lane, lanes[0]))
+            made.add_row(escaped(lane.case.entrant), state, scaled(stats.median(medians), "s") if medians else "", so_far(lane, lanes[0]))
         return made
 
 

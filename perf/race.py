@@ -28,6 +28,7 @@ from .timing import Turn, WarmUp
 
 WARM_SHARE = 0.2
 ENERGY_SHARE = 0.2
+LEAST_ROUNDS = 10
 
 
 @dataclass
@@ -46,7 +47,10 @@ class Oracle:
 
 @dataclass
 class Lane:
-    """One entrant of a race, over all its blocks. `refusal` is why it left the race; its blocks up to then are kept. spent_s: of the present block."""
+    """One entrant of a race, over all its blocks. `refusal` is why it left the race; its blocks up to then are kept. spent_s: of the present block.
+
+    kind: lanes of one kind preload the same modules but for the workload's, so they may share a fork server.
+    """
 
     case: Case
     backend: Backend
@@ -58,6 +62,7 @@ class Lane:
     seen: Observations
     oracle: Oracle
     own_work: bool = False
+    kind: str = ""
     placement: Placement | None = None
     deviation: Deviation | None = None
     limits: list[float] | None = None
@@ -102,14 +107,17 @@ class Race:
                 self.block(number, rounds, order)
                 self.journal()
                 spent, last = time.monotonic() - start, time.monotonic() - began
-                left = self.plan.budget_s - spent
-                if number + 1 > self.plan.fresh_blocks or left <= 0:  # a fresh block says nothing of what the next one takes
-                    left /= last
+                left_s, round_s = self.plan.budget_s - spent, self.round_s()
+                fresh = number + 1 <= self.plan.fresh_blocks  # its imports say nothing of what the next one takes
+                overhead_s = 0.0 if fresh else max(0.0, last - rounds * round_s)
+                if number + 1 < self.plan.looks[0]:
+                    rounds = fitting(rounds, left_s / (self.plan.looks[0] - number - 1), overhead_s, round_s)
+                left = left_s if fresh and left_s > 0 else left_s / (overhead_s + rounds * round_s)
                 if number + 1 in self.plan.looks:
                     if verdict := self.look(number + 1 + max(0.0, left)):
                         self.stopped_by = verdict
                         return
-                    rounds = self.best_rounds(rounds, last)
+                    rounds = self.best_rounds(rounds, overhead_s, round_s)
                 if left < 1:
                     self.stopped_by = f"budget of {self.plan.budget_s:g} s"
                     return
@@ -121,7 +129,7 @@ class Race:
         """The oracle for every lane that does the workload's work; those that fail leave the race. What it found completes the lane's manifest."""
         for lane in self.lanes:
             if not lane.own_work:
-                self.report(f"checking {lane.case.backend}")
+                self.report(f"checking {lane.case.entrant}")
                 with Attempt(lane):
                     self.judge(lane)
                 found = lane.refusal
@@ -180,10 +188,14 @@ class Race:
                 lane.seen.blocks[-1].steal, lane.seen.blocks[-1].spent_s = taken, lane.spent_s
 
     def weigh(self, lane: Lane, worker: Entrant) -> None:
-        """Energy of a GPU, over enough updates of its counter; once the budget was found too short for that, no more time is spent on it."""
+        """Energy of a GPU, over enough updates of its counter, in as many blocks as a share of the budget has room for; where it has room for none, no more time is spent on it."""
         if not lane.case.target.startswith("cuda:") or lane.own_work or lane.seen.no_meter is not None or lane.seen.no_energy is not None:
             return
-        cap_s = min(ENERGY_SHARE * self.plan.budget_s / (self.plan.looks[0] * len(self.lanes)), self.plan.timeout_s / 2)
+        taken_s = [block.energy.length_s for block in lane.seen.blocks if block.energy is not None]
+        left_s = ENERGY_SHARE * self.plan.budget_s / len(self.lanes) - sum(taken_s)
+        if taken_s and left_s < taken_s[-1]:
+            return
+        cap_s = min(left_s, self.plan.timeout_s / 2)
         found = worker.ask("energy", self.plan.timeout_s, cap_s=cap_s)
         lane.seen.blocks[-1].energy = msgspec.convert(found["window"], Window | None)
         lane.seen.no_energy = msgspec.convert(found["reason"], Reason | None)
@@ -203,9 +215,9 @@ class Race:
         if fresh:
             lane.worker = Entrant.start(lane.environment, log)
         else:
-            lane.worker, fresh = self.servers.worker(lane.case.backend, lane.environment, lane.preload, log)
+            lane.worker, fresh = self.servers.worker(lane.kind, lane.environment, lane.preload, log)
         worker = lane.worker
-        imported = worker.ask("preload", timeout_s, modules=lane.preload)
+        imported = worker.ask("preload", timeout_s, names=lane.preload)
         start_s = time.perf_counter() - start
         given: dict[str, Any] = {"reference": lane.oracle.reference, "folder": str(lane.artefact), "oracle": str(lane.oracle.folder)}
         loaded = worker.ask("load", timeout_s, case=lane.case, threads=self.plan.threads, **given)
@@ -222,8 +234,8 @@ class Race:
             worker.ask("check", timeout_s, inputs=str(oracle.folder / f"{kind}.npz"), outputs=str(outputs / f"{kind}.npz"))
         found = check.distances(oracle.folder, {kind: outputs / f"{kind}.npz" for kind in oracle.kinds}, lane.case.precision, lane.seen.info["terms"])
         lane.deviation = Deviation(found)
-        by_task = lane.case.precision == "int8" and (lane.seen.info["task"] is not None or oracle.judged)
-        check.judge(lane.deviation, by_task)
+        has_task = lane.seen.info["task"] is not None or oracle.judged
+        check.judge(lane.deviation, lane.case.precision, has_task)
         if lane.seen.info["task"] is not None:
             worker.ask("evaluate", timeout_s, inputs=str(oracle.folder / "validation.npz"), outputs=str(outputs / "validation.npz"))
             worker.stop()
@@ -232,7 +244,7 @@ class Race:
             oracle.referee.stop()
             worker.go()
             lane.deviation = Deviation(found, check.task(lane.seen.info["task"], scores, lane.case.precision))
-            check.judge(lane.deviation, by_task)
+            check.judge(lane.deviation, lane.case.precision, has_task)
         lane.limits = check.timed_limits(oracle.folder, outputs / "timed.npz", found)
         lane.placement = msgspec.convert(worker.ask("place", timeout_s), Placement)
         if lane.placement.wrong is not None:
@@ -255,11 +267,14 @@ class Race:
             return f"half-width of {self.plan.half_width:.0%}"
         return "hopeless: four times the budget would not do" if min(open_ends) > 4 * affordable else ""
 
-    def best_rounds(self, rounds: int, block_s: float) -> int:
+    def round_s(self) -> float:
+        """Seconds of one round of turns, by the last block: each turn has a first call that is not timed, then its timed ones."""
+        last = [lane.seen.blocks[-1].turns for lane in self.lanes if lane.live and lane.seen.blocks]
+        return max(1e-6, sum(sum(turn.first_s + turn.calls * turn.call_s for turn in turns) / len(turns) for turns in last if turns))
+
+    def best_rounds(self, rounds: int, overhead_s: float, round_s: float) -> int:
         """Rounds a block that waste least time, for the ratio that needs most."""
         live = [lane for lane in self.lanes[1:] if lane.live and not lane.own_work]
-        round_s = self.plan.sample_s * sum(lane.live for lane in self.lanes)
-        overhead_s = max(0.0, block_s - rounds * round_s)
         return max([stats.best_rounds(stats.paired(self.lanes[0].latencies(), lane.latencies()), overhead_s, round_s) for lane in live], default=rounds)
 
 
@@ -287,6 +302,11 @@ class Attempt:
         if worker is not None and error is None:
             worker.stop()
         return False
+
+
+def fitting(rounds: int, block_s: float, overhead_s: float, round_s: float) -> int:
+    """As many rounds as a block of this length has room for, at most those that there were: several blocks of few rounds give an interval, two of many give none."""
+    return min(rounds, max(LEAST_ROUNDS, int((block_s - overhead_s) / round_s)))
 
 
 def shuffled(lanes: list[Lane], order: random.Random) -> list[Lane]:

@@ -95,13 +95,17 @@ class Proof(msgspec.Struct, frozen=True):
 
 
 class Placement(msgspec.Struct, frozen=True):
-    """Where the work really ran. `ran_on`: provider, device or precision -> number of nodes; `wrong`: what differs from the request."""
+    """Where the work really ran. `ran_on`: provider, device or precision -> number of nodes; `wrong`: what differs from the request, so that the case fell back.
+
+    partial: what of it ran otherwise than asked although the case as a whole did not, in words; it becomes a warning of the result.
+    """
 
     requested: str
     ran_on: dict[str, Count]
     counters: dict[str, Count] = {}
     evidence: tuple[str, ...] = ()
     wrong: Reason | None = None
+    partial: str = ""
 
 
 def _null_is_nan(found: msgspec.Struct, *names: str) -> None:

@@ -1,6 +1,6 @@
 """Fork servers: processes that have imported torch and nothing else happened in them, so that a worker need not import it again.
 
-One server for each backend and environment serves all races of a run. It is used wherever the import itself is not what is measured: the referee,
+One server for each kind of worker and environment serves all races of a run. It is used wherever the import itself is not what is measured: the referee,
 builds, checks, and all blocks but the first. A server whose imports started threads cannot be forked safely; its workers then start afresh.
 """
 
@@ -30,19 +30,22 @@ class Servers:
         self.retired: list[Entrant] = []
         self.running: dict[tuple[str, tuple[tuple[str, str], ...]], Server] = {}
 
-    def worker(self, backend: str, environment: Mapping[str, str], modules: Sequence[str], log: Path) -> tuple[Entrant, bool]:
-        """A worker in this environment and whether it is a fresh process; only those that import torch are worth a fork. Raises Refusal."""
-        server = self.server(backend, environment, modules) if "torch" in modules else None
+    def worker(self, kind: str, environment: Mapping[str, str], modules: Sequence[str], log: Path) -> tuple[Entrant, bool]:
+        """A worker in this environment and whether it is a fresh process; only those that import torch are worth a fork. Raises Refusal.
+
+        kind: of workers that differ in nothing but the workload's module. A server imports what any of them needs; what one has no use for would count as its memory.
+        """
+        server = self.server(kind, environment, modules) if "torch" in modules else None
         return (Entrant.start(environment, log), True) if server is None else (server.fork(log, self.timeout_s), False)
 
-    def server(self, backend: str, environment: Mapping[str, str], modules: Sequence[str]) -> Entrant | None:
-        key = (backend, tuple(sorted(environment.items())))
+    def server(self, kind: str, environment: Mapping[str, str], modules: Sequence[str]) -> Entrant | None:
+        key = (kind, tuple(sorted(environment.items())))
         if key not in self.running:
             self.running[key] = Server(Entrant.start(environment, self.folder / "log" / f"server-{len(self.running)}.txt"))
         server = self.running[key]
         if server.process is not None and not server.modules.issuperset(modules):
             try:
-                threads = server.process.ask("preload", self.timeout_s, modules=list(modules))["threads"]
+                threads = server.process.ask("preload", self.timeout_s, names=list(modules))["threads"]
             except Refusal:
                 self.retired.append(server.process)
                 del self.running[key]

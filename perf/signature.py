@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from .export import BATCH
 from .manifest import Signature, Tensor
 
@@ -27,14 +29,16 @@ def of_reference(random: Path, dynamic: bool) -> Signature:
     )
 
 
-def of_files(folder: Path, fed: Signature) -> Signature:
-    """What the model file says, in its own order; `fed` where there is none that says it, and for the sizes of free axes."""
+def of_files(folder: Path, fed: Signature, fixed: bool = False) -> Signature:
+    """What the model file says, in its own order; `fed` where there is none that says it, and for the sizes of free axes. fixed: what was built from it has none."""
     found = fed
     if (folder / "model.onnx").is_file():
         found = _of_onnx(folder / "model.onnx", fed)
     elif (folder / "model.xml").is_file():
         found = _of_openvino(folder / "model.xml", fed)
-    return found if (len(found.inputs), len(found.outputs)) == (len(fed.inputs), len(fed.outputs)) else fed
+    if (len(found.inputs), len(found.outputs)) != (len(fed.inputs), len(fed.outputs)):
+        found = fed
+    return Signature(*(tuple(msgspec.structs.replace(one, dynamic={}) for one in side) for side in (found.inputs, found.outputs))) if fixed else found
 
 
 def _of_onnx(path: Path, fed: Signature) -> Signature:

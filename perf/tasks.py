@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from . import memory, origin, plugins, profiling, telemetry, timing, workloads
+from . import cuda_devices, memory, origin, plugins, profiling, telemetry, timing, workloads
 from . import priority as scheduling
-from .backends import Arrays, Artefact, Backend, Step
+from .backends import Arrays, Artefact, Backend, Step, modules
 from .case import Case, Workload
 from .power import Meter
 from .reasons import Reason, Refusal, full
@@ -36,10 +36,10 @@ class Tasks:
         self.report = report
         self.workload: Workload | None = None
 
-    def preload(self, modules: list[str]) -> dict[str, Any]:
+    def preload(self, names: list[str]) -> dict[str, Any]:
         """Imports what the backend asks for; the peak up to here is the baseline of this process."""
         workloads.add_user_folder()
-        for name in modules:
+        for name in names:
             if "torch" in sys.modules:
                 sys.modules["torch"].manual_seed(0)  # as workloads.load does: a module may make weights when it is imported
             importlib.import_module(name)
@@ -97,13 +97,14 @@ class Tasks:
         if shared.exists():
             ledger |= json.loads(shared.read_text())
         size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-        return {"ledger": ledger, "artefact_bytes": size, **self.built(path, fed)}
+        return {"ledger": ledger, "artefact_bytes": size, **self.built(path, case, fed)}
 
-    def built(self, folder: Path, fed: Signature) -> dict[str, Any]:
+    def built(self, folder: Path, case: Case, fed: Signature) -> dict[str, Any]:
         from . import artefact, signature
         from .manifest import Signature
 
-        return {"signature": signature.of_files(folder, msgspec.convert(fed, Signature)), "libraries": artefact.versions()}
+        fixed = getattr(plugins.backend(case.backend), "FIXED_BATCH", lambda _: False)(case)
+        return {"signature": signature.of_files(folder, msgspec.convert(fed, Signature), fixed), "libraries": artefact.versions()}
 
     def verify(self, reference: tuple[str, str], case: Case, folder: str, oracle: str, terms: int, metric: dict[str, Any] | None, threads: int, fed: Signature) -> dict[str, Any]:
         """Proves the case for a device that is not here; what was found is in the folder (ladder.py). Returns what its manifest says of the model."""
@@ -119,7 +120,7 @@ class Tasks:
         rungs = backend.verify(workload, case, Path(folder), partial(phases, spent))
         yardstick = ladder.Yardstick(Path(oracle), case.precision, terms, metric, workload.evaluate, case.batch)
         ladder.climb(rungs, Path(folder), yardstick, spent)
-        return self.built(Path(folder), fed)
+        return self.built(Path(folder), case, fed)
 
     def load(self, reference: tuple[str, str], case: Case, folder: str, oracle: str, threads: int) -> dict[str, Any]:
         """Loads the case and calls it once. Returns the times in s and the peak of each phase in bytes."""
@@ -141,7 +142,7 @@ class Tasks:
         with np.load(Path(oracle) / "timed.npz", allow_pickle=False) as stored:
             inputs = named(stored, "in")
             self.expected = named(stored, "ref")
-        self.device, self.no_device = telemetry.attach(self.case.target)
+        self.device, self.no_device = cuda_devices.attach(self.case.target)
         self.before = self.device.read() if self.device else None
         self.throttle: set[str] = set()
         memory.reset()
@@ -158,7 +159,7 @@ class Tasks:
         first_call_s = time.perf_counter() - start
         self.at = random.randrange(len(self.placed))
         self.limits: list[float] | None = None
-        self.clock = timing.event_clock if self.case.target.startswith("cuda:") and "torch" in self.backend.PRELOAD else timing.host_clock
+        self.clock = timing.event_clock if self.case.target.startswith("cuda:") and "torch" in modules(self.backend, self.case) else timing.host_clock
         no_meter: Reason | None = None
         self.meter: Meter | None = None
         try:

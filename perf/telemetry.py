@@ -1,15 +1,14 @@
 """What an NVIDIA device says of itself, by NVML (nvidia-ml-py): memory, clocks and what holds them down, power, energy, load, ECC errors, temperature.
 
-A device is named as CUDA names it (cuda:N), so CUDA_VISIBLE_DEVICES is honoured; it may be a MIG slice. What a device does not support is absent with a
-reason, never 0. Nothing is asked of NVML at import. Without a device: tests/perf/standin/nvml.c answers in its place, in a child process.
+A device may be a MIG slice (which one CUDA means: cuda_devices.py). What a device does not support is absent with a reason, never 0. Nothing is asked
+of NVML at import. Without a device: tests/perf/standin/nvml.c answers in its place, in a child process.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -230,7 +229,7 @@ class Device:
             needed_s = (now - at) * LEAST_UPDATES / updates if updates > 0 else 0.0
             if now - begun >= cap_s or (updates >= FIRST_UPDATES and needed_s > cap_s):
                 more = f"; {LEAST_UPDATES} take about {needed_s:.1f} s: raise --budget {needed_s / cap_s:.1f} times" if needed_s else ""
-                raise Refusal("timeout", f"{max(0, updates)} updates of the energy counter in {now - begun:.2f} s of the {cap_s:.2f} s that the budget leaves a block{more}")
+                raise Refusal("timeout", f"{max(0, updates)} updates of the energy counter in {now - begun:.2f} s of the {cap_s:.2f} s that the budget leaves for it{more}")
 
 
 Reading = tuple[tuple[str, ...], Callable[[Device], tuple[Any, ...]]]
@@ -278,113 +277,6 @@ def refusal(nvml: Any, error: Any, function: str, on_slice: bool) -> Refusal:
     if on_slice and error.value in (nvml.NVML_ERROR_NOT_SUPPORTED, nvml.NVML_ERROR_INVALID_ARGUMENT):
         code, remedy = "unsupported_target", "NVML does not support it on a MIG slice; the whole GPU's would hold the work of other slices"
     return Refusal(code, f"{function}: {error}; {remedy}")
-
-
-def gpus() -> list[Device]:
-    """Every GPU that this process may use, in the driver's order (that of nvidia-smi), slices aside.
-
-    Raises Refusal(no_device) where no driver answers, crashed where a GPU is lost.
-    """
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-        count = pynvml.nvmlDeviceGetCount()
-    except pynvml.NVMLError as error:
-        raise Refusal("no_device", f"no NVIDIA driver answers here ({error})") from error
-    found = []
-    for index in range(count):
-        try:
-            found.append(Device(pynvml, pynvml.nvmlDeviceGetHandleByIndex(index)))
-        except pynvml.NVMLError as error:
-            if error.value != pynvml.NVML_ERROR_NO_PERMISSION:  # a cgroup hides this GPU, from CUDA too
-                raise refusal(pynvml, error, "nvmlDeviceGetHandleByIndex", False) from error
-    return found
-
-
-def driver() -> str:
-    """Version of the driver. Raises Refusal(no_device)."""
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-        return str(pynvml.nvmlSystemGetDriverVersion())
-    except pynvml.NVMLError as error:
-        raise Refusal("no_device", f"no NVIDIA driver answers here ({error})") from error
-
-
-def open_device(target: str, environment: Mapping[str, str] = os.environ) -> Device:
-    """The device that CUDA calls cuda:N in a process with this environment. Raises Refusal."""
-    devices, number = visible(gpus(), environment), int(target.partition(":")[2])
-    if number >= len(devices):
-        shown = environment.get("CUDA_VISIBLE_DEVICES")
-        raise Refusal("no_device", f"{target}: CUDA sees {len(devices)} device(s) here" + (f" (CUDA_VISIBLE_DEVICES={shown})" if shown is not None else ""))
-    return devices[number]
-
-
-def attach(target: str) -> tuple[Device | None, Reason | None]:
-    """The target's device, or why there is no telemetry of it; neither for a target that is no CUDA device. Raises Refusal(crashed) where a GPU is lost."""
-    if not target.startswith("cuda:"):
-        return None, None
-    try:
-        return open_device(target), None
-    except Refusal as refused:
-        if refused.reason.code == "crashed":
-            raise
-        return None, refused.reason
-
-
-def visible(devices: Sequence[Device], environment: Mapping[str, str]) -> list[Device]:
-    """What CUDA enumerates of the GPUs, in its order (CUDA programming guide, CUDA_VISIBLE_DEVICES; torch.cuda reads it the same way).
-
-    Indices, or UUIDs of GPUs or of MIG slices, which may be abbreviated; the list ends at the first that is none. Raises Refusal where it cannot be known.
-    """
-    shown = environment.get("CUDA_VISIBLE_DEVICES")
-    items = [str(index) for index in range(len(devices))] if shown is None else [item.strip() for item in shown.split(",")]
-    by_uuid = items[:1] != [] and items[0].startswith(("GPU-", "MIG-"))
-    chosen: list[Device] = []
-    for item in items:
-        one = named(devices, item, items[0][:4]) if by_uuid else numbered(devices, item, environment)
-        if one is None:
-            break
-        if any(one.uuid == other.uuid for other in chosen):
-            return []
-        chosen.append(one)
-    return chosen
-
-
-def numbered(devices: Sequence[Device], item: str, environment: Mapping[str, str]) -> Device | None:
-    """The GPU, or its only slice, at an index as strtol reads it. Raises Refusal where CUDA's order or its choice of a slice is unknown."""
-    found = re.match(r"[+-]?\d+", item)
-    index = int(found[0]) if found else -1
-    if not 0 <= index < len(devices):
-        return None
-    if len({device.name for device in devices}) > 1 and environment.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
-        raise Refusal("unsupported_target", "GPUs of different kinds are here, which CUDA numbers by speed and NVML by place; set CUDA_DEVICE_ORDER=PCI_BUS_ID")
-    gpu = devices[index]
-    if gpu.mig_mode().partition(",")[0] != "on":
-        return gpu
-    slices = gpu.mig()
-    if len(slices) != 1:
-        raise Refusal("unsupported_target" if slices else "no_device", f"{gpu.uuid} has {len(slices)} MIG slices; name one by its UUID in CUDA_VISIBLE_DEVICES (nvidia-smi -L)")
-    return slices[0]
-
-
-def named(devices: Sequence[Device], item: str, kind: str) -> Device | None:
-    """By UUID, all of one kind (GPU- or MIG-); also MIG-GPU-uuid/instance/compute instance, as drivers before 470 write it."""
-    if not item.startswith(kind):
-        return None
-    if kind == "GPU-":
-        found = [device for device in devices if device.uuid.startswith(item)]
-    else:
-        slices = [one for device in devices for one in device.mig()]
-        found = [one for one in slices if one.uuid.startswith(item)] or [one for one in slices if legacy(one) == item]
-    return found[0] if len(found) == 1 else None
-
-
-def legacy(one: Device) -> str:
-    assert one.parent is not None
-    return f"MIG-{one.parent.uuid}/{one.ask('nvmlDeviceGetGpuInstanceId')}/{one.ask('nvmlDeviceGetComputeInstanceId')}"
 
 
 class Growth(NamedTuple):

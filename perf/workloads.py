@@ -89,7 +89,7 @@ def load(reference: Reference) -> Workload:
             raise
         raise Refusal("invalid_input", f"{reference.text}: {type(error).__name__}: {error}") from error
     workload.module.eval().requires_grad_(False)
-    return replace(workload, name=reference.text)
+    return replace(workload, name=reference.text, checkpoint=reference.checkpoint)
 
 
 def _make(attribute: Any, reference: Reference) -> Any:

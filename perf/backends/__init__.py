@@ -4,10 +4,11 @@ The file's name is the backend's name; a leading underscore makes it none. What 
 
     SUMMARY: str                                    one line for `hotlap doctor`
     OPTIONS: dict[str, tuple[str, ...]]             option -> permitted values, the default first
-    PRELOAD: tuple[str, ...]                        modules that a worker imports before anything is timed
+    PRELOAD: tuple[str, ...], or (case) -> the same modules that a worker imports before anything is timed
     TARGETS: tuple[str, ...]                        optional: how the targets begin for which it is one of the default backends; without it all
     SELF_CONTAINED: bool, or (case) -> bool         optional: whether `load` needs nothing but the folder, so that hotlap bench-artefact can run it without the
                                                     module's source; without it, whether there is a `build`; the first load that is seen has the last word
+    FIXED_BATCH: (case) -> bool                     optional: whether what `build` leaves takes the case's batch size only, whatever a file beside it would take
     available(target) -> Reason | None              None if it can run on the target; looks, imports nothing heavy
     supports(case) -> Reason | None                 the same for precision and options
     variables(case, threads) -> dict[str, str]      environment of the worker: threads and binding by the library's own means
@@ -42,6 +43,11 @@ if TYPE_CHECKING:
 
 Arrays = tuple["np.ndarray", ...]
 Phase = Callable[[str], AbstractContextManager[None]]
+
+
+def modules(backend: Backend, case: Case) -> tuple[str, ...]:
+    """Its PRELOAD for the case."""
+    return backend.PRELOAD(case) if callable(backend.PRELOAD) else backend.PRELOAD
 
 
 def nothing() -> None:
@@ -93,7 +99,7 @@ class Proven:
 class Backend(Protocol):
     SUMMARY: str
     OPTIONS: dict[str, tuple[str, ...]]
-    PRELOAD: tuple[str, ...]
+    PRELOAD: tuple[str, ...] | Callable[[Case], tuple[str, ...]]
 
     def available(self, target: str) -> Reason | None: ...
     def supports(self, case: Case) -> Reason | None: ...

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import re
 from pathlib import Path
 
-from .. import telemetry
+from .. import cuda_devices
 from ..case import Case
+from ..environment import cpu_flags as cpu_flags
 from ..reasons import Reason, Refusal
 
 # Instructions that add 8-bit products in 32 bits (Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2, VPDPBUSD and TDPBSSD).
@@ -28,16 +28,10 @@ def no_device(target: str) -> Reason | None:
     if not target.startswith("cuda:"):
         return Reason("no_device", f"{target} is an architecture, not a device of this machine: nothing runs there")
     try:
-        telemetry.open_device(target)
+        cuda_devices.open_device(target)
     except Refusal as refusal:
         return refusal.reason
     return None
-
-
-def cpu_flags() -> frozenset[str]:
-    """The instruction sets that Linux lists for the first CPU; empty where /proc/cpuinfo has no such line."""
-    found = re.search(r"^(?:flags|Features)\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    return frozenset(found[1].split()) if found else frozenset()
 
 
 def places(case: Case, threads: int) -> tuple[int, ...]:

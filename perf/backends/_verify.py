@@ -1,6 +1,7 @@
 """Eager and compile proven for a GPU that is not here, rung by rung (ladder.py), on fake tensors and in a child process that answers for the device.
 
-L1 runs and exports the module on fake tensors of cuda:0: what makes a tensor on the CPU is named by its operator. L3 runs the graph, taken apart by
+L1 runs and exports the module on fake tensors of cuda:0: what makes a tensor on the CPU is named by its operator, and so is an operator of which torch's
+dispatcher has no kernel for CUDA (a wheel built for CUDA has registered them all, with or without a device). L3 runs the graph, taken apart by
 Inductor's decompositions, on this CPU. L4 and L5 are Inductor's lowering and Triton's compiler for a named architecture (inductor_census.py), which
 knows the default settings only: with options that change the code, and for a target without figures, the proof ends at L3 and says so.
 """
@@ -50,7 +51,7 @@ def configured(workload: Workload, case: Case) -> Iterator[Proven]:
 
 
 def exported(workload: Workload, case: Case, phase: Phase) -> Exported:
-    """L1. Raises Refusal: unsupported_op with the operator that makes or meets a tensor on the CPU; export_failed."""
+    """L1. Raises Refusal: unsupported_op with the operator that makes or meets a tensor on the CPU, or has a kernel for the CPU only; export_failed."""
     import torch
     from torch._subclasses import FakeTensorMode
 
@@ -68,10 +69,25 @@ def exported(workload: Workload, case: Case, phase: Phase) -> Exported:
     if here:
         name = here[0].target if here[0].op == "call_function" else f"constant {here[0].name}"
         raise Refusal("unsupported_op", f"{name} leaves a tensor on the CPU in {workload.name}: make it a buffer, or on the device of the inputs")
+    kernels = "; torch here was built without CUDA, so which operators have kernels for it is not known"
+    if torch.version.cuda is not None and not case.target.startswith("gfx"):
+        if without := without_kernel(program):
+            raise Refusal(
+                "unsupported_op", f"{', '.join(without)} in {workload.name}: torch has no kernel of it for CUDA; register one (torch.library) or take it out of the model"
+            )
+        kernels = "; torch has a kernel of each for CUDA"
     numbers = sum(node.meta["val"].device.type != "cuda" for node in nodes)
     beside = f"; {numbers} numbers without dimensions stay on the CPU, which kernels take as arguments" if numbers else ""
-    evidence = f"torch.export on {DEVICE} in {case.precision}: {len(_operators(program))} operators, every tensor on {DEVICE}{beside}"
+    evidence = f"torch.export on {DEVICE} in {case.precision}: {len(_operators(program))} operators, every tensor on {DEVICE}{beside}{kernels}"
     return Exported(program, Proven("L1", evidence))
+
+
+def without_kernel(program: torch.export.ExportedProgram) -> list[str]:
+    """Operators of a program that torch's dispatcher would find no kernel for on a CUDA tensor."""
+    import torch
+
+    targets: list[Any] = [node.target for node in program.graph.nodes if isinstance(node.target, torch._ops.OpOverload)]
+    return sorted({name for target in targets if not torch._C._dispatch_has_computed_kernel_for_dispatch_key(name := target.name(), "CUDA")})
 
 
 def _run(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], name: str) -> None:
@@ -181,7 +197,7 @@ def _ends(case: Case) -> str:
 
 def _census(workload: Workload, case: Case, folder: Path) -> Census:
     """Raises Refusal(build_failed)."""
-    asked = [workload.name, case.target, case.precision, str(case.batch)]
+    asked = [workload.name, case.target, case.precision, str(case.batch), workload.checkpoint]
     environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"), "TRITON_CACHE_DIR": str(folder / "triton")}
     done = subprocess.run([sys.executable, "-P", "-m", "hotlap.perf.inductor_census", *asked], env=environment, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -43,7 +43,6 @@ OPTIONS = {
     "regional": ("off", "on"),
     **eager.OPTIONS,
 }
-PRELOAD = ("torch", f"{__package__}._inductor")
 # How many rows more than the case's batch the two calls have that prove a dynamic batch.
 OTHER_BATCHES = (1, 3)
 SOURCE, CACHE = "calibration.txt", "inductor"
@@ -52,6 +51,14 @@ SOURCE, CACHE = "calibration.txt", "inductor"
 def SELF_CONTAINED(case: Case) -> bool:
     """A package runs without the model; what torch.compile leaves is a cache, and the module is traced again."""
     return case.option("package", "off") == "aoti"
+
+
+def PRELOAD(case: Case) -> tuple[str, ...]:
+    return ("torch",) if SELF_CONTAINED(case) else ("torch", f"{__package__}._inductor")
+
+
+def FIXED_BATCH(case: Case) -> bool:
+    return SELF_CONTAINED(case) and case.option("dynamic", "off") == "off"
 
 
 variables = eager.variables
@@ -131,6 +138,7 @@ def placement(artefact: Artefact, step: Step) -> Placement:
     stats, breaks, inductor = counters["stats"], counters["graph_break"], counters["inductor"]
     counts = {"graphs": stats["unique_graphs"], "graph_breaks": sum(breaks.values()), "generated_kernels": metrics.generated_kernel_count}
     evidence = [f"graph break, {count} x: {' '.join(reason.split())}" for reason, count in breaks.items()]
+    partial = f"what lies between {stats['unique_graphs']} graphs ran in eager: {evidence[0][:300]}" if evidence else ""
     evidence.append(f"Inductor's cache: {inductor['fxgraph_cache_hit']} hits, {inductor['fxgraph_cache_miss']} misses, "
                     f"{inductor['fxgraph_cache_bypass']} graphs it cannot store")  # fmt: skip
     wrong, code = None, _generated.here()
@@ -153,7 +161,7 @@ def placement(artefact: Artefact, step: Step) -> Placement:
     if not counts["graphs"]:
         wrong = Reason("unsupported_op", f"dynamo compiled nothing of {case.workload}; all of it ran in eager")
     where = f"inductor on {case.target}"
-    found = Placement(where, {where: stats["calls_captured"]}, counts, tuple(evidence), wrong)
+    found = Placement(where, {where: stats["calls_captured"]}, counts, tuple(evidence), wrong, partial)
     if case.precision == "int8":
         found = _int8.judged(code, about.layers, found, (artefact.folder / SOURCE).read_text())
     return _resized(found, case, step)

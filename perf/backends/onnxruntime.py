@@ -19,7 +19,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -220,7 +220,16 @@ def placement(artefact: Artefact, step: Step) -> Placement:
             wrong = Reason("unsupported_precision", f"requested int8, but no node computed in it; there ran {', '.join(f'{count} {name}' for name, count in others.items())}")
     said = json.loads((artefact.folder / SAID).read_text()) if (artefact.folder / SAID).exists() else []
     fused = [f"fused by the session: {', '.join(f'{count} {name}' for name, count in own.most_common())}"] if own else []
-    return Placement(requested, dict(ran_on), counts, (*said, *fused, f"profile of one run: {file.name} in the case's folder"), wrong)
+    return Placement(requested, dict(ran_on), counts, (*said, *fused, f"profile of one run: {file.name} in the case's folder"), wrong, strangers(nodes, requested))
+
+
+def strangers(nodes: Mapping[str, Mapping[str, Any]], requested: str) -> str:
+    """The operators that another provider ran than the one asked for, in words; empty where there is none."""
+    found = Counter((node["op_name"], node["provider"]) for node in nodes.values() if node["provider"] != requested)
+    told = ", ".join(f"{count} {name} on {provider}" for (name, provider), count in found.most_common())
+    copies = sum(node["op_name"].startswith("Memcpy") for node in nodes.values())
+    between = f", with {copies} copies between the devices in every call" if copies else ""
+    return f"{found.total()} of {len(nodes)} nodes did not run on {requested}: {told}{between}" if found else ""
 
 
 def _types(node: dict[str, Any]) -> list[str]:

@@ -42,6 +42,10 @@ def SELF_CONTAINED(case: Case) -> bool:
     return case.option("route", "onnx") == "onnx"
 
 
+def FIXED_BATCH(case: Case) -> bool:
+    return case.option("shapes", "fixed") == "fixed"
+
+
 def available(target: str) -> Reason | None:
     if target == "cpu":
         return Reason("unsupported_target", "TensorRT runs on NVIDIA GPUs; --target sm_89 builds an engine for one that is not here")

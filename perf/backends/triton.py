@@ -92,8 +92,11 @@ def verify(workload: Workload, case: Case, folder: Path, phase: Phase) -> Iterat
 
     from ...kernels.surgery import replace
     from .. import aot, kernel_builds
+    from ._verify import exported
 
     yield Proven("L0", f"triton {triton.__version__}")
+    if case.option("autocast", "off") == "off":
+        yield exported(workload, case, phase).proven
     prepared = eager.prepare(workload, dataclasses.replace(case, target="cpu", options=()))
     report = replace(prepared.module, chosen(case))
     if not report.replaced:

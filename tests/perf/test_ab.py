@@ -318,7 +318,7 @@ def test_a_worktree_beside_the_editable_install_is_what_a_worker_loads(tmp_path:
         assert side.origin.folder is not None and revisions.repository == ROOT
         worker = Entrant.start({**os.environ, **side.origin.variables()}, tmp_path / "log.txt")
         try:
-            worker.ask("preload", 120, modules=["hotlap.models.nets.mlp"])
+            worker.ask("preload", 120, names=["hotlap.models.nets.mlp"])
             inside, outside = worker.ask("loaded", 60, repository=str(ROOT), worktree=str(side.origin.folder))
         finally:
             worker.kill()

@@ -1,10 +1,14 @@
-"""What a result says beside its figures: a precision that this machine multiplies slowly."""
+"""What a result says beside its figures: a precision that this machine multiplies slowly, work that ran elsewhere than asked."""
+
+from pathlib import Path
 
 import pytest
 
-from hotlap.perf import answer
+from hotlap.perf import answer, plugins
 from hotlap.perf.case import Case
 from hotlap.perf.observations import Observations
+from hotlap.perf.race import Lane
+from hotlap.perf.result import Placement
 
 
 @pytest.mark.parametrize(
@@ -25,3 +29,11 @@ def test_of_fp32_itself_and_of_a_machine_without_peaks_nothing_is_said():
     same = {"flop_rate": 1e11}
     assert answer.slow_precision(Observations(Case("w", "eager"), {}, {}, same, fp32=same)) == ""
     assert answer.slow_precision(Observations(Case("w", "eager", "bf16"), {}, {}, {})) == ""
+
+
+def test_what_ran_elsewhere_in_part_is_a_warning():
+    seen = Observations(Case("w", "eager"), {}, {"sensitive": True, "weights": "as given"}, {})
+    lane = Lane(seen.case, plugins.backend("eager"), [], {}, Path(), Path(), Path(), seen, None)
+    assert answer.warnings(lane) == []
+    lane.placement = Placement("cuda:0", {"cuda:0": 9, "cpu": 1}, partial="1 of 10 nodes ran on the CPU")
+    assert answer.warnings(lane) == ["1 of 10 nodes ran on the CPU"]

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hotlap.perf import artefact, artefact_race, cli, environment, manifest, plugins, rundir
+from hotlap.perf import artefact, artefact_race, cli, environment, manifest, plugins, rundir, signature
 from hotlap.perf.artefact import open_artefact
 from hotlap.perf.case import Case, Workload
 from hotlap.perf.cases import expand
@@ -100,6 +100,20 @@ def test_the_manifest_says_what_was_built(name: str, built: dict[str, Path]) -> 
     assert found.deviation is not None and all(one.within for one in found.deviation.distances.values())
     assert found.placement is not None and sum(found.placement.ran_on.values()) > 0
     manifest.compare(built[name], found)
+
+
+def test_what_was_built_for_one_batch_has_no_free_axis(built: dict[str, Path]) -> None:
+    """An engine or a package lies beside a file that would take any batch."""
+    found = manifest.read(built["onnxruntime"])
+    fed = manifest.Signature(found.inputs, found.outputs)
+    assert signature.of_files(built["onnxruntime"], fed) == fed
+    fixed = signature.of_files(built["onnxruntime"], fed, fixed=True)
+    assert [(one.name, one.shape, one.dynamic) for one in (*fixed.inputs, *fixed.outputs)] == [("in0", (1, 64), {}), ("out0", (1, 10), {})]
+    for case, takes_one in (
+        ("w/tensorrt/fp32/b1/sm_89/inference", True), ("w/tensorrt/fp32/b1/sm_89/inference[shapes:dynamic]", False),
+        ("w/compile/fp32/b1/cpu/inference[package:aoti]", True), ("w/compile/fp32/b1/cpu/inference[package:aoti][dynamic:on]", False), ("w/compile/fp32/b1/cpu/inference", False),
+    ):  # fmt: skip
+        assert plugins.backend(Case.parse(case).backend).FIXED_BATCH(Case.parse(case)) == takes_one, case
 
 
 def test_a_backend_that_needs_the_source_says_so(built: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:

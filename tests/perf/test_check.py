@@ -32,7 +32,7 @@ def exact() -> np.ndarray:
 def verdict(found: Distance) -> str:
     """What the case is refused with."""
     with pytest.raises(Refusal) as refused:
-        check.judge(Deviation({"real": found}))
+        check.judge(Deviation({"real": found}), "fp32", False)
     assert refused.value.reason.code == "accuracy"
     return refused.value.reason.detail
 
@@ -56,7 +56,7 @@ def test_outputs_equal_to_eager_pass_in_every_precision(exact: np.ndarray, preci
     assert found.within
     assert found.rmse == found.eager_rmse == pytest.approx(float(np.sqrt(np.mean((eager - exact) ** 2))))
     assert found.cosine == pytest.approx(1, abs=1e-4)
-    check.judge(Deviation({"real": found}))
+    check.judge(Deviation({"real": found}), "fp32", False)
 
 
 def test_the_reference_itself_is_at_distance_zero(exact: np.ndarray) -> None:
@@ -172,17 +172,17 @@ def test_the_task_metric_may_get_worse_by_its_budget_and_no_more(better: Better,
     assert found.within == fine
     assert found.all["loss"] == 1.0
     if fine:
-        check.judge(Deviation({}, found))
+        check.judge(Deviation({}, found), "fp32", False)
     else:
         with pytest.raises(Refusal, match=rf"accuracy: accuracy on .* is {value:.4f}.* eager reaches 0.7500 .*worse by at most 0.125$"):
-            check.judge(Deviation({}, found))
+            check.judge(Deviation({}, found), "fp32", False)
 
 
 def test_every_kind_of_inputs_is_judged() -> None:
     good, bad = Distance(0.0, 0.0, 1.0, 2.0, 1.0, 1.0, 0, 10), Distance(2.0, 0.0, 1.0, 2.0, 1.0, 0.5, 0, 10)
-    check.judge(Deviation({"random": good, "real": good}, Task("accuracy", "higher", 1.0, 1.0, 0.0)))
+    check.judge(Deviation({"random": good, "real": good}, Task("accuracy", "higher", 1.0, 1.0, 0.0)), "fp32", False)
     with pytest.raises(Refusal, match="on real inputs are off by 2 RMSE; at most 1 is allowed"):
-        check.judge(Deviation({"random": good, "real": bad}))
+        check.judge(Deviation({"random": good, "real": bad}), "fp32", False)
 
 
 def stored(folder: Path, name: str, **arrays: np.ndarray) -> Path:

@@ -144,3 +144,11 @@ def test_the_matrix_has_no_empty_cell_and_every_reason(tmp_path: Path, yardstick
     assert "| w b2 | L5; 500 ms, " in text.replace("| w |", "| w b2 |")
     assert "| net | not asked | failed: unsupported_op (1) |" in text and "1. failed: unsupported_op: the model has Det" in text
     assert "L5 kernels or engine built for the architecture" in text
+
+
+def test_cells_of_the_matrix_share_a_reason_that_differs_in_its_width_only() -> None:
+    def wide(name: str, share: str) -> Any:
+        return answer.unmeasured(Case(name, "eager"), "race", Plan(), Reason("wide_interval", f"the ratio to eager is known to {share} only; raise --budget"), "here")
+
+    text = matrix.markdown(Results("run", "hotlap run", {}, results=(wide("a", "7%"), wide("b", "12%"))))
+    assert text.count("wide_interval (1)") == 2 and "1. failed: wide_interval: the ratio to eager is known to its ± only; raise --budget" in text and "2. " not in text

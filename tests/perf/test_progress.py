@@ -50,4 +50,4 @@ def test_a_log_gets_one_line_an_event_and_none_for_the_same_again() -> None:
         progress.race("mlp/fp32", LANES, event)
     lines = text.getvalue().splitlines()
     assert len(lines) == 2
-    assert "mlp/fp32: block 1 (compile fp32 0.50x the time)" in lines[1]
+    assert "mlp/fp32: block 1 (compile[layout:channels-last] fp32 0.50x the time)" in lines[1]

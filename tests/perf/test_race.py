@@ -19,8 +19,10 @@ from hotlap.perf.case import Case
 from hotlap.perf.cases import expand
 from hotlap.perf.measure import Progress, measure
 from hotlap.perf.observations import Block, Observations
-from hotlap.perf.race import Lane, Race
+from hotlap.perf.race import Lane, Race, fitting
+from hotlap.perf.reasons import Reason
 from hotlap.perf.result import Plan, Result, read
+from hotlap.perf.telemetry import Window
 from hotlap.perf.timing import Turn
 
 TINY = "planted.workloads:tiny"
@@ -225,6 +227,41 @@ def test_a_race_ends_when_the_ratio_is_known_when_it_is_hopeless_and_not_before(
     noisy = [0.4, 0.5, 0.6, 0.4, 0.5, 0.6]
     assert look(noisy, affordable=9).startswith("hopeless")
     assert look(noisy, affordable=300) == ""
+
+
+def test_rounds_are_fewer_where_the_blocks_before_the_first_look_would_not_fit() -> None:
+    assert fitting(30, block_s=40, overhead_s=10, round_s=1) == 30
+    assert fitting(30, block_s=25, overhead_s=10, round_s=1) == 15
+    assert fitting(30, block_s=5, overhead_s=10, round_s=1) == 10, "never so few that a block says nothing"
+    assert fitting(2, block_s=5, overhead_s=10, round_s=1) == 2, "nor more than there were"
+    two = [lane("eager", [[1.0, 1.0]]), lane("compile", [[0.25, 0.25]])]
+    assert Race(two, Plan(), nothing, nothing, nothing).round_s() == 2 * 1.0 + 2 * 0.25
+
+
+class Weighing:
+    """A worker whose GPU takes `needs_s` for a window; asked: the room that each had."""
+
+    def __init__(self, needs_s: float) -> None:
+        self.needs_s = needs_s
+        self.asked: list[float] = []
+
+    def ask(self, do: str, timeout_s: float, cap_s: float) -> dict[str, Any]:
+        self.asked.append(cap_s)
+        enough = self.needs_s <= cap_s
+        return {"window": Window(1.0, 10, 100, self.needs_s) if enough else None, "reason": None if enough else Reason("timeout", "too short")}
+
+
+@pytest.mark.parametrize(("needs_s", "windows", "asked"), [(1.0, 4, [4.0, 3.0, 2.0, 1.0]), (3.0, 1, [4.0]), (5.0, 0, [4.0])])
+def test_energy_is_weighed_in_as_many_blocks_as_its_share_of_the_budget_has_room_for(needs_s: float, windows: int, asked: list[float]) -> None:
+    """A tenth of 40 s for each of two: a counter that is updated seldom is still read once where there is room for once."""
+    one, worker = lane("eager", []), Weighing(needs_s)
+    one.case = Case("w", "eager", target="cuda:0")
+    race = Race([one, one], Plan(budget_s=40), nothing, nothing, nothing)
+    for _ in range(6):
+        one.seen.blocks.append(Block(True, 0.0, 0.0, 0.0, 0, 0, 0))
+        race.weigh(one, worker)
+    assert sum(block.energy is not None for block in one.seen.blocks) == windows and worker.asked == asked
+    assert (one.seen.no_energy is None) == bool(windows)
 
 
 def below(pid: int) -> list[psutil.Process]:

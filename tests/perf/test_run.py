@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from hotlap.perf.backends import _trt
 from hotlap.perf.result import Results, read
 
 
@@ -20,7 +22,7 @@ def hotlap(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProc
 @pytest.fixture(scope="module")
 def ran(planted: Path) -> tuple[str, Results]:
     """A timm-style network of a user's own package through every backend but the planted ones."""
-    backends = "eager,eager[allocator:default][binding:none],compile,onnxruntime,openvino"
+    backends = "eager,eager[allocator:default][binding:none],compile,compile[package:aoti],onnxruntime,openvino"
     done = hotlap("run", "planted.workloads:mobilenet", "--backends", backends, "--budget", "20s", "--out", "out", "--batch", "2")
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout, read(planted / "out" / "results.json")
@@ -52,7 +54,8 @@ def test_every_result_has_evidence(ran: tuple[str, Results]) -> None:
 
 
 def test_placement_counters(ran: tuple[str, Results]) -> None:
-    found = {one.case.backend: one.placement for one in ran[1].results if one.placement is not None}
+    found = {one.case.backend + one.case.settings: one.placement for one in ran[1].results if one.placement is not None}
+    assert any(line.endswith("planted.workloads was not imported") for line in found["compile[package:aoti]"].evidence), "its worker has no use for the model"
     assert found["compile"].counters["graph_breaks"] == 0
     assert found["compile"].counters["graphs"] == 1
     assert found["onnxruntime"].ran_on.keys() == {"CPUExecutionProvider"}
@@ -159,3 +162,14 @@ def test_a_users_checkpoint_and_the_wrong_class_for_it(planted: Path) -> None:
     assert wrong.returncode == 4
     assert "cannot be loaded as Other" in wrong.stdout
     assert os.path.exists(planted / "wrong" / "results.json")
+
+
+def test_an_operator_that_only_the_cpu_has_is_named_by_every_backend(planted: Path) -> None:
+    backends = ["eager", "compile", "triton", "onnxruntime", *(["tensorrt"] if _trt.installed() else [])]
+    done = hotlap("run", "planted.workloads:only_here", "--backends", ",".join(backends), "--target", "sm_89", "--batch", "2", "--out", "only_here")
+    assert done.returncode == 4, done.stdout + done.stderr
+    found = {one.case.backend: one for one in read(planted / "only_here" / "results.json").results}
+    assert found.keys() == set(backends)
+    for name, one in found.items():
+        assert one.status == "failed" and one.reason is not None and one.verified_to == "L0" and not one.metrics, (name, one.reason)
+        assert one.reason.code in ("unsupported_op", "export_failed") and re.search(r"planted(::|\.)only_here", one.reason.detail), (name, one.reason)

@@ -28,11 +28,11 @@ class Fixture:
     def module(self, name: str, text: str) -> None:
         (self.site / f"{name}.py").write_text(text)
 
-    def worker(self, *modules: str, backend: str = "eager") -> tuple[int, bool]:
+    def worker(self, *modules: str, kind: str = "eager") -> tuple[int, bool]:
         """A worker's process id and whether it was started afresh; the worker has preloaded its modules and is ended."""
-        worker, fresh = self.servers.worker(backend, self.environment, ["torch", *modules], self.log)
+        worker, fresh = self.servers.worker(kind, self.environment, ["torch", *modules], self.log)
         try:
-            worker.ask("preload", 60, modules=["torch", *modules])
+            worker.ask("preload", 60, names=["torch", *modules])
         finally:
             worker.kill()
         return worker.pid, fresh
@@ -56,9 +56,9 @@ def test_a_server_imports_once_for_all_workers_and_grows_with_the_next_race(made
         assert [int(line) for line in (made.site / f"{name}.pid").read_text().split()] == servers
 
 
-def test_each_backend_has_a_server_of_its_own(made: Fixture) -> None:
+def test_each_kind_of_worker_has_a_server_of_its_own(made: Fixture) -> None:
     made.worker()
-    made.worker(backend="compile")
+    made.worker(kind="compile")
     assert len(made.servers.running) == 2
 
 

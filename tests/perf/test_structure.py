@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hotlap.perf import plugins
+from hotlap.perf import backends, plugins
 from hotlap.perf.case import Case
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -105,7 +105,7 @@ def test_backend_contract(name: str) -> None:
     module = plugins.backend(name)
     assert isinstance(module.SUMMARY, str) and module.SUMMARY
     assert all(isinstance(values, tuple) and len(values) >= 2 for values in module.OPTIONS.values())
-    assert isinstance(module.PRELOAD, tuple)
+    assert isinstance(backends.modules(module, Case("w", name)), tuple)
     for function, parameters in SIGNATURES.items():
         if function == "build" and not hasattr(module, "build"):
             continue

@@ -43,7 +43,7 @@ MIG = {
 PREAMBLE = """
 import json, os, sys, time
 import msgspec, pynvml
-from hotlap.perf import telemetry
+from hotlap.perf import cuda_devices, telemetry
 from hotlap.perf.reasons import Refusal
 
 ask = pynvml._nvmlGetFunctionPointer
@@ -113,7 +113,7 @@ def ask(child: Callable[..., subprocess.CompletedProcess[str]]) -> Ask:
 
 # Calls that a worker makes until its first turn: it opens the device twice (itself, its meter) and reads it.
 ASKED_UNTIL_TURNS = 24
-READ = "told(telemetry.open_device('cuda:0').read())"
+READ = "told(cuda_devices.open_device('cuda:0').read())"
 
 
 def state(answered: Any) -> State:
@@ -168,12 +168,12 @@ def test_what_is_not_supported_is_absent_with_a_reason_and_never_0(ask: Ask, fun
 
 
 def test_a_lost_device_is_no_absent_field(ask: Ask) -> None:
-    code = "device = telemetry.open_device('cuda:0'); device.read(); scenario(**{'every.error': 15}); told(refused(device.read))"
+    code = "device = cuda_devices.open_device('cuda:0'); device.read(); scenario(**{'every.error': 15}); told(refused(device.read))"
     found = ask(code)
     assert found["code"] == "crashed" and "GPU is lost" in found["detail"] and "Xid" in found["detail"]
     functions = [*ONE_FIELD, "nvmlDeviceGetComputeRunningProcesses_v3", "nvmlDeviceGetGraphicsRunningProcesses_v3"]
     code = (
-        "device, found = telemetry.open_device('cuda:0'), []\n"
+        "device, found = cuda_devices.open_device('cuda:0'), []\n"
         f"for function in {functions!r}:\n"
         "    scenario(**{function + '.error': 15})\n"
         "    found.append(refused(device.read))\n"
@@ -198,7 +198,7 @@ def test_a_process_in_both_lists_is_not_counted_twice(ask: Ask) -> None:
     ],
 )
 def test_hidden_processes_give_the_devices_growth_and_say_so(ask: Ask, change: dict[str, Any], why: str) -> None:
-    code = f"device = telemetry.open_device('cuda:0'); scenario(used_bytes={11 * GIB}); told(device.read())"
+    code = f"device = cuda_devices.open_device('cuda:0'); scenario(used_bytes={11 * GIB}); told(device.read())"
     found = state(ask(code, {**NORMAL, **change}))
     assert found.process_bytes == GIB and found.process_source.startswith(telemetry.DELTA) and why in found.process_source
 
@@ -219,7 +219,7 @@ def test_bits_that_have_no_name_yet_are_not_dropped(ask: Ask) -> None:
     assert state(ask(READ, {**NORMAL, "throttle": "0x100044"})).throttle == ("sw_power_cap", "hw_thermal_slowdown", "bit 0x100000")
 
 
-WINDOW = "device = telemetry.open_device('cuda:0'); told(refused(lambda: device.window({work}, {cap_s})))"
+WINDOW = "device = cuda_devices.open_device('cuda:0'); told(refused(lambda: device.window({work}, {cap_s})))"
 
 
 def test_energy_over_a_hundred_updates(ask: Ask) -> None:
@@ -259,7 +259,7 @@ def test_a_meter_reads_joules_or_says_why_not(ask: Ask) -> None:
 
 def seen_by_cuda(ask: Ask, scenario: Mapping[str, Any], visible: str | None, **environment: str) -> Any:
     given = environment if visible is None else {**environment, "CUDA_VISIBLE_DEVICES": visible}
-    return ask("told(refused(lambda: [device.uuid for device in telemetry.visible(telemetry.gpus(), os.environ)]))", scenario, **given)
+    return ask("told(refused(lambda: [device.uuid for device in cuda_devices.visible(cuda_devices.gpus(), os.environ)]))", scenario, **given)
 
 
 @pytest.mark.parametrize(
@@ -297,8 +297,8 @@ def test_torch_reads_cuda_visible_devices_the_same_way(ask: Ask) -> None:
         "    found = torch.cuda._parse_visible_devices()\n"
         f"    found = torch.cuda._transform_uuid_to_ordinals(found, {list(UUIDS)!r}) if found and isinstance(found[0], str) else found\n"
         f"    return [{list(UUIDS)!r}[at] for at in found[:next((at for at, index in enumerate(found) if index > 1), None)]]\n"
-        "def ours(value): return [device.uuid for device in telemetry.visible(gpus, {'CUDA_VISIBLE_DEVICES': value})]\n"
-        "gpus = telemetry.gpus()\n"
+        "def ours(value): return [device.uuid for device in cuda_devices.visible(gpus, {'CUDA_VISIBLE_DEVICES': value})]\n"
+        "gpus = cuda_devices.gpus()\n"
         "values = ['', '0', '1', '1,0', '0,1', '0,-1,1', '-0', '+1', '0,0', '0,9,1', '1gpu,0', 'x', '1,x,0']\n"
         "values += ['GPU-1', 'GPU-2,GPU-1', 'GPU-1,GPU-11', 'GPU-', 'GPU-1,0', '0,GPU-1', 'GPU-7,GPU-1']\n"
         "told([[value, torchs(value), ours(value)] for value in values])"
@@ -308,9 +308,9 @@ def test_torch_reads_cuda_visible_devices_the_same_way(ask: Ask) -> None:
 
 
 def test_another_index_is_another_device(ask: Ask) -> None:
-    assert state(ask("told(telemetry.open_device('cuda:1').read())", TWO)).temperature_c == 33
+    assert state(ask("told(cuda_devices.open_device('cuda:1').read())", TWO)).temperature_c == 33
     assert state(ask(READ, TWO, CUDA_VISIBLE_DEVICES="1")).temperature_c == 33
-    found = ask("told(refused(lambda: telemetry.open_device('cuda:1').read()))", TWO, CUDA_VISIBLE_DEVICES="1")
+    found = ask("told(refused(lambda: cuda_devices.open_device('cuda:1').read()))", TWO, CUDA_VISIBLE_DEVICES="1")
     assert found == {"code": "no_device", "detail": "cuda:1: CUDA sees 1 device(s) here (CUDA_VISIBLE_DEVICES=1)"}
 
 
@@ -335,7 +335,7 @@ def test_a_slice_is_read_as_a_slice(ask: Ask, visible: str) -> None:
 
 
 def test_the_mode_of_a_device(ask: Ask) -> None:
-    code = "told([[part.mig_mode() for part in (gpu, *gpu.mig())] for gpu in telemetry.gpus()])"
+    code = "told([[part.mig_mode() for part in (gpu, *gpu.mig())] for gpu in cuda_devices.gpus()])"
     assert ask(code, MIG) == [["off"], ["on", *[f"slice of {UUIDS[1]}"] * 2]]
     assert ask(code, {**NORMAL, "mig_pending": 1}) == [["off, on after a reset"]]
     assert ask(code, {**NORMAL, "nvmlDeviceGetMigMode.error": 3}) == [["not supported"]]
@@ -365,7 +365,7 @@ def test_the_environment_names_gpus_and_slices(ask: Ask) -> None:
 
 
 def test_memory_of_the_process_is_named_by_its_source(ask: Ask) -> None:
-    code = "from hotlap.perf import memory; told(memory.gpu_bytes('cuda:0', telemetry.open_device('cuda:0')))"
+    code = "from hotlap.perf import memory; told(memory.gpu_bytes('cuda:0', cuda_devices.open_device('cuda:0')))"
     assert ask(code) == {"nvml_process": 3 * GIB}
     assert ask(code, {**NORMAL, "compute": ""}) == {"nvml_device_delta": 0}
     assert ask(code, {**NORMAL, "compute": "", "nvmlDeviceGetMemoryInfo.error": 3}) == {}

@@ -56,6 +56,7 @@ def test_a_graph_break_is_counted_and_explained(run, check):
     placement = ran.placement()
     assert placement.counters["graph_breaks"] == 1 and placement.counters["graphs"] == 2
     assert any("planted" in line for line in placement.evidence)
+    assert placement.partial.startswith("what lies between 2 graphs ran in eager") and "planted" in placement.partial
 
 
 def test_another_batch_is_a_recompilation(run):

@@ -47,6 +47,19 @@ class Broken(Sound):
         torch._dynamo.graph_break("planted")
         return x * 2
 
+@torch.library.custom_op("planted::here", mutates_args=(), device_types="cpu")
+def here(x: torch.Tensor) -> torch.Tensor:
+    return x.cumsum(-1)
+
+@here.register_fake
+def _(x):
+    return torch.empty_like(x)
+
+class OnlyHere(Sound):
+    def forward(self, x):
+        return here(super().forward(x))
+
+def only_here(): return OnlyHere(), torch.randn(2, 16)
 def sound(): return Sound(), torch.randn(2, 16)
 def made(): return Made(), torch.randn(2, 16)
 def moved(): return Moved(), torch.randn(2, 16)
@@ -107,6 +120,12 @@ def test_it_ends_where_it_can_prove_no_more_and_says_so(climb, case, last, word)
 def test_a_tensor_on_the_cpu_is_refused_by_its_operator(climb, name, planted, word):
     rungs, why = climb(planted, f"m/{name}/fp32/b2/sm_90/inference")
     assert [one.rung for one in rungs] == ["L0"] and why.startswith("unsupported_op: ") and word in why
+
+
+@pytest.mark.parametrize("name", ["eager", "compile"])
+def test_an_operator_that_only_the_cpu_has_is_refused_by_its_name(climb, name):
+    rungs, why = climb("only_here", f"m/{name}/fp32/b2/sm_90/inference")
+    assert [one.rung for one in rungs] == ["L0"] and why.startswith("unsupported_op: planted::here in planted_here:only_here: torch has no kernel of it for CUDA")
 
 
 def test_graph_breaks_are_told(climb):

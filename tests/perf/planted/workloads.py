@@ -70,6 +70,31 @@ def fixed() -> hotlap.Workload:
     return hotlap.Workload("fixed", Fixed(), (torch.randn(4, 8),), dynamic=False)
 
 
+@torch.library.custom_op("planted::only_here", mutates_args=(), device_types="cpu")
+def only_here_(x: torch.Tensor) -> torch.Tensor:
+    return x.cumsum(-1)
+
+
+@only_here_.register_fake
+def _(x: torch.Tensor) -> torch.Tensor:
+    return torch.empty_like(x)
+
+
+class OnlyHere(nn.Module):
+    """An operator without a kernel for CUDA, between layers that have one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.norm = nn.Linear(16, 16), nn.LayerNorm(16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(only_here_(self.layer(x)))
+
+
+def only_here() -> tuple[nn.Module, torch.Tensor]:
+    return OnlyHere(), torch.randn(2, 16)
+
+
 def raises() -> None:
     raise KeyError("no such file of weights")
 
