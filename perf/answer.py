@@ -56,8 +56,8 @@ def proven(case: Case, race_id: str, plan: Plan, found: Ladder, device: Reason, 
     )
 
 
-def answer(lane: Lane, baseline: Lane, race_id: str, plan: Plan, environment: str, stopped_by: str, interrupted: bool) -> Result:
-    """The result of one lane. Wrong outputs and wrong placement carry no time; samples taken before a crash stay."""
+def answer(lane: Lane, baseline: Lane, race_id: str, plan: Plan, environment: str, stopped_by: str, interrupted: bool, fp32: Lane | None = None) -> Result:
+    """The result of one lane. Wrong outputs and wrong placement carry no time; samples taken before a crash stay. fp32: the lane that differs from it in precision only."""
     status, reason = standing(lane, baseline, plan, interrupted)
     shown = bool(lane.seen.timed) and not lane.fell_back and not (reason is not None and reason.code in ("accuracy", "stale_output", "nondeterministic"))
     metrics, absent = measured(lane.seen, lane.own_work) if shown else ({}, {})
@@ -76,7 +76,7 @@ def answer(lane: Lane, baseline: Lane, race_id: str, plan: Plan, environment: st
         absent=absent,
         deviation=lane.deviation,
         disturbance=disturbance(lane.seen) if shown else None,
-        warnings=tuple(warnings(lane)),
+        warnings=(*warnings(lane), *([said] if shown and fp32 is not None and (said := slower(lane, fp32)) else [])),
         environment=environment,
         stopped_by=stopped_by,
     )
@@ -155,6 +155,21 @@ def warnings(lane: Lane) -> list[str]:
         if faults > FAULTS_WORTH_A_WORD and dict(LIBRARY_DEFAULTS).items() <= dict(lane.case.options).items():
             found.append(f"{faults:.0f} page faults a call: the allocator returns memory to the system; MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=4000000000 may help")
     return found
+
+
+def slower(lane: Lane, fp32: Lane) -> str:
+    """Empty, or that a precision took longer than fp32 did in the same back end, and what can be said of why where `slow_precision` has not said it."""
+    if lane is fp32 or not lane.seen.timed or not fp32.seen.timed:
+        return ""
+    taken = stats.ratio(fp32.latencies(), lane.latencies())
+    if taken.low <= 1:
+        return ""
+    told = f"{lane.case.precision} takes {taken.centre:.2f} times as long as fp32 in this back end"
+    if slow_precision(lane.seen):
+        return told
+    ours, theirs = lane.seen.peaks.get("flop_rate"), lane.seen.fp32.get("flop_rate")
+    product = f"a matrix product runs at {ours / theirs:.1f} of fp32's speed here, so it is not the products: " if ours and theirs else ""
+    return f"{told}: {product}what is converted at the borders of its layers takes longer than they gain"
 
 
 def slow_precision(seen: Observations) -> str:

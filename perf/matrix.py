@@ -12,15 +12,16 @@ from .result import Result, Results
 from .units import scaled
 
 LEGEND = (
-    "Measured: latency ± half its 95 % interval over blocks of fresh processes; speed-up over fp32 eager of the same race; for other precisions also over fp32 of the same backend "
-    "(÷ fp32); then the deviation. Proven without the device: the rung reached; for TensorRT what its engine took to build on this CPU, and its size. "
+    "Measured (L7: it ran there): latency ± half its 95 % interval over blocks of fresh processes; speed-up over fp32 eager of the same race; for other precisions also over fp32 "
+    "of the same backend (÷ fp32); then the deviation. Proven without the device: the rung reached; for TensorRT what its engine took to build on this CPU, and its size. "
     "Deviation: RMSE to fp64 as a share of what is allowed, for int8 the cosine, and the task metric where there is one."
 )
 
 
 def markdown(results: Results) -> str:
-    """Of a results file. Case ids with options stand in columns of their own."""
-    shown = [one for one in results.results if one.case.backend != PACE]
+    """Of a results file, in the order in which it was asked for. Case ids with options stand in columns of their own."""
+    order = {case: place for place, case in enumerate(results.asked)}
+    shown = sorted((one for one in results.results if one.case.backend != PACE), key=lambda one: order.get(one.case, len(order)))
     notes: dict[str, int] = {}
     lines = [*(f"{line}." for line in report.setting(results)), ""]
     for target in dict.fromkeys(one.case.target for one in shown):
@@ -63,7 +64,7 @@ def cell(one: Result, everything: Sequence[Result], notes: dict[str, int]) -> st
     elif one.reason is not None:
         number = notes.setdefault(normal(one), len(notes) + 1)
         proven = f", {one.verified_to}" if one.proofs else ""
-        parts.append(f"{one.status}: {one.reason.code} ({number}){proven}")
+        parts.append(f"noisy ({number})" if one.status == "noisy" else f"{one.status}: {one.reason.code} ({number}){proven}")
     latency = one.metrics.get("latency")
     if latency is not None:
         parts.append(report.with_width(latency.estimate, scaled(latency.centre, "s")))
@@ -76,10 +77,9 @@ def cell(one: Result, everything: Sequence[Result], notes: dict[str, int]) -> st
 
 def speedups(one: Result, everything: Sequence[Result]) -> list[tuple[stats.Estimate, str]]:
     """Over the race's baseline, and over the same backend and options in fp32."""
-    bases = [(report.baseline(everything, one), "")]
-    if one.case.precision != "fp32":
-        own = next((other for other in everything if other.race_id == one.race_id and column(other) == column(one) and other.case.precision == "fp32"), None)
-        bases.append((own, " ÷ fp32"))
+    first = report.baseline(everything, one)
+    own = next((other for other in everything if other.race_id == one.race_id and column(other) == column(one) and other.case.precision == "fp32"), None)
+    bases = [(first, ""), *([(own, " ÷ fp32")] if own is not first else [])]
     return [
         (stats.inverse(stats.ratio(base.metrics["latency"].values, one.metrics["latency"].values)), suffix)
         for base, suffix in bases

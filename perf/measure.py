@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 
 import msgspec
 
@@ -115,7 +116,8 @@ class Entry:
     def journal(self, interrupted: bool = True) -> None:
         """Writes what is known now; until the race has ended it counts as interrupted."""
         for lane in self.lanes:
-            found = answer(lane, self.lanes[0], self.race_id, self.plan, self.environment, self.stopped_by, interrupted)
+            fp32 = next((other for other in self.lanes if other.case == replace(lane.case, precision="fp32")), None)
+            found = answer(lane, self.lanes[0], self.race_id, self.plan, self.environment, self.stopped_by, interrupted, fp32)
             self.settled[lane.case] = msgspec.structs.replace(found, artefact=self.kept(lane.case))
         self.run.put(self.settled.values())
         self.tell("")

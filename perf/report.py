@@ -118,7 +118,7 @@ def setting(results: Results) -> list[str]:
     for environment in results.environment.values():
         libraries = ", ".join(f"{name} {version}" for name, version in environment.libraries.items() if name in ("torch", "onnxruntime-gpu", "onnxruntime", "openvino"))
         found.append(f"{environment.hardware}; {libraries}; Python {environment.python}; allocator {environment.allocator}{priority(results)}")
-    return found
+    return list(dict.fromkeys(found))  # runs of two commits on one machine
 
 
 def priority(results: Results) -> str:

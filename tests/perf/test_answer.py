@@ -6,9 +6,10 @@ import pytest
 
 from hotlap.perf import answer, plugins
 from hotlap.perf.case import Case
-from hotlap.perf.observations import Observations
+from hotlap.perf.observations import Block, Observations
 from hotlap.perf.race import Lane
 from hotlap.perf.result import Placement
+from hotlap.perf.timing import Turn
 
 
 @pytest.mark.parametrize(
@@ -29,6 +30,33 @@ def test_of_fp32_itself_and_of_a_machine_without_peaks_nothing_is_said():
     same = {"flop_rate": 1e11}
     assert answer.slow_precision(Observations(Case("w", "eager"), {}, {}, same, fp32=same)) == ""
     assert answer.slow_precision(Observations(Case("w", "eager", "bf16"), {}, {}, {})) == ""
+
+
+def timed(precision: str, times: list[float], **peaks: float) -> Lane:
+    seen = Observations(Case("w", "eager", precision), {}, {}, {"flop_rate": peaks[precision]} if precision in peaks else {}, fp32={"flop_rate": 1e11})
+    for taken in times:
+        turns = [Turn(first_s=taken, call_s=taken, calls=1, cpu_s=taken, switches=0, migrations=0, faults=0)] * 3
+        seen.blocks.append(Block(True, 0.0, 0.0, 0.0, 0, 0, 0, turns=turns))
+    return Lane(seen.case, plugins.backend("eager"), [], {}, Path(), Path(), Path(), seen, None)
+
+
+@pytest.mark.parametrize(
+    ("lane", "words"),
+    [
+        (
+            timed("bf16", [1.2, 1.21, 1.2], bf16=2e11),
+            "bf16 takes 1.20 times as long as fp32 in this back end: a matrix product runs at 2.0 of fp32's speed here, so it is not the products",
+        ),
+        (timed("bf16", [5.0, 5.1, 5.0], bf16=2e9), "bf16 takes 5.03 times as long as fp32 in this back end"),
+        (timed("int8", [1.5, 1.6, 1.5]), "int8 takes 1.53 times as long as fp32 in this back end: what is converted at the borders of its layers takes longer than they gain"),
+        (timed("int8", [0.5, 0.6, 0.5]), ""),
+        (timed("int8", [0.5, 5.0, 1.5]), ""),
+    ],
+)
+def test_a_precision_that_made_a_model_slower_is_said_with_what_is_known_of_why(lane, words):
+    """Only where the interval says so; two blocks or noise say nothing."""
+    said = answer.slower(lane, timed("fp32", [1.0, 1.0, 1.0]))
+    assert words in said and bool(said) == bool(words)
 
 
 def test_what_ran_elsewhere_in_part_is_a_warning():

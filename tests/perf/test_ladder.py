@@ -146,6 +146,17 @@ def test_the_matrix_has_no_empty_cell_and_every_reason(tmp_path: Path, yardstick
     assert "L5 kernels or engine built for the architecture" in text
 
 
+def test_the_matrix_has_rows_and_columns_in_the_order_that_was_asked_for() -> None:
+    """Results are stored as they are settled: what is skipped comes first."""
+    asked = [Case(name, backend, precision) for name in ("b", "a") for backend in ("eager", "openvino") for precision in ("fp32", "int8")]
+    settled = [
+        answer.unmeasured(case, "race", Plan(), Reason("no_device", "not here"), "here")
+        for case in sorted(asked, key=lambda case: (case.workload, case.precision == "fp32", case.backend != "openvino"))
+    ]
+    text = matrix.markdown(Results("run", "hotlap run", {}, asked=tuple(asked), results=tuple(settled)))
+    assert text.count("| model | eager | openvino |\n|---|---|---|\n| b |") == 2
+
+
 def test_cells_of_the_matrix_share_a_reason_that_differs_in_its_width_only() -> None:
     def wide(name: str, share: str) -> Any:
         return answer.unmeasured(Case(name, "eager"), "race", Plan(), Reason("wide_interval", f"the ratio to eager is known to {share} only; raise --budget"), "here")
