@@ -158,8 +158,8 @@ def warnings(lane: Lane) -> list[str]:
 
 
 def slower(lane: Lane, fp32: Lane) -> str:
-    """Empty, or that a precision took longer than fp32 did in the same back end, and what can be said of why where `slow_precision` has not said it."""
-    if lane is fp32 or not lane.seen.timed or not fp32.seen.timed:
+    """Empty, or that a precision took longer than fp32 did in the same back end, and what was measured of why where `slow_precision` has not said it."""
+    if lane is fp32 or not fp32.live or not lane.seen.timed or not fp32.seen.timed:
         return ""
     taken = stats.ratio(fp32.latencies(), lane.latencies())
     if taken.low <= 1:
@@ -168,8 +168,9 @@ def slower(lane: Lane, fp32: Lane) -> str:
     if slow_precision(lane.seen):
         return told
     ours, theirs = lane.seen.peaks.get("flop_rate"), lane.seen.fp32.get("flop_rate")
-    product = f"a matrix product runs at {ours / theirs:.1f} of fp32's speed here, so it is not the products: " if ours and theirs else ""
-    return f"{told}: {product}what is converted at the borders of its layers takes longer than they gain"
+    if ours and theirs:
+        told += f", although a product of large matrices runs at {ours / theirs:.1f} of fp32's speed here: this model's time is in smaller ones or elsewhere"
+    return f"{told}; hotlap profile shows where its time goes"
 
 
 def slow_precision(seen: Observations) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 from . import ladder, report, stats
 from .case import PRECISIONS
@@ -23,12 +23,14 @@ def markdown(results: Results) -> str:
     order = {case: place for place, case in enumerate(results.asked)}
     shown = sorted((one for one in results.results if one.case.backend != PACE), key=lambda one: order.get(one.case, len(order)))
     notes: dict[str, int] = {}
+    pending = set(results.asked) - {one.case for one in shown}
     lines = [*(f"{line}." for line in report.setting(results)), ""]
     for target in dict.fromkeys(one.case.target for one in shown):
         for precision in PRECISIONS:
             group = [one for one in shown if one.case.target == target and one.case.precision == precision]
             if group:
-                lines += [*table(group, shown, f"{precision}, batch {batches(group)}, {target}", notes), ""]
+                waiting = {(case.workload, case.batch, case.backend + case.settings) for case in pending if (case.target, case.precision) == (target, precision)}
+                lines += [*table(group, shown, f"{precision}, batch {batches(group)}, {target}", notes, waiting), ""]
     lines += [LEGEND, ""]
     if rungs := sorted({one.verified_to for one in shown if one.status == "verified"}):
         lines += [f"Rungs: {', '.join(f'{rung} {ladder.MEANING[rung]}' for rung in rungs)}.", ""]
@@ -40,14 +42,16 @@ def batches(group: Sequence[Result]) -> str:
     return ", ".join(str(size) for size in sorted({one.case.batch for one in group}))
 
 
-def table(group: Sequence[Result], everything: Sequence[Result], title: str, notes: dict[str, int]) -> list[str]:
+def table(group: Sequence[Result], everything: Sequence[Result], title: str, notes: dict[str, int], waiting: Set[tuple[str, int, str]]) -> list[str]:
+    """waiting: what was asked for of this target and precision and has no result yet."""
     columns = list(dict.fromkeys(column(one) for one in group))
     rows = list(dict.fromkeys((one.case.workload, one.case.batch) for one in group))
     several = len({size for _, size in rows}) > 1
     found = {(one.case.workload, one.case.batch, column(one)): one for one in group}
     lines = [f"**{title}**", "", f"| model | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
     for name, size in rows:
-        cells = [cell(found[name, size, head], everything, notes) if (name, size, head) in found else "not asked" for head in columns]
+        keys = [(name, size, head) for head in columns]
+        cells = [cell(found[key], everything, notes) if key in found else "not yet" if key in waiting else "not asked" for key in keys]
         lines.append(f"| {name.rpartition(':')[2] if '.' in name else name}{f' b{size}' if several else ''} | {' | '.join(cells)} |")
     return lines
 

@@ -70,7 +70,7 @@ class Watched(Progress):
     def standing(self, group: str, lanes: Sequence[Lane], event: str) -> Table:
         from rich.table import Table
 
-        made = Table(box=None, pad_edge=False, title=f"{group}  {self.clock().strip()}  {event}", title_justify="left", title_style="dim")
+        made = Table(box=None, pad_edge=False, title=f"{group}  {self.clock().strip()}  {escaped(event)}", title_justify="left", title_style="dim")
         for head in ("entrant", "blocks", "latency", "to the first"):
             made.add_column(head)
         for lane in lanes:

@@ -28,6 +28,7 @@ from .timing import Turn, WarmUp
 
 WARM_SHARE = 0.2
 ENERGY_SHARE = 0.2
+ENERGY_MARGIN = 1.2
 LEAST_ROUNDS = 10
 
 
@@ -47,7 +48,9 @@ class Oracle:
 
 @dataclass
 class Lane:
-    """One entrant of a race, over all its blocks. `refusal` is why it left the race; its blocks up to then are kept. spent_s: of the present block.
+    """One entrant of a race, over all its blocks. `refusal` is why it left the race; its blocks up to then are kept.
+
+    spent_s: of the present block; weighed_s: of each window for energy.
 
     kind: lanes of one kind preload the same modules but for the workload's, so they may share a fork server.
     """
@@ -72,6 +75,7 @@ class Lane:
     warnings: list[str] = field(default_factory=list)
     worker: Entrant | None = None
     spent_s: float = 0.0
+    weighed_s: list[float] = field(default_factory=list)
 
     @property
     def live(self) -> bool:
@@ -83,7 +87,7 @@ class Lane:
 
 @dataclass
 class Race:
-    """What the entrants share. `lanes[0]` is the baseline."""
+    """What the entrants share. `lanes[0]` is the baseline. rounds_s, weighed_s: of the last block, its rounds and what energy took."""
 
     lanes: list[Lane]
     plan: Plan
@@ -92,6 +96,8 @@ class Race:
     journal: Callable[[], None]
     turn: int = 0
     stopped_by: str = ""
+    rounds_s: float = 0.0
+    weighed_s: float = 0.0
 
     def run(self) -> None:
         """Checks every entrant, then blocks until the ratios are known well enough, the budget is spent, or it is hopeless; `stopped_by` says which."""
@@ -107,17 +113,18 @@ class Race:
                 self.block(number, rounds, order)
                 self.journal()
                 spent, last = time.monotonic() - start, time.monotonic() - began
-                left_s, round_s = self.plan.budget_s - spent, self.round_s()
-                fresh = number + 1 <= self.plan.fresh_blocks  # its imports say nothing of what the next one takes
-                overhead_s = 0.0 if fresh else max(0.0, last - rounds * round_s)
+                left_s, round_s = self.plan.budget_s - spent, max(1e-6, self.rounds_s / rounds)
+                overhead_s = max(0.0, last - self.rounds_s - self.weighed_s)
+                unknown = number + 1 == self.plan.fresh_blocks  # the imports of a fresh block say nothing of what the next one takes
+                next_s = 0.0 if unknown else overhead_s
                 if number + 1 < self.plan.looks[0]:
-                    rounds = fitting(rounds, left_s / (self.plan.looks[0] - number - 1), overhead_s, round_s)
-                left = left_s if fresh and left_s > 0 else left_s / (overhead_s + rounds * round_s)
-                if number + 1 in self.plan.looks:
-                    if verdict := self.look(number + 1 + max(0.0, left)):
+                    rounds = fitting(self.plan.rounds, left_s / (self.plan.looks[0] - number - 1), next_s, round_s)
+                elif number + 1 in self.plan.looks:
+                    if verdict := self.look(number + 1 + max(0.0, left_s / (next_s + rounds * round_s))):
                         self.stopped_by = verdict
                         return
-                    rounds = self.best_rounds(rounds, overhead_s, round_s)
+                    rounds = fitting(self.best_rounds(rounds, overhead_s, round_s), left_s, next_s, round_s)
+                left = left_s if unknown and left_s > 0 else left_s / (next_s + rounds * round_s)
                 if left < 1:
                     self.stopped_by = f"budget of {self.plan.budget_s:g} s"
                     return
@@ -156,6 +163,7 @@ class Race:
             if lane.live:
                 with Attempt(lane):
                     self.enter(lane, number, fresh or number < self.plan.fresh_blocks)
+        began, self.weighed_s = time.monotonic(), 0.0
         for _ in range(rounds):
             for lane in shuffled(self.lanes, order):
                 if lane.live:
@@ -168,6 +176,7 @@ class Race:
                         block.rmse.append(float(answer["rmse"]))
                         if answer["joules"] is not None:
                             block.joules.append(answer["joules"])
+        self.rounds_s = time.monotonic() - began
         for lane in shuffled(self.lanes, order):
             if lane.live:
                 with Attempt(lane) as worker:
@@ -191,14 +200,16 @@ class Race:
         """Energy of a GPU, over enough updates of its counter, in as many blocks as a share of the budget has room for; where it has room for none, no more time is spent on it."""
         if not lane.case.target.startswith("cuda:") or lane.own_work or lane.seen.no_meter is not None or lane.seen.no_energy is not None:
             return
-        taken_s = [block.energy.length_s for block in lane.seen.blocks if block.energy is not None]
-        left_s = ENERGY_SHARE * self.plan.budget_s / len(self.lanes) - sum(taken_s)
-        if taken_s and left_s < taken_s[-1]:
+        left_s = ENERGY_SHARE * self.plan.budget_s / len(self.lanes) - sum(lane.weighed_s)
+        if lane.weighed_s and left_s < ENERGY_MARGIN * lane.weighed_s[-1]:
             return
-        cap_s = min(left_s, self.plan.timeout_s / 2)
-        found = worker.ask("energy", self.plan.timeout_s, cap_s=cap_s)
+        began = time.monotonic()
+        found = worker.ask("energy", self.plan.timeout_s, cap_s=min(left_s, self.plan.timeout_s / 2))
+        lane.weighed_s.append(time.monotonic() - began)
+        self.weighed_s += lane.weighed_s[-1]
         lane.seen.blocks[-1].energy = msgspec.convert(found["window"], Window | None)
-        lane.seen.no_energy = msgspec.convert(found["reason"], Reason | None)
+        if all(block.energy is None for block in lane.seen.blocks):
+            lane.seen.no_energy = msgspec.convert(found["reason"], Reason | None)
 
     def enter(self, lane: Lane, number: int, fresh: bool) -> None:
         """A worker for this lane: imports, load, first call, warm-up. Raises Refusal."""
@@ -267,11 +278,6 @@ class Race:
             return f"half-width of {self.plan.half_width:.0%}"
         return "hopeless: four times the budget would not do" if min(open_ends) > 4 * affordable else ""
 
-    def round_s(self) -> float:
-        """Seconds of one round of turns, by the last block: each turn has a first call that is not timed, then its timed ones."""
-        last = [lane.seen.blocks[-1].turns for lane in self.lanes if lane.live and lane.seen.blocks]
-        return max(1e-6, sum(sum(turn.first_s + turn.calls * turn.call_s for turn in turns) / len(turns) for turns in last if turns))
-
     def best_rounds(self, rounds: int, overhead_s: float, round_s: float) -> int:
         """Rounds a block that waste least time, for the ratio that needs most."""
         live = [lane for lane in self.lanes[1:] if lane.live and not lane.own_work]
@@ -305,7 +311,7 @@ class Attempt:
 
 
 def fitting(rounds: int, block_s: float, overhead_s: float, round_s: float) -> int:
-    """As many rounds as a block of this length has room for, at most those that there were: several blocks of few rounds give an interval, two of many give none."""
+    """As many rounds as a block of this length has room for, at most `rounds`: several blocks of few rounds give an interval, two of many give none."""
     return min(rounds, max(LEAST_ROUNDS, int((block_s - overhead_s) / round_s)))
 
 

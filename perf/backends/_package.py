@@ -155,7 +155,7 @@ def placement(case: Case, folder: Path, about: Package) -> Placement:
     """What the package says, and what this process has imported of the model."""
     code, libraries, cubins = contents(folder)
     module = Reference(case.workload).module
-    source = f"the model's module {module} is imported in this process, by the worker; the package was loaded without it" if module in sys.modules else f"{module} was not imported"
+    source = f"{module} {'was imported, for which a package has no use' if module in sys.modules else 'was not imported'}"
     evidence = [
         f"AOTInductor's package: {libraries}, {about.kernels} generated kernels{f', {cubins} cubins' if cubins else ''}; calls of libraries: {code}",
         f"from the package: {source}",

@@ -126,4 +126,5 @@ def placement(artefact: Artefact, step: Step) -> Placement:
     engines = sum("_run_on_acc" in name for name in names)
     beside = sum("_run_on_gpu" in name for name in names)
     wrong = None if engines else Reason("unsupported_op", f"torch_tensorrt made no engine of {artefact.case.workload}; all of it would run in PyTorch")
-    return Placement("tensorrt", {"tensorrt": engines, "pytorch": beside}, {"engines": engines, "nodes_elsewhere": beside}, tuple(names), wrong)
+    partial = f"{beside} parts of it run in PyTorch, between {engines} engines" if engines and beside else ""
+    return Placement("tensorrt", {"tensorrt": engines, "pytorch": beside}, {"engines": engines, "nodes_elsewhere": beside}, tuple(names), wrong, partial)

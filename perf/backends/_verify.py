@@ -72,9 +72,8 @@ def exported(workload: Workload, case: Case, phase: Phase) -> Exported:
     kernels = "; torch here was built without CUDA, so which operators have kernels for it is not known"
     if torch.version.cuda is not None and not case.target.startswith("gfx"):
         if without := without_kernel(program):
-            raise Refusal(
-                "unsupported_op", f"{', '.join(without)} in {workload.name}: torch has no kernel of it for CUDA; register one (torch.library) or take it out of the model"
-            )
+            remedy = "register one (torch.library), install its library's build for CUDA, or take it out of the model"
+            raise Refusal("unsupported_op", f"{', '.join(without)} in {workload.name}: no kernel for CUDA is registered here; {remedy}")
         kernels = "; torch has a kernel of each for CUDA"
     numbers = sum(node.meta["val"].device.type != "cuda" for node in nodes)
     beside = f"; {numbers} numbers without dimensions stay on the CPU, which kernels take as arguments" if numbers else ""
@@ -83,10 +82,11 @@ def exported(workload: Workload, case: Case, phase: Phase) -> Exported:
 
 
 def without_kernel(program: torch.export.ExportedProgram) -> list[str]:
-    """Operators of a program that torch's dispatcher would find no kernel for on a CUDA tensor."""
+    """Operators of a program, its subgraphs included, that torch's dispatcher would find no kernel for on a CUDA tensor."""
     import torch
 
-    targets: list[Any] = [node.target for node in program.graph.nodes if isinstance(node.target, torch._ops.OpOverload)]
+    graphs = [part.graph for part in program.graph_module.modules() if isinstance(part, torch.fx.GraphModule)]
+    targets: list[Any] = [node.target for graph in graphs for node in graph.nodes if isinstance(node.target, torch._ops.OpOverload)]
     return sorted({name for target in targets if not torch._C._dispatch_has_computed_kernel_for_dispatch_key(name := target.name(), "CUDA")})
 
 

@@ -96,7 +96,9 @@ def placement(artefact: Artefact, step: Step) -> Placement:
         wanted = artefact.case.precision
         if wrong is None and not dtypes[wanted]:
             wrong = Reason("unsupported_precision", f"no operator returned {wanted}: {evidence[-1]}")
-    return Placement(artefact.case.target, devices, {"operators": sum(devices.values())}, tuple(evidence), wrong)
+    total = sum(devices.values())
+    partial = f"{', '.join(f'{devices[device]} of {total} operators returned to {device}' for device in elsewhere)}, not to {artefact.case.target}" if elsewhere else ""
+    return Placement(artefact.case.target, devices, {"operators": total}, tuple(evidence), wrong, "" if wrong else partial)
 
 
 def name_of(value: torch.Tensor | None) -> str:

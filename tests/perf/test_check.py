@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from pathlib import Path
 
@@ -216,3 +217,10 @@ def test_timed_outputs_may_be_twice_as_far_as_the_check_saw_or_at_the_tolerance(
     outputs = stored(tmp_path, "outputs.npz", out0=reference + np.array([0.1, 5.0]).reshape(2, 1, 1))
     seen = {"real": Distance(0.0, 0.0, 1.0, 2.0, 1.0, 1.0, 0, 10), "random": Distance(0.0, 0.0, 0.5, 2.0, 0.5, 1.0, 0, 10)}
     assert check.timed_limits(tmp_path, outputs, seen) == pytest.approx([1.0, 10.0])
+
+
+@pytest.mark.parametrize(("precision", "has_task", "passes"), [("int8", True, True), ("int8", False, False), ("bf16", True, False)])
+def test_only_of_int8_with_a_task_metric_the_distance_does_not_matter(precision, has_task, passes):
+    far = Distance(1.0, 0.1, 0.3, 3.0, 0.0, 0.9, 0, 10)
+    with contextlib.nullcontext() if passes else pytest.raises(Refusal, match="accuracy"):
+        check.judge(Deviation({"real": far}), precision, has_task)

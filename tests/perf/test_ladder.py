@@ -155,6 +155,8 @@ def test_the_matrix_has_rows_and_columns_in_the_order_that_was_asked_for() -> No
     ]
     text = matrix.markdown(Results("run", "hotlap run", {}, asked=tuple(asked), results=tuple(settled)))
     assert text.count("| model | eager | openvino |\n|---|---|---|\n| b |") == 2
+    text = matrix.markdown(Results("run", "hotlap run", {}, asked=tuple(asked), results=tuple(settled[:5])))
+    assert "not yet" in text and "not asked" not in text
 
 
 def test_cells_of_the_matrix_share_a_reason_that_differs_in_its_width_only() -> None:

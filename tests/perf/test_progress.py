@@ -38,8 +38,10 @@ LANES = [lane("eager", 0.002), lane("compile", 0.001), lane("null", 0.005, Reaso
 def test_a_terminal_shows_each_entrant_beside_the_first() -> None:
     progress, text = watched(terminal=True)
     progress.race("mlp/fp32", LANES, "block 2")
+    progress.race("mlp/fp32", LANES, "building compile[package:aoti] fp32")
     progress.close()
     shown = text.getvalue()
+    assert "building compile[package:aoti] fp32" in shown
     for words in ("mlp/fp32", "block 2", "compile[layout:channels-last] fp32", "2.00 ms", "0.50x the time", "timeout"):
         assert words in shown
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -234,27 +235,62 @@ def test_rounds_are_fewer_where_the_blocks_before_the_first_look_would_not_fit()
     assert fitting(30, block_s=25, overhead_s=10, round_s=1) == 15
     assert fitting(30, block_s=5, overhead_s=10, round_s=1) == 10, "never so few that a block says nothing"
     assert fitting(2, block_s=5, overhead_s=10, round_s=1) == 2, "nor more than there were"
-    two = [lane("eager", [[1.0, 1.0]]), lane("compile", [[0.25, 0.25]])]
-    assert Race(two, Plan(), nothing, nothing, nothing).round_s() == 2 * 1.0 + 2 * 0.25
+
+
+class Clocked(Race):
+    """Blocks that take what they are said to take, by a clock of their own: `overhead_s` each, the first `imports_s` more, and a second a round."""
+
+    def __init__(self, overhead_s: float, imports_s: float, plan: Plan) -> None:
+        super().__init__([lane("eager", []), lane("compile", [])], plan, nothing, lambda event: None, lambda: None)
+        self.now, self.overhead_s, self.imports_s = 0.0, overhead_s, imports_s
+        self.rounds: list[int] = []
+
+    def check(self) -> None:
+        pass
+
+    def block(self, number: int, rounds: int, order: random.Random, fresh: bool = False) -> None:
+        self.rounds.append(rounds)
+        for one, times in zip(self.lanes, ([1.0 + 0.1 * number, 1.1], [0.5, 0.5 + 0.1 * number]), strict=True):
+            one.seen.blocks += lane("eager", [times]).seen.blocks
+        self.rounds_s = float(rounds)
+        self.now += self.overhead_s + rounds + (self.imports_s if number == 0 else 0.0)
+
+
+@pytest.mark.parametrize(
+    ("budget_s", "imports_s", "rounds"),
+    [
+        (1000.0, 30.0, [30, 30, 30, 30, 30, 30]),
+        (200.0, 30.0, [30, 26, 13, 13, 14, 14]),
+        (100.0, 30.0, [30, 10]),
+    ],
+)
+def test_a_slow_model_has_fewer_rounds_in_the_blocks_that_its_budget_has_room_for(monkeypatch: pytest.MonkeyPatch, budget_s: float, imports_s: float, rounds: list[int]) -> None:
+    made = Clocked(10.0, imports_s, Plan(budget_s=budget_s, looks=(6,)))
+    monkeypatch.setattr("hotlap.perf.race.time.monotonic", lambda: made.now)
+    made.run()
+    assert made.rounds == rounds
+    assert made.now <= budget_s
 
 
 class Weighing:
-    """A worker whose GPU takes `needs_s` for a window; asked: the room that each had."""
+    """A worker whose GPU takes `needs_s` for a window, by a clock of its own; asked: the room that each had."""
 
     def __init__(self, needs_s: float) -> None:
-        self.needs_s = needs_s
+        self.now, self.needs_s = 0.0, needs_s
         self.asked: list[float] = []
 
     def ask(self, do: str, timeout_s: float, cap_s: float) -> dict[str, Any]:
         self.asked.append(cap_s)
         enough = self.needs_s <= cap_s
+        self.now += min(self.needs_s, cap_s)
         return {"window": Window(1.0, 10, 100, self.needs_s) if enough else None, "reason": None if enough else Reason("timeout", "too short")}
 
 
-@pytest.mark.parametrize(("needs_s", "windows", "asked"), [(1.0, 4, [4.0, 3.0, 2.0, 1.0]), (3.0, 1, [4.0]), (5.0, 0, [4.0])])
-def test_energy_is_weighed_in_as_many_blocks_as_its_share_of_the_budget_has_room_for(needs_s: float, windows: int, asked: list[float]) -> None:
+@pytest.mark.parametrize(("needs_s", "windows", "asked"), [(1.0, 3, [4.0, 3.0, 2.0]), (3.0, 1, [4.0]), (5.0, 0, [4.0])])
+def test_energy_is_weighed_in_as_many_blocks_as_its_share_of_the_budget_has_room_for(monkeypatch: pytest.MonkeyPatch, needs_s: float, windows: int, asked: list[float]) -> None:
     """A tenth of 40 s for each of two: a counter that is updated seldom is still read once where there is room for once."""
     one, worker = lane("eager", []), Weighing(needs_s)
+    monkeypatch.setattr("hotlap.perf.race.time.monotonic", lambda: worker.now)
     one.case = Case("w", "eager", target="cuda:0")
     race = Race([one, one], Plan(budget_s=40), nothing, nothing, nothing)
     for _ in range(6):

@@ -1,6 +1,8 @@
 """Cases for GPUs that are not here: how far each is proven, and what stops it."""
 
 import contextlib
+import dataclasses
+import subprocess
 import sys
 from pathlib import Path
 
@@ -125,7 +127,7 @@ def test_a_tensor_on_the_cpu_is_refused_by_its_operator(climb, name, planted, wo
 @pytest.mark.parametrize("name", ["eager", "compile"])
 def test_an_operator_that_only_the_cpu_has_is_refused_by_its_name(climb, name):
     rungs, why = climb("only_here", f"m/{name}/fp32/b2/sm_90/inference")
-    assert [one.rung for one in rungs] == ["L0"] and why.startswith("unsupported_op: planted::here in planted_here:only_here: torch has no kernel of it for CUDA")
+    assert [one.rung for one in rungs] == ["L0"] and why.startswith("unsupported_op: planted::here in planted_here:only_here: no kernel for CUDA is registered here")
 
 
 def test_graph_breaks_are_told(climb):
@@ -138,6 +140,21 @@ def test_a_kernel_that_does_not_compile_ends_at_the_code(climb, monkeypatch):
     monkeypatch.setattr(_verify, "_census", lambda *asked: Census("m", "sm_90", {}, [], failed=["triton_0: ptxas"]))
     rungs, why = climb("sound", "m/compile/fp32/b2/sm_90/inference")
     assert rungs[-1].rung == "L4" and why == "build_failed: 1 kernels do not compile for sm_90: triton_0: ptxas"
+
+
+def test_the_census_is_asked_for_the_workload_with_its_checkpoint(climb, monkeypatch):
+    climb("sound", "m/eager/fp32/b2/sm_90/inference")
+    asked = []
+
+    def run(command, **_):
+        asked.append(command)
+        return subprocess.CompletedProcess(command, 1, "", "planted end")
+
+    monkeypatch.setattr(_verify.subprocess, "run", run)
+    workload = dataclasses.replace(workloads.load(workloads.Reference("planted_here:sound")), checkpoint="last.ckpt")
+    with pytest.raises(Refusal, match="planted end"):
+        _verify._census(workload, Case.parse("m/compile/bf16/b2/sm_90/inference"), Path())
+    assert asked[0][-5:] == ["planted_here:sound", "sm_90", "bf16", "2", "last.ckpt"]
 
 
 def test_a_census_that_fails_ends_at_the_lowered_graph(climb):
