@@ -118,7 +118,8 @@ def setting(results: Results) -> list[str]:
     for environment in results.environment.values():
         libraries = ", ".join(f"{name} {version}" for name, version in environment.libraries.items() if name in ("torch", "onnxruntime-gpu", "onnxruntime", "openvino"))
         found.append(f"{environment.hardware}; {libraries}; Python {environment.python}; allocator {environment.allocator}{priority(results)}")
-    return list(dict.fromkeys(found))  # runs of two commits on one machine
+    commits = list(dict.fromkeys(environment.commit[:7] or "unknown" for environment in results.environment.values()))
+    return [*dict.fromkeys(found), *([f"Measured at commits {', '.join(commits)}"] if len(commits) > 1 else [])]
 
 
 def priority(results: Results) -> str:

@@ -8,6 +8,7 @@ import math
 import re
 from typing import Any
 
+import msgspec
 import pytest
 from rich.console import Console
 
@@ -147,6 +148,13 @@ def test_markdown_has_the_setting_the_used_columns_and_no_pace() -> None:
     assert rule == "|" + "---|" * 8
     assert [row.split(" | ")[0] for row in rows] == ["| net eager", "| net null"]
     assert report.LEGEND in text
+
+
+def test_results_of_two_commits_name_both() -> None:
+    first, second = (msgspec.structs.replace(HERE, commit=name * 40) for name in "ab")
+    said = report.setting(Results("r", "hotlap run", {one.key: one for one in (first, second)}))
+    assert len(said) == 2 and said[1] == "Measured at commits aaaaaaa, bbbbbbb"
+    assert len(report.setting(Results("r", "hotlap run", {first.key: first}))) == 1
 
 
 def test_markdown_escapes_pipes() -> None:
