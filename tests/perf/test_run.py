@@ -75,7 +75,7 @@ def test_cold_start_is_a_ledger(ran: tuple[str, Results]) -> None:
 def test_report_prints_the_table_again(ran: tuple[str, Results], planted: Path) -> None:
     done = hotlap("report", "out/results.json", "--markdown", "-", cwd=planted)
     assert done.returncode == 0
-    assert done.stdout.count("| planted.workloads:mobilenet") == 5
+    assert done.stdout.count("| planted.workloads:mobilenet") == sum(one.case.backend != "pace" for one in ran[1].results) == 6
 
 
 @pytest.mark.parametrize(
