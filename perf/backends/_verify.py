@@ -177,6 +177,7 @@ def _operators(program: torch.export.ExportedProgram) -> list[str]:
 
 def _lowered(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], there: torch.export.ExportedProgram, made: eager.Tensors, case: Case) -> tuple[Any, str]:
     """The step of the decomposed graph on this CPU, and what it has to do with the one exported for the device."""
+    import torch._inductor.lowering  # noqa: F401  # the decomposition of max_pool2d takes it for imported (torch 2.14.1)
     from torch._inductor.decomposition import select_decomp_table
 
     program = _package.exported(module, inputs, case.option("dynamic", "off") == "on")

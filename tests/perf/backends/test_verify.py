@@ -63,6 +63,7 @@ class OnlyHere(Sound):
 
 def only_here(): return OnlyHere(), torch.randn(2, 16)
 def sound(): return Sound(), torch.randn(2, 16)
+def pooled(): return nn.Sequential(nn.Conv2d(3, 8, 3), nn.MaxPool2d(3, 2, 1)), torch.randn(2, 3, 8, 8)
 def made(): return Made(), torch.randn(2, 16)
 def moved(): return Moved(), torch.randn(2, 16)
 def kept(): return Kept(), torch.randn(2, 16)
@@ -128,6 +129,22 @@ def test_a_tensor_on_the_cpu_is_refused_by_its_operator(climb, name, planted, wo
 def test_an_operator_that_only_the_cpu_has_is_refused_by_its_name(climb, name):
     rungs, why = climb("only_here", f"m/{name}/fp32/b2/sm_90/inference")
     assert [one.rung for one in rungs] == ["L0"] and why.startswith("unsupported_op: planted::here in planted_here:only_here: no kernel for CUDA is registered here")
+
+
+def test_a_process_that_has_imported_nothing_more_climbs_as_far(climb, tmp_path):
+    """As a worker does it: what torch's own decompositions need must not come from an import that some other test made."""
+    climb("sound", "m/eager/fp32/b2/sm_90/inference")
+    code = """
+import contextlib, sys
+from pathlib import Path
+from hotlap.perf import workloads
+from hotlap.perf.backends import compile as backend
+from hotlap.perf.case import Case
+case = Case.parse("m/compile/fp32/b2/cuda:0/inference")
+print(*(one.rung for one in backend.verify(workloads.load(workloads.Reference("planted_here:pooled")), case, Path(), lambda phase: contextlib.nullcontext())))
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["L0", "L1", "L2", "L3"], done.stderr[-500:]
 
 
 def test_graph_breaks_are_told(climb):
