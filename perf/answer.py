@@ -76,7 +76,7 @@ def answer(lane: Lane, baseline: Lane, race_id: str, plan: Plan, environment: st
         absent=absent,
         deviation=lane.deviation,
         disturbance=disturbance(lane.seen) if shown else None,
-        warnings=(*warnings(lane), *([said] if shown and fp32 is not None and (said := slower(lane, fp32)) else [])),
+        warnings=tuple(warnings(lane, fp32 if shown else None)),
         environment=environment,
         stopped_by=stopped_by,
     )
@@ -135,7 +135,7 @@ def disturbance(seen: Observations) -> Disturbance:
     )
 
 
-def warnings(lane: Lane) -> list[str]:
+def warnings(lane: Lane, fp32: Lane | None = None) -> list[str]:
     found = list(lane.warnings)
     info = lane.seen.info
     if not lane.own_work:
@@ -147,6 +147,8 @@ def warnings(lane: Lane) -> list[str]:
         found.append(lane.placement.partial)
     if share := slow_precision(lane.seen):
         found.append(share)
+    if fp32 is not None and (longer := slower(lane, fp32)):
+        found.append(longer)
     found += telemetry.warnings([block.device for block in lane.seen.blocks if block.device is not None])
     if unseen := next((block.no_device for block in lane.seen.blocks if block.no_device is not None), None):
         found.append(f"the GPU's clocks and memory errors were not watched: {unseen}")

@@ -143,7 +143,7 @@ def checked(folder: Path) -> Manifest:
     """The manifest of a folder that holds what it lists and that a backend can load from files alone. Raises Misuse with one line."""
     found = manifests.read(folder)
     try:
-        parse_backend(found.backend + found.parsed().settings)
+        parse_backend(found.parsed().spec)
     except Misuse as error:
         raise Unreadable(f"{folder}: {error}") from None
     if found.needs_source or not hasattr(plugins.backend(found.backend), "build"):

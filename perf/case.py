@@ -116,9 +116,14 @@ class Case:
         return "".join(f"[{name}:{value}]" for name, value in self.options)
 
     @property
-    def entrant(self) -> str:
-        """What tells the entrants of one race apart: the backend with its options, then the precision."""
-        return f"{self.backend}{self.settings} {self.precision}"
+    def spec(self) -> str:
+        """The backend with its options, as cases.parse_backend reads it."""
+        return self.backend + self.settings
+
+    @property
+    def label(self) -> str:
+        """What tells the entrants of one race apart, in words."""
+        return f"{self.spec} {self.precision}"
 
     @property
     def group(self) -> str:

@@ -90,7 +90,7 @@ def judge(tree: Path, case: Case, good: str, candidate: str, tolerance: float, b
     out.mkdir(exist_ok=True)
     policy, file = out / "gate.toml", out / "verdict.json"
     policy.write_text(f"[tolerance]\nlatency = {tolerance!r}\n")
-    backend = case.backend + case.settings
+    backend = case.spec
     asked = ["--backends", backend, "--precisions", case.precision, "--batch", str(case.batch), "--device", case.target, "--budget", f"{budget_s:g}s"]
     command = [sys.executable, "-m", "hotlap.perf.cli", "ab", good, candidate, case.workload, *asked, "--policy", str(policy), "--out", str(out), "--json", str(file)]
     done = subprocess.run(command, cwd=Path(), capture_output=True, text=True, check=False)

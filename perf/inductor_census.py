@@ -54,7 +54,14 @@ KIB, MIB, GIB = 2**10, 2**20, 2**30
 # Threads and shared memory of a multiprocessor: CUDA C++ Programming Guide, technical specifications per compute capability. The rest by the source of each.
 PARTS = {
     "sm_80": Part(
-        "NVIDIA A100-SXM4-80GB", (8, 0), 108, 40 * MIB, 80 * GIB, 2048, 164 * KIB, "deviceQuery of an A100 (bottlerocket-os/bottlerocket pull request 3873); A100 80GB datasheet"
+        "NVIDIA A100-SXM4-80GB",
+        (8, 0),
+        108,
+        40 * MIB,
+        80 * GIB,
+        2048,
+        164 * KIB,
+        "an A100 80GB by ekondis/mixbench issue 47; its multiprocessors by deviceQuery in bottlerocket-os/bottlerocket pull request 3873",
     ),
     "sm_86": Part("NVIDIA A10", (8, 6), 72, 6 * MIB, 24 * GIB, 1536, 100 * KIB, "NVIDIA A10 datasheet; Ampere GA102 architecture whitepaper, L2 of GA102"),
     "sm_89": Part(
@@ -62,13 +69,13 @@ PARTS = {
         (8, 9),
         58,
         48 * MIB,
-        24 * GIB,
+        23_583_784_960,
         1536,
         100 * KIB,
         "deviceQuery of an L4 (bottlerocket-os/bottlerocket-kernel-kit pull request 139); L4 datasheet; Ada whitepaper, L2 of AD104",
     ),
     "sm_90": Part("NVIDIA H100 80GB HBM3", (9, 0), 132, 50 * MIB, 80 * GIB, 2048, 228 * KIB, "NVIDIA H100 architecture whitepaper, SXM5; H100 datasheet"),
-    "sm_120": Part("NVIDIA GeForce RTX 5090", (12, 0), 170, 96 * MIB, 32 * GIB, 1536, 100 * KIB, "deviceQuery of an RTX 5090 (aikitoria/open-gpu-kernel-modules issue 1)"),
+    "sm_120": Part("NVIDIA GeForce RTX 5090", (12, 0), 170, 96 * MIB, 33_677_180_928, 1536, 100 * KIB, "deviceQuery of an RTX 5090 (aikitoria/open-gpu-kernel-modules issue 1)"),
 }
 LAUNCH = re.compile(r"^\s+(triton_\w+)\.run\(", re.MULTILINE)
 EXTERN = re.compile(r"^\s+(?:\w+ = )?(?:extern_kernels|torch\.ops\.aten)\.(\w+)(?:\.\w+)?\(", re.MULTILINE)

@@ -51,7 +51,7 @@ def climb(workloads_: Sequence[str], backends: Sequence[str], precisions: Sequen
 
 def row(one: Result) -> tuple[str, ...]:
     case = one.case
-    backend = case.backend + case.settings
+    backend = case.spec
     last = one.proofs[-1].evidence if one.proofs else ""
     why = "" if one.status == "verified" or one.reason is None else f"{one.status}: {one.reason}"
     return case.workload, backend, case.precision, case.target, one.verified_to, "; ".join(text for text in (why, last) if text)

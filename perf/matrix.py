@@ -29,7 +29,7 @@ def markdown(results: Results) -> str:
         for precision in PRECISIONS:
             group = [one for one in shown if one.case.target == target and one.case.precision == precision]
             if group:
-                waiting = {(case.workload, case.batch, case.backend + case.settings) for case in pending if (case.target, case.precision) == (target, precision)}
+                waiting = {(case.workload, case.batch, case.spec) for case in pending if (case.target, case.precision) == (target, precision)}
                 lines += [*table(group, shown, f"{precision}, batch {batches(group)}, {target}", notes, waiting), ""]
     lines += [LEGEND, ""]
     if rungs := sorted({one.verified_to for one in shown if one.status == "verified"}):
@@ -44,20 +44,16 @@ def batches(group: Sequence[Result]) -> str:
 
 def table(group: Sequence[Result], everything: Sequence[Result], title: str, notes: dict[str, int], waiting: Set[tuple[str, int, str]]) -> list[str]:
     """waiting: what was asked for of this target and precision and has no result yet."""
-    columns = list(dict.fromkeys(column(one) for one in group))
+    columns = list(dict.fromkeys(one.case.spec for one in group))
     rows = list(dict.fromkeys((one.case.workload, one.case.batch) for one in group))
     several = len({size for _, size in rows}) > 1
-    found = {(one.case.workload, one.case.batch, column(one)): one for one in group}
+    found = {(one.case.workload, one.case.batch, one.case.spec): one for one in group}
     lines = [f"**{title}**", "", f"| model | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
     for name, size in rows:
         keys = [(name, size, head) for head in columns]
         cells = [cell(found[key], everything, notes) if key in found else "not yet" if key in waiting else "not asked" for key in keys]
         lines.append(f"| {name.rpartition(':')[2] if '.' in name else name}{f' b{size}' if several else ''} | {' | '.join(cells)} |")
     return lines
-
-
-def column(one: Result) -> str:
-    return one.case.backend + one.case.settings
 
 
 def cell(one: Result, everything: Sequence[Result], notes: dict[str, int]) -> str:
@@ -82,7 +78,7 @@ def cell(one: Result, everything: Sequence[Result], notes: dict[str, int]) -> st
 def speedups(one: Result, everything: Sequence[Result]) -> list[tuple[stats.Estimate, str]]:
     """Over the race's baseline, and over the same backend and options in fp32."""
     first = report.baseline(everything, one)
-    own = next((other for other in everything if other.race_id == one.race_id and column(other) == column(one) and other.case.precision == "fp32"), None)
+    own = next((other for other in everything if other.race_id == one.race_id and other.case.spec == one.case.spec and other.case.precision == "fp32"), None)
     bases = [(first, ""), *([(own, " ÷ fp32")] if own is not first else [])]
     return [
         (stats.inverse(stats.ratio(base.metrics["latency"].values, one.metrics["latency"].values)), suffix)

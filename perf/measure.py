@@ -75,14 +75,14 @@ class Entry:
         try:
             made.refer([*workers, *self.absent], train, self.progress.line, self.tell, here=bool(workers))
             for case, device in self.absent.items():
-                self.tell(f"proving {case.entrant} for {case.target}")
+                self.tell(f"proving {case.label} for {case.target}")
                 found = proven(case, self.race_id, self.plan, made.prove(case), device, made.info, self.environment)
                 self.settled[case] = msgspec.structs.replace(found, artefact=self.kept(case))
                 self.journal()
             if not willing:
                 return self.results()
             for case in willing:
-                self.tell(f"building {case.entrant}")
+                self.tell(f"building {case.label}")
                 try:
                     self.lanes.append(made.build(case))
                 except Refusal as refusal:

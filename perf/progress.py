@@ -64,7 +64,7 @@ class Watched(Progress):
 
     def summary(self, lanes: Sequence[Lane]) -> str:
         """Each entrant's ratio to the first so far."""
-        parts = [f"{lane.case.entrant} {text}" for lane in lanes if (text := so_far(lane, lanes[0]))]
+        parts = [f"{lane.case.label} {text}" for lane in lanes if (text := so_far(lane, lanes[0]))]
         return f" ({', '.join(parts)})" if parts else ""
 
     def standing(self, group: str, lanes: Sequence[Lane], event: str) -> Table:
@@ -76,7 +76,7 @@ class Watched(Progress):
         for lane in lanes:
             medians = [stats.median(block) for block in lane.latencies() if block]
             state = lane.refusal.code if lane.refusal else str(len(lane.seen.timed))
-            made.add_row(escaped(lane.case.entrant), state, scaled(stats.median(medians), "s") if medians else "", so_far(lane, lanes[0]))
+            made.add_row(escaped(lane.case.label), state, scaled(stats.median(medians), "s") if medians else "", so_far(lane, lanes[0]))
         return made
 
 

@@ -136,7 +136,7 @@ class Race:
         """The oracle for every lane that does the workload's work; those that fail leave the race. What it found completes the lane's manifest."""
         for lane in self.lanes:
             if not lane.own_work:
-                self.report(f"checking {lane.case.entrant}")
+                self.report(f"checking {lane.case.label}")
                 with Attempt(lane):
                     self.judge(lane)
                 found = lane.refusal

@@ -36,7 +36,7 @@ def rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
 
 def row(one: Result, baseline: Result | None, defaults: Result | None) -> tuple[str, ...]:
     case = one.case
-    name = f"{case.workload} {case.backend}" + (" (library defaults)" if case.options == LIBRARY_DEFAULTS else "".join(f"[{a}:{b}]" for a, b in case.options))
+    name = f"{case.workload} {case.backend}" + (" (library defaults)" if case.options == LIBRARY_DEFAULTS else case.settings)
     name += "" if case.precision == "fp32" else f" {case.precision}"
     name += "" if case.batch == 1 else f" b{case.batch}"
     name += "" if case.target == "cpu" else f" {case.target}"

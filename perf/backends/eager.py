@@ -72,6 +72,7 @@ def placement(artefact: Artefact, step: Step) -> Placement:
     from torch.utils._pytree import tree_leaves
 
     devices: dict[str, int] = {}
+    strangers: Counter[str] = Counter()
     dtypes: Counter[str] = Counter()
 
     class Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -81,6 +82,8 @@ def placement(artefact: Artefact, step: Step) -> Placement:
             device = "cpu" if first is None else str(first.device)
             dtypes[name_of(first)] += 1
             devices[device] = devices.get(device, 0) + 1
+            if first is not None and device != artefact.case.target:
+                strangers[f"{func} on {device}"] += 1
             return result
 
     inputs = step.about.place(step.about.inputs)
@@ -96,9 +99,9 @@ def placement(artefact: Artefact, step: Step) -> Placement:
         wanted = artefact.case.precision
         if wrong is None and not dtypes[wanted]:
             wrong = Reason("unsupported_precision", f"no operator returned {wanted}: {evidence[-1]}")
-    total = sum(devices.values())
-    partial = f"{', '.join(f'{devices[device]} of {total} operators returned to {device}' for device in elsewhere)}, not to {artefact.case.target}" if elsewhere else ""
-    return Placement(artefact.case.target, devices, {"operators": total}, tuple(evidence), wrong, "" if wrong else partial)
+    told = ", ".join(f"{count} {name}" for name, count in strangers.most_common())
+    partial = f"{strangers.total()} operators did not run on {artefact.case.target}: {told}" if strangers and wrong is None else ""
+    return Placement(artefact.case.target, devices, {"operators": sum(devices.values())}, tuple(evidence), wrong, partial)
 
 
 def name_of(value: torch.Tensor | None) -> str:

@@ -54,7 +54,7 @@ def test_every_result_has_evidence(ran: tuple[str, Results]) -> None:
 
 
 def test_placement_counters(ran: tuple[str, Results]) -> None:
-    found = {one.case.backend + one.case.settings: one.placement for one in ran[1].results if one.placement is not None}
+    found = {one.case.spec: one.placement for one in ran[1].results if one.placement is not None}
     assert any(line.endswith("planted.workloads was not imported") for line in found["compile[package:aoti]"].evidence), "its worker has no use for the model"
     assert found["compile"].counters["graph_breaks"] == 0
     assert found["compile"].counters["graphs"] == 1

@@ -1,7 +1,9 @@
 import pytest
+import torch
+from torch import nn
 
-from hotlap.perf.backends import _machine, eager
-from hotlap.perf.case import Case
+from hotlap.perf.backends import Artefact, _machine, eager
+from hotlap.perf.case import Case, Workload
 from hotlap.perf.reasons import Refusal
 
 
@@ -12,8 +14,6 @@ def test_outputs_are_those_of_the_module(run, check, workload, precision):
 
 
 def test_channels_last_reaches_parameters_and_inputs(run, check):
-    import torch
-
     ran = run("conv/eager/fp32/b2/cpu/inference[layout:channels-last]")
     check(ran)
     assert ran.step.about.module.body[0].weight.is_contiguous(memory_format=torch.channels_last)
@@ -68,3 +68,18 @@ def test_autocast_casts_at_the_operators_and_leaves_the_module_in_fp32(run):
     assert "under torch.autocast, module and inputs in fp32" in told and " bf16" in told
     cast = run("conv/eager/bf16/b2/cpu/inference").placement()
     assert "whole model cast" in " ".join(cast.evidence) and cast.wrong is None
+
+
+def test_operators_that_left_the_target_are_named(tmp_path):
+    """On torch's meta device, which every machine has; an operator that returns no tensor is no sign of another device."""
+
+    class Strays(nn.Module):
+        def forward(self, x):
+            torch.ones(3, device="meta") * 2
+            torch._assert_async(x.sum() * 0 + 1)
+            return x + 1
+
+    workload = Workload("strays", Strays(), (torch.zeros(2, 4),))
+    artefact = Artefact(Case("strays", "eager", batch=2), tmp_path, 1, lambda: workload, tmp_path)
+    found = eager.placement(artefact, eager.load(artefact))
+    assert found.wrong is None and found.partial == "2 operators did not run on cpu: 1 aten.ones.default on meta, 1 aten.mul.Tensor on meta"
