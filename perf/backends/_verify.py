@@ -69,12 +69,13 @@ def exported(workload: Workload, case: Case, phase: Phase) -> Exported:
     if here:
         name = here[0].target if here[0].op == "call_function" else f"constant {here[0].name}"
         raise Refusal("unsupported_op", f"{name} leaves a tensor on the CPU in {workload.name}: make it a buffer, or on the device of the inputs")
-    kernels = "; torch here was built without CUDA, so which operators have kernels for it is not known"
-    if torch.version.cuda is not None and not case.target.startswith("gfx"):
+    maker = "ROCm" if case.target.startswith("gfx") else "CUDA"
+    kernels = f"; torch here was built without {maker}, so which operators have kernels for it is not known"
+    if (torch.version.hip if maker == "ROCm" else torch.version.cuda) is not None:
         if without := without_kernel(program):
-            remedy = "register one (torch.library), install its library's build for CUDA, or take it out of the model"
-            raise Refusal("unsupported_op", f"{', '.join(without)} in {workload.name}: no kernel for CUDA is registered here; {remedy}")
-        kernels = "; torch has a kernel of each for CUDA"
+            remedy = f"register one (torch.library), install its library's build for {maker}, or take it out of the model"
+            raise Refusal("unsupported_op", f"{', '.join(without)} in {workload.name}: no kernel for {maker} is registered here; {remedy}")
+        kernels = f"; torch has a kernel of each for {maker}"
     numbers = sum(node.meta["val"].device.type != "cuda" for node in nodes)
     beside = f"; {numbers} numbers without dimensions stay on the CPU, which kernels take as arguments" if numbers else ""
     evidence = f"torch.export on {DEVICE} in {case.precision}: {len(_operators(program))} operators, every tensor on {DEVICE}{beside}{kernels}"
@@ -82,7 +83,7 @@ def exported(workload: Workload, case: Case, phase: Phase) -> Exported:
 
 
 def without_kernel(program: torch.export.ExportedProgram) -> list[str]:
-    """Operators of a program, its subgraphs included, that torch's dispatcher would find no kernel for on a CUDA tensor."""
+    """Operators of a program, its subgraphs included, that torch's dispatcher would find no kernel for on a CUDA tensor (which is what torch calls one of ROCm too)."""
     import torch
 
     graphs = [part.graph for part in program.graph_module.modules() if isinstance(part, torch.fx.GraphModule)]

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from hotlap.perf import workloads
-from hotlap.perf.backends import _verify, eager
+from hotlap.perf.backends import _package, _verify, eager
 from hotlap.perf.backends import compile as backend
 from hotlap.perf.case import Case
 from hotlap.perf.inductor_census import PARTS, Census
@@ -61,6 +61,11 @@ class OnlyHere(Sound):
     def forward(self, x):
         return here(super().forward(x))
 
+class InABranch(Sound):
+    def forward(self, x):
+        return torch.cond(x.sum() > 0, lambda y: here(y), lambda y: y * 2, (super().forward(x),))
+
+def in_a_branch(): return InABranch(), torch.randn(2, 16)
 def only_here(): return OnlyHere(), torch.randn(2, 16)
 def sound(): return Sound(), torch.randn(2, 16)
 def pooled(): return nn.Sequential(nn.Conv2d(3, 8, 3), nn.MaxPool2d(3, 2, 1)), torch.randn(2, 3, 8, 8)
@@ -129,6 +134,17 @@ def test_a_tensor_on_the_cpu_is_refused_by_its_operator(climb, name, planted, wo
 def test_an_operator_that_only_the_cpu_has_is_refused_by_its_name(climb, name):
     rungs, why = climb("only_here", f"m/{name}/fp32/b2/sm_90/inference")
     assert [one.rung for one in rungs] == ["L0"] and why.startswith("unsupported_op: planted::here in planted_here:only_here: no kernel for CUDA is registered here")
+
+
+def test_an_operator_of_a_branch_is_seen_too(climb):
+    climb("sound", "m/eager/fp32/b2/sm_90/inference")
+    program = _package.exported(workloads.load(workloads.Reference("planted_here:in_a_branch")).module, (torch.randn(2, 16),), False)
+    assert _verify.without_kernel(program) == ["planted::here"]
+
+
+def test_without_rocm_nothing_is_said_of_its_kernels(climb):
+    rungs, why = climb("only_here", "m/eager/fp32/b2/gfx942/inference")
+    assert not why and rungs[1].evidence.endswith("torch here was built without ROCm, so which operators have kernels for it is not known")
 
 
 def test_a_process_that_has_imported_nothing_more_climbs_as_far(climb, tmp_path):
