@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
+from time import monotonic, sleep
 from typing import NamedTuple
 from zlib import crc32
 
@@ -65,7 +66,7 @@ class Archive:
         with self._told():
             path.parent.mkdir(parents=True, exist_ok=True)
             self.store = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
-            self.store.execute("pragma journal_mode = wal")
+            self._wal()
             self.store.execute("pragma synchronous = normal")
             with self._writing():
                 if self.store.execute("pragma user_version").fetchone()[0] != CONTENT:
@@ -113,6 +114,18 @@ class Archive:
 
     def close(self) -> None:
         self.store.close()
+
+    def _wal(self) -> None:
+        """SQLite's own timeout does not cover this step: of two that open a new index at once, one is told at once that it is locked."""
+        until = monotonic() + BUSY_S
+        while True:
+            try:
+                self.store.execute("pragma journal_mode = wal")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or monotonic() > until:
+                    raise
+                sleep(0.01)
 
     def _take(self, file: Path, name: str, size: int, changed: int) -> str:
         """One file, whole or not at all. Returns why it is no results file; empty if it is one."""

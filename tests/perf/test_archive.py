@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,22 @@ def test_two_writers_at_once(stored: Any, tmp_path: Path) -> None:
     store = Archive(tmp_path / "index")
     assert len([point for point in store.points(files) if point.metric == "latency"]) == 60
     store.close()
+
+
+def test_two_that_make_the_index_at_the_same_moment(tmp_path: Path) -> None:
+    """A hundred times, both in step: SQLite answers the switch to its journal with "locked" at once in some of them, whatever its timeout."""
+    script = """
+import sys, time
+from pathlib import Path
+from hotlap.perf.archive import Archive
+start = float(sys.argv[2])
+for at in range(100):
+    time.sleep(max(0.0, start + at * 0.02 - time.time()))
+    Archive(Path(sys.argv[1]) / str(at)).close()
+"""
+    command = [sys.executable, "-c", script, str(tmp_path), str(time.time() + 3)]
+    both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [(one.communicate(timeout=120)[1], one.returncode) for one in both] == [("", 0)] * 2
 
 
 def test_a_writer_that_is_killed_leaves_files_whole_or_unread(stored: Any, tmp_path: Path) -> None:
