@@ -198,14 +198,16 @@ def placement(artefact: Artefact, step: Step) -> Placement:
     session.run(None, _zeros(session, case.batch))
     file = Path(session.end_profiling())
     events = [event for event in json.loads(file.read_bytes()) if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")]
-    nodes = {event["name"].removesuffix("_kernel_time"): event["args"] for event in events}
+    ran = {event["name"].removesuffix("_kernel_time"): event["args"] for event in events}
+    nodes = {name: node for name, node in ran.items() if not node["op_name"].startswith("Memcpy")}  # a copy counts as CUDA's and does none of the work
+    copies = len(ran) - len(nodes)
     ran_on = Counter(node["provider"] for node in nodes.values())
     elsewhere = sum(count for provider, count in ran_on.items() if provider != requested)
     own = Counter(node["op_name"] for node in nodes.values() if node["op_name"] in FUSED)
     counts = {
         "nodes": len(nodes),
         "nodes_elsewhere": elsewhere,
-        "memcpy_nodes": sum(node["op_name"].startswith("Memcpy") for node in nodes.values()),
+        "memcpy_nodes": copies,
         "casts_inserted": sum(name.startswith("Inserted") and node["op_name"] == "Cast" for name, node in nodes.items()),
     }
     wrong = None
@@ -220,14 +222,13 @@ def placement(artefact: Artefact, step: Step) -> Placement:
             wrong = Reason("unsupported_precision", f"requested int8, but no node computed in it; there ran {', '.join(f'{count} {name}' for name, count in others.items())}")
     said = json.loads((artefact.folder / SAID).read_text()) if (artefact.folder / SAID).exists() else []
     fused = [f"fused by the session: {', '.join(f'{count} {name}' for name, count in own.most_common())}"] if own else []
-    return Placement(requested, dict(ran_on), counts, (*said, *fused, f"profile of one run: {file.name} in the case's folder"), wrong, strangers(nodes, requested))
+    return Placement(requested, dict(ran_on), counts, (*said, *fused, f"profile of one run: {file.name} in the case's folder"), wrong, strangers(nodes, requested, copies))
 
 
-def strangers(nodes: Mapping[str, Mapping[str, Any]], requested: str) -> str:
+def strangers(nodes: Mapping[str, Mapping[str, Any]], requested: str, copies: int) -> str:
     """The operators that another provider ran than the one asked for, in words; empty where there is none."""
     found = Counter((node["op_name"], node["provider"]) for node in nodes.values() if node["provider"] != requested)
     told = ", ".join(f"{count} {name} on {provider}" for (name, provider), count in found.most_common())
-    copies = sum(node["op_name"].startswith("Memcpy") for node in nodes.values())
     between = f", with {copies} copies between the devices in every call" if copies else ""
     return f"{found.total()} of {len(nodes)} nodes did not run on {requested}: {told}{between}" if found else ""
 

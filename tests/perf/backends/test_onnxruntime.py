@@ -89,15 +89,6 @@ def test_what_it_does_not_do_has_a_reason(case, code):
     assert backend.supports(case).code == code
 
 
-def test_operators_of_another_provider_are_named():
-    """What ONNX Runtime's profile says of a graph with one operator that CUDA has no kernel for; no device is here to make it."""
-    cuda, cpu = "CUDAExecutionProvider", "CPUExecutionProvider"
-    kinds = [("Conv", cuda), ("MemcpyToHost", cuda), ("Unique", cpu), ("MemcpyFromHost", cuda), ("Gemm", cuda)]
-    nodes = {f"{at}": {"op_name": name, "provider": provider} for at, (name, provider) in enumerate(kinds)}
-    assert backend.strangers(nodes, cuda) == f"1 of 5 nodes did not run on {cuda}: 1 Unique on {cpu}, with 2 copies between the devices in every call"
-    assert backend.strangers({name: node for name, node in nodes.items() if node["provider"] == cuda}, cuda) == ""
-
-
 def test_a_worker_never_imports_torch(run):
     artefact = run("attention/onnxruntime/fp32/b2/cpu/inference").artefact
     command = [sys.executable, "-P", "-c", CHILD, artefact.case.id, str(artefact.folder)]
