@@ -1,9 +1,9 @@
-"""ONNX Runtime's CUDA provider, the real one of the wheel, on a stand-in for CUDA in the host's memory: what it takes of a graph, and our own path to it (binding, copies, profile).
+"""ONNX Runtime's CUDA provider, the real one of the wheel, on a stand-in for CUDA in the host's memory: what it takes of a graph, and our path to it (binding, copies, profile).
 
-No kernel runs there, so outputs mean nothing and no time is taken; a convolution asks cuDNN for an engine, of which the stand-in has none. The stand-in (../standin/cuda.c)
-is compiled here and loaded in child processes only.
+No kernel runs there, so outputs mean nothing and no time is taken. The stand-in (../standin/cuda.c) is compiled here and loaded in child processes only.
 """
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -18,6 +18,10 @@ import onnx
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
+
+from hotlap.perf import workloads
+from hotlap.perf.backends import onnxruntime as backend
+from hotlap.perf.case import Case
 
 SITE = Path(ort.__file__).parents[1]
 SOURCE = Path(__file__).parents[1] / "standin" / "cuda.c"
@@ -94,6 +98,14 @@ def test_it_takes_every_node_and_the_call_goes_through(run, on_cuda, case, shape
     assert found["shapes"] == shapes
     assert placement["ran_on"] == {CUDA: placement["counters"]["nodes"]} and placement["counters"]["nodes"] > 0
     assert placement["wrong"] is None and placement["partial"] == "" and placement["counters"]["memcpy_nodes"] == 0
+
+
+@pytest.mark.parametrize("name", ["mlp", "resnet", "vit", "gpt"])
+def test_it_takes_the_whole_of_our_own_models(on_cuda, tmp_path, name):
+    case = f"{name}/onnxruntime/fp32/b1/cuda:0/inference"
+    backend.build(workloads.load(workloads.Reference(name)), Case.parse(case), tmp_path, contextlib.nullcontext)
+    placement = on_cuda(case, tmp_path)["placement"]
+    assert list(placement["ran_on"]) == [CUDA] and placement["counters"]["memcpy_nodes"] == 0
 
 
 def test_an_operator_that_only_the_cpu_has_is_named_with_its_copies(on_cuda, tmp_path):

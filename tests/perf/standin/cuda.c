@@ -3,6 +3,7 @@
  * No kernel runs: memory is the host's, a launch does nothing, so outputs are whatever the memory held. What a library needs of its 190 or so functions and finds no answer
  * for here is made by the test as one that returns 0. Structures: driver_types.h of the package nvidia-cuda-runtime; cublasLtMatmulHeuristicResult_t as cublasLt.h has it. */
 #include <cuda_runtime_api.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -71,4 +72,12 @@ int cublasLtMatmulAlgoGetHeuristic(void *lt, void *work, void *a, void *b, void 
     return 0;
 }
 int cudnnCreate(void **made) { return MADE(made); }
+size_t cudnnGetVersion(void) { return 92400; }
+/* Every list, of engines too, has one entry, of zeros. */
+int cudnnBackendCreateDescriptor(int kind, void **made) { return MADE(made); }
+int cudnnBackendGetAttribute(void *of, int name, int type, int64_t wanted, int64_t *count, void *values) {
+    if (count) *count = 1;
+    if (values) memset(values, 0, 8);
+    return 0;
+}
 const char *cudnnGetErrorString(int status) { return "a status of the stand-in"; }
