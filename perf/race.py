@@ -17,6 +17,7 @@ import msgspec
 
 from . import artefact, check, cores, stats
 from .backends import Backend
+from .budget import Rest
 from .case import Case
 from .entrant import Entrant
 from .observations import Block, Observations
@@ -29,7 +30,6 @@ from .timing import Turn, WarmUp
 WARM_SHARE = 0.2
 ENERGY_SHARE = 0.2
 ENERGY_MARGIN = 1.2
-LEAST_ROUNDS = 10
 
 
 @dataclass
@@ -87,7 +87,7 @@ class Lane:
 
 @dataclass
 class Race:
-    """What the entrants share. `lanes[0]` is the baseline. rounds_s, weighed_s: of the last block, its rounds and what energy took."""
+    """What the entrants share. `lanes[0]` is the baseline."""
 
     lanes: list[Lane]
     plan: Plan
@@ -96,36 +96,31 @@ class Race:
     journal: Callable[[], None]
     turn: int = 0
     stopped_by: str = ""
-    rounds_s: float = 0.0
-    weighed_s: float = 0.0
 
     def run(self) -> None:
         """Checks every entrant, then blocks until the ratios are known well enough, the budget is spent, or it is hopeless; `stopped_by` says which."""
         order = random.Random(self.plan.seed)
         try:
             self.check()
-            rounds, start = self.plan.rounds, time.monotonic()
+            rounds, start, first = self.plan.rounds, time.monotonic(), self.plan.looks[0]
             for number in range(max(self.plan.looks)):
                 if not any(lane.live for lane in self.lanes):
                     self.stopped_by = "nothing left to measure"
                     return
                 began = time.monotonic()
-                self.block(number, rounds, order)
+                rounds_s, weighed_s = self.block(number, rounds, order)
                 self.journal()
-                spent, last = time.monotonic() - start, time.monotonic() - began
-                left_s, round_s = self.plan.budget_s - spent, max(1e-6, self.rounds_s / rounds)
-                overhead_s = max(0.0, last - self.rounds_s - self.weighed_s)
-                unknown = number + 1 == self.plan.fresh_blocks  # the imports of a fresh block say nothing of what the next one takes
-                next_s = 0.0 if unknown else overhead_s
-                if number + 1 < self.plan.looks[0]:
-                    rounds = fitting(self.plan.rounds, left_s / (self.plan.looks[0] - number - 1), next_s, round_s)
-                elif number + 1 in self.plan.looks:
-                    if verdict := self.look(number + 1 + max(0.0, left_s / (next_s + rounds * round_s))):
+                now, done = time.monotonic(), number + 1
+                overhead_s = max(0.0, now - began - rounds_s - weighed_s)
+                rest = Rest(self.plan.budget_s - (now - start), max(1e-6, rounds_s / rounds), overhead_s, alike=done != self.plan.fresh_blocks)
+                if done < first:
+                    rounds = rest.rounds(self.plan.rounds, first - done)
+                elif done in self.plan.looks:
+                    if verdict := self.look(done + max(0.0, rest.blocks(rounds))):
                         self.stopped_by = verdict
                         return
-                    rounds = fitting(self.best_rounds(rounds, overhead_s, round_s), left_s, next_s, round_s)
-                left = left_s if unknown and left_s > 0 else left_s / (next_s + rounds * round_s)
-                if left < 1:
+                    rounds = rest.rounds(self.best_rounds(rounds, rest))
+                if rest.over(rounds):
                     self.stopped_by = f"budget of {self.plan.budget_s:g} s"
                     return
             self.stopped_by = f"most blocks ({max(self.plan.looks)})"
@@ -150,10 +145,10 @@ class Race:
             if lane.worker is not None:
                 lane.worker.kill()
 
-    def block(self, number: int, rounds: int, order: random.Random, fresh: bool = False) -> None:
+    def block(self, number: int, rounds: int, order: random.Random, fresh: bool = False) -> tuple[float, float]:
         """One worker each, made ready one after the other, then turns in random order, then single calls for the tails.
 
-        fresh: its workers import everything themselves, as those of the plan's first blocks do.
+        fresh: its workers import everything themselves, as those of the plan's first blocks do. Returns what its rounds took and what energy took, in s.
         """
         before = cores.ticks()[None]
         self.report(f"block {number + 1}")
@@ -163,7 +158,7 @@ class Race:
             if lane.live:
                 with Attempt(lane):
                     self.enter(lane, number, fresh or number < self.plan.fresh_blocks)
-        began, self.weighed_s = time.monotonic(), 0.0
+        began = time.monotonic()
         for _ in range(rounds):
             for lane in shuffled(self.lanes, order):
                 if lane.live:
@@ -176,7 +171,7 @@ class Race:
                         block.rmse.append(float(answer["rmse"]))
                         if answer["joules"] is not None:
                             block.joules.append(answer["joules"])
-        self.rounds_s = time.monotonic() - began
+        rounds_s, weighed_s = time.monotonic() - began, 0.0
         for lane in shuffled(self.lanes, order):
             if lane.live:
                 with Attempt(lane) as worker:
@@ -186,7 +181,7 @@ class Race:
                     finished = worker.ask("finish", self.plan.timeout_s)
                     block.run_peak_bytes, block.gpu = finished["run_peak_bytes"], finished["gpu"]
                     block.device, block.no_device = msgspec.convert((finished["device"], finished["no_device"]), tuple[Span | None, Reason | None])
-                    self.weigh(lane, worker)
+                    weighed_s += self.weigh(lane, worker)
         for lane in self.lanes:
             if lane.worker is not None:
                 lane.worker.kill()
@@ -195,21 +190,25 @@ class Race:
         for lane in self.lanes:
             if len(lane.seen.blocks) == number + 1:
                 lane.seen.blocks[-1].steal, lane.seen.blocks[-1].spent_s = taken, lane.spent_s
+        return rounds_s, weighed_s
 
-    def weigh(self, lane: Lane, worker: Entrant) -> None:
-        """Energy of a GPU, over enough updates of its counter, in as many blocks as a share of the budget has room for; where it has room for none, no more time is spent on it."""
+    def weigh(self, lane: Lane, worker: Entrant) -> float:
+        """Energy of a GPU, over enough updates of its counter, in as many blocks as a share of the budget has room for; where it has room for none, no more time is spent on it.
+
+        Returns what it took in s.
+        """
         if not lane.case.target.startswith("cuda:") or lane.own_work or lane.seen.no_meter is not None or lane.seen.no_energy is not None:
-            return
+            return 0.0
         left_s = ENERGY_SHARE * self.plan.budget_s / len(self.lanes) - sum(lane.weighed_s)
         if lane.weighed_s and left_s < ENERGY_MARGIN * lane.weighed_s[-1]:
-            return
+            return 0.0
         began = time.monotonic()
         found = worker.ask("energy", self.plan.timeout_s, cap_s=min(left_s, self.plan.timeout_s / 2))
         lane.weighed_s.append(time.monotonic() - began)
-        self.weighed_s += lane.weighed_s[-1]
         lane.seen.blocks[-1].energy = msgspec.convert(found["window"], Window | None)
         if all(block.energy is None for block in lane.seen.blocks):
             lane.seen.no_energy = msgspec.convert(found["reason"], Reason | None)
+        return lane.weighed_s[-1]
 
     def enter(self, lane: Lane, number: int, fresh: bool) -> None:
         """A worker for this lane: imports, load, first call, warm-up. Raises Refusal."""
@@ -278,10 +277,11 @@ class Race:
             return f"half-width of {self.plan.half_width:.0%}"
         return "hopeless: four times the budget would not do" if min(open_ends) > 4 * affordable else ""
 
-    def best_rounds(self, rounds: int, overhead_s: float, round_s: float) -> int:
+    def best_rounds(self, rounds: int, rest: Rest) -> int:
         """Rounds a block that waste least time, for the ratio that needs most."""
         live = [lane for lane in self.lanes[1:] if lane.live and not lane.own_work]
-        return max([stats.best_rounds(stats.paired(self.lanes[0].latencies(), lane.latencies()), overhead_s, round_s) for lane in live], default=rounds)
+        costs = rest.overhead_s, rest.round_s
+        return max([stats.best_rounds(stats.paired(self.lanes[0].latencies(), lane.latencies()), *costs) for lane in live], default=rounds)
 
 
 class Attempt:
@@ -308,11 +308,6 @@ class Attempt:
         if worker is not None and error is None:
             worker.stop()
         return False
-
-
-def fitting(rounds: int, block_s: float, overhead_s: float, round_s: float) -> int:
-    """As many rounds as a block of this length has room for, at most `rounds`: several blocks of few rounds give an interval, two of many give none."""
-    return min(rounds, max(LEAST_ROUNDS, int((block_s - overhead_s) / round_s)))
 
 
 def shuffled(lanes: list[Lane], order: random.Random) -> list[Lane]:

@@ -20,7 +20,7 @@ from hotlap.perf.case import Case
 from hotlap.perf.cases import expand
 from hotlap.perf.measure import Progress, measure
 from hotlap.perf.observations import Block, Observations
-from hotlap.perf.race import Lane, Race, fitting
+from hotlap.perf.race import Lane, Race
 from hotlap.perf.reasons import Reason
 from hotlap.perf.result import Plan, Result, read
 from hotlap.perf.telemetry import Window
@@ -230,13 +230,6 @@ def test_a_race_ends_when_the_ratio_is_known_when_it_is_hopeless_and_not_before(
     assert look(noisy, affordable=300) == ""
 
 
-def test_rounds_are_fewer_where_the_blocks_before_the_first_look_would_not_fit() -> None:
-    assert fitting(30, block_s=40, overhead_s=10, round_s=1) == 30
-    assert fitting(30, block_s=25, overhead_s=10, round_s=1) == 15
-    assert fitting(30, block_s=5, overhead_s=10, round_s=1) == 10, "never so few that a block says nothing"
-    assert fitting(2, block_s=5, overhead_s=10, round_s=1) == 2, "nor more than there were"
-
-
 class Clocked(Race):
     """Blocks that take what they are said to take, by a clock of their own: `overhead_s` each, the first `imports_s` more, and a second a round."""
 
@@ -248,12 +241,12 @@ class Clocked(Race):
     def check(self) -> None:
         pass
 
-    def block(self, number: int, rounds: int, order: random.Random, fresh: bool = False) -> None:
+    def block(self, number: int, rounds: int, order: random.Random, fresh: bool = False) -> tuple[float, float]:
         self.rounds.append(rounds)
         for one, times in zip(self.lanes, ([1.0 + 0.1 * number, 1.1], [0.5, 0.5 + 0.1 * number]), strict=True):
             one.seen.blocks += lane("eager", [times]).seen.blocks
-        self.rounds_s = float(rounds)
         self.now += self.overhead_s + rounds + (self.imports_s if number == 0 else 0.0)
+        return float(rounds), 0.0
 
 
 @pytest.mark.parametrize(
