@@ -1,7 +1,7 @@
 """What an NVIDIA device says of itself, by NVML (nvidia-ml-py): memory, clocks and what holds them down, power, energy, load, ECC errors, temperature.
 
 A device may be a MIG slice (which one CUDA means: cuda_devices.py). What a device does not support is absent with a reason, never 0. Nothing is asked
-of NVML at import. Without a device: tests/perf/standin/nvml.c answers in its place, in a child process.
+of NVML at import. Without a device: tests/perf/nvml/standin.c answers in its place, in a child process.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """ONNX Runtime's CUDA provider, the real one of the wheel, on a stand-in for CUDA in the host's memory: what it takes of a graph, and our path to it (binding, copies, profile).
 
-No kernel runs there, so outputs mean nothing and no time is taken. The stand-in (../standin/cuda.c) is compiled here and loaded in child processes only.
+No kernel runs there, so outputs mean nothing and no time is taken. The stand-in (standin_cuda.c) is compiled here and loaded in child processes only.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from hotlap.perf.backends import onnxruntime as backend
 from hotlap.perf.case import Case
 
 SITE = Path(ort.__file__).parents[1]
-SOURCE = Path(__file__).parents[1] / "standin" / "cuda.c"
+SOURCE = Path(__file__).with_name("standin_cuda.c")
 PROVIDER = SITE / "onnxruntime" / "capi" / "libonnxruntime_providers_cuda.so"
 HEADERS = [SITE / "nvidia" / "cu13" / "include", SITE / "triton" / "backends" / "nvidia" / "include"]
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
