@@ -81,6 +81,18 @@ class Branching(nn.Module):
         return x + 1 if x.sum() > 0 else x - 1
 
 
+class Gated(nn.Module):
+    """torch.export cannot trace its forward, of which one operation is ours."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.LayerNorm(16)
+
+    def forward(self, x):
+        x = self.norm(x)
+        return x + 1 if x.sum() > 0 else x - 1
+
+
 class Signal(nn.Module):
     """PT2E's quantiser for x86 takes linear and 2-d convolution; the 1-d one stays as it is."""
 
@@ -112,6 +124,7 @@ MODULES = {
     "airy": Airy,
     "specialised": Specialised,
     "branching": Branching,
+    "gated": Gated,
     "signal": Signal,
     "shared": Shared,
 }

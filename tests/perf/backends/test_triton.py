@@ -94,6 +94,14 @@ def test_without_a_gpu_the_operations_it_would_use_are_compiled(workload, tmp_pa
     np.testing.assert_allclose(lowered, workload(case).module(*workload(case).inputs).numpy(), rtol=0.1, atol=0.1)
 
 
+def test_what_torch_cannot_export_is_proven_without_the_devices_tensors_and_says_so(workload, tmp_path):
+    """Our operations need no export: L1 is missing, and L2 says why."""
+    case = Case.parse("gated/triton/fp32/b2/sm_89/inference")
+    found = list(backend.verify(workload(case), case, tmp_path, partial(tasks.phases, {})))
+    assert [proven.rung for proven in found] == ["L0", "L2", "L3", "L5"]
+    assert "not seen on the device's tensors, since torch.export fails: operator " in found[1].evidence
+
+
 def test_a_kernel_that_breaks_a_rule_is_no_rung(workload, tmp_path, monkeypatch):
     case = Case.parse("attention/triton/bf16/b2/sm_89/inference")
     monkeypatch.setattr(kernel_rules, "broken", lambda *given: ("spills 8 registers",))

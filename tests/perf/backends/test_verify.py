@@ -166,7 +166,7 @@ print(*(one.rung for one in backend.verify(workloads.load(workloads.Reference("p
 def test_graph_breaks_are_told(climb):
     rungs, why = climb("broken", "m/compile/fp32/b2/cuda:0/inference")
     assert rungs[2].placement.counters == {"graphs": 2, "graph_breaks": 1} and "no fullgraph" in rungs[2].evidence and "planted" in rungs[2].evidence
-    assert why.startswith("export_failed") or rungs[-1].rung == "L3"
+    assert (why, rungs[-1].rung) == ("", "L3")
 
 
 def test_a_kernel_that_does_not_compile_ends_at_the_code(climb, monkeypatch):
