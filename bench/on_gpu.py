@@ -1,7 +1,8 @@
 """The checks of bench/on_gpu.sh, one after another, each a command with a log; on_gpu.json after each, so that nothing is lost where one is cut off.
 
-A check that passes proves its part on the device (L7). None of them has run on one yet: this file is proven as far as a machine without a GPU allows, that is that every
-command starts, that all are skipped with no_device there, and that a failing one is reported.
+A check that passes proves its part on the device (L7), one that only compiles proves L5. A command that measures passes when it measured something and no case of it failed or
+fell back, whatever its exit status. None of them has run on a GPU yet: this file is proven as far as a machine without one allows, that is that every command starts, that all
+are skipped with no_device there, and that a failing one is reported.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 PROVE = {"HOTLAP_PROVE_ON": "cuda"}
@@ -21,18 +24,37 @@ PYTHON = sys.executable
 HOTLAP = [PYTHON, "-m", "hotlap.perf.cli"]
 
 
-def checks(out: Path) -> list[tuple[str, list[str], dict[str, str]]]:
+BACKENDS = "eager,compile,compile[mode:reduce-overhead],compile[package:aoti],triton,onnxruntime,tensorrt,tensorrt[route:torch]"
+
+
+class Check(NamedTuple):
+    """results: what the command measured, judged case by case. proves: the rung."""
+
+    what: str
+    command: list[str]
+    environment: Mapping[str, str] = MappingProxyType({})
+    results: Path | None = None
+    proves: str = "L7"
+
+
+def checks(out: Path) -> list[Check]:
     from hotlap.kernels.library import NAMES
 
-    proofs = [(f"numbers of {name}", [PYTHON, "bench/on_gpu.py", "--judge", name], PROVE) for name in NAMES]
+    def raced(model: str) -> Check:
+        folder = out / model
+        asked = ["--device", "cuda:0", "--backends", BACKENDS, "--precisions", "fp32,tf32,bf16,fp16", "--budget", "60s", "--out", str(folder)]
+        return Check(f"{model} in all back ends", [*HOTLAP, "run", model, *asked], results=folder / "results.json")
+
+    benchmarks = [PYTHON, "-m", "pytest", "bench", "-k", "kernels", "-q", "--hotlap-budget", "10s", "--benchmark-json", str(out / "bench.json")]
     return [
-        ("what the machine is", [*HOTLAP, "doctor"], {}),
-        *proofs,
-        ("operators of torch.library", [PYTHON, "bench/on_gpu.py", "--opcheck"], {}),
-        ("compiled kernels of this architecture", [*HOTLAP, "kernels", "--target", architecture(), "--json", str(out / "kernels.json")], {}),
-        ("gpt in all back ends", [*HOTLAP, "run", "gpt", "--device", "cuda:0", "--precisions", "fp32,bf16", "--budget", "60s", "--out", str(out / "gpt")], {}),
-        ("vit in all back ends", [*HOTLAP, "run", "vit", "--device", "cuda:0", "--precisions", "fp32,bf16", "--budget", "60s", "--out", str(out / "vit")], {}),
-        ("operations by themselves", [PYTHON, "-m", "pytest", "bench", "-k", "kernels", "-q", "--hotlap-budget", "10s", "--benchmark-json", str(out / "bench.json")], {}),
+        Check("what the machine is", [*HOTLAP, "doctor"]),
+        *(Check(f"numbers of {name}", [PYTHON, "bench/on_gpu.py", "--judge", name], PROVE) for name in NAMES),
+        Check("operators of torch.library", [PYTHON, "bench/on_gpu.py", "--opcheck"]),
+        Check("compiled kernels of this architecture", [*HOTLAP, "kernels", "--target", architecture(), "--json", str(out / "kernels.json")], proves="L5"),
+        raced("gpt"),
+        raced("vit"),
+        raced("resnet"),
+        Check("operations by themselves", benchmarks, results=out / "bench.json"),
     ]
 
 
@@ -52,22 +74,42 @@ def device() -> str:
 def main(out: Path) -> int:
     found: list[dict[str, Any]] = []
     name = device()
-    for what, command, more in checks(out):
+    for check in checks(out):
         log = out / f"{len(found):02d}.log"
-        entry: dict[str, Any] = {"check": what, "command": " ".join(command[1:]), "verified_to": "L0", "status": "skipped", "reason": "no_device: torch sees no CUDA device"}
+        entry: dict[str, Any] = {
+            "check": check.what,
+            "command": " ".join(check.command[1:]),
+            "verified_to": "L0",
+            "status": "skipped",
+            "reason": "no_device: torch sees no CUDA device",
+        }
         if name:
-            print(f"{what} ...", flush=True)
+            print(f"{check.what} ...", flush=True)
             start = time.monotonic()
             with log.open("w") as file:
-                status = subprocess.run(command, cwd=ROOT, env={**os.environ, **more}, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
-            fine = status == 0
-            entry |= {"verified_to": "L7" if fine else "L0", "status": "ok" if fine else "failed", "reason": "" if fine else last_line(log), "spent_s": time.monotonic() - start}
+                status = subprocess.run(check.command, cwd=ROOT, env={**os.environ, **check.environment}, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
+            why = last_line(log) if status else unproven(check.results) if check.results else ""
+            entry |= {"verified_to": "L0" if why else check.proves, "status": "failed" if why else "ok", "reason": why, "spent_s": time.monotonic() - start}
             entry["log"] = log.name
         found.append(entry)
         (out / "on_gpu.json").write_text(json.dumps({"schema": 1, "device": name, "checks": found}, indent=1) + "\n")
     for entry in found:
         print(f"{entry['verified_to']} {entry['status']:8} {entry['check']}{': ' + entry['reason'] if entry['reason'] else ''}")
     return int(any(entry["status"] == "failed" for entry in found))
+
+
+def unproven(file: Path) -> str:
+    """Why a results file, or pytest-benchmark's with ours in it, proves nothing of what was asked; empty if all of its cases ran or were skipped with a reason."""
+    if not file.is_file():
+        return f"{file.name} was not written"
+    content = json.loads(file.read_bytes())
+    own = [one for one in content.get("hotlap", content)["results"] if one["case"]["backend"] != "pace"]
+    bad = [one for one in own if one["status"] in ("failed", "fell_back")]
+    if bad:
+        return "; ".join(
+            f"{one['case']['workload']} {one['case']['backend']} {one['case']['precision']} {one['status']}: {one['reason']['code']}: {one['reason']['detail']}" for one in bad
+        )
+    return "" if any("latency" in one.get("metrics", {}) for one in own) else "nothing was measured"
 
 
 def last_line(log: Path) -> str:

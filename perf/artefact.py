@@ -131,9 +131,9 @@ def architecture(target: str) -> str:
 
 
 def capabilities() -> tuple[list[str], str]:
-    """The architecture of each NVIDIA device, and why there is none."""
+    """The architecture of each device as CUDA numbers them, and why there is none."""
     try:
-        found = [device.architecture for device in cuda_devices.gpus()]
+        found = [device.architecture for device in cuda_devices.visible(cuda_devices.gpus(), os.environ)]
     except Refusal as refusal:
         return [], refusal.reason.detail
     return found, f"this machine has {', '.join(found) or 'no NVIDIA device'}"

@@ -84,6 +84,12 @@ def opset(model: Path) -> int:
     return next(int(one.version) for one in onnx.load(model, load_external_data=False).opset_import if one.domain in ("", "ai.onnx"))
 
 
+def nodes(model: Path) -> int:
+    import onnx
+
+    return len(onnx.load(model, load_external_data=False).graph.node)
+
+
 def raised(model: Path) -> bytes:
     """A bf16 graph with fp32 in place of bf16 everywhere: the same function but for roundings between its nodes."""
     import onnx

@@ -6,6 +6,9 @@ from pathlib import Path
 
 from . import telemetry
 
+# As torch says it of CUDA (its allocator, then the driver) and of the CPU; the C++ library; NumPy; ONNX Runtime.
+EXHAUSTED = ("CUDA out of memory", "CUDA error: out of memory", "can't allocate memory", "bad_alloc", "Unable to allocate", "Failed to allocate memory")
+
 
 def peak_bytes() -> int:
     """VmHWM: the highest resident set since the process began or since `reset`, in bytes."""
@@ -17,7 +20,7 @@ def peak_bytes() -> int:
 
 def exhausted(error: BaseException) -> bool:
     """Whether an exception of any library says that memory ran out (torch raises RuntimeError for the CPU, its own class for CUDA)."""
-    return isinstance(error, MemoryError) or any(words in str(error) for words in ("CUDA out of memory", "can't allocate memory", "bad_alloc", "Unable to allocate"))
+    return isinstance(error, MemoryError) or any(words in str(error) for words in EXHAUSTED)
 
 
 def reset() -> None:

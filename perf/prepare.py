@@ -26,7 +26,7 @@ from .workloads import Reference
 
 TRAINING_TIMEOUT_S = 4 * 3600.0
 # Settings of thread pools and allocators decide a race: a worker has those of the harness, never what happens to be in the user's shell.
-SET_BY_US = ("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "MALLOC_", "LD_PRELOAD", "TORCHINDUCTOR_")
+SET_BY_US = ("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "MALLOC_", "LD_PRELOAD", "TORCHINDUCTOR_", "NVIDIA_TF32_")
 # glibc keeps its memory instead of giving activations back after each call (shared/MEASURING.md: 1.8x there, and most of the noise).
 ALLOCATORS = {"keep": {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "4000000000"}, "default": {}}
 

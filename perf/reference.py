@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from . import tf32
 from .case import Workload
 from .memory import exhausted
 from .reasons import Refusal
@@ -42,6 +43,8 @@ def refer(workload: Workload, batch: int, precisions: Sequence[str], target: str
         for precision in precisions:
             device, dtype = torch.device(target), DTYPES.get(precision, torch.float32)
             module = copy.deepcopy(workload.module).to(device, dtype)
+            if device.type == "cuda":
+                tf32.allow(precision == "tf32")
             with rounded(module) if precision == "int8" else contextlib.nullcontext():
                 outputs = [forward(module, cast(inputs, dtype, device), workload, precision) for inputs in batches]
             arrays |= stacked(f"eager-{precision}-", outputs)

@@ -223,6 +223,8 @@ class Tasks:
     def energy(self, cap_s: float) -> dict[str, Any]:
         """On a GPU: the energy of enough calls, or why there is none. Raises Refusal(crashed) where the GPU is lost."""
         assert self.meter is not None and self.meter.gpu is not None
+        if self.case.option("l2", "warm") == "cold":
+            return {"window": None, "reason": Reason("unsupported_op", "l2:cold empties the cache between calls, and the energy of that cannot be told from theirs")}
         try:
             return {"window": self.meter.gpu.window(lambda: self.alone(self.rotate(1)[0]), cap_s), "reason": None}
         except Refusal as refusal:

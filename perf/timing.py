@@ -63,6 +63,9 @@ def event_clock(step: Step, feed: Sequence[Any]) -> tuple[float, Any]:
 
     event: Any = torch.cuda.Event
     pairs = [(event(enable_timing=True), event(enable_timing=True)) for _ in feed]
+    for pair in pairs:
+        for one in pair:
+            one.record()  # what makes it, which must not be timed
     outputs = None
     for inputs, (start, end) in zip(feed, pairs, strict=True):
         step.between()

@@ -38,3 +38,31 @@ def test_a_check_that_fails_says_with_what(tmp_path: Path) -> None:
     """The judge of numbers, on a CPU in the interpreter: an operation that is not there."""
     done = subprocess.run([sys.executable, "bench/on_gpu.py", "--judge", "no_such_operation"], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1 and "No module named 'hotlap.kernels.ops.no_such_operation'" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("results", "why"),
+    [
+        ([("eager", "ok"), ("compile", "ok"), ("openvino", "skipped")], ""),
+        ([("eager", "ok"), ("compile", "failed")], "gpt compile fp32 failed: export_failed: planted"),
+        ([("eager", "ok"), ("onnxruntime", "fell_back")], "gpt onnxruntime fp32 fell_back: export_failed: planted"),
+        ([("eager", "skipped")], "nothing was measured"),
+    ],
+)
+def test_a_command_that_ends_well_proves_no_case_that_failed(results: list[tuple[str, str]], why: str, tmp_path: Path) -> None:
+    """`hotlap run` ends with 0 where eager alone was measured, `pytest bench` where all was skipped."""
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    spec = spec_from_file_location("on_gpu", ROOT / "bench" / "on_gpu.py")
+    assert spec is not None and spec.loader is not None
+    on_gpu = module_from_spec(spec)
+    spec.loader.exec_module(on_gpu)
+    assert on_gpu.unproven(tmp_path / "none.json") == "none.json was not written"
+    told = {"code": "export_failed", "detail": "planted"}
+    made = [
+        {"case": {"workload": "gpt", "backend": name, "precision": "fp32"}, "status": status, "reason": told, "metrics": {"latency": {}} if status == "ok" else {}}
+        for name, status in [*results, ("pace", "ok")]
+    ]
+    for content in ({"results": made}, {"benchmarks": [], "hotlap": {"results": made}}):
+        (tmp_path / "results.json").write_text(json.dumps(content))
+        assert on_gpu.unproven(tmp_path / "results.json") == why

@@ -164,7 +164,7 @@ def placement(case: Case, folder: Path, about: Package) -> Placement:
     if frozen(case):
         evidence.append(_generated.frozen(code, about.parameters))
         wrong = None if code.constants else Reason("unsupported_op", evidence[-1])
-    if case.option("mode", "default") == "max-autotune":
+    if case.option("mode", "default") == "max-autotune" and case.target == "cpu":
         evidence.append(_generated.chosen(code, frozen(case)))
     if case.precision in eager.HALF:
         evidence.append(eager.by_dtype(case, Counter(about.dtypes)))

@@ -44,10 +44,7 @@ def verify(workload: Workload, case: Case, phase: Phase) -> Iterator[Proven]:
     library = imported()
     said = io.StringIO()
     with phase("partition"), contextlib.redirect_stdout(said), torch.inference_mode():
-        try:
-            lowered = library.dynamo.compile(program, arg_inputs=list(inputs), dryrun=True, min_block_size=1, use_explicit_typing=True)
-        except (RuntimeError, ValueError, AssertionError, AttributeError) as error:  # what its partitioner raises
-            raise Refusal("build_failed", f"torch_tensorrt {library.__version__}: {' '.join(str(error).split())[:300]}") from error
+        lowered = compiled(library, program, inputs, case, dryrun=True)
     cut = parse(said.getvalue())
     counts = {"engines": cut.engines, "nodes": cut.operators, "nodes_elsewhere": cut.operators - cut.inside}
     yield Proven(
@@ -89,6 +86,14 @@ def imported() -> Any:
     return torch_tensorrt
 
 
+def compiled(library: Any, program: Any, inputs: tuple[Any, ...], case: Case, dryrun: bool = False) -> Any:
+    """Precision is in the graph, but for tf32, into which its engines put fp32 products unless they are told not to. Raises Refusal(build_failed)."""
+    try:
+        return library.dynamo.compile(program, arg_inputs=list(inputs), min_block_size=1, disable_tf32=case.precision != "tf32", dryrun=dryrun)
+    except (RuntimeError, ValueError, AssertionError, AttributeError) as error:  # what its partitioner raises
+        raise Refusal("build_failed", f"torch_tensorrt {library.__version__}: {' '.join(str(error).split())[:300]}") from error
+
+
 def parse(text: str) -> Cut:
     """Of the dry run's own report. Raises Refusal(build_failed) where it has another form."""
     found = re.search(r"graph consists of (\d+) Total Operators, of which (\d+) operators are supported", text)
@@ -111,13 +116,10 @@ def load(artefact: Artefact) -> Step:
 
     library = imported()
     prepared = eager.prepare(artefact.workload(), artefact.case)
-    program = exported(prepared.module, prepared.place(prepared.inputs), artefact.workload())
-    try:
-        compiled = library.dynamo.compile(program, arg_inputs=list(prepared.place(prepared.inputs)), min_block_size=1, use_explicit_typing=True)
-    except (RuntimeError, ValueError, AssertionError, AttributeError) as error:
-        raise Refusal("build_failed", f"torch_tensorrt {library.__version__}: {' '.join(str(error).split())[:300]}") from error
+    inputs = prepared.place(prepared.inputs)
+    made = compiled(library, exported(prepared.module, inputs, artefact.workload()), inputs, artefact.case)
     with torch.inference_mode():
-        return eager.step(prepared, compiled, compiled)
+        return eager.step(prepared, made, made)
 
 
 def placement(artefact: Artefact, step: Step) -> Placement:
@@ -127,4 +129,5 @@ def placement(artefact: Artefact, step: Step) -> Placement:
     beside = sum("_run_on_gpu" in name for name in names)
     wrong = None if engines else Reason("unsupported_op", f"torch_tensorrt made no engine of {artefact.case.workload}; all of it would run in PyTorch")
     partial = f"{beside} parts of it run in PyTorch, between {engines} engines" if engines and beside else ""
-    return Placement("tensorrt", {"tensorrt": engines, "pytorch": beside}, {"engines": engines, "nodes_elsewhere": beside}, tuple(names), wrong, partial)
+    evidence = (*names, "no CUDA graph: torch_tensorrt starts each part by itself")
+    return Placement("tensorrt", {"tensorrt": engines, "pytorch": beside}, {"engines": engines, "nodes_elsewhere": beside}, evidence, wrong, partial)

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import profiling
+from .. import profiling, tf32
 from ..case import Case, Workload
 from ..reasons import Reason, Refusal
 from ..result import Placement
@@ -226,7 +226,7 @@ def _autocast(module: torch.nn.Module, case: Case) -> torch.nn.Module:
 
 
 def _set_up_cuda(case: Case) -> None:
-    """Says what fp32 means: PyTorch's default lets cuDNN use TF32 (torch.backends.cudnn.conv.fp32_precision)."""
+    """Makes the device the current one, on whose stream events are recorded and kernels start, and says what fp32 means."""
     import torch
 
     device = int(case.target[5:])
@@ -235,10 +235,8 @@ def _set_up_cuda(case: Case) -> None:
     capability = torch.cuda.get_device_capability(device)
     if case.precision == "tf32" and capability < (8, 0):
         raise Refusal("unsupported_precision", f"tf32 needs compute capability 8.0; {case.target} has {capability[0]}.{capability[1]}")
-    fp32 = "tf32" if case.precision == "tf32" else "ieee"
-    torch.backends.cuda.matmul.fp32_precision = fp32
-    torch.backends.cudnn.conv.fp32_precision = fp32  # type: ignore[attr-defined]  # made at import, unseen by mypy
-    torch.backends.cudnn.rnn.fp32_precision = fp32  # type: ignore[attr-defined]
+    torch.cuda.set_device(device)
+    tf32.allow(case.precision == "tf32")
 
 
 def step(prepared: Tensors, function: Callable[..., Any], about: Any) -> Step:

@@ -9,13 +9,19 @@ between operators, as by default: the harness stops the process between turns, s
 
 int8 is static QDQ (quantise.py): unsigned activations, signed weights with a scale a channel, 7 bits where the CPU has no VNNI. fp16 is for CUDA: the module cast as a
 whole, or with [fp16:blocked] the fp32 graph converted with the operators of FP32_ONLY left in fp32. [fusion:transformer] runs ONNX Runtime's offline fusions first.
+
+Its TensorRT provider makes engines of what it takes, each one node of the graph: they are built once, into the case's folder. It is linked with TensorRT 10, so an environment with
+torch-tensorrt, which needs 11, has none for it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import importlib.util
 import json
 import os
+import shutil
 import sys
 import time
 from collections import Counter
@@ -25,6 +31,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from .. import calibration, export, profiling, quantise
 from ..case import Case, Workload
 from ..reasons import Reason, Refusal
@@ -32,8 +40,9 @@ from ..result import Placement
 from . import Arrays, Artefact, Phase, Proven, Step, _machine
 
 SUMMARY = "ONNX Runtime, from an ONNX file"
+CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 OPTIONS = {
-    "provider": ("auto", "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"),
+    "provider": ("auto", CPU, CUDA, TENSORRT),
     "optimization": ("all", "extended", "basic", "disabled"),
     "spinning": ("on", "off"),
     "fp16": ("cast", "blocked"),
@@ -41,7 +50,11 @@ OPTIONS = {
 }
 PRELOAD = ("onnxruntime",)
 
-MODEL, SAID = "model.onnx", "build.json"
+MODEL, SAID, ENGINES = "model.onnx", "build.json", "engines"
+# What TensorRT's builder may use beside fp32 (onnxruntime.ai/docs/execution-providers/TensorRT-ExecutionProvider.html). A quantised graph without the flag is refused
+# (microsoft/onnxruntime#13381). Python's binding takes True and False here and refuses 1 and 0.
+FLAGS = {"fp16": {"trt_fp16_enable": "True"}, "int8": {"trt_int8_enable": "True"}}
+TENSORRT_LIBRARIES = ("libnvinfer.so.10", "libnvonnxparser.so.10")
 # Sums of many terms and steep functions: what fp16's 10 bits and largest number of 65504 bear worst.
 FP32_ONLY = ("Softmax", "LayerNormalization", "SkipLayerNormalization", "ReduceMean", "ReduceSum", "ReduceL2", "Exp", "Pow", "Erf")
 # Operators that compute in int8 after ONNX Runtime's QDQ fusion, and some that stand for several of a transformer's.
@@ -72,7 +85,7 @@ def supports(case: Case) -> Reason | None:
     on_cpu = case.target == "cpu"
     if case.mode != "inference":
         return Reason("unsupported_op", f"mode {case.mode}: this backend runs inference only")
-    if on_cpu != (_provider(case) == "CPUExecutionProvider"):
+    if on_cpu != (_provider(case) == CPU):
         return Reason("unsupported_target", f"{_provider(case)} does not run on {case.target}")
     if on_cpu and case.precision == "fp16":
         return Reason("unsupported_precision", "ONNX Runtime's CPU provider computes fp16 in fp32 between casts")
@@ -81,24 +94,32 @@ def supports(case: Case) -> Reason | None:
     if case.precision == "bf16":
         detail = "its CPU provider has no bf16 kernels" if on_cpu else "numpy, through which inputs go, has no bf16"
         return Reason("unsupported_precision", f"ONNX Runtime: {detail}")
-    if case.precision == "int8" and _provider(case) == "CUDAExecutionProvider":
+    if case.precision == "int8" and _provider(case) == CUDA:
         return Reason(
             "unsupported_precision", "ONNX Runtime's CUDA provider runs quantised graphs in fp32 between casts; [provider:TensorrtExecutionProvider] or backend tensorrt runs int8"
         )
+    if case.option("fp16", "cast") == "blocked" and _provider(case) == TENSORRT:
+        return Reason("unsupported_op", "[fp16:blocked] keeps operators in fp32 by casts, which TensorRT's builder need not keep: drop one of the two")
     if case.option("fp16", "cast") == "blocked" and case.precision != "fp16":
         return Reason("unsupported_precision", f"[fp16:blocked] leaves operators of an fp16 graph in fp32; this case is in {case.precision}")
     return None
 
 
 def variables(case: Case, threads: int) -> dict[str, str]:
-    return {}
+    """The TensorRT provider has no option that keeps fp32 from becoming tf32; NVIDIA's libraries have this variable."""
+    return {"NVIDIA_TF32_OVERRIDE": "0"} if _provider(case) == TENSORRT and case.precision != "tf32" else {}
 
 
 def build(workload: Workload, case: Case, folder: Path, phase: Phase) -> None:
     """Raises Refusal: export_failed, unsupported_op where int8 finds nothing to quantise, build_failed."""
     spent, said = written(workload, case, folder, phase)
     (folder / "ledger.json").write_text(json.dumps(spent))
-    (folder / SAID).write_text(json.dumps(said))
+    (folder / SAID).write_text(json.dumps({"said": said, "nodes": export.nodes(folder / MODEL)}))
+    if _provider(case) == TENSORRT:
+        shutil.rmtree(folder / ENGINES, ignore_errors=True)
+        (folder / ENGINES).mkdir()
+        with phase("compile"):
+            _session(Artefact(case, folder, 1, lambda: workload, folder))
 
 
 def written(workload: Workload, case: Case, folder: Path, phase: Phase) -> tuple[dict[str, float], list[str]]:
@@ -110,7 +131,7 @@ def written(workload: Workload, case: Case, folder: Path, phase: Phase) -> tuple
     start = time.perf_counter()
     if case.precision == "int8":
         reduced = not _machine.cpu_flags() & set(_machine.INT8_PRODUCTS)
-        style = quantise.Style(signed=_provider(case) != "CPUExecutionProvider", reduced=reduced, passing=True)
+        style = quantise.Style(signed=_provider(case) != CPU, reduced=reduced, passing=True)
         said += [str(quantise.quantise(exported.folder / MODEL, folder / MODEL, calibration.calibration(workload), style)), f"weights in {7 if reduced else 8} bits"]
         spent["quantise"] = time.perf_counter() - start
     elif converted:
@@ -193,12 +214,19 @@ def _step(session: Any, case: Case) -> Step:
 
 def placement(artefact: Artefact, step: Step) -> Placement:
     """Profiles one run of a second session with the same options, on zeros. The profile stays in the folder as evidence."""
-    case, requested = artefact.case, _provider(artefact.case)
+    case = artefact.case
     session = _session(artefact, profile=artefact.folder / "profile")
     session.run(None, _zeros(session, case.batch))
     file = Path(session.end_profiling())
     events = [event for event in json.loads(file.read_bytes()) if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")]
-    ran = {event["name"].removesuffix("_kernel_time"): event["args"] for event in events}
+    built = json.loads((artefact.folder / SAID).read_text())
+    found = placed(case, {event["name"].removesuffix("_kernel_time"): event["args"] for event in events}, built["nodes"])
+    return msgspec.structs.replace(found, evidence=(*built["said"], *found.evidence, f"profile of one run: {file.name} in the case's folder"))
+
+
+def placed(case: Case, ran: Mapping[str, Mapping[str, Any]], exported: int) -> Placement:
+    """What a profile says of a case. ran: node -> its provider, operator and the types of its inputs. exported: nodes of the file, of which an engine stands for any number."""
+    requested = _provider(case)
     nodes = {name: node for name, node in ran.items() if not node["op_name"].startswith("Memcpy")}  # a copy counts as CUDA's and does none of the work
     copies = len(ran) - len(nodes)
     ran_on = Counter(node["provider"] for node in nodes.values())
@@ -210,19 +238,25 @@ def placement(artefact: Artefact, step: Step) -> Placement:
         "memcpy_nodes": copies,
         "casts_inserted": sum(name.startswith("Inserted") and node["op_name"] == "Cast" for name, node in nodes.items()),
     }
+    evidence = [f"fused by the session: {', '.join(f'{count} {name}' for name, count in own.most_common())}"] if own else []
     wrong = None
-    if ran_on[requested] <= elsewhere:
+    taken = ran_on[requested]
+    if requested == TENSORRT:
+        counts["engines"] = taken
+        taken = exported - elsewhere if taken else 0
+        evidence.append(f"{ran_on[requested]} engines stand for {taken} of the file's {exported} nodes")
+    if taken <= elsewhere:
         where = ", ".join(f"{count} on {provider}" for provider, count in ran_on.items())
         wrong = Reason("wrong_provider", f"requested {requested}, but of {len(nodes)} nodes there ran {where}")
-    if case.precision == "int8":
+    elif case.precision == "int8" and requested == TENSORRT:
+        evidence.append("int8: TensorRT may use it (trt_int8_enable); which layers of its engines do, no profile of ONNX Runtime says: the backend tensorrt counts them")
+    elif case.precision == "int8":
         counts["int8_nodes"] = sum(bool(set(_types(node)) & {"uint8", "int8"}) for node in nodes.values() if node["op_name"] in INT8)
         others = Counter(node["op_name"] for node in nodes.values() if node["op_name"] in ("Conv", "FusedConv", "NhwcFusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"))
         counts["nodes_other_precision"] = others.total()
         if not counts["int8_nodes"]:
             wrong = Reason("unsupported_precision", f"requested int8, but no node computed in it; there ran {', '.join(f'{count} {name}' for name, count in others.items())}")
-    said = json.loads((artefact.folder / SAID).read_text()) if (artefact.folder / SAID).exists() else []
-    fused = [f"fused by the session: {', '.join(f'{count} {name}' for name, count in own.most_common())}"] if own else []
-    return Placement(requested, dict(ran_on), counts, (*said, *fused, f"profile of one run: {file.name} in the case's folder"), wrong, strangers(nodes, requested, copies))
+    return Placement(requested, dict(ran_on), counts, tuple(evidence), wrong, strangers(nodes, requested, copies))
 
 
 def strangers(nodes: Mapping[str, Mapping[str, Any]], requested: str, copies: int) -> str:
@@ -233,7 +267,7 @@ def strangers(nodes: Mapping[str, Mapping[str, Any]], requested: str, copies: in
     return f"{found.total()} of {len(nodes)} nodes did not run on {requested}: {told}{between}" if found else ""
 
 
-def _types(node: dict[str, Any]) -> list[str]:
+def _types(node: Mapping[str, Any]) -> list[str]:
     """Of a node's inputs, as the profile writes them: [{"uint8": [1, 3]}, ...]."""
     return [name for entry in node.get("input_type_shape", ()) for name in entry]
 
@@ -254,7 +288,7 @@ def profile(artefact: Artefact, step: Step, feed: Sequence[Arrays], schedule: pr
 
 def _provider(case: Case) -> str:
     chosen = case.option("provider", "auto")
-    return chosen if chosen != "auto" else "CPUExecutionProvider" if case.target == "cpu" else "CUDAExecutionProvider"
+    return chosen if chosen != "auto" else CPU if case.target == "cpu" else CUDA
 
 
 def _session(artefact: Artefact, profile: Path | None = None) -> Any:
@@ -276,21 +310,61 @@ def _session(artefact: Artefact, profile: Path | None = None) -> Any:
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
-    providers: list[Any] = ["CPUExecutionProvider"]
-    if case.target != "cpu":
-        device = {"device_id": case.target[5:]}
-        cuda = {**device, "use_tf32": str(int(case.precision == "tf32"))}
-        providers = [("CUDAExecutionProvider", cuda), *providers]
-        if _provider(case) == "TensorrtExecutionProvider":
-            providers = [("TensorrtExecutionProvider", device), *providers]
-    with contextlib.redirect_stdout(sys.stderr):
+    with contextlib.redirect_stdout(sys.stderr), _as_built(artefact):
         if case.target != "cpu":
             ort.preload_dlls()
+        if _provider(case) == TENSORRT:
+            _load_tensorrt()
+            os.environ.update(variables(case, threads))  # the process that builds has the environment of eager
         state = ort.capi.onnxruntime_pybind11_state  # its exceptions share no base class
-        try:
-            return ort.InferenceSession(artefact.folder / MODEL, options, providers)
-        except (state.Fail, state.InvalidGraph, state.InvalidProtobuf, state.NotImplemented, state.RuntimeException) as error:
+        failures = (state.Fail, state.EPFail, state.InvalidGraph, state.InvalidProtobuf, state.NotImplemented, state.RuntimeException, RuntimeError, ValueError)
+        try:  # without Python's own fallback, which would try other providers and print that it did
+            return ort.InferenceSession(artefact.folder / MODEL, options, providers(case, artefact.folder), enable_fallback=0)
+        except failures as error:
             raise Refusal("build_failed", f"ONNX Runtime {ort.__version__}: {error}") from error
+
+
+@contextlib.contextmanager
+def _as_built(artefact: Artefact) -> Iterator[None]:
+    """Engines that libraries of other versions make for themselves when they load are theirs: a folder that has engines keeps those and gets no more."""
+    folder = artefact.folder / ENGINES
+    before = set(folder.glob("*"))
+    try:
+        yield
+    finally:
+        for file in (set(folder.glob("*")) - before) if before else ():
+            file.unlink()
+
+
+def providers(case: Case, folder: Path) -> list[Any]:
+    """In the order in which they are offered a node, with their options."""
+    if case.target == "cpu":
+        return [CPU]
+    device = {"device_id": case.target.removeprefix("cuda:")}
+    cuda = CUDA, {**device, "use_tf32": str(int(case.precision == "tf32"))}
+    if _provider(case) != TENSORRT:
+        return [cuda, CPU]
+    cache = {"trt_engine_cache_enable": "True", "trt_engine_cache_path": str(folder / ENGINES)}
+    return [(TENSORRT, {**device, **cache, **FLAGS.get(case.precision, {})}), cuda, CPU]
+
+
+def _load_tensorrt() -> None:
+    """What the provider is linked with; pip puts it where the loader does not look. Raises Refusal(dep_missing)."""
+    wheel = importlib.util.find_spec("tensorrt_libs")
+    folders = list(wheel.submodule_search_locations or ()) if wheel else []
+    for name in TENSORRT_LIBRARIES:
+        why = ""
+        for place in (*(os.path.join(folder, name) for folder in folders), name):
+            try:
+                ctypes.CDLL(place)
+            except OSError as error:
+                why = str(error)
+            else:
+                break
+        else:
+            raise Refusal(
+                "dep_missing", f"ONNX Runtime's TensorRT provider needs {name} ({why}): pip install 'tensorrt-cu13<11' in an environment without torch-tensorrt, which needs 11"
+            )
 
 
 def _feed(session: Any, arrays: Arrays) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 Two routes. onnx: an ONNX file becomes one engine, or is refused with the operator. torch: torch_tensorrt.dynamo cuts the exported module into engines and parts
 that stay with PyTorch. Precision is in the graph: fp16 and bf16 by its dtypes, int8 by quantise and dequantise around its layers (quantise.py).
 
-Not run on a GPU yet: `load` and what it returns are written after TensorRT's documentation and have no time to show.
+Not run on a GPU yet: `load` and what it returns are written after TensorRT's documentation and have no time to show; that the library has what they ask for is tested.
 """
 
 from __future__ import annotations
@@ -61,6 +61,8 @@ def supports(case: Case) -> Reason | None:
         return Reason("unsupported_target", f"{case.target} is AMD's; TensorRT builds for NVIDIA's")
     if case.option("route", "onnx") == "torch" and case.precision == "int8":
         return Reason("unsupported_precision", "route torch takes int8 from NVIDIA's modelopt, which is not used here; route onnx quantises by itself")
+    if case.option("route", "onnx") == "torch" and (others := [f"{name}:{value}" for name, value in case.options if name in ("shapes", "cudagraph", "cache")]):
+        return Reason("unsupported_op", f"route torch knows no {' '.join(others)}: drop it, or take route onnx")
     return None
 
 
@@ -155,9 +157,10 @@ def engine(trt: Any, case: Case, folder: Path, architecture: str, phase: Phase) 
 
 
 def _device(case: Case) -> str:
-    """The GPU that is here: an engine is tuned for the device it was built on."""
+    """The GPU that is here, from now on the current one, for which the library builds: an engine is tuned for the device it was built on."""
     import torch
 
+    torch.cuda.set_device(case.target)
     major, minor = torch.cuda.get_device_capability(case.target)
     return f"sm_{major}{minor} {torch.cuda.get_device_name(case.target)}"
 
@@ -204,6 +207,8 @@ def load(artefact: Artefact) -> Step:
     if not torch.cuda.is_available():
         raise Refusal("no_device", f"{case.target}: torch {torch.__version__} sees no CUDA device")
     torch.cuda.set_device(case.target)
+    stream = torch.cuda.Stream(case.target)  # type: ignore[no-untyped-call]
+    torch.cuda.set_stream(stream)  # on the default one TensorRT synchronises more than once a call
     if case.option("route", "onnx") == "torch":
         return _torch_trt.load(artefact)
     trt = _trt.library()
@@ -212,7 +217,9 @@ def load(artefact: Artefact) -> Step:
     found = runtime.deserialize_cuda_engine((artefact.folder / ENGINE).read_bytes())
     if found is None:
         raise Refusal("build_failed", f"{_trt.version(trt)} does not load the engine: {log.error()}")
-    context = found.create_execution_context()
+    context = _context(trt, found)
+    if context is None:
+        raise Refusal("build_failed", f"{_trt.version(trt)} makes no execution context of the engine: {log.error()}")
     about = Loaded(found, context, [])
     names = [found.get_tensor_name(at) for at in range(found.num_io_tensors)]
     ins = [name for name in names if found.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
@@ -239,6 +246,8 @@ def load(artefact: Artefact) -> Step:
         torch.cuda.synchronize(case.target)
         if not graphs:
             return bound
+        if hasattr(context, "is_stream_capturable") and not context.is_stream_capturable(torch.cuda.current_stream().cuda_stream):
+            raise Refusal("unsupported_op", f"{_trt.version(trt)} cannot put this engine's work into a CUDA graph; use [cudagraph:off]")
         graph: Any = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             launch(bound)
@@ -258,6 +267,16 @@ def load(artefact: Artefact) -> Step:
         return tuple(tensor.float().numpy().copy() for tensor in pinned)
 
     return Step(call, place, fetch, lambda: torch.cuda.synchronize(case.target), about)
+
+
+def _context(trt: Any, engine: Any) -> Any:
+    """tensorrt_rtx meets a new shape with a fallback kernel and compiles beside the calls; a CUDA graph would keep the fallback. Here it compiles first. None where it fails."""
+    strategies = getattr(trt, "DynamicShapesKernelSpecializationStrategy", None)
+    if strategies is None:
+        return engine.create_execution_context()
+    config = engine.create_runtime_config()
+    config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
+    return engine.create_execution_context(config)
 
 
 def _dtype(trt: Any, kind: Any) -> Any:

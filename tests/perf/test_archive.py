@@ -67,13 +67,17 @@ def test_two_that_make_the_index_at_the_same_moment(tmp_path: Path) -> None:
 import sys, time
 from pathlib import Path
 from hotlap.perf.archive import Archive
-start = float(sys.argv[2])
+print("ready", flush=True)
+start = float(input())
 for at in range(100):
     time.sleep(max(0.0, start + at * 0.02 - time.time()))
     Archive(Path(sys.argv[1]) / str(at)).close()
 """
-    command = [sys.executable, "-c", script, str(tmp_path), str(time.time() + 3)]
-    both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    both = [subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [one.stdout and one.stdout.readline() for one in both] == ["ready\n"] * 2
+    start = time.time() + 0.1
+    for one in both:
+        print(start, file=one.stdin, flush=True)
     assert [(one.communicate(timeout=120)[1], one.returncode) for one in both] == [("", 0)] * 2
 
 

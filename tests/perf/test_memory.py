@@ -37,3 +37,17 @@ def test_the_peak_rises_stays_and_starts_again_at_a_reset() -> None:
 
 def test_there_is_no_gpu_memory_on_the_cpu() -> None:
     assert memory.gpu_bytes("cpu") == {}
+
+
+@pytest.mark.parametrize(
+    ("words", "exhausted"),
+    [
+        ("CUDA out of memory. Tried to allocate 20.00 MiB", True),
+        ("CUDA error: out of memory", True),
+        ("std::bad_alloc", True),
+        ("Failed to allocate memory for requested buffer of size 1024", True),
+        ("CUDA error: an illegal memory access was encountered", False),
+    ],
+)
+def test_memory_that_ran_out_in_the_words_of_each_library(words: str, exhausted: bool) -> None:
+    assert memory.exhausted(RuntimeError(words)) is exhausted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hotlap.perf.case import Case
 from hotlap.perf.observations import Block, Observations
 from hotlap.perf.reasons import Reason, Refusal
 from hotlap.perf.result import Samples
+from hotlap.perf.tasks import Tasks
 from hotlap.perf.telemetry import Window
 from hotlap.perf.timing import Turn, WarmUp
 
@@ -115,6 +117,13 @@ def test_energy_is_joules_a_call_with_the_first_call_of_each_turn() -> None:
 def test_energy_without_a_meter_is_absent_for_the_meters_reason() -> None:
     assert absent("energy", seen(block(0.01), no_meter={"code": "no_device", "detail": "no RAPL"})) == "no_device: no RAPL"
     assert absent("energy", seen(block(0.01))) == "interrupted: no block with energy readings was finished"
+
+
+def test_with_a_cold_cache_a_gpu_has_no_energy_of_its_calls() -> None:
+    """The counter runs on while the cache is emptied between them."""
+    case = Case("net", "eager", target="cuda:0", options=(("l2", "cold"),))
+    found = Tasks.energy(SimpleNamespace(meter=SimpleNamespace(gpu=object()), case=case), 1.0)  # type: ignore[arg-type]
+    assert found["window"] is None and found["reason"].code == "unsupported_op" and "l2:cold" in found["reason"].detail
 
 
 def test_energy_of_a_gpu_is_that_of_windows_and_never_of_turns() -> None:

@@ -62,6 +62,18 @@ def test_the_reference_is_fp64_arithmetic_and_eager_that_of_the_precision(linear
     assert all(value.dtype == torch.float32 for value in linear.module.parameters())
 
 
+def test_on_cuda_eager_is_told_for_each_precision_whether_it_may_use_tf32(linear: Workload, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else cuDNN would, and what fp32 may be off by would be a thousand times too much. There is no device: the module stays where it is."""
+    told: list[bool] = []
+    monkeypatch.setattr(nn.Module, "to", lambda module, *where: module)
+    monkeypatch.setattr(reference, "cast", lambda inputs, dtype, device: inputs)
+    monkeypatch.setattr(reference.tf32, "allow", told.append)
+    reference.refer(linear, 2, ["fp32", "tf32"], "cuda:0", folder, 1)
+    assert told == [False, True] * 2  # of the real inputs and of the random ones
+    refer(linear, folder, precisions=("fp32",))
+    assert len(told) == 4
+
+
 def test_real_inputs_are_rows_of_the_validation_split_in_order(linear: Workload, folder: Path) -> None:
     refer(linear, folder)
     assert linear.evaluate is not None

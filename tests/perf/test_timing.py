@@ -222,4 +222,4 @@ def test_the_event_clock_sums_the_time_between_the_events_of_each_call() -> None
     found = subprocess.run([sys.executable, "-c", EVENTS], capture_output=True, text=True, check=True, timeout=120)
     spent, order = json.loads(found.stdout)
     assert 0.03 <= spent < 0.3
-    assert order == ["between", "record", "call", "record"] * 2 + ["synchronize"]
+    assert order == ["record"] * 4 + ["between", "record", "call", "record"] * 2 + ["synchronize"], "an event is made when it is first recorded"

@@ -2,10 +2,12 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
+import onnxruntime
 import pytest
 
-from hotlap.perf.backends import _machine
+from hotlap.perf.backends import Artefact, _machine
 from hotlap.perf.backends import onnxruntime as backend
 from hotlap.perf.case import Case
 from hotlap.perf.reasons import Refusal
@@ -87,6 +89,88 @@ def test_bf16_on_the_cpu_has_no_kernels_and_is_refused(run):
 )
 def test_what_it_does_not_do_has_a_reason(case, code):
     assert backend.supports(case).code == code
+
+
+def profiled(*nodes):
+    """What ONNX Runtime's profile says of nodes: (operator, provider)."""
+    return {str(at): {"op_name": name, "provider": provider, "input_type_shape": [{"float": [1, 4]}]} for at, (name, provider) in enumerate(nodes)}
+
+
+ENGINE = ("TRTKernel_graph_main_0", backend.TENSORRT)
+
+
+def tensorrt(precision="fp32", target="cuda:0", **options):
+    return Case("conv", "onnxruntime", precision, target=target, options=tuple(sorted({"provider": backend.TENSORRT, **options}.items())))
+
+
+def test_an_engine_of_tensorrt_stands_for_many_nodes_and_not_for_those_that_ran_elsewhere():
+    """Of 10 nodes in the file 2 ran elsewhere, then 5."""
+    found = backend.placed(tensorrt("fp16"), profiled(ENGINE, ("Det", backend.CPU), ("Exp", backend.CUDA)), 10)
+    assert found.wrong is None and found.counters["engines"] == 1 and found.evidence == ("1 engines stand for 8 of the file's 10 nodes",)
+    assert found.partial == f"2 of 3 nodes did not run on {backend.TENSORRT}: 1 Det on {backend.CPU}, 1 Exp on {backend.CUDA}"
+    for wrong in (
+        backend.placed(tensorrt("fp16"), profiled(ENGINE, *[("Exp", backend.CUDA)] * 5), 10).wrong,
+        backend.placed(tensorrt("fp16"), profiled(("Conv", backend.CUDA)), 10).wrong,
+    ):
+        assert wrong is not None and wrong.code == "wrong_provider" and f"on {backend.CUDA}" in wrong.detail
+
+
+def test_int8_in_an_engine_is_not_claimed_to_be_seen():
+    found = backend.placed(tensorrt("int8"), profiled(ENGINE), 10)
+    assert found.wrong is None and "int8_nodes" not in found.counters and "no profile of ONNX Runtime says" in found.evidence[-1]
+    other = backend.placed(Case("conv", "onnxruntime", "int8"), profiled(("Conv", backend.CPU)), 10).wrong
+    assert other is not None and other.code == "unsupported_precision"
+
+
+@pytest.mark.parametrize(("precision", "flags", "tf32"), [("fp32", set(), "0"), ("tf32", set(), None), ("fp16", {"trt_fp16_enable"}, "0"), ("int8", {"trt_int8_enable"}, "0")])
+def test_tensorrt_is_told_of_the_precision_and_keeps_its_engines(tmp_path, precision, flags, tf32):
+    case = tensorrt(precision, "cuda:1")
+    assert backend.supports(case) is None and backend.supports(tensorrt("fp16", fp16="blocked")).code == "unsupported_op"
+    (name, options), (after, _), last = backend.providers(case, tmp_path)
+    assert [name, after, last] == [backend.TENSORRT, backend.CUDA, backend.CPU]
+    assert (
+        options["device_id"] == "1"
+        and options["trt_engine_cache_path"] == str(tmp_path / "engines")
+        and {one for one in options if one.startswith("trt_") and "cache" not in one} == flags
+    )
+    assert backend.variables(case, 1).get("NVIDIA_TF32_OVERRIDE") == tf32
+
+
+@pytest.mark.skipif(backend.TENSORRT not in onnxruntime.get_available_providers(), reason="this onnxruntime has no TensorRT provider: pip install onnxruntime-gpu")
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_switches_of_tensorrt_have_the_names_and_values_that_the_library_reads(precision):
+    """It would read them after loading the provider, which needs TensorRT 10; what it says of other values stands in the library."""
+    words = Path(onnxruntime.capi.onnxruntime_pybind11_state.__file__).read_bytes()
+    switches = {name: value for name, value in backend.providers(tensorrt(precision), Path())[0][1].items() if not name.endswith(("_id", "_path"))}
+    assert switches and set(switches.values()) == {"True"}
+    for name in (*switches, "trt_engine_cache_path"):
+        assert f"'{name}' should be {'a path' if name.endswith('_path') else repr('True')}".encode() in words, name
+
+
+def test_what_builds_an_engine_is_kept_from_tf32_too(run, monkeypatch):
+    """The process that builds has the environment of eager."""
+    seen = []
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
+    monkeypatch.setattr(backend, "_load_tensorrt", lambda: None)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *given, **named: seen.append((os.environ["NVIDIA_TF32_OVERRIDE"], named)))
+    with pytest.raises(AttributeError):  # the session that was asked for is none
+        run(tensorrt().id)
+    assert seen[0] == ("0", {"enable_fallback": 0})
+
+
+def test_engines_that_other_libraries_make_are_not_left_in_the_folder(tmp_path):
+    artefact = Artefact(tensorrt(), tmp_path, 1, None, tmp_path)
+    (tmp_path / "engines").mkdir()
+    for name in ("built", "other"):
+        with backend._as_built(artefact):
+            (tmp_path / "engines" / name).touch()
+    assert [path.name for path in (tmp_path / "engines").iterdir()] == ["built"]
+
+
+def test_without_tensorrt_10_its_provider_is_missing_and_no_other_runs_instead(run, monkeypatch):
+    monkeypatch.setattr(backend, "TENSORRT_LIBRARIES", ("libnvinfer.so.0",))
+    with pytest.raises(Refusal, match=r"dep_missing: .*libnvinfer\.so\.0 \(.*cannot open shared object.*\): pip install"):
+        run(tensorrt().id)
 
 
 def test_a_worker_never_imports_torch(run):

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -200,8 +201,56 @@ def test_route_torch_with_torch_cuda_answered_for(precision: str) -> None:
     said = json.loads(done.stdout.splitlines()[-1])
     assert said["conv"]["rungs"] == ["L0", "L1", "L2", "L3"] and said["conv"]["outside"] == 0 and said["conv"]["engines"] == 1
     assert said["conv"]["largest"] <= said["conv"]["allowed"]
+    assert {"disable_tf32", "min_block_size", "dryrun"} <= set(said["settings"])
     if precision == "fp32":
         assert said["airy"]["outside"] == 1 and "aten.special_airy_ai" in said["airy"]["evidence"]
+
+
+def test_route_torch_refuses_what_only_route_onnx_knows() -> None:
+    for option in (("shapes", "dynamic"), ("cudagraph", "off"), ("cache", "off")):
+        reason = tensorrt.supports(Case("conv", "tensorrt", target="sm_89", options=tuple(sorted((option, ("route", "torch"))))))
+        assert reason is not None and reason.code == "unsupported_op" and ":".join(option) in reason.detail
+
+
+@needs_trt
+def test_what_load_asks_of_the_library_on_a_gpu_is_there() -> None:
+    trt = _trt.library()
+    asked = {
+        trt.Runtime: ["deserialize_cuda_engine"],
+        trt.ICudaEngine: [
+            "create_execution_context",
+            "create_runtime_config",
+            "create_engine_inspector",
+            "num_io_tensors",
+            "get_tensor_name",
+            "get_tensor_mode",
+            "get_tensor_dtype",
+        ],
+        trt.IRuntimeConfig: ["dynamic_shapes_kernel_specialization_strategy"],
+        trt.IExecutionContext: ["set_tensor_address", "set_input_shape", "get_tensor_shape", "execute_async_v3", "is_stream_capturable"],
+        trt.EngineInspector: ["get_engine_information"],
+        trt.DynamicShapesKernelSpecializationStrategy: ["EAGER"],
+        trt.LayerInformationFormat: ["ONELINE"],
+    }
+    assert [(owner.__name__, name) for owner, names in asked.items() for name in names if not hasattr(owner, name)] == []
+
+
+def test_shapes_are_compiled_before_they_are_timed() -> None:
+    """tensorrt_rtx would start with fallback kernels, which a CUDA graph would keep. TensorRT has no such choice."""
+    config = SimpleNamespace()
+    engine = SimpleNamespace(create_runtime_config=lambda: config, create_execution_context=lambda *given: given)
+    assert tensorrt._context(SimpleNamespace(DynamicShapesKernelSpecializationStrategy=SimpleNamespace(EAGER="eager")), engine) == (config,)
+    assert config.dynamic_shapes_kernel_specialization_strategy == "eager"
+    assert tensorrt._context(SimpleNamespace(), engine) == ()
+
+
+@pytest.mark.parametrize(("precision", "kept"), [("fp32", True), ("tf32", False), ("fp16", True)])
+def test_route_torch_keeps_fp32_from_becoming_tf32(precision: str, kept: bool) -> None:
+    """Its default would let it. That the library has the setting is seen above."""
+    asked: dict[str, object] = {}
+    library = SimpleNamespace(dynamo=SimpleNamespace(compile=lambda program, **settings: asked.update(settings)), __version__="0")
+    _torch_trt.compiled(library, None, (), Case("conv", "tensorrt", precision))
+    assert asked["disable_tf32"] is kept
 
 
 def test_a_dry_run_of_another_form_is_no_coverage() -> None:

@@ -1,5 +1,6 @@
 """Run by test_tensorrt.py: torch_tensorrt's dry run with torch.cuda answered for, as an L4 would. Fails loudly where one of the patched names is gone."""
 
+import inspect
 import json
 import sys
 from functools import partial
@@ -57,6 +58,9 @@ def main(precision):
             "largest": float(np.abs(lowered - eager).max()),
             "allowed": 4 * float(torch.finfo(dtype).eps) * float(np.abs(eager).max()),
         }
+    import torch_tensorrt
+
+    said["settings"] = list(inspect.signature(torch_tensorrt.dynamo.compile).parameters)
     print(json.dumps(said))
 
 

@@ -195,7 +195,13 @@ int nvmlDeviceGetTotalEccErrors(device_t *device, int kind, int counter, unsigne
     return SUCCESS;
 }
 
-int nvmlDeviceGetCudaComputeCapability(device_t *device, int *major, int *minor) { ANSWER(device); *major = 9; *minor = 0; return SUCCESS; }
+int nvmlDeviceGetCudaComputeCapability(device_t *device, int *major, int *minor) {
+    ANSWER(device);
+    int capability = (int)number(device, "capability");
+    *major = capability ? capability / 10 : 9;
+    *minor = capability % 10;
+    return SUCCESS;
+}
 int nvmlDeviceGetMigMode(device_t *device, unsigned int *current, unsigned int *pending) {
     ANSWER(device);
     WHOLE_GPU_ONLY(device);

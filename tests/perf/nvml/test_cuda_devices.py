@@ -106,3 +106,11 @@ def test_which_slice_an_index_means_is_not_guessed(ask: Ask) -> None:
     none = {name: value for name, value in one.items() if name != "1.slice2"}
     assert seen_by_cuda(ask, none, "1")["code"] == "no_device"
     assert seen_by_cuda(ask, MIG, f"{SLICES[1]},{SLICES[0]}")["answered"] == [SLICES[1], SLICES[0]]
+
+
+@pytest.mark.parametrize(("visible", "seen"), [(None, ["sm_80", "sm_89"]), ("1", ["sm_89"]), ("1,0", ["sm_89", "sm_80"])])
+def test_an_artefact_looks_for_its_architecture_where_cuda_has_it(ask: Ask, visible: str | None, seen: list[str]) -> None:
+    """cuda:N of a process is the Nth of those that it is shown."""
+    both = {**TWO, "0.capability": 80, "1.capability": 89}
+    shown = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+    assert ask("from hotlap.perf import artefact; told(artefact.capabilities()[0])", both, **shown) == seen
