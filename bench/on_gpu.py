@@ -22,8 +22,6 @@ ROOT = Path(__file__).resolve().parents[1]
 PROVE = {"HOTLAP_PROVE_ON": "cuda"}
 PYTHON = sys.executable
 HOTLAP = [PYTHON, "-m", "hotlap.perf.cli"]
-
-
 BACKENDS = "eager,compile,compile[mode:reduce-overhead],compile[package:aoti],triton,onnxruntime,tensorrt,tensorrt[route:torch]"
 
 

@@ -66,3 +66,18 @@ def test_a_command_that_ends_well_proves_no_case_that_failed(results: list[tuple
     for content in ({"results": made}, {"benchmarks": [], "hotlap": {"results": made}}):
         (tmp_path / "results.json").write_text(json.dumps(content))
         assert on_gpu.unproven(tmp_path / "results.json") == why
+
+
+def test_an_example_moves_to_the_device_with_its_strides_and_its_place_in_memory() -> None:
+    """Else sliced and expanded examples would arrive contiguous. `cpu:0` is a device to move to."""
+    code = """
+import torch, prove
+whole = torch.arange(24.0).reshape(4, 6)
+given = [whole[1:, 1::2], whole.t(), whole[:1].expand(5, 6), torch.empty(0, 3)]
+for before, after in zip(given, prove.on_device(given)):
+    assert after.equal(before) and (after.stride(), after.storage_offset()) == (before.stride(), before.storage_offset())
+print(len(given))
+"""
+    environment = {**os.environ, "HOTLAP_PROVE_ON": "cpu:0", "PYTHONPATH": str(ROOT / "tests" / "kernels")}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout == "4\n", done.stderr[-1500:]

@@ -115,9 +115,10 @@ def load(artefact: Artefact) -> Step:
     import torch
 
     library = imported()
-    prepared = eager.prepare(artefact.workload(), artefact.case)
+    workload = artefact.workload()
+    prepared = eager.prepare(workload, artefact.case)
     inputs = prepared.place(prepared.inputs)
-    made = compiled(library, exported(prepared.module, inputs, artefact.workload()), inputs, artefact.case)
+    made = compiled(library, exported(prepared.module, inputs, workload), inputs, artefact.case)
     with torch.inference_mode():
         return eager.step(prepared, made, made)
 

@@ -14,6 +14,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .. import export
 from ..reasons import Reason, Refusal
 from ..result import Placement
 
@@ -94,8 +95,6 @@ class Parsed(NamedTuple):
 
 def parse(trt: Any, model: Path, precision: str) -> Parsed:
     """Raises Refusal: unsupported_op with the operator and node that the library does not take, build_failed where there is no builder."""
-    import onnx
-
     log = Log(trt)
     builder = trt.Builder(log.logger)
     if not builder:
@@ -107,8 +106,7 @@ def parse(trt: Any, model: Path, precision: str) -> Parsed:
         refused = [parser.get_error(at) for at in range(parser.num_errors)]
         each = "; ".join(f"operator {one.node_operator()} (node {one.node_name()}): {words(one)}" for one in refused[:3])
         raise Refusal("unsupported_op", f"{version(trt)} takes not all of the graph: {each or log.error()}")
-    nodes = len(onnx.load(model, load_external_data=False).graph.node)
-    return Parsed(network, builder, parser, log, nodes)
+    return Parsed(network, builder, parser, log, export.nodes(model))
 
 
 def words(error: Any) -> str:

@@ -50,7 +50,7 @@ OPTIONS = {
 }
 PRELOAD = ("onnxruntime",)
 
-MODEL, SAID, ENGINES = "model.onnx", "build.json", "engines"
+MODEL, SAID, ENGINES, NODES = "model.onnx", "build.json", "engines", "nodes.txt"
 # What TensorRT's builder may use beside fp32 (onnxruntime.ai/docs/execution-providers/TensorRT-ExecutionProvider.html). A quantised graph without the flag is refused
 # (microsoft/onnxruntime#13381). Python's binding takes True and False here and refuses 1 and 0.
 FLAGS = {"fp16": {"trt_fp16_enable": "True"}, "int8": {"trt_int8_enable": "True"}}
@@ -114,10 +114,11 @@ def build(workload: Workload, case: Case, folder: Path, phase: Phase) -> None:
     """Raises Refusal: export_failed, unsupported_op where int8 finds nothing to quantise, build_failed."""
     spent, said = written(workload, case, folder, phase)
     (folder / "ledger.json").write_text(json.dumps(spent))
-    (folder / SAID).write_text(json.dumps({"said": said, "nodes": export.nodes(folder / MODEL)}))
+    (folder / SAID).write_text(json.dumps(said))
     if _provider(case) == TENSORRT:
         shutil.rmtree(folder / ENGINES, ignore_errors=True)
         (folder / ENGINES).mkdir()
+        (folder / NODES).write_text(str(export.nodes(folder / MODEL)))
         with phase("compile"):
             _session(Artefact(case, folder, 1, lambda: workload, folder))
 
@@ -219,13 +220,14 @@ def placement(artefact: Artefact, step: Step) -> Placement:
     session.run(None, _zeros(session, case.batch))
     file = Path(session.end_profiling())
     events = [event for event in json.loads(file.read_bytes()) if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")]
-    built = json.loads((artefact.folder / SAID).read_text())
-    found = placed(case, {event["name"].removesuffix("_kernel_time"): event["args"] for event in events}, built["nodes"])
-    return msgspec.structs.replace(found, evidence=(*built["said"], *found.evidence, f"profile of one run: {file.name} in the case's folder"))
+    exported = int((artefact.folder / NODES).read_text()) if _provider(case) == TENSORRT else 0
+    found = placed(case, {event["name"].removesuffix("_kernel_time"): event["args"] for event in events}, exported)
+    said = json.loads((artefact.folder / SAID).read_text()) if (artefact.folder / SAID).exists() else []
+    return msgspec.structs.replace(found, evidence=(*said, *found.evidence, f"profile of one run: {file.name} in the case's folder"))
 
 
-def placed(case: Case, ran: Mapping[str, Mapping[str, Any]], exported: int) -> Placement:
-    """What a profile says of a case. ran: node -> its provider, operator and the types of its inputs. exported: nodes of the file, of which an engine stands for any number."""
+def placed(case: Case, ran: Mapping[str, Mapping[str, Any]], exported: int = 0) -> Placement:
+    """What a profile says of a case. ran: node -> its provider, operator and the types of its inputs. exported: for TensorRT, nodes of the file; an engine stands for many."""
     requested = _provider(case)
     nodes = {name: node for name, node in ran.items() if not node["op_name"].startswith("Memcpy")}  # a copy counts as CUDA's and does none of the work
     copies = len(ran) - len(nodes)

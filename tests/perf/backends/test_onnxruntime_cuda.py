@@ -90,12 +90,17 @@ def graph(folder: Path, *nodes: tuple[str, str, str]) -> Path:
     ends = helper.make_tensor_value_info("in", TensorProto.FLOAT, [1, 4, 4]), helper.make_tensor_value_info(nodes[-1][2], TensorProto.FLOAT, None)
     content = helper.make_graph(made, "planted", [ends[0]], [ends[1]], [onnx.numpy_helper.from_array(np.ones((4, 4), "float32"), "weights")])
     onnx.save(helper.make_model(content, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), folder / backend.MODEL)
-    (folder / backend.SAID).write_text(json.dumps({"said": [], "nodes": len(nodes)}))
     return folder
 
 
 @pytest.mark.parametrize(
-    ("case", "shapes"), [("mlp/onnxruntime/fp32/b2", [[2, 4], [2, 16]]), ("attention/onnxruntime/fp32/b3", [[3, 6, 16]]), ("attention/onnxruntime/fp16/b3", [[3, 6, 16]])]
+    ("case", "shapes"),
+    [
+        ("mlp/onnxruntime/fp32/b2", [[2, 4], [2, 16]]),
+        ("conv/onnxruntime/fp32/b2", [[2, 5]]),
+        ("attention/onnxruntime/fp32/b3", [[3, 6, 16]]),
+        ("attention/onnxruntime/fp16/b3", [[3, 6, 16]]),
+    ],
 )
 def test_it_takes_every_node_and_the_call_goes_through(workload, on_cuda, tmp_path, case, shapes):
     found = on_cuda(f"{case}/cuda:0/inference", built(workload(Case.parse(f"{case}/cuda:0/inference")), f"{case}/cuda:0/inference", tmp_path))
