@@ -1,6 +1,7 @@
 """The models through every backend: `pytest bench --benchmark-json=out.json`.
 
-The default grid is what CI can afford (under 8 minutes on 2 cores); `--hotlap-grid=full` is every model, precision and batch size.
+The default grid is what CI can afford (under 8 minutes on 2 cores); `--hotlap-grid=full` is every
+model, precision and batch size.
 """
 
 import pytest
@@ -9,7 +10,9 @@ import hotlap
 
 GRIDS = {
     "default": lambda: hotlap.cases("mlp", "resnet"),
-    "full": lambda: hotlap.cases("mlp", "resnet", "vit", "gpt", precisions=("fp32", "bf16", "fp16"), batches=(1, 8)),
+    "full": lambda: hotlap.cases(
+        "mlp", "resnet", "vit", "gpt", precisions=("fp32", "bf16", "fp16"), batches=(1, 8)
+    ),
 }
 
 

@@ -1,9 +1,11 @@
-"""Our kernels beside Liger-Kernel's (pip install liger-kernel==0.8.5): distance to fp64 in the interpreter, and what the compiler makes of both for sm_90.
+"""Our kernels beside Liger-Kernel's (pip install liger-kernel==0.8.5): distance to fp64 in the
+interpreter, and what the compiler makes of both for sm_90.
 
-    python bench/beside_liger.py                                       writes docs/results/liger.json, about a minute
+    python bench/beside_liger.py                     writes docs/results/liger.json, about a minute
     python bench/beside_liger.py --table docs/results/liger.json
 
-Static figures are of each library's kernels as it launches them at the typical size of our operation in bf16, forward and backward; nothing runs.
+Static figures are of each library's kernels as it launches them at the typical size of our
+operation in bf16, forward and backward; nothing runs.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ TARGET = "sm_90"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--table", type=Path)
     asked = parser.parse_args()
     if asked.table:
@@ -43,13 +47,23 @@ def main() -> None:
 
 
 def distances() -> list[dict[str, Any]]:
-    lines = subprocess.run([sys.executable, str(ROOT / "tests" / "kernels" / "liger.py")], capture_output=True, text=True, check=True).stdout.splitlines()
+    lines = subprocess.run(
+        [sys.executable, str(ROOT / "tests" / "kernels" / "liger.py")],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
     squares: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
     for row in map(json.loads, lines):
         unit = row["scale"] * ULP[row["dtype"]]
         squares[row["op"], row["dtype"]].append(((row["ours"] / unit) ** 2, (row["theirs"] / unit) ** 2))
     return [
-        {"op": op, "dtype": dtype, "ours": (sum(one for one, _ in pairs) / len(pairs)) ** 0.5, "theirs": (sum(other for _, other in pairs) / len(pairs)) ** 0.5}
+        {
+            "op": op,
+            "dtype": dtype,
+            "ours": (sum(one for one, _ in pairs) / len(pairs)) ** 0.5,
+            "theirs": (sum(other for _, other in pairs) / len(pairs)) ** 0.5,
+        }
         for (op, dtype), pairs in squares.items()
     ]
 
@@ -76,22 +90,42 @@ def static(name: str) -> list[dict[str, Any]]:
     found = []
     for whose, call in (("ours", lambda: forth_and_back(module, given)), ("Liger", theirs)):
         seen: set[str] = set()
-        launches: list[Launch] = [one for one in recorded(call, TARGET) if not (one.name in seen or seen.add(one.name))]
+        launches: list[Launch] = [
+            one for one in recorded(call, TARGET) if not (one.name in seen or seen.add(one.name))
+        ]
         for one in launches:
-            figures = aot.compiled(one.kernel, one.types, one.constexprs, one.divisible, one.options.get("num_warps", 4), one.options.get("num_stages", 3), TARGET)
+            figures = aot.compiled(
+                one.kernel,
+                one.types,
+                one.constexprs,
+                one.divisible,
+                one.options.get("num_warps", 4),
+                one.options.get("num_stages", 3),
+                TARGET,
+            )
             loads = {size: count for size, count in figures.sass.items() if size.startswith("load_")}
             wide, spills = loads.get("load_128", 0), figures.spill_loads + figures.spill_stores
             found.append(
                 {
-                    "op": name, "whose": whose, "kernel": one.name, "registers": figures.registers, "spills": spills, "occupancy": figures.occupancy,
-                    "instructions": figures.instructions, "wide": wide, "loads": sum(loads.values()),
+                    "op": name,
+                    "whose": whose,
+                    "kernel": one.name,
+                    "registers": figures.registers,
+                    "spills": spills,
+                    "occupancy": figures.occupancy,
+                    "instructions": figures.instructions,
+                    "wide": wide,
+                    "loads": sum(loads.values()),
                 }
-            )  # fmt: skip
+            )
     return found
 
 
 def their_functions() -> dict[str, Any]:
-    """By our names. They write gradients in place, so what they are given is copied where it is used again."""
+    """By our names.
+
+    They write gradients in place, so what they are given is copied where it is used again.
+    """
     from liger_kernel.ops.cross_entropy import LigerCrossEntropyFunction
     from liger_kernel.ops.fused_add_rms_norm import LigerFusedAddRMSNormFunction
     from liger_kernel.ops.fused_linear_cross_entropy import LigerFusedLinearCrossEntropyFunction
@@ -107,9 +141,13 @@ def their_functions() -> dict[str, Any]:
         return LigerRopeFunction.apply(x.clone(), x.new_zeros(x.shape), *both)[0]
 
     return {
-        "add_rms_norm": lambda x, residual, weight: LigerFusedAddRMSNormFunction.apply(x, residual, weight, 1e-6, 0.0, "llama", False),
+        "add_rms_norm": lambda x, residual, weight: LigerFusedAddRMSNormFunction.apply(
+            x, residual, weight, 1e-6, 0.0, "llama", False
+        ),
         "cross_entropy": lambda x, target: LigerCrossEntropyFunction.apply(x.clone(), target, None)[0],
-        "fused_linear_cross_entropy": lambda x, weight, target: LigerFusedLinearCrossEntropyFunction.apply(x, weight, target)[0],
+        "fused_linear_cross_entropy": lambda x, weight, target: LigerFusedLinearCrossEntropyFunction.apply(
+            x, weight, target
+        )[0],
         "layer_norm": lambda x, weight, bias: LigerLayerNormFunction.apply(x, weight, bias, 1e-5),
         "rms_norm": lambda x, weight: LigerRMSNormFunction.apply(x, weight, 1e-6, 0.0, "llama", False),
         "rotary": rotary,
@@ -119,8 +157,17 @@ def their_functions() -> dict[str, Any]:
 
 
 def table(found: dict[str, Any]) -> str:
-    lines = [f"Liger-Kernel {found['liger']}, Triton {found['triton']}.", "", "| operation | dtype | ours, ulp | Liger, ulp | ours / Liger |", "|---|---|---|---|---|"]
-    lines += [f"| {one['op']} | {one['dtype']} | {one['ours']:.3f} | {one['theirs']:.3f} | {one['ours'] / one['theirs']:.3f} |" for one in found["errors"]]
+    lines = [
+        f"Liger-Kernel {found['liger']}, Triton {found['triton']}.",
+        "",
+        "| operation | dtype | ours, ulp | Liger, ulp | ours / Liger |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {one['op']} | {one['dtype']} | {one['ours']:.3f} | {one['theirs']:.3f} |"
+        f" {one['ours'] / one['theirs']:.3f} |"
+        for one in found["errors"]
+    ]
     lines += [
         "",
         f"{TARGET}, bf16; compiled, not run.",
@@ -128,7 +175,11 @@ def table(found: dict[str, Any]) -> str:
         "| operation | whose | kernel | registers | spills | occupancy | instructions | 128-bit loads |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    lines += ["| {op} | {whose} | {kernel} | {registers} | {spills} | {occupancy:.0%} | {instructions} | {wide} of {loads} |".format(**one) for one in found["kernels"]]
+    lines += [
+        "| {op} | {whose} | {kernel} | {registers} | {spills} | {occupancy:.0%} | {instructions} | {wide} of"
+        " {loads} |".format(**one)
+        for one in found["kernels"]
+    ]
     return "\n".join(lines)
 
 

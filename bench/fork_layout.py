@@ -1,9 +1,11 @@
-"""Does it matter from which fork server a worker comes? It must not: blocks of one job would share what they owe to it, and the gate would not see it.
+"""Does it matter from which fork server a worker comes?
+
+It must not: blocks of one job would share what they owe to it, and the gate would not see it.
 
     python bench/fork_layout.py [--servers 8]        about 8 s each
 
-A network of 62 small convolutions against one of 60, in 6 blocks of forked workers, again and again with new fork servers. By the work HEAD takes
-1.033 of BASE's time.
+A network of 62 small convolutions against one of 60, in 6 blocks of forked workers, again and again
+with new fork servers. By the work HEAD takes 1.033 of BASE's time.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ BLOCKS = 6
 def main() -> None:
     from hotlap.perf import stats
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--servers", type=int, default=8)
     for number in range(parser.parse_args().servers):
         found = stats.ratio(*raced("conv", 2, BLOCKS))

@@ -1,11 +1,16 @@
-"""Does the gate find injected slow-downs on this machine, beside a process that loads one core, and leave the same code alone?
+"""Does the gate find injected slow-downs on this machine, beside a process that loads one core, and
+leave the same code alone?
 
-    python bench/gate_live.py [--trials 20]                 appends one line a trial to docs/results/gate_live.jsonl; goes on where it was stopped
-    python bench/gate_live.py --table docs/results/gate_live.jsonl      the table of docs/gate.md
+    python bench/gate_live.py [--trials 20]
+        appends one line a trial to docs/results/gate_live.jsonl; goes on where it was stopped
+    python bench/gate_live.py --table docs/results/gate_live.jsonl
+        the table of docs/gate.md
 
-A network of 60 equal layers is raced against one with as many (A/A), or with 2, 3 or 6 layers more: 3.3, 5 and 10 % more of the same work, no sleep. A
-trial is 16 blocks; the gate stops looking where it has decided. The same samples are given to pytest-benchmark's `--benchmark-compare-fail=median:5%`
-and to `pyperf compare_to`, both called themselves (pip install pyperf), and to benchstat's rule, here re-implemented: Mann-Whitney's U at 5 %.
+A network of 60 equal layers is raced against one with as many (A/A), or with 2, 3 or 6 layers more:
+3.3, 5 and 10 % more of the same work, no sleep. A trial is 16 blocks; the gate stops looking where
+it has decided. The same samples are given to pytest-benchmark's
+`--benchmark-compare-fail=median:5%` and to `pyperf compare_to`, both called themselves (pip install
+pyperf), and to benchstat's rule, here re-implemented: Mann-Whitney's U at 5 %.
 """
 
 from __future__ import annotations
@@ -42,14 +47,22 @@ def test_replayed(benchmark):
 
 
 def network(kind: str, layers: int) -> Any:
-    """(module, example input): 60 linear layers of 128 features over 64 rows, or 3x3 convolutions of 8 channels over 24x24; a ReLU after each."""
+    """(module, example input):
+
+    60 linear layers of 128 features over 64 rows, or 3x3 convolutions of 8 channels over 24x24; a
+    ReLU after each.
+    """
     import torch
     from torch import nn
 
     torch.manual_seed(0)
     if kind == "linear":
-        return nn.Sequential(*[part for _ in range(layers) for part in (nn.Linear(128, 128), nn.ReLU())]), torch.randn(64, 128)
-    return nn.Sequential(*[part for _ in range(layers) for part in (nn.Conv2d(8, 8, 3, padding=1), nn.ReLU())]), torch.randn(1, 8, 24, 24)
+        return nn.Sequential(
+            *[part for _ in range(layers) for part in (nn.Linear(128, 128), nn.ReLU())]
+        ), torch.randn(64, 128)
+    return nn.Sequential(
+        *[part for _ in range(layers) for part in (nn.Conv2d(8, 8, 3, padding=1), nn.ReLU())]
+    ), torch.randn(1, 8, 24, 24)
 
 
 def __getattr__(name: str) -> Any:
@@ -61,8 +74,12 @@ def __getattr__(name: str) -> Any:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=20, help="of each slow-down; twice as many of the same code")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--trials", type=int, default=20, help="of each slow-down; twice as many of the same code"
+    )
     parser.add_argument("--table", type=Path, metavar="FILE")
     asked = parser.parse_args()
     if asked.table:
@@ -72,7 +89,9 @@ def main() -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise SystemExit("another one is measuring on this machine; each would be the other's neighbour") from None
+        raise SystemExit(
+            "another one is measuring on this machine; each would be the other's neighbour"
+        ) from None
     neighbour = subprocess.Popen([sys.executable, "-c", NEIGHBOUR])
     try:
         while (found := next_one(read(FILE), asked.trials)) is not None:
@@ -92,13 +111,20 @@ def read(path: Path) -> list[dict[str, Any]]:
 def next_one(done: list[dict[str, Any]], trials: int) -> tuple[str, int] | None:
     """The kind and slow-down with the fewest trials for their share; None when all have enough."""
     share = {extra: 2.0 if extra == 0 else 1.0 for extra in EXTRA}
-    count = {(kind, extra): sum((one["kind"], one["extra"]) == (kind, extra) for one in done) for kind in KINDS for extra in EXTRA}
+    count = {
+        (kind, extra): sum((one["kind"], one["extra"]) == (kind, extra) for one in done)
+        for kind in KINDS
+        for extra in EXTRA
+    }
     open_ones = [cell for cell, number in count.items() if number < trials * share[cell[1]] / len(KINDS)]
     return min(open_ones, key=lambda cell: count[cell] / share[cell[1]], default=None)
 
 
 def raced(kind: str, extra: int, blocks: int) -> tuple[list[list[float]], list[list[float]]]:
-    """Latencies of BASE and of HEAD. As in hotlap ab each side has fork servers of its own, and they are new for each trial."""
+    """Latencies of BASE and of HEAD.
+
+    As in hotlap ab each side has fork servers of its own, and they are new for each trial.
+    """
     from hotlap.perf.case import Case
     from hotlap.perf.origin import Origin
     from hotlap.perf.prepare import Preparation
@@ -167,7 +193,10 @@ def sequence(ratios: list[float], tolerance: float, each: float, looks: tuple[in
 
 
 def mann_whitney(base: list[float], head: list[float]) -> bool:
-    """Whether benchstat would report a slow-down: U test of all samples at 5 %, and a larger median."""
+    """Whether benchstat would report a slow-down:
+
+    U test of all samples at 5 %, and a larger median.
+    """
     from scipy.stats import mannwhitneyu
 
     from hotlap.perf.stats import median
@@ -180,10 +209,15 @@ def pytest_benchmark(base: list[float], head: list[float]) -> bool:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "test_replay.py").write_text(REPLAY)
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_replay.py"]
-        for samples, more in ((base, ["--benchmark-save=base"]), (head, ["--benchmark-compare=0001", "--benchmark-compare-fail=median:5%"])):
+        for samples, more in (
+            (base, ["--benchmark-save=base"]),
+            (head, ["--benchmark-compare=0001", "--benchmark-compare-fail=median:5%"]),
+        ):
             (Path(folder) / "samples.json").write_text(json.dumps(samples))
             done = subprocess.run([*command, *more], cwd=folder, capture_output=True, text=True, check=False)
-        if done.returncode not in (0, 1) or (done.returncode == 1 and "Performance has regressed" not in done.stdout + done.stderr):
+        if done.returncode not in (0, 1) or (
+            done.returncode == 1 and "Performance has regressed" not in done.stdout + done.stderr
+        ):
             raise SystemExit(f"pytest-benchmark: {done.stdout[-500:]}{done.stderr[-500:]}")
         return done.returncode == 1
 
@@ -198,12 +232,24 @@ def pyperf(base: list[float], head: list[float]) -> bool | None:
         for name, samples in (("base", base), ("head", head)):
             runs = [library.Run(samples, metadata={"name": "trial", "loops": 1}, collect_metadata=False)]
             library.Benchmark(runs).dump(str(Path(folder) / f"{name}.json"))
-        done = subprocess.run([sys.executable, "-m", "pyperf", "compare_to", "base.json", "head.json"], cwd=folder, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "pyperf", "compare_to", "base.json", "head.json"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         return "slower" in done.stdout
 
 
 def table(trials: list[dict[str, Any]]) -> str:
-    lines = [f"{trials[0]['hardware']}; eager, fp32, 2 threads, one core loaded by another process. {BLOCKS} blocks of {ROUNDS} rounds.", ""]
+    lines = [
+        (
+            f"{trials[0]['hardware']}; eager, fp32, 2 threads, one core loaded by another process. {BLOCKS}"
+            f" blocks of {ROUNDS} rounds."
+        ),
+        "",
+    ]
     judged = ("gate at 0", "95 % interval", "blocks", "gate at 3 %: regression", "pass", "could not tell")
     titles = ("HEAD", "trials", *judged, "pytest-benchmark median:5%", "pyperf", "benchstat's rule")
     lines += ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
@@ -212,7 +258,19 @@ def table(trials: list[dict[str, Any]]) -> str:
         if some:
             lines.append("| " + " | ".join(row(extra, some)) + " |")
     slowest = max(one["seconds"] for one in trials)
-    return "\n".join([*lines, "", f"A trial took at most {slowest:.0f} s. Of the other tools: how many of the trials they called slower."]) + "\n"
+    return (
+        "\n".join(
+            [
+                *lines,
+                "",
+                (
+                    f"A trial took at most {slowest:.0f} s. Of the other tools: how many of the trials they"
+                    " called slower."
+                ),
+            ]
+        )
+        + "\n"
+    )
 
 
 def row(extra: int, some: list[dict[str, Any]]) -> list[str]:
@@ -239,7 +297,9 @@ def clopper_pearson(hits: int, n: int) -> tuple[float, float]:
     """Exact 95 % interval of a share (Clopper and Pearson, Biometrika 26, 1934)."""
     from scipy.stats import beta
 
-    return float(beta.ppf(0.025, hits, n - hits + 1)) if hits else 0.0, float(beta.ppf(0.975, hits + 1, n - hits)) if hits < n else 1.0
+    return float(beta.ppf(0.025, hits, n - hits + 1)) if hits else 0.0, (
+        float(beta.ppf(0.975, hits + 1, n - hits)) if hits < n else 1.0
+    )
 
 
 if __name__ == "__main__":

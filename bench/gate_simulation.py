@@ -3,8 +3,10 @@
     python bench/gate_simulation.py [--trials 20000]      writes docs/results/gate_simulation.json
     python bench/gate_simulation.py --table FILE           the table of docs/gate.md
 
-HEAD is slower than BASE by exactly the tolerance, where an alarm is an error by definition, and by more, where it is power. A race has 16 blocks of
-20 rounds; each block has fresh workers with effects of their own, each sample noise of 5 %. The block's figure is the median over its rounds of HEAD / BASE.
+HEAD is slower than BASE by exactly the tolerance, where an alarm is an error by definition, and by
+more, where it is power. A race has 16 blocks of 20 rounds; each block has fresh workers with
+effects of their own, each sample noise of 5 %. The block's figure is the median over its rounds of
+HEAD / BASE.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
 
 FILE = Path(__file__).resolve().parent.parent / "docs" / "results" / "gate_simulation.json"
 ROUNDS, BLOCKS, TOLERANCE, ALPHA, NOISE = 20, 16, 0.03, 0.05, 0.05
-# name: (phi and sd of what both sides see from sample to sample, sd of a worker's own effect, sd of an effect of the whole job)
+# name: (phi and sd of what both sides see from sample to sample, sd of a worker's own effect, sd of
+# an effect of the whole job)
 WORLDS = {
     "independent samples": (0.0, 0.0, 0.0, 0.0),
     "AR(0.5) of 10 % that both see": (0.5, 0.10, 0.0, 0.0),
@@ -33,7 +36,9 @@ WORLDS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--trials", type=int, default=20_000)
     parser.add_argument("--table", type=Path, metavar="FILE")
     asked = parser.parse_args()
@@ -45,11 +50,26 @@ def main() -> None:
         for slower in (TOLERANCE, 0.05, 0.10):
             cells.append({"world": name, "slower": slower, **cell(world, slower, asked.trials)})
             print(cells[-1], flush=True)
-    FILE.write_text(json.dumps({"trials": asked.trials, "tolerance": TOLERANCE, "alpha": ALPHA, "blocks": BLOCKS, "rounds": ROUNDS, "cells": cells}, indent=1) + "\n")
+    FILE.write_text(
+        json.dumps(
+            {
+                "trials": asked.trials,
+                "tolerance": TOLERANCE,
+                "alpha": ALPHA,
+                "blocks": BLOCKS,
+                "rounds": ROUNDS,
+                "cells": cells,
+            },
+            indent=1,
+        )
+        + "\n"
+    )
 
 
 def cell(world: tuple[float, float, float, float], slower: float, trials: int) -> dict[str, float]:
-    """Shares of all races: alarms, passes, and intervals that hold the truth at the look where the race stopped."""
+    """Shares of all races: alarms, passes, and intervals that hold the truth at the look where the
+    race stopped.
+    """
     import numpy as np
 
     from hotlap.perf import compare
@@ -90,21 +110,40 @@ def race(world: tuple[float, float, float, float], slower: float, rng: np.random
     first = rng.random(shape) < 0.5  # which side has the first turn of the round
     early, late = seen[:, ::2], seen[:, 1::2]
     sides = []
-    for turn, centre in ((np.where(first, early, late), 0.0), (np.where(first, late, early), math.log1p(slower))):
-        sides.append(centre + common + turn + worker * rng.standard_normal((BLOCKS, 1)) + NOISE * rng.standard_normal(shape))
+    for turn, centre in (
+        (np.where(first, early, late), 0.0),
+        (np.where(first, late, early), math.log1p(slower)),
+    ):
+        sides.append(
+            centre
+            + common
+            + turn
+            + worker * rng.standard_normal((BLOCKS, 1))
+            + NOISE * rng.standard_normal(shape)
+        )
     return np.median(sides[1] - sides[0], axis=1)
 
 
 def table(found: dict[str, Any]) -> str:
     lines = [
-        f"Tolerance {found['tolerance']:.0%}, alpha {found['alpha']:.0%}, looks after 6, 9, 12 and 16 blocks of {found['rounds']} rounds, {found['trials']} races a cell.",
+        (
+            f"Tolerance {found['tolerance']:.0%}, alpha {found['alpha']:.0%}, looks after 6, 9, 12 and 16"
+            f" blocks of {found['rounds']} rounds, {found['trials']} races a cell."
+        ),
         "",
-        "| what disturbs | HEAD slower by | regression | pass | could not tell | intervals that hold the truth |",
+        (
+            "| what disturbs | HEAD slower by | regression | pass | could not tell | intervals that hold the"
+            " truth |"
+        ),
         "|---|---|---|---|---|---|",
     ]
     for one in found["cells"]:
         shares = (one["regression"], one["pass"], one["inconclusive"], one["covered"])
-        lines.append(f"| {one['world']} | {one['slower']:.0%} | " + " | ".join(f"{share:.1%}" for share in shares) + " |")
+        lines.append(
+            f"| {one['world']} | {one['slower']:.0%} | "
+            + " | ".join(f"{share:.1%}" for share in shares)
+            + " |"
+        )
     return "\n".join(lines) + "\n"
 
 

@@ -1,9 +1,12 @@
-"""Do our kernels cost anything where they cannot run? gpt and vit, replaced (kernels/surgery.py), beside the same models as they are, on this CPU.
+"""Do our kernels cost anything where they cannot run? gpt and vit, replaced (kernels/surgery.py),
+beside the same models as they are, on this CPU.
 
-    python bench/kernels_on_cpu.py [--budget 8m]       writes docs/results/kernels_on_cpu.json, about 15 minutes
+    python bench/kernels_on_cpu.py [--budget 8m]
+        writes docs/results/kernels_on_cpu.json, about 15 minutes
     python bench/kernels_on_cpu.py --table docs/results/kernels_on_cpu.json
 
-A replaced module calls aten, as the module did, after one look at where its input is. `hotlap ab` races the two, weights the same; the limit is 2 %.
+A replaced module calls aten, as the module did, after one look at where its input is. `hotlap ab`
+races the two, weights the same; the limit is 2 %.
 """
 
 from __future__ import annotations
@@ -41,7 +44,10 @@ def vit_replaced() -> Workload:
 
 
 def plain(name: str) -> Workload:
-    """With seeded weights: what a call takes does not depend on them. Both sides have imported the same, so that only the forward differs."""
+    """With seeded weights: what a call takes does not depend on them.
+
+    Both sides have imported the same, so that only the forward differs.
+    """
     from hotlap import Workload
     from hotlap.kernels import library
     from hotlap.models.catalog import network
@@ -62,7 +68,9 @@ def replaced(name: str) -> Workload:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--budget", default="8m")
     parser.add_argument("--table", type=Path)
     asked = parser.parse_args()
@@ -75,18 +83,34 @@ def main() -> None:
 
 
 def raced(name: str, budget: str) -> dict[str, object]:
-    """What hotlap ab finds of the replaced model over the plain one; any verdict is a result here."""
+    """What hotlap ab finds of the replaced model over the plain one; any verdict is a result."""
     with tempfile.TemporaryDirectory() as folder:
         policy, verdict = Path(folder) / "gate.toml", Path(folder) / "verdict.json"
         policy.write_text(f"[tolerance]\nlatency = {LIMIT}\n")
         sides = [f"bench.kernels_on_cpu:{name}", f"bench.kernels_on_cpu:{name}_replaced"]
-        command = [sys.executable, "-m", "hotlap.perf.cli", "ab", *sides, "--budget", budget, "--policy", str(policy), "--json", str(verdict), "--out", str(Path(folder) / "ab")]
+        command = [
+            sys.executable,
+            "-m",
+            "hotlap.perf.cli",
+            "ab",
+            *sides,
+            "--budget",
+            budget,
+            "--policy",
+            str(policy),
+            "--json",
+            str(verdict),
+            "--out",
+            str(Path(folder) / "ab"),
+        ]
         status = subprocess.run(command, cwd=ROOT, check=False).returncode
         if not verdict.exists():
             sys.exit(f"hotlap ab ended with {status} and wrote no verdict")
         content = json.loads(verdict.read_text())
     (latency,) = (one for one in content["findings"] if one["metric"] == "latency")
-    return {key: latency[key] for key in ("ratio", "low", "high", "verdict")} | {"reasons": content["reasons"]}
+    return {key: latency[key] for key in ("ratio", "low", "high", "verdict")} | {
+        "reasons": content["reasons"]
+    }
 
 
 def machine() -> str:
@@ -103,7 +127,10 @@ def table(found: dict) -> str:
         "|---|---|---|---|---|",
     ]
     for name, one in found["models"].items():
-        lines.append(f"| {name} | {one['ratio']:.4f} | {one['low']:.4f} to {one['high']:.4f} | {1 + LIMIT:.2f} | {one['verdict']} |")
+        lines.append(
+            f"| {name} | {one['ratio']:.4f} | {one['low']:.4f} to {one['high']:.4f} | {1 + LIMIT:.2f} |"
+            f" {one['verdict']} |"
+        )
     return "\n".join(lines)
 
 

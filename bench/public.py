@@ -1,6 +1,9 @@
-"""Public architectures with seeded random weights as workloads, such as bench.public:resnet18. They need timm: pip install timm torchvision.
+"""Public architectures with seeded random weights as workloads, such as bench.public:resnet18.
 
-Random weights say what a backend makes of a graph and how fast it is; of the accuracy of int8 on a trained network they say nothing.
+They need timm: pip install timm torchvision.
+
+Random weights say what a backend makes of a graph and how fast it is; of the accuracy of int8 on a
+trained network they say nothing.
 """
 
 from __future__ import annotations
@@ -13,9 +16,15 @@ import hotlap
 
 SIDE = 224
 NAMES = {
-    "resnet18": "resnet18", "resnet50": "resnet50", "mobilenetv3": "mobilenetv3_large_100", "efficientnet_b0": "efficientnet_b0", "vit_tiny": "vit_tiny_patch16_224",
-    "convnext_nano": "convnext_nano", "regnety_008": "regnety_008", "swin_tiny": "swin_tiny_patch4_window7_224",
-}  # fmt: skip
+    "resnet18": "resnet18",
+    "resnet50": "resnet50",
+    "mobilenetv3": "mobilenetv3_large_100",
+    "efficientnet_b0": "efficientnet_b0",
+    "vit_tiny": "vit_tiny_patch16_224",
+    "convnext_nano": "convnext_nano",
+    "regnety_008": "regnety_008",
+    "swin_tiny": "swin_tiny_patch4_window7_224",
+}
 
 
 def make(name: str) -> hotlap.Workload:
@@ -23,7 +32,13 @@ def make(name: str) -> hotlap.Workload:
 
     torch.manual_seed(0)
     module = timm.create_model(NAMES[name], pretrained=False).eval()
-    return hotlap.Workload(name, module, (torch.randn(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)),), item="image", weights="random, seed 0")
+    return hotlap.Workload(
+        name,
+        module,
+        (torch.randn(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)),),
+        item="image",
+        weights="random, seed 0",
+    )
 
 
 resnet18 = partial(make, "resnet18")

@@ -1,10 +1,14 @@
-"""How much faster does a second process start that finds a compiled case in its folder, than the first one that compiled it?
+"""How much faster does a second process start that finds a compiled case in its folder, than the
+first one that compiled it?
 
-    python bench/second_start.py [--workloads mlp,resnet,vit,gpt] [--settings default,freezing,...]      about 1 minute a line
+    python bench/second_start.py [--workloads mlp,resnet,vit,gpt] [--settings default,freezing,...]
+        about 1 minute a line
 
-One cold and one later process for each line, one after the other, each with empty caches but the case's own folder. cold: build and first call;
-later: load and first call. Both without the imports: of torch, dynamo and the model, but of torch alone where a package is loaded; `process` is
-the ratio of the whole processes' times, with them. One run, no interval: ratios near 3 are not known to the tenth. Weights are seeded where nothing was trained.
+One cold and one later process for each line, one after the other, each with empty caches but the
+case's own folder. cold: build and first call; later: load and first call. Both without the imports:
+of torch, dynamo and the model, but of torch alone where a package is loaded; `process` is the ratio
+of the whole processes' times, with them. One run, no interval: ratios near 3 are not known to the
+tenth. Weights are seeded where nothing was trained.
 """
 
 from __future__ import annotations
@@ -30,7 +34,9 @@ SETTINGS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--workloads", default="mlp,resnet,vit,gpt")
     parser.add_argument("--settings", default="default,freezing,aoti,aoti+freezing")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
@@ -38,21 +44,36 @@ def main() -> None:
     if asked.child:
         child(*asked.child)
         return
-    print("| workload | setting | cold s | later s | ratio | process |\n|---|---|---|---|---|---|", flush=True)
+    print(
+        "| workload | setting | cold s | later s | ratio | process |\n|---|---|---|---|---|---|", flush=True
+    )
     for workload in asked.workloads.split(","):
         for setting in asked.settings.split(","):
-            precision, options = ("int8", SETTINGS[setting].removeprefix("int8")) if setting.endswith("int8") else ("fp32", SETTINGS[setting])
+            precision, options = (
+                ("int8", SETTINGS[setting].removeprefix("int8"))
+                if setting.endswith("int8")
+                else ("fp32", SETTINGS[setting])
+            )
             case = f"{workload}/compile/{precision}/b1/cpu/inference{options}"
             with tempfile.TemporaryDirectory() as folder:
                 cold, cold_process = run("cold", case, folder)
                 later, later_process = run("later", case, folder)
-            print(f"| {workload} | {setting} | {cold:.2f} | {later:.2f} | {cold / later:.1f} | {cold_process / later_process:.1f} |", flush=True)
+            print(
+                f"| {workload} | {setting} | {cold:.2f} | {later:.2f} | {cold / later:.1f} |"
+                f" {cold_process / later_process:.1f} |",
+                flush=True,
+            )
 
 
 def run(which: str, case: str, folder: str) -> tuple[float, float]:
     """Seconds that the child measured, and of the whole process."""
     start = time.perf_counter()
-    done = subprocess.run([sys.executable, "-W", "ignore", __file__, "--child", which, case, folder], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", __file__, "--child", which, case, folder],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     taken = time.perf_counter() - start
     if done.returncode:
         sys.exit(f"{case}: {done.stderr.strip().splitlines()[-1]}")
@@ -68,13 +89,21 @@ def child(which: str, text: str, folder: str) -> None:
     from hotlap.perf.case import Case
 
     case = Case.parse(text)
-    for name in modules(backend, case if which == "later" else Case.parse(text.partition("[")[0])):  # what compiles has imported dynamo
+    for name in modules(
+        backend, case if which == "later" else Case.parse(text.partition("[")[0])
+    ):  # what compiles has imported dynamo
         importlib.import_module(name)
-    workload = None if which == "later" and backend.SELF_CONTAINED(case) else workloads.load(workloads.Reference(case.workload))
+    workload = (
+        None
+        if which == "later" and backend.SELF_CONTAINED(case)
+        else workloads.load(workloads.Reference(case.workload))
+    )
     start = time.perf_counter()
     if which == "cold":
         backend.build(workload, case, Path(folder), lambda name: contextlib.nullcontext())
-    if which == "later" or case.option("package", "off") == "aoti":  # torch.compile's build ends with a first call
+    if (
+        which == "later" or case.option("package", "off") == "aoti"
+    ):  # torch.compile's build ends with a first call
         step = backend.load(Artefact(case, Path(folder), torch.get_num_threads(), lambda: workload, Path()))
         step.fetch(step.call(step.place(step.about.inputs)))
     print(json.dumps(time.perf_counter() - start))

@@ -1,7 +1,10 @@
-"""Chooses a training recipe on the validation split alone: every combination with several seeds; the test split is not touched.
+"""Chooses a training recipe on the validation split alone: every combination with several seeds;
+the test split is not touched.
 
-python bench/select_recipe.py mlp --epochs 10,20,40 --decay 0.01,0.1,1 --seeds 5       writes docs/results/recipe-NAME.json
-python bench/select_recipe.py --table docs/results/recipe-mlp.json                     the table of docs/models/architecture.md
+python bench/select_recipe.py mlp --epochs 10,20,40 --decay 0.01,0.1,1 --seeds 5
+    writes docs/results/recipe-NAME.json
+python bench/select_recipe.py --table docs/results/recipe-mlp.json
+    the table of docs/models/architecture.md
 """
 
 from __future__ import annotations
@@ -18,7 +21,9 @@ FOLDER = Path(__file__).resolve().parent.parent / "docs" / "results"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("name", nargs="?", default="mlp")
     parser.add_argument("--epochs", default="10,20,40")
     parser.add_argument("--decay", default="0.01,0.1,1")
@@ -34,9 +39,17 @@ def main() -> None:
     with undisturbed():
         for epochs in map(int, asked.epochs.split(",")):
             for decay in map(float, asked.decay.split(",")):
-                cells.append({"epochs": epochs, "decay": decay, "seeds": [scored(asked.name, epochs, decay, seed) for seed in range(asked.seeds)]})
+                cells.append(
+                    {
+                        "epochs": epochs,
+                        "decay": decay,
+                        "seeds": [scored(asked.name, epochs, decay, seed) for seed in range(asked.seeds)],
+                    }
+                )
                 print(cells[-1], flush=True)
-    (FOLDER / f"recipe-{asked.name}.json").write_text(json.dumps({"name": asked.name, "cells": cells}, indent=1) + "\n")
+    (FOLDER / f"recipe-{asked.name}.json").write_text(
+        json.dumps({"name": asked.name, "cells": cells}, indent=1) + "\n"
+    )
 
 
 def scored(name: str, epochs: int, decay: float, seed: int) -> dict[str, float]:
@@ -52,14 +65,31 @@ def scored(name: str, epochs: int, decay: float, seed: int) -> dict[str, float]:
     data.setup()
     torch.manual_seed(seed)
     module = net()
-    quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False, "num_sanity_val_steps": 0}
+    quiet: dict[str, Any] = {
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "enable_checkpointing": False,
+        "num_sanity_val_steps": 0,
+    }
     with tempfile.TemporaryDirectory() as folder:
-        trainer = L.Trainer(accelerator="cpu", devices=1, max_epochs=epochs, default_root_dir=folder, deterministic=True, gradient_clip_val=net.recipe.clip, **quiet)
+        trainer = L.Trainer(
+            accelerator="cpu",
+            devices=1,
+            max_epochs=epochs,
+            default_root_dir=folder,
+            deterministic=True,
+            gradient_clip_val=net.recipe.clip,
+            **quiet,
+        )
         trainer.fit(module, datamodule=data)
         (found,) = trainer.validate(module, datamodule=data, verbose=False)
     module.eval()
     with torch.inference_mode():
-        losses = [(float(net.loss(module(inputs), targets)), len(inputs)) for inputs, targets in data.val_dataloader()]
+        losses = [
+            (float(net.loss(module(inputs), targets)), len(inputs))
+            for inputs, targets in data.val_dataloader()
+        ]
     loss = sum(value * count for value, count in losses) / sum(count for _, count in losses)
     return {**{key.partition("_")[2]: float(value) for key, value in found.items()}, "loss": loss}
 
@@ -67,11 +97,22 @@ def scored(name: str, epochs: int, decay: float, seed: int) -> dict[str, float]:
 def table(found: dict[str, Any]) -> str:
     """Best loss first; mean and standard deviation over the seeds."""
     metrics = list(found["cells"][0]["seeds"][0])
-    lines = [f"| epochs | weight decay | {' | '.join(metric.replace('_', ' ') for metric in metrics)} |", "|---" * (2 + len(metrics)) + "|"]
+    lines = [
+        f"| epochs | weight decay | {' | '.join(metric.replace('_', ' ') for metric in metrics)} |",
+        "|---" * (2 + len(metrics)) + "|",
+    ]
     for cell in sorted(found["cells"], key=lambda one: fmean(seed["loss"] for seed in one["seeds"])):
         values = [[seed[metric] for seed in cell["seeds"]] for metric in metrics]
-        lines.append(f"| {cell['epochs']} | {cell['decay']:g} | " + " | ".join(f"{fmean(some):.4f} ± {stdev(some):.4f}" for some in values) + " |")
-    return f"{found['name']}, validation split, {len(found['cells'][0]['seeds'])} seeds.\n\n" + "\n".join(lines) + "\n"
+        lines.append(
+            f"| {cell['epochs']} | {cell['decay']:g} | "
+            + " | ".join(f"{fmean(some):.4f} ± {stdev(some):.4f}" for some in values)
+            + " |"
+        )
+    return (
+        f"{found['name']}, validation split, {len(found['cells'][0]['seeds'])} seeds.\n\n"
+        + "\n".join(lines)
+        + "\n"
+    )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,17 @@
-"""Does the harness measure what is there? A stated 5 ms as 5 ms, and a model against itself as equal.
+"""Does the harness measure what is there?
 
-    python bench/twins.py [--races 20] [--neighbour] [--kind KIND]      appends one line a race to docs/results/twins.jsonl
-    python bench/twins.py --table docs/results/twins.jsonl              the table of docs/measuring.md
+A stated 5 ms as 5 ms, and a model against itself as equal.
 
-The two real models are of the two kinds that behave differently with two threads (shared/MEASURING.md): a stack of convolutions with 4 MB
-activations, which allocators disturb, and a small MLP of 12 short parallel regions, which spinning neighbours disturb. --neighbour loads one
-core with a Python loop meanwhile. A race is one measurement: its figure is the ratio of the two entrants over its blocks.
+    python bench/twins.py [--races 20] [--neighbour] [--kind KIND]
+        appends one line a race to docs/results/twins.jsonl
+    python bench/twins.py --table docs/results/twins.jsonl
+        the table of docs/measuring.md
+
+The two real models are of the two kinds that behave differently with two threads
+(shared/MEASURING.md): a stack of convolutions with 4 MB activations, which allocators disturb, and
+a small MLP of 12 short parallel regions, which spinning neighbours disturb. --neighbour loads one
+core with a Python loop meanwhile. A race is one measurement: its figure is the ratio of the two
+entrants over its blocks.
 """
 
 from __future__ import annotations
@@ -29,7 +35,8 @@ HERE = Path(__file__).resolve().parent
 FILE = HERE.parent / "docs" / "results" / "twins.jsonl"
 # Rounds a block: calls of tens of milliseconds vary less than those of one.
 ROUNDS = {"conv_stack": 20, "small_mlp": 40, "null": 12}
-# It dies with its parent however that ends (prctl(2): PR_SET_PDEATHSIG, SIGKILL), or it would disturb the next one's idle machine.
+# It dies with its parent however that ends (prctl(2): PR_SET_PDEATHSIG, SIGKILL), or it would
+# disturb the next one's idle machine.
 NEIGHBOUR = "import ctypes; ctypes.CDLL(None).prctl(1, 9)\nwhile True: pass"
 LIMITS = {"idle": 0.02, "neighbour": 0.05}
 NULL_S, NULL_LIMIT = 0.005, 0.01
@@ -41,19 +48,27 @@ def conv_stack():
     from torch import nn
 
     layers = [layer for _ in range(4) for layer in (nn.Conv2d(16, 16, 3, padding=1), nn.ReLU())]
-    return nn.Sequential(nn.Conv2d(3, 16, 1), *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()), torch.randn(1, 3, 256, 256)
+    return nn.Sequential(nn.Conv2d(3, 16, 1), *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()), torch.randn(
+        1, 3, 256, 256
+    )
 
 
 def small_mlp():
-    """12 linear layers of 256 features over 64 rows: each a parallel region of tens of microseconds."""
+    """12 linear layers of 256 features over 64 rows: each a parallel region of tens of
+    microseconds.
+    """
     import torch
     from torch import nn
 
-    return nn.Sequential(*[layer for _ in range(12) for layer in (nn.Linear(256, 256), nn.ReLU())]), torch.randn(64, 256)
+    return nn.Sequential(
+        *[layer for _ in range(12) for layer in (nn.Linear(256, 256), nn.ReLU())]
+    ), torch.randn(64, 256)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--races", type=int, default=20)
     parser.add_argument("--blocks", type=int, default=9)
     parser.add_argument("--kind", action="append", choices=ROUNDS)
@@ -70,7 +85,9 @@ def main() -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise SystemExit(f"another {Path(__file__).name} is measuring on this machine; each would be the other's neighbour") from None
+        raise SystemExit(
+            f"another {Path(__file__).name} is measuring on this machine; each would be the other's neighbour"
+        ) from None
     condition = "neighbour" if asked.neighbour else "idle"
     neighbour = subprocess.Popen([sys.executable, "-c", NEIGHBOUR]) if asked.neighbour else None
     with tempfile.TemporaryDirectory() as folder:
@@ -78,10 +95,18 @@ def main() -> None:
         try:
             for _ in range(asked.races):
                 for kind in asked.kind or ROUNDS:
-                    trial = {"kind": kind, "condition": condition, **race(kind, asked.blocks, Path(folder), servers)}
+                    trial = {
+                        "kind": kind,
+                        "condition": condition,
+                        **race(kind, asked.blocks, Path(folder), servers),
+                    }
                     with FILE.open("a") as file:
                         file.write(json.dumps(trial) + "\n")
-                    print(f"{condition} {kind}: {trial['ratio']:.4f}, latency {trial['latency_s'] * 1e3:.3f} ms, {trial['seconds']:.0f} s", flush=True)
+                    print(
+                        f"{condition} {kind}: {trial['ratio']:.4f}, latency {trial['latency_s'] * 1e3:.3f}"
+                        f" ms, {trial['seconds']:.0f} s",
+                        flush=True,
+                    )
         finally:
             servers.close()
             if neighbour is not None:
@@ -121,7 +146,9 @@ def race(kind: str, blocks: int, folder: Path, servers: Servers) -> dict[str, ob
         "low": ratio.low,
         "high": ratio.high,
         "block_sd": stats.stdev([math.log(stats.middle(block)) for block in stats.paired(base, head)]),
-        "block_sd_unpaired": stats.stdev([math.log(stats.median(b) / stats.median(a)) for a, b in zip(base, head, strict=True)]),
+        "block_sd_unpaired": stats.stdev(
+            [math.log(stats.median(b) / stats.median(a)) for a, b in zip(base, head, strict=True)]
+        ),
         "blocks": len(lanes[0].seen.timed),
         "rounds": ROUNDS[kind],
         "latency_s": stats.estimate(base).centre,
@@ -134,9 +161,24 @@ def race(kind: str, blocks: int, folder: Path, servers: Servers) -> dict[str, ob
 
 
 def table(trials: list[dict[str, Any]]) -> str:
-    """One row a kind and condition: how many races were within the limit, and the spread of what they found."""
+    """One row a kind and condition: how many races were within the limit, and the spread of what
+    they found.
+    """
     lines = [f"{trials[0]['hardware']}; torch {trials[0]['environment']}, 2 threads.", ""]
-    titles = ("entrants", "machine", "races", "blocks", "rounds", "within", "worst", "sd of a race", "sd of a block", "without pairs", "intervals that hold 1", "s a race")
+    titles = (
+        "entrants",
+        "machine",
+        "races",
+        "blocks",
+        "rounds",
+        "within",
+        "worst",
+        "sd of a race",
+        "sd of a block",
+        "without pairs",
+        "intervals that hold 1",
+        "s a race",
+    )
     lines += ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
     for condition, limit in LIMITS.items():
         for kind in ROUNDS:

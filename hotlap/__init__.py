@@ -1,4 +1,6 @@
-"""hotlap: makes a trained model as fast as it can be, proves that it stayed right, and keeps it fast."""
+"""hotlap: makes a trained model as fast as it can be, proves that it stayed right, and keeps it
+fast.
+"""
 
 from importlib import import_module
 from typing import Any

@@ -1,9 +1,19 @@
-"""Triton kernels for the operations that cost most memory traffic: one operation a file in ops/. Imports nothing of ours."""
+"""Triton kernels for the operations that cost most memory traffic: one operation a file in ops/.
+
+Imports nothing of ours.
+"""
 
 from importlib import import_module
 from typing import Any
 
-_PUBLIC = {"AdamW": "adamw", "TritonKernels": "callback", "function": "library", "replace": "surgery", "restore": "surgery", "using": "dispatch"}
+_PUBLIC = {
+    "AdamW": "adamw",
+    "TritonKernels": "callback",
+    "function": "library",
+    "replace": "surgery",
+    "restore": "surgery",
+    "using": "dispatch",
+}
 __all__ = sorted(_PUBLIC)
 
 

@@ -2,7 +2,8 @@
 
     Trainer(callbacks=[hotlap.TritonKernels()]).fit(module, data)
 
-The module is replaced (surgery.py) when a stage begins and is itself again when it ends, also after an exception, so checkpoints and pickles never see it replaced.
+The module is replaced (surgery.py) when a stage begins and is itself again when it ends, also after
+an exception, so checkpoints and pickles never see it replaced.
 """
 
 from __future__ import annotations
@@ -19,7 +20,11 @@ log = logging.getLogger("hotlap")
 
 
 class TritonKernels(L.Callback):
-    """only: names of operations, as replace takes them. report: what was replaced in the last stage. Raises Unsupported where the module is compiled already."""
+    """only: names of operations, as replace takes them.
+
+    report: what was replaced in the last stage. Raises Unsupported where the module is compiled
+    already.
+    """
 
     def __init__(self, only: Iterable[str] | None = None) -> None:
         self.only = None if only is None else list(only)

@@ -1,4 +1,6 @@
-"""Many tensors in one launch: their addresses, and equal chunks of their elements, as tables that a kernel reads."""
+"""Many tensors in one launch: their addresses, and equal chunks of their elements, as tables that a
+kernel reads.
+"""
 
 from __future__ import annotations
 
@@ -30,16 +32,27 @@ def pointer(addresses, tensor, kind: tl.constexpr, ALIGNED: tl.constexpr):
 
 
 def check(lists: Sequence[Sequence[torch.Tensor]]) -> None:
-    """Raises Unsupported unless all lists have tensors of the same shapes in the same order in memory, without holes, of one dtype a list."""
+    """Raises Unsupported unless all lists have tensors of the same shapes in the same order in
+    memory, without holes, of one dtype a list.
+    """
     first = lists[0]
     for tensors in lists:
         if [one.shape for one in tensors] != [one.shape for one in first]:
-            raise Unsupported("the lists have tensors of different shapes; expected a gradient and states for each parameter")
+            raise Unsupported(
+                "the lists have tensors of different shapes; expected a gradient and states for each"
+                " parameter"
+            )
         if len({one.dtype for one in tensors}) > 1:
-            raise Unsupported(f"tensors of {' and '.join(sorted({str(one.dtype) for one in tensors}))} in one list; call once for each dtype")
+            raise Unsupported(
+                f"tensors of {' and '.join(sorted({str(one.dtype) for one in tensors}))} in one list; call"
+                " once for each dtype"
+            )
         for at, (one, like) in enumerate(zip(tensors, first, strict=True)):
             if not dense(one) or one.stride() != like.stride():
-                raise Unsupported(f"tensor {at} {tuple(one.shape)} has strides {one.stride()}; expected contiguous or channels_last, the same in all lists")
+                raise Unsupported(
+                    f"tensor {at} {tuple(one.shape)} has strides {one.stride()}; expected contiguous or"
+                    " channels_last, the same in all lists"
+                )
 
 
 def dense(x: torch.Tensor) -> bool:
@@ -47,7 +60,8 @@ def dense(x: torch.Tensor) -> bool:
 
 
 def tables(lists: Sequence[Sequence[torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor, bool]:
-    """addresses (lists, tensors) and chunks (count, 3), of tensor, number of the chunk in it and elements: int64, on the tensors' device.
+    """addresses (lists, tensors) and chunks (count, 3), of tensor, number of the chunk in it and
+    elements: int64, on the tensors' device.
 
     And whether every address is a multiple of 16.
     """
@@ -58,7 +72,10 @@ def tables(lists: Sequence[Sequence[torch.Tensor]]) -> tuple[torch.Tensor, torch
     number = torch.arange(len(tensor)) - (each.cumsum(0) - each)[tensor]
     rows = torch.stack((tensor, number, (sizes[tensor] - number * CHUNK).clamp(max=CHUNK)), 1)
     device = lists[0][0].device
-    host = [table.pin_memory() if device.type == "cuda" else table for table in (torch.tensor(raw, dtype=torch.int64), rows)]
+    host = [
+        table.pin_memory() if device.type == "cuda" else table
+        for table in (torch.tensor(raw, dtype=torch.int64), rows)
+    ]
     addresses, chunks = (table.to(device, non_blocking=True) for table in host)
     return addresses, chunks, all(address % 16 == 0 for row in raw for address in row)
 

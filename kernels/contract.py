@@ -14,7 +14,11 @@ POINTER = {"fp32": "*fp32", "fp16": "*fp16", "bf16": "*bf16"}
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one launch. moved_bytes: each input read once, each output written once. flops: a fused multiply-add is two, an exponential one."""
+    """Of one launch.
+
+    moved_bytes: each input read once, each output written once. flops: a fused multiply-add is two,
+    an exponential one.
+    """
 
     moved_bytes: int
     flops: int
@@ -24,9 +28,10 @@ class Cost:
 class Build:
     """One kernel in one setting, as the compiler needs it ahead of time.
 
-    signature: every argument in order, `*bf16`, `i32`, `fp32` or `constexpr`. divisible: arguments that are multiples of 16 (pointers: aligned to 16 bytes)
-    in the setting that is meant to be fast. dot: whether it multiplies matrices, which then must be on tensor cores. single_loads: loads of one element of two bytes that
-    are meant, such as the logit of a target.
+    signature: every argument in order, `*bf16`, `i32`, `fp32` or `constexpr`. divisible: arguments
+    that are multiples of 16 (pointers: aligned to 16 bytes) in the setting that is meant to be
+    fast. dot: whether it multiplies matrices, which then must be on tensor cores. single_loads:
+    loads of one element of two bytes that are meant, such as the logit of a target.
     """
 
     name: str
@@ -41,16 +46,24 @@ class Build:
 
 
 def launches(x: torch.Tensor) -> bool:
-    """Whether there is something to launch a kernel on: not for empty tensors, and not where only shapes are asked."""
+    """Whether there is something to launch a kernel on: not for empty tensors, and not where only
+    shapes are asked.
+    """
     return x.device.type != "meta" and not isinstance(x, FakeTensor) and x.numel() > 0
 
 
 def architecture(device: torch.device) -> str:
-    """What settings depend on: sm_90, gfx942; of what is no GPU (the interpreter, the device meta) sm_80."""
+    """What settings depend on: sm_90, gfx942; of what is no GPU (the interpreter, the device meta)
+    sm_80.
+    """
     if device.type != "cuda":
         return "sm_80"
     properties: Any = torch.cuda.get_device_properties(device)
-    return str(properties.gcnArchName).partition(":")[0] if torch.version.hip else f"sm_{properties.major}{properties.minor}"
+    return (
+        str(properties.gcnArchName).partition(":")[0]
+        if torch.version.hip
+        else f"sm_{properties.major}{properties.minor}"
+    )
 
 
 class Unsupported(ValueError):

@@ -1,9 +1,15 @@
-"""Which code runs an operation, and what did: Triton or the reference. Every fallback is counted with its reason, so that no measurement takes the one for the other.
+"""Which code runs an operation, and what did:
 
-auto        Triton on a GPU, and the reference where an operation does not take its inputs; on a CPU aten
-triton      the same, but what would fall back raises Unsupported, and so does a tensor that is on no GPU
+Triton or the reference. Every fallback is counted with its reason, so that no measurement takes the
+one for the other.
+
+auto        Triton on a GPU, and the reference where an operation does not take its inputs; on a CPU
+            aten
+triton      the same, but what would fall back raises Unsupported, and so does a tensor that is on
+            no GPU
 reference   aten everywhere
-interpret   Triton everywhere: tensors on a CPU go through the interpreter (TRITON_INTERPRET=1, set before triton is imported)
+interpret   Triton everywhere: tensors on a CPU go through the interpreter (TRITON_INTERPRET=1, set
+            before triton is imported)
 """
 
 from __future__ import annotations
@@ -20,15 +26,18 @@ from .contract import Unsupported
 Mode = Literal["auto", "triton", "reference", "interpret"]
 # One for the process, not for a thread: the backward pass runs in threads of autograd's own.
 _mode: Mode = "auto"
-# operation -> launches of its Triton code; (operation, reason) -> calls that took the reference although Triton was asked for. A graph of torch.compile counts its
-# fallbacks once, when it is traced.
+# operation -> launches of its Triton code; (operation, reason) -> calls that took the reference
+# although Triton was asked for. A graph of torch.compile counts its fallbacks once, when it is
+# traced.
 launched: Counter[str] = Counter()
 fallbacks: Counter[tuple[str, str]] = Counter()
 
 
 @contextmanager
 def using(mode: Mode) -> Iterator[None]:
-    """Raises ValueError for another word, and for interpret where Triton was imported without the interpreter."""
+    """Raises ValueError for another word, and for interpret where Triton was imported without the
+    interpreter.
+    """
     global _mode
     if mode not in get_args(Mode):
         raise ValueError(f"mode {mode!r} is none of {', '.join(get_args(Mode))}")
@@ -36,7 +45,9 @@ def using(mode: Mode) -> Iterator[None]:
         from triton import knobs
 
         if not knobs.runtime.interpret:
-            raise ValueError("mode interpret needs TRITON_INTERPRET=1 in the environment before triton is imported")
+            raise ValueError(
+                "mode interpret needs TRITON_INTERPRET=1 in the environment before triton is imported"
+            )
     before, _mode = _mode, mode
     try:
         yield
@@ -50,9 +61,14 @@ def reset() -> None:
 
 
 def wanted(x: torch.Tensor) -> bool:
-    """Whether Triton is to run on this tensor. Raises Unsupported in mode triton where it cannot."""
+    """Whether Triton is to run on this tensor.
+
+    Raises Unsupported in mode triton where it cannot.
+    """
     if _mode == "triton" and not x.is_cuda:
-        raise Unsupported(f"mode triton: a tensor is on {x.device}, and Triton runs on GPUs; move it, or use mode auto")
+        raise Unsupported(
+            f"mode triton: a tensor is on {x.device}, and Triton runs on GPUs; move it, or use mode auto"
+        )
     return _mode != "reference" and (x.is_cuda or _mode == "interpret")
 
 

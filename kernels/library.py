@@ -1,8 +1,10 @@
-"""The operations as torch.ops.hotlap.NAME and NAME_backward, and one differentiable function for each: `function("rms_norm")(x, weight)`.
+"""The operations as torch.ops.hotlap.NAME and NAME_backward, and one differentiable function for
+each: `function("rms_norm")(x, weight)`.
 
-An autograd.Function around two operators of torch.library: so torch.compile, torch.export and the fake tensors see one node each way. Where Triton is not wanted
-(dispatch.py) the function is the operation's reference, plain aten, and no operator of ours is in the graph. `decompositions()` takes our operators out of an exported
-program again, for ONNX and TensorRT.
+An autograd.Function around two operators of torch.library: so torch.compile, torch.export and the
+fake tensors see one node each way. Where Triton is not wanted (dispatch.py) the function is the
+operation's reference, plain aten, and no operator of ours is in the graph. `decompositions()` takes
+our operators out of an exported program again, for ONNX and TensorRT.
 """
 
 from __future__ import annotations
@@ -28,7 +30,10 @@ LIBRARY: Any = torch.library.Library("hotlap", "DEF")  # type: ignore[no-untyped
 
 @dataclass(frozen=True)
 class Operation:
-    """One file of ops/, with the names of what its functions take. `forward`, `backward`: overloads of torch.ops.hotlap."""
+    """One file of ops/, with the names of what its functions take.
+
+    `forward`, `backward`: overloads of torch.ops.hotlap.
+    """
 
     name: str
     module: ModuleType
@@ -55,11 +60,27 @@ def operation(name: str) -> Operation:
     made = define(name, module.forward, aten, getattr(module, "MUTATES", ()))
     undone = define(f"{name}_backward", backward, None, ()) if backward else None
     defaults = tuple(parameter.default for parameter in parameters.values())
-    return Operation(name, module, tuple(parameters), defaults, checked, getattr(module, "OUTPUTS", 1), needed, made, undone)
+    return Operation(
+        name,
+        module,
+        tuple(parameters),
+        defaults,
+        checked,
+        getattr(module, "OUTPUTS", 1),
+        needed,
+        made,
+        undone,
+    )
 
 
-def define(name: str, triton: Callable[..., Any], aten: Callable[..., Any] | None, mutates: tuple[str, ...]) -> Any:
-    """One operator: Triton on a GPU and in the interpreter, aten on a CPU, shapes by the same code without its launches."""
+def define(
+    name: str, triton: Callable[..., Any], aten: Callable[..., Any] | None, mutates: tuple[str, ...]
+) -> Any:
+    """One operator:
+
+    Triton on a GPU and in the interpreter, aten on a CPU, shapes by the same code without its
+    launches.
+    """
     schema = torch.library.infer_schema(triton, mutates_args=mutates).replace("((Tensor))", "Tensor")
     LIBRARY.define(f"{name}{schema}")
 
@@ -71,9 +92,15 @@ def define(name: str, triton: Callable[..., Any], aten: Callable[..., Any] | Non
         if dispatch.wanted(next(tensors(arguments))):
             return on_gpu(*arguments)
         if aten is None:
-            raise Unsupported(f"{name}: on a CPU the gradient is that of the reference; call the function, not the operator")
+            raise Unsupported(
+                f"{name}: on a CPU the gradient is that of the reference; call the function, not the operator"
+            )
         found = aten(*arguments)
-        return None if found is None else alone(tuple(value.contiguous() if value.ndim != 4 else value for value in several(found)))
+        return (
+            None
+            if found is None
+            else alone(tuple(value.contiguous() if value.ndim != 4 else value for value in several(found)))
+        )
 
     LIBRARY.impl(name, on_gpu, "CUDA")
     LIBRARY.impl(name, on_cpu, "CPU")
@@ -83,7 +110,9 @@ def define(name: str, triton: Callable[..., Any], aten: Callable[..., Any] | Non
 
 @cache
 def function(name: str) -> Callable[..., Any]:
-    """The differentiable function: an output, or a tuple of them, for the inputs of the operation's reference."""
+    """The differentiable function: an output, or a tuple of them, for the inputs of the operation's
+    reference.
+    """
     return partial(call, operation(name), differentiable(operation(name)))
 
 
@@ -105,8 +134,12 @@ def prepared(op: Operation, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     inputs += op.defaults[len(inputs) :]
     check(op, inputs)
     if "slopes" in op.inputs:  # whether forward has gradients to make
-        slopes = torch.is_grad_enabled() and any(isinstance(value, torch.Tensor) and value.requires_grad for value in inputs)
-        inputs = tuple(slopes if name == "slopes" else value for name, value in zip(op.inputs, inputs, strict=True))
+        slopes = torch.is_grad_enabled() and any(
+            isinstance(value, torch.Tensor) and value.requires_grad for value in inputs
+        )
+        inputs = tuple(
+            slopes if name == "slopes" else value for name, value in zip(op.inputs, inputs, strict=True)
+        )
     return inputs
 
 
@@ -120,29 +153,52 @@ def check(op: Operation, inputs: tuple[Any, ...]) -> None:
 
 
 def cast(op: Operation, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """As torch.autocast does it: AUTOCAST of the operation is `lower` (the dtype of the context), `fp32`, `none`, or `widest` (of the inputs), which is the default."""
+    """As torch.autocast does it:
+
+    AUTOCAST of the operation is `lower` (the dtype of the context), `fp32`, `none`, or `widest` (of
+    the inputs), which is the default.
+    """
     rule = getattr(op.module, "AUTOCAST", "widest")
     if rule == "none":
         return inputs
-    floating = [value.dtype for value in inputs if isinstance(value, torch.Tensor) and value.is_floating_point()]
+    floating = [
+        value.dtype for value in inputs if isinstance(value, torch.Tensor) and value.is_floating_point()
+    ]
     widest = torch.float32 if torch.float32 in floating or len(set(floating)) > 1 else floating[0]
-    kind = {"lower": torch.get_autocast_dtype(inputs[0].device.type), "fp32": torch.float32, "widest": widest}[rule]
-    return tuple(value.to(kind) if isinstance(value, torch.Tensor) and value.is_floating_point() else value for value in inputs)
+    kind = {
+        "lower": torch.get_autocast_dtype(inputs[0].device.type),
+        "fp32": torch.float32,
+        "widest": widest,
+    }[rule]
+    return tuple(
+        value.to(kind) if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+        for value in inputs
+    )
 
 
 def differentiable(op: Operation, whole: bool = False) -> Callable[..., Any]:
-    """The operator with its gradient; without one where it has none. whole: it gives all that it returns, of which only the outputs have a gradient."""
+    """The operator with its gradient; without one where it has none.
+
+    whole: it gives all that it returns, of which only the outputs have a gradient.
+    """
     if op.backward is None:
         return lambda *inputs: first(op, several(op.forward(*inputs)), whole)
 
     def forward(ctx: Any, *inputs: Any) -> Any:
         made = several(op.forward(*inputs))
-        known = {**dict(zip(op.inputs, inputs, strict=True)), **dict(zip(op.module.RETURNS, made, strict=True))}
+        known = {
+            **dict(zip(op.inputs, inputs, strict=True)),
+            **dict(zip(op.module.RETURNS, made, strict=True)),
+        }
         kept = [(name, known[name]) for name in op.needed if name in known]
         ctx.save_for_backward(*(value for _, value in kept if isinstance(value, torch.Tensor)))
         ctx.plain = {name: value for name, value in kept if not isinstance(value, torch.Tensor)}
         ctx.saved_names = [name for name, value in kept if isinstance(value, torch.Tensor)]
-        ctx.given = [name for name, value in zip(op.inputs, inputs, strict=True) if name in op.module.GRADIENTS and isinstance(value, torch.Tensor)]
+        ctx.given = [
+            name
+            for name, value in zip(op.inputs, inputs, strict=True)
+            if name in op.module.GRADIENTS and isinstance(value, torch.Tensor)
+        ]
         if whole:
             ctx.mark_non_differentiable(*made[op.outputs :])
         return first(op, made, whole)
@@ -153,7 +209,11 @@ def differentiable(op: Operation, whole: bool = False) -> Callable[..., Any]:
         found = dict(zip(ctx.given, several(op.backward(*(known[name] for name in op.needed))), strict=True))
         return tuple(found.get(name) for name in op.inputs)
 
-    made: Any = type(f"{op.name}_function", (torch.autograd.Function,), {"forward": staticmethod(forward), "backward": staticmethod(backward)})
+    made: Any = type(
+        f"{op.name}_function",
+        (torch.autograd.Function,),
+        {"forward": staticmethod(forward), "backward": staticmethod(backward)},
+    )
     apply: Callable[..., Any] = made.apply
     return apply
 

@@ -1,4 +1,7 @@
-"""An operation as a module by itself: aten until `replace` makes it ours. For measuring one alone, in every back end."""
+"""An operation as a module by itself: aten until `replace` makes it ours.
+
+For measuring one alone, in every back end.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,10 @@ from . import library
 
 
 class Operation(nn.Module):
-    """given: the operation's inputs. Tensors are what forward takes, in their order; the others (flags, numbers, None) are kept."""
+    """given: the operation's inputs.
+
+    Tensors are what forward takes, in their order; the others (flags, numbers, None) are kept.
+    """
 
     def __init__(self, name: str, given: tuple[Any, ...]) -> None:
         super().__init__()

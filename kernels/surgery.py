@@ -1,12 +1,16 @@
-"""Model surgery: `replace(model)` lets the forward of each module call our operations where it has their patterns, and can be undone.
+"""Model surgery:
+
+`replace(model)` lets the forward of each module call our operations where it has their patterns,
+and can be undone.
 
     report = hotlap.kernels.replace(model)      # before torch.compile
     print(report)                               # what was replaced and what was not, and why
     hotlap.kernels.restore(model)
 
-A module keeps its parameters, children, hooks and names (so its state_dict); only its class becomes a subclass of what it was, with another forward. On a CPU that
-forward runs the same aten operators as before. What torch.fx cannot follow stays as it is and is reported. Setting a plain attribute or a child later restores the module,
-since the new forward holds what the old one would have read.
+A module keeps its parameters, children, hooks and names (so its state_dict); only its class becomes
+a subclass of what it was, with another forward. On a CPU that forward runs the same aten operators
+as before. What torch.fx cannot follow stays as it is and is reported. Setting a plain attribute or
+a child later restores the module, since the new forward holds what the old one would have read.
 """
 
 from __future__ import annotations
@@ -31,7 +35,10 @@ SDPA = "scaled_dot_product_attention"
 
 
 class Replaced(NamedTuple):
-    """module: name in the model, empty for the model itself. parts: its children that went into the operation."""
+    """module: name in the model, empty for the model itself.
+
+    parts: its children that went into the operation.
+    """
 
     module: str
     operation: str
@@ -49,13 +56,19 @@ class Report:
     kept: tuple[Kept, ...]
 
     def __str__(self) -> str:
-        lines = [f"{one.module or '(model)'}: {one.operation}{' of ' + ', '.join(one.parts) if one.parts else ''}" for one in self.replaced]
+        lines = [
+            f"{one.module or '(model)'}: {one.operation}{' of ' + ', '.join(one.parts) if one.parts else ''}"
+            for one in self.replaced
+        ]
         lines += [f"{one.module or '(model)'}: kept, {one.why}" for one in self.kept]
         return "\n".join(lines) or "nothing to replace"
 
 
 def replace(model: nn.Module, only: Iterable[str] | None = None) -> Report:
-    """only: names of operations; without it all but attention, where torch's own stays the default. Raises Unsupported for a compiled model, ValueError for a wrong name."""
+    """only: names of operations; without it all but attention, where torch's own stays the default.
+
+    Raises Unsupported for a compiled model, ValueError for a wrong name.
+    """
     refuse_compiled(model)
     chosen = choose(only)
     replaced: list[Replaced] = []
@@ -98,29 +111,62 @@ def is_replaced(module: nn.Module) -> bool:
 
 
 def refuse_compiled(model: nn.Module) -> None:
-    compiled = next((name or "the model" for name, module in model.named_modules() if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None)), None)
+    compiled = next(
+        (
+            name or "the model"
+            for name, module in model.named_modules()
+            if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None)
+        ),
+        None,
+    )
     if compiled is not None:
-        raise Unsupported(f"{compiled} is compiled already, so its code would not change; call replace first, then torch.compile")
+        raise Unsupported(
+            f"{compiled} is compiled already, so its code would not change; call replace first, then"
+            " torch.compile"
+        )
     if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
-        raise Unsupported("the model is a TorchScript module, which has no Python forward; replace the module that it was made from")
+        raise Unsupported(
+            "the model is a TorchScript module, which has no Python forward; replace the module that it was"
+            " made from"
+        )
 
 
 def choose(only: Iterable[str] | None) -> dict[str, tuple[Pattern, ...]]:
-    """Patterns by operation; longer ones first, so that a norm with the sum before it is found before the norm alone."""
-    known = {name: patterns_of for name in library.NAMES if (patterns_of := getattr(library.operation(name).module, "PATTERNS", ()))}
-    names = [name for name in known if not getattr(library.operation(name).module, "ASKED_FOR", False)] if only is None else list(dict.fromkeys(only))
+    """Patterns by operation; longer ones first, so that a norm with the sum before it is found
+    before the norm alone.
+    """
+    known = {
+        name: patterns_of
+        for name in library.NAMES
+        if (patterns_of := getattr(library.operation(name).module, "PATTERNS", ()))
+    }
+    names = (
+        [name for name in known if not getattr(library.operation(name).module, "ASKED_FOR", False)]
+        if only is None
+        else list(dict.fromkeys(only))
+    )
     for name in names:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=3)
-            raise ValueError(f"no operation {name!r} to replace by; {'did you mean ' + ' or '.join(near) if near else 'there are ' + ', '.join(known)}")
-    return {name: known[name] for name in sorted(names, key=lambda name: -max(len(pattern.graph.nodes) for pattern in known[name]))}
+            raise ValueError(
+                f"no operation {name!r} to replace by;"
+                f" {'did you mean ' + ' or '.join(near) if near else 'there are ' + ', '.join(known)}"
+            )
+    return {
+        name: known[name]
+        for name in sorted(names, key=lambda name: -max(len(pattern.graph.nodes) for pattern in known[name]))
+    }
 
 
 def worth_tracing(module: nn.Module) -> bool:
-    """Not containers without a forward, nor torch's own modules but for those that are an operation by themselves."""
+    """Not containers without a forward, nor torch's own modules but for those that are an operation
+    by themselves.
+    """
     own = type(module).__module__.startswith("torch.nn.modules")
     return type(module).forward is not nn.Module.forward and (
-        not own or isinstance(module, nn.Sequential) or type(module) in (nn.RMSNorm, nn.LayerNorm, nn.Softmax, nn.CrossEntropyLoss)
+        not own
+        or isinstance(module, nn.Sequential)
+        or type(module) in (nn.RMSNorm, nn.LayerNorm, nn.Softmax, nn.CrossEntropyLoss)
     )
 
 
@@ -135,9 +181,15 @@ class Children(fx.Tracer):
 
 def followed(module: nn.Module) -> fx.Graph:
     """Raises Unsupported where the trace would not be the forward for all inputs."""
-    optional = [name for name, parameter in inspect.signature(module.forward).parameters.items() if parameter.default is not parameter.empty or parameter.kind in (2, 4)]
+    optional = [
+        name
+        for name, parameter in inspect.signature(module.forward).parameters.items()
+        if parameter.default is not parameter.empty or parameter.kind in (2, 4)
+    ]
     if optional and not type(module).__module__.startswith("torch.nn.modules"):
-        raise Unsupported(f"its forward has optional arguments ({', '.join(optional)}), which a trace would fix")
+        raise Unsupported(
+            f"its forward has optional arguments ({', '.join(optional)}), which a trace would fix"
+        )
     graphs, was = [], module.training
     for training in (True, False):
         module.training = training
@@ -145,7 +197,9 @@ def followed(module: nn.Module) -> fx.Graph:
             graphs.append(Children().trace(module))
         except Exception as error:  # whatever a forward does with a proxy
             text = (str(error).splitlines() or [""])[0]
-            raise Unsupported(f"its forward cannot be followed: {type(error).__name__}: {text[:160]}") from None
+            raise Unsupported(
+                f"its forward cannot be followed: {type(error).__name__}: {text[:160]}"
+            ) from None
         finally:
             module.training = was
             constants = [name for name in vars(module) if name.startswith("_tensor_constant")]
@@ -158,7 +212,9 @@ def followed(module: nn.Module) -> fx.Graph:
     return graphs[0]
 
 
-def rewrite(graph: fx.Graph, children: dict[str, nn.Module], chosen: dict[str, tuple[Pattern, ...]]) -> list[tuple[str, Match]]:
+def rewrite(
+    graph: fx.Graph, children: dict[str, nn.Module], chosen: dict[str, tuple[Pattern, ...]]
+) -> list[tuple[str, Match]]:
     found = []
     for name, forms in chosen.items():
         for pattern in forms:
@@ -174,9 +230,16 @@ def put(graph: fx.Graph, name: str, pattern: Pattern, match: Match) -> None:
     """One call in place of the nodes of a match."""
     outputs = [match.inner[output] for output in patterns.of_pattern(pattern)]
     with graph.inserting_before(outputs[0]):
-        arguments = [graph.create_node("get_attr", value.target) if isinstance(value, Attribute) else value for value in (match.bound[name] for name in pattern.parameters)]
+        arguments = [
+            graph.create_node("get_attr", value.target) if isinstance(value, Attribute) else value
+            for value in (match.bound[name] for name in pattern.parameters)
+        ]
         call = graph.call_function(either(name, pattern), tuple(arguments))
-        fresh = [call] if len(outputs) == 1 else [graph.call_function(operator.getitem, (call, at)) for at in range(len(outputs))]
+        fresh = (
+            [call]
+            if len(outputs) == 1
+            else [graph.call_function(operator.getitem, (call, at)) for at in range(len(outputs))]
+        )
     for old, new in zip(outputs, fresh, strict=True):
         old.replace_all_uses_with(new)
     for node in sorted(match.inner.values(), reverse=True):
@@ -215,18 +278,37 @@ def swap(module: nn.Module, graph: fx.Graph) -> None:
     forward: Any = type(fx.GraphModule(module, graph)).forward
 
     def set_attribute(self: nn.Module, name: str, value: Any) -> None:
-        fixed = not name.startswith("_") and name != "training" and (name in self._modules or isinstance(vars(self).get(name, self), PLAIN))
+        fixed = (
+            not name.startswith("_")
+            and name != "training"
+            and (name in self._modules or isinstance(vars(self).get(name, self), PLAIN))
+        )
         if fixed and getattr(self, name) is not value:
             self.__class__ = was
-            dispatch.fallbacks["replace", f"{was.__name__}.{name} was set after replace, so the module is itself again"] += 1
+            dispatch.fallbacks[
+                "replace", f"{was.__name__}.{name} was set after replace, so the module is itself again"
+            ] += 1
         was.__setattr__(self, name, value)
 
-    module.__class__ = type(was.__name__, (was,), {"forward": forward, "__setattr__": set_attribute, "hotlap_replaced": True, "__module__": was.__module__})
+    module.__class__ = type(
+        was.__name__,
+        (was,),
+        {
+            "forward": forward,
+            "__setattr__": set_attribute,
+            "hotlap_replaced": True,
+            "__module__": was.__module__,
+        },
+    )
 
 
 def remarks(graph: fx.Graph, module: nn.Module, chosen: dict[str, tuple[Pattern, ...]]) -> list[str]:
     """Why something that looks like an operation was left."""
-    names = {getattr(node.target, "__name__", str(node.target)) for node in graph.nodes if node.op in ("call_function", "call_method")}
+    names = {
+        getattr(node.target, "__name__", str(node.target))
+        for node in graph.nodes
+        if node.op in ("call_function", "call_method")
+    }
     said = []
     if SDPA in names and "attention" not in chosen:
         said.append("attention stays with torch's own kernels; only=['attention'] takes ours")

@@ -1,4 +1,7 @@
-"""The names of the networks, which are the files of nets/, and the way from a name to its class. Imports no torch by itself."""
+"""The names of the networks, which are the files of nets/, and the way from a name to its class.
+
+Imports no torch by itself.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,9 @@ if TYPE_CHECKING:
 
 
 def names() -> list[str]:
-    return sorted(module.name for module in pkgutil.iter_modules(nets.__path__) if not module.name.startswith("_"))
+    return sorted(
+        module.name for module in pkgutil.iter_modules(nets.__path__) if not module.name.startswith("_")
+    )
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -26,13 +31,20 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def network(name: str) -> type[Trainable]:
-    """The class in nets/NAME.py. Raises ValueError with the nearest names where there is no such file."""
+    """The class in nets/NAME.py.
+
+    Raises ValueError with the nearest names where there is no such file.
+    """
     if name not in names():
         raise ValueError(f"no network is called {name!r}; {nearest(name, names())}")
     module = importlib.import_module(f"{nets.__name__}.{name}")
     from .trainable import Trainable
 
-    found = [member for member in vars(module).values() if isinstance(member, type) and issubclass(member, Trainable) and member.__module__ == module.__name__]
+    found = [
+        member
+        for member in vars(module).values()
+        if isinstance(member, type) and issubclass(member, Trainable) and member.__module__ == module.__name__
+    ]
     if len(found) != 1:
         raise ValueError(f"{module.__file__} must hold exactly one Trainable, not {len(found)}")
     return found[0]

@@ -1,4 +1,6 @@
-"""Reading Lightning checkpoints without trusting them: damage is found, code in pickles is refused, the class must fit."""
+"""Reading Lightning checkpoints without trusting them: damage is found, code in pickles is refused,
+the class must fit.
+"""
 
 from __future__ import annotations
 
@@ -32,44 +34,67 @@ def read(path: Path) -> dict[str, Any]:
     except (zipfile.BadZipFile, NotImplementedError):  # the latter for a damaged version field
         damaged = "its table of contents"
     if damaged:
-        raise ValueError(f"checkpoint {path} is damaged in {damaged}, or is none; restore it from a copy or train again")
+        raise ValueError(
+            f"checkpoint {path} is damaged in {damaged}, or is none; restore it from a copy or train again"
+        )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
-            f"checkpoint {path} holds more than tensors and plain values, and loading that could run foreign code; save it again without, "
-            f"or allow types you trust with torch.serialization.add_safe_globals ({_first_line(error)})"
+            f"checkpoint {path} holds more than tensors and plain values, and loading that could run foreign"
+            " code; save it again without, or allow types you trust with"
+            f" torch.serialization.add_safe_globals ({_first_line(error)})"
         ) from error
     except RuntimeError as error:
-        raise ValueError(f"{path} is no file that torch.save wrote; give a Lightning checkpoint ({_first_line(error)})") from error
+        raise ValueError(
+            f"{path} is no file that torch.save wrote; give a Lightning checkpoint ({_first_line(error)})"
+        ) from error
     if not isinstance(content, dict) or not {"state_dict", "pytorch-lightning_version"} <= content.keys():
-        raise ValueError(f"{path} is no Lightning checkpoint, only something else torch.save wrote; use Trainer.save_checkpoint")
+        raise ValueError(
+            f"{path} is no Lightning checkpoint, only something else torch.save wrote; use"
+            " Trainer.save_checkpoint"
+        )
     return content
 
 
 def restore(cls: type[Module], path: Path) -> tuple[Module, dict[str, Any]]:
-    """The module of class `cls` in eval mode on the CPU, and the checkpoint's content. Raises ValueError: what, where, what to do."""
+    """The module of class `cls` in eval mode on the CPU, and the checkpoint's content.
+
+    Raises ValueError: what, where, what to do.
+    """
     content = read(path)
     check_class(cls, path, content)
     try:
         with torch.random.fork_rng(devices=[]):
             module = cls.load_from_checkpoint(path, map_location="cpu", weights_only=True)
     except RuntimeError as error:
-        raise ValueError(f"the weights in {path} do not fit {class_name(cls)}; give the trained class ({_first_line(error)})") from error
+        raise ValueError(
+            f"the weights in {path} do not fit {class_name(cls)}; give the trained class"
+            f" ({_first_line(error)})"
+        ) from error
     except TypeError as error:
         raise ValueError(
-            f"{class_name(cls)} cannot be built from the hyperparameters in {path}; call self.save_hyperparameters() in its constructor and save again ({_first_line(error)})"
+            f"{class_name(cls)} cannot be built from the hyperparameters in {path}; call"
+            f" self.save_hyperparameters() in its constructor and save again ({_first_line(error)})"
         ) from error
     return module.eval(), content
 
 
 def check_class(cls: type[L.LightningModule], path: Path, content: dict[str, Any]) -> None:
-    """Checkpoints of hotlap's own networks say whose they are; others are known only by whether their weights fit."""
+    """Checkpoints of hotlap's own networks say whose they are; others are known only by whether
+    their weights fit.
+    """
     written_by = content.get("hotlap", {}).get("class")
     if written_by not in (None, class_name(cls)):
-        raise ValueError(f"checkpoint {path} is of {written_by}, not of {class_name(cls)}; give that class or another checkpoint")
+        raise ValueError(
+            f"checkpoint {path} is of {written_by}, not of {class_name(cls)}; give that class or another"
+            " checkpoint"
+        )
     if written_by is None and issubclass(cls, Trainable):
-        raise ValueError(f"checkpoint {path} was not written by hotlap train, as those of {class_name(cls)} are; train one with it")
+        raise ValueError(
+            f"checkpoint {path} was not written by hotlap train, as those of {class_name(cls)} are; train one"
+            " with it"
+        )
 
 
 def _first_line(error: Exception) -> str:

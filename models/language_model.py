@@ -13,7 +13,8 @@ from .trainable import Trainable
 class LanguageModel(Trainable):
     """Scored by perplexity per token, which decides, and by bits per byte (a token being a byte).
 
-    The budget of 0.05 (int8: 0.22, 3 %) is 0.7 % of the perplexity of 7.34 that the default byte-level network reaches on its validation split.
+    The budget of 0.05 (int8: 0.22, 3 %) is 0.7 % of the perplexity of 7.34 that the default
+    byte-level network reaches on its validation split.
     """
 
     metric = "perplexity"

@@ -1,8 +1,11 @@
-"""Mixed precision in training: weights and optimizer in fp32, forward and backward under autocast, fp16's gradients scaled.
+"""Mixed precision in training: weights and optimizer in fp32, forward and backward under autocast,
+fp16's gradients scaled.
 
-fp16 has no numbers below 6e-8, so small gradients would be 0: the loss is multiplied by a factor that grows while gradients stay finite, and a step whose gradients
-do not is left out (Micikevicius et al., Mixed Precision Training, https://arxiv.org/abs/1710.03740). bf16 has fp32's range and needs none of it. The plug-in is made here
-and not by Lightning's `precision=`, which on a CPU takes bf16 where fp16 was asked for.
+fp16 has no numbers below 6e-8, so small gradients would be 0: the loss is multiplied by a factor
+that grows while gradients stay finite, and a step whose gradients do not is left out (Micikevicius
+et al., Mixed Precision Training, https://arxiv.org/abs/1710.03740). bf16 has fp32's range and needs
+none of it. The plug-in is made here and not by Lightning's `precision=`, which on a CPU takes bf16
+where fp16 was asked for.
 """
 
 from __future__ import annotations
@@ -19,7 +22,8 @@ def plugin(precision: str, device: str) -> Precision:
         raise ValueError(f"precision {precision!r} is none of {', '.join(NAMES)}")
     if precision == "fp32":
         return Precision()
-    return MixedPrecision(NAMES[precision], device, torch.amp.GradScaler(device) if precision == "fp16" else None)  # type: ignore[arg-type]
+    scaler = torch.amp.GradScaler(device) if precision == "fp16" else None
+    return MixedPrecision(NAMES[precision], device, scaler)  # type: ignore[arg-type]
 
 
 def scale(trainer: object) -> float | None:

@@ -1,7 +1,9 @@
-"""Training inside somebody else's process: nothing printed by Lightning, and the process left as it was.
+"""Training inside somebody else's process: nothing printed by Lightning, and the process left as it
+was.
 
-On the CPU training takes one thread. The networks are small, results then do not depend on the number of cores, and a busy machine does not
-slow training out of proportion (seen on 2 cores with other work on them: 2 threads took 5 to 10 times as long as 1).
+On the CPU training takes one thread. The networks are small, results then do not depend on the
+number of cores, and a busy machine does not slow training out of proportion (seen on 2 cores with
+other work on them: 2 threads took 5 to 10 times as long as 1).
 """
 
 from __future__ import annotations
@@ -23,9 +25,12 @@ LIGHTNING_LOGGERS = ("lightning.pytorch", "lightning.fabric")
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Restores random state, determinism, threads, environment, logging, warnings and the meaning of Ctrl-C, which training changes."""
+    """Restores random state, determinism, threads, environment, logging, warnings and the meaning
+    of Ctrl-C, which training changes.
+    """
     loggers = [(logging.getLogger(name), logging.getLogger(name).level) for name in LIGHTNING_LOGGERS]
-    deterministic, warn_only = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     debugging: Any = torch.utils.deterministic
     filled = debugging.fill_uninitialized_memory
     threads = torch.get_num_threads()
@@ -33,9 +38,13 @@ def undisturbed() -> Iterator[None]:
     ctrl_c = signal.getsignal(signal.SIGINT)
     try:
         with warnings.catch_warnings(), torch.random.fork_rng():
-            warnings.simplefilter("ignore", PossibleUserWarning)  # advice on dataloader workers and logging intervals
+            warnings.simplefilter(
+                "ignore", PossibleUserWarning
+            )  # advice on dataloader workers and logging intervals
             warnings.filterwarnings("ignore", r".*LeafSpec", FutureWarning)  # lightning 2.6 with torch 2.14
-            debugging.fill_uninitialized_memory = False  # finds reads of unset memory, at 14 % of the time of a resnet step
+            debugging.fill_uninitialized_memory = (
+                False  # finds reads of unset memory, at 14 % of the time of a resnet step
+            )
             torch.set_num_threads(1)
             for logger, _ in loggers:
                 logger.setLevel(logging.ERROR)

@@ -1,6 +1,8 @@
-"""Folders of trainings: runs/train/ID, under the current directory or under HOTLAP_RUNS instead of `runs`. Imports no torch.
+"""Folders of trainings: runs/train/ID, under the current directory or under HOTLAP_RUNS instead of
+`runs`. Imports no torch.
 
-A folder holds settings.json from the start, last.ckpt after the first epoch, and metrics.json once training has finished.
+A folder holds settings.json from the start, last.ckpt after the first epoch, and metrics.json once
+training has finished.
 """
 
 from __future__ import annotations
@@ -23,7 +25,10 @@ class NotResumable(ValueError):
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run was started with; everything random follows from it. precision: of the training, see mixed.py."""
+    """What a run was started with; everything random follows from it.
+
+    precision: of the training, see mixed.py.
+    """
 
     name: str
     seed: int
@@ -38,7 +43,9 @@ class Settings:
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """A finished training. validation and test: metric name -> value; seconds: wall time over all its sessions."""
+    """A finished training. validation and test: metric name -> value; seconds: wall time over all
+    its sessions.
+    """
 
     folder: Path
     settings: Settings
@@ -71,28 +78,51 @@ def create(settings: Settings) -> Path:
 def newest(name: str, finished: bool) -> Path | None:
     """The newest finished or unfinished run of a network."""
     folders = root().glob(f"{name}-????????-??????-????")
-    fitting = [folder for folder in folders if (folder / SETTINGS).exists() and (folder / METRICS).exists() == finished]
+    fitting = [
+        folder
+        for folder in folders
+        if (folder / SETTINGS).exists() and (folder / METRICS).exists() == finished
+    ]
     return max(fitting, key=lambda folder: folder.name, default=None)
 
 
-def to_resume(name: str, which: str, epochs: int | None, seed: int | None, precision: str | None = None) -> Path:
-    """The unfinished run `which` ("latest" or an ID) of a network. Raises NotResumable, in one line."""
+def to_resume(
+    name: str, which: str, epochs: int | None, seed: int | None, precision: str | None = None
+) -> Path:
+    """The unfinished run `which` ("latest" or an ID) of a network.
+
+    Raises NotResumable, in one line.
+    """
     if which == "latest":
         folder = newest(name, finished=False)
         if folder is None:
-            raise NotResumable(f"{name} has no unfinished run in {root()}; start one with: hotlap train {name}")
+            raise NotResumable(
+                f"{name} has no unfinished run in {root()}; start one with: hotlap train {name}"
+            )
     else:
         folder = root() / which
         if not (folder / SETTINGS).exists():
-            raise NotResumable(f"there is no run {which!r} in {root()}; leave the ID out to resume the newest unfinished one")
+            raise NotResumable(
+                f"there is no run {which!r} in {root()}; leave the ID out to resume the newest unfinished one"
+            )
     settings = Settings.read(folder)
     if settings.name != name:
-        raise NotResumable(f"run {which} trains {settings.name}, not {name}; use: hotlap train {settings.name} --resume {which}")
+        raise NotResumable(
+            f"run {which} trains {settings.name}, not {name}; use: hotlap train {settings.name} --resume"
+            f" {which}"
+        )
     if (folder / METRICS).exists():
         raise NotResumable(f"run {folder.name} is finished; start a new one with: hotlap train {name}")
-    for word, asked, stored in (("epochs", epochs, settings.epochs), ("seed", seed, settings.seed), ("precision", precision, settings.precision)):
+    for word, asked, stored in (
+        ("epochs", epochs, settings.epochs),
+        ("seed", seed, settings.seed),
+        ("precision", precision, settings.precision),
+    ):
         if asked is not None and asked != stored:
-            raise NotResumable(f"run {folder.name} was started with {word} {stored}, which cannot become {asked}; leave --{word} out")
+            raise NotResumable(
+                f"run {folder.name} was started with {word} {stored}, which cannot become {asked}; leave"
+                f" --{word} out"
+            )
     return folder
 
 

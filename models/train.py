@@ -1,7 +1,10 @@
-"""Training by one path: Lightning's Trainer, everything random derived from (seed, epoch or step), resumable after a kill.
+"""Training by one path:
 
-Two runs with the same seed on the same machine and versions give the same weights and metrics to the bit, and so does
-one that was killed after any epoch and resumed. The test split is used once, when training has finished.
+Lightning's Trainer, everything random derived from (seed, epoch or step), resumable after a kill.
+
+Two runs with the same seed on the same machine and versions give the same weights and metrics to
+the bit, and so does one that was killed after any epoch and resumed. The test split is used once,
+when training has finished.
 """
 
 from __future__ import annotations
@@ -42,7 +45,9 @@ class EveryEpoch(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, float]) -> None:
         self.earlier_s = state_dict["seconds"]
 
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         torch.manual_seed(derived_seed(self.settings.seed, "step", trainer.global_step))
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -51,7 +56,9 @@ class EveryEpoch(Checkpoint):
         runs.put_in_place(partial, self.folder / runs.CHECKPOINT)
         values = trainer.callback_metrics
         scores = ", ".join(
-            f"validation {name.removeprefix('validation_').replace('_', ' ')} {float(value):.4g}" for name, value in sorted(values.items()) if name.startswith("validation_")
+            f"validation {name.removeprefix('validation_').replace('_', ' ')} {float(value):.4g}"
+            for name, value in sorted(values.items())
+            if name.startswith("validation_")
         )
         epoch = f"epoch {trainer.current_epoch + 1} of {self.settings.epochs}"
         factor = mixed.scale(trainer)
@@ -67,10 +74,12 @@ def train(
     report: Callable[[str], None] = print,
     precision: str | None = None,
 ) -> TrainingRun:
-    """Train nets/NAME.py; epochs, seed and precision default to the network's recipe, 0 and fp32, or to those of the run that is resumed.
+    """Train nets/NAME.py; epochs, seed and precision default to the network's recipe, 0 and fp32,
+    or to those of the run that is resumed.
 
-    resume: the ID of an unfinished run, or "latest". report gets one line per epoch, after its checkpoint is on the disk.
-    Raises ValueError for an unknown name, a damaged checkpoint or other data, and its subclass NotResumable for a run that cannot go on.
+    resume: the ID of an unfinished run, or "latest". report gets one line per epoch, after its
+    checkpoint is on the disk. Raises ValueError for an unknown name, a damaged checkpoint or other
+    data, and its subclass NotResumable for a run that cannot go on.
     """
     net = network(name)
     if epochs is not None and epochs < 1:
@@ -87,7 +96,9 @@ def train(
         return _fit(net, data, folder, settings, report)
 
 
-def _fit(net: type[Trainable], data: InMemoryData, folder: Path, settings: Settings, report: Callable[[str], None]) -> TrainingRun:
+def _fit(
+    net: type[Trainable], data: InMemoryData, folder: Path, settings: Settings, report: Callable[[str], None]
+) -> TrainingRun:
     torch.manual_seed(settings.seed)
     module = net().to(memory_format=net.layout)
     every_epoch = EveryEpoch(folder, settings, report)
@@ -119,14 +130,20 @@ def _fit(net: type[Trainable], data: InMemoryData, folder: Path, settings: Setti
 
 
 def resumable_checkpoint(net: type[Trainable], data: InMemoryData, folder: Path) -> Path | None:
-    """The run's checkpoint if it has one yet, known to be whole, of this network and of these data. Raises ValueError."""
+    """The run's checkpoint if it has one yet, known to be whole, of this network and of these data.
+
+    Raises ValueError.
+    """
     path = folder / runs.CHECKPOINT
     if not path.exists():
         return None
     content = checkpoint.read(path)
     checkpoint.check_class(net, path, content)
     if content["hotlap"]["data_hash"] != data.data_hash:
-        raise ValueError(f"{path} was trained on other data than this Python installation has; resume it there or train again")
+        raise ValueError(
+            f"{path} was trained on other data than this Python installation has; resume it there or train"
+            " again"
+        )
     return path
 
 

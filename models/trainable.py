@@ -1,4 +1,6 @@
-"""What every network here is beside its topology: data, a recipe, a loss, a score, and what its checkpoints say of themselves."""
+"""What every network here is beside its topology: data, a recipe, a loss, a score, and what its
+checkpoints say of themselves.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,10 @@ from .provenance import provenance
 
 @dataclass(frozen=True)
 class Recipe:
-    """Default training settings: AdamW, one cycle of the learning rate (up, then down, along cosines), gradients clipped by norm."""
+    """Default training settings:
+
+    AdamW, one cycle of the learning rate (up, then down, along cosines), gradients clipped by norm.
+    """
 
     epochs: int
     batch_size: int
@@ -29,10 +34,10 @@ class Recipe:
 class Trainable(L.LightningModule):
     """A LightningModule that knows how to train and to score itself.
 
-    metric, better, budget: the deciding key of `score`, which way is better, and how much worse it may get (in its own unit), in int8 by int8_budget
-    before the outputs of an accelerated model count as wrong.
-    layout: of the weights in training; convolutions want channels_last.
-    item: what one item of the workload is called; a sample holds `items_per_sample` of them.
+    metric, better, budget: the deciding key of `score`, which way is better, and how much worse it
+    may get (in its own unit), in int8 by int8_budget before the outputs of an accelerated model
+    count as wrong. layout: of the weights in training; convolutions want channels_last. item: what
+    one item of the workload is called; a sample holds `items_per_sample` of them.
     """
 
     data: ClassVar[type[InMemoryData]]
@@ -98,13 +103,24 @@ class Trainable(L.LightningModule):
         self.log_dict({f"{split}_{name}": value for name, value in self.score(logits, targets).items()})
 
     def configure_optimizers(self) -> Any:
-        """Biases, norms and other vectors are not decayed. Under mixed precision not fused: Lightning clips no gradients that such an optimizer would unscale."""
+        """Biases, norms and other vectors are not decayed.
+
+        Under mixed precision not fused: Lightning clips no gradients that such an optimizer would
+        unscale.
+        """
         decayed = [parameter for parameter in self.parameters() if parameter.ndim >= 2]
         others = [parameter for parameter in self.parameters() if parameter.ndim < 2]
-        groups = [{"params": decayed, "weight_decay": self.recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        optimizer = torch.optim.AdamW(groups, lr=self.recipe.learning_rate, fused=type(self.trainer.precision_plugin) is Precision)
+        groups = [
+            {"params": decayed, "weight_decay": self.recipe.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(
+            groups, lr=self.recipe.learning_rate, fused=type(self.trainer.precision_plugin) is Precision
+        )
         steps = int(self.trainer.estimated_stepping_batches)
-        cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.recipe.learning_rate, total_steps=steps, pct_start=self.recipe.warmup)
+        cycle = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, self.recipe.learning_rate, total_steps=steps, pct_start=self.recipe.warmup
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -21,12 +21,14 @@ CALIBRATION = 256
 def load(net: type[Trainable], presets: Mapping[str, Mapping[str, Any]], preset: str = "") -> Workload:
     """The workload of a network of nets/.
 
-    Default preset: weights of the newest finished training, else seeded; one real sample of the validation split, which is also what the
-    evaluation takes. Other presets: seeded weights, seeded inputs, no evaluation.
-    Raises ValueError for an unknown preset or an unreadable checkpoint.
+    Default preset: weights of the newest finished training, else seeded; one real sample of the
+    validation split, which is also what the evaluation takes. Other presets: seeded weights, seeded
+    inputs, no evaluation. Raises ValueError for an unknown preset or an unreadable checkpoint.
     """
     if preset not in presets:
-        raise ValueError(f"{net.label()} has no preset {preset!r}; {nearest(preset, [name for name in presets if name])}")
+        raise ValueError(
+            f"{net.label()} has no preset {preset!r}; {nearest(preset, [name for name in presets if name])}"
+        )
     if preset:
         module = seeded(net, presets[preset])
         inputs = module.example()
@@ -70,10 +72,18 @@ def trained(net: type[Trainable], arguments: Mapping[str, Any], data_hash: str) 
         return seeded(net, arguments), f"random, seed 0 (no checkpoint; hotlap train {net.label()} makes one)"
     path = folder / runs.CHECKPOINT
     module, content = checkpoint.restore(net, path)
-    elsewhere = "" if content["hotlap"]["data_hash"] == data_hash else ", on other data than this installation's"
+    elsewhere = (
+        "" if content["hotlap"]["data_hash"] == data_hash else ", on other data than this installation's"
+    )
     precision = runs.Settings.read(folder).precision
     mixed = "" if precision == "fp32" else f" in mixed {precision}"
-    return module, f"trained{mixed}, epoch {content['epoch'] + 1}, checkpoint sha256:{checkpoint.digest(path)[:8]}{elsewhere}"
+    return (
+        module,
+        (
+            f"trained{mixed}, epoch {content['epoch'] + 1}, checkpoint"
+            f" sha256:{checkpoint.digest(path)[:8]}{elsewhere}"
+        ),
+    )
 
 
 def evaluation(net: type[Trainable], inputs: Tensor, targets: Tensor) -> Evaluation:

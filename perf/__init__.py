@@ -1,1 +1,1 @@
-"""The harness: the question (case), the answer (result), measuring, checking, comparing, reporting."""
+"""The harness: question (case), answer (result), measuring, checking, comparing, reporting."""

@@ -1,6 +1,8 @@
-"""HEAD against BASE in one job: both sides of each case in the same blocks, until the gate's tests have decided (shared/MEASURING.md b).
+"""HEAD against BASE in one job: both sides of each case in the same blocks, until the gate's tests
+have decided (shared/MEASURING.md b).
 
-prepare both sides -> check -> blocks up to each look -> judge all cases together -> confirm regressions on fresh blocks -> verdict
+prepare both sides -> check -> blocks up to each look -> judge all cases together -> confirm
+regressions on fresh blocks -> verdict
 """
 
 from __future__ import annotations
@@ -38,7 +40,10 @@ MOST_NAMED = 12
 
 @dataclass
 class Duel:
-    """The two sides of one case, and what is known of them so far. found: as of the last look that it reached."""
+    """The two sides of one case, and what is known of them so far.
+
+    found: as of the last look that it reached.
+    """
 
     case: Case
     race: Race
@@ -60,7 +65,9 @@ class Duel:
 
     def up_to(self, count: int, deadline: float, fresh: bool = False) -> None:
         """More blocks, up to so many or to the deadline."""
-        while self.blocks < count and self.alive and (time.monotonic() < deadline or self.blocks < min(LOOKS)):
+        while (
+            self.blocks < count and self.alive and (time.monotonic() < deadline or self.blocks < min(LOOKS))
+        ):
             self.race.block(self.blocks, self.race.plan.rounds, self.order, fresh)
             self.blocks += 1
 
@@ -74,20 +81,43 @@ class Duel:
         values = self.values(first)
         found = compare.lockstep(values, self.tolerance, worse[0], fine[0])
         decides = {"regression": worse[1], "pass": fine[1]}.get(found.verdict)
-        return found if decides is None or len(values) in decides else msgspec.structs.replace(found, verdict="inconclusive")
+        return (
+            found
+            if decides is None or len(values) in decides
+            else msgspec.structs.replace(found, verdict="inconclusive")
+        )
 
 
 class Comparison:
-    """All cases of two revisions. `verdict` does it, `results` are what was measured of either side."""
+    """All cases of two revisions.
 
-    def __init__(self, base: Revision, head: Revision, policy: Policy, plan: Plan, folder: Path, environment: Environment, report: Callable[[str], None]) -> None:
-        self.base, self.head, self.policy, self.plan, self.folder, self.report = base, head, policy, plan, folder, report
+    `verdict` does it, `results` are what was measured of either side.
+    """
+
+    def __init__(
+        self,
+        base: Revision,
+        head: Revision,
+        policy: Policy,
+        plan: Plan,
+        folder: Path,
+        environment: Environment,
+        report: Callable[[str], None],
+    ) -> None:
+        self.base = base
+        self.head = head
+        self.policy = policy
+        self.plan = plan
+        self.folder = folder
+        self.report = report
         self.environments = tuple(of_side(side, environment) for side in (base, head))
         self.servers = Servers(folder, plan.timeout_s, report)
         self.preparations: dict[tuple[str, str, str], Preparation] = {}
         self.loaded: dict[str, dict[str, str]] = {"base": {}, "head": {}}
         self.duels: list[Duel] = []
-        self.reasons: list[str] = [installed_differently(base, head)] if base.installed and head.installed else []
+        self.reasons: list[str] = (
+            [installed_differently(base, head)] if base.installed and head.installed else []
+        )
         self.findings: list[Finding] = []
         self.memory: dict[str, tuple[bool, str]] = {}
         self.started = now()
@@ -117,11 +147,16 @@ class Comparison:
             self.close()
 
     def prepare(self, case: Case, repository: Path | None) -> None:
-        """Both lanes of a case, or the finding that one of them could not be made. Raises Misuse for what neither side can run."""
+        """Both lanes of a case, or the finding that one of them could not be made.
+
+        Raises Misuse for what neither side can run.
+        """
         backend = plugins.backend(case.backend)
         reason = backend.available(case.target) or backend.supports(case)
         if own_work(case) or reason is not None:
-            raise Misuse(f"{case.id}: {reason or 'does no work of the model, so there is nothing to compare'}")
+            raise Misuse(
+                f"{case.id}: {reason or 'does no work of the model, so there is nothing to compare'}"
+            )
         lanes: list[Lane] = []
         for side in (self.base, self.head):
             self.report(f"{case.id}: building {side.name}")
@@ -130,16 +165,34 @@ class Comparison:
             except Refusal as refusal:
                 # HEAD lost what BASE has: a regression. Without a BASE nothing can be told.
                 verdict: Outcome = "regression" if side is self.head else "inconclusive"
-                self.findings.append(Finding(case.id, "presence", verdict, kind="presence", evidence=(f"{side.name}: {refusal.reason}",)))
+                self.findings.append(
+                    Finding(
+                        case.id,
+                        "presence",
+                        verdict,
+                        kind="presence",
+                        evidence=(f"{side.name}: {refusal.reason}",),
+                    )
+                )
                 return
-        race = Race(lanes, self.plan, self.servers, lambda text: self.report(f"{case.id}: {text}"), lambda: None)
+        race = Race(
+            lanes, self.plan, self.servers, lambda text: self.report(f"{case.id}: {text}"), lambda: None
+        )
         self.duels.append(Duel(case, race, self.policy.of(case.id).tolerance["latency"]))
 
     def preparation(self, side: Revision, case: Case, repository: Path | None) -> Preparation:
-        """The reference outputs of one side and group, made once, and what files of the repository it loaded. Raises Refusal, Misuse."""
+        """The reference outputs of one side and group, made once, and what files of the repository
+        it loaded. Raises Refusal, Misuse.
+        """
         key = (side.name, case.group, case.precision)
         if key not in self.preparations:
-            made = Preparation(side.reference(case.workload), self.folder / side.name / case.group / case.precision, self.plan, self.servers, side.origin)
+            made = Preparation(
+                side.reference(case.workload),
+                self.folder / side.name / case.group / case.precision,
+                self.plan,
+                self.servers,
+                side.origin,
+            )
             try:
                 made.refer([case], False, self.report, lambda text: None)
                 if repository is not None and side.origin.folder is not None:
@@ -154,10 +207,15 @@ class Comparison:
         """Raises Misuse where a side runs code of the working copy."""
         referee = made.oracle.referee
         referee.go()
-        inside, outside = referee.ask("loaded", self.plan.timeout_s, repository=str(repository), worktree=str(side.origin.folder))
+        inside, outside = referee.ask(
+            "loaded", self.plan.timeout_s, repository=str(repository), worktree=str(side.origin.folder)
+        )
         referee.stop()
         if outside:
-            raise Misuse(f"{side.name}: {', '.join(outside[:3])} came from the working copy, not from the worktree of {side.sha[:12]}; import it as a part of its package")
+            raise Misuse(
+                f"{side.name}: {', '.join(outside[:3])} came from the working copy, not from the worktree of"
+                f" {side.sha[:12]}; import it as a part of its package"
+            )
         self.loaded[side.name] |= inside
 
     def refuse_the_same_code(self, repository: Path | None) -> None:
@@ -165,11 +223,20 @@ class Comparison:
         if repository is None or not self.duels or self.base.sha == self.head.sha:
             return
         if self.loaded["base"] == self.loaded["head"]:
-            files = f"the {len(self.loaded['base'])} files that the cases load are the same" if self.loaded["base"] else "the cases load no file of this repository"
-            raise Misuse(f"{self.base.sha[:12]} and {self.head.sha[:12] or 'the working copy'} differ, but {files}: {SAME_CODE}; choose other cases")
+            files = (
+                f"the {len(self.loaded['base'])} files that the cases load are the same"
+                if self.loaded["base"]
+                else "the cases load no file of this repository"
+            )
+            raise Misuse(
+                f"{self.base.sha[:12]} and {self.head.sha[:12] or 'the working copy'} differ, but {files}:"
+                f" {SAME_CODE}; choose other cases"
+            )
 
     def judge(self, look: int) -> None:
-        """All cases together: they share the chance of a false alarm (Holm), whatever look each is at."""
+        """All cases together: they share the chance of a false alarm (Holm), whatever look each is
+        at.
+        """
         alpha = LATENCY_SHARE * self.policy.alpha
         fine = compare.level(alpha)
         for duel in self.duels:
@@ -180,9 +247,14 @@ class Comparison:
         each = compare.holm([duel.found.p_worse for duel in judged if duel.found], [one[0] for one in levels])
         for duel, level in zip(judged, each, strict=True):
             if duel.open and duel.alive and duel.blocks == look:
-                found = duel.found = duel.judged((level, next((looks for solved, looks in levels if solved <= level), ())), fine)
+                found = duel.found = duel.judged(
+                    (level, next((looks for solved, looks in levels if solved <= level), ())), fine
+                )
                 duel.open = found.verdict == "inconclusive"
-                self.report(f"{duel.case.id}: {look} blocks, {found.ratio - 1:+.1%} [{found.low - 1:+.1%}, {found.high - 1:+.1%}], {found.verdict}")
+                self.report(
+                    f"{duel.case.id}: {look} blocks, {found.ratio - 1:+.1%} [{found.low - 1:+.1%},"
+                    f" {found.high - 1:+.1%}], {found.verdict}"
+                )
         for duel in self.duels:
             duel.open = duel.open and duel.alive
 
@@ -204,31 +276,62 @@ class Comparison:
             if again is not None and again.verdict == "regression":
                 duel.notes.append(f"confirmed on {int(again.n)} fresh blocks: {again.ratio - 1:+.1%}")
             else:
-                said = f"{again.ratio - 1:+.1%} on {int(again.n)} fresh blocks" if again else "no time for fresh blocks"
+                said = (
+                    f"{again.ratio - 1:+.1%} on {int(again.n)} fresh blocks"
+                    if again
+                    else "no time for fresh blocks"
+                )
                 duel.notes.append(f"a regression that was not confirmed: {said}")
                 duel.found = msgspec.structs.replace(duel.found, verdict="inconclusive")
 
     def confirm_memory(self, deadline: float) -> None:
-        """Memory comes from workers that import everything themselves; one that grew must have grown in others of the kind as well."""
-        grown = [one.case for one in self.rest().findings if one.metric == "memory" and one.verdict == "regression" and one.kind == "time"]
+        """Memory comes from workers that import everything themselves; one that grew must have
+        grown in others of the kind as well.
+        """
+        grown = [
+            one.case
+            for one in self.rest().findings
+            if one.metric == "memory" and one.verdict == "regression" and one.kind == "time"
+        ]
         for duel in [duel for duel in self.duels if duel.case.id in grown]:
             self.report(f"{duel.case.id}: confirming memory in fresh workers")
             seen = duel.blocks
             duel.up_to(seen + self.plan.fresh_blocks, deadline, fresh=True)
-            again = next((one for one in self.rest([duel], seen).findings if one.metric == "memory" and one.kind == "time"), None)
+            again = next(
+                (
+                    one
+                    for one in self.rest([duel], seen).findings
+                    if one.metric == "memory" and one.kind == "time"
+                ),
+                None,
+            )
             moved = f" ({verdict_formats.percent(again.ratio)})" if again is not None and again.ratio else ""
             confirmed = again is not None and again.verdict == "regression"
-            self.memory[duel.case.id] = confirmed, f"{'confirmed' if confirmed else 'not confirmed'} in {duel.blocks - seen} more fresh workers a side{moved}"
+            self.memory[duel.case.id] = (
+                confirmed,
+                (
+                    f"{'confirmed' if confirmed else 'not confirmed'} in {duel.blocks - seen} more fresh"
+                    f" workers a side{moved}"
+                ),
+            )
 
     def against_itself(self, aa: Path) -> None:
-        """BASE against BASE for a rotating share of the cases, at tolerance 0; the outcome goes to the ledger. A failure here takes no verdict away."""
+        """BASE against BASE for a rotating share of the cases, at tolerance 0; the outcome goes to
+        the ledger. A failure here takes no verdict away.
+        """
         level = compare.level(self.policy.alpha)
         for duel in [duel for duel in self.duels if ledger.chosen(duel.case.id, self.head.sha)]:
             self.report(f"{duel.case.id}: base against itself")
             twin: Duel | None = None
             try:
                 made = self.preparations["base", duel.case.group, duel.case.precision]
-                race = Race([made.build(duel.case) for _ in range(2)], self.plan, self.servers, lambda text: None, lambda: None)
+                race = Race(
+                    [made.build(duel.case) for _ in range(2)],
+                    self.plan,
+                    self.servers,
+                    lambda text: None,
+                    lambda: None,
+                )
                 twin = Duel(duel.case, race, 0.0)
                 race.check()
                 deadline = time.monotonic() + self.plan.budget_s
@@ -240,39 +343,79 @@ class Comparison:
                     if twin.found.verdict != "inconclusive":
                         break
                 if twin.found is not None:
-                    ledger.add(aa, ledger.Entry(duel.case.id, self.head.sha, int(twin.found.n), twin.found.ratio, twin.found.verdict == "regression"))
+                    ledger.add(
+                        aa,
+                        ledger.Entry(
+                            duel.case.id,
+                            self.head.sha,
+                            int(twin.found.n),
+                            twin.found.ratio,
+                            twin.found.verdict == "regression",
+                        ),
+                    )
             except (Refusal, OSError) as error:
                 self.reasons.append(f"A/A of {duel.case.id} was not finished: {error}")
             finally:
                 if twin is not None:
                     twin.race.end()
 
-    def results(self, duels: Sequence[Duel] | None = None, first: int = 0) -> tuple[list[Result], list[Result]]:
+    def results(
+        self, duels: Sequence[Duel] | None = None, first: int = 0
+    ) -> tuple[list[Result], list[Result]]:
         """Of BASE and of HEAD, as hotlap run would write them; of the blocks from `first` on."""
         made: tuple[list[Result], list[Result]] = ([], [])
         for duel in self.duels if duels is None else duels:
-            lanes = [replace(lane, seen=msgspec.structs.replace(lane.seen, blocks=lane.seen.blocks[first:])) for lane in duel.sides]
+            lanes = [
+                replace(lane, seen=msgspec.structs.replace(lane.seen, blocks=lane.seen.blocks[first:]))
+                for lane in duel.sides
+            ]
             for lane, environment, into in zip(lanes, self.environments, made, strict=True):
-                into.append(answer(lane, lanes[0], f"ab/{duel.case.group}", self.plan, environment.key, f"{duel.blocks} blocks", False))
+                into.append(
+                    answer(
+                        lane,
+                        lanes[0],
+                        f"ab/{duel.case.group}",
+                        self.plan,
+                        environment.key,
+                        f"{duel.blocks} blocks",
+                        False,
+                    )
+                )
         return made
 
     def both(self, duels: Sequence[Duel] | None = None, first: int = 0) -> tuple[Side, Side]:
         keyed = {environment.key: environment for environment in self.environments}
-        base, head = (Side(self.folder, {one.case: one for one in sides.known(results, keyed)}) for results in self.results(duels, first))
+        base, head = (
+            Side(self.folder, {one.case: one for one in sides.known(results, keyed)})
+            for results in self.results(duels, first)
+        )
         return base, head
 
     def rest(self, duels: Sequence[Duel] | None = None, first: int = 0) -> Verdict:
         """Structure, presence, limits and all metrics but latency, as hotlap gate judges them."""
-        return gate.judge(*self.both(duels, first), self.policy, (1 - LATENCY_SHARE) * self.policy.alpha, without=("latency",), one_job=True)
+        return gate.judge(
+            *self.both(duels, first),
+            self.policy,
+            (1 - LATENCY_SHARE) * self.policy.alpha,
+            without=("latency",),
+            one_job=True,
+        )
 
     def conclude(self, aa: Path) -> Verdict:
         """The rest, and latency by the blocks that both sides shared."""
         (base, head), rest = self.both(), self.rest()
-        moved = [self.finding(duel, base.cases[duel.case.id], head.cases[duel.case.id]) for duel in self.duels]
+        moved = [
+            self.finding(duel, base.cases[duel.case.id], head.cases[duel.case.id]) for duel in self.duels
+        ]
         reasons = [*self.reasons, *(reason for reason in rest.reasons if reason != gate.NOTHING or not moved)]
         if why := ledger.distrusted(ledger.read(aa), self.policy.alpha):
             reasons.insert(0, why)
-            moved = [msgspec.structs.replace(one, verdict="inconclusive", evidence=(*one.evidence, "the gate is suspended")) for one in moved]
+            moved = [
+                msgspec.structs.replace(
+                    one, verdict="inconclusive", evidence=(*one.evidence, "the gate is suspended")
+                )
+                for one in moved
+            ]
         findings = [*self.findings, *map(self.with_confirmation, rest.findings)]
         return gate.conclude([*findings, *gate.causes(moved, findings)], reasons, self.policy, "ab")
 
@@ -280,25 +423,54 @@ class Comparison:
         if one.metric != "memory" or one.kind != "time" or one.case not in self.memory:
             return one
         confirmed, said = self.memory[one.case]
-        return msgspec.structs.replace(one, verdict=one.verdict if confirmed else "inconclusive", evidence=(*one.evidence, said))
+        return msgspec.structs.replace(
+            one, verdict=one.verdict if confirmed else "inconclusive", evidence=(*one.evidence, said)
+        )
 
     def finding(self, duel: Duel, base: Known, head: Known) -> Finding:
         """What the blocks say of one latency; without a look nothing, and that is said."""
         found, said = duel.found, list(duel.notes)
-        dead = [f"{lane.case.backend} of {side.name} ended: {lane.refusal}" for side, lane in zip((self.base, self.head), duel.sides, strict=True) if not lane.live]
+        dead = [
+            f"{lane.case.backend} of {side.name} ended: {lane.refusal}"
+            for side, lane in zip((self.base, self.head), duel.sides, strict=True)
+            if not lane.live
+        ]
         if found is None:
             said += dead or [f"{duel.blocks} blocks, {min(LOOKS)} are needed; raise --budget"]
-            return Finding(duel.case.id, "latency", "inconclusive", tolerance=duel.tolerance, unit="s", evidence=tuple(said), place=head.place)
-        unsteady = [f"{side} was not steady" for side, one in (("BASE", base), ("HEAD", head)) if not one.steady]
+            return Finding(
+                duel.case.id,
+                "latency",
+                "inconclusive",
+                tolerance=duel.tolerance,
+                unit="s",
+                evidence=tuple(said),
+                place=head.place,
+            )
+        unsteady = [
+            f"{side} was not steady" for side, one in (("BASE", base), ("HEAD", head)) if not one.steady
+        ]
         verdict = found.verdict if not unsteady and not dead else "inconclusive"
         said = [f"{int(found.n)} blocks", *said, *unsteady, *dead]
         if verdict == "inconclusive":
             said.append(f"could pass from a tolerance of {found.least_tolerance:.1%} on")
-        a, b = (side.metrics["latency"].centre if "latency" in side.metrics else None for side in (base, head))
+        a, b = (
+            side.metrics["latency"].centre if "latency" in side.metrics else None for side in (base, head)
+        )
         return Finding(
-            case=duel.case.id, metric="latency", verdict=verdict, base=a, head=b, ratio=found.ratio, low=found.low, high=found.high,
-            tolerance=duel.tolerance, detectable=found.detectable, unit="s", evidence=tuple(said), place=head.place,
-        )  # fmt: skip
+            case=duel.case.id,
+            metric="latency",
+            verdict=verdict,
+            base=a,
+            head=b,
+            ratio=found.ratio,
+            low=found.low,
+            high=found.high,
+            tolerance=duel.tolerance,
+            detectable=found.detectable,
+            unit="s",
+            evidence=tuple(said),
+            place=head.place,
+        )
 
     def close(self) -> None:
         for duel in self.duels:
@@ -313,21 +485,49 @@ def of_side(side: Revision, here: Environment) -> Environment:
     if not side.installed:
         return msgspec.structs.replace(here, commit=side.sha)
     libraries = {name: side.installed[name] for name in LIBRARIES if name in side.installed}
-    return msgspec.structs.replace(here, python=side.python, libraries={**libraries, **{name: here.libraries[name] for name in ("hotlap",) if name in here.libraries}})
+    return msgspec.structs.replace(
+        here,
+        python=side.python,
+        libraries={
+            **libraries,
+            **{name: here.libraries[name] for name in ("hotlap",) if name in here.libraries},
+        },
+    )
 
 
 def installed_differently(base: Revision, head: Revision) -> str:
     a, b = {"Python": base.python, **base.installed}, {"Python": head.python, **head.installed}
-    different = [f"{name} {a.get(name, 'none')} -> {b.get(name, 'none')}" for name in sorted({**a, **b}, key=str.lower) if a.get(name) != b.get(name)]
+    different = [
+        f"{name} {a.get(name, 'none')} -> {b.get(name, 'none')}"
+        for name in sorted({**a, **b}, key=str.lower)
+        if a.get(name) != b.get(name)
+    ]
     more = f" and {len(different) - MOST_NAMED} more" if len(different) > MOST_NAMED else ""
-    return "the two environments " + (f"differ: {', '.join(different[:MOST_NAMED])}{more}" if different else "hold the same versions of everything")
+    return "the two environments " + (
+        f"differ: {', '.join(different[:MOST_NAMED])}{more}"
+        if different
+        else "hold the same versions of everything"
+    )
 
 
 def write_results(folder: Path, comparison: Comparison) -> None:
-    """base.json and head.json, which hotlap report and hotlap gate read; none if nothing was measured."""
+    """base.json and head.json, which hotlap report and hotlap gate read; none if nothing was
+    measured.
+    """
     if not any(duel.blocks for duel in comparison.duels):
         return
-    for name, environment, results in zip(("base", "head"), comparison.environments, comparison.results(), strict=True):
+    for name, environment, results in zip(
+        ("base", "head"), comparison.environments, comparison.results(), strict=True
+    ):
         asked = tuple(one.case for one in results)
-        content = encode(Results(f"ab/{name}", "hotlap ab", {environment.key: environment}, asked, results=tuple(results), started=comparison.started))
+        content = encode(
+            Results(
+                f"ab/{name}",
+                "hotlap ab",
+                {environment.key: environment},
+                asked,
+                results=tuple(results),
+                started=comparison.started,
+            )
+        )
         write(folder / f"{name}.json", content)

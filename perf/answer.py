@@ -1,4 +1,6 @@
-"""From what was seen of an entrant to its Result: metrics, what is absent and why, status and reason."""
+"""From what was seen of an entrant to its Result: metrics, what is absent and why, status and
+reason.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,15 @@ def unmeasured(case: Case, race_id: str, plan: Plan, reason: Reason, environment
     return Result(case, race_id, plan, status, reason, environment=environment)
 
 
-def proven(case: Case, race_id: str, plan: Plan, found: Ladder, device: Reason, info: dict[str, Any], environment: str) -> Result:
+def proven(
+    case: Case,
+    race_id: str,
+    plan: Plan,
+    found: Ladder,
+    device: Reason,
+    info: dict[str, Any],
+    environment: str,
+) -> Result:
     """The result of a case whose device is not here. It has no time, whatever it reached."""
     status: Status = "verified"
     reason = Reason(device.code, f"{device.detail}; proven to {found.rung} ({MEANING[found.rung]})")
@@ -35,7 +45,9 @@ def proven(case: Case, race_id: str, plan: Plan, found: Ladder, device: Reason, 
         status, reason = ("skipped" if found.stopped.code in SKIPS else "failed"), found.stopped
     placement = found.placement
     if placement is not None:
-        placement = msgspec.structs.replace(placement, counters={**placement.counters, "artefact_bytes": found.artefact_bytes})
+        placement = msgspec.structs.replace(
+            placement, counters={**placement.counters, "artefact_bytes": found.artefact_bytes}
+        )
     weights = (f"weights: {info['weights']}",) if str(info["weights"]).startswith("random") else ()
     return Result(
         case=case,
@@ -56,10 +68,27 @@ def proven(case: Case, race_id: str, plan: Plan, found: Ladder, device: Reason, 
     )
 
 
-def answer(lane: Lane, baseline: Lane, race_id: str, plan: Plan, environment: str, stopped_by: str, interrupted: bool, fp32: Lane | None = None) -> Result:
-    """The result of one lane. Wrong outputs and wrong placement carry no time; samples taken before a crash stay. fp32: the lane that differs from it in precision only."""
+def answer(
+    lane: Lane,
+    baseline: Lane,
+    race_id: str,
+    plan: Plan,
+    environment: str,
+    stopped_by: str,
+    interrupted: bool,
+    fp32: Lane | None = None,
+) -> Result:
+    """The result of one lane.
+
+    Wrong outputs and wrong placement carry no time; samples taken before a crash stay. fp32: the
+    lane that differs from it in precision only.
+    """
     status, reason = standing(lane, baseline, plan, interrupted)
-    shown = bool(lane.seen.timed) and not lane.fell_back and not (reason is not None and reason.code in ("accuracy", "stale_output", "nondeterministic"))
+    shown = (
+        bool(lane.seen.timed)
+        and not lane.fell_back
+        and not (reason is not None and reason.code in ("accuracy", "stale_output", "nondeterministic"))
+    )
     metrics, absent = measured(lane.seen, lane.own_work) if shown else ({}, {})
     return Result(
         case=lane.case,
@@ -86,16 +115,28 @@ def standing(lane: Lane, baseline: Lane, plan: Plan, interrupted: bool) -> tuple
     if lane.refusal is not None:
         return ("fell_back" if lane.fell_back else "failed"), lane.refusal
     if interrupted:
-        return "noisy", Reason("interrupted", f"stopped after {len(lane.seen.timed)} blocks; go on with: hotlap run --resume")
+        return "noisy", Reason(
+            "interrupted", f"stopped after {len(lane.seen.timed)} blocks; go on with: hotlap run --resume"
+        )
     unsteady = sum(block.warm is not None and not block.warm.steady for block in lane.seen.timed)
     if 2 * unsteady >= len(lane.seen.timed):
-        return "noisy", Reason("not_steady", f"in {unsteady} of {len(lane.seen.timed)} blocks the warm-up ended before samples agreed; raise --budget")
+        return "noisy", Reason(
+            "not_steady",
+            f"in {unsteady} of {len(lane.seen.timed)} blocks the warm-up ended before samples agreed; raise"
+            " --budget",
+        )
     if lane is not baseline and baseline.seen.timed and not lane.own_work:
         width = stats.ratio(baseline.latencies(), lane.latencies()).half_width
         if math.isinf(width):
-            return "noisy", Reason("wide_interval", f"{len(lane.seen.timed)} blocks give no interval; raise --budget")
+            return "noisy", Reason(
+                "wide_interval", f"{len(lane.seen.timed)} blocks give no interval; raise --budget"
+            )
         if width > plan.noisy_half_width:
-            return "noisy", Reason("wide_interval", f"the ratio to {baseline.case.backend} is known to {width:.0%} only; raise --budget or quieten the machine")
+            return "noisy", Reason(
+                "wide_interval",
+                f"the ratio to {baseline.case.backend} is known to {width:.0%} only; raise --budget or"
+                " quieten the machine",
+            )
     return "ok", None
 
 
@@ -116,7 +157,10 @@ def measured(seen: Observations, own_work: bool) -> tuple[dict[str, Samples], di
 def with_counters(lane: Lane) -> Placement | None:
     if lane.placement is None:
         return None
-    return msgspec.structs.replace(lane.placement, counters={**lane.placement.counters, "artefact_bytes": int(lane.seen.info["artefact_bytes"])})
+    return msgspec.structs.replace(
+        lane.placement,
+        counters={**lane.placement.counters, "artefact_bytes": int(lane.seen.info["artefact_bytes"])},
+    )
 
 
 def disturbance(seen: Observations) -> Disturbance:
@@ -130,7 +174,9 @@ def disturbance(seen: Observations) -> Disturbance:
         faults=tuple(tuple(turn.faults / turn.calls for turn in block.turns) for block in blocks),
         steal=tuple(block.steal for block in blocks),
         steady=tuple(block.warm is not None and block.warm.steady for block in blocks),
-        priority=next((block.priority for block in blocks if block.priority != priority.RAISED), priority.RAISED),
+        priority=next(
+            (block.priority for block in blocks if block.priority != priority.RAISED), priority.RAISED
+        ),
         spent_s=tuple(block.spent_s for block in blocks),
     )
 
@@ -155,12 +201,17 @@ def warnings(lane: Lane, fp32: Lane | None = None) -> list[str]:
     if lane.seen.timed:
         faults = disturbance(lane.seen).faults_per_call
         if faults > FAULTS_WORTH_A_WORD and dict(LIBRARY_DEFAULTS).items() <= dict(lane.case.options).items():
-            found.append(f"{faults:.0f} page faults a call: the allocator returns memory to the system; MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=4000000000 may help")
+            found.append(
+                f"{faults:.0f} page faults a call: the allocator returns memory to the system;"
+                " MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=4000000000 may help"
+            )
     return found
 
 
 def slower(lane: Lane, fp32: Lane) -> str:
-    """Empty, or that a precision took longer than fp32 did in the same back end, and what was measured of why where `slow_precision` has not said it."""
+    """Empty, or that a precision took longer than fp32 did in the same back end, and what was
+    measured of why where `slow_precision` has not said it.
+    """
     if lane is fp32 or not fp32.live or not lane.seen.timed or not fp32.seen.timed:
         return ""
     taken = stats.ratio(fp32.latencies(), lane.latencies())
@@ -171,16 +222,24 @@ def slower(lane: Lane, fp32: Lane) -> str:
         return told
     ours, theirs = lane.seen.peaks.get("flop_rate"), lane.seen.fp32.get("flop_rate")
     if ours and theirs:
-        told += f", although a product of large matrices runs at {ours / theirs:.1f} of fp32's speed here: this model's time is in smaller ones or elsewhere"
+        told += (
+            f", although a product of large matrices runs at {ours / theirs:.1f} of fp32's speed here: this"
+            " model's time is in smaller ones or elsewhere"
+        )
     return f"{told}; hotlap profile shows where its time goes"
 
 
 def slow_precision(seen: Observations) -> str:
-    """Empty, or why this precision can be slower than fp32: what this machine's own matrix product says."""
+    """Empty, or why this precision can be slower than fp32: what this machine's own matrix product
+    says.
+    """
     ours, fp32 = seen.peaks.get("flop_rate"), seen.fp32.get("flop_rate")
     if not ours or not fp32 or ours >= fp32:
         return ""
     precision = seen.case.precision
     lacking = [flag for flag in HALF_PRODUCTS.get(precision, ()) if flag not in cpu_flags()]
     why = f"; this CPU lacks {' and '.join(lacking)}" if lacking else ""
-    return f"a matrix product in {precision} runs at {ours / fp32:.2f} of fp32's speed on this machine{why}: the precision can make a model slower"
+    return (
+        f"a matrix product in {precision} runs at {ours / fp32:.2f} of fp32's speed on this machine{why}: the"
+        " precision can make a model slower"
+    )

@@ -1,7 +1,8 @@
-"""An index of stored results: one SQLite file beside them, so that a folder of thousands is read once and then only what is new.
+"""An index of stored results: one SQLite file beside them, so that a folder of thousands is read
+once and then only what is new.
 
-It holds nothing of its own: what it says comes from the files, and it is made anew if it is deleted. Two processes may write at once; a file's
-points are replaced in one transaction.
+It holds nothing of its own: what it says comes from the files, and it is made anew if it is
+deleted. Two processes may write at once; a file's points are replaced in one transaction.
 """
 
 from __future__ import annotations
@@ -33,16 +34,22 @@ BUSY_S = 30.0
 TABLES = """
 create table file (path text primary key, size integer, changed integer, measured real, problem text);
 create table setting (key text primary key, fields text);
-create table point (path text, "case" text, metric text, kind text, setting text, revision text, value real, centre real, unit text, better text);
+create table point (
+  path text, "case" text, metric text, kind text, setting text, revision text,
+  value real, centre real, unit text, better text
+);
 create index of_path on point (path);
 create index of_case on point ("case", metric, kind);
 """
 
 
 class Point(NamedTuple):
-    """One value of one case in one file. measured: seconds since 1970. value: what is compared, a ratio to the pace where there was one.
+    """One value of one case in one file.
 
-    centre: in the metric's unit. setting: key of what two results must share to be compared. kind: time, paced, or counter.
+    measured: seconds since 1970. value: what is compared, a ratio to the pace where there was one.
+
+    centre: in the metric's unit. setting: key of what two results must share to be compared. kind:
+    time, paced, or counter.
     """
 
     path: str
@@ -77,17 +84,29 @@ class Archive:
                     self.store.execute(f"pragma user_version = {CONTENT}")
 
     def take_in(self, files: Iterable[Path], tell: Callable[[str], None]) -> tuple[int, dict[str, str]]:
-        """Reads what is new or has changed. Returns how many files that were, and of all of them those that are no results: path -> why."""
+        """Reads what is new or has changed.
+
+        Returns how many files that were, and of all of them those that are no results: path -> why.
+        """
         read, problems = 0, dict[str, str]()
         with self._told():
-            known = {path: (size, changed, problem) for path, size, changed, problem in self.store.execute("select path, size, changed, problem from file")}
+            known = {
+                path: (size, changed, problem)
+                for path, size, changed, problem in self.store.execute(
+                    "select path, size, changed, problem from file"
+                )
+            }
             for file in files:
                 name = str(file.resolve())
                 if not printable(name):
                     problems[ascii(name)] = "its name is no text"
                     continue
                 state = file.stat()
-                if (found := known.get(name)) is None or found != (state.st_size, state.st_mtime_ns, ""):  # what was no results file may be one now
+                if (found := known.get(name)) is None or found != (
+                    state.st_size,
+                    state.st_mtime_ns,
+                    "",
+                ):  # what was no results file may be one now
                     problem = self._take(file, name, state.st_size, state.st_mtime_ns)
                     read += 1
                     if read % 100 == 0:
@@ -103,20 +122,25 @@ class Archive:
         wanted = {name for file in files if printable(name := str(file.resolve()))}
         with self._told():
             rows = self.store.execute(
-                'select path, measured, "case", metric, kind, setting, revision, value, centre, unit, better from point join file using (path) '
-                'order by "case", metric, kind, measured, path'
+                'select path, measured, "case", metric, kind, setting, revision, value, centre, unit, better'
+                ' from point join file using (path) order by "case", metric, kind, measured, path'
             )
             return [point for point in map(Point._make, rows) if point.path in wanted]
 
     def settings(self) -> dict[str, dict[str, str]]:
         with self._told():
-            return {key: msgspec.json.decode(fields) for key, fields in self.store.execute("select key, fields from setting")}
+            return {
+                key: msgspec.json.decode(fields)
+                for key, fields in self.store.execute("select key, fields from setting")
+            }
 
     def close(self) -> None:
         self.store.close()
 
     def _wal(self) -> None:
-        """SQLite's own timeout does not cover this step: of two that open a new index at once, one is told at once that it is locked."""
+        """SQLite's own timeout does not cover this step: of two that open a new index at once, one
+        is told at once that it is locked.
+        """
         until = monotonic() + BUSY_S
         while True:
             try:
@@ -147,7 +171,9 @@ class Archive:
                 problem, rows = str(error), []
         with self._writing():
             self.store.execute("delete from point where path = ?", (name,))
-            self.store.execute("insert or replace into file values (?, ?, ?, ?, ?)", (name, size, changed, measured, problem))
+            self.store.execute(
+                "insert or replace into file values (?, ?, ?, ?, ?)", (name, size, changed, measured, problem)
+            )
             self.store.executemany("insert or ignore into setting values (?, ?)", settings.items())
             self.store.executemany("insert into point values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
         return problem
@@ -175,7 +201,9 @@ class Archive:
 
 
 def values(one: Known) -> Iterator[tuple[str, str, float, float, str, Better]]:
-    """metric, kind, value, centre, unit and direction of all that a case has; a case without a good result has nothing to compare."""
+    """metric, kind, value, centre, unit and direction of all that a case has; a case without a good
+    result has nothing to compare.
+    """
     if not one.good:
         return
     for name, sample in one.metrics.items():

@@ -1,11 +1,13 @@
-"""An artefact: the folder that a build leaves, with all that is needed to run the model again, and its manifest (manifest.py).
+"""An artefact: the folder that a build leaves, with all that is needed to run the model again, and
+its manifest (manifest.py).
 
     from hotlap.perf.artefact import open_artefact
     model = open_artefact("runs/race/ID/work/GROUP/artefacts/onnxruntime-fp32")
     (logits,) = model(images)          # numpy arrays in, numpy arrays out
 
-Neither Lightning nor the model's source is needed for the backends that load from files alone; the manifest of the others says so. Backends with `build` are
-taken to be such unless SELF_CONTAINED says otherwise, and what the first load really asked for wins over both.
+Neither Lightning nor the model's source is needed for the backends that load from files alone; the
+manifest of the others says so. Backends with `build` are taken to be such unless SELF_CONTAINED
+says otherwise, and what the first load really asked for wins over both.
 """
 
 from __future__ import annotations
@@ -40,8 +42,19 @@ if TYPE_CHECKING:
 MORE_LIBRARIES = ("tensorrt-rtx", "tensorrt", "torch-tensorrt-rtx", "nncf")
 
 
-def describe(folder: Path, case: Case, info: Mapping[str, Any], signature: Signature, oracle: Path, libraries: dict[str, str] | None, proven: Ladder | None) -> None:
-    """Writes the manifest of what was just built. proven: of a case without its device, which nothing completes later. Raises OSError."""
+def describe(
+    folder: Path,
+    case: Case,
+    info: Mapping[str, Any],
+    signature: Signature,
+    oracle: Path,
+    libraries: dict[str, str] | None,
+    proven: Ladder | None,
+) -> None:
+    """Writes the manifest of what was just built.
+
+    proven: of a case without its device, which nothing completes later. Raises OSError.
+    """
     needs_source = not self_contained(plugins.backend(case.backend), case)
     if not needs_source:
         place_reference(oracle, folder)
@@ -63,16 +76,29 @@ def describe(folder: Path, case: Case, info: Mapping[str, Any], signature: Signa
         made=now(),
     )
     if proven is not None:
-        found = msgspec.structs.replace(found, checked=True, verified_to=proven.rung, placement=proven.placement, deviation=proven.deviation, reason=proven.stopped)
+        found = msgspec.structs.replace(
+            found,
+            checked=True,
+            verified_to=proven.rung,
+            placement=proven.placement,
+            deviation=proven.deviation,
+            reason=proven.stopped,
+        )
     write(folder / FILE, manifests.encode(found))
 
 
 def complete(lane: Lane) -> None:
-    """After check and placement: what they found, and what the placement's evidence left in the folder. Raises Refusal(out_of_space)."""
+    """After check and placement: what they found, and what the placement's evidence left in the
+    folder. Raises Refusal(out_of_space).
+    """
     if not (lane.artefact / FILE).is_file():
         return
     found = manifests.read(lane.artefact)
-    needs_source = found.needs_source if lane.needs_source is None else lane.needs_source or not hasattr(lane.backend, "build")
+    needs_source = (
+        found.needs_source
+        if lane.needs_source is None
+        else lane.needs_source or not hasattr(lane.backend, "build")
+    )
     with room():
         if not needs_source and not (lane.artefact / REFERENCE).exists():
             place_reference(lane.oracle.folder, lane.artefact)
@@ -96,7 +122,9 @@ def self_contained(backend: Backend, case: Case) -> bool:
 
 
 def place_reference(oracle: Path, folder: Path) -> None:
-    """Random inputs with their fp64 outputs and what eager makes of them: never the user's own data, an artefact may be given away. Raises OSError."""
+    """Random inputs with their fp64 outputs and what eager makes of them: never the user's own
+    data, an artefact may be given away. Raises OSError.
+    """
     link(oracle / "random.npz", folder / REFERENCE)
 
 
@@ -140,7 +168,9 @@ def capabilities() -> tuple[list[str], str]:
 
 
 def checked(folder: Path) -> Manifest:
-    """The manifest of a folder that holds what it lists and that a backend can load from files alone. Raises Misuse with one line."""
+    """The manifest of a folder that holds what it lists and that a backend can load from files
+    alone. Raises Misuse with one line.
+    """
     found = manifests.read(folder)
     try:
         parse_backend(found.parsed().spec)
@@ -148,7 +178,10 @@ def checked(folder: Path) -> Manifest:
         raise Unreadable(f"{folder}: {error}") from None
     if found.needs_source or not hasattr(plugins.backend(found.backend), "build"):
         again = f"hotlap run {found.parsed().workload} --backends {found.backend}"
-        raise Unreadable(f"{folder}: {found.backend} needs the module's source to load it; with the source at hand: {again}")
+        raise Unreadable(
+            f"{folder}: {found.backend} needs the module's source to load it; with the source at hand:"
+            f" {again}"
+        )
     manifests.compare(folder, found)
     if not (folder / REFERENCE).is_file():
         raise Unreadable(f"{folder}: {REFERENCE} is missing, against which its outputs are checked")
@@ -156,12 +189,18 @@ def checked(folder: Path) -> Manifest:
 
 
 def here(manifest: Manifest) -> Case:
-    """The case on the target of this machine that it was built for. Raises Refusal: no_device, or what the backend lacks."""
+    """The case on the target of this machine that it was built for.
+
+    Raises Refusal: no_device, or what the backend lacks.
+    """
     case = manifest.parsed()
     if manifest.architecture != "cpu":
         devices, why = capabilities()
         if manifest.architecture not in devices:
-            remedy = f"run it on a GPU of that architecture, or build it for another: hotlap run {case.workload} --backends {case.backend} --target cuda:0"
+            remedy = (
+                f"run it on a GPU of that architecture, or build it for another: hotlap run {case.workload}"
+                f" --backends {case.backend} --target cuda:0"
+            )
             raise Refusal("no_device", f"built for {manifest.architecture}, and {why}; {remedy}")
         case = replace(case, target=f"cuda:{devices.index(manifest.architecture)}")
     backend = plugins.backend(case.backend)
@@ -172,29 +211,48 @@ def here(manifest: Manifest) -> Case:
 
 
 def doubts(manifest: Manifest) -> list[str]:
-    """One line each: other major versions of what loads it, a model that no check has seen run, outputs that were wrong."""
+    """One line each: other major versions of what loads it, a model that no check has seen run,
+    outputs that were wrong.
+    """
     found = []
-    needed = {manifest.backend, *(name.partition(".")[0] for name in modules(plugins.backend(manifest.backend), manifest.parsed()))}
+    needed = {
+        manifest.backend,
+        *(name.partition(".")[0] for name in modules(plugins.backend(manifest.backend), manifest.parsed())),
+    }
     installed = versions()
     for name, then in manifest.libraries.items():
         now_is = installed.get(name)
-        if now_is is not None and any(name.startswith(word) for word in needed) and now_is.partition(".")[0] != then.partition(".")[0]:
-            found.append(f"built with {name} {then}, here is {now_is}: another major version may compute otherwise or refuse it")
+        if (
+            now_is is not None
+            and any(name.startswith(word) for word in needed)
+            and now_is.partition(".")[0] != then.partition(".")[0]
+        ):
+            found.append(
+                f"built with {name} {then}, here is {now_is}: another major version may compute otherwise or"
+                " refuse it"
+            )
     if manifest.verified_to != "L7":
-        found.append(f"it was proven to {manifest.verified_to} only and has never been seen to run on {manifest.architecture}")
+        found.append(
+            f"it was proven to {manifest.verified_to} only and has never been seen to run on"
+            f" {manifest.architecture}"
+        )
     if manifest.reason is not None:
         found.append(f"when it was built: {manifest.reason}")
     return found
 
 
 class Opened:
-    """A model that takes numpy arrays in the order of `manifest.inputs` and returns a tuple of float arrays (what is no float64 becomes float32). For one thread at a time."""
+    """A model that takes numpy arrays in the order of `manifest.inputs` and returns a tuple of
+    float arrays (what is no float64 becomes float32). For one thread at a time.
+    """
 
     def __init__(self, folder: Path, manifest: Manifest, case: Case, threads: int) -> None:
         # Threads are not bound: this process is not the harness's.
         case = replace(case, options=tuple({**dict(case.options), "binding": "none"}.items()))
         self.manifest = manifest
-        self.step = plugins.backend(case.backend).load(Artefact(case, folder, threads, self._no_workload, folder))
+        self.step = plugins.backend(case.backend).load(
+            Artefact(case, folder, threads, self._no_workload, folder)
+        )
 
     def __call__(self, *arrays: Any) -> Arrays:
         self._fits(arrays)
@@ -210,19 +268,29 @@ class Opened:
             raise Misuse(f"{self.manifest.case} takes {len(self.manifest.inputs)} arrays, not {len(arrays)}")
         for array, tensor in zip(arrays, self.manifest.inputs, strict=True):
             if not isinstance(array, np.ndarray) or array.shape != tensor.shape:
-                given = f"{array.dtype}{list(array.shape)}" if isinstance(array, np.ndarray) else type(array).__name__
+                given = (
+                    f"{array.dtype}{list(array.shape)}"
+                    if isinstance(array, np.ndarray)
+                    else type(array).__name__
+                )
                 raise Misuse(f"{tensor.name} takes {tensor.dtype}{list(tensor.shape)}, not {given}")
             if np.issubdtype(array.dtype, np.floating) != ("float" in tensor.dtype) or array.dtype == object:
                 raise Misuse(f"{tensor.name} takes {tensor.dtype}, not {array.dtype}")
 
     def _no_workload(self) -> Workload:
-        raise Refusal("invalid_input", f"{self.manifest.backend} asks for the module's source, which an artefact does not hold")
+        raise Refusal(
+            "invalid_input",
+            f"{self.manifest.backend} asks for the module's source, which an artefact does not hold",
+        )
 
 
 def open_artefact(folder: str | Path, threads: int = 0) -> Opened:
-    """Checks every file of the folder against its manifest, then loads it. threads: default all cores.
+    """Checks every file of the folder against its manifest, then loads it.
 
-    Raises Misuse (damaged, wrong when it was built) or Refusal (no device, library missing), each with one line; what is only doubtful is a warning.
+    threads: default all cores.
+
+    Raises Misuse (damaged, wrong when it was built) or Refusal (no device, library missing), each
+    with one line; what is only doubtful is a warning.
     """
     folder = Path(folder)
     manifest = checked(folder)

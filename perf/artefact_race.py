@@ -1,4 +1,6 @@
-"""An artefact raced against the pace: the harness's own oracle, blocks and turns, with the folder's stored inputs and outputs in place of the workload."""
+"""An artefact raced against the pace: the harness's own oracle, blocks and turns, with the folder's
+stored inputs and outputs in place of the workload.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +25,12 @@ from .result import Plan, Result
 from .rundir import RunFolder
 from .servers import Servers
 
-# The absolute latency has no target to reach, so a race of one entrant ends here or when its budget is spent.
+# The absolute latency has no target to reach, so a race of one entrant ends here or when its budget
+# is spent.
 BLOCKS = 12
 NO_REFEREE: Any = None
-# How far outputs judged by a task metric, which needs the workload, may be from fp64, as a multiple of what they were when it was built.
+# How far outputs judged by a task metric, which needs the workload, may be from fp64, as a multiple
+# of what they were when it was built.
 AS_BUILT = 2.0
 
 
@@ -39,7 +43,9 @@ class Alone(Race):
             lane.refusal = self.lanes[0].refusal
 
 
-def measure(folder: Path, found: Manifest, run: RunFolder, plan: Plan, environment: str, tell: Callable[[str], None]) -> list[Result]:
+def measure(
+    folder: Path, found: Manifest, run: RunFolder, plan: Plan, environment: str, tell: Callable[[str], None]
+) -> list[Result]:
     """The artefact's result and the pace's. `run` has them after each block."""
     race_id = f"{run.id}/artefact"
     try:
@@ -55,12 +61,19 @@ def measure(folder: Path, found: Manifest, run: RunFolder, plan: Plan, environme
     work = run.folder / "work"
 
     def journal(interrupted: bool = True) -> None:
-        run.put(answer(lane, lanes[0], race_id, plan, environment, race.stopped_by, interrupted) for lane in lanes if lane is lanes[0] or lane.seen.timed)
+        run.put(
+            answer(lane, lanes[0], race_id, plan, environment, race.stopped_by, interrupted)
+            for lane in lanes
+            if lane is lanes[0] or lane.seen.timed
+        )
 
     try:
         with room():
             copy(folder, found, work)
-        lanes += [lane(one, found, work, run.folder / "log", plan) for one in (case, Case(case.workload, PACE, case.precision, case.batch, case.target))]
+        lanes += [
+            lane(one, found, work, run.folder / "log", plan)
+            for one in (case, Case(case.workload, PACE, case.precision, case.batch, case.target))
+        ]
         race = Alone(lanes, plan, servers, tell, journal)
         race.run()
         lanes[0].refusal = lanes[0].refusal or worse(found, lanes[0])
@@ -75,7 +88,10 @@ def measure(folder: Path, found: Manifest, run: RunFolder, plan: Plan, environme
 
 
 def copy(folder: Path, found: Manifest, work: Path) -> None:
-    """Backends leave evidence beside the model, and the artefact stays as it is. What was copied is what is compared. Raises OSError and Unreadable."""
+    """Backends leave evidence beside the model, and the artefact stays as it is.
+
+    What was copied is what is compared. Raises OSError and Unreadable.
+    """
     for file in found.files:
         target = work / "model" / file.path
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -88,7 +104,12 @@ def copy(folder: Path, found: Manifest, work: Path) -> None:
 
 def lane(case: Case, found: Manifest, work: Path, log: Path, plan: Plan) -> Lane:
     backend, name = plugins.backend(case.backend), entrant(case)
-    info: dict[str, Any] = {**msgspec.structs.asdict(found.work), "weights": found.weights, "task": None, "artefact_bytes": sum(file.bytes for file in found.files)}
+    info: dict[str, Any] = {
+        **msgspec.structs.asdict(found.work),
+        "weights": found.weights,
+        "task": None,
+        "artefact_bytes": sum(file.bytes for file in found.files),
+    }
     judged = found.deviation is not None and found.deviation.task is not None
     return Lane(
         case,
@@ -106,13 +127,24 @@ def lane(case: Case, found: Manifest, work: Path, log: Path, plan: Plan) -> Lane
 
 
 def worse(found: Manifest, lane: Lane) -> Reason | None:
-    """Whether outputs of int8, which a task metric judged when it was built, are further out than they were."""
-    if lane.case.precision != "int8" or found.deviation is None or lane.deviation is None or "random" not in found.deviation.distances:
+    """Whether outputs of int8, which a task metric judged when it was built, are further out than
+    they were.
+    """
+    if (
+        lane.case.precision != "int8"
+        or found.deviation is None
+        or lane.deviation is None
+        or "random" not in found.deviation.distances
+    ):
         return None
     then, now = found.deviation.distances["random"], lane.deviation.distances["random"]
     if now.rmse <= max(now.tolerance, AS_BUILT * then.rmse):
         return None
-    return Reason("accuracy", f"outputs on random inputs are off by {now.rmse:.3g} RMSE; they were by {then.rmse:.3g} when it was built")
+    return Reason(
+        "accuracy",
+        f"outputs on random inputs are off by {now.rmse:.3g} RMSE; they were by {then.rmse:.3g} when it was"
+        " built",
+    )
 
 
 def summary(found: Manifest, results: Sequence[Result]) -> list[str]:
@@ -121,5 +153,8 @@ def summary(found: Manifest, results: Sequence[Result]) -> list[str]:
     then = found.deviation.distances.get("random") if found.deviation is not None else None
     now = results[0].deviation
     if then is not None and now is not None:
-        lines.append(f"deviation on its random inputs: {now.distances['random'].rmse:.3g} RMSE to fp64, {then.rmse:.3g} when it was built; at most {then.tolerance:.3g}")
+        lines.append(
+            f"deviation on its random inputs: {now.distances['random'].rmse:.3g} RMSE to fp64,"
+            f" {then.rmse:.3g} when it was built; at most {then.tolerance:.3g}"
+        )
     return lines

@@ -10,13 +10,27 @@ import typer
 
 
 def bench_artefact(
-    folder: Annotated[Path, typer.Argument(help="An artefact: a folder with a manifest.json, such as runs/race/ID/work/GROUP/artefacts/onnxruntime-fp32.", metavar="DIR")],
-    json: Annotated[Path | None, typer.Option(help="Write the results, as hotlap run does; - is stdout.")] = None,
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            help=(
+                "An artefact: a folder with a manifest.json, such as"
+                " runs/race/ID/work/GROUP/artefacts/onnxruntime-fp32."
+            ),
+            metavar="DIR",
+        ),
+    ],
+    json: Annotated[
+        Path | None, typer.Option(help="Write the results, as hotlap run does; - is stdout.")
+    ] = None,
     budget: Annotated[str, typer.Option(help="Measuring time, such as 20s or 1m.")] = "20s",
     threads: Annotated[int, typer.Option(help="Threads. Default: all cores.", min=0)] = 0,
     timeout: Annotated[str, typer.Option(help="Longest wait for one answer of a worker.")] = "5m",
 ) -> int:
-    """Check an artefact's files and outputs, then time it, without the model's source. Exit 4: damaged, or nothing measured."""
+    """Check an artefact's files and outputs, then time it, without the model's source.
+
+    Exit 4: damaged, or nothing measured.
+    """
     import os
 
     from . import artefact, artefact_race, environment, report, result, rundir, units
@@ -24,7 +38,12 @@ def bench_artefact(
     from .result import Plan
 
     manifest = artefact.checked(folder)
-    plan = Plan(budget_s=units.seconds(budget), looks=(artefact_race.BLOCKS,), timeout_s=units.seconds(timeout), threads=threads or len(os.sched_getaffinity(0)))
+    plan = Plan(
+        budget_s=units.seconds(budget),
+        looks=(artefact_race.BLOCKS,),
+        timeout_s=units.seconds(timeout),
+        threads=threads or len(os.sched_getaffinity(0)),
+    )
     here = environment.collect(plan.threads, "keep")
     run = rundir.RunFolder(rundir.root() / "artefact" / rundir.new_id(), "hotlap bench-artefact", here)
     for line in artefact.doubts(manifest):

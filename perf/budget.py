@@ -1,4 +1,6 @@
-"""What is left of a race's budget after a block, and how many rounds and blocks it still has room for."""
+"""What is left of a race's budget after a block, and how many rounds and blocks it still has room
+for.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,10 @@ LEAST_ROUNDS = 10
 
 
 class Rest(NamedTuple):
-    """In s. round_s: of a round; overhead_s: of a block beside its rounds. alike: whether the next block does what the last one did; if not, its overhead is not known yet."""
+    """In s. round_s: of a round; overhead_s: of a block beside its rounds.
+
+    alike: whether the next block does what the last one did; if not, its overhead is not known yet.
+    """
 
     left_s: float
     round_s: float
@@ -20,7 +25,9 @@ class Rest(NamedTuple):
         return self.left_s / (self.next_s + rounds * self.round_s)
 
     def rounds(self, most: int, blocks: int = 1) -> int:
-        """As many rounds as each of so many blocks has room for: several blocks of few rounds give an interval, two of many give none."""
+        """As many rounds as each of so many blocks has room for: several blocks of few rounds give
+        an interval, two of many give none.
+        """
         return min(most, max(LEAST_ROUNDS, int((self.left_s / blocks - self.next_s) / self.round_s)))
 
     def over(self, rounds: int) -> bool:

@@ -1,4 +1,6 @@
-"""What int8 takes the ranges of activations from: real inputs of the training split, never of the one that judges."""
+"""What int8 takes the ranges of activations from: real inputs of the training split, never of the
+one that judges.
+"""
 
 from __future__ import annotations
 
@@ -15,28 +17,37 @@ if TYPE_CHECKING:
 ROWS = 256
 # One batch in this many judges instead of giving ranges, and at most this many do.
 HELD_BACK, JUDGED = 4, 16
-# Cosine to the fp32 outputs below which layers are left in fp32: 0.995 is an error of 10 % of the outputs' length (sin of the angle).
-# Models that quantise well reach 0.996 and more.
+# Cosine to the fp32 outputs below which layers are left in fp32: 0.995 is an error of 10 % of the
+# outputs' length (sin of the angle). Models that quantise well reach 0.996 and more.
 LIMIT = 0.995
 
 
 class Calibration(NamedTuple):
-    """batches: inputs with as many rows as the workload's own. source: where they come from, in words that stand with the result."""
+    """batches: inputs with as many rows as the workload's own.
+
+    source: where they come from, in words that stand with the result.
+    """
 
     batches: list[Arrays]
     source: str
 
     def split(self) -> tuple[Sequence[Arrays], Sequence[Arrays], bool]:
-        """Batches for the ranges, batches to be judged on, and whether those are others. The first is always used: it may be the only real one."""
+        """Batches for the ranges, batches to be judged on, and whether those are others.
+
+        The first is always used: it may be the only real one.
+        """
         if len(self.batches) < 2:
             return self.batches, self.batches, False
-        held = [batch for index, batch in enumerate(self.batches) if index % HELD_BACK == HELD_BACK - 1] or self.batches[1:]
+        held = [
+            batch for index, batch in enumerate(self.batches) if index % HELD_BACK == HELD_BACK - 1
+        ] or self.batches[1:]
         taken = {id(batch) for batch in held}
         return [batch for batch in self.batches if id(batch) not in taken], held[:JUDGED], True
 
 
 def calibration(workload: Workload) -> Calibration:
-    """At most ROWS rows, whole batches only; without a training split the example inputs and four look-alikes of them, which it says.
+    """At most ROWS rows, whole batches only; without a training split the example inputs and four
+    look-alikes of them, which it says.
 
     Raises Refusal(invalid_input) for inputs that give no ranges.
     """
@@ -49,9 +60,15 @@ def calibration(workload: Workload) -> Calibration:
     if given is None or len(given[0]) < rows:
         torch.manual_seed(0)
         sets = [workload.inputs, *(tuple(lookalike(value) for value in workload.inputs) for _ in range(4))]
-        return useful([tuple(value.numpy() for value in values) for values in sets], "the example inputs and 4 random ones like them: give Workload.calibration real ones")
+        return useful(
+            [tuple(value.numpy() for value in values) for values in sets],
+            "the example inputs and 4 random ones like them: give Workload.calibration real ones",
+        )
     starts = range(0, min(ROWS, len(given[0])) - rows + 1, rows)
-    return useful([tuple(value[at : at + rows].numpy() for value in given) for at in starts], f"{len(starts) * rows} rows of the training split")
+    return useful(
+        [tuple(value[at : at + rows].numpy() for value in given) for at in starts],
+        f"{len(starts) * rows} rows of the training split",
+    )
 
 
 def useful(batches: list[Arrays], source: str) -> Calibration:
@@ -59,10 +76,18 @@ def useful(batches: list[Arrays], source: str) -> Calibration:
 
     inputs = [np.stack(values) for values in zip(*batches, strict=True)]
     if not all(np.isfinite(value).all() for value in inputs):
-        raise Refusal("invalid_input", "calibration inputs hold NaN or infinity: int8 has no ranges to take from them; give Workload.calibration finite ones")
+        raise Refusal(
+            "invalid_input",
+            "calibration inputs hold NaN or infinity: int8 has no ranges to take from them; give"
+            " Workload.calibration finite ones",
+        )
     if all(value.min() == value.max() for value in inputs):
         values = ", ".join(f"{value.min():g}" for value in inputs)
-        raise Refusal("invalid_input", f"calibration inputs hold one value only ({values}): int8 has no ranges to take from them; give Workload.calibration real ones")
+        raise Refusal(
+            "invalid_input",
+            f"calibration inputs hold one value only ({values}): int8 has no ranges to take from them; give"
+            " Workload.calibration real ones",
+        )
     return Calibration(batches, source)
 
 
@@ -72,7 +97,10 @@ def cosine(wanted: Sequence[Arrays], found: Sequence[Arrays]) -> float:
 
     worst = 1.0
     for ours, theirs in zip(zip(*wanted, strict=True), zip(*found, strict=True), strict=True):
-        a, b = (np.concatenate([np.ravel(value).astype("float64") for value in values]) for values in (ours, theirs))
+        a, b = (
+            np.concatenate([np.ravel(value).astype("float64") for value in values])
+            for values in (ours, theirs)
+        )
         norms = float(np.linalg.norm(a) * np.linalg.norm(b))
         if norms > 0 and math.isfinite(norms):
             worst = min(worst, float(a @ b) / norms)

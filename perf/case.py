@@ -1,6 +1,7 @@
 """The question: what is measured (Workload) and how it is run (Case).
 
-Nothing here imports torch: a case is made of names only, and a workload only carries what its author put in.
+Nothing here imports torch: a case is made of names only, and a workload only carries what its
+author put in.
 """
 
 from __future__ import annotations
@@ -23,18 +24,20 @@ Better = Literal["higher", "lower"]
 
 _NAME = re.compile(r"[A-Za-z0-9._+:-]+")
 _TARGET = re.compile(r"cpu|cuda:\d+|sm_\d+|gfx[0-9a-f]+")
-_ID = re.compile(r"(?P<workload>[^/]+)/(?P<backend>[^/]+)/(?P<precision>[^/]+)/b(?P<batch>\d+)/(?P<target>[^/]+)/(?P<mode>[^/\[]+)(?P<options>(\[[^\]]+\])*)")
+_ID = re.compile(
+    r"(?P<workload>[^/]+)/(?P<backend>[^/]+)/(?P<precision>[^/]+)/b(?P<batch>\d+)/(?P<target>[^/]+)/(?P<mode>[^/\[]+)(?P<options>(\[[^\]]+\])*)"
+)
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """The task metric of a workload on its validation split.
 
-    inputs: real inputs of the whole split, first dimension N (the number of samples).
-    score: takes the outputs for `inputs` as float arrays (N, ...) and returns metric name -> value.
-    metric, better: which of those values decides, and which way is better.
-    budget: how much the deciding metric may get worse before outputs count as wrong, in the metric's own unit.
-    int8_budget: the same for int8, which gives up accuracy on purpose; None: no more than for the others.
+    inputs: real inputs of the whole split, first dimension N (the number of samples). score: takes
+    the outputs for `inputs` as float arrays (N, ...) and returns metric name -> value. metric,
+    better: which of those values decides, and which way is better. budget: how much the deciding
+    metric may get worse before outputs count as wrong, in the metric's own unit. int8_budget: the
+    same for int8, which gives up accuracy on purpose; None: no more than for the others.
     """
 
     inputs: tuple[torch.Tensor, ...]
@@ -49,14 +52,15 @@ class Evaluation:
 class Workload:
     """All that the harness knows of a model.
 
-    module: a torch.nn.Module in eval mode on the CPU in fp32; called as `module(*inputs)`; returns a tensor or a tuple of tensors.
-    inputs: one batch of real example inputs, each (B, ...).
-    items, item: how many items one sample (one row of the batch) holds, and what an item is called (image, token, row).
-    dynamic: whether dimension 0 of every input is a batch that may have any size.
-    evaluate: the task metric, or None where there is none.
-    calibration: real inputs of the training split, first dimension N, from which int8 takes the ranges of activations; None: the example inputs are all there is.
-    weights: where the weights come from, in words that are printed with every result.
-    checkpoint: path of the Lightning checkpoint that it was asked for with; empty without one.
+    module: a torch.nn.Module in eval mode on the CPU in fp32; called as `module(*inputs)`; returns
+    a tensor or a tuple of tensors. inputs: one batch of real example inputs, each (B, ...). items,
+    item: how many items one sample (one row of the batch) holds, and what an item is called (image,
+    token, row). dynamic: whether dimension 0 of every input is a batch that may have any size.
+    evaluate: the task metric, or None where there is none. calibration: real inputs of the training
+    split, first dimension N, from which int8 takes the ranges of activations; None: the example
+    inputs are all there is. weights: where the weights come from, in words that are printed with
+    every result. checkpoint: path of the Lightning checkpoint that it was asked for with; empty
+    without one.
     """
 
     name: str
@@ -96,7 +100,10 @@ class Case:
             if not _NAME.fullmatch(word) or word.strip(".") == "":
                 raise Misuse(f"{word!r} cannot be part of a case: use letters, digits and . _ - + :")
         if any(":" in word for pair in self.options for word in pair):
-            raise Misuse(f"an option of case {self.workload}/{self.backend} has a colon in its name or value: {self.options}")
+            raise Misuse(
+                f"an option of case {self.workload}/{self.backend} has a colon in its name or value:"
+                f" {self.options}"
+            )
         if self.precision not in PRECISIONS:
             raise Misuse(f"precision {self.precision!r} is none of {', '.join(PRECISIONS)}")
         if self.mode not in MODES:
@@ -108,7 +115,8 @@ class Case:
 
     @property
     def id(self) -> str:
-        return f"{self.workload}/{self.backend}/{self.precision}/b{self.batch}/{self.target}/{self.mode}{self.settings}"
+        question = f"{self.workload}/{self.backend}/{self.precision}/b{self.batch}"
+        return f"{question}/{self.target}/{self.mode}{self.settings}"
 
     @property
     def settings(self) -> str:
@@ -127,8 +135,12 @@ class Case:
 
     @property
     def group(self) -> str:
-        """What the entrants of one race share: the same question asked of several backends and precisions, and of all architectures, where nothing runs."""
-        return f"{self.workload}/b{self.batch}/{'architectures' if self.built_only else self.target}/{self.mode}"
+        """What the entrants of one race share: the same question asked of several backends and
+        precisions, and of all architectures, where nothing runs.
+        """
+        return (
+            f"{self.workload}/b{self.batch}/{'architectures' if self.built_only else self.target}/{self.mode}"
+        )
 
     @property
     def built_only(self) -> bool:
@@ -143,9 +155,19 @@ class Case:
         """The inverse of `id`. Raises Misuse with the expected form."""
         found = _ID.fullmatch(text)
         if not found:
-            raise Misuse(f"{text!r} is no case; expected workload/backend/precision/bN/target/mode[name:value]...")
+            raise Misuse(
+                f"{text!r} is no case; expected workload/backend/precision/bN/target/mode[name:value]..."
+            )
         pairs = [tuple(pair.split(":", 1)) for pair in re.findall(r"\[([^\]]+)\]", found["options"])]
         if any(len(pair) != 2 for pair in pairs):
             raise Misuse(f"{text!r}: an option is written [name:value]")
         options = tuple((pair[0], pair[1]) for pair in pairs)
-        return cls(found["workload"], found["backend"], found["precision"], int(found["batch"]), found["target"], found["mode"], options)
+        return cls(
+            found["workload"],
+            found["backend"],
+            found["precision"],
+            int(found["batch"]),
+            found["target"],
+            found["mode"],
+            options,
+        )

@@ -11,7 +11,8 @@ from . import plugins
 from .case import ARCHITECTURES, PRECISIONS, Case
 from .reasons import Misuse
 
-# Options of the harness itself; all others are the backend's own. Those of library defaults run an entrant as its user would find it.
+# Options of the harness itself; all others are the backend's own. Those of library defaults run an
+# entrant as its user would find it.
 COMMON_OPTIONS = {"allocator": ("keep", "default"), "binding": ("cores", "none")}
 LIBRARY_DEFAULTS = (("allocator", "default"), ("binding", "none"))
 BASELINE, PACE = "eager", "pace"
@@ -20,7 +21,10 @@ _SPEC = re.compile(r"([^\[\]]+)((?:\[[^\[\]:]+:[^\[\]:]+\])*)")
 
 
 def parse_backend(text: str) -> tuple[str, tuple[tuple[str, str], ...]]:
-    """`compile[mode:max-autotune][freezing:on]` -> name and options, each checked. Raises Misuse with the nearest names."""
+    """`compile[mode:max-autotune][freezing:on]` -> name and options, each checked.
+
+    Raises Misuse with the nearest names.
+    """
     found = _SPEC.fullmatch(text.strip())
     if not found:
         raise Misuse(f"backend {text!r}: expected name or name[option:value]...")
@@ -39,7 +43,9 @@ def parse_backend(text: str) -> tuple[str, tuple[tuple[str, str], ...]]:
 
 
 def default_backends(target: str = "cpu") -> list[str]:
-    """Every backend for this kind of target but those that only test the harness, the baseline first, and the baseline under library defaults."""
+    """Every backend for this kind of target but those that only test the harness, the baseline
+    first, and the baseline under library defaults.
+    """
     names = [name for name in plugins.found("hotlap.backends") if name not in (BASELINE, PACE, "null")]
     names = [name for name in names if target.startswith(getattr(plugins.backend(name), "TARGETS", ("",)))]
     defaults = "".join(f"[{name}:{value}]" for name, value in LIBRARY_DEFAULTS)
@@ -47,9 +53,16 @@ def default_backends(target: str = "cpu") -> list[str]:
 
 
 def expand(
-    workloads: Iterable[str], backends: Iterable[str], precisions: Iterable[str] = ("fp32",), batches: Iterable[int] = (1,), target: str = "cpu", pace: bool = True
+    workloads: Iterable[str],
+    backends: Iterable[str],
+    precisions: Iterable[str] = ("fp32",),
+    batches: Iterable[int] = (1,),
+    target: str = "cpu",
+    pace: bool = True,
 ) -> list[Case]:
-    """All combinations, in the order of races; the pace joins each race, the baseline under library defaults in the first precision. Raises Misuse."""
+    """All combinations, in the order of races; the pace joins each race, the baseline under library
+    defaults in the first precision. Raises Misuse.
+    """
     specs = list(dict.fromkeys(parse_backend(text) for text in backends))
     precisions = list(dict.fromkeys(precisions))
     for precision in precisions:
@@ -69,15 +82,33 @@ def expand(
 
 
 def matching(cases: Sequence[Case], globs: Sequence[str]) -> list[Case]:
-    """Those whose id matches one of the globs, in which [ means itself. Raises Misuse if none does."""
-    found = [case for case in cases if any(fnmatch.fnmatchcase(case.id, glob.replace("[", "[[]")) for glob in globs)]
+    """Those whose id matches one of the globs, in which [ means itself.
+
+    Raises Misuse if none does.
+    """
+    found = [
+        case
+        for case in cases
+        if any(fnmatch.fnmatchcase(case.id, glob.replace("[", "[[]")) for glob in globs)
+    ]
     if not found:
         raise Misuse(f"no case matches {', '.join(globs)}; there are {', '.join(case.id for case in cases)}")
     return found
 
 
 def races(cases: Sequence[Case]) -> list[tuple[str, list[Case]]]:
-    """Group name -> its cases, the baseline first (eager in the finest precision asked for): what is measured together."""
+    """Group name -> its cases, the baseline first (eager in the finest precision asked for): what
+    is measured together.
+    """
     order = {name: at for at, name in enumerate(dict.fromkeys(case.group for case in cases))}
-    ranked = sorted(cases, key=lambda case: (order[case.group], case.backend != BASELINE or bool(case.options), PRECISIONS.index(case.precision)))
-    return [(name, list(dict.fromkeys(members))) for name, members in groupby(ranked, key=lambda case: case.group)]
+    ranked = sorted(
+        cases,
+        key=lambda case: (
+            order[case.group],
+            case.backend != BASELINE or bool(case.options),
+            PRECISIONS.index(case.precision),
+        ),
+    )
+    return [
+        (name, list(dict.fromkeys(members))) for name, members in groupby(ranked, key=lambda case: case.group)
+    ]

@@ -1,4 +1,6 @@
-"""Messages between the parent and a worker: length-prefixed JSON over a socket pair, and file descriptors for a fork."""
+"""Messages between the parent and a worker: length-prefixed JSON over a socket pair, and file
+descriptors for a fork.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,10 @@ class Channel:
     def _exactly(self, count: int, deadline: float | None) -> bytes:
         chunks = b""
         while len(chunks) < count:
-            if deadline is not None and not select.select([self.end], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            if (
+                deadline is not None
+                and not select.select([self.end], [], [], max(0.0, deadline - time.monotonic()))[0]
+            ):
                 raise Late
             try:
                 chunk = self.end.recv(min(count - len(chunks), 1 << 20))

@@ -1,13 +1,18 @@
-"""The oracle's verdict: outputs may be as wrong as same-precision eager is, times k, and no worse. No speed is reported for wrong ones.
+"""The oracle's verdict: outputs may be as wrong as same-precision eager is, times k, and no worse.
 
-Rule (after PyTorch's benchmarks/dynamo): RMSE to fp64 <= k * RMSE of same-precision eager + floor; k = 2, and 3 for half precision or fewer
-than 1,000 elements. int8 has no eager of its own: its yardstick is the fp32 module with weights and inputs of its layers rounded to 8 bits
-(rounded.py), k = 3; where there is a task metric, that alone decides.
+No speed is reported for wrong ones.
 
-The floor is 0.5 ulp of the output's precision at the output's root mean square, and what summing in another order may cost in fp32, the
-precision that all backends accumulate in: 0.5 ulp times the square root of the longest sum (Higham and Mary, A New Approach to Probabilistic
-Rounding Error Analysis, SIAM J. Sci. Comput. 41(5), 2019). Without the second part Inductor's mean over 1,024 values, 6e-7 from fp64, counted
-as wrong because eager's pairwise sum happened to be four times closer.
+Rule (after PyTorch's benchmarks/dynamo): RMSE to fp64 <= k * RMSE of same-precision eager + floor;
+k = 2, and 3 for half precision or fewer than 1,000 elements. int8 has no eager of its own: its
+yardstick is the fp32 module with weights and inputs of its layers rounded to 8 bits (rounded.py), k
+= 3; where there is a task metric, that alone decides.
+
+The floor is 0.5 ulp of the output's precision at the output's root mean square, and what summing in
+another order may cost in fp32, the precision that all backends accumulate in: 0.5 ulp times the
+square root of the longest sum (Higham and Mary, A New Approach to Probabilistic Rounding Error
+Analysis, SIAM J. Sci. Comput. 41(5), 2019). Without the second part Inductor's mean over 1,024
+values, 6e-7 from fp64, counted as wrong because eager's pairwise sum happened to be four times
+closer.
 """
 
 from __future__ import annotations
@@ -24,7 +29,8 @@ from .tasks import named, rmse
 if TYPE_CHECKING:
     import numpy as np
 
-# Distance from 1 to the next larger number: 2 to the minus stored fraction bits (IEEE 754; bfloat16 and TF32 by their makers).
+# Distance from 1 to the next larger number: 2 to the minus stored fraction bits (IEEE 754; bfloat16
+# and TF32 by their makers).
 EPSILON = {"fp32": 2.0**-23, "tf32": 2.0**-10, "bf16": 2.0**-7, "fp16": 2.0**-10, "int8": 2.0**-7}
 LOW = ("bf16", "fp16", "tf32", "int8")
 FEW = 1000
@@ -35,7 +41,9 @@ def half_ulp(precision: str, rms: float) -> float:
     return 0.5 * EPSILON[precision] * 2.0 ** math.floor(math.log2(rms)) if rms > 0 else 0.0
 
 
-def distance(outputs: np.ndarray, reference: np.ndarray, eager: np.ndarray, precision: str, terms: int) -> Distance:
+def distance(
+    outputs: np.ndarray, reference: np.ndarray, eager: np.ndarray, precision: str, terms: int
+) -> Distance:
     """One output over all batches: (K, B, ...) each. Shapes that differ are infinitely far."""
     import numpy as np
 
@@ -44,42 +52,84 @@ def distance(outputs: np.ndarray, reference: np.ndarray, eager: np.ndarray, prec
     rms = float(np.sqrt(np.mean(reference**2)))
     floor = half_ulp(precision, rms) + math.sqrt(terms) * half_ulp("fp32", rms)
     if outputs.shape != reference.shape:
-        return Distance(math.inf, eager_rmse, k * eager_rmse + floor, k, floor, 0.0, reference.size, reference.size)
+        return Distance(
+            math.inf, eager_rmse, k * eager_rmse + floor, k, floor, 0.0, reference.size, reference.size
+        )
     a, b = outputs.astype(np.float64).ravel(), reference.ravel()
     norms = float(np.linalg.norm(a) * np.linalg.norm(b))
     cosine = float(a @ b) / norms if norms > 0 and math.isfinite(norms) else 1.0 if (a == b).all() else 0.0
-    flips = int((outputs.argmax(-1) != reference.argmax(-1)).sum()) if reference.ndim > 2 and reference.shape[-1] > 1 else 0
-    return Distance(rmse([outputs], [reference]), eager_rmse, k * eager_rmse + floor, k, floor, cosine, flips, reference.size)
+    flips = (
+        int((outputs.argmax(-1) != reference.argmax(-1)).sum())
+        if reference.ndim > 2 and reference.shape[-1] > 1
+        else 0
+    )
+    return Distance(
+        rmse([outputs], [reference]),
+        eager_rmse,
+        k * eager_rmse + floor,
+        k,
+        floor,
+        cosine,
+        flips,
+        reference.size,
+    )
 
 
 def distances(oracle: Path, outputs: Mapping[str, Path], precision: str, terms: int) -> dict[str, Distance]:
-    """For each kind of inputs (random, real) the output that is furthest out in units of its tolerance."""
+    """For each kind of inputs (random, real) the output that is furthest out in units of its
+    tolerance.
+    """
     import numpy as np
 
     found = {}
     for kind, path in outputs.items():
-        with np.load(oracle / f"{kind}.npz", allow_pickle=False) as stored, np.load(path, allow_pickle=False) as produced:
-            references, eagers, outs = named(stored, "ref"), named(stored, f"eager-{precision}-"), named(produced, "out")
+        with (
+            np.load(oracle / f"{kind}.npz", allow_pickle=False) as stored,
+            np.load(path, allow_pickle=False) as produced,
+        ):
+            references = named(stored, "ref")
+            eagers = named(stored, f"eager-{precision}-")
+            outs = named(produced, "out")
         if len(outs) != len(references):
-            raise Refusal("accuracy", f"{len(outs)} outputs on {kind} inputs where eager gives {len(references)}")
-        each = [distance(out, reference, eager, precision, terms) for out, reference, eager in zip(outs, references, eagers, strict=True)]
-        found[kind] = max(each, key=lambda one: (not one.within, one.rmse / one.tolerance if one.tolerance > 0 else one.rmse))
+            raise Refusal(
+                "accuracy", f"{len(outs)} outputs on {kind} inputs where eager gives {len(references)}"
+            )
+        each = [
+            distance(out, reference, eager, precision, terms)
+            for out, reference, eager in zip(outs, references, eagers, strict=True)
+        ]
+        found[kind] = max(
+            each,
+            key=lambda one: (not one.within, one.rmse / one.tolerance if one.tolerance > 0 else one.rmse),
+        )
     return found
 
 
 def task(info: dict[str, Any], scores: Mapping[str, float], precision: str) -> Task:
     budget = info["int8_budget" if precision == "int8" else "budget"]
-    return Task(info["metric"], info["better"], scores[info["metric"]], info["reference"], budget, dict(scores))
+    return Task(
+        info["metric"], info["better"], scores[info["metric"]], info["reference"], budget, dict(scores)
+    )
 
 
 def judge(deviation: Deviation, precision: str, has_task: bool) -> None:
-    """Raises Refusal(accuracy) with the first rule that the outputs break. has_task: there is a task metric, which for int8 alone decides; it may be scored later."""
+    """Raises Refusal(accuracy) with the first rule that the outputs break.
+
+    has_task: there is a task metric, which for int8 alone decides; it may be scored later.
+    """
     for kind, found in deviation.distances.items():
         if math.isnan(found.rmse):
             raise Refusal("accuracy", f"NaN outputs on {kind} inputs where fp64 eager is finite")
         if not found.within and not (precision == "int8" and has_task):
-            allowed = f"at most {found.tolerance:.3g} is allowed ({found.k:g} x eager's {found.eager_rmse:.3g} + {found.floor:.2g})"
-            raise Refusal("accuracy", f"outputs on {kind} inputs are off by {found.rmse:.3g} RMSE; {allowed}, cosine {found.cosine:.6f}")
+            allowed = (
+                f"at most {found.tolerance:.3g} is allowed ({found.k:g} x eager's {found.eager_rmse:.3g} +"
+                f" {found.floor:.2g})"
+            )
+            raise Refusal(
+                "accuracy",
+                f"outputs on {kind} inputs are off by {found.rmse:.3g} RMSE; {allowed}, cosine"
+                f" {found.cosine:.6f}",
+            )
     metric = deviation.task
     if metric is not None and not metric.within:
         beside = f"fp32 eager reaches {metric.reference:.4f} and it may be worse by at most {metric.budget:g}"
@@ -87,10 +137,18 @@ def judge(deviation: Deviation, precision: str, has_task: bool) -> None:
 
 
 def timed_limits(oracle: Path, outputs: Path, found: Mapping[str, Distance]) -> list[float]:
-    """For each rotating input, how far outputs of a timed call may be: twice what the check saw for it, or the tolerance of the check."""
+    """For each rotating input, how far outputs of a timed call may be: twice what the check saw for
+    it, or the tolerance of the check.
+    """
     import numpy as np
 
-    with np.load(oracle / "timed.npz", allow_pickle=False) as stored, np.load(outputs, allow_pickle=False) as produced:
+    with (
+        np.load(oracle / "timed.npz", allow_pickle=False) as stored,
+        np.load(outputs, allow_pickle=False) as produced,
+    ):
         references, outs = named(stored, "ref"), named(produced, "out")
     allowed = max(one.tolerance for one in found.values())
-    return [max(allowed, 2 * rmse([out[index] for out in outs], [ref[index] for ref in references])) for index in range(len(references[0]))]
+    return [
+        max(allowed, 2 * rmse([out[index] for out in outs], [ref[index] for ref in references]))
+        for index in range(len(references[0]))
+    ]

@@ -1,6 +1,9 @@
-"""The command `hotlap`. Commands import what they need when they run, so that help is there at once.
+"""The command `hotlap`.
 
-Exit: 0 fine, 1 regression, 2 usage, 3 inconclusive, 4 nothing measured or unreadable, 70 our own fault, 130 Ctrl-C.
+Commands import what they need when they run, so that help is there at once.
+
+Exit: 0 fine, 1 regression, 2 usage, 3 inconclusive, 4 nothing measured or unreadable, 70 our own
+fault, 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -26,22 +29,35 @@ OUR_FAULT = 70
 
 
 def app() -> typer.Typer:
-    """The commands of perf, and those that other packages add through the entry point group `hotlap.commands`."""
-    made = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, help=__import__("hotlap").__doc__)
+    """The commands of perf, and those that other packages add through the entry point group
+    `hotlap.commands`.
+    """
+    made = typer.Typer(
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        help=__import__("hotlap").__doc__,
+    )
     for command in (run, ab, gate, history, noise, kernels, doctor, report, bench_artefact):
         made.command()(command)
     for point in metadata.entry_points(group="hotlap.commands"):
         try:
             command = point.load()
         except Exception as error:  # another package's fault must not take our own commands away
-            print(f"hotlap: command {point.name} ({point.value}) cannot be loaded: {type(error).__name__}: {error}", file=sys.stderr)
+            print(
+                f"hotlap: command {point.name} ({point.value}) cannot be loaded: {type(error).__name__}:"
+                f" {error}",
+                file=sys.stderr,
+            )
         else:
             made.command(point.name)(command)
     made.callback(invoke_without_command=True)(version)
     return made
 
 
-def version(context: typer.Context, show: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
+def version(
+    context: typer.Context, show: bool = typer.Option(False, "--version", help="Print the version and exit.")
+) -> None:
     if show:
         print(metadata.version("hotlap"))
     elif context.invoked_subcommand is None:
@@ -54,7 +70,10 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def status(arguments: list[str]) -> int:
-    """What the process exits with. Every error is one line; a traceback is shown only for our own faults."""
+    """What the process exits with.
+
+    Every error is one line; a traceback is shown only for our own faults.
+    """
     try:
         return int(app()(with_latest(arguments), standalone_mode=False) or 0)
     except Misuse as error:
@@ -69,7 +88,8 @@ def status(arguments: list[str]) -> int:
         print("\nhotlap: interrupted; what was measured is kept", file=sys.stderr)
         return 130
     except (BrokenPipeError, SystemExit) as error:
-        # Typer turns EPIPE into SystemExit(1), which would be a regression. What is left in the buffer goes nowhere, or Python exits with 120.
+        # Typer turns EPIPE into SystemExit(1), which would be a regression. What is left in the
+        # buffer goes nowhere, or Python exits with 120.
         if not isinstance(error, BrokenPipeError) and not isinstance(error.__context__, BrokenPipeError):
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,7 +1,11 @@
-"""Is HEAD worse than BASE? One-sided tests about a tolerance, with a stated error rate, and three verdicts (shared/MEASURING.md b).
+"""Is HEAD worse than BASE?
 
-Values are on the log scale and point one way: above 0 is worse. A block of a lockstep race gives one value, the log ratio of its two sides; two
-files measured at different times share no block and are compared as two samples (`apart`).
+One-sided tests about a tolerance, with a stated error rate, and three verdicts (shared/MEASURING.md
+b).
+
+Values are on the log scale and point one way: above 0 is worse. A block of a lockstep race gives
+one value, the log ratio of its two sides; two files measured at different times share no block and
+are compared as two samples (`apart`).
 """
 
 from __future__ import annotations
@@ -23,18 +27,22 @@ if TYPE_CHECKING:
 Verdict = Literal["pass", "regression", "inconclusive", "not_comparable"]
 
 LOOKS = (6, 9, 12, 16)
-# Of the chance of a false alarm of hotlap ab, the latencies' share; the other metrics (memory, what the policy names) have the rest.
+# Of the chance of a false alarm of hotlap ab, the latencies' share; the other metrics (memory, what
+# the policy names) have the rest.
 LATENCY_SHARE = 0.9
 POWER = 0.9
 TRIALS = 400_000
-# Below this the simulation has too few events, and the looks share alpha instead (Bonferroni), which is never too bold.
+# Below this the simulation has too few events, and the looks share alpha instead (Bonferroni),
+# which is never too bold.
 RAREST = 2e-4
 
 
 class Judgement(msgspec.Struct, frozen=True):
-    """low, high: 95 % interval of `ratio` = HEAD / BASE in the direction that is worse. p_worse, p_fine: one-sided, of being at most and at least the tolerance.
+    """low, high: 95 % interval of `ratio` = HEAD / BASE in the direction that is worse. p_worse,
+    p_fine: one-sided, of being at most and at least the tolerance.
 
-    least_tolerance: the smallest that could have passed. detectable: the worsening that would have been found with 90 % power. Both are ratios - 1.
+    least_tolerance: the smallest that could have passed. detectable: the worsening that would have
+    been found with 90 % power. Both are ratios - 1.
     """
 
     verdict: Verdict
@@ -50,10 +58,12 @@ class Judgement(msgspec.Struct, frozen=True):
 
 @lru_cache
 def level(alpha: float, looks: tuple[int, ...] = LOOKS) -> tuple[float, tuple[int, ...]]:
-    """One-sided level for each look that keeps the whole sequence at alpha, and the looks at which it can be reached.
+    """One-sided level for each look that keeps the whole sequence at alpha, and the looks at which
+    it can be reached.
 
-    Constant over the looks (Pocock, Biometrika 64, 1977), solved by simulation under normal values of unknown variance. With n blocks the
-    sign-flip test cannot go below 2**-n, so a look with more than that is left out and the level solved again.
+    Constant over the looks (Pocock, Biometrika 64, 1977), solved by simulation under normal values
+    of unknown variance. With n blocks the sign-flip test cannot go below 2**-n, so a look with more
+    than that is left out and the level solved again.
     """
     while True:
         each = alpha / len(looks) if alpha < RAREST else _simulated(alpha, looks)
@@ -71,7 +81,9 @@ def _simulated(alpha: float, looks: tuple[int, ...]) -> float:
 
 @lru_cache
 def _nulls(n: int) -> np.ndarray:
-    """One-sided p of Student's t after n values of each simulated race without a change (TRIALS,); all n see the same races."""
+    """One-sided p of Student's t after n values of each simulated race without a change (TRIALS,);
+    all n see the same races.
+    """
     import numpy as np
     from scipy.special import stdtr
 
@@ -88,7 +100,8 @@ def interval_tail() -> float:
 
 
 def sign_flip(values: Sequence[float]) -> float:
-    """Exact one-sided p of a symmetric distribution about 0: the share of all sign patterns whose sum is at least the one seen (Fisher, The Design of Experiments, 1935).
+    """Exact one-sided p of a symmetric distribution about 0: the share of all sign patterns whose
+    sum is at least the one seen (Fisher, The Design of Experiments, 1935).
 
     n is at most 24 (16 million patterns).
     """
@@ -105,7 +118,9 @@ def sign_flip(values: Sequence[float]) -> float:
 
 
 def p_above(values: Sequence[float], margin: float) -> float:
-    """One-sided p of `the mean is at most margin`: the larger of Student's t and the sign-flip test, which is left out where t alone says no."""
+    """One-sided p of `the mean is at most margin`: the larger of Student's t and the sign-flip
+    test, which is left out where t alone says no.
+    """
     moved = [value - margin for value in values]
     p = _p_t(fmean(moved), stdev(moved) / math.sqrt(len(moved)), len(moved) - 1)
     return max(p, sign_flip(moved)) if p < 0.5 else p
@@ -120,34 +135,78 @@ def _p_t(mean: float, error: float, freedom: float) -> float:
 
 
 def lockstep(values: Sequence[float], tolerance: float, worse_level: float, fine_level: float) -> Judgement:
-    """Log ratios of the blocks of one race, at one look; needs two or more. The levels are those of `level`, after Holm where there are many cases."""
+    """Log ratios of the blocks of one race, at one look; needs two or more.
+
+    The levels are those of `level`, after Holm where there are many cases.
+    """
     margin, n = math.log1p(tolerance), len(values)
     error = stdev(values) / math.sqrt(n)
     p_worse, p_fine = p_above(values, margin), p_above([-value for value in values], -margin)
-    return _judgement(fmean(values), error, n - 1, n, margin, p_worse, p_fine, worse_level, fine_level, interval_tail())
+    return _judgement(
+        fmean(values), error, n - 1, n, margin, p_worse, p_fine, worse_level, fine_level, interval_tail()
+    )
 
 
-def apart(base: Sequence[float], head: Sequence[float], tolerance: float, worse_level: float, fine_level: float, job_sd: float = 0.0) -> Judgement:
-    """Two samples of block values of different jobs: Welch's t (Biometrika 34, 1947); two or more each.
+def apart(
+    base: Sequence[float],
+    head: Sequence[float],
+    tolerance: float,
+    worse_level: float,
+    fine_level: float,
+    job_sd: float = 0.0,
+) -> Judgement:
+    """Two samples of block values of different jobs:
 
-    job_sd: how much the same code differs between jobs (standard deviation of a log mean), for samples that no pace ties together.
+    Welch's t (Biometrika 34, 1947); two or more each.
+
+    job_sd: how much the same code differs between jobs (standard deviation of a log mean), for
+    samples that no pace ties together.
     """
     parts = [stdev(side) ** 2 / len(side) for side in (base, head)]
     variance = sum(parts) + 2 * job_sd**2
     below = sum(part**2 / (len(side) - 1) for part, side in zip(parts, (base, head), strict=True))
     freedom = min(variance**2 / below, 1e9) if below > 0 else 1e9
-    return from_error(fmean(head) - fmean(base), math.sqrt(variance), freedom, min(len(base), len(head)), tolerance, worse_level, fine_level)
+    return from_error(
+        fmean(head) - fmean(base),
+        math.sqrt(variance),
+        freedom,
+        min(len(base), len(head)),
+        tolerance,
+        worse_level,
+        fine_level,
+    )
 
 
-def from_error(mean: float, error: float, freedom: float, n: float, tolerance: float, worse_level: float, fine_level: float) -> Judgement:
+def from_error(
+    mean: float,
+    error: float,
+    freedom: float,
+    n: float,
+    tolerance: float,
+    worse_level: float,
+    fine_level: float,
+) -> Judgement:
     """A log ratio whose standard error is known with so many degrees of freedom: Student's t."""
     margin = math.log1p(tolerance)
     p_worse, p_fine = _p_t(mean - margin, error, freedom), _p_t(margin - mean, error, freedom)
     return _judgement(mean, error, freedom, n, margin, p_worse, p_fine, worse_level, fine_level, 0.025)
 
 
-def _judgement(mean: float, error: float, freedom: float, n: float, margin: float, p_worse: float, p_fine: float, worse_level: float, fine_level: float, tail: float) -> Judgement:
-    verdict: Verdict = "regression" if p_worse <= worse_level else "pass" if p_fine <= fine_level else "inconclusive"
+def _judgement(
+    mean: float,
+    error: float,
+    freedom: float,
+    n: float,
+    margin: float,
+    p_worse: float,
+    p_fine: float,
+    worse_level: float,
+    fine_level: float,
+    tail: float,
+) -> Judgement:
+    verdict: Verdict = (
+        "regression" if p_worse <= worse_level else "pass" if p_fine <= fine_level else "inconclusive"
+    )
     half = student_t(1 - tail, freedom) * error
     power = student_t(POWER, freedom)
     return Judgement(
@@ -169,9 +228,12 @@ def _exp(value: float) -> float:
 
 
 def holm(p: Sequence[float], levels: Sequence[float]) -> list[float]:
-    """The level at which each of several tests is to be judged (Holm, Scand. J. Stat. 6, 1979): the smallest p at levels[m - 1], the next at levels[m - 2], and so on.
+    """The level at which each of several tests is to be judged (Holm, Scand.
 
-    levels[k - 1] is the level for alpha / k. After the first p above its level all the others are judged at a level that none of them reaches.
+    J. Stat. 6, 1979): the smallest p at levels[m - 1], the next at levels[m - 2], and so on.
+
+    levels[k - 1] is the level for alpha / k. After the first p above its level all the others are
+    judged at a level that none of them reaches.
     """
     levels = list(accumulate(levels, min))
     found, stopped = [0.0] * len(p), False

@@ -1,7 +1,9 @@
-"""What the kernel says of the cores that this process may use: clock, threads of one core, CPU quota.
+"""What the kernel says of the cores that this process may use: clock, threads of one core, CPU
+quota.
 
-Linux: cpufreq and topology under /sys/devices/system/cpu (Documentation/admin-guide/pm/cpufreq.rst, cputopology.rst), cgroup v2's cpu.stat
-(cgroup-v2.rst). A virtual machine often shows none of it; what is not there is None or empty.
+Linux: cpufreq and topology under /sys/devices/system/cpu (Documentation/admin-guide/pm/cpufreq.rst,
+cputopology.rst), cgroup v2's cpu.stat (cgroup-v2.rst). A virtual machine often shows none of it;
+what is not there is None or empty.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ def clock_hz(core: int, root: Path = ROOT) -> float | None:
     if said := _said(root / f"sys/devices/system/cpu/cpu{core}/cpufreq/scaling_cur_freq"):
         return float(said) * 1e3
     for block in _said(root / "proc/cpuinfo").split("\n\n"):
-        if re.search(rf"^processor\s*:\s*{core}$", block, re.M) and (found := re.search(r"^cpu MHz\s*:\s*([\d.]+)", block, re.M)):
+        if re.search(rf"^processor\s*:\s*{core}$", block, re.M) and (
+            found := re.search(r"^cpu MHz\s*:\s*([\d.]+)", block, re.M)
+        ):
             return float(found[1]) * 1e6
     return None
 
@@ -56,19 +60,26 @@ def throttled(root: Path = ROOT) -> int:
     """How often the CPU quota of our control group has stopped us so far."""
     found = re.search(r"^0::/(.*)$", _said(root / "proc/self/cgroup"), re.M)
     for folder in ([found[1]] if found else []) + [""]:
-        if count := re.search(r"^nr_throttled (\d+)$", _said(root / "sys/fs/cgroup" / folder / "cpu.stat"), re.M):
+        if count := re.search(
+            r"^nr_throttled (\d+)$", _said(root / "sys/fs/cgroup" / folder / "cpu.stat"), re.M
+        ):
             return int(count[1])
     return 0
 
 
 def ticks(root: Path = ROOT) -> dict[int | None, tuple[int, int]]:
-    """Per core, and under None for the whole machine: ticks that the host took away from this virtual machine, and all ticks (proc(5): /proc/stat)."""
+    """Per core, and under None for the whole machine: ticks that the host took away from this
+    virtual machine, and all ticks (proc(5): /proc/stat).
+    """
     found: dict[int | None, tuple[int, int]] = {None: (0, 0)}
     for line in _said(root / "proc/stat").splitlines():
         name, *words = line.split()
         if name.startswith("cpu"):
             counts = [int(word) for word in words]
-            found[int(name[3:]) if name[3:] else None] = (counts[7] if len(counts) > 7 else 0), sum(counts[:8])
+            found[int(name[3:]) if name[3:] else None] = (
+                (counts[7] if len(counts) > 7 else 0),
+                sum(counts[:8]),
+            )
     return found
 
 

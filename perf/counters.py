@@ -1,4 +1,7 @@
-"""The exact structural integers that a result may carry: name -> unit, direction, meaning. The structural gate reads nothing else."""
+"""The exact structural integers that a result may carry: name -> unit, direction, meaning.
+
+The structural gate reads nothing else.
+"""
 
 from __future__ import annotations
 
@@ -19,18 +22,24 @@ COUNTERS: dict[str, Counter] = {
     "recompiles": Counter("compilations", "lower", "compilations after the first one of the same code"),
     "generated_kernels": Counter("kernels", "lower", "kernels that Inductor generated"),
     "cuda_graphs": Counter("graphs", "higher", "CUDA graphs that were captured"),
-    "cuda_graphs_skipped": Counter("graphs", "lower", "graphs that ran without the CUDA graph that was asked for"),
+    "cuda_graphs_skipped": Counter(
+        "graphs", "lower", "graphs that ran without the CUDA graph that was asked for"
+    ),
     "operators": Counter("calls", "lower", "aten operators dispatched in one call"),
     "nodes": Counter("nodes", "lower", "nodes of the graph that the runtime executes"),
     "nodes_elsewhere": Counter("nodes", "lower", "nodes that ran on another provider than the requested one"),
     "memcpy_nodes": Counter("nodes", "lower", "copies between providers"),
     "casts_inserted": Counter("nodes", "lower", "precision casts that the runtime added"),
-    "nodes_other_precision": Counter("nodes", "lower", "floating-point nodes executed in another precision than the requested one"),
+    "nodes_other_precision": Counter(
+        "nodes", "lower", "floating-point nodes executed in another precision than the requested one"
+    ),
     "int8_nodes": Counter("nodes", "higher", "nodes that computed in int8"),
     "engines": Counter("engines", "lower", "TensorRT engines; more than one means that the graph was cut"),
     "engine_bytes": Counter("B", "lower", "size of the TensorRT engine"),
     "kernel_calls": Counter("calls", "higher", "calls of our Triton operations in one call of the model"),
-    "kernel_fallbacks": Counter("calls", "lower", "calls of our operations that took the reference although Triton was asked for"),
+    "kernel_fallbacks": Counter(
+        "calls", "lower", "calls of our operations that took the reference although Triton was asked for"
+    ),
     "modules_replaced": Counter("modules", "higher", "places where our operations stand in for aten's"),
     "artefact_bytes": Counter("B", "lower", "size of what the build left behind"),
 }

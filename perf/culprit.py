@@ -1,7 +1,9 @@
-"""The commit that made a case slower: git bisect over the commits of a change of level, each step judged by `hotlap ab` against the last good one.
+"""The commit that made a case slower: git bisect over the commits of a change of level, each step
+judged by `hotlap ab` against the last good one.
 
-A step asks whether a commit lies on the far side of the middle of the change, so the tolerance is half of it. What cannot be judged is skipped, as
-git bisect does it. All happens in a worktree of its own: the user's is not touched.
+A step asks whether a commit lies on the far side of the middle of the change, so the tolerance is
+half of it. What cannot be judged is skipped, as git bisect does it. All happens in a worktree of
+its own: the user's is not touched.
 """
 
 from __future__ import annotations
@@ -25,16 +27,29 @@ from .verdict import EXIT
 from .verdict_formats import interval, percent
 
 Term = Literal["good", "bad", "skip"]
-TERM: dict[Outcome, Term] = {"pass": "good", "regression": "bad", "inconclusive": "skip", "not_comparable": "skip"}
+TERM: dict[Outcome, Term] = {
+    "pass": "good",
+    "regression": "bad",
+    "inconclusive": "skip",
+    "not_comparable": "skip",
+}
 FIRST_BAD = " is the first bad commit"
 
 
 def hunt(found: Sequence[Series], case: str, budget_s: float, report: Callable[[str], None]) -> int:
-    """The latest worsening of this case's latency in its history. Exit: 1 the commit is found, 3 not reproduced or not told apart. Raises Misuse."""
+    """The latest worsening of this case's latency in its history.
+
+    Exit: 1 the commit is found, 3 not reproduced or not told apart. Raises Misuse.
+    """
     if not found:
         raise Misuse(f"no case {case!r} in these results")
     timed = [one for one in found if one.metric == "latency"]
-    changes = [(one, change) for one in timed for change in [*one.changes, *([one.young] if one.young else [])] if one.worse(change)]
+    changes = [
+        (one, change)
+        for one in timed
+        for change in [*one.changes, *([one.young] if one.young else [])]
+        if one.worse(change)
+    ]
     if not changes:
         raise Misuse(f"{case}: its latency has no worsening in these results; there is nothing to look for")
     one, change = max(changes, key=lambda pair: pair[0].points[pair[1].index].measured)
@@ -48,13 +63,23 @@ def commit(revision: str, path: str) -> str:
     """Raises Misuse where the results were not made by a commit of this repository."""
     if not revision or revision.endswith("+"):
         state = "uncommitted changes" if revision else "no commit"
-        raise Misuse(f"{Path(path).name} was measured with {state}, so git cannot go there; bisect needs results of commits")
+        raise Misuse(
+            f"{Path(path).name} was measured with {state}, so git cannot go there; bisect needs results of"
+            " commits"
+        )
     return git(
-        Path(), "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}", wrong=f"{revision} is no commit of this repository; start --bisect inside it, with its history"
+        Path(),
+        "rev-parse",
+        "--verify",
+        "--quiet",
+        f"{revision}^{{commit}}",
+        wrong=f"{revision} is no commit of this repository; start --bisect inside it, with its history",
     )
 
 
-def bisect(case: Case, good: str, bad: str, effect: float, budget_s: float, report: Callable[[str], None]) -> int:
+def bisect(
+    case: Case, good: str, bad: str, effect: float, budget_s: float, report: Callable[[str], None]
+) -> int:
     tolerance = math.sqrt(1 + effect) - 1
     with TemporaryDirectory(prefix="hotlap-bisect-") as folder:
         tree = Path(folder) / "tree"
@@ -62,16 +87,24 @@ def bisect(case: Case, good: str, bad: str, effect: float, budget_s: float, repo
         try:
             again = judge(tree, case, good, bad, tolerance, budget_s, report)
             if again == "skip":
-                report(f"{case.id}: whether {bad[:12]} is slower than {good[:12]} could not be told: a larger --budget may")
+                report(
+                    f"{case.id}: whether {bad[:12]} is slower than {good[:12]} could not be told: a larger"
+                    " --budget may"
+                )
                 return 3
             if again != "bad":
-                report(f"{case.id}: the slow-down does not come back when {bad[:12]} is measured beside {good[:12]}: look at the environment, not at the commits")
+                report(
+                    f"{case.id}: the slow-down does not come back when {bad[:12]} is measured beside"
+                    f" {good[:12]}: look at the environment, not at the commits"
+                )
                 return 3
             said = git(tree, "bisect", "start", bad, good)
             while FIRST_BAD not in said:
                 candidate = git(tree, "rev-parse", "HEAD")
                 term = judge(tree, case, good, candidate, tolerance, budget_s, report)
-                done = subprocess.run(["git", "bisect", term], cwd=tree, capture_output=True, text=True, check=False)
+                done = subprocess.run(
+                    ["git", "bisect", term], cwd=tree, capture_output=True, text=True, check=False
+                )
                 said = done.stdout
                 if done.returncode:  # only skipped commits are left: git names them
                     for line in filter(None, map(str.strip, said.splitlines())):
@@ -81,29 +114,75 @@ def bisect(case: Case, good: str, bad: str, effect: float, budget_s: float, repo
             report(f"{case.id}: slower since {git(tree, 'log', '-1', '--format=%h %an, %as: %s', culprit)}")
             return 1
         finally:
-            subprocess.run(["git", "worktree", "remove", "--force", str(tree)], capture_output=True, check=False)
+            subprocess.run(
+                ["git", "worktree", "remove", "--force", str(tree)], capture_output=True, check=False
+            )
 
 
-def judge(tree: Path, case: Case, good: str, candidate: str, tolerance: float, budget_s: float, report: Callable[[str], None]) -> Term:
-    """What ab says of the candidate's latency, whatever else it finds. Raises Misuse where ab cannot be asked at all."""
+def judge(
+    tree: Path,
+    case: Case,
+    good: str,
+    candidate: str,
+    tolerance: float,
+    budget_s: float,
+    report: Callable[[str], None],
+) -> Term:
+    """What ab says of the candidate's latency, whatever else it finds.
+
+    Raises Misuse where ab cannot be asked at all.
+    """
     out = tree.parent / candidate[:12]
     out.mkdir(exist_ok=True)
     policy, file = out / "gate.toml", out / "verdict.json"
     policy.write_text(f"[tolerance]\nlatency = {tolerance!r}\n")
     backend = case.spec
-    asked = ["--backends", backend, "--precisions", case.precision, "--batch", str(case.batch), "--device", case.target, "--budget", f"{budget_s:g}s"]
-    command = [sys.executable, "-m", "hotlap.perf.cli", "ab", good, candidate, case.workload, *asked, "--policy", str(policy), "--out", str(out), "--json", str(file)]
+    asked = [
+        "--backends",
+        backend,
+        "--precisions",
+        case.precision,
+        "--batch",
+        str(case.batch),
+        "--device",
+        case.target,
+        "--budget",
+        f"{budget_s:g}s",
+    ]
+    command = [
+        sys.executable,
+        "-m",
+        "hotlap.perf.cli",
+        "ab",
+        good,
+        candidate,
+        case.workload,
+        *asked,
+        "--policy",
+        str(policy),
+        "--out",
+        str(out),
+        "--json",
+        str(file),
+    ]
     done = subprocess.run(command, cwd=Path(), capture_output=True, text=True, check=False)
     if SAME_CODE in done.stderr:
         report(f"  {candidate[:12]}: loads the same files as {good[:12]}: good")
         return "good"
     if done.returncode not in EXIT.values():
-        raise Misuse(f"hotlap ab {good[:12]} {candidate[:12]}: {(done.stderr.strip().splitlines() or ['failed'])[-1]}")
-    found = next((one for one in verdicts.read(file).findings if one.case == case.id and one.metric == "latency"), None)
+        raise Misuse(
+            f"hotlap ab {good[:12]} {candidate[:12]}: {(done.stderr.strip().splitlines() or ['failed'])[-1]}"
+        )
+    found = next(
+        (one for one in verdicts.read(file).findings if one.case == case.id and one.metric == "latency"), None
+    )
     if found is None:
         report(f"  {candidate[:12]}: could not be measured: skip")
         return "skip"
     term = TERM[found.verdict]
     moved = f"{percent(found.ratio)}{interval(found)}" if found.ratio else "not measured"
-    report(f"  {candidate[:12]}: {moved} against {good[:12]} ({scaled(found.head, 's') if found.head else 'no time'}): {term}")
+    report(
+        f"  {candidate[:12]}: {moved} against {good[:12]}"
+        f" ({scaled(found.head, 's') if found.head else 'no time'}): {term}"
+    )
     return term

@@ -1,8 +1,9 @@
 """TensorRT engines of earlier builds, under $HOTLAP_RUNS/cache/engines (./runs/cache/engines).
 
-An engine is only right for the graph, shapes, precision, flags, library version and architecture that it was built for; all of them are the key. An entry is a
-folder that appears as a whole, with the key's parts beside the engine and its hash: what does not match is not used. Two processes that build the same entry
-both go on, the first one's stays. A full disk costs the entry, not the build.
+An engine is only right for the graph, shapes, precision, flags, library version and architecture
+that it was built for; all of them are the key. An entry is a folder that appears as a whole, with
+the key's parts beside the engine and its hash: what does not match is not used. Two processes that
+build the same entry both go on, the first one's stays. A full disk costs the entry, not the build.
 """
 
 from __future__ import annotations
@@ -25,7 +26,11 @@ ENGINE, ABOUT = "engine.plan", "about.json"
 
 
 class Key(msgspec.Struct, frozen=True):
-    """graph: sha256 of the ONNX file and its weights. profile: input -> smallest, best and largest shape. architecture: sm_89, or a device's own name with it."""
+    """graph: sha256 of the ONNX file and its weights.
+
+    profile: input -> smallest, best and largest shape. architecture: sm_89, or a device's own name
+    with it.
+    """
 
     graph: str
     profile: dict[str, tuple[tuple[int, ...], ...]]
@@ -40,7 +45,10 @@ class Key(msgspec.Struct, frozen=True):
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """layers: what the builder said of the engine's layers (placement). seconds: what the build took when it was made."""
+    """layers: what the builder said of the engine's layers (placement).
+
+    seconds: what the build took when it was made.
+    """
 
     key: Key
     sha256: str
@@ -68,7 +76,9 @@ def graph_digest(files: list[Path]) -> str:
 
 
 def get(key: Key) -> tuple[Found | None, str]:
-    """The entry and empty words, or None and why what is there is not used (empty where there is nothing)."""
+    """The entry and empty words, or None and why what is there is not used (empty where there is
+    nothing).
+    """
     place = folder() / key.digest
     try:
         entry = msgspec.json.decode((place / ABOUT).read_bytes(), type=Entry)
@@ -78,7 +88,13 @@ def get(key: Key) -> tuple[Found | None, str]:
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         return None, f"the cached engine {key.digest[:12]} cannot be read ({error}); built anew"
     if entry.key != key:
-        return None, f"the cached engine {key.digest[:12]} was built for something else ({', '.join(differing(entry.key, key))}); built anew"
+        return (
+            None,
+            (
+                f"the cached engine {key.digest[:12]} was built for something else"
+                f" ({', '.join(differing(entry.key, key))}); built anew"
+            ),
+        )
     if hashlib.sha256(engine).hexdigest() != entry.sha256:
         return None, f"the cached engine {key.digest[:12]} is damaged (its hash is another); built anew"
     with contextlib.suppress(OSError):
@@ -111,7 +127,11 @@ def put(key: Key, engine: bytes, seconds: float, layers: str) -> str:
 
 def trim() -> None:
     """Removes those that were not used for longest, until the rest is within MOST_BYTES."""
-    entries = sorted((one for one in folder().iterdir() if not one.name.startswith(".")), key=lambda one: one.stat().st_mtime, reverse=True)
+    entries = sorted(
+        (one for one in folder().iterdir() if not one.name.startswith(".")),
+        key=lambda one: one.stat().st_mtime,
+        reverse=True,
+    )
     total = 0
     for one in entries:
         total += sum(file.stat().st_size for file in one.iterdir())

@@ -1,4 +1,6 @@
-"""The parent's side of a worker process: start or fork it, ask it something, stop and continue it, and say how it died."""
+"""The parent's side of a worker process: start or fork it, ask it something, stop and continue it,
+and say how it died.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +21,25 @@ from . import installed
 from .channel import Channel, Closed, Late
 from .reasons import Reason, Refusal
 
-# The package through its import name: that folder's parent holds the other packages too (hotlap/perf, not the repository's perf).
+# The package through its import name: that folder's parent holds the other packages too
+# (hotlap/perf, not the repository's perf).
 HERE = Path(sys.modules["hotlap"].__path__[0]) / "perf"
 
 
 class Entrant:
-    """One worker process. Every request has a deadline; a worker that misses it or dies raises Refusal and is gone."""
+    """One worker process.
 
-    def __init__(self, pid: int, channel: Channel, log: Path, process: subprocess.Popen[bytes] | None, server: Entrant | None = None) -> None:
+    Every request has a deadline; a worker that misses it or dies raises Refusal and is gone.
+    """
+
+    def __init__(
+        self,
+        pid: int,
+        channel: Channel,
+        log: Path,
+        process: subprocess.Popen[bytes] | None,
+        server: Entrant | None = None,
+    ) -> None:
         self.pid, self.channel, self.log = pid, channel, log
         self.process, self.server = process, server
         self.started = time.monotonic()
@@ -34,13 +47,19 @@ class Entrant:
 
     @classmethod
     def start(cls, environment: Mapping[str, str], log: Path) -> Entrant:
-        """A fresh Python in exactly this environment, of another installation if it names one (installed.py).
+        """A fresh Python in exactly this environment, of another installation if it names one
+        (installed.py).
 
-        The user's directory is appended to its path by the code that needs it, never prepended (-P).
+        The user's directory is appended to its path by the code that needs it, never prepended
+        (-P).
         """
         ours, theirs = socket.socketpair()
         other = environment.get(installed.VARIABLE)
-        program = [other, "-P", str(HERE / "installed.py")] if other else [sys.executable, "-P", "-m", "hotlap.perf.worker"]
+        program = (
+            [other, "-P", str(HERE / "installed.py")]
+            if other
+            else [sys.executable, "-P", "-m", "hotlap.perf.worker"]
+        )
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output, theirs:
             process = subprocess.Popen(
@@ -64,8 +83,13 @@ class Entrant:
             pid = int(self._receive("fork", timeout_s)["done"])
         return Entrant(pid, Channel(ours), log, None, self)
 
-    def ask(self, task: str, timeout_s: float, report: Callable[[str], None] | None = None, **arguments: Any) -> Any:
-        """What the worker answers. Raises Refusal: its own reason, timeout, or crashed with how it ended."""
+    def ask(
+        self, task: str, timeout_s: float, report: Callable[[str], None] | None = None, **arguments: Any
+    ) -> Any:
+        """What the worker answers.
+
+        Raises Refusal: its own reason, timeout, or crashed with how it ended.
+        """
         self._send({"do": task, "with": arguments})
         deadline = time.monotonic() + timeout_s
         while True:
@@ -112,7 +136,11 @@ class Entrant:
             return self.channel.receive(timeout_s)
         except Late:
             self.kill()
-            raise Refusal("timeout", f"no answer from {task} within {allowed_s or timeout_s:.0f} s; the worker was ended; raise --timeout or look at {self.log.name}") from None
+            raise Refusal(
+                "timeout",
+                f"no answer from {task} within {allowed_s or timeout_s:.0f} s; the worker was ended; raise"
+                f" --timeout or look at {self.log.name}",
+            ) from None
         except Closed:
             raise self._death(task) from None
 
@@ -128,9 +156,21 @@ class Entrant:
         ended = killed if ended is None else ended
         last = self._last_line()
         if ended == -signal.SIGKILL:
-            return Refusal("crashed", f"the worker was killed in {task} (SIGKILL: by hand, or by the kernel out of memory); run again with --resume")
-        how = f"signal {signal.Signals(-ended).name}" if ended is not None and -64 < ended < 0 else f"exit status {ended}" if ended is not None else "unknown end"
-        return Refusal("crashed", f"the worker died in {task} ({how}){': ' + last if last else ''}; see {self.log.name}")
+            return Refusal(
+                "crashed",
+                f"the worker was killed in {task} (SIGKILL: by hand, or by the kernel out of memory); run"
+                " again with --resume",
+            )
+        how = (
+            f"signal {signal.Signals(-ended).name}"
+            if ended is not None and -64 < ended < 0
+            else f"exit status {ended}"
+            if ended is not None
+            else "unknown end"
+        )
+        return Refusal(
+            "crashed", f"the worker died in {task} ({how}){': ' + last if last else ''}; see {self.log.name}"
+        )
 
     def _last_line(self) -> str:
         try:

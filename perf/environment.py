@@ -1,4 +1,7 @@
-"""Where a result was measured. `differs` says what of it forbids a comparison and what is only worth a note."""
+"""Where a result was measured.
+
+`differs` says what of it forbids a comparison and what is only worth a note.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,21 @@ import msgspec
 from . import cuda_devices
 from .reasons import Refusal
 
-LIBRARIES = ("hotlap", "torch", "triton", "lightning", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime", "openvino", "numpy")
+LIBRARIES = (
+    "hotlap",
+    "torch",
+    "triton",
+    "lightning",
+    "onnx",
+    "onnxscript",
+    "onnxruntime-gpu",
+    "onnxruntime",
+    "openvino",
+    "numpy",
+)
 
-# Instructions that multiply matrices of a precision (Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapters 15 to 18).
+# Instructions that multiply matrices of a precision (Intel 64 and IA-32 Architectures Software
+# Developer's Manual, volume 1, chapters 15 to 18).
 HALF_PRODUCTS = {"bf16": ("avx512_bf16", "amx_bf16"), "fp16": ("avx512_fp16", "amx_fp16")}
 # What never forbids a comparison.
 NOTED = ("host", "commit", "system", "memory_bytes")
@@ -51,16 +66,24 @@ class Environment(msgspec.Struct, frozen=True):
         return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()[:12]
 
     def differs(self, other: Environment) -> Differences:
-        """What differs from `other`; host name, commit and kernel release never forbid a comparison."""
+        """What differs from `other`; host name, commit and kernel release never forbid a
+        comparison.
+        """
         mine, theirs = self.fields, other.fields
-        different = {name: (mine.get(name, "none"), theirs.get(name, "none")) for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)}
+        different = {
+            name: (mine.get(name, "none"), theirs.get(name, "none"))
+            for name in {**mine, **theirs}
+            if mine.get(name) != theirs.get(name)
+        }
         noted = {name: pair for name, pair in different.items() if name in NOTED}
         return Differences({name: pair for name, pair in different.items() if name not in noted}, noted)
 
     @property
     def fields(self) -> dict[str, str]:
         """Every field as text, each library by its own name."""
-        flat = {name: str(value) for name, value in msgspec.structs.asdict(self).items() if name != "libraries"}
+        flat = {
+            name: str(value) for name, value in msgspec.structs.asdict(self).items() if name != "libraries"
+        }
         return {**flat, **self.libraries}
 
     @property
@@ -72,7 +95,10 @@ class Environment(msgspec.Struct, frozen=True):
     def hardware(self) -> str:
         """One line for the head of a table."""
         accelerators = ", ".join(self.gpus) or "no GPU"
-        return f"{self.cpu}, {self.threads} of {self.cores} cores ({', '.join(self.isa) or 'baseline'}), {self.memory_bytes / 2**30:.0f} GiB, {accelerators}"
+        return (
+            f"{self.cpu}, {self.threads} of {self.cores} cores ({', '.join(self.isa) or 'baseline'}),"
+            f" {self.memory_bytes / 2**30:.0f} GiB, {accelerators}"
+        )
 
 
 def collect(threads: int, allocator: str) -> Environment:
@@ -100,7 +126,9 @@ def collect(threads: int, allocator: str) -> Environment:
 
 
 def cpu_flags() -> frozenset[str]:
-    """Instruction sets of the first core, as /proc/cpuinfo names them (flags, on Arm Features); empty where there is no such file."""
+    """Instruction sets of the first core, as /proc/cpuinfo names them (flags, on Arm Features);
+    empty where there is no such file.
+    """
     values = _cpuinfo()
     return frozenset(values.get("flags", values.get("Features", "")).split())
 
@@ -110,7 +138,9 @@ def _cpuinfo() -> dict[str, str]:
         first = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
     except OSError:
         return {}
-    return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in first.splitlines())}
+    return {
+        name.strip(): value.strip() for name, _, value in (line.partition(":") for line in first.splitlines())
+    }
 
 
 def _versions() -> dict[str, str]:
@@ -124,7 +154,10 @@ def _versions() -> dict[str, str]:
 
 
 def _gpus() -> tuple[tuple[str, ...], str]:
-    """Names of the GPUs, of one in MIG mode those of its slices, and the driver's version. Empty without a driver; what a driver cannot tell is named."""
+    """Names of the GPUs, of one in MIG mode those of its slices, and the driver's version.
+
+    Empty without a driver; what a driver cannot tell is named.
+    """
     try:
         version = cuda_devices.driver()
     except Refusal:
@@ -144,9 +177,16 @@ def _chosen(path: Path) -> str:
 
 
 def _commit() -> str:
-    """The commit of the directory hotlap is started in, with + for uncommitted changes; empty outside a repository."""
+    """The commit of the directory hotlap is started in, with + for uncommitted changes; empty
+    outside a repository.
+    """
     try:
-        described = subprocess.run(["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"], capture_output=True, text=True, timeout=10)
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return described.stdout.strip() if described.returncode == 0 else ""

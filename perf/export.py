@@ -1,6 +1,8 @@
-"""From a Workload to an ONNX file. onnxruntime, openvino and tensorrt share it: a workload is exported once for each precision (int8 starts from fp32's).
+"""From a Workload to an ONNX file. onnxruntime, openvino and tensorrt share it: a workload is
+exported once for each precision (int8 starts from fp32's).
 
-The export lies in one folder beside the cases' own, so that folder must belong to one run: it is found by the workload's name.
+The export lies in one folder beside the cases' own, so that folder must belong to one run: it is
+found by the workload's name.
 """
 
 from __future__ import annotations
@@ -27,17 +29,22 @@ if TYPE_CHECKING:
 
     from .backends import Arrays
 
-# torch.onnx's own default (torch 2.14); the first with Gelu as one operator. ONNX Runtime 1.31 and OpenVINO 2026 read it.
+# torch.onnx's own default (torch 2.14); the first with Gelu as one operator. ONNX Runtime 1.31 and
+# OpenVINO 2026 read it.
 OPSET = 20
-# The first whose convolutions and poolings take bfloat16 (onnx.ai/onnx/operators/onnx__Conv.html, version history).
+# The first whose convolutions and poolings take bfloat16 (onnx.ai/onnx/operators/onnx__Conv.html,
+# version history).
 OPSET_BF16 = 22
 BATCH = "batch"
-# protobuf refuses messages of 2 GiB (protobuf.dev/programming-guides/encoding, "Message Structure"); the graph needs some room.
+# protobuf refuses messages of 2 GiB (protobuf.dev/programming-guides/encoding, "Message
+# Structure"); the graph needs some room.
 LARGEST_FILE_BYTES = 1_900_000_000
 
 
 class Exported(NamedTuple):
-    """folder holds model.onnx and, above 2 GB, its weights beside it; seconds: what the export took when it was made."""
+    """folder holds model.onnx and, above 2 GB, its weights beside it; seconds: what the export took
+    when it was made.
+    """
 
     folder: Path
     seconds: float
@@ -73,7 +80,9 @@ def place(exported: Exported, folder: Path) -> None:
 
 
 def write_ledger(exported: Exported, folder: Path) -> None:
-    """What the export took when it was made, for a case that found it made: the harness prefers ledger.json to the phases it timed."""
+    """What the export took when it was made, for a case that found it made: the harness prefers
+    ledger.json to the phases it timed.
+    """
     (folder / "ledger.json").write_text(json.dumps({"export": exported.seconds}))
 
 
@@ -81,7 +90,11 @@ def opset(model: Path) -> int:
     """Of the standard operators."""
     import onnx
 
-    return next(int(one.version) for one in onnx.load(model, load_external_data=False).opset_import if one.domain in ("", "ai.onnx"))
+    return next(
+        int(one.version)
+        for one in onnx.load(model, load_external_data=False).opset_import
+        if one.domain in ("", "ai.onnx")
+    )
 
 
 def nodes(model: Path) -> int:
@@ -91,7 +104,9 @@ def nodes(model: Path) -> int:
 
 
 def raised(model: Path) -> bytes:
-    """A bf16 graph with fp32 in place of bf16 everywhere: the same function but for roundings between its nodes."""
+    """A bf16 graph with fp32 in place of bf16 everywhere: the same function but for roundings
+    between its nodes.
+    """
     import onnx
 
     loaded = onnx.load(model)
@@ -100,7 +115,9 @@ def raised(model: Path) -> bytes:
 
 
 def on_cpu(model: Path, batch: int) -> Callable[[Arrays], Arrays]:
-    """The file by ONNX Runtime's CPU provider, without its optimisations. It has no bf16: such a graph is raised to fp32, its weights stay rounded.
+    """The file by ONNX Runtime's CPU provider, without its optimisations.
+
+    It has no bf16: such a graph is raised to fp32, its weights stay rounded.
 
     Raises Refusal(build_failed).
     """
@@ -112,31 +129,52 @@ def on_cpu(model: Path, batch: int) -> Callable[[Arrays], Arrays]:
     options.log_severity_level = 4
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.add_free_dimension_override_by_name(BATCH, batch)
-    bf16 = any(one.data_type == onnx.TensorProto.BFLOAT16 for one in onnx.load(model, load_external_data=False).graph.initializer)
+    bf16 = any(
+        one.data_type == onnx.TensorProto.BFLOAT16
+        for one in onnx.load(model, load_external_data=False).graph.initializer
+    )
     try:
-        session = ort.InferenceSession(raised(model) if bf16 else str(model), options, ["CPUExecutionProvider"])
+        session = ort.InferenceSession(
+            raised(model) if bf16 else str(model), options, ["CPUExecutionProvider"]
+        )
     except Exception as error:  # ONNX Runtime's exceptions share no base class
-        raise Refusal("build_failed", f"ONNX Runtime {ort.__version__} does not load the exported graph: {error}") from error
+        raise Refusal(
+            "build_failed", f"ONNX Runtime {ort.__version__} does not load the exported graph: {error}"
+        ) from error
     kinds = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
-    given = [(one.name, kinds.get(one.type, one.type.removeprefix("tensor(").removesuffix(")"))) for one in session.get_inputs()]
+    given = [
+        (one.name, kinds.get(one.type, one.type.removeprefix("tensor(").removesuffix(")")))
+        for one in session.get_inputs()
+    ]
 
     def run(arrays: Arrays) -> Arrays:
-        outputs = session.run(None, {name: np.asarray(array, kind) for (name, kind), array in zip(given, arrays, strict=True)})
+        outputs = session.run(
+            None, {name: np.asarray(array, kind) for (name, kind), array in zip(given, arrays, strict=True)}
+        )
         return tuple(output.astype("float32") for output in outputs)
 
     return run
 
 
 def _retype(model: onnx.ModelProto, old: int, new: int) -> None:
-    """Every tensor, cast and declaration of one floating-point type in another. Factors of Resize are fp32 by the standard and stay."""
+    """Every tensor, cast and declaration of one floating-point type in another.
+
+    Factors of Resize are fp32 by the standard and stay.
+    """
     import onnx
 
     fixed = {name for node in model.graph.node if node.op_type == "Resize" for name in node.input[1:3]}
-    constants = [node.attribute[0].t for node in model.graph.node if node.op_type in ("Constant", "ConstantOfShape") and node.attribute and node.output[0] not in fixed]
+    constants = [
+        node.attribute[0].t
+        for node in model.graph.node
+        if node.op_type in ("Constant", "ConstantOfShape") and node.attribute and node.output[0] not in fixed
+    ]
     kind = onnx.helper.tensor_dtype_to_np_dtype(new)
     for tensor in [*(one for one in model.graph.initializer if one.name not in fixed), *constants]:
         if tensor.data_type == old:
-            tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).astype(kind), tensor.name))
+            tensor.CopyFrom(
+                onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).astype(kind), tensor.name)
+            )
     for node in model.graph.node:
         for attribute in node.attribute:
             if attribute.name in ("to", "dtype") and attribute.i == old:
@@ -147,9 +185,11 @@ def _retype(model: onnx.ModelProto, old: int, new: int) -> None:
 
 
 def _write(workload: Workload, precision: str, path: Path) -> None:
-    """Where the batch may have any size the example has 2 rows at least: torch.export takes a dimension of size 1 for a constant.
+    """Where the batch may have any size the example has 2 rows at least: torch.export takes a
+    dimension of size 1 for a constant.
 
-    bf16 is exported in fp32 and retyped: the exporter's optimiser (onnxscript 0.7.2) folds batch norm into bf16 convolutions with fp32 weights, which is no valid graph.
+    bf16 is exported in fp32 and retyped: the exporter's optimiser (onnxscript 0.7.2) folds batch
+    norm into bf16 convolutions with fp32 weights, which is no valid graph.
     """
     import onnx
     import torch
@@ -166,25 +206,43 @@ def _write(workload: Workload, precision: str, path: Path) -> None:
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             program = torch.onnx.export(
-                module, inputs, dynamo=True, dynamic_shapes=shapes, opset_version=OPSET_BF16 if precision == "bf16" else OPSET, optimize=True, verbose=False,
-                input_names=[f"in{i}" for i in range(len(inputs))], output_names=[f"out{i}" for i in range(outputs)],
-            )  # fmt: skip
+                module,
+                inputs,
+                dynamo=True,
+                dynamic_shapes=shapes,
+                opset_version=OPSET_BF16 if precision == "bf16" else OPSET,
+                optimize=True,
+                verbose=False,
+                input_names=[f"in{i}" for i in range(len(inputs))],
+                output_names=[f"out{i}" for i in range(outputs)],
+            )
         assert program is not None
         _anonymous(program)
         weights = sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
         if precision == "bf16":
             retyped = program.model_proto
             _retype(retyped, onnx.TensorProto.FLOAT, onnx.TensorProto.BFLOAT16)
-            onnx.save(retyped, path, save_as_external_data=weights > LARGEST_FILE_BYTES, location=f"{path.name}.data")
+            onnx.save(
+                retyped,
+                path,
+                save_as_external_data=weights > LARGEST_FILE_BYTES,
+                location=f"{path.name}.data",
+            )
         else:
             program.save(str(path), external_data=weights > LARGEST_FILE_BYTES)
         onnx.checker.check_model(str(path), full_check=True)
-    except (torch.onnx.OnnxExporterError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+    except (
+        torch.onnx.OnnxExporterError,
+        onnx.checker.ValidationError,
+        onnx.shape_inference.InferenceError,
+    ) as error:
         raise Refusal("export_failed", _explain(error)) from error
 
 
 def _anonymous(program: torch.onnx.ONNXProgram) -> None:
-    """Takes out what the exporter says of where a node comes from: stack traces with the paths of this machine. The hierarchy of modules goes with it."""
+    """Takes out what the exporter says of where a node comes from: stack traces with the paths of
+    this machine. The hierarchy of modules goes with it.
+    """
     graph = program.model.graph
     parts: list[Any] = [program.model, graph, *graph.inputs, *graph.outputs, *graph.initializers.values()]
     for node in graph.all_nodes():
@@ -199,6 +257,10 @@ def _explain(error: BaseException) -> str:
     while (inner := chain[-1].__cause__ or chain[-1].__context__) is not None:
         chain.append(inner)
     texts = [str(link) for link in chain]
-    named = [found[1] for text in texts if (found := re.search(r"(?:OpOverload\(op='|torch\.ops\.)(\w+\.\w+)", text))]
+    named = [
+        found[1]
+        for text in texts
+        if (found := re.search(r"(?:OpOverload\(op='|torch\.ops\.)(\w+\.\w+)", text))
+    ]
     line = next((line for line in texts[-1].splitlines() if line.strip()), type(chain[-1]).__name__)
     return (f"operator {named[-1]}: " if named else "") + line

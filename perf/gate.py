@@ -1,6 +1,8 @@
-"""Two sides and a policy give one verdict: who is there, what differs in structure (exact, no noise), what is measured (at a stated error rate).
+"""Two sides and a policy give one verdict: who is there, what differs in structure (exact, no
+noise), what is measured (at a stated error rate).
 
-Two files share no block, so a metric is compared as two samples of block values; latencies as ratios to the pace that ran beside them.
+Two files share no block, so a metric is compared as two samples of block values; latencies as
+ratios to the pace that ran beside them.
 """
 
 from __future__ import annotations
@@ -25,9 +27,24 @@ NOTHING, NEITHER = "nothing could be judged", "neither side has it"
 TIMES = ("latency", "call_latency", "throughput", "cold_start", "flop_rate", "energy")
 
 
-def judge(base: Side, head: Side, policy: Policy, alpha: float | None = None, without: tuple[str, ...] = (), one_job: bool = False) -> Verdict:
-    """alpha: instead of the policy's. without: metrics that the caller judges itself. one_job: both sides ran in the same job, side by side."""
-    both = [(mine, head.cases[name]) for name, mine in base.cases.items() if name in head.cases and not policy.of(name).ignored]
+def judge(
+    base: Side,
+    head: Side,
+    policy: Policy,
+    alpha: float | None = None,
+    without: tuple[str, ...] = (),
+    one_job: bool = False,
+) -> Verdict:
+    """alpha: instead of the policy's.
+
+    without: metrics that the caller judges itself. one_job: both sides ran in the same job, side by
+    side.
+    """
+    both = [
+        (mine, head.cases[name])
+        for name, mine in base.cases.items()
+        if name in head.cases and not policy.of(name).ignored
+    ]
     findings, reasons = presence(base, head, policy)
     comparable, borders, notes = environments(both) if not one_job else (both, [], [])
     findings, reasons = findings + borders, [*reasons, *notes, *policy.idle([*base.cases, *head.cases])]
@@ -51,27 +68,60 @@ def presence(base: Side, head: Side, policy: Policy) -> tuple[list[Finding], lis
         theirs = head.cases.get(name)
         if theirs is None:
             near = difflib.get_close_matches(name, new, n=1, cutoff=0.75)
-            said = ("missing in HEAD", *(f"renamed to {found}? then measure BASE under the new name" for found in near))
-            findings.append(Finding(name, "presence", policy.missing, kind="presence", evidence=said, place=mine.place))
+            said = (
+                "missing in HEAD",
+                *(f"renamed to {found}? then measure BASE under the new name" for found in near),
+            )
+            findings.append(
+                Finding(name, "presence", policy.missing, kind="presence", evidence=said, place=mine.place)
+            )
         elif mine.good and not theirs.good:
-            findings.append(Finding(name, "presence", "regression", kind="presence", evidence=(f"was {mine.status}, is {theirs.status}: {theirs.reason}",), place=theirs.place))
+            findings.append(
+                Finding(
+                    name,
+                    "presence",
+                    "regression",
+                    kind="presence",
+                    evidence=(f"was {mine.status}, is {theirs.status}: {theirs.reason}",),
+                    place=theirs.place,
+                )
+            )
         elif mine.status == theirs.status == "failed":
             said = (f"failed on both sides: {theirs.reason}", "mend it, or let the policy ignore the case")
-            findings.append(Finding(name, "presence", "inconclusive", kind="presence", evidence=said, place=theirs.place))
+            findings.append(
+                Finding(name, "presence", "inconclusive", kind="presence", evidence=said, place=theirs.place)
+            )
         elif not mine.good:
-            reasons.append(f"{name}: was {mine.status} ({mine.reason}), is {theirs.status}" + ("" if theirs.good else f" ({theirs.reason})"))
+            reasons.append(
+                f"{name}: was {mine.status} ({mine.reason}), is {theirs.status}"
+                + ("" if theirs.good else f" ({theirs.reason})")
+            )
     return findings, reasons + [f"new: {name}" for name in new]
 
 
-def environments(both: Iterable[tuple[Known, Known]]) -> tuple[list[tuple[Known, Known]], list[Finding], list[str]]:
+def environments(
+    both: Iterable[tuple[Known, Known]],
+) -> tuple[list[tuple[Known, Known]], list[Finding], list[str]]:
     """The pairs that may be compared, a finding for each that may not, and what else differs."""
     comparable, findings, notes = [], [], dict[str, None]()
     for mine, theirs in both:
         found = differs(mine, theirs)
         said = tuple(f"{name}: {a} -> {b}" for name, (a, b) in found.blocking.items())
         if said:
-            findings.append(Finding(mine.case, "environment", "not_comparable", kind="presence", evidence=said, place=theirs.place))
-            notes |= dict.fromkeys(f"not comparable, {text}; measure both sides in one environment, or use hotlap ab" for text in said)
+            findings.append(
+                Finding(
+                    mine.case,
+                    "environment",
+                    "not_comparable",
+                    kind="presence",
+                    evidence=said,
+                    place=theirs.place,
+                )
+            )
+            notes |= dict.fromkeys(
+                f"not comparable, {text}; measure both sides in one environment, or use hotlap ab"
+                for text in said
+            )
         else:
             comparable.append((mine, theirs))
         notes |= dict.fromkeys(f"noted, {name}: {a} -> {b}" for name, (a, b) in found.noted.items())
@@ -79,34 +129,83 @@ def environments(both: Iterable[tuple[Known, Known]]) -> tuple[list[tuple[Known,
 
 
 def structure(base: Known, head: Known, rules: Rules) -> list[Finding]:
-    """Counters, and how far the outputs and the task metric are from the reference: exact integers and repeatable figures."""
+    """Counters, and how far the outputs and the task metric are from the reference: exact integers
+    and repeatable figures.
+    """
     findings = []
     for name in sorted(base.counters.keys() & head.counters.keys() & COUNTERS.keys()):
         a, b = base.counters[name], head.counters[name]
         growth = b - a if COUNTERS[name].better == "lower" else a - b
         allowed = policies.allowance(rules.slack.get(name, 0), a)
         unit = COUNTERS[name].unit
-        findings.append(Finding(base.case, name, "regression" if growth > allowed else "pass", a, b, unit=unit if unit == "B" else "", kind="counter", place=head.place))
+        findings.append(
+            Finding(
+                base.case,
+                name,
+                "regression" if growth > allowed else "pass",
+                a,
+                b,
+                unit=unit if unit == "B" else "",
+                kind="counter",
+                place=head.place,
+            )
+        )
     for name in sorted(base.counters.keys() ^ head.counters.keys()):
         side = "BASE" if name in base.counters else "HEAD"
-        findings.append(Finding(base.case, name, "inconclusive", kind="counter", evidence=(f"counted in {side} only",), place=head.place))
+        findings.append(
+            Finding(
+                base.case,
+                name,
+                "inconclusive",
+                kind="counter",
+                evidence=(f"counted in {side} only",),
+                place=head.place,
+            )
+        )
     if DEVIATION in rules.tolerance:
-        findings.append(exact(base, head, DEVIATION, base.deviation, head.deviation, "lower", rules.tolerance[DEVIATION]))
+        findings.append(
+            exact(base, head, DEVIATION, base.deviation, head.deviation, "lower", rules.tolerance[DEVIATION])
+        )
     if TASK in rules.tolerance:
         before, after = base.task, head.task
         if before is not None and after is not None and before[:2] == after[:2]:
-            findings.append(exact(base, head, before[0], before[2], after[2], before[1], rules.tolerance[TASK]))
+            findings.append(
+                exact(base, head, before[0], before[2], after[2], before[1], rules.tolerance[TASK])
+            )
         else:
             findings.append(exact(base, head, TASK, None, None, "higher", rules.tolerance[TASK]))
     return findings
 
 
-def exact(base: Known, head: Known, name: str, a: float | None, b: float | None, better: str, tolerance: float) -> Finding:
-    """A figure that the same code repeats, so that it needs no test; the tolerance is a share of BASE's."""
+def exact(
+    base: Known, head: Known, name: str, a: float | None, b: float | None, better: str, tolerance: float
+) -> Finding:
+    """A figure that the same code repeats, so that it needs no test; the tolerance is a share of
+    BASE's.
+    """
     if a is None or b is None:
-        return Finding(base.case, name, "inconclusive", a, b, tolerance=tolerance, kind="counter", evidence=("the two sides do not both have it",), place=head.place)
+        return Finding(
+            base.case,
+            name,
+            "inconclusive",
+            a,
+            b,
+            tolerance=tolerance,
+            kind="counter",
+            evidence=("the two sides do not both have it",),
+            place=head.place,
+        )
     fine = (b - a if better == "lower" else a - b) <= tolerance * abs(a)
-    return Finding(base.case, name, "pass" if fine else "regression", a, b, tolerance=tolerance, kind="counter", place=head.place)
+    return Finding(
+        base.case,
+        name,
+        "pass" if fine else "regression",
+        a,
+        b,
+        tolerance=tolerance,
+        kind="counter",
+        place=head.place,
+    )
 
 
 def limits(head: Known, absolute: dict[str, float]) -> list[Finding]:
@@ -119,14 +218,32 @@ def limits(head: Known, absolute: dict[str, float]) -> list[Finding]:
         elif name == DEVIATION:
             value = head.deviation
         elif name in head.metrics:
-            value, higher, unit = head.metrics[name].centre, head.metrics[name].better == "higher", head.metrics[name].unit
+            value = head.metrics[name].centre
+            higher = head.metrics[name].better == "higher"
+            unit = head.metrics[name].unit
         said = (f"{'least' if higher else 'most'}: {limit:g}",)
         if value is None or not head.good:
             why = "HEAD has no such value" if head.good else f"HEAD is {head.status}: {head.reason}"
-            findings.append(Finding(head.case, name, "inconclusive", kind="limit", evidence=(*said, why), place=head.place))
+            findings.append(
+                Finding(
+                    head.case, name, "inconclusive", kind="limit", evidence=(*said, why), place=head.place
+                )
+            )
         else:
             fine = value >= limit if higher else value <= limit
-            findings.append(Finding(head.case, name, "pass" if fine else "regression", limit, value, unit=unit, kind="limit", evidence=said, place=head.place))
+            findings.append(
+                Finding(
+                    head.case,
+                    name,
+                    "pass" if fine else "regression",
+                    limit,
+                    value,
+                    unit=unit,
+                    kind="limit",
+                    evidence=said,
+                    place=head.place,
+                )
+            )
     return findings
 
 
@@ -144,14 +261,26 @@ class Test(NamedTuple):
         sign = 1.0 if a.better == "lower" else -1.0
         if a.error is not None and b.error is not None:
             error = math.sqrt(a.error**2 + b.error**2 + 2 * self.job_sd**2)
-            return compare.from_error(sign * math.log(b.centre / a.centre), error, min(a.freedom, b.freedom), 1, self.tolerance, worse_level, fine_level)
+            return compare.from_error(
+                sign * math.log(b.centre / a.centre),
+                error,
+                min(a.freedom, b.freedom),
+                1,
+                self.tolerance,
+                worse_level,
+                fine_level,
+            )
         before, after = ([sign * value for value in one.logs] for one in (a, b))
         return compare.apart(before, after, self.tolerance, worse_level, fine_level, self.job_sd)
 
     def finding(self, worse_level: float, fine_level: float) -> Finding:
         found = self.at(worse_level, fine_level)
         a, b = self.base.metrics[self.metric], self.head.metrics[self.metric]
-        unsteady = [name for name, side in (("BASE", self.base), ("HEAD", self.head)) if not side.steady and self.metric in TIMES]
+        unsteady = [
+            name
+            for name, side in (("BASE", self.base), ("HEAD", self.head))
+            if not side.steady and self.metric in TIMES
+        ]
         said = [f"{name} was not steady" for name in unsteady]
         if a.paced:
             said.append("as ratios to the pace")
@@ -159,7 +288,11 @@ class Test(NamedTuple):
             said.append(f"no pace: the same code is taken to differ by {self.job_sd:.0%} between jobs")
         if found.verdict == "inconclusive":
             said.append(f"could pass from a tolerance of {found.least_tolerance:.1%} on")
-        low, high, ratio = (found.low, found.high, found.ratio) if a.better == "lower" else (1 / found.high, 1 / found.low, 1 / found.ratio)
+        low, high, ratio = (
+            (found.low, found.high, found.ratio)
+            if a.better == "lower"
+            else (1 / found.high, 1 / found.low, 1 / found.ratio)
+        )
         return Finding(
             case=self.base.case,
             metric=self.metric,
@@ -178,8 +311,16 @@ class Test(NamedTuple):
         )
 
 
-def metrics(pairs: Iterable[tuple[Known, Known]], policy: Policy, alpha: float, without: tuple[str, ...], one_job: bool) -> tuple[list[Finding], list[str]]:
-    """All tests together, since the chance of any false alarm is shared among them (Holm); and what could not be tested."""
+def metrics(
+    pairs: Iterable[tuple[Known, Known]],
+    policy: Policy,
+    alpha: float,
+    without: tuple[str, ...],
+    one_job: bool,
+) -> tuple[list[Finding], list[str]]:
+    """All tests together, since the chance of any false alarm is shared among them (Holm); and what
+    could not be tested.
+    """
     tests, findings, reasons = [], [], dict[str, None]()
     for base, head in pairs:
         rules = policy.of(base.case)
@@ -190,14 +331,33 @@ def metrics(pairs: Iterable[tuple[Known, Known]], policy: Policy, alpha: float, 
             if not why:
                 a = base.metrics[name]
                 extra = policies.MEMORY_SLACK_BYTES / a.centre if name == "memory" else 0.0
-                tests.append(Test(base, head, name, tolerance + extra, policy.between_jobs_sd if name in TIMES and not a.paced and not one_job else 0.0))
+                tests.append(
+                    Test(
+                        base,
+                        head,
+                        name,
+                        tolerance + extra,
+                        policy.between_jobs_sd if name in TIMES and not a.paced and not one_job else 0.0,
+                    )
+                )
             elif name in rules.asked or (name == "latency" and why != NEITHER):
-                findings.append(Finding(base.case, name, "inconclusive", tolerance=tolerance, evidence=(why,), place=head.place))
+                findings.append(
+                    Finding(
+                        base.case,
+                        name,
+                        "inconclusive",
+                        tolerance=tolerance,
+                        evidence=(why,),
+                        place=head.place,
+                    )
+                )
             else:
                 reasons[f"{name} is not judged: {why}"] = None
     levels = [alpha / (rank + 1) for rank in range(len(tests))]
     each = compare.holm([test.at(alpha, alpha).p_worse for test in tests], levels)
-    return findings + [test.finding(level, policy.alpha) for test, level in zip(tests, each, strict=True)], list(reasons)
+    return findings + [
+        test.finding(level, policy.alpha) for test, level in zip(tests, each, strict=True)
+    ], list(reasons)
 
 
 def untestable(base: Sample | None, head: Sample | None) -> str:
@@ -209,7 +369,11 @@ def untestable(base: Sample | None, head: Sample | None) -> str:
     if base.error is not None and head.error is not None:
         return ""
     fewest = min(len(base.logs), len(head.logs))
-    return "" if fewest >= FEWEST else f"{fewest or 'no'} block{'s' if fewest != 1 else ''} a side, {FEWEST} are needed for an interval"
+    return (
+        ""
+        if fewest >= FEWEST
+        else f"{fewest or 'no'} block{'s' if fewest != 1 else ''} a side, {FEWEST} are needed for an interval"
+    )
 
 
 def causes(moved: list[Finding], findings: list[Finding]) -> list[Finding]:
@@ -219,7 +383,11 @@ def causes(moved: list[Finding], findings: list[Finding]) -> list[Finding]:
     changed: dict[str, list[str]] = {}
     for one in findings:
         if one.kind == "counter" and one.base != one.head:
-            changed.setdefault(one.case, []).append(f"{one.metric} {one.base:g} -> {one.head:g}" if one.base is not None and one.head is not None else one.metric)
+            changed.setdefault(one.case, []).append(
+                f"{one.metric} {one.base:g} -> {one.head:g}"
+                if one.base is not None and one.head is not None
+                else one.metric
+            )
     found = []
     for one in moved:
         if one.verdict == "regression" and one.metric in TIMES:
@@ -230,7 +398,10 @@ def causes(moved: list[Finding], findings: list[Finding]) -> list[Finding]:
 
 
 def conclude(findings: list[Finding], reasons: list[str], policy: Policy, tool: str = "gate") -> Verdict:
-    """The worst finding decides. What could not be told is never green, unless the policy says so, and then it says so."""
+    """The worst finding decides.
+
+    What could not be told is never green, unless the policy says so, and then it says so.
+    """
     outcomes = [one.verdict for one in findings]
     if policy.inconclusive == "pass" and "inconclusive" in outcomes:
         unknown = outcomes.count("inconclusive")

@@ -10,17 +10,38 @@ import typer
 
 
 def gate(
-    base: Annotated[Path, typer.Argument(help="Results before the change: hotlap's results.json or pytest-benchmark's JSON.")],
+    base: Annotated[
+        Path,
+        typer.Argument(help="Results before the change: hotlap's results.json or pytest-benchmark's JSON."),
+    ],
     head: Annotated[Path, typer.Argument(help="Results after it.")],
-    policy: Annotated[Path | None, typer.Option(help="Tolerances, error rate, limits: a TOML file. Default: gate.toml here, if there is one.")] = None,
+    policy: Annotated[
+        Path | None,
+        typer.Option(
+            help="Tolerances, error rate, limits: a TOML file. Default: gate.toml here, if there is one."
+        ),
+    ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the verdict; - is stdout.")] = None,
     junit: Annotated[Path | None, typer.Option(help="Write JUnit XML.")] = None,
     sarif: Annotated[Path | None, typer.Option(help="Write SARIF 2.1.0.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write Markdown for a pull request.")] = None,
-    github: Annotated[bool, typer.Option("--github", help="Print GitHub's annotations and append the Markdown to its step summary.")] = False,
-    with_: Annotated[list[Path] | None, typer.Option("--with", help="A verdict of another command (--json of kernels, review) that joins this one.")] = None,
+    github: Annotated[
+        bool,
+        typer.Option(
+            "--github", help="Print GitHub's annotations and append the Markdown to its step summary."
+        ),
+    ] = False,
+    with_: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--with", help="A verdict of another command (--json of kernels, review) that joins this one."
+        ),
+    ] = None,
 ) -> int:
-    """Judge HEAD against BASE. Exit: 0 pass, 1 regression, 2 usage, 3 could not tell, 4 unreadable or not comparable."""
+    """Judge HEAD against BASE.
+
+    Exit: 0 pass, 1 regression, 2 usage, 3 could not tell, 4 unreadable or not comparable.
+    """
     from . import gate as gates
     from . import policy as policies
     from . import sides, verdict

@@ -1,7 +1,9 @@
-"""Change points of a series of measurements over time: where the level moved for good, not where it spiked.
+"""Change points of a series of measurements over time: where the level moved for good, not where it
+spiked.
 
-Penalised optimal partition on the log scale (Killick, Fearnhead and Eckley, JASA 107, 2012), with the long-run variance of autocorrelated noise in
-the penalty, spikes clipped beforehand, and the significance of each change from simulated series without one (shared/MEASURING.md c).
+Penalised optimal partition on the log scale (Killick, Fearnhead and Eckley, JASA 107, 2012), with
+the long-run variance of autocorrelated noise in the penalty, spikes clipped beforehand, and the
+significance of each change from simulated series without one (shared/MEASURING.md c).
 """
 
 from __future__ import annotations
@@ -25,13 +27,18 @@ CLIP_WINDOW, CLIP_SIGMAS = 11, 4.0
 MOST_CORRELATED = 0.9
 NULLS = 500
 ALPHA = 0.05
-# Points that bring a provisional alarm, and its chance in a series without a change, a point. The level before them is that of 50 points at most.
+# Points that bring a provisional alarm, and its chance in a series without a change, a point. The
+# level before them is that of 50 points at most.
 YOUNG = (3, 4)
 TIP_NULLS, TIP_ALPHA, TIP_LEVEL = 5000, 0.001, 50
 
 
 class ChangePoint(msgspec.Struct, frozen=True):
-    """index: the first point of the new level. effect: new level / old level - 1. p: chance of such a step anywhere in as long a series without one."""
+    """index: the first point of the new level.
+
+    effect: new level / old level - 1. p: chance of such a step anywhere in as long a series without
+    one.
+    """
 
     index: int
     effect: float
@@ -39,7 +46,10 @@ class ChangePoint(msgspec.Struct, frozen=True):
 
 
 def change_points(values: Sequence[float]) -> tuple[ChangePoint, ...]:
-    """In the order of time. Values are positive, oldest first; NaN and values of 0 or less raise ValueError."""
+    """In the order of time.
+
+    Values are positive, oldest first; NaN and values of 0 or less raise ValueError.
+    """
     import numpy as np
 
     x = np.asarray(values, dtype=float)
@@ -67,9 +77,11 @@ def change_points(values: Sequence[float]) -> tuple[ChangePoint, ...]:
 
 
 def provisional(values: Sequence[float], settled: Sequence[ChangePoint]) -> ChangePoint | None:
-    """A step that the last 3 or 4 points make, too young to be among the `settled` change points: each lies off the level before, to the same side.
+    """A step that the last 3 or 4 points make, too young to be among the `settled` change points:
+    each lies off the level before, to the same side.
 
-    p is the chance that so many points do so in a series without a change, whose level and noise have to be estimated as well (simulated).
+    p is the chance that so many points do so in a series without a change, whose level and noise
+    have to be estimated as well (simulated).
     """
     import numpy as np
 
@@ -91,7 +103,9 @@ def provisional(values: Sequence[float], settled: Sequence[ChangePoint]) -> Chan
 
 
 def clipped(x: np.ndarray) -> np.ndarray:
-    """At most 4 robust sigma from the running median of 11, so that a spike shorter than 5 points is no step."""
+    """At most 4 robust sigma from the running median of 11, so that a spike shorter than 5 points
+    is no step.
+    """
     import numpy as np
 
     half = CLIP_WINDOW // 2
@@ -102,9 +116,11 @@ def clipped(x: np.ndarray) -> np.ndarray:
 
 
 def partition(x: np.ndarray, penalty: float) -> list[int]:
-    """First indices of all segments but the first: least sum of squares plus a penalty a segment, segments of at least 5 points.
+    """First indices of all segments but the first: least sum of squares plus a penalty a segment,
+    segments of at least 5 points.
 
-    Exact by dynamic programming over the last border; borders that can never be the best again are dropped (PELT).
+    Exact by dynamic programming over the last border; borders that can never be the best again are
+    dropped (PELT).
     """
     import numpy as np
 
@@ -144,7 +160,9 @@ def merged(x: np.ndarray, borders: list[int], least: float) -> list[int]:
 
 
 def lasting(x: np.ndarray, borders: list[int]) -> list[int]:
-    """Without excursions: a level held for fewer than 10 points that then goes most of the way back, and a first level as short. The last one may be young."""
+    """Without excursions: a level held for fewer than 10 points that then goes most of the way
+    back, and a first level as short. The last one may be young.
+    """
     borders = list(borders)
     while True:
         edges = [0, *borders, len(x)]
@@ -162,7 +180,9 @@ def lasting(x: np.ndarray, borders: list[int]) -> list[int]:
 
 
 def held(x: np.ndarray, borders: list[int]) -> list[int]:
-    """Without a young last level that fewer than 5 points are at: a segment has at least 5, and takes them from the level before if need be."""
+    """Without a young last level that fewer than 5 points are at: a segment has at least 5, and
+    takes them from the level before if need be.
+    """
     import numpy as np
 
     if not borders or len(x) - borders[-1] >= LASTING:
@@ -190,7 +210,7 @@ def _steps(x: np.ndarray, borders: Sequence[int]) -> list[float]:
 
 
 def _noise(residuals: np.ndarray) -> float:
-    """Robust standard deviation (1.4826 MAD); a series that hardly varies has that of its rounding."""
+    """Robust standard deviation (1.4826 MAD), at least that of the values' rounding."""
     import numpy as np
 
     return max(1.4826 * float(np.median(np.abs(residuals - np.median(residuals)))), 1e-6)
@@ -203,7 +223,9 @@ def _correlation(residuals: np.ndarray) -> float:
 
 
 def _significance(x: np.ndarray, borders: list[int], at: int, sigma: float, phi: float) -> ChangePoint:
-    """The step against its two neighbouring segments, by the largest such statistic in null series of the same length."""
+    """The step against its two neighbouring segments, by the largest such statistic in null series
+    of the same length.
+    """
     import numpy as np
 
     start, border, end = [0, *borders, len(x)][at : at + 3]
@@ -215,7 +237,9 @@ def _significance(x: np.ndarray, borders: list[int], at: int, sigma: float, phi:
 
 
 def _rounded(n: int) -> int:
-    """Lengths in steps of a quarter, upwards, so that few null distributions serve all series; a longer null is the stricter one."""
+    """Lengths in steps of a quarter, upwards, so that few null distributions serve all series; a
+    longer null is the stricter one.
+    """
     step = 1 << max(0, n.bit_length() - 3)
     return -(-n // step) * step
 
@@ -231,7 +255,9 @@ def _without_change(count: int, n: int, phi: float) -> np.ndarray:
 
 @lru_cache(maxsize=256)
 def _nearest_of_nulls(n: int, young: int, phi: float) -> np.ndarray:
-    """How far the nearest of the last `young` points lies off the n before, all on the same side or else 0, in robust sigma of those (TIP_NULLS,)."""
+    """How far the nearest of the last `young` points lies off the n before, all on the same side or
+    else 0, in robust sigma of those (TIP_NULLS,).
+    """
     import numpy as np
 
     series = _without_change(TIP_NULLS, n + young, phi)
@@ -244,7 +270,9 @@ def _nearest_of_nulls(n: int, young: int, phi: float) -> np.ndarray:
 
 @lru_cache(maxsize=256)
 def _largest_of_nulls(n: int, phi: float) -> np.ndarray:
-    """The largest standardised step of simulated AR(1) series of unit variance and length n without a change (NULLS,)."""
+    """The largest standardised step of simulated AR(1) series of unit variance and length n without
+    a change (NULLS,).
+    """
     import numpy as np
 
     series = _without_change(NULLS, n, phi)

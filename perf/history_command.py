@@ -1,4 +1,6 @@
-"""`hotlap history`: what stored results say over time; or the change points of a series in a CSV file."""
+"""`hotlap history`: what stored results say over time; or the change points of a series in a CSV
+file.
+"""
 
 from __future__ import annotations
 
@@ -15,19 +17,47 @@ if TYPE_CHECKING:
 
 
 def history(
-    results: Annotated[list[Path] | None, typer.Argument(help="Results files, or folders with any number of them. Default: the folder of all runs.")] = None,
-    case: Annotated[list[str] | None, typer.Option(help="Only cases whose id matches this glob; may be given several times.")] = None,
-    metric: Annotated[list[str] | None, typer.Option(help="Only this metric or counter; may be given several times. Default: all.")] = None,
+    results: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Results files, or folders with any number of them. Default: the folder of all runs."
+        ),
+    ] = None,
+    case: Annotated[
+        list[str] | None,
+        typer.Option(help="Only cases whose id matches this glob; may be given several times."),
+    ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this metric or counter; may be given several times. Default: all."),
+    ] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with a chart of each series.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write the verdict and all series; - is stdout.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write the verdict as Markdown.")] = None,
-    index: Annotated[Path | None, typer.Option(help="What was read before. Default: history.sqlite in the folder of all runs.")] = None,
-    bisect: Annotated[str, typer.Option(help="Find the commit that made this case slower: git bisect, with hotlap ab as its test.", metavar="CASE")] = "",
+    index: Annotated[
+        Path | None,
+        typer.Option(help="What was read before. Default: history.sqlite in the folder of all runs."),
+    ] = None,
+    bisect: Annotated[
+        str,
+        typer.Option(
+            help="Find the commit that made this case slower: git bisect, with hotlap ab as its test.",
+            metavar="CASE",
+        ),
+    ] = "",
     budget: Annotated[str, typer.Option(help="Of each step of --bisect.")] = "3m",
-    csv: Annotated[Path | None, typer.Option(help="Instead of results: a file with one measurement a row, oldest first, and a header.")] = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option(
+            help="Instead of results: a file with one measurement a row, oldest first, and a header."
+        ),
+    ] = None,
     column: Annotated[str, typer.Option(help="The column of --csv with the measurements.")] = "",
 ) -> int:
-    """Find where measurements changed their level for good. Exit: 0 no alarm, 1 a confirmed worsening within the last 9 points, 3 could not tell."""
+    """Find where measurements changed their level for good.
+
+    Exit: 0 no alarm, 1 a confirmed worsening within the last 9 points, 3 could not tell.
+    """
     from .reasons import Misuse
 
     if csv is not None:
@@ -49,9 +79,14 @@ def history(
     for given in results or []:
         if given.is_file() and (why := problems.get(str(given.resolve()))):
             raise Unreadable(f"{given}: {why}")
-    wanted = [point for point in points if matches(point.case, case) and (not metric or point.metric in metric)]
+    wanted = [
+        point for point in points if matches(point.case, case) and (not metric or point.metric in metric)
+    ]
     if not points:
-        raise Misuse(f"no results in {len(files)} files" + "".join(f", such as {Path(path).name}: {why}" for path, why in list(problems.items())[:1]))
+        raise Misuse(
+            f"no results in {len(files)} files"
+            + "".join(f", such as {Path(path).name}: {why}" for path, why in list(problems.items())[:1])
+        )
     if not wanted:
         known = sorted({point.metric if metric else point.case for point in points})
         raise Misuse(f"no point in {len(files)} files matches; there are: {', '.join(known[:10])}")
@@ -63,7 +98,11 @@ def history(
         return hunt([one for one in found if one.case == bisect], bisect, units.seconds(budget), print)
     verdict = series.judge(found)
     if problems:
-        verdict = noted(verdict, f"{len(problems)} of {len(files)} files are no results, such as {Path(next(iter(problems))).name}")
+        verdict = noted(
+            verdict,
+            f"{len(problems)} of {len(files)} files are no results, such as"
+            f" {Path(next(iter(problems))).name}",
+        )
     write(verdict, {"markdown": markdown}, github=False)
     if json is not None:
         put(json, document(verdict, found, crossed, settings, problems))
@@ -88,7 +127,10 @@ class Note:
 
 
 def found_files(places: Sequence[Path]) -> list[Path]:
-    """The files named, and below folders all JSON files but those of builds and of hotlap ab. Raises Misuse."""
+    """The files named, and below folders all JSON files but those of builds and of hotlap ab.
+
+    Raises Misuse.
+    """
     from .reasons import Misuse
     from .rundir import root
 
@@ -97,8 +139,18 @@ def found_files(places: Sequence[Path]) -> list[Path]:
     for place in places:
         if not place.exists():
             raise Misuse(f"{place}: there is no such file or folder")
-        below = [path for path in sorted(place.rglob("*.json")) if "work" not in path.relative_to(place).parts and path.is_file()] if place.is_dir() else [place]
-        found |= dict.fromkeys(path.resolve() for path in below if not place.is_dir() or not path.resolve().is_relative_to(sides))
+        below = (
+            [
+                path
+                for path in sorted(place.rglob("*.json"))
+                if "work" not in path.relative_to(place).parts and path.is_file()
+            ]
+            if place.is_dir()
+            else [place]
+        )
+        found |= dict.fromkeys(
+            path.resolve() for path in below if not place.is_dir() or not path.resolve().is_relative_to(sides)
+        )
     return list(found)
 
 
@@ -123,18 +175,34 @@ def show(verdict: Verdict, found: Sequence[Series], borders: Sequence[Border], f
 
     for border in borders:
         changed = ", ".join(f"{name} {a} -> {b}" for name, (a, b) in border.changed.items())
-        print(plain(f"  {where(border.at)}: environment of {border.cases} case{'s' if border.cases > 1 else ''}: {changed}"))
+        print(
+            plain(
+                f"  {where(border.at)}: environment of {border.cases} case{'s' if border.cases > 1 else ''}:"
+                f" {changed}"
+            )
+        )
     for one in found:
         for change in one.changes:
             before, after = one.levels(change)
             moved = f"{amount(before, one.points[-1].unit)} -> {amount(after, one.points[-1].unit)}"
             how = "" if one.exact else f" ({percent(1 + change.effect)}, p {change.p:.2g})"
-            print(plain(f"  {where(one.points[change.index])}: {one.case}: {one.metric} {moved}{how}{', worse' if one.worse(change) else ', better'}"))
+            print(
+                plain(
+                    f"  {where(one.points[change.index])}: {one.case}: {one.metric}"
+                    f" {moved}{how}{', worse' if one.worse(change) else ', better'}"
+                )
+            )
     conclude(verdict, sys.stdout)
     print(f"{len(found)} series of {len({one.case for one in found})} cases from {files}")
 
 
-def document(verdict: Verdict, found: Sequence[Series], borders: Sequence[Border], settings: dict[str, dict[str, str]], problems: dict[str, str]) -> bytes:
+def document(
+    verdict: Verdict,
+    found: Sequence[Series],
+    borders: Sequence[Border],
+    settings: dict[str, dict[str, str]],
+    problems: dict[str, str],
+) -> bytes:
     """DESIGN.md's envelope, so that `hotlap gate --with` takes it, and beside it every series."""
     import msgspec
 
@@ -147,14 +215,30 @@ def document(verdict: Verdict, found: Sequence[Series], borders: Sequence[Border
             "unit": one.points[-1].unit,
             "better": one.better,
             "setting": one.points[-1].setting,
-            "points": [{"measured": point.measured, "commit": point.revision, "value": point.value, "centre": point.centre} for point in one.points],
+            "points": [
+                {
+                    "measured": point.measured,
+                    "commit": point.revision,
+                    "value": point.value,
+                    "centre": point.centre,
+                }
+                for point in one.points
+            ],
             "change_points": one.changes,
             "provisional": one.young,
         }
         for one in found
     ]
     content["settings"] = {one.points[-1].setting: settings[one.points[-1].setting] for one in found}
-    content["borders"] = [{"measured": border.at.measured, "commit": border.at.revision, "cases": border.cases, "changed": border.changed} for border in borders]
+    content["borders"] = [
+        {
+            "measured": border.at.measured,
+            "commit": border.at.revision,
+            "cases": border.cases,
+            "changed": border.changed,
+        }
+        for border in borders
+    ]
     content["not_results"] = {Path(path).name: why for path, why in problems.items()}
     return msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n"
 
@@ -184,7 +268,10 @@ def of_csv(path: Path, column: str, json: Path | None) -> int:
 
 
 def values(path: Path, column: str) -> list[float]:
-    """The numbers of one column. Raises Misuse, with exit status 4 where the file is there and is none."""
+    """The numbers of one column.
+
+    Raises Misuse, with exit status 4 where the file is there and is none.
+    """
     import csv
 
     from . import plugins

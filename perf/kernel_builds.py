@@ -1,4 +1,6 @@
-"""Every kernel of kernels/ops/ compiled for every architecture, in processes side by side; nothing runs."""
+"""Every kernel of kernels/ops/ compiled for every architecture, in processes side by side; nothing
+runs.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,10 @@ Progress = Callable[[int, int], None]
 def operations(glob: str = "*") -> list[str]:
     """Names of files, without importing them. Raises Misuse where none matches."""
     spec = importlib.util.find_spec(PACKAGE)
-    names = [info.name for info in pkgutil.iter_modules(list(spec.submodule_search_locations or ()) if spec else [])]
+    names = [
+        info.name
+        for info in pkgutil.iter_modules(list(spec.submodule_search_locations or ()) if spec else [])
+    ]
     if not (found := [name for name in names if fnmatch.fnmatchcase(name, glob)]):
         raise Misuse(f"--op {glob!r} matches no operation; there are {', '.join(names)}")
     return found
@@ -40,17 +45,29 @@ def checked(targets: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(targets)) or list(aot.ARCHITECTURES)
 
 
-def build(ops: Sequence[str], targets: Sequence[str], report: Progress, all_settings: bool = False) -> list[Entry | Failed]:
+def build(
+    ops: Sequence[str], targets: Sequence[str], report: Progress, all_settings: bool = False
+) -> list[Entry | Failed]:
     """Sorted by key. report: done and all tasks, after each."""
     variants = [(of_operation, op) for op in ops]
-    tasks = [(one, op, dtype, target, all_settings) for op in ops for target in targets for dtype in ("fp32", "fp16", "bf16")]
+    tasks = [
+        (one, op, dtype, target, all_settings)
+        for op in ops
+        for target in targets
+        for dtype in ("fp32", "fp16", "bf16")
+    ]
     found = side_by_side([*variants, *tasks], report)
     counted = dict(zip(ops, found, strict=False))
-    return sorted((with_variants(name, entry, counted) for group in found[len(ops) :] for name, entry in group), key=lambda entry: entry.key)
+    return sorted(
+        (with_variants(name, entry, counted) for group in found[len(ops) :] for name, entry in group),
+        key=lambda entry: entry.key,
+    )
 
 
 def side_by_side(tasks: Sequence[tuple[Any, ...]], report: Progress) -> list[Any]:
-    """Results of (function, argument, ...) in the order of the tasks, each in some process of a pool."""
+    """Results of (function, argument, ...) in the order of the tasks, each in some process of a
+    pool.
+    """
     with ProcessPoolExecutor(min(len(tasks), len(os.sched_getaffinity(0))), get_context("spawn")) as pool:
         futures = [pool.submit(*task) for task in tasks]
         for done, _ in enumerate(as_completed(futures), 1):
@@ -58,11 +75,15 @@ def side_by_side(tasks: Sequence[tuple[Any, ...]], report: Progress) -> list[Any
         return [future.result() for future in futures]
 
 
-def with_variants(kernel: str, entry: Entry | Failed, counted: dict[str, dict[str, Variants]]) -> Entry | Failed:
+def with_variants(
+    kernel: str, entry: Entry | Failed, counted: dict[str, dict[str, Variants]]
+) -> Entry | Failed:
     variants = counted[entry.op.partition("/")[0]].get(kernel)
     if variants is None or isinstance(entry, Failed):
         return entry
-    return msgspec.structs.replace(entry, variants=variants.number, violations=entry.violations + kernel_rules.too_many(variants))
+    return msgspec.structs.replace(
+        entry, variants=variants.number, violations=entry.violations + kernel_rules.too_many(variants)
+    )
 
 
 def one(op: str, dtype: str, target: str, all_settings: bool) -> list[tuple[str, Entry | Failed]]:
@@ -72,20 +93,47 @@ def one(op: str, dtype: str, target: str, all_settings: bool) -> list[tuple[str,
     return [found for setting in settings for found in entries(module, op, dtype, target, setting)]
 
 
-def entries(module: Any, op: str, dtype: str, target: str, setting: dict[str, Any]) -> Iterator[tuple[str, Entry | Failed]]:
+def entries(
+    module: Any, op: str, dtype: str, target: str, setting: dict[str, Any]
+) -> Iterator[tuple[str, Entry | Failed]]:
     peak = datasheet(aot.ARCHITECTURES[target].part)
     suffix = "".join(f"[{key}:{setting[key]}]" for key in sorted(setting))
-    for made, cost in zip(module.builds(dtype, target, **setting), module.cost(*module.typical(dtype, **setting)), strict=True):
+    for made, cost in zip(
+        module.builds(dtype, target, **setting), module.cost(*module.typical(dtype, **setting)), strict=True
+    ):
         name, kernel = f"{op}/{made.name}{suffix}", str(made.kernel.fn.__name__)
         try:
-            figures = aot.compiled(made.kernel, made.signature, made.constexprs, made.divisible, made.warps, made.stages, target)
-        except Exception as error:  # the compiler raises many kinds, all meaning that this kernel cannot be had
+            figures = aot.compiled(
+                made.kernel, made.signature, made.constexprs, made.divisible, made.warps, made.stages, target
+            )
+        except (
+            Exception
+        ) as error:  # the compiler raises many kinds, all meaning that this kernel cannot be had
             yield kernel, Failed(name, dtype, target, aot.why(error))
             continue
-        config = {**{key: plain(value) for key, value in made.constexprs.items()}, "num_warps": made.warps, "num_stages": made.stages}
-        least_s = peak.roofline_s(cost.flops, cost.moved_bytes, "fp32" if not made.dot else dtype) if peak else None
+        config = {
+            **{key: plain(value) for key, value in made.constexprs.items()},
+            "num_warps": made.warps,
+            "num_stages": made.stages,
+        }
+        least_s = (
+            peak.roofline_s(cost.flops, cost.moved_bytes, "fp32" if not made.dot else dtype) if peak else None
+        )
         broken = kernel_rules.broken(figures, target, dtype, made.dot, made.single_loads)
-        yield kernel, Entry(name, dtype, target, config, **msgspec.structs.asdict(figures), bytes=cost.moved_bytes, flops=cost.flops, roofline_s=least_s, violations=broken)
+        yield (
+            kernel,
+            Entry(
+                name,
+                dtype,
+                target,
+                config,
+                **msgspec.structs.asdict(figures),
+                bytes=cost.moved_bytes,
+                flops=cost.flops,
+                roofline_s=least_s,
+                violations=broken,
+            ),
+        )
 
 
 def plain(value: Any) -> Any:

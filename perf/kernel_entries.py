@@ -8,10 +8,13 @@ import msgspec
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """One kernel of one operation, dtype and target. op: `rms_norm/forward`, with a setting that is not the default `rms_norm/forward[columns:8192]`.
+    """One kernel of one operation, dtype and target.
 
-    bytes, flops, roofline_s: of the typical size; None where nothing is known of it, or for a part without a datasheet. variants: kernels that Triton would compile
-    over 40 sizes (kernel_variants.py); None where it was not asked.
+    op: `rms_norm/forward`, with a setting that is not the default `rms_norm/forward[columns:8192]`.
+
+    bytes, flops, roofline_s: of the typical size; None where nothing is known of it, or for a part
+    without a datasheet. variants: kernels that Triton would compile over 40 sizes
+    (kernel_variants.py); None where it was not asked.
     """
 
     op: str

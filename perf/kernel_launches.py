@@ -1,6 +1,8 @@
-"""What Triton would launch, without launching it: each kernel with the types and the specialisation that its arguments give it, as the JIT has them.
+"""What Triton would launch, without launching it: each kernel with the types and the specialisation
+that its arguments give it, as the JIT has them.
 
-Tensors may lie on a CPU; nothing is compiled and no driver is asked. For counting variants, and for compiling ahead of time what somebody else's code launches.
+Tensors may lie on a CPU; nothing is compiled and no driver is asked. For counting variants, and for
+compiling ahead of time what somebody else's code launches.
 """
 
 from __future__ import annotations
@@ -11,7 +13,10 @@ from unittest import mock
 
 
 class Launch(NamedTuple):
-    """types: argument -> type, as a signature for the compiler has it. key: what the JIT compiles once for; divisible: arguments that are multiples of 16."""
+    """types: argument -> type, as a signature for the compiler has it.
+
+    key: what the JIT compiles once for; divisible: arguments that are multiples of 16.
+    """
 
     kernel: Any
     types: dict[str, str]
@@ -26,8 +31,14 @@ class Launch(NamedTuple):
     @property
     def key(self) -> dict[str, str]:
         """Argument -> what it is compiled for."""
-        found = {name: kind + (" of 16" if name in self.divisible else "") for name, kind in self.types.items()}
-        return found | {name: f"={value}" for name, value in self.constexprs.items()} | {name: str(value) for name, value in self.options.items()}
+        found = {
+            name: kind + (" of 16" if name in self.divisible else "") for name, kind in self.types.items()
+        }
+        return (
+            found
+            | {name: f"={value}" for name, value in self.constexprs.items()}
+            | {name: str(value) for name, value in self.options.items()}
+        )
 
 
 def recorded(call: Callable[[], Any], target: str = "sm_90") -> list[Launch]:
@@ -51,7 +62,9 @@ def launch(kernel: Any, arguments: tuple[Any, ...], named: dict[str, Any], targe
     from triton.runtime.jit import create_function_from_signature
 
     backend = make_backend(GPUTarget("cuda", int(target[3:]), 32))
-    bound, specialisation, options = create_function_from_signature(kernel.signature, kernel.params, backend)(*arguments, **named)
+    bound, specialisation, options = create_function_from_signature(kernel.signature, kernel.params, backend)(
+        *arguments, **named
+    )
     types, constexprs, divisible = {}, {}, []
     for name, (kind, detail) in zip(bound, specialisation, strict=True):
         types[name] = kind

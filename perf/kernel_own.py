@@ -1,9 +1,12 @@
 """A user's own Triton kernel compiled and judged like ours.
 
-    hotlap kernels my_package.kernels:add --signature 'x:*bf16, y:*bf16, n:i32, BLOCK:constexpr=1024'
+    hotlap kernels my_package.kernels:add --signature 'x:*bf16, y:*bf16, n:i32,
+      BLOCK:constexpr=1024'
 
-Every argument in order, as name:type. Pointers and integers are taken as multiples of 16, which is what the fast case has; `n:i32!` says that this one is not.
-What the kernel has under do_not_specialize is never taken so, because the JIT does not either. A constexpr is a Python literal, a type such as tl.float32, or else text.
+Every argument in order, as name:type. Pointers and integers are taken as multiples of 16, which is
+what the fast case has; `n:i32!` says that this one is not. What the kernel has under
+do_not_specialize is never taken so, because the JIT does not either. A constexpr is a Python
+literal, a type such as tl.float32, or else text.
 """
 
 from __future__ import annotations
@@ -21,7 +24,26 @@ from .kernel_entries import Entry, Failed
 from .plugins import Unknown
 from .reasons import Misuse
 
-SCALARS = ("i1", "i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64", "fp8e4nv", "fp8e4b8", "fp8e4b15", "fp8e5", "fp8e5b16", "fp16", "bf16", "fp32", "fp64")
+SCALARS = (
+    "i1",
+    "i8",
+    "i16",
+    "i32",
+    "i64",
+    "u8",
+    "u16",
+    "u32",
+    "u64",
+    "fp8e4nv",
+    "fp8e4b8",
+    "fp8e4b15",
+    "fp8e5",
+    "fp8e5b16",
+    "fp16",
+    "bf16",
+    "fp32",
+    "fp64",
+)
 KIND = re.compile(rf"\**k?(?:{'|'.join(SCALARS)})|tensordesc<.+>")
 COMMA = re.compile(r",(?![^<(\[]*[>)\]])")  # but not those within a constexpr's or a type's brackets
 
@@ -33,11 +55,18 @@ class Signature(NamedTuple):
 
     @property
     def aligned(self) -> bool:
-        return all(name in self.divisible for name, kind in self.types.items() if kind != "i1" and kind.startswith(("*", "i", "u")))
+        return all(
+            name in self.divisible
+            for name, kind in self.types.items()
+            if kind != "i1" and kind.startswith(("*", "i", "u"))
+        )
 
 
 def kernel(reference: str) -> Any:
-    """The @triton.jit function behind `package.module:name`; of an autotuned one its function. Raises Misuse."""
+    """The @triton.jit function behind `package.module:name`; of an autotuned one its function.
+
+    Raises Misuse.
+    """
     from triton.runtime.jit import JITFunction
 
     name, colon, attribute = reference.partition(":")
@@ -49,7 +78,11 @@ def kernel(reference: str) -> Any:
     except Exception as error:  # a user's module may raise anything
         raise Misuse(f"{reference!r}: importing {name} fails: {type(error).__name__}: {error}") from error
     if not hasattr(module, attribute):
-        raise Unknown(f"kernel of {name}", attribute, [key for key, value in vars(module).items() if hasattr(value, "fn")])
+        raise Unknown(
+            f"kernel of {name}",
+            attribute,
+            [key for key, value in vars(module).items() if hasattr(value, "fn")],
+        )
     found = getattr(module, attribute)
     while not isinstance(found, JITFunction) and hasattr(found, "fn"):
         found = found.fn
@@ -59,29 +92,46 @@ def kernel(reference: str) -> Any:
 
 
 def signature(text: str, jit: Any) -> Signature:
-    """Raises Misuse unless the text names the kernel's arguments, all of them and no others, each with a type that there is."""
+    """Raises Misuse unless the text names the kernel's arguments, all of them and no others, each
+    with a type that there is.
+    """
     types, constexprs, divisible = {}, {}, []
-    takes = f"the kernel takes {', '.join(parameter.name + ':constexpr=...' * parameter.is_constexpr for parameter in jit.params)}"
+    names = [parameter.name + ":constexpr=..." * parameter.is_constexpr for parameter in jit.params]
+    takes = f"the kernel takes {', '.join(names)}"
     if not text:
         raise Misuse(f"a kernel of your own needs --signature 'name:type, ...'; {takes}")
-    free = {parameter.name for parameter in jit.params if not (parameter.do_not_specialize or parameter.do_not_specialize_on_alignment)}
+    free = {
+        parameter.name
+        for parameter in jit.params
+        if not (parameter.do_not_specialize or parameter.do_not_specialize_on_alignment)
+    }
     for part in COMMA.split(text):
         name, colon, kind = (word.strip() for word in part.partition(":"))
         kind, equals, value = (word.strip() for word in kind.partition("="))
         if not name or not colon or (kind == "constexpr") != bool(equals):
-            raise Misuse(f"--signature {part.strip()!r}: expected name:type such as x:*bf16, n:i32, or BLOCK:constexpr=1024")
+            raise Misuse(
+                f"--signature {part.strip()!r}: expected name:type such as x:*bf16, n:i32, or"
+                " BLOCK:constexpr=1024"
+            )
         odd = kind.endswith("!")
         types[name] = kind.removesuffix("!")
         if kind == "constexpr":
             constexprs[name] = literal(value)
             continue
         if not KIND.fullmatch(types[name]):
-            raise Misuse(f"--signature {part.strip()!r}: {types[name]} is no type; there are {', '.join(SCALARS)}, pointers such as *bf16, and tensordesc<bf16[128, 64]>")
+            raise Misuse(
+                f"--signature {part.strip()!r}: {types[name]} is no type; there are {', '.join(SCALARS)},"
+                " pointers such as *bf16, and tensordesc<bf16[128, 64]>"
+            )
         if not odd and name in free and types[name] != "i1" and types[name].startswith(("*", "i", "u")):
             divisible.append(name)
     if list(types) != jit.arg_names:
         raise Misuse(f"--signature has {', '.join(types)}; {takes}, in this order")
-    if typed := [parameter.name for parameter in jit.params if parameter.is_constexpr and parameter.name not in constexprs]:
+    if typed := [
+        parameter.name
+        for parameter in jit.params
+        if parameter.is_constexpr and parameter.name not in constexprs
+    ]:
         raise Misuse(f"--signature: {typed[0]} is a tl.constexpr; write {typed[0]}:constexpr=VALUE")
     return Signature(types, constexprs, tuple(divisible))
 
@@ -98,7 +148,9 @@ def literal(value: str) -> Any:
 
 
 def build(reference: str, text: str, targets: list[str], warps: int, stages: int) -> list[Entry | Failed]:
-    """One entry a target; the rules apply as far as they can be read from the kernel itself: spills, width of loads, tensor cores where it has a product."""
+    """One entry a target; the rules apply as far as they can be read from the kernel itself:
+    spills, width of loads, tensor cores where it has a product.
+    """
     jit = kernel(reference)
     said = signature(text, jit)
     dtype = next((kind.lstrip("*") for kind in said.types.values() if kind.startswith("*")), "fp32")
@@ -106,11 +158,29 @@ def build(reference: str, text: str, targets: list[str], warps: int, stages: int
     for target in targets:
         try:
             made = aot.made(jit, said.types, said.constexprs, said.divisible, warps, stages, target)
-        except Exception as error:  # the compiler raises many kinds, all meaning that this kernel cannot be had
+        except (
+            Exception
+        ) as error:  # the compiler raises many kinds, all meaning that this kernel cannot be had
             found.append(Failed(name, dtype, target, aot.why(error)))
             continue
         figures = aot.read(made, target)
         broken = kernel_rules.broken(figures, target, "", aot.multiplies(made), aligned=said.aligned)
-        config = {**{key: plain(value) for key, value in said.constexprs.items()}, "num_warps": warps, "num_stages": stages}
-        found.append(Entry(name, dtype, target, config, **msgspec.structs.asdict(figures), bytes=None, flops=None, roofline_s=None, violations=broken))
+        config = {
+            **{key: plain(value) for key, value in said.constexprs.items()},
+            "num_warps": warps,
+            "num_stages": stages,
+        }
+        found.append(
+            Entry(
+                name,
+                dtype,
+                target,
+                config,
+                **msgspec.structs.asdict(figures),
+                bytes=None,
+                flops=None,
+                roofline_s=None,
+                violations=broken,
+            )
+        )
     return found

@@ -1,7 +1,9 @@
 """What compiled kernels must not do, and what they must not do worse than before.
 
-Hard: no spills; tensor cores where there is a dot (fp16 and bf16, from sm_80 on and on gfx942; Triton 3.8 emits none on sm_75); loads of 16 bytes where everything
-is aligned; at most 4 variants over 40 sizes. Ratchets, against a baseline of the same Triton version and architecture: 8 more registers, a tenth more instructions.
+Hard: no spills; tensor cores where there is a dot (fp16 and bf16, from sm_80 on and on gfx942;
+Triton 3.8 emits none on sm_75); loads of 16 bytes where everything is aligned; at most 4 variants
+over 40 sizes. Ratchets, against a baseline of the same Triton version and architecture: 8 more
+registers, a tenth more instructions.
 """
 
 from __future__ import annotations
@@ -21,11 +23,19 @@ MORE_REGISTERS, MORE_INSTRUCTIONS, MOST_VARIANTS = 8, 1.10, 4
 RATCHETS = ("registers", "instructions")
 
 
-def broken(figures: Figures, target: str, dtype: str, dot: bool, single_loads: int = 0, aligned: bool = True) -> tuple[str, ...]:
-    """Hard rules that these figures break, one line each. single_loads: of one narrow element, which are meant. aligned: whether wide loads are possible."""
+def broken(
+    figures: Figures, target: str, dtype: str, dot: bool, single_loads: int = 0, aligned: bool = True
+) -> tuple[str, ...]:
+    """Hard rules that these figures break, one line each.
+
+    single_loads: of one narrow element, which are meant. aligned: whether wide loads are possible.
+    """
     said = []
     if figures.spill_loads or figures.spill_stores:
-        said.append(f"spills registers: {figures.spill_loads} loads and {figures.spill_stores} stores of local memory; take a smaller tile or more warps")
+        said.append(
+            f"spills registers: {figures.spill_loads} loads and {figures.spill_stores} stores of local"
+            " memory; take a smaller tile or more warps"
+        )
     if dot and dtype != "fp32" and target != "sm_75" and not figures.sass.get("tensor_core"):
         said.append("multiplies matrices without tensor cores")
     narrow = figures.sass.get("load_16", 0) + figures.sass.get("load_8", 0)
@@ -41,19 +51,40 @@ def broken(figures: Figures, target: str, dtype: str, dot: bool, single_loads: i
 def too_many(variants: Variants) -> tuple[str, ...]:
     if variants.number <= MOST_VARIANTS:
         return ()
-    return (f"{variants.number} variants over {len(SIZES)} sizes, by {', '.join(variants.differing)}; pass it at run time, with do_not_specialize where it need not be aligned",)
+    return (
+        (
+            f"{variants.number} variants over {len(SIZES)} sizes, by {', '.join(variants.differing)}; pass it"
+            " at run time, with do_not_specialize where it need not be aligned"
+        ),
+    )
 
 
-def judge(entries: Sequence[Entry | Failed], baseline: Mapping[str, Mapping[str, int]] | None, version: str, ours: bool = True) -> Verdict:
+def judge(
+    entries: Sequence[Entry | Failed],
+    baseline: Mapping[str, Mapping[str, int]] | None,
+    version: str,
+    ours: bool = True,
+) -> Verdict:
     """Hard rules for all; ratchets for those that the baseline has."""
     findings, reasons, new = [], [], []
     if baseline is None and ours:
         reasons.append(f"no baseline for Triton {version}: hard rules only; --accept makes one")
     for entry in entries:
         if isinstance(entry, Failed):
-            findings.append(Finding(entry.key, "builds", "regression", kind="presence", evidence=(entry.why,)))
+            findings.append(
+                Finding(entry.key, "builds", "regression", kind="presence", evidence=(entry.why,))
+            )
             continue
-        findings.append(Finding(entry.key, "hard_rules", "regression" if entry.violations else "pass", head=float(len(entry.violations)), kind="limit", evidence=entry.violations))
+        findings.append(
+            Finding(
+                entry.key,
+                "hard_rules",
+                "regression" if entry.violations else "pass",
+                head=float(len(entry.violations)),
+                kind="limit",
+                evidence=entry.violations,
+            )
+        )
         before = (baseline or {}).get(entry.key)
         if before is None:
             new.append(entry.key)
@@ -61,18 +92,35 @@ def judge(entries: Sequence[Entry | Failed], baseline: Mapping[str, Mapping[str,
         findings += [ratchet(entry, name, before[name]) for name in RATCHETS]
     if baseline is not None:
         if new:
-            reasons.append(f"{len(new)} kernels are not in the baseline, so nothing is compared for them: {new[0]}{' and others' if len(new) > 1 else ''}; --accept takes them in")
+            reasons.append(
+                f"{len(new)} kernels are not in the baseline, so nothing is compared for them:"
+                f" {new[0]}{' and others' if len(new) > 1 else ''}; --accept takes them in"
+            )
         gone = sorted(set(baseline) - {entry.key for entry in entries})
         reasons += [f"{key} is in the baseline and was not built" for key in gone]
-    return Verdict("kernels", worst([finding.verdict for finding in findings]), tuple(reasons), tuple(findings))
+    return Verdict(
+        "kernels", worst([finding.verdict for finding in findings]), tuple(reasons), tuple(findings)
+    )
 
 
 def ratchet(entry: Entry, name: str, before: int) -> Finding:
     now = int(getattr(entry, name))
     most = before + MORE_REGISTERS if name == "registers" else before * MORE_INSTRUCTIONS
-    return Finding(entry.key, name, "regression" if now > most else "pass", float(before), float(now), now / before if before else None, kind="counter")
+    return Finding(
+        entry.key,
+        name,
+        "regression" if now > most else "pass",
+        float(before),
+        float(now),
+        now / before if before else None,
+        kind="counter",
+    )
 
 
 def accepted(entries: Sequence[Any]) -> dict[str, dict[str, int]]:
     """A baseline of what was built."""
-    return {entry.key: {name: getattr(entry, name) for name in RATCHETS} for entry in entries if hasattr(entry, "violations")}
+    return {
+        entry.key: {name: getattr(entry, name) for name in RATCHETS}
+        for entry in entries
+        if hasattr(entry, "violations")
+    }

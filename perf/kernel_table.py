@@ -14,7 +14,21 @@ from .units import scaled
 from .verdict import EXIT, Unreadable, Verdict
 
 BASELINES = Path(sys.modules["hotlap"].__path__[0]) / "kernels" / "baselines"
-HEAD = ("kernel", "dtype", "target", "registers", "spills", "shared", "occupancy", "instructions", "128-bit loads", "tensor cores", "variants", "bytes", "roofline")
+HEAD = (
+    "kernel",
+    "dtype",
+    "target",
+    "registers",
+    "spills",
+    "shared",
+    "occupancy",
+    "instructions",
+    "128-bit loads",
+    "tensor cores",
+    "variants",
+    "bytes",
+    "roofline",
+)
 
 
 class Stored(msgspec.Struct):
@@ -40,16 +54,27 @@ def read(path: Path) -> Stored:
 
 
 def cells(entry: Entry | Failed) -> list[str]:
-    """roofline: the least time of the typical size on the target's named part, by its datasheet; nothing was run."""
+    """roofline: the least time of the typical size on the target's named part, by its datasheet;
+    nothing was run.
+    """
     named = [entry.op, entry.dtype, entry.target]
     if isinstance(entry, Failed):
         return [*named, f"failed: {entry.why}", *[""] * (len(HEAD) - 4)]
-    wide, all_loads = entry.sass.get("load_128", 0), sum(count for name, count in entry.sass.items() if name.startswith("load_"))
+    wide = entry.sass.get("load_128", 0)
+    all_loads = sum(count for name, count in entry.sass.items() if name.startswith("load_"))
     return [
-        *named, str(entry.registers), str(entry.spill_loads + entry.spill_stores), str(entry.shared_bytes), f"{entry.occupancy:.0%}", str(entry.instructions),
-        f"{wide} of {all_loads}", str(entry.sass.get("tensor_core", 0) or ""), "" if entry.variants is None else str(entry.variants),
-        "" if entry.bytes is None else scaled(entry.bytes, "B"), "" if entry.roofline_s is None else scaled(entry.roofline_s, "s"),
-    ]  # fmt: skip
+        *named,
+        str(entry.registers),
+        str(entry.spill_loads + entry.spill_stores),
+        str(entry.shared_bytes),
+        f"{entry.occupancy:.0%}",
+        str(entry.instructions),
+        f"{wide} of {all_loads}",
+        str(entry.sass.get("tensor_core", 0) or ""),
+        "" if entry.variants is None else str(entry.variants),
+        "" if entry.bytes is None else scaled(entry.bytes, "B"),
+        "" if entry.roofline_s is None else scaled(entry.roofline_s, "s"),
+    ]
 
 
 def markdown(entries: Sequence[Entry | Failed], version: str) -> str:
@@ -61,8 +86,25 @@ def page(entries: Sequence[Entry | Failed], version: str, verdict: Verdict) -> s
     """The table as a page by itself; every name is escaped."""
     from jinja2 import Environment, PackageLoader
 
-    template = Environment(loader=PackageLoader("hotlap.perf", ""), autoescape=True).get_template("kernels.html")
-    broken = [(entry.key, line) for entry in entries for line in ([entry.why] if isinstance(entry, Failed) else entry.violations)]
-    worse = [(one.case, f"{one.metric} {one.base:g} -> {one.head:g}") for one in verdict.findings if one.kind == "counter" and one.verdict == "regression"]
+    template = Environment(loader=PackageLoader("hotlap.perf", ""), autoescape=True).get_template(
+        "kernels.html"
+    )
+    broken = [
+        (entry.key, line)
+        for entry in entries
+        for line in ([entry.why] if isinstance(entry, Failed) else entry.violations)
+    ]
+    worse = [
+        (one.case, f"{one.metric} {one.base:g} -> {one.head:g}")
+        for one in verdict.findings
+        if one.kind == "counter" and one.verdict == "regression"
+    ]
     rows = [(cells(entry), isinstance(entry, Failed) or bool(entry.violations)) for entry in entries]
-    return template.render(version=version, verdict=verdict.verdict, reasons=verdict.reasons, broken=[*broken, *worse], head=HEAD, rows=rows)
+    return template.render(
+        version=version,
+        verdict=verdict.verdict,
+        reasons=verdict.reasons,
+        broken=[*broken, *worse],
+        head=HEAD,
+        rows=rows,
+    )

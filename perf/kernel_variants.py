@@ -1,7 +1,9 @@
-"""How often Triton would compile a kernel of ours over 40 sizes of what changes from call to call (rows, sequence length, images, tensors).
+"""How often Triton would compile a kernel of ours over 40 sizes of what changes from call to call
+(rows, sequence length, images, tensors).
 
-Each size that is a constexpr, equals 1 or becomes a multiple of 16 can be another variant, each with seconds of compiling in the middle of a run. Nothing is compiled or
-launched here (kernel_launches.py).
+Each size that is a constexpr, equals 1 or becomes a multiple of 16 can be another variant, each
+with seconds of compiling in the middle of a run. Nothing is compiled or launched here
+(kernel_launches.py).
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections import defaultdict
+from functools import partial
 from typing import Any, NamedTuple
 
 from .kernel_launches import Launch, recorded
@@ -26,7 +29,14 @@ class Variants(NamedTuple):
 def of_operation(name: str, dtype: str = "fp32", sizes: tuple[int, ...] = SIZES) -> dict[str, Variants]:
     """Name of the kernel -> its variants, forward and backward, in the default setting."""
     module = importlib.import_module(f"hotlap.kernels.ops.{name}")
-    return counted([launch for count in sizes for launch in recorded(lambda count=count: forth_and_back(module, module.typical(dtype, count, "cpu")))])  # type: ignore[misc]
+    return counted(
+        [launch for count in sizes for launch in recorded(partial(typical_call, module, dtype, count))]
+    )
+
+
+def typical_call(module: Any, dtype: Any, count: int) -> None:
+    """Forward and backward on typical inputs of `count` rows."""
+    forth_and_back(module, module.typical(dtype, count, "cpu"))
 
 
 def forth_and_back(module: Any, given: tuple[Any, ...]) -> None:
@@ -38,8 +48,12 @@ def forth_and_back(module: Any, given: tuple[Any, ...]) -> None:
     if not module.GRADIENTS:
         return
     known = inputs | dict(zip(module.RETURNS, made, strict=True))
-    known |= {f"d{name}": torch.empty_like(known[name]) for name in module.RETURNS[: getattr(module, "OUTPUTS", 1)]}
-    module.backward(**{name: known[name] for name in inspect.signature(module.backward).parameters if name in known})
+    known |= {
+        f"d{name}": torch.empty_like(known[name]) for name in module.RETURNS[: getattr(module, "OUTPUTS", 1)]
+    }
+    module.backward(
+        **{name: known[name] for name in inspect.signature(module.backward).parameters if name in known}
+    )
 
 
 def counted(launches: list[Launch]) -> dict[str, Variants]:
@@ -47,4 +61,10 @@ def counted(launches: list[Launch]) -> dict[str, Variants]:
     for launch in launches:
         if launch.key not in keys[launch.name]:
             keys[launch.name].append(launch.key)
-    return {name: Variants(len(found), tuple(argument for argument in found[0] if len({key.get(argument) for key in found}) > 1)) for name, found in keys.items()}
+    return {
+        name: Variants(
+            len(found),
+            tuple(argument for argument in found[0] if len({key.get(argument) for key in found}) > 1),
+        )
+        for name, found in keys.items()
+    }

@@ -1,6 +1,9 @@
-"""The ladder: how far a case for a GPU was proven on a machine that has none. Below L7 it carries no time.
+"""The ladder: how far a case for a GPU was proven on a machine that has none.
 
-A backend's `verify` gives one rung after the other. They are written down as they come, so that a library that ends the process takes none of them away.
+Below L7 it carries no time.
+
+A backend's `verify` gives one rung after the other. They are written down as they come, so that a
+library that ends the process takes none of them away.
 """
 
 from __future__ import annotations
@@ -32,7 +35,11 @@ FILE = "ladder.json"
 
 
 class Ladder(msgspec.Struct, frozen=True):
-    """proofs: the rungs reached, in order. stopped: why it went no further, None where only the device is missing. build_s: seconds of each phase on this machine's CPU."""
+    """proofs: the rungs reached, in order.
+
+    stopped: why it went no further, None where only the device is missing. build_s: seconds of each
+    phase on this machine's CPU.
+    """
 
     proofs: tuple[Proof, ...] = ()
     placement: Placement | None = None
@@ -53,7 +60,9 @@ def read(folder: Path) -> Ladder:
 
 
 class Yardstick(NamedTuple):
-    """What the lowered graph is held against: the oracle's folder, the longest sum (reference.Counts), the task metric's reference where there is one."""
+    """What the lowered graph is held against: the oracle's folder, the longest sum
+    (reference.Counts), the task metric's reference where there is one.
+    """
 
     oracle: Path
     precision: str
@@ -64,7 +73,9 @@ class Yardstick(NamedTuple):
 
 
 def climb(rungs: Iterator[Proven], folder: Path, yardstick: Yardstick, build_s: dict[str, float]) -> Ladder:
-    """Takes one rung after the other; that of the lowered graph only if its outputs pass the oracle."""
+    """Takes one rung after the other; that of the lowered graph only if its outputs pass the
+    oracle.
+    """
     from . import check
 
     found = Ladder()
@@ -75,7 +86,12 @@ def climb(rungs: Iterator[Proven], folder: Path, yardstick: Yardstick, build_s: 
                 found = msgspec.structs.replace(found, deviation=deviation)
                 check.judge(deviation, yardstick.precision, yardstick.task is not None)
             proofs = (*found.proofs, Proof(proven.rung, proven.evidence))
-            found = msgspec.structs.replace(found, proofs=proofs, placement=proven.placement or found.placement, build_s=ledger(folder, build_s))
+            found = msgspec.structs.replace(
+                found,
+                proofs=proofs,
+                placement=proven.placement or found.placement,
+                build_s=ledger(folder, build_s),
+            )
             write(folder / FILE, msgspec.json.encode(found))
     except Refusal as refusal:
         found = msgspec.structs.replace(found, stopped=refusal.reason)
@@ -86,9 +102,14 @@ def climb(rungs: Iterator[Proven], folder: Path, yardstick: Yardstick, build_s: 
 
 
 def ledger(folder: Path, build_s: dict[str, float]) -> dict[str, float]:
-    """What was timed, but for steps whose outcome was made earlier (an export that cases share, a cached engine): of those ledger.json has what they took then."""
+    """What was timed, but for steps whose outcome was made earlier (an export that cases share, a
+    cached engine): of those ledger.json has what they took then.
+    """
     shared = folder / "ledger.json"
-    return {**build_s, **(msgspec.json.decode(shared.read_bytes(), type=dict[str, float]) if shared.exists() else {})}
+    return {
+        **build_s,
+        **(msgspec.json.decode(shared.read_bytes(), type=dict[str, float]) if shared.exists() else {}),
+    }
 
 
 def distance(lowered: Callable[[Arrays], Arrays], folder: Path, yardstick: Yardstick) -> Deviation:
@@ -105,4 +126,9 @@ def distance(lowered: Callable[[Arrays], Arrays], folder: Path, yardstick: Yards
         return Deviation(found)
     rows = [value.numpy() for value in yardstick.evaluation.inputs]
     scores = yardstick.evaluation.score(tasks.on_split(lowered, rows, yardstick.batch))
-    return Deviation(found, check.task(yardstick.task, {name: float(value) for name, value in scores.items()}, yardstick.precision))
+    return Deviation(
+        found,
+        check.task(
+            yardstick.task, {name: float(value) for name, value in scores.items()}, yardstick.precision
+        ),
+    )

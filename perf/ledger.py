@@ -1,4 +1,6 @@
-"""A/A outcomes of the live gate: the same code against itself through the same path, kept to see whether the gate alarms as rarely as it says."""
+"""A/A outcomes of the live gate: the same code against itself through the same path, kept to see
+whether the gate alarms as rarely as it says.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ SHARE = 10
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """alarm: whether BASE against BASE was called slower at tolerance 0, before any confirmation."""
+    """alarm: whether BASE was called slower than itself at tolerance 0, before confirmation."""
 
     case: str
     commit: str
@@ -45,11 +47,16 @@ def read(path: Path) -> list[Entry]:
 
 
 def distrusted(entries: list[Entry], alpha: float) -> str:
-    """Why the gate is not to be trusted at this alpha: more alarms than 95 % of honest ledgers of this length have. Empty if it is."""
+    """Why the gate is not to be trusted at this alpha: more alarms than 95 % of honest ledgers of
+    this length have. Empty if it is.
+    """
     from scipy.stats import binom
 
     alarms = sum(entry.alarm for entry in entries)
     most = int(binom.ppf(0.95, len(entries), alpha)) if entries else 0
     if alarms <= most:
         return ""
-    return f"A/A: {alarms} of {len(entries)} races of the same code alarmed, at most {most} are to be expected at alpha {alpha:.0%}; the gate is suspended: see hotlap doctor"
+    return (
+        f"A/A: {alarms} of {len(entries)} races of the same code alarmed, at most {most} are to be expected"
+        f" at alpha {alpha:.0%}; the gate is suspended: see hotlap doctor"
+    )

@@ -1,7 +1,9 @@
-"""manifest.json: what an artefact says of itself, and whether its folder is as it says. Nothing of a folder is loaded before both have been looked at.
+"""manifest.json: what an artefact says of itself, and whether its folder is as it says.
 
-Read by production machines without hotlap too (docs/artefacts.md), so fields have plain types and are never renamed within a schema. It holds no path of the machine
-that made it.
+Nothing of a folder is loaded before both have been looked at.
+
+Read by production machines without hotlap too (docs/artefacts.md), so fields have plain types and
+are never renamed within a schema. It holds no path of the machine that made it.
 """
 
 from __future__ import annotations
@@ -28,7 +30,10 @@ MACHINE_PATH = re.compile(r"(?<![\w.:/-])/(?:[^\s/\"':,;()]+/)+(?=[^\s/])")
 
 
 class Tensor(msgspec.Struct, frozen=True):
-    """An input or output of the model file. shape: as the case has it. dynamic: axis -> name, for those that may have any size."""
+    """An input or output of the model file.
+
+    shape: as the case has it. dynamic: axis -> name, for those that may have any size.
+    """
 
     name: str
     dtype: str
@@ -61,10 +66,13 @@ class Work(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """case: its id; backend, precision, batch and options stand in it too. architecture: cpu or sm_XX.
+    """case: its id; backend, precision, batch and options stand in it too.
 
-    needs_source: loading it needs the module's source, so it is no model by itself. libraries: versions that built it. made: when, ISO 8601 in UTC.
-    checked: the oracle has seen it. deviation, placement, verified_to: as in results; reason: why it did not pass, or None.
+    architecture: cpu or sm_XX.
+
+    needs_source: loading it needs the module's source, so it is no model by itself. libraries:
+    versions that built it. made: when, ISO 8601 in UTC. checked: the oracle has seen it. deviation,
+    placement, verified_to: as in results; reason: why it did not pass, or None.
     """
 
     case: str
@@ -118,17 +126,24 @@ def read(folder: Path) -> Manifest:
         content = path.read_bytes()
         schema = msgspec.json.decode(content, type=_Head).schema
         if schema != SCHEMA:
-            raise Unreadable(f"{path}: schema {schema}, this hotlap reads {SCHEMA}; build it again or use the hotlap that made it")
+            raise Unreadable(
+                f"{path}: schema {schema}, this hotlap reads {SCHEMA}; build it again or use the hotlap that"
+                " made it"
+            )
         manifest = msgspec.json.decode(content, type=Manifest)
         case = manifest.parsed()
     except Unreadable:
         raise
     except FileNotFoundError:
-        raise Unreadable(f"{path}: there is no such file; an artefact is a folder in runs/race/ID/work/.../artefacts/") from None
+        raise Unreadable(
+            f"{path}: there is no such file; an artefact is a folder in runs/race/ID/work/.../artefacts/"
+        ) from None
     except OSError as error:
         raise Unreadable(f"{path}: {error.strerror}") from None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, Misuse) as error:
-        raise Unreadable(f"{path}: not the manifest of an artefact: {' '.join(str(error).split())[:200]}") from None
+        raise Unreadable(
+            f"{path}: not the manifest of an artefact: {' '.join(str(error).split())[:200]}"
+        ) from None
     told = (manifest.backend, manifest.precision, manifest.batch, manifest.options)
     if told != (case.backend, case.precision, case.batch, dict(case.options)):
         raise Unreadable(f"{path}: backend, precision, batch or options are not those of its case {case.id}")
@@ -143,18 +158,33 @@ def read(folder: Path) -> Manifest:
 def inside(text: str) -> bool:
     """Whether a path of a manifest is a plain relative one, the manifest's own excluded."""
     path = PurePosixPath(text)
-    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and str(path) == text and text != FILE and "\0" not in text and "\\" not in text
+    return (
+        bool(path.parts)
+        and not path.is_absolute()
+        and ".." not in path.parts
+        and str(path) == text
+        and text != FILE
+        and "\0" not in text
+        and "\\" not in text
+    )
 
 
 def present(folder: Path) -> dict[str, Path]:
-    """Every file but the manifest: path -> where. Raises Unreadable for a link or what is no regular file: the folder would not be all there is of the model."""
+    """Every file but the manifest: path -> where.
+
+    Raises Unreadable for a link or what is no regular file: the folder would not be all there is of
+    the model.
+    """
     found: dict[str, Path] = {}
     for root, folders, names in os.walk(folder, onerror=_raise):
         for name in [*folders, *names]:
             path = Path(root) / name
             text = path.relative_to(folder).as_posix()
             if path.is_symlink():
-                raise Unreadable(f"{folder}: {printable(text)} is a symbolic link; an artefact holds its own files and nothing else")
+                raise Unreadable(
+                    f"{folder}: {printable(text)} is a symbolic link; an artefact holds its own files and"
+                    " nothing else"
+                )
             if name in names and not path.is_file():
                 raise Unreadable(f"{folder}: {printable(text)} is no regular file")
             if name in names and text != FILE:
@@ -163,7 +193,10 @@ def present(folder: Path) -> dict[str, Path]:
 
 
 def compare(folder: Path, manifest: Manifest) -> None:
-    """Whether the folder holds what the manifest lists, byte for byte, and nothing else. Raises Unreadable naming the first file that differs."""
+    """Whether the folder holds what the manifest lists, byte for byte, and nothing else.
+
+    Raises Unreadable naming the first file that differs.
+    """
     listed = {file.path: file for file in manifest.files}
     try:
         found = present(folder)
@@ -174,9 +207,15 @@ def compare(folder: Path, manifest: Manifest) -> None:
         for name, path in found.items():
             size = path.stat().st_size
             if size != listed[name].bytes:
-                raise Unreadable(f"{folder}: {printable(name)} has {size} bytes, {listed[name].bytes} were built; copy the artefact again or build it again")
+                raise Unreadable(
+                    f"{folder}: {printable(name)} has {size} bytes, {listed[name].bytes} were built; copy the"
+                    " artefact again or build it again"
+                )
             if digest(path) != listed[name].sha256:
-                raise Unreadable(f"{folder}: {printable(name)} has changed since it was built (sha256); copy the artefact again or build it again")
+                raise Unreadable(
+                    f"{folder}: {printable(name)} has changed since it was built (sha256); copy the artefact"
+                    " again or build it again"
+                )
     except OSError as error:
         raise Unreadable(f"{error.filename or folder}: {error.strerror}") from None
 
@@ -185,7 +224,11 @@ def files(folder: Path) -> tuple[File, ...]:
     """Of a folder that was just built. Links and what is no regular file are left out."""
     found = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink()]
     named = [(path.relative_to(folder).as_posix(), path) for path in found]
-    return tuple(File(name, digest(path), path.stat().st_size) for name, path in named if name != FILE and not name.endswith(".part"))
+    return tuple(
+        File(name, digest(path), path.stat().st_size)
+        for name, path in named
+        if name != FILE and not name.endswith(".part")
+    )
 
 
 def digest(path: Path) -> str:

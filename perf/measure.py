@@ -1,4 +1,6 @@
-"""The main path, top to bottom: cases -> races -> (refer, prove or build, race with check) -> answers -> results file."""
+"""The main path, top to bottom: cases -> races -> (refer, prove or build, race with check) ->
+answers -> results file.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,11 @@ from .servers import Servers
 
 
 class Progress:
-    """Who watches: `line` for what is worth a line, `race` for each change within a race, `finished` when its results are final."""
+    """Who watches:
+
+    `line` for what is worth a line, `race` for each change within a race, `finished` when its
+    results are final.
+    """
 
     def line(self, text: str) -> None:
         """One event."""
@@ -33,8 +39,19 @@ class Progress:
         """Final results of one race."""
 
 
-def measure(cases: Sequence[Case], run: RunFolder, plan: Plan, environment: str, progress: Progress, train: bool = True, prove: bool = True) -> list[Result]:
-    """Measures every case, race by race; what lacks only its device is proven (prove) or skipped. `run` has the results after each block: a Ctrl-C or a crash loses at most one."""
+def measure(
+    cases: Sequence[Case],
+    run: RunFolder,
+    plan: Plan,
+    environment: str,
+    progress: Progress,
+    train: bool = True,
+    prove: bool = True,
+) -> list[Result]:
+    """Measures every case, race by race; what lacks only its device is proven (prove) or skipped.
+
+    `run` has the results after each block: a Ctrl-C or a crash loses at most one.
+    """
     collected: list[Result] = []
     servers = Servers(run.folder, plan.timeout_s, progress.line)
     try:
@@ -48,15 +65,37 @@ def measure(cases: Sequence[Case], run: RunFolder, plan: Plan, environment: str,
 
 
 class Entry:
-    """One race from its cases to their results. What cannot take part gets its reason; what lacks only its device is proven without it; the others are built, checked and timed."""
+    """One race from its cases to their results.
 
-    def __init__(self, group: str, cases: Sequence[Case], run: RunFolder, plan: Plan, environment: str, progress: Progress, servers: Servers, prove: bool) -> None:
+    What cannot take part gets its reason; what lacks only its device is proven without it; the
+    others are built, checked and timed.
+    """
+
+    def __init__(
+        self,
+        group: str,
+        cases: Sequence[Case],
+        run: RunFolder,
+        plan: Plan,
+        environment: str,
+        progress: Progress,
+        servers: Servers,
+        prove: bool,
+    ) -> None:
         self.servers, self.prove = servers, prove
-        self.group, self.cases, self.run, self.environment, self.progress = group, cases, run, environment, progress
-        self.plan = msgspec.structs.replace(plan, budget_s=plan.budget_s * len({case.precision for case in cases}))
+        self.group = group
+        self.cases = cases
+        self.run = run
+        self.environment = environment
+        self.progress = progress
+        self.plan = msgspec.structs.replace(
+            plan, budget_s=plan.budget_s * len({case.precision for case in cases})
+        )
         self.race_id = f"{run.id}/{group}"
         self.folder = run.folder / "work" / group
-        self.reference = workloads.Reference(cases[0].workload, run.results.references.get(cases[0].workload, ""))
+        self.reference = workloads.Reference(
+            cases[0].workload, run.results.references.get(cases[0].workload, "")
+        )
         self.lanes: list[Lane] = []
         self.settled: dict[Case, Result] = {}
         self.absent: dict[Case, Reason] = {}
@@ -66,7 +105,13 @@ class Entry:
         willing = [case for case in self.cases if self.accepts(case)]
         workers = [case for case in willing if not own_work(case)]
         if not workers:
-            self.settle(willing, Reason("unsupported_target", "no other entrant of this race can run here, so there is nothing to keep pace with"))
+            self.settle(
+                willing,
+                Reason(
+                    "unsupported_target",
+                    "no other entrant of this race can run here, so there is nothing to keep pace with",
+                ),
+            )
             willing = []
         if not workers and not self.absent:
             return self.results()
@@ -76,7 +121,9 @@ class Entry:
             made.refer([*workers, *self.absent], train, self.progress.line, self.tell, here=bool(workers))
             for case, device in self.absent.items():
                 self.tell(f"proving {case.label} for {case.target}")
-                found = proven(case, self.race_id, self.plan, made.prove(case), device, made.info, self.environment)
+                found = proven(
+                    case, self.race_id, self.plan, made.prove(case), device, made.info, self.environment
+                )
                 self.settled[case] = msgspec.structs.replace(found, artefact=self.kept(case))
                 self.journal()
             if not willing:
@@ -91,17 +138,28 @@ class Entry:
             race.run()
             self.stopped_by = race.stopped_by
         except Refusal as refusal:
-            self.settle([*willing, *(case for case in self.absent if case not in self.settled)], refusal.reason)
+            self.settle(
+                [*willing, *(case for case in self.absent if case not in self.settled)], refusal.reason
+            )
         except KeyboardInterrupt:
-            unbuilt = [case for case in [*willing, *self.absent] if case not in self.settled and all(lane.case != case for lane in self.lanes)]
-            self.settle(unbuilt, Reason("interrupted", "Ctrl-C before it was built; go on with: hotlap run --resume"))
+            unbuilt = [
+                case
+                for case in [*willing, *self.absent]
+                if case not in self.settled and all(lane.case != case for lane in self.lanes)
+            ]
+            self.settle(
+                unbuilt, Reason("interrupted", "Ctrl-C before it was built; go on with: hotlap run --resume")
+            )
             self.journal()
             raise
         finally:
             made.close()
         self.journal(interrupted=False)
         if any(one.artefact for one in self.settled.values()):
-            self.progress.line(f"artefacts in {self.folder / 'artefacts'}; time one by itself with: hotlap bench-artefact FOLDER")
+            self.progress.line(
+                f"artefacts in {self.folder / 'artefacts'}; time one by itself with: hotlap bench-artefact"
+                " FOLDER"
+            )
         return self.results()
 
     def accepts(self, case: Case) -> bool:
@@ -116,8 +174,19 @@ class Entry:
     def journal(self, interrupted: bool = True) -> None:
         """Writes what is known now; until the race has ended it counts as interrupted."""
         for lane in self.lanes:
-            fp32 = next((other for other in self.lanes if other.case == replace(lane.case, precision="fp32")), None)
-            found = answer(lane, self.lanes[0], self.race_id, self.plan, self.environment, self.stopped_by, interrupted, fp32)
+            fp32 = next(
+                (other for other in self.lanes if other.case == replace(lane.case, precision="fp32")), None
+            )
+            found = answer(
+                lane,
+                self.lanes[0],
+                self.race_id,
+                self.plan,
+                self.environment,
+                self.stopped_by,
+                interrupted,
+                fp32,
+            )
             self.settled[lane.case] = msgspec.structs.replace(found, artefact=self.kept(lane.case))
         self.run.put(self.settled.values())
         self.tell("")

@@ -6,8 +6,16 @@ from pathlib import Path
 
 from . import telemetry
 
-# As torch says it of CUDA (its allocator, then the driver) and of the CPU; the C++ library; NumPy; ONNX Runtime.
-EXHAUSTED = ("CUDA out of memory", "CUDA error: out of memory", "can't allocate memory", "bad_alloc", "Unable to allocate", "Failed to allocate memory")
+# As torch says it of CUDA (its allocator, then the driver) and of the CPU; the C++ library; NumPy;
+# ONNX Runtime.
+EXHAUSTED = (
+    "CUDA out of memory",
+    "CUDA error: out of memory",
+    "can't allocate memory",
+    "bad_alloc",
+    "Unable to allocate",
+    "Failed to allocate memory",
+)
 
 
 def peak_bytes() -> int:
@@ -19,7 +27,9 @@ def peak_bytes() -> int:
 
 
 def exhausted(error: BaseException) -> bool:
-    """Whether an exception of any library says that memory ran out (torch raises RuntimeError for the CPU, its own class for CUDA)."""
+    """Whether an exception of any library says that memory ran out (torch raises RuntimeError for
+    the CPU, its own class for CUDA).
+    """
     return isinstance(error, MemoryError) or any(words in str(error) for words in EXHAUSTED)
 
 
@@ -29,10 +39,12 @@ def reset() -> None:
 
 
 def gpu_bytes(target: str, device: telemetry.Device | None = None) -> dict[str, int]:
-    """For cuda:N: torch's peak, if torch is in this process, and what the device says; empty for other targets.
+    """For cuda:N: torch's peak, if torch is in this process, and what the device says; empty for
+    other targets.
 
-    nvml_process: this process's memory by NVML's lists. nvml_device_delta instead, where those do not tell it: growth of the whole device's used memory
-    since `device` was opened. Raises Refusal(crashed) where the device is lost.
+    nvml_process: this process's memory by NVML's lists. nvml_device_delta instead, where those do
+    not tell it: growth of the whole device's used memory since `device` was opened. Raises
+    Refusal(crashed) where the device is lost.
     """
     if not target.startswith("cuda:"):
         return {}
@@ -44,5 +56,7 @@ def gpu_bytes(target: str, device: telemetry.Device | None = None) -> dict[str, 
 
         found["torch_peak"] = torch.cuda.max_memory_allocated(int(target.partition(":")[2]))
     if device is not None and (state := device.read()).process_bytes is not None:
-        found["nvml_process" if state.process_source == telemetry.LISTS else "nvml_device_delta"] = state.process_bytes
+        found["nvml_process" if state.process_source == telemetry.LISTS else "nvml_device_delta"] = (
+            state.process_bytes
+        )
     return found

@@ -1,4 +1,6 @@
-"""What was seen of one entrant during a race, raw: the metrics are computed from this and from nothing else."""
+"""What was seen of one entrant during a race, raw: the metrics are computed from this and from
+nothing else.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +15,15 @@ from .timing import Turn, WarmUp
 
 
 class Block(msgspec.Struct):
-    """One worker process. fresh: it imported everything itself, so its import time and memory are those of a real start.
+    """One worker process.
 
-    start_s: from starting the process to imports done. Peaks in bytes, one a phase. steal: share of the machine's time that its host took away.
-    spent_s: of the race's time, what went to this worker. priority: whether the scheduler prefers it (priority.py).
-    gpu: bytes (memory.gpu_bytes). device: the GPU before and after the block; no_device: why it is not known. energy: of calls that were not timed.
+    fresh: it imported everything itself, so its import time and memory are those of a real start.
+
+    start_s: from starting the process to imports done. Peaks in bytes, one a phase. steal: share of
+    the machine's time that its host took away. spent_s: of the race's time, what went to this
+    worker. priority: whether the scheduler prefers it (priority.py). gpu: bytes (memory.gpu_bytes).
+    device: the GPU before and after the block; no_device: why it is not known. energy: of calls
+    that were not timed.
     """
 
     fresh: bool
@@ -44,7 +50,10 @@ class Block(msgspec.Struct):
 
 
 class Observations(msgspec.Struct):
-    """ledger: seconds of each phase of the cold build. info: what the reference knows (flops, items, item). peaks: of this machine in the case's precision, fp32: in fp32.
+    """ledger: seconds of each phase of the cold build.
+
+    info: what the reference knows (flops, items, item). peaks: of this machine in the case's
+    precision, fp32: in fp32.
 
     no_meter: why there is no energy counter. no_energy: why a GPU's gave no figure.
     """

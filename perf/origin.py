@@ -1,7 +1,9 @@
-"""Where the code that a worker runs comes from: what is installed here, or another revision's worktree.
+"""Where the code that a worker runs comes from: what is installed here, or another revision's
+worktree.
 
-An editable install names the working copy, so a worktree beside it would never be imported: the worktree goes in front of everything, also of
-hotlap's own other packages if it is hotlap that is compared. hotlap.perf itself, the timing loop above all, is the running one on both sides.
+An editable install names the working copy, so a worktree beside it would never be imported: the
+worktree goes in front of everything, also of hotlap's own other packages if it is hotlap that is
+compared. hotlap.perf itself, the timing loop above all, is the running one on both sides.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ VARIABLE = "HOTLAP_ORIGIN"
 
 @dataclass(frozen=True)
 class Origin:
-    """name: of the side, whose workers share no fork server with the other's. folder: an absolute worktree; None is what is installed here.
+    """name: of the side, whose workers share no fork server with the other's.
+
+    folder: an absolute worktree; None is what is installed here.
 
     python: the interpreter of another installed environment; None is the running one.
     """
@@ -37,7 +41,9 @@ HERE = Origin()
 
 
 def enter() -> None:
-    """In a worker, before it imports anything of the user's: takes the place that its environment names."""
+    """In a worker, before it imports anything of the user's: takes the place that its environment
+    names.
+    """
     folder = os.environ.get(VARIABLE)
     if folder is None:
         return
@@ -52,14 +58,18 @@ def enter() -> None:
 
 
 def loaded(repository: Path, worktree: Path) -> tuple[dict[str, str], list[str]]:
-    """Of this process: file in the worktree -> SHA-256 of what was loaded, and files that came from the repository's working copy instead.
+    """Of this process: file in the worktree -> SHA-256 of what was loaded, and files that came from
+    the repository's working copy instead.
 
-    hotlap.perf and what is installed inside the repository (a virtual environment) belong to neither.
+    hotlap.perf and what is installed inside the repository (a virtual environment) belong to
+    neither.
     """
     inside, outside, ours = {}, [], Path(__file__).resolve().parent
     for module in list(sys.modules.values()):
         file = getattr(module, "__file__", None)
-        if not file or not os.path.isabs(file) or not os.path.isfile(file):  # torch has modules with made-up names of files
+        if (
+            not file or not os.path.isabs(file) or not os.path.isfile(file)
+        ):  # torch has modules with made-up names of files
             continue
         path = Path(file).resolve()
         if path.is_relative_to(ours) or path == ours.parent / "hotlap" / "__init__.py":

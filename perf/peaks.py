@@ -1,4 +1,6 @@
-"""What a machine can do at most: a GPU by its maker's datasheet, this CPU measured in the same minutes. The roof over every operator."""
+"""What a machine can do at most: a GPU by its maker's datasheet, this CPU measured in the same
+minutes. The roof over every operator.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +15,37 @@ T, G = 1e12, 1e9
 
 
 class Peak(NamedTuple):
-    """flop_rates: FLOP/s by precision, dense, with fp32 accumulation. byte_rate: of the device's memory, B/s."""
+    """flop_rates:
+
+    FLOP/s by precision, dense, with fp32 accumulation. byte_rate: of the device's memory, B/s.
+    """
 
     flop_rates: dict[str, float]
     byte_rate: float
     source: str
 
     def roofline_s(self, flops: float, moved_bytes: float, precision: str) -> float | None:
-        """The least time for so much work (Williams, Waterman and Patterson, CACM 52, 2009); None for a precision that the part has no figure for."""
+        """The least time for so much work (Williams, Waterman and Patterson, CACM 52, 2009); None
+        for a precision that the part has no figure for.
+        """
         rate = self.flop_rates.get(precision)
         return None if not rate or not self.byte_rate else max(flops / rate, moved_bytes / self.byte_rate)
 
 
-def part(fp32: float, tf32: float | None, half: float, int8: float | None, byte_rate: float, source: str, bf16: bool = True) -> Peak:
-    """TFLOP/s (int8: TOP/s) and GB/s as they are printed there. Where only figures with sparsity are printed, half of them."""
+def part(
+    fp32: float,
+    tf32: float | None,
+    half: float,
+    int8: float | None,
+    byte_rate: float,
+    source: str,
+    bf16: bool = True,
+) -> Peak:
+    """TFLOP/s (int8:
+
+    TOP/s) and GB/s as they are printed there. Where only figures with sparsity are printed, half of
+    them.
+    """
     rates = {"fp32": fp32 * T, "fp16": half * T}
     if bf16:
         rates["bf16"] = half * T
@@ -37,15 +56,29 @@ def part(fp32: float, tf32: float | None, half: float, int8: float | None, byte_
     return Peak(rates, byte_rate * G, source)
 
 
-# The first pattern that a device's name contains. Of a part with two dies that are two devices (MI250) the half.
+# The first pattern that a device's name contains. Of a part with two dies that are two devices
+# (MI250) the half.
 DATASHEETS: tuple[tuple[str, Peak], ...] = (
-    (r"B200", part(75, 1125, 2250, 4500, 8000, "NVIDIA Blackwell architecture brief, HGX B200; memory of DGX B200's datasheet")),
+    (
+        r"B200",
+        part(
+            75,
+            1125,
+            2250,
+            4500,
+            8000,
+            "NVIDIA Blackwell architecture brief, HGX B200; memory of DGX B200's datasheet",
+        ),
+    ),
     (r"H200 NVL", part(60, 417.5, 835.5, 1670.5, 4800, "NVIDIA H200 datasheet, NVL")),
     (r"H200", part(67, 494.7, 989.4, 1978.9, 4800, "NVIDIA H200 datasheet, SXM")),
     (r"H100 NVL", part(60, 417.5, 835.5, 1670.5, 3900, "NVIDIA H100 datasheet, NVL")),
     (r"H100 PCIe", part(51, 378, 756.5, 1513, 2000, "NVIDIA H100 datasheet, PCIe")),
     (r"H100", part(67, 494.7, 989.4, 1978.9, 3350, "NVIDIA H100 datasheet, SXM")),
-    (r"A100.*PCIE?.*80GB|A100 80GB PCIe", part(19.5, 156, 312, 624, 1935, "NVIDIA A100 datasheet, 80 GB PCIe")),
+    (
+        r"A100.*PCIE?.*80GB|A100 80GB PCIe",
+        part(19.5, 156, 312, 624, 1935, "NVIDIA A100 datasheet, 80 GB PCIe"),
+    ),
     (r"A100.*80GB", part(19.5, 156, 312, 624, 2039, "NVIDIA A100 datasheet, 80 GB SXM")),
     (r"A100", part(19.5, 156, 312, 624, 1555, "NVIDIA A100 datasheet, 40 GB")),
     (r"L40S", part(91.6, 183, 362, 733, 864, "NVIDIA L40S datasheet")),
@@ -55,8 +88,22 @@ DATASHEETS: tuple[tuple[str, Peak], ...] = (
     (r"V100", part(15.7, None, 125, None, 900, "NVIDIA V100 datasheet, SXM2", bf16=False)),
     (r"\bT4\b", part(8.1, None, 65, 130, 320, "NVIDIA T4 datasheet", bf16=False)),
     (r"RTX 4090", part(82.6, 82.6, 165.2, 660.6, 1008, "NVIDIA Ada GPU architecture whitepaper, appendix A")),
-    (r"RTX 3090", part(35.6, 35.6, 71, 284, 936, "NVIDIA Ampere GA102 GPU architecture whitepaper, appendix A")),
-    (r"RTX 2080 Ti", part(13.4, None, 53.8, 215.2, 616, "NVIDIA Turing GPU architecture whitepaper, appendix A; reference clock", bf16=False)),
+    (
+        r"RTX 3090",
+        part(35.6, 35.6, 71, 284, 936, "NVIDIA Ampere GA102 GPU architecture whitepaper, appendix A"),
+    ),
+    (
+        r"RTX 2080 Ti",
+        part(
+            13.4,
+            None,
+            53.8,
+            215.2,
+            616,
+            "NVIDIA Turing GPU architecture whitepaper, appendix A; reference clock",
+            bf16=False,
+        ),
+    ),
     (r"MI300X", part(163.4, 653.7, 1307.4, 2614.9, 5300, "AMD Instinct MI300X datasheet")),
     (r"MI250X", part(47.9, None, 191.5, 191.5, 1638.4, "AMD Instinct MI250X datasheet, one of two dies")),
     (r"MI250", part(45.3, None, 181, 181, 1638.4, "AMD Instinct MI250 datasheet, one of two dies")),
@@ -68,14 +115,20 @@ OTHERS = re.compile(r"MIG|Laptop|Max-Q|Mobile|GH200|GB200|V100S|4090 D|3090 Ti|S
 
 
 def datasheet(device: str) -> Peak | None:
-    """By the name that the driver gives it. None for what is not in the table: no figure is better than another part's."""
+    """By the name that the driver gives it.
+
+    None for what is not in the table: no figure is better than another part's.
+    """
     if OTHERS.search(device):
         return None
     return next((peak for pattern, peak in DATASHEETS if re.search(pattern, device)), None)
 
 
 def measure(precision: str, threads: int) -> dict[str, float]:
-    """Best of five: a peak is the machine undisturbed. A copy counts its bytes twice, read and written."""
+    """Best of five: a peak is the machine undisturbed.
+
+    A copy counts its bytes twice, read and written.
+    """
     import torch
 
     torch.set_num_threads(threads)

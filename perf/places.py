@@ -10,7 +10,9 @@ from .verdict import Place
 
 
 def find(workload: str, root: Path = Path()) -> Place | None:
-    """`package.module:name`, or a workload of ours by its name; None where the file is not below root."""
+    """`package.module:name`, or a workload of ours by its name; None where the file is not below
+    root.
+    """
     module, _, name = workload.partition(":")
     ours = plugins.found("hotlap.workloads").get(module)
     parts = (ours or module).split(".")
@@ -27,4 +29,7 @@ def _line(path: Path, name: str) -> int:
         body = ast.parse(path.read_bytes()).body
     except (OSError, SyntaxError, ValueError):
         return 1
-    return next((one.lineno for one in body if isinstance(one, (ast.FunctionDef, ast.ClassDef)) and one.name == name), 1)
+    return next(
+        (one.lineno for one in body if isinstance(one, (ast.FunctionDef, ast.ClassDef)) and one.name == name),
+        1,
+    )

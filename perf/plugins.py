@@ -1,6 +1,8 @@
-"""Discovery: a plug-in's name is its file's name, in a folder of ours or in a package that an entry point names.
+"""Discovery: a plug-in's name is its file's name, in a folder of ours or in a package that an entry
+point names.
 
-Entry point groups: hotlap.backends, hotlap.metrics, hotlap.workloads. A file whose name starts with _ is none.
+Entry point groups: hotlap.backends, hotlap.metrics, hotlap.workloads. A file whose name starts with
+_ is none.
 """
 
 from __future__ import annotations
@@ -31,7 +33,10 @@ class Unknown(Misuse):
 
 
 def found(group: str) -> dict[str, str]:
-    """Plug-in name -> full module name, without importing the plug-ins. Ours win over others of the same name."""
+    """Plug-in name -> full module name, without importing the plug-ins.
+
+    Ours win over others of the same name.
+    """
     packages = [point.value for point in metadata.entry_points(group=group)]
     if group in OURS:
         packages.append(OURS[group])
@@ -44,7 +49,9 @@ def found(group: str) -> dict[str, str]:
 
 
 def _folders(package: str) -> list[str]:
-    """Where a package's files lie; none where there is no such package (iter_modules(None) would list all of sys.path)."""
+    """Where a package's files lie; none where there is no such package (iter_modules(None) would
+    list all of sys.path).
+    """
     try:
         spec = importlib.util.find_spec(package)
     except ModuleNotFoundError:

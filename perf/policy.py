@@ -1,4 +1,6 @@
-"""What a gate asks for: tolerances, error rate, limits. A TOML file, checked as a whole; a name it does not know is an error.
+"""What a gate asks for: tolerances, error rate, limits.
+
+A TOML file, checked as a whole; a name it does not know is an error.
 
 Its keys, with their defaults, stand in docs/gate.md.
 """
@@ -21,7 +23,8 @@ from .reasons import Misuse
 Share = Annotated[float, msgspec.Meta(ge=0, le=10)]
 Bound = Annotated[float, msgspec.Meta(gt=0)]
 
-# A resident set is counted in pages and moves by some whatever the code does (shared/MEASURING.md b 8).
+# A resident set is counted in pages and moves by some whatever the code does (shared/MEASURING.md b
+# 8).
 MEMORY_SLACK_BYTES = 4 * 2**20
 DEFAULT_TOLERANCE = {"latency": 0.03, "memory": 0.02}
 DEFAULT_SLACK: dict[str, float | str] = {"artefact_bytes": "2%"}
@@ -81,11 +84,19 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def idle(self, cases: Collection[str]) -> list[str]:
         """A line for each part that matches no case: more likely a typing mistake than a wish."""
-        return [f"policy: [[case]] match = {part.match!r} matches no case" for part in self.case if not any(map(part.matches, cases))]
+        return [
+            f"policy: [[case]] match = {part.match!r} matches no case"
+            for part in self.case
+            if not any(map(part.matches, cases))
+        ]
 
 
 class Rules(msgspec.Struct, frozen=True):
-    """What one case is judged by. asked: the metrics that the policy names itself. In its globs `[` means itself, since case ids contain it."""
+    """What one case is judged by.
+
+    asked: the metrics that the policy names itself. In its globs `[` means itself, since case ids
+    contain it.
+    """
 
     tolerance: dict[str, float]
     asked: frozenset[str]
@@ -107,7 +118,10 @@ def allowance(value: float | str, base: int) -> float:
 
 
 def read(path: Path | None) -> Policy:
-    """The policy in this file; the default without one. Raises Misuse with the place in the file."""
+    """The policy in this file; the default without one.
+
+    Raises Misuse with the place in the file.
+    """
     if path is None:
         return Policy()
     try:

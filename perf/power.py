@@ -1,4 +1,6 @@
-"""Energy counters: the CPU package's (RAPL, as Linux powercap shows it) and the GPU's (telemetry.py)."""
+"""Energy counters: the CPU package's (RAPL, as Linux powercap shows it) and the GPU's
+(telemetry.py).
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ POWERCAP = Path("/sys/class/powercap")
 class Meter:
     """Reads joules since an arbitrary start. Raises Refusal where there is no readable counter.
 
-    gpu: the device whose counter it is. Such a counter is updated too seldom for two readings around a turn; Device.window waits for its updates.
+    gpu: the device whose counter it is. Such a counter is updated too seldom for two readings
+    around a turn; Device.window waits for its updates.
     """
 
     def __init__(self, target: str, powercap: Path = POWERCAP) -> None:
@@ -28,12 +31,20 @@ class Meter:
             try:
                 if not (domain / "name").read_text().startswith("package"):
                     continue  # psys, the whole platform: it holds the package
-                self._domains.append((domain / "energy_uj", float((domain / "max_energy_range_uj").read_text())))
+                self._domains.append(
+                    (domain / "energy_uj", float((domain / "max_energy_range_uj").read_text()))
+                )
                 (domain / "energy_uj").read_text()
             except OSError as error:
-                raise Refusal("no_device", f"{domain.name}: the energy counter is not readable ({error.strerror}); run as root or grant read access") from error
+                raise Refusal(
+                    "no_device",
+                    f"{domain.name}: the energy counter is not readable ({error.strerror}); run as root or"
+                    " grant read access",
+                ) from error
         if not self._domains:
-            raise Refusal("no_device", f"no RAPL domain under {powercap} (a virtual machine, or the kernel hides it)")
+            raise Refusal(
+                "no_device", f"no RAPL domain under {powercap} (a virtual machine, or the kernel hides it)"
+            )
 
     def read(self) -> tuple[float, ...]:
         """Joules of each domain."""
@@ -44,4 +55,6 @@ class Meter:
     def between(self, before: tuple[float, ...], after: tuple[float, ...]) -> float:
         """Joules from one reading to the next; a counter that wrapped once is unwrapped."""
         limits = [limit / 1e6 for _, limit in self._domains] or [0.0] * len(before)
-        return sum(b - a if b >= a else b - a + limit for a, b, limit in zip(before, after, limits, strict=True))
+        return sum(
+            b - a if b >= a else b - a + limit for a, b, limit in zip(before, after, limits, strict=True)
+        )

@@ -1,7 +1,9 @@
-"""Capturing a profile: a backend's own profiler over some calls, what it adds to a call, and one file that says both.
+"""Capturing a profile: a backend's own profiler over some calls, what it adds to a call, and one
+file that says both.
 
-The file is what the library's profiler writes (torch: Kineto's JSON; ONNX Runtime: its JSON), with a section `hotlap` in front of it: the case, the
-schedule, and the time of a call without and with the profiler, so that a reader knows how far the figures are from the truth.
+The file is what the library's profiler writes (torch: Kineto's JSON; ONNX Runtime: its JSON), with
+a section `hotlap` in front of it: the case, the schedule, and the time of a call without and with
+the profiler, so that a reader knows how far the figures are from the truth.
 """
 
 from __future__ import annotations
@@ -23,9 +25,12 @@ COMPRESSION = 5
 
 
 class Schedule(msgspec.Struct, frozen=True):
-    """wait: calls without the profiler, whose median is the truth. warmup: calls whose events are thrown away. active: calls that are recorded.
+    """wait: calls without the profiler, whose median is the truth.
 
-    stacks: Python's stacks as well, which cost most. shapes, memory: of every operator, every allocation.
+    warmup: calls whose events are thrown away. active: calls that are recorded.
+
+    stacks: Python's stacks as well, which cost most. shapes, memory: of every operator, every
+    allocation.
     """
 
     wait: int = 20
@@ -60,7 +65,9 @@ def timed(call: Callable[[], Any]) -> float:
 
 
 def torch_profiler(schedule: Schedule, cuda: bool, write: Callable[[Any], None] | None = None) -> Any:
-    """A `torch.profiler.profile` that waits for nothing: warm-up, then the active steps, each closed by its `step()`; `write` gets it when they are over."""
+    """A `torch.profiler.profile` that waits for nothing: warm-up, then the active steps, each
+    closed by its `step()`; `write` gets it when they are over.
+    """
     import torch.profiler as torch_profiler
 
     kinds = torch_profiler.ProfilerActivity
@@ -76,7 +83,10 @@ def torch_profiler(schedule: Schedule, cuda: bool, write: Callable[[Any], None] 
 
 
 def export_torch(profiler: Any, path: Path) -> None:
-    """Kineto's JSON. Its own name, which it writes into the file, without the folders of this machine."""
+    """Kineto's JSON.
+
+    Its own name, which it writes into the file, without the folders of this machine.
+    """
     here = os.getcwd()
     os.chdir(path.parent)
     try:
@@ -86,7 +96,9 @@ def export_torch(profiler: Any, path: Path) -> None:
 
 
 def seal(raw: Path, file: Path, about: dict[str, Any]) -> None:
-    """Moves a profile to its place, with `about` in front; gzip where the name ends in .gz. A bare list becomes traceEvents. Raises OSError.
+    """Moves a profile to its place, with `about` in front; gzip where the name ends in .gz.
+
+    A bare list becomes traceEvents. Raises OSError.
 
     A reader never sees half of it.
     """

@@ -1,4 +1,7 @@
-"""What a person sees while a race runs: a live table on a terminal, plain lines elsewhere. It draws only between blocks, never beside a turn."""
+"""What a person sees while a race runs: a live table on a terminal, plain lines elsewhere.
+
+It draws only between blocks, never beside a turn.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,10 @@ if TYPE_CHECKING:
 
 
 class Watched(Progress):
-    """Prints to a console. `live` is the table of the race that runs, None where the console is no terminal."""
+    """Prints to a console.
+
+    `live` is the table of the race that runs, None where the console is no terminal.
+    """
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -70,13 +76,24 @@ class Watched(Progress):
     def standing(self, group: str, lanes: Sequence[Lane], event: str) -> Table:
         from rich.table import Table
 
-        made = Table(box=None, pad_edge=False, title=f"{group}  {self.clock().strip()}  {escaped(event)}", title_justify="left", title_style="dim")
+        made = Table(
+            box=None,
+            pad_edge=False,
+            title=f"{group}  {self.clock().strip()}  {escaped(event)}",
+            title_justify="left",
+            title_style="dim",
+        )
         for head in ("entrant", "blocks", "latency", "to the first"):
             made.add_column(head)
         for lane in lanes:
             medians = [stats.median(block) for block in lane.latencies() if block]
             state = lane.refusal.code if lane.refusal else str(len(lane.seen.timed))
-            made.add_row(escaped(lane.case.label), state, scaled(stats.median(medians), "s") if medians else "", so_far(lane, lanes[0]))
+            made.add_row(
+                escaped(lane.case.label),
+                state,
+                scaled(stats.median(medians), "s") if medians else "",
+                so_far(lane, lanes[0]),
+            )
         return made
 
 
@@ -99,8 +116,12 @@ def escaped(text: str) -> str:
     return escape(text)
 
 
-def carried_out(cases: Sequence[Case], opened: RunFolder, plan: Plan, environment: str, progress: Watched) -> list[Result]:
-    """measure.measure with someone watching; whatever ends it, the terminal and the folder are left in order."""
+def carried_out(
+    cases: Sequence[Case], opened: RunFolder, plan: Plan, environment: str, progress: Watched
+) -> list[Result]:
+    """measure.measure with someone watching; whatever ends it, the terminal and the folder are left
+    in order.
+    """
     try:
         return measure(cases, opened, plan, environment, progress)
     finally:

@@ -6,8 +6,9 @@ A benchmark test takes the fixture `lap` and a parameter `case`, a case's id mad
     def test_speed(lap, case):
         lap(case)
 
-The first test of a group measures all selected cases of that group in one race; each test then replays its own samples through
-pytest-benchmark's public API, so its JSON, its compare command and every reader of its files keep working.
+The first test of a group measures all selected cases of that group in one race; each test then
+replays its own samples through pytest-benchmark's public API, so its JSON, its compare command and
+every reader of its files keep working.
 """
 
 from __future__ import annotations
@@ -35,7 +36,10 @@ def cases(
     batches: Iterable[int] = (1,),
     target: str = "cpu",
 ) -> list[str]:
-    """Ids of all combinations, to parametrise a benchmark test with. Backends default to every one there is. Raises Misuse."""
+    """Ids of all combinations, to parametrise a benchmark test with.
+
+    Backends default to every one there is. Raises Misuse.
+    """
     from .cases import default_backends, expand
 
     chosen = default_backends(target) if backends is None else backends
@@ -44,8 +48,18 @@ def cases(
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("hotlap")
-    group.addoption("--hotlap-grid", choices=("default", "full"), default="default", help="Which cases the benchmarks under bench/ measure.")
-    group.addoption("--hotlap-budget", default="90s", metavar="TIME", help="Measuring time of one race, such as 60s or 5m (default: %(default)s).")
+    group.addoption(
+        "--hotlap-grid",
+        choices=("default", "full"),
+        default="default",
+        help="Which cases the benchmarks under bench/ measure.",
+    )
+    group.addoption(
+        "--hotlap-budget",
+        default="90s",
+        metavar="TIME",
+        help="Measuring time of one race, such as 60s or 5m (default: %(default)s).",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -58,9 +72,11 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def lap(request: pytest.FixtureRequest) -> Lap:
-    """Measures a case (and in the same race every other selected case of its group) and reports it to pytest-benchmark.
+    """Measures a case (and in the same race every other selected case of its group) and reports it
+    to pytest-benchmark.
 
-    Returns the Result. A skipped case skips the test; a failed one or one that fell back fails it; both with the reason.
+    Returns the Result. A skipped case skips the test; a failed one or one that fell back fails it;
+    both with the reason.
     """
     request.node.add_marker(pytest.mark.benchmark(timer=replayed))
 
@@ -80,7 +96,9 @@ def lap(request: pytest.FixtureRequest) -> Lap:
 
 
 def replay(benchmark: Any, group: str, samples: Iterable[float]) -> None:
-    """Feeds samples to pytest-benchmark: its timer reads 0, t1, 0, t2, ... around an empty function."""
+    """Feeds samples to pytest-benchmark: its timer reads 0, t1, 0, t2, ... around an empty
+    function.
+    """
     benchmark.group = group
     _readings[:] = [reading for sample in reversed(list(samples)) for reading in (sample, 0.0)]
     benchmark.pedantic(int, rounds=len(_readings) // 2)
@@ -98,7 +116,9 @@ def pytest_benchmark_update_json(config: pytest.Config, benchmarks: Any, output_
 
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Says where the results are, and writes the JSON where pytest-benchmark wrote none because nothing was timed."""
+    """Says where the results are, and writes the JSON where pytest-benchmark wrote none because
+    nothing was timed.
+    """
     races = config.stash[_RACES]
     if not races.done:
         return
@@ -112,7 +132,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 class Races:
-    """All races of a pytest session, measured when their first result is asked for, in one run folder."""
+    """All races of a pytest session, measured when their first result is asked for, in one run
+    folder.
+    """
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
@@ -135,7 +157,11 @@ class Races:
         from .units import seconds
 
         wanted = Case.parse(case_id)
-        selected = [Case.parse(text) for text in dict.fromkeys(_named(items)) if Case.parse(text).group == wanted.group] or [wanted]
+        selected = [
+            Case.parse(text)
+            for text in dict.fromkeys(_named(items))
+            if Case.parse(text).group == wanted.group
+        ] or [wanted]
         pace = Case(wanted.workload, PACE, wanted.precision, wanted.batch, wanted.target, wanted.mode)
         workloads.check(workloads.Reference(wanted.workload))
         plan = Plan(budget_s=seconds(self.config.getoption("hotlap_budget")), threads=_cores())
@@ -144,7 +170,9 @@ class Races:
             self.folder = RunFolder(None, "pytest", here)
         self.folder.ask([*selected, pace])
         self.tell(f"hotlap: racing {len(selected)} cases of {wanted.group}")
-        for result in measure([*selected, pace], self.folder, plan, here.key, _quiet(), train=False, prove=False):
+        for result in measure(
+            [*selected, pace], self.folder, plan, here.key, _quiet(), train=False, prove=False
+        ):
             self.done[result.case.id] = result
 
     def tell(self, text: str) -> None:
@@ -157,11 +185,19 @@ class Races:
                 reporter.write_line(text)
 
     def section(self) -> dict[str, Any]:
-        """The file's top-level `hotlap`: environments, and the results that have no time (the others are in extra_info)."""
+        """The file's top-level `hotlap`: environments, and the results that have no time (the
+        others are in extra_info).
+        """
         if self.folder is None:
             return {"environment": {}, "results": []}
-        untimed = [one for one in self.done.values() if "latency" not in one.metrics or one.case.backend == "pace"]
-        return {"schema": self.folder.results.schema, "environment": builtins(self.folder.results.environment), "results": builtins(untimed)}
+        untimed = [
+            one for one in self.done.values() if "latency" not in one.metrics or one.case.backend == "pace"
+        ]
+        return {
+            "schema": self.folder.results.schema,
+            "environment": builtins(self.folder.results.environment),
+            "results": builtins(untimed),
+        }
 
     def untimed_file(self, config: pytest.Config) -> dict[str, Any]:
         """The shape of pytest-benchmark's own file, with nothing timed in it."""
@@ -189,7 +225,7 @@ _RACES = pytest.StashKey[Races]()
 
 
 def builtins(value: Any) -> Any:
-    """As JSON would hold it: no NaN or infinity, which readers of pytest-benchmark's files refuse."""
+    """As JSON holds it: no NaN or infinity, which readers of pytest-benchmark's files refuse."""
     import msgspec
 
     return msgspec.json.decode(msgspec.json.encode(value))
@@ -198,7 +234,11 @@ def builtins(value: Any) -> Any:
 def _named(items: Iterable[pytest.Item]) -> Iterator[str]:
     for item in items:
         callspec = getattr(item, "callspec", None)
-        if callspec is not None and "lap" in getattr(item, "fixturenames", ()) and isinstance(callspec.params.get("case"), str):
+        if (
+            callspec is not None
+            and "lap" in getattr(item, "fixturenames", ())
+            and isinstance(callspec.params.get("case"), str)
+        ):
             yield callspec.params["case"]
 
 

@@ -1,8 +1,11 @@
-"""An ONNX file in int8: quantise and dequantise around products and convolutions, with ranges from real inputs (ONNX Runtime's static QDQ quantisation).
+"""An ONNX file in int8: quantise and dequantise around products and convolutions, with ranges from
+real inputs (ONNX Runtime's static QDQ quantisation).
 
-Weights are signed and symmetric with a scale for each output channel. Which activations suit depends on who runs the file: see Style. After that the file is
-compared with the one it came from on inputs that were kept out of the calibration; where its outputs are further off than LIMIT, the nodes are quantised one
-by one, and those that alone do most harm stay in fp32, more and more of them, until it holds. What was measured and left out stands in the outcome.
+Weights are signed and symmetric with a scale for each output channel. Which activations suit
+depends on who runs the file: see Style. After that the file is compared with the one it came from
+on inputs that were kept out of the calibration; where its outputs are further off than LIMIT, the
+nodes are quantised one by one, and those that alone do most harm stay in fp32, more and more of
+them, until it holds. What was measured and left out stands in the outcome.
 """
 
 from __future__ import annotations
@@ -23,15 +26,31 @@ if TYPE_CHECKING:
 
 # Nodes are measured alone on the first PROBES of the batches that judge, and for SEARCH_S at most.
 PROBES, SEARCH_S = 2, 60.0
-# A convolution or product with int8 on both sides; what merely moves or rectifies int8 stays int8 between two of them.
+# A convolution or product with int8 on both sides; what merely moves or rectifies int8 stays int8
+# between two of them.
 CONVOLUTIONS, PRODUCTS = ("Conv", "ConvTranspose"), ("Gemm", "MatMul")
-PASSING = ("Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool", "Add", "Mul", "Concat", "Reshape", "Transpose", "Flatten")
+PASSING = (
+    "Relu",
+    "Clip",
+    "MaxPool",
+    "AveragePool",
+    "GlobalAveragePool",
+    "Add",
+    "Mul",
+    "Concat",
+    "Reshape",
+    "Transpose",
+    "Flatten",
+)
 
 
 class Style(NamedTuple):
-    """signed: activations -128 to 127 around 0, as TensorRT demands; else 0 to 255 with a zero point. reduced: weights in 7 bits, for CPUs whose
-    8-bit products saturate in 16 bits (x86 without VNNI). passing: also quantise what only passes int8 on, except in transformers, whose sums of many
-    layers do not bear it (vit of models/nets: cosine 0.978 with, 0.998 without). convolutions: False where who runs the file has none in int8."""
+    """signed: activations -128 to 127 around 0, as TensorRT demands; else 0 to 255 with a zero
+    point. reduced: weights in 7 bits, for CPUs whose 8-bit products saturate in 16 bits (x86
+    without VNNI). passing: also quantise what only passes int8 on, except in transformers, whose
+    sums of many layers do not bear it (vit of models/nets: cosine 0.978 with, 0.998 without).
+    convolutions: False where who runs the file has none in int8.
+    """
 
     signed: bool
     reduced: bool
@@ -44,7 +63,10 @@ class Style(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """cosine: of the file's outputs to fp32's on inputs kept out; before: with nothing left out. kept: nodes left in fp32, the most harmful first."""
+    """cosine: of the file's outputs to fp32's on inputs kept out; before: with nothing left out.
+
+    kept: nodes left in fp32, the most harmful first.
+    """
 
     quantised: int
     cosine: float
@@ -53,19 +75,35 @@ class Outcome(NamedTuple):
     source: str
 
     def __str__(self) -> str:
-        left = f"; left in fp32, by the harm each does alone: {', '.join(self.kept)} (without that {self.before:.4f})" if self.kept else ""
-        return f"int8: {self.quantised} products and convolutions quantised, ranges from {self.source}; cosine to fp32 {self.cosine:.4f} on inputs kept out of that{left}"
+        left = (
+            f"; left in fp32, by the harm each does alone: {', '.join(self.kept)} (without that"
+            f" {self.before:.4f})"
+            if self.kept
+            else ""
+        )
+        return (
+            f"int8: {self.quantised} products and convolutions quantised, ranges from {self.source}; cosine"
+            f" to fp32 {self.cosine:.4f} on inputs kept out of that{left}"
+        )
 
 
 def quantise(source: Path, target: Path, given: Calibration, style: Style) -> Outcome:
-    """Writes target. Raises Refusal(unsupported_op) where there is nothing to quantise, build_failed with ONNX Runtime's words."""
+    """Writes target.
+
+    Raises Refusal(unsupported_op) where there is nothing to quantise, build_failed with ONNX
+    Runtime's words.
+    """
     import onnx
 
     fitted, held, _ = given.split()
     model = onnx.shape_inference.infer_shapes(onnx.load(source))
     nodes = computing(model, style.computing)
     if not nodes:
-        raise Refusal("unsupported_op", f"int8: the graph has none of {', '.join(style.computing)} with a constant weight, so nothing would run in int8")
+        raise Refusal(
+            "unsupported_op",
+            f"int8: the graph has none of {', '.join(style.computing)} with a constant weight, so nothing"
+            " would run in int8",
+        )
     try:
         work = Quantiser(model, source, fitted, held, style)
         best, kept = work.made(nodes), list[str]()
@@ -78,19 +116,34 @@ def quantise(source: Path, target: Path, given: Calibration, style: Style) -> Ou
                     best, near, kept = tried, reached, harmful[:count]
                 if near >= LIMIT:
                     break
-    except (ValueError, TypeError, KeyError, RuntimeError) as error:  # ONNX Runtime's quantiser raises all of them for graphs it cannot take
-        raise Refusal("build_failed", f"int8: ONNX Runtime's quantiser: {type(error).__name__}: {error}") from error
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        RuntimeError,
+    ) as error:  # ONNX Runtime's quantiser raises all of them for graphs it cannot take
+        raise Refusal(
+            "build_failed", f"int8: ONNX Runtime's quantiser: {type(error).__name__}: {error}"
+        ) from error
     onnx.save(best, target)
     return Outcome(len(nodes) - len(kept), near, before, tuple(kept), given.source)
 
 
 def computing(model: onnx.ModelProto, kinds: Sequence[str]) -> list[str]:
-    """Names of the nodes that multiply an activation by a constant weight, directly or through a transposition of one."""
+    """Names of the nodes that multiply an activation by a constant weight, directly or through a
+    transposition of one.
+    """
     constants = {one.name for one in model.graph.initializer}
     for node in model.graph.node:
-        if node.op_type in ("Constant", "Transpose", "Identity", "Cast") and all(name in constants for name in node.input):
+        if node.op_type in ("Constant", "Transpose", "Identity", "Cast") and all(
+            name in constants for name in node.input
+        ):
             constants |= set(node.output)
-    return [node.name for node in model.graph.node if node.op_type in kinds and len(node.input) > 1 and node.input[1] in constants]
+    return [
+        node.name
+        for node in model.graph.node
+        if node.op_type in kinds and len(node.input) > 1 and node.input[1] in constants
+    ]
 
 
 def doubling(most: int) -> Iterator[int]:
@@ -103,10 +156,21 @@ def doubling(most: int) -> Iterator[int]:
 class Quantiser:
     """The ranges of one model, taken once, and models made with them."""
 
-    def __init__(self, model: onnx.ModelProto, source: Path, fitted: Sequence[Arrays], held: Sequence[Arrays], style: Style) -> None:
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        source: Path,
+        fitted: Sequence[Arrays],
+        held: Sequence[Arrays],
+        style: Style,
+    ) -> None:
         self.model, self.source, self.held, self.style = model, source, held, style
         self.names = [one.name for one in model.graph.input]
-        self.passing = list(PASSING) if style.passing and not any(node.op_type == "Softmax" for node in model.graph.node) else []
+        self.passing = (
+            list(PASSING)
+            if style.passing and not any(node.op_type == "Softmax" for node in model.graph.node)
+            else []
+        )
         self.kinds = [*style.computing, *self.passing]
         self._loaded: onnx.ModelProto | None = None
         self._session: Any = None
@@ -128,7 +192,9 @@ class Quantiser:
         with tempfile.TemporaryDirectory() as folder:
             extra = {"symmetric": self.style.signed}
             augmented = str(Path(folder) / "augmented.onnx")
-            calibrator = create_calibrator(self.source, self.kinds, augmented, CalibrationMethod.MinMax, extra_options=extra)
+            calibrator = create_calibrator(
+                self.source, self.kinds, augmented, CalibrationMethod.MinMax, extra_options=extra
+            )
             calibrator.collect_data(Reader())
             return calibrator.compute_data()
 
@@ -137,13 +203,30 @@ class Quantiser:
         from onnxruntime.quantization import QuantType
         from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-        between = [node.name for node in self.model.graph.node if node.op_type in self.passing] if len(nodes) > 1 else []
+        between = (
+            [node.name for node in self.model.graph.node if node.op_type in self.passing]
+            if len(nodes) > 1
+            else []
+        )
         activations = QuantType.QInt8 if self.style.signed else QuantType.QUInt8
         # A file for TensorRT has no quantised bias: its layers take theirs in floating point.
-        extra = {"ActivationSymmetric": self.style.signed, "WeightSymmetric": True, "QuantizeBias": not self.style.signed}
+        extra = {
+            "ActivationSymmetric": self.style.signed,
+            "WeightSymmetric": True,
+            "QuantizeBias": not self.style.signed,
+        }
         quantiser = QDQQuantizer(
-            copy.deepcopy(self.model), True, self.style.reduced, QuantType.QInt8, activations, self.ranges, [*nodes, *between], [], self.kinds, extra
-        )  # fmt: skip
+            copy.deepcopy(self.model),
+            True,
+            self.style.reduced,
+            QuantType.QInt8,
+            activations,
+            self.ranges,
+            [*nodes, *between],
+            [],
+            self.kinds,
+            extra,
+        )
         quantiser.quantize_model()
         made: onnx.ModelProto = quantiser.model.model
         return made
@@ -168,12 +251,15 @@ class Quantiser:
         if self._loaded is not model:
             options = ort.SessionOptions()
             options.log_severity_level = 4
-            self._loaded, self._session = model, ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+            self._loaded = model
+            self._session = ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
         return tuple(self._session.run(None, dict(zip(self.names, batch, strict=True))))
 
 
 def spread(nodes: Sequence[str]) -> list[str]:
-    """First and last, then the middle, and so on: if time runs out, all of the network was looked at, not its beginning."""
+    """First and last, then the middle, and so on: if time runs out, all of the network was looked
+    at, not its beginning.
+    """
     order, step = [0, len(nodes) - 1], len(nodes)
     while step > 1:
         step = (step + 1) // 2

@@ -1,7 +1,9 @@
-"""A race: entrants measured side by side in blocks of fresh worker processes (randomised complete block design).
+"""A race: entrants measured side by side in blocks of fresh worker processes (randomised complete
+block design).
 
-In a block every entrant has a worker of its own; all are stopped but the one whose turn it is, and turns go round in random order, so that the
-drift of the machine meets all alike and cancels in their ratios. The parent only waits on a socket.
+In a block every entrant has a worker of its own; all are stopped but the one whose turn it is, and
+turns go round in random order, so that the drift of the machine meets all alike and cancels in
+their ratios. The parent only waits on a socket.
 """
 
 from __future__ import annotations
@@ -34,9 +36,11 @@ ENERGY_MARGIN = 1.2
 
 @dataclass
 class Oracle:
-    """What lanes are checked against: a workload, the folder of its reference outputs, and the worker that made them and scores others.
+    """What lanes are checked against: a workload, the folder of its reference outputs, and the
+    worker that made them and scores others.
 
-    An artefact by itself (artefact_race.py) has no workload, no referee (nothing is scored then), and random inputs only. judged: by its task metric when it was built, for int8.
+    An artefact by itself (artefact_race.py) has no workload, no referee (nothing is scored then),
+    and random inputs only. judged: by its task metric when it was built, for int8.
     """
 
     reference: tuple[str, str]
@@ -48,11 +52,14 @@ class Oracle:
 
 @dataclass
 class Lane:
-    """One entrant of a race, over all its blocks. `refusal` is why it left the race; its blocks up to then are kept.
+    """One entrant of a race, over all its blocks.
+
+    `refusal` is why it left the race; its blocks up to then are kept.
 
     spent_s: of the present block; weighed_s: of each window for energy.
 
-    kind: lanes of one kind preload the same modules but for the workload's, so they may share a fork server.
+    kind: lanes of one kind preload the same modules but for the workload's, so they may share a
+    fork server.
     """
 
     case: Case
@@ -98,7 +105,9 @@ class Race:
     stopped_by: str = ""
 
     def run(self) -> None:
-        """Checks every entrant, then blocks until the ratios are known well enough, the budget is spent, or it is hopeless; `stopped_by` says which."""
+        """Checks every entrant, then blocks until the ratios are known well enough, the budget is
+        spent, or it is hopeless; `stopped_by` says which.
+        """
         order = random.Random(self.plan.seed)
         try:
             self.check()
@@ -112,7 +121,12 @@ class Race:
                 self.journal()
                 now, done = time.monotonic(), number + 1
                 overhead_s = max(0.0, now - began - rounds_s - weighed_s)
-                rest = Rest(self.plan.budget_s - (now - start), max(1e-6, rounds_s / rounds), overhead_s, alike=done != self.plan.fresh_blocks)
+                rest = Rest(
+                    self.plan.budget_s - (now - start),
+                    max(1e-6, rounds_s / rounds),
+                    overhead_s,
+                    alike=done != self.plan.fresh_blocks,
+                )
                 if done < first:
                     rounds = rest.rounds(self.plan.rounds, first - done)
                 elif done in self.plan.looks:
@@ -128,7 +142,10 @@ class Race:
             self.end()
 
     def check(self) -> None:
-        """The oracle for every lane that does the workload's work; those that fail leave the race. What it found completes the lane's manifest."""
+        """The oracle for every lane that does the workload's work; those that fail leave the race.
+
+        What it found completes the lane's manifest.
+        """
         for lane in self.lanes:
             if not lane.own_work:
                 self.report(f"checking {lane.case.label}")
@@ -145,10 +162,14 @@ class Race:
             if lane.worker is not None:
                 lane.worker.kill()
 
-    def block(self, number: int, rounds: int, order: random.Random, fresh: bool = False) -> tuple[float, float]:
-        """One worker each, made ready one after the other, then turns in random order, then single calls for the tails.
+    def block(
+        self, number: int, rounds: int, order: random.Random, fresh: bool = False
+    ) -> tuple[float, float]:
+        """One worker each, made ready one after the other, then turns in random order, then single
+        calls for the tails.
 
-        fresh: its workers import everything themselves, as those of the plan's first blocks do. Returns what its rounds took and what energy took, in s.
+        fresh: its workers import everything themselves, as those of the plan's first blocks do.
+        Returns what its rounds took and what energy took, in s.
         """
         before = cores.ticks()[None]
         self.report(f"block {number + 1}")
@@ -180,7 +201,9 @@ class Race:
                         block.tail = worker.ask("tail", self.plan.timeout_s, cap_s=self.plan.tail_s)
                     finished = worker.ask("finish", self.plan.timeout_s)
                     block.run_peak_bytes, block.gpu = finished["run_peak_bytes"], finished["gpu"]
-                    block.device, block.no_device = msgspec.convert((finished["device"], finished["no_device"]), tuple[Span | None, Reason | None])
+                    block.device, block.no_device = msgspec.convert(
+                        (finished["device"], finished["no_device"]), tuple[Span | None, Reason | None]
+                    )
                     weighed_s += self.weigh(lane, worker)
         for lane in self.lanes:
             if lane.worker is not None:
@@ -193,11 +216,17 @@ class Race:
         return rounds_s, weighed_s
 
     def weigh(self, lane: Lane, worker: Entrant) -> float:
-        """Energy of a GPU, over enough updates of its counter, in as many blocks as a share of the budget has room for; where it has room for none, no more time is spent on it.
+        """Energy of a GPU, over enough updates of its counter, in as many blocks as a share of the
+        budget has room for; where it has room for none, no more time is spent on it.
 
         Returns what it took in s.
         """
-        if not lane.case.target.startswith("cuda:") or lane.own_work or lane.seen.no_meter is not None or lane.seen.no_energy is not None:
+        if (
+            not lane.case.target.startswith("cuda:")
+            or lane.own_work
+            or lane.seen.no_meter is not None
+            or lane.seen.no_energy is not None
+        ):
             return 0.0
         left_s = ENERGY_SHARE * self.plan.budget_s / len(self.lanes) - sum(lane.weighed_s)
         if lane.weighed_s and left_s < ENERGY_MARGIN * lane.weighed_s[-1]:
@@ -214,12 +243,22 @@ class Race:
         """A worker for this lane: imports, load, first call, warm-up. Raises Refusal."""
         worker, block = self.open(lane, f"block-{number}", fresh)
         cap_s = WARM_SHARE * self.plan.budget_s / (self.plan.looks[0] * len(self.lanes))
-        warm = worker.ask("warm", self.plan.timeout_s, sample_s=self.plan.sample_s, longest_s=self.plan.longest_sample_s, cap_s=cap_s, limits=lane.limits)
+        warm = worker.ask(
+            "warm",
+            self.plan.timeout_s,
+            sample_s=self.plan.sample_s,
+            longest_s=self.plan.longest_sample_s,
+            cap_s=cap_s,
+            limits=lane.limits,
+        )
         block.warm = msgspec.convert(warm, WarmUp)
         lane.seen.blocks.append(block)
 
     def open(self, lane: Lane, name: str, fresh: bool) -> tuple[Entrant, Block]:
-        """The lane's next worker, loaded: a fresh process, or forked where its imports allow it. Raises Refusal."""
+        """The lane's next worker, loaded: a fresh process, or forked where its imports allow it.
+
+        Raises Refusal.
+        """
         timeout_s, log = self.plan.timeout_s, lane.log / f"{name}.txt"
         start = time.perf_counter()
         if fresh:
@@ -229,25 +268,46 @@ class Race:
         worker = lane.worker
         imported = worker.ask("preload", timeout_s, names=lane.preload)
         start_s = time.perf_counter() - start
-        given: dict[str, Any] = {"reference": lane.oracle.reference, "folder": str(lane.artefact), "oracle": str(lane.oracle.folder)}
+        given: dict[str, Any] = {
+            "reference": lane.oracle.reference,
+            "folder": str(lane.artefact),
+            "oracle": str(lane.oracle.folder),
+        }
         loaded = worker.ask("load", timeout_s, case=lane.case, threads=self.plan.threads, **given)
         lane.seen.no_meter = loaded.pop("no_meter")
         lane.needs_source = loaded.pop("needs_source")
         return worker, Block(fresh=fresh, start_s=start_s, import_peak_bytes=imported["peak_bytes"], **loaded)
 
     def judge(self, lane: Lane) -> None:
-        """The oracle, in a worker of its own: random, real and rotating inputs, then the task metric, then where the work ran. Raises Refusal."""
+        """The oracle, in a worker of its own: random, real and rotating inputs, then the task
+        metric, then where the work ran. Raises Refusal.
+        """
         timeout_s, outputs, oracle = self.plan.timeout_s, lane.outputs, lane.oracle
         worker, _ = self.open(lane, "check", fresh=False)
         outputs.mkdir(parents=True, exist_ok=True)
         for kind in (*oracle.kinds, "timed"):
-            worker.ask("check", timeout_s, inputs=str(oracle.folder / f"{kind}.npz"), outputs=str(outputs / f"{kind}.npz"))
-        found = check.distances(oracle.folder, {kind: outputs / f"{kind}.npz" for kind in oracle.kinds}, lane.case.precision, lane.seen.info["terms"])
+            worker.ask(
+                "check",
+                timeout_s,
+                inputs=str(oracle.folder / f"{kind}.npz"),
+                outputs=str(outputs / f"{kind}.npz"),
+            )
+        found = check.distances(
+            oracle.folder,
+            {kind: outputs / f"{kind}.npz" for kind in oracle.kinds},
+            lane.case.precision,
+            lane.seen.info["terms"],
+        )
         lane.deviation = Deviation(found)
         has_task = lane.seen.info["task"] is not None or oracle.judged
         check.judge(lane.deviation, lane.case.precision, has_task)
         if lane.seen.info["task"] is not None:
-            worker.ask("evaluate", timeout_s, inputs=str(oracle.folder / "validation.npz"), outputs=str(outputs / "validation.npz"))
+            worker.ask(
+                "evaluate",
+                timeout_s,
+                inputs=str(oracle.folder / "validation.npz"),
+                outputs=str(outputs / "validation.npz"),
+            )
             worker.stop()
             oracle.referee.go()
             scores = oracle.referee.ask("score", timeout_s, path=str(outputs / "validation.npz"))
@@ -264,7 +324,10 @@ class Race:
         lane.worker = None
 
     def look(self, affordable: float) -> str:
-        """Why the race may end now; empty if it goes on. Only ratios to the baseline count: the absolute latency has no target."""
+        """Why the race may end now; empty if it goes on.
+
+        Only ratios to the baseline count: the absolute latency has no target.
+        """
         open_ends, others = [], [lane for lane in self.lanes[1:] if not lane.own_work]
         if not others:
             return "no other entrant to compare with"
@@ -281,11 +344,20 @@ class Race:
         """Rounds a block that waste least time, for the ratio that needs most."""
         live = [lane for lane in self.lanes[1:] if lane.live and not lane.own_work]
         costs = rest.overhead_s, rest.round_s
-        return max([stats.best_rounds(stats.paired(self.lanes[0].latencies(), lane.latencies()), *costs) for lane in live], default=rounds)
+        return max(
+            [
+                stats.best_rounds(stats.paired(self.lanes[0].latencies(), lane.latencies()), *costs)
+                for lane in live
+            ],
+            default=rounds,
+        )
 
 
 class Attempt:
-    """Lets one lane's worker run, stops it afterwards, and turns a refusal into the lane's end. The others go on."""
+    """Lets one lane's worker run, stops it afterwards, and turns a refusal into the lane's end.
+
+    The others go on.
+    """
 
     def __init__(self, lane: Lane) -> None:
         self.lane = lane

@@ -10,10 +10,27 @@ from typing import Literal, get_args
 import msgspec
 
 Code = Literal[
-    "no_device", "unsupported_target", "unsupported_op", "unsupported_precision", "dep_missing", "dep_conflict", "accuracy",
-    "nondeterministic", "stale_output", "wrong_provider", "oom", "out_of_space", "timeout", "crashed", "interrupted",
-    "invalid_input", "export_failed", "build_failed", "not_steady", "wide_interval",
-]  # fmt: skip
+    "no_device",
+    "unsupported_target",
+    "unsupported_op",
+    "unsupported_precision",
+    "dep_missing",
+    "dep_conflict",
+    "accuracy",
+    "nondeterministic",
+    "stale_output",
+    "wrong_provider",
+    "oom",
+    "out_of_space",
+    "timeout",
+    "crashed",
+    "interrupted",
+    "invalid_input",
+    "export_failed",
+    "build_failed",
+    "not_steady",
+    "wide_interval",
+]
 CODES: tuple[str, ...] = get_args(Code)
 
 
@@ -28,7 +45,10 @@ class Reason(msgspec.Struct, frozen=True):
 
 
 class Misuse(ValueError):
-    """Raised for what the user can mend; the message is one line: what is wrong, where, what to do. The command line exits with exit_code."""
+    """Raised for what the user can mend; the message is one line: what is wrong, where, what to do.
+
+    The command line exits with exit_code.
+    """
 
     exit_code = 2
 
@@ -42,11 +62,16 @@ class Refusal(Exception):
 
 
 def full(error: BaseException) -> Reason | None:
-    """The reason if an exception of any library says that a disk is full, or a quota used up; libraries in C++ say it in words only."""
+    """The reason if an exception of any library says that a disk is full, or a quota used up;
+    libraries in C++ say it in words only.
+    """
     by_number = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     if not by_number and "No space left on device" not in str(error):
         return None
-    return Reason("out_of_space", f"{getattr(error, 'filename', None) or 'the disk'} is full; free space or choose another --out")
+    return Reason(
+        "out_of_space",
+        f"{getattr(error, 'filename', None) or 'the disk'} is full; free space or choose another --out",
+    )
 
 
 @contextlib.contextmanager

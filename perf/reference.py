@@ -1,7 +1,10 @@
-"""The oracle's own side, with torch: fp64 eager on the CPU, and what same-precision eager makes of the same inputs.
+"""The oracle's own side, with torch: fp64 eager on the CPU, and what same-precision eager makes of
+the same inputs.
 
-It runs once a race, in a worker that stays as referee. Files, all npz, arrays (K, B, ...) for K batches of B samples:
-random.npz, real.npz: in0.., ref0.. (fp64), and eager-<precision>-0.. (float32; int8's by rounded.py);  timed.npz: in0.., ref0.. of the rotating inputs;
+It runs once a race, in a worker that stays as referee. Files, all npz, arrays (K, B, ...) for K
+batches of B samples:
+random.npz, real.npz: in0.., ref0.. (fp64), and eager-<precision>-0.. (float32; those of int8 by
+  rounded.py); timed.npz: in0.., ref0.. of the rotating inputs;
 validation.npz: in0.. (N, ...).
 """
 
@@ -27,43 +30,84 @@ DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, 
 SAMPLES, LEAST_BATCHES, TIMED = 8, 2, 4
 
 
-def refer(workload: Workload, batch: int, precisions: Sequence[str], target: str, folder: Path, threads: int) -> dict[str, Any]:
+def refer(
+    workload: Workload, batch: int, precisions: Sequence[str], target: str, folder: Path, threads: int
+) -> dict[str, Any]:
     """Writes the files above. Returns what the harness needs to know of the workload."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     workload = resized(workload, batch)
     count = max(LEAST_BATCHES, SAMPLES // batch)
     real = real_batches(workload, batch, count)
-    sets = {"real": real, "random": [tuple(lookalike(value) for value in workload.inputs) for _ in range(count)]}
+    sets = {
+        "real": real,
+        "random": [tuple(lookalike(value) for value in workload.inputs) for _ in range(count)],
+    }
     exact = copy.deepcopy(workload.module).double()
     stored: dict[str, dict[str, np.ndarray]] = {}
     for name, batches in sets.items():
         arrays = stacked("in", batches)
-        arrays |= stacked("ref", [forward(exact, tuple(raised(value) for value in inputs), workload, "fp64") for inputs in batches])
+        arrays |= stacked(
+            "ref",
+            [
+                forward(exact, tuple(raised(value) for value in inputs), workload, "fp64")
+                for inputs in batches
+            ],
+        )
         for precision in precisions:
             device, dtype = torch.device(target), DTYPES.get(precision, torch.float32)
             module = copy.deepcopy(workload.module).to(device, dtype)
             if device.type == "cuda":
                 tf32.allow(precision == "tf32")
             with rounded(module) if precision == "int8" else contextlib.nullcontext():
-                outputs = [forward(module, cast(inputs, dtype, device), workload, precision) for inputs in batches]
+                outputs = [
+                    forward(module, cast(inputs, dtype, device), workload, precision) for inputs in batches
+                ]
             arrays |= stacked(f"eager-{precision}-", outputs)
         stored[name] = arrays
         np.savez(folder / f"{name}.npz", allow_pickle=False, **arrays)
-    if any(not np.isfinite(value).all() for arrays in stored.values() for name, value in arrays.items() if name.startswith("ref")):
-        raise Refusal("invalid_input", f"{workload.name}: the fp64 reference itself has NaN or infinite outputs; mend the model or its weights")
+    if any(
+        not np.isfinite(value).all()
+        for arrays in stored.values()
+        for name, value in arrays.items()
+        if name.startswith("ref")
+    ):
+        raise Refusal(
+            "invalid_input",
+            f"{workload.name}: the fp64 reference itself has NaN or infinite outputs; mend the model or its"
+            " weights",
+        )
     timed = timed_batches(stored, len(workload.inputs))
     np.savez(folder / "timed.npz", allow_pickle=False, **timed)
-    info: dict[str, Any] = {"items": workload.items, "item": workload.item, "weights": workload.weights, "task": None}
-    info["sensitive"] = any(not (value == value[:1]).all() for name, value in timed.items() if name.startswith("ref"))
+    info: dict[str, Any] = {
+        "items": workload.items,
+        "item": workload.item,
+        "weights": workload.weights,
+        "task": None,
+    }
+    info["sensitive"] = any(
+        not (value == value[:1]).all() for name, value in timed.items() if name.startswith("ref")
+    )
     info |= counted(workload)._asdict()
     if workload.evaluate is not None:
-        np.savez(folder / "validation.npz", allow_pickle=False, **{f"in{i}": value.numpy() for i, value in enumerate(workload.evaluate.inputs)})
+        np.savez(
+            folder / "validation.npz",
+            allow_pickle=False,
+            **{f"in{i}": value.numpy() for i, value in enumerate(workload.evaluate.inputs)},
+        )
         np.savez(folder / "validation-reference.npz", allow_pickle=False, **split_outputs(workload))
         evaluation = workload.evaluate
         scores = score(workload, folder / "validation-reference.npz")
-        budgets = {"budget": evaluation.budget, "int8_budget": evaluation.budget if evaluation.int8_budget is None else evaluation.int8_budget}
-        info["task"] = {"metric": evaluation.metric, "better": evaluation.better, **budgets, "reference": scores[evaluation.metric]}
+        budgets = {
+            "budget": evaluation.budget,
+            "int8_budget": evaluation.budget if evaluation.int8_budget is None else evaluation.int8_budget,
+        }
+        info["task"] = {
+            "metric": evaluation.metric,
+            "better": evaluation.better,
+            **budgets,
+            "reference": scores[evaluation.metric],
+        }
     return info
 
 
@@ -76,16 +120,23 @@ def score(workload: Workload, path: Path) -> dict[str, float]:
 
 
 def real_batches(workload: Workload, batch: int, count: int) -> list[tuple[torch.Tensor, ...]]:
-    """`count` batches from the validation split, or of the example inputs rotated where there is no split."""
+    """`count` batches from the validation split, or of the example inputs rotated where there is no
+    split.
+    """
     if workload.evaluate is None or not workload.dynamic:
-        return [tuple(value.roll(shift, 0) if value.ndim else value for value in workload.inputs) for shift in range(count)][: max(1, batch)]
+        return [
+            tuple(value.roll(shift, 0) if value.ndim else value for value in workload.inputs)
+            for shift in range(count)
+        ][: max(1, batch)]
     total = workload.evaluate.inputs[0].shape[0]
     rows = [torch.arange(at * batch, (at + 1) * batch) % total for at in range(count)]
     return [tuple(value[row] for value in workload.evaluate.inputs) for row in rows]
 
 
 def lookalike(value: torch.Tensor) -> torch.Tensor:
-    """Fresh random input like a real one: normal with its mean and spread, or integers in its range."""
+    """Fresh random input like a real one: normal with its mean and spread, or integers in its
+    range.
+    """
     if value.is_floating_point():
         return torch.randn_like(value) * (value.std() if value.numel() > 1 else 1.0) + value.mean()
     if value.dtype == torch.bool:
@@ -93,7 +144,9 @@ def lookalike(value: torch.Tensor) -> torch.Tensor:
     return torch.randint(int(value.min()), int(value.max()) + 1, value.shape, dtype=value.dtype)
 
 
-def forward(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], workload: Workload, precision: str) -> tuple[np.ndarray, ...]:
+def forward(
+    module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], workload: Workload, precision: str
+) -> tuple[np.ndarray, ...]:
     try:
         with torch.inference_mode():
             outputs = module(*inputs)
@@ -102,16 +155,28 @@ def forward(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], workload:
             raise
         text = " ".join(str(error).split())[:300]
         hint = "; constants in forward must follow the inputs' dtype" if precision == "fp64" else ""
-        raise Refusal("invalid_input", f"{workload.name}: forward fails in {precision} eager: {type(error).__name__}: {text}{hint}") from error
+        raise Refusal(
+            "invalid_input",
+            f"{workload.name}: forward fails in {precision} eager: {type(error).__name__}: {text}{hint}",
+        ) from error
     return host(outputs, workload)
 
 
 def host(outputs: Any, workload: Workload) -> tuple[np.ndarray, ...]:
     """Tensors, or tuples, lists and dicts of them, as float arrays on the host."""
-    parts = list(outputs.values()) if isinstance(outputs, dict) else list(outputs) if isinstance(outputs, (tuple, list)) else [outputs]
+    parts = (
+        list(outputs.values())
+        if isinstance(outputs, dict)
+        else list(outputs)
+        if isinstance(outputs, (tuple, list))
+        else [outputs]
+    )
     if not parts or not all(isinstance(part, torch.Tensor) for part in parts):
         kinds = ", ".join(type(part).__name__ for part in parts) or "nothing"
-        raise Refusal("invalid_input", f"{workload.name}: forward returns {kinds}; expected a tensor or a tuple of tensors")
+        raise Refusal(
+            "invalid_input",
+            f"{workload.name}: forward returns {kinds}; expected a tensor or a tuple of tensors",
+        )
     return tuple((part if part.dtype == torch.float64 else part.float()).cpu().numpy() for part in parts)
 
 
@@ -119,12 +184,19 @@ def raised(value: torch.Tensor) -> torch.Tensor:
     return value.double() if value.is_floating_point() else value
 
 
-def cast(inputs: tuple[torch.Tensor, ...], dtype: torch.dtype, device: torch.device) -> tuple[torch.Tensor, ...]:
-    return tuple(value.to(device, dtype) if value.is_floating_point() else value.to(device) for value in inputs)
+def cast(
+    inputs: tuple[torch.Tensor, ...], dtype: torch.dtype, device: torch.device
+) -> tuple[torch.Tensor, ...]:
+    return tuple(
+        value.to(device, dtype) if value.is_floating_point() else value.to(device) for value in inputs
+    )
 
 
 def stacked(prefix: str, batches: Sequence[Sequence[Any]]) -> dict[str, np.ndarray]:
-    return {f"{prefix}{index}": np.stack([np.asarray(value) for value in parts]) for index, parts in enumerate(zip(*batches, strict=True))}
+    return {
+        f"{prefix}{index}": np.stack([np.asarray(value) for value in parts])
+        for index, parts in enumerate(zip(*batches, strict=True))
+    }
 
 
 def timed_batches(stored: dict[str, dict[str, np.ndarray]], inputs: int) -> dict[str, np.ndarray]:
@@ -147,12 +219,20 @@ def split_outputs(workload: Workload, rows: int = 64) -> dict[str, np.ndarray]:
     given, fixed = workload.evaluate.inputs, workload.inputs[0].shape[0]
     total, rows = given[0].shape[0], rows if workload.dynamic else fixed
     taken = [torch.arange(at, at + rows) % total for at in range(0, total, rows)]
-    found = [forward(workload.module, tuple(value[row] for value in given), workload, "fp32") for row in taken]
-    return {f"out{index}": np.concatenate(parts)[:total] for index, parts in enumerate(zip(*found, strict=True))}
+    found = [
+        forward(workload.module, tuple(value[row] for value in given), workload, "fp32") for row in taken
+    ]
+    return {
+        f"out{index}": np.concatenate(parts)[:total] for index, parts in enumerate(zip(*found, strict=True))
+    }
 
 
 class Counts(NamedTuple):
-    """Of one call of the batch. flops: matrix products, convolutions and attention; operators: aten calls; terms: longest sum of any element."""
+    """Of one call of the batch.
+
+    flops: matrix products, convolutions and attention; operators: aten calls; terms: longest sum of
+    any element.
+    """
 
     flops: int
     operators: int
@@ -171,7 +251,14 @@ def counted(workload: Workload) -> Counts:
             nonlocal count, terms
             output = func(*args, **(kwargs or {}))
             count += 1
-            terms = max(terms, summed(func.overloadpacket.__name__, [value for value in args if isinstance(value, torch.Tensor)], output))
+            terms = max(
+                terms,
+                summed(
+                    func.overloadpacket.__name__,
+                    [value for value in args if isinstance(value, torch.Tensor)],
+                    output,
+                ),
+            )
             return output
 
     with torch.no_grad():
@@ -183,13 +270,20 @@ def counted(workload: Workload) -> Counts:
 
 
 def summed(name: str, tensors: list[torch.Tensor], output: Any) -> int:
-    """How many terms an operator sums for one element: the inner dimension, the filter's size, the keys, or what a reduction takes together."""
+    """How many terms an operator sums for one element: the inner dimension, the filter's size, the
+    keys, or what a reduction takes together.
+    """
     if name in ("mm", "addmm", "bmm", "baddbmm") and len(tensors) >= 2:
         return tensors[-1].shape[-2]
     if "conv" in name and len(tensors) >= 2:
         return tensors[1][0].numel()
     if "attention" in name and len(tensors) >= 2:
         return max(tensors[1].shape[-2:])
-    if tensors and isinstance(output, torch.Tensor) and 0 < output.numel() < tensors[0].numel() and name in ("mean", "sum", "_adaptive_avg_pool2d", "avg_pool2d"):
+    if (
+        tensors
+        and isinstance(output, torch.Tensor)
+        and 0 < output.numel() < tensors[0].numel()
+        and name in ("mean", "sum", "_adaptive_avg_pool2d", "avg_pool2d")
+    ):
         return tensors[0].numel() // output.numel()
     return 1

@@ -18,40 +18,81 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 LOG_WIDTH = 200
-HEAD = ("case", "latency", "speed-up", "over defaults", "throughput", "memory", "cold start", "pays after", "deviation", "task metric", "status")
-FIRST_TO_GO = ("throughput", "pays after", "task metric", "over defaults", "deviation", "cold start", "memory")
+HEAD = (
+    "case",
+    "latency",
+    "speed-up",
+    "over defaults",
+    "throughput",
+    "memory",
+    "cold start",
+    "pays after",
+    "deviation",
+    "task metric",
+    "status",
+)
+FIRST_TO_GO = (
+    "throughput",
+    "pays after",
+    "task metric",
+    "over defaults",
+    "deviation",
+    "cold start",
+    "memory",
+)
 GAP = 2
 LEGEND = (
-    "latency: mean of block medians on the log scale; ± is half its 95 % interval over blocks of fresh processes. speed-up: over eager of the same race, by "
-    "the median ratio over rounds. over defaults: over eager with the library's own allocator and thread placement. memory: peak resident, + growth after "
-    "imports. cold start: from nothing to the first answer, export and compilation included. pays after: calls until a shorter latency has paid for a longer "
-    "cold start. deviation: RMSE to fp64 as a share of what is allowed."
+    "latency: mean of block medians on the log scale; ± is half its 95 % interval over blocks of fresh"
+    " processes. speed-up: over eager of the same race, by the median ratio over rounds. over defaults: over"
+    " eager with the library's own allocator and thread placement. memory: peak resident, + growth after"
+    " imports. cold start: from nothing to the first answer, export and compilation included. pays after:"
+    " calls until a shorter latency has paid for a longer cold start. deviation: RMSE to fp64 as a share of"
+    " what is allowed."
 )
 
 
 def rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
-    """Cells of every result, its race's baseline beside it. Results of other races do not matter."""
+    """Cells of every result, its race's baseline beside it.
+
+    Results of other races do not matter.
+    """
     return [row(one, _entrant(results, one, ()), _entrant(results, one, LIBRARY_DEFAULTS)) for one in results]
 
 
 def row(one: Result, baseline: Result | None, defaults: Result | None) -> tuple[str, ...]:
     case = one.case
-    name = f"{case.workload} {case.backend}" + (" (library defaults)" if case.options == LIBRARY_DEFAULTS else case.settings)
+    name = f"{case.workload} {case.backend}" + (
+        " (library defaults)" if case.options == LIBRARY_DEFAULTS else case.settings
+    )
     name += "" if case.precision == "fp32" else f" {case.precision}"
     name += "" if case.batch == 1 else f" b{case.batch}"
     name += "" if case.target == "cpu" else f" {case.target}"
-    status = one.status if one.reason is None else f"{one.status} {one.verified_to}" if one.status == "verified" else f"{one.status}: {one.reason.code}"
+    status = (
+        one.status
+        if one.reason is None
+        else (
+            f"{one.status} {one.verified_to}"
+            if one.status == "verified"
+            else f"{one.status}: {one.reason.code}"
+        )
+    )
     latency = one.metrics.get("latency")
     if latency is None:
         return (name, *[""] * 7, deviation(one), task(one), status)
-    memory, throughput, cold = one.metrics.get("memory"), one.metrics.get("throughput"), one.metrics.get("cold_start")
+    memory = one.metrics.get("memory")
+    throughput = one.metrics.get("throughput")
+    cold = one.metrics.get("cold_start")
     return (
         name,
         with_width(latency.estimate, scaled(latency.centre, "s")),
         speedup(one, baseline),
         speedup(one, defaults),
         f"{scaled(throughput.centre, '1/s')[:-2]} {throughput.details['item']}s/s" if throughput else "",
-        f"{scaled(memory.centre, 'B')} +{scaled(float(memory.details['growth_bytes'] or 0), 'B')}" if memory else "",
+        (
+            f"{scaled(memory.centre, 'B')} +{scaled(float(memory.details['growth_bytes'] or 0), 'B')}"
+            if memory
+            else ""
+        ),
         scaled(cold.centre, "s") if cold else "",
         break_even(one, baseline),
         deviation(one),
@@ -79,7 +120,11 @@ def with_width(found: stats.Estimate, text: str) -> str:
 
 def break_even(one: Result, baseline: Result | None) -> str:
     """Calls after which the case has caught up with eager's shorter cold start."""
-    if baseline is None or one is baseline or any(name not in result.metrics for result in (one, baseline) for name in ("latency", "cold_start")):
+    if (
+        baseline is None
+        or one is baseline
+        or any(name not in result.metrics for result in (one, baseline) for name in ("latency", "cold_start"))
+    ):
         return ""
     later = one.metrics["cold_start"].centre - baseline.metrics["cold_start"].centre
     gain = baseline.metrics["latency"].centre - one.metrics["latency"].centre
@@ -93,8 +138,15 @@ def deviation(one: Result) -> str:
     if one.deviation is None:
         return ""
     if one.case.precision == "int8":
-        return f"cosine {min(found.cosine for found in one.deviation.distances.values()):.4f}" if one.deviation.distances else ""
-    shares = [found.rmse / found.tolerance if found.tolerance > 0 else math.inf if found.rmse else 0.0 for found in one.deviation.distances.values()]
+        return (
+            f"cosine {min(found.cosine for found in one.deviation.distances.values()):.4f}"
+            if one.deviation.distances
+            else ""
+        )
+    shares = [
+        found.rmse / found.tolerance if found.tolerance > 0 else math.inf if found.rmse else 0.0
+        for found in one.deviation.distances.values()
+    ]
     return f"{significant(max(shares), 2)} of allowed" if shares else ""
 
 
@@ -109,21 +161,36 @@ def reasons(results: Sequence[Result]) -> list[str]:
     for one in results:
         for text in ([f"{one.status}: {one.reason}"] if one.reason else []) + list(one.warnings):
             lines.setdefault(text, []).append(one.case.id)
-    return [f"{', '.join(cases) if len(cases) <= 3 else f'{len(cases)} cases'}: {text}" for text, cases in lines.items()]
+    return [
+        f"{', '.join(cases) if len(cases) <= 3 else f'{len(cases)} cases'}: {text}"
+        for text, cases in lines.items()
+    ]
 
 
 def setting(results: Results) -> list[str]:
     """What every table needs to be read: hardware, threads, libraries, how the race went."""
     found = []
     for environment in results.environment.values():
-        libraries = ", ".join(f"{name} {version}" for name, version in environment.libraries.items() if name in ("torch", "onnxruntime-gpu", "onnxruntime", "openvino"))
-        found.append(f"{environment.hardware}; {libraries}; Python {environment.python}; allocator {environment.allocator}{priority(results)}")
-    commits = list(dict.fromkeys(environment.commit[:7] or "unknown" for environment in results.environment.values()))
-    return [*dict.fromkeys(found), *([f"Measured at commits {', '.join(commits)}"] if len(commits) > 1 else [])]
+        libraries = ", ".join(
+            f"{name} {version}"
+            for name, version in environment.libraries.items()
+            if name in ("torch", "onnxruntime-gpu", "onnxruntime", "openvino")
+        )
+        found.append(
+            f"{environment.hardware}; {libraries}; Python {environment.python}; allocator"
+            f" {environment.allocator}{priority(results)}"
+        )
+    commits = list(
+        dict.fromkeys(environment.commit[:7] or "unknown" for environment in results.environment.values())
+    )
+    return [
+        *dict.fromkeys(found),
+        *([f"Measured at commits {', '.join(commits)}"] if len(commits) > 1 else []),
+    ]
 
 
 def priority(results: Results) -> str:
-    """Whether the scheduler preferred the workers; of several answers the one that is not `raised`."""
+    """Whether the scheduler preferred the workers; of several answers one that is not `raised`."""
     found = {one.disturbance.priority for one in results.results if one.disturbance is not None} - {""}
     return f"; priority {min(found)}" if found else ""
 
@@ -137,7 +204,9 @@ def console() -> Console:
 
 
 def table(results: Sequence[Result], width: int) -> Table:
-    """For a terminal of this width: empty columns are left out, then the least important ones until the rest fits on one line a case."""
+    """For a terminal of this width: empty columns are left out, then the least important ones until
+    the rest fits on one line a case.
+    """
     from rich.table import Table
     from rich.text import Text
 
@@ -149,20 +218,25 @@ def table(results: Sequence[Result], width: int) -> Table:
             used.remove(HEAD.index(name))
     made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, GAP, 0, 0))
     for index in used:
-        made.add_column(HEAD[index], justify="left" if HEAD[index] in ("case", "status") else "right", overflow="fold")
+        made.add_column(
+            HEAD[index], justify="left" if HEAD[index] in ("case", "status") else "right", overflow="fold"
+        )
     for line in cells[1:]:
         made.add_row(*(Text(line[index]) for index in used))
     return made
 
 
 def markdown(results: Results) -> str:
-    """The table of a results file with its setting, and the hash of the file's content, so that a test can make it again."""
+    """The table of a results file with its setting, and the hash of the file's content, so that a
+    test can make it again.
+    """
     cells = rows([one for one in results.results if one.case.backend != PACE])
     used = [index for index in range(len(HEAD)) if any(line[index] for line in cells)]
+    cases = [one.case for one in results.results]
+    asked = dict.fromkeys(f"{case.precision}, batch {case.batch}, {case.target}" for case in cases)
     lines = [
         *(f"{line}." for line in setting(results)),
-        f"{'; '.join(dict.fromkeys(f'{one.case.precision}, batch {one.case.batch}, {one.case.target}' for one in results.results))}. "
-        f"Baseline: {baselines(results.results)} of the same race.",
+        f"{'; '.join(asked)}. Baseline: {baselines(results.results)} of the same race.",
         "",
         "| " + " | ".join(HEAD[index] for index in used) + " |",
         "|" + "---|" * len(used),
@@ -175,9 +249,19 @@ def markdown(results: Results) -> str:
 
 def baselines(results: Sequence[Result]) -> str:
     """Eager, with its precision where races have several."""
-    found = {(one.race_id, base.case.precision) for one in results if (base := _entrant(results, one, ())) is not None}
-    several = len({(one.race_id, one.case.precision) for one in results}) > len({one.race_id for one in results})
-    return f"{BASELINE} {', '.join(sorted({precision for _, precision in found}))}" if several and found else BASELINE
+    found = {
+        (one.race_id, base.case.precision)
+        for one in results
+        if (base := _entrant(results, one, ())) is not None
+    }
+    several = len({(one.race_id, one.case.precision) for one in results}) > len(
+        {one.race_id for one in results}
+    )
+    return (
+        f"{BASELINE} {', '.join(sorted({precision for _, precision in found}))}"
+        if several and found
+        else BASELINE
+    )
 
 
 def digest(content: bytes) -> str:
@@ -186,5 +270,12 @@ def digest(content: bytes) -> str:
 
 def _entrant(results: Sequence[Result], one: Result, options: tuple[tuple[str, str], ...]) -> Result | None:
     """Of the same race, in the finest precision."""
-    found = [other for other in results if other.race_id == one.race_id and other.case.backend == BASELINE and other.case.options == options and "latency" in other.metrics]
+    found = [
+        other
+        for other in results
+        if other.race_id == one.race_id
+        and other.case.backend == BASELINE
+        and other.case.options == options
+        and "latency" in other.metrics
+    ]
     return min(found, key=lambda other: PRECISIONS.index(other.case.precision), default=None)

@@ -12,7 +12,10 @@ import typer
 def report(
     results: Annotated[Path | None, typer.Argument(help="A results.json. Default: the latest run.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write Markdown to this file; - is stdout.")] = None,
-    matrix: Annotated[Path | None, typer.Option(help="The same as models x backends, a table for each target and precision.")] = None,
+    matrix: Annotated[
+        Path | None,
+        typer.Option(help="The same as models x backends, a table for each target and precision."),
+    ] = None,
 ) -> int:
     """Print the table of a results file again."""
     from . import matrix as matrices

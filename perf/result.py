@@ -1,6 +1,8 @@
-"""The answer: what is known of one case after it was built, checked and measured, and the file that holds the answers.
+"""The answer: what is known of one case after it was built, checked and measured, and the file that
+holds the answers.
 
-Base units inside: s, B, J, 1/s, FLOP. Every raw sample is kept; statistics are computed from them in stats.py.
+Base units inside: s, B, J, 1/s, FLOP. Every raw sample is kept; statistics are computed from them
+in stats.py.
 """
 
 from __future__ import annotations
@@ -34,10 +36,12 @@ Count = Annotated[int, msgspec.Meta(ge=0)]
 class Plan(msgspec.Struct, frozen=True):
     """How a race is measured. Times in s.
 
-    budget_s: for the blocks of one race. looks: numbers of blocks after which the intervals are looked at. rounds: turns of each entrant in a
-    block, to begin with. sample_s, longest_sample_s: length of a sample. tail_s: length of the pass of single calls, a block and entrant.
-    half_width: of the ratio to the baseline, at which a race is finished; above noisy_half_width at the end it is noisy.
-    timeout_s: for one answer of a worker. fresh_blocks: first blocks whose workers import everything themselves; later ones may be forked.
+    budget_s: for the blocks of one race. looks: numbers of blocks after which the intervals are
+    looked at. rounds: turns of each entrant in a block, to begin with. sample_s, longest_sample_s:
+    length of a sample. tail_s: length of the pass of single calls, a block and entrant. half_width:
+    of the ratio to the baseline, at which a race is finished; above noisy_half_width at the end it
+    is noisy. timeout_s: for one answer of a worker. fresh_blocks: first blocks whose workers import
+    everything themselves; later ones may be forked.
     """
 
     budget_s: float = 90.0
@@ -55,11 +59,15 @@ class Plan(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         if self.budget_s <= 0 or self.rounds < 1 or self.timeout_s <= 0 or not self.looks:
-            raise Misuse(f"a plan needs a budget and a timeout above 0 s, at least one round and one look: {self}")
+            raise Misuse(
+                f"a plan needs a budget and a timeout above 0 s, at least one round and one look: {self}"
+            )
 
 
 class Samples(msgspec.Struct, frozen=True):
-    """The samples of one metric: one tuple a block, in the order they were taken; `turns` are their numbers in the race."""
+    """The samples of one metric: one tuple a block, in the order they were taken; `turns` are their
+    numbers in the race.
+    """
 
     unit: str
     better: Better
@@ -79,7 +87,9 @@ class Samples(msgspec.Struct, frozen=True):
 
     @property
     def estimate(self) -> stats.Estimate:
-        """Centre and 95 % interval over blocks (with fewer than 3 blocks, over batch means of the only process)."""
+        """Centre and 95 % interval over blocks (with fewer than 3 blocks, over batch means of the
+        only process).
+        """
         return stats.estimate(self.values)
 
     @property
@@ -88,16 +98,20 @@ class Samples(msgspec.Struct, frozen=True):
 
 
 class Proof(msgspec.Struct, frozen=True):
-    """One rung of the ladder (DESIGN.md) that a case reached without its device, and what shows it."""
+    """One rung of the ladder that a case reached without its device, and what shows it."""
 
     rung: Rung
     evidence: str
 
 
 class Placement(msgspec.Struct, frozen=True):
-    """Where the work really ran. `ran_on`: provider, device or precision -> number of nodes; `wrong`: what differs from the request, so that the case fell back.
+    """Where the work really ran.
 
-    partial: what of it ran otherwise than asked although the case as a whole did not, in words; it becomes a warning of the result.
+    `ran_on`: provider, device or precision -> number of nodes; `wrong`: what differs from the
+    request, so that the case fell back.
+
+    partial: what of it ran otherwise than asked although the case as a whole did not, in words; it
+    becomes a warning of the result.
     """
 
     requested: str
@@ -115,7 +129,9 @@ def _null_is_nan(found: msgspec.Struct, *names: str) -> None:
 
 
 class Distance(msgspec.Struct, frozen=True):
-    """How far the outputs for one kind of inputs are from the fp64 reference, and how far they may be."""
+    """How far the outputs for one kind of inputs are from the fp64 reference, and how far they may
+    be.
+    """
 
     rmse: Real
     eager_rmse: Real
@@ -157,18 +173,23 @@ class Task(msgspec.Struct, frozen=True):
 
 
 class Deviation(msgspec.Struct, frozen=True):
-    """What check found: a distance for each kind of inputs (random, real, timed) and the task metric where there is one."""
+    """What check found: a distance for each kind of inputs (random, real, timed) and the task
+    metric where there is one.
+    """
 
     distances: dict[str, Distance] = {}
     task: Task | None = None
 
 
 class Disturbance(msgspec.Struct, frozen=True):
-    """What happened beside the timed calls, per sample in the order of the latency samples, and per block.
+    """What happened beside the timed calls, per sample in the order of the latency samples, and per
+    block.
 
-    cpu_s: CPU time of the process a call. first_s: the call that re-warmed the caches. switches: involuntary context switches of all threads.
-    migrations: of the main thread between cores. faults: minor page faults a call. steal: share of the machine that its host took, a block.
-    spent_s: what a block took of this case alone, from start to end of its worker. priority: whether the scheduler was asked to prefer the workers, and why not.
+    cpu_s: CPU time of the process a call. first_s: the call that re-warmed the caches. switches:
+    involuntary context switches of all threads. migrations: of the main thread between cores.
+    faults: minor page faults a call. steal: share of the machine that its host took, a block.
+    spent_s: what a block took of this case alone, from start to end of its worker. priority:
+    whether the scheduler was asked to prefer the workers, and why not.
     """
 
     cpu_s: tuple[tuple[float, ...], ...]
@@ -192,10 +213,14 @@ class Disturbance(msgspec.Struct, frozen=True):
 
 
 class Result(msgspec.Struct, frozen=True):
-    """The answer for one case. Entrants of one race share `race_id`; `metrics` holds only what was measured, `absent` the reasons for the rest.
+    """The answer for one case.
 
-    proofs: of a case whose device is not here, the rungs up to `verified_to`. build_s: what each phase of its build took on this machine's CPU.
-    artefact: what its build left (artefact.py), relative to the folder of results.json; empty where there is none.
+    Entrants of one race share `race_id`; `metrics` holds only what was measured, `absent` the
+    reasons for the rest.
+
+    proofs: of a case whose device is not here, the rungs up to `verified_to`. build_s: what each
+    phase of its build took on this machine's CPU. artefact: what its build left (artefact.py),
+    relative to the folder of results.json; empty where there is none.
     """
 
     case: Case
@@ -226,9 +251,11 @@ class Result(msgspec.Struct, frozen=True):
 
 
 class Results(msgspec.Struct, frozen=True):
-    """The file `results.json`: environments by key (results name theirs), what was asked, and the results so far.
+    """The file `results.json`: environments by key (results name theirs), what was asked, and the
+    results so far.
 
-    references: workload name -> the checkpoint given for it on the command line. started: when, ISO 8601 in UTC.
+    references: workload name -> the checkpoint given for it on the command line. started: when, ISO
+    8601 in UTC.
     """
 
     run: str
@@ -266,7 +293,10 @@ def encode(results: Results) -> bytes:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Replaces the file as a whole or leaves the old one: a reader never sees half a file. Raises OSError."""
+    """Replaces the file as a whole or leaves the old one: a reader never sees half a file.
+
+    Raises OSError.
+    """
     part = path.with_name(path.name + ".part")
     try:
         with part.open("wb") as file:
@@ -290,5 +320,8 @@ def read(path: Path) -> Results:
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Unreadable(f"{path}: not a results file of hotlap: {error}") from None
     if results is None:
-        raise Unreadable(f"{path}: schema {schema}, this hotlap reads {SCHEMA}; measure again or use the hotlap that wrote it")
+        raise Unreadable(
+            f"{path}: schema {schema}, this hotlap reads {SCHEMA}; measure again or use the hotlap that"
+            " wrote it"
+        )
     return results

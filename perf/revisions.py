@@ -1,4 +1,6 @@
-"""The two sides of a live comparison: git revisions in worktrees of their own, the working copy, installed environments, or two workloads."""
+"""The two sides of a live comparison: git revisions in worktrees of their own, the working copy,
+installed environments, or two workloads.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +21,12 @@ SAME_CODE = "there is nothing to compare"
 
 @dataclass(frozen=True)
 class Revision:
-    """sha: empty where the side is no commit. workload: given where the side is a workload instead of a revision.
+    """sha: empty where the side is no commit.
 
-    python, installed: version and distributions (name -> version) where it is an installed environment.
+    workload: given where the side is a workload instead of a revision.
+
+    python, installed: version and distributions (name -> version) where it is an installed
+    environment.
     """
 
     name: str
@@ -62,7 +67,10 @@ class Revisions:
         self.repository = Path(git(Path(), "rev-parse", "--show-toplevel")).resolve()
         if text == WORKING_COPY:
             return Revision(name, Origin(name, self.repository))
-        wrong = f"{text!r} is no revision of {self.repository.name}; give a branch, tag, commit, or . for the working copy"
+        wrong = (
+            f"{text!r} is no revision of {self.repository.name}; give a branch, tag, commit, or . for the"
+            " working copy"
+        )
         sha = git(self.repository, "rev-parse", "--verify", "--quiet", f"{text}^{{commit}}", wrong=wrong)
         tree = (self.folder / "trees" / name).resolve()
         self.trees.append(tree)
@@ -72,13 +80,20 @@ class Revisions:
     def environment(self, name: str, python: Path) -> Revision:
         """Raises Misuse where it cannot run the workers, or is the same as the other side."""
         try:
-            done = subprocess.run([str(python), "-P", "-c", PROBE], capture_output=True, text=True, timeout=60, check=True)
+            done = subprocess.run(
+                [str(python), "-P", "-c", PROBE], capture_output=True, text=True, timeout=60, check=True
+            )
             told = json.loads(done.stdout)
         except (OSError, subprocess.SubprocessError, ValueError) as error:
             said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
-            raise Misuse(f"{name}: {python} is no Python 3.11 or newer that runs: {said[-1] if said else error}") from None
+            raise Misuse(
+                f"{name}: {python} is no Python 3.11 or newer that runs: {said[-1] if said else error}"
+            ) from None
         if told["lacks"]:
-            raise Misuse(f"{name}: {python} lacks {', '.join(told['lacks'])}; install there: {python} -m pip install {' '.join(told['lacks'])}")
+            raise Misuse(
+                f"{name}: {python} lacks {', '.join(told['lacks'])}; install there: {python} -m pip install"
+                f" {' '.join(told['lacks'])}"
+            )
         if told["prefix"] in self.prefixes:
             raise Misuse(f"both sides are the environment {told['prefix']}: {SAME_CODE}")
         self.prefixes.append(told["prefix"])
@@ -86,7 +101,12 @@ class Revisions:
 
     def close(self) -> None:
         for tree in self.trees:
-            subprocess.run(["git", "worktree", "remove", "--force", str(tree)], cwd=self.repository, capture_output=True, check=False)
+            subprocess.run(
+                ["git", "worktree", "remove", "--force", str(tree)],
+                cwd=self.repository,
+                capture_output=True,
+                check=False,
+            )
         self.trees.clear()
 
 

@@ -1,8 +1,10 @@
-"""What 8 bits cost at least: a module whose linear and convolution layers see rounded weights and rounded inputs, all else in fp32.
+"""What 8 bits cost at least: a module whose linear and convolution layers see rounded weights and
+rounded inputs, all else in fp32.
 
-The yardstick of int8 where there is no task metric: signed symmetric weights with a scale for each output channel, inputs with one scale and zero point over the range that
-they have in this call (the scheme of ONNX Runtime's, OpenVINO's and torch's static quantisation; Krishnamoorthi, Quantizing deep convolutional networks for efficient
-inference, arXiv 1806.08342, sections 2 and 3).
+The yardstick of int8 where there is no task metric: signed symmetric weights with a scale for each
+output channel, inputs with one scale and zero point over the range that they have in this call (the
+scheme of ONNX Runtime's, OpenVINO's and torch's static quantisation; Krishnamoorthi, Quantizing
+deep convolutional networks for efficient inference, arXiv 1806.08342, sections 2 and 3).
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ def rounded(module: torch.nn.Module) -> Iterator[None]:
     for layer in module.modules():
         if isinstance(layer, LAYERS):
             layer.weight.data = weights(layer.weight.data)
-            handles.append(layer.register_forward_pre_hook(lambda layer, given: (inputs(given[0]), *given[1:])))
+            handles.append(
+                layer.register_forward_pre_hook(lambda layer, given: (inputs(given[0]), *given[1:]))
+            )
     try:
         yield
     finally:
@@ -33,7 +37,9 @@ def rounded(module: torch.nn.Module) -> Iterator[None]:
 
 def weights(value: torch.Tensor) -> torch.Tensor:  # (out, ...)
     scale = value.flatten(1).abs().amax(1).clamp(min=torch.finfo(value.dtype).tiny) / 127
-    return torch.fake_quantize_per_channel_affine(value, scale, torch.zeros_like(scale, dtype=torch.int32), 0, -127, 127)
+    return torch.fake_quantize_per_channel_affine(
+        value, scale, torch.zeros_like(scale, dtype=torch.int32), 0, -127, 127
+    )
 
 
 def inputs(value: torch.Tensor) -> Any:

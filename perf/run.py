@@ -1,4 +1,6 @@
-"""`hotlap run`: train what has no checkpoint, race every backend against eager, check the answers, report."""
+"""`hotlap run`: train what has no checkpoint, race every backend against eager, check the answers,
+report.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +14,40 @@ NOTHING_MEASURED = 4
 
 
 def run(
-    workload: Annotated[list[str] | None, typer.Argument(help="Model names (resnet, vit:base) or package.module:function. Default: every trained model.")] = None,
-    backends: Annotated[str, typer.Option(help="Comma-separated, with options: eager,compile\\[mode:max-autotune],onnxruntime. Default: all.")] = "",
+    workload: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Model names (resnet, vit:base) or package.module:function. Default: every trained model."
+        ),
+    ] = None,
+    backends: Annotated[
+        str,
+        typer.Option(
+            help=(
+                "Comma-separated, with options: eager,compile\\[mode:max-autotune],onnxruntime. Default: all."
+            )
+        ),
+    ] = "",
     precisions: Annotated[str, typer.Option(help="Comma-separated: fp32,bf16,fp16,tf32,int8.")] = "fp32",
     batch: Annotated[str, typer.Option(help="Comma-separated batch sizes.")] = "1",
     target: Annotated[
-        str, typer.Option("--target", "--device", help="Comma-separated: cpu, cuda:N, or an architecture such as sm_89, for which cases are proven without it.")
+        str,
+        typer.Option(
+            "--target",
+            "--device",
+            help=(
+                "Comma-separated: cpu, cuda:N, or an architecture such as sm_89, for which cases are proven"
+                " without it."
+            ),
+        ),
     ] = "cpu",
-    budget: Annotated[str, typer.Option(help="Measuring time of one race and precision, such as 90s or 5m.")] = DEFAULT_BUDGET,
+    budget: Annotated[
+        str, typer.Option(help="Measuring time of one race and precision, such as 90s or 5m.")
+    ] = DEFAULT_BUDGET,
     out: Annotated[Path | None, typer.Option(help="Folder for results.json. Default: runs/race/ID.")] = None,
-    resume: Annotated[str, typer.Option(help="Go on with a run: its ID, or nothing for the latest.", metavar="[ID]")] = "",
+    resume: Annotated[
+        str, typer.Option(help="Go on with a run: its ID, or nothing for the latest.", metavar="[ID]")
+    ] = "",
     checkpoint: Annotated[str, typer.Option(help="A Lightning checkpoint for package.module:Class.")] = "",
     threads: Annotated[int, typer.Option(help="Threads of every entrant. Default: all cores.", min=0)] = 0,
     timeout: Annotated[str, typer.Option(help="Longest wait for one answer of a worker.")] = "10m",
@@ -35,7 +61,11 @@ def run(
     from .reasons import Misuse
     from .result import Plan
 
-    plan = Plan(budget_s=units.seconds(budget), timeout_s=units.seconds(timeout), threads=threads or len(os.sched_getaffinity(0)))
+    plan = Plan(
+        budget_s=units.seconds(budget),
+        timeout_s=units.seconds(timeout),
+        threads=threads or len(os.sched_getaffinity(0)),
+    )
     names = workload or by_default()
     if checkpoint and len(names) != 1:
         raise Misuse("--checkpoint needs exactly one workload, package.module:Class")
@@ -44,7 +74,9 @@ def run(
     if resume:
         folder = rundir.latest() if resume == "latest" else out or rundir.root() / "race" / resume
         if not (folder / "results.json").exists():
-            raise Misuse(f"no results.json in {folder}; hotlap run --resume takes an ID under {rundir.root() / 'race'}")
+            raise Misuse(
+                f"no results.json in {folder}; hotlap run --resume takes an ID under {rundir.root() / 'race'}"
+            )
         opened = rundir.RunFolder(folder, "", here)
         cases = opened.unfinished()
         console.print(f"{len(cases)} cases to go on with in {folder}")
@@ -52,7 +84,11 @@ def run(
         for name in names:
             workloads.check(workloads.Reference(name, checkpoint))
         sizes = [positive(text) for text in split(batch)]
-        cases = [case for one in split(target) for case in expand(names, split(backends) or default_backends(one), split(precisions), sizes, one)]
+        cases = [
+            case
+            for one in split(target)
+            for case in expand(names, split(backends) or default_backends(one), split(precisions), sizes, one)
+        ]
         references = {names[0]: checkpoint} if checkpoint else {}
         command = " ".join(["hotlap run", *names])
         opened = rundir.RunFolder(out, command, here, cases, references)
@@ -67,13 +103,19 @@ def run(
 
 
 def by_default() -> list[str]:
-    """Every model file; those that its package names in FIRST come first, so that the first table is there soon."""
+    """Every model file; those that its package names in FIRST come first, so that the first table
+    is there soon.
+    """
     from importlib import import_module
 
     from .plugins import found
 
     modules = found("hotlap.workloads")
-    first = {name for package in {module.rpartition(".")[0] for module in modules.values()} for name in getattr(import_module(package), "FIRST", ())}
+    first = {
+        name
+        for package in {module.rpartition(".")[0] for module in modules.values()}
+        for name in getattr(import_module(package), "FIRST", ())
+    }
     return sorted(modules, key=lambda name: name not in first)
 
 

@@ -23,7 +23,10 @@ RETRY = ("interrupted", "crashed", "timeout", "out_of_space")
 
 
 def appear(part: Path, folder: Path) -> None:
-    """Gives a whole folder its name. Raises FileExistsError where another process was faster (rename(2): ENOTEMPTY)."""
+    """Gives a whole folder its name.
+
+    Raises FileExistsError where another process was faster (rename(2): ENOTEMPTY).
+    """
     try:
         part.rename(folder)
     except OSError:
@@ -54,9 +57,19 @@ def latest() -> Path:
 
 
 class RunFolder:
-    """Holds the lock while it is open. `put` replaces results of the same case and writes the file anew, as a whole."""
+    """Holds the lock while it is open.
 
-    def __init__(self, folder: Path | None, command: str, environment: Environment, asked: Iterable[Case] = (), references: dict[str, str] | None = None) -> None:
+    `put` replaces results of the same case and writes the file anew, as a whole.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None,
+        command: str,
+        environment: Environment,
+        asked: Iterable[Case] = (),
+        references: dict[str, str] | None = None,
+    ) -> None:
         self.id = new_id() if folder is None else folder.name
         self.folder = folder or root() / "race" / self.id
         self.file = self.folder / "results.json"
@@ -67,18 +80,26 @@ class RunFolder:
             self.close()
             raise
 
-    def _start(self, command: str, environment: Environment, asked: Iterable[Case], references: dict[str, str]) -> None:
+    def _start(
+        self, command: str, environment: Environment, asked: Iterable[Case], references: dict[str, str]
+    ) -> None:
         try:
             old = result.read(self.file) if self.file.exists() else None
         except Misuse as error:
             raise Unusable(f"{error}; move it away or choose another --out") from None
         found = old or Results(self.id, command, {}, started=result.now())
-        self.results = msgspec.structs.replace(found, environment={**found.environment, environment.key: environment}, references={**found.references, **references})
+        self.results = msgspec.structs.replace(
+            found,
+            environment={**found.environment, environment.key: environment},
+            references={**found.references, **references},
+        )
         self.ask(asked)
 
     def ask(self, cases: Iterable[Case]) -> None:
         """Adds cases to what this run was asked for."""
-        self.results = msgspec.structs.replace(self.results, asked=tuple(dict.fromkeys([*self.results.asked, *cases])))
+        self.results = msgspec.structs.replace(
+            self.results, asked=tuple(dict.fromkeys([*self.results.asked, *cases]))
+        )
         self._write()
 
     def put(self, new: Iterable[Result]) -> None:
@@ -87,8 +108,12 @@ class RunFolder:
         self._write()
 
     def unfinished(self) -> list[Case]:
-        """The cases of every race in which one has no final result yet: ratios need all of a race's entrants in the same blocks."""
-        final = {one.case.id for one in self.results.results if one.reason is None or one.reason.code not in RETRY}
+        """The cases of every race in which one has no final result yet: ratios need all of a race's
+        entrants in the same blocks.
+        """
+        final = {
+            one.case.id for one in self.results.results if one.reason is None or one.reason.code not in RETRY
+        }
         groups = {case.group for case in self.results.asked if case.id not in final}
         return [case for case in self.results.asked if case.group in groups]
 
@@ -107,10 +132,15 @@ class RunFolder:
             self._lock.close()
             if error.errno not in (errno.EAGAIN, errno.EACCES):
                 raise Unusable(f"cannot lock {self.folder}: {error.strerror}; choose another --out") from None
-            raise Unusable(f"another run is writing to {self.folder}; wait for it or choose another --out") from None
+            raise Unusable(
+                f"another run is writing to {self.folder}; wait for it or choose another --out"
+            ) from None
 
     def _write(self) -> None:
         try:
             result.write(self.file, result.encode(self.results))
         except OSError as error:
-            raise Unusable(f"cannot write {self.file}: {error.strerror}; free space or choose another --out (what was written before is whole)") from None
+            raise Unusable(
+                f"cannot write {self.file}: {error.strerror}; free space or choose another --out (what was"
+                " written before is whole)"
+            ) from None

@@ -1,7 +1,8 @@
 """One side of a gate: what a results file says of its cases, whoever wrote it.
 
-hotlap's results.json; pytest-benchmark's JSON with hotlap's results inside (`pytest bench`); pytest-benchmark's JSON by others, with or without its
-raw data. Of the last, one process is all there is, so its interval is over 16 batch means and says nothing of how processes or jobs differ.
+hotlap's results.json; pytest-benchmark's JSON with hotlap's results inside (`pytest bench`);
+pytest-benchmark's JSON by others, with or without its raw data. Of the last, one process is all
+there is, so its interval is over 16 batch means and says nothing of how processes or jobs differ.
 """
 
 from __future__ import annotations
@@ -23,14 +24,17 @@ from .result import SCHEMA, Result, Results
 from .verdict import Place, Unreadable
 
 GOOD = ("ok", "noisy", "verified")
-# What of pytest-benchmark's machine_info forbids a comparison; all the rest (node, release, clock) is only noted.
+# What of pytest-benchmark's machine_info forbids a comparison; all the rest (node, release, clock)
+# is only noted.
 BLOCKING = ("machine", "python_implementation", "python_version")
 BLOCKING_CPU = ("arch", "brand_raw", "count")
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One metric of one case. centre: in its unit. logs: block values on the log scale, as ratios to the pace if `paced`.
+    """One metric of one case.
+
+    centre: in its unit. logs: block values on the log scale, as ratios to the pace if `paced`.
 
     error, freedom: where there is one process only, the standard error of the log centre.
     """
@@ -91,11 +95,25 @@ def differs(base: Known, head: Known) -> Differences:
     if isinstance(mine, Environment) and isinstance(theirs, Environment):
         return mine.differs(theirs)
     if isinstance(mine, Environment) or isinstance(theirs, Environment):
-        return Differences({"tool": ("hotlap" if isinstance(mine, Environment) else "pytest-benchmark", "hotlap" if isinstance(theirs, Environment) else "pytest-benchmark")}, {})
+        return Differences(
+            {
+                "tool": (
+                    "hotlap" if isinstance(mine, Environment) else "pytest-benchmark",
+                    "hotlap" if isinstance(theirs, Environment) else "pytest-benchmark",
+                )
+            },
+            {},
+        )
     a, b = _flat(mine), _flat(theirs)
-    different = {name: (str(a.get(name, "unknown")), str(b.get(name, "unknown"))) for name in {**a, **b} if a.get(name) != b.get(name)}
+    different = {
+        name: (str(a.get(name, "unknown")), str(b.get(name, "unknown")))
+        for name in {**a, **b}
+        if a.get(name) != b.get(name)
+    }
     blocking = {name: pair for name, pair in different.items() if _blocks(name)}
-    return Differences(blocking, {name: pair for name, pair in different.items() if name not in blocking and name == "node"})
+    return Differences(
+        blocking, {name: pair for name, pair in different.items() if name not in blocking and name == "node"}
+    )
 
 
 def _blocks(name: str) -> bool:
@@ -104,7 +122,10 @@ def _blocks(name: str) -> bool:
 
 def _flat(machine: Mapping[str, Any]) -> dict[str, Any]:
     cpu = machine.get("cpu")
-    return {**machine, **({f"cpu.{name}": value for name, value in cpu.items()} if isinstance(cpu, dict) else {})}
+    return {
+        **machine,
+        **({f"cpu.{name}": value for name, value in cpu.items()} if isinstance(cpu, dict) else {}),
+    }
 
 
 def read(path: Path) -> Side:
@@ -112,13 +133,19 @@ def read(path: Path) -> Side:
     try:
         content = path.read_bytes()
         head = msgspec.json.decode(content, type=_Head)
-        found = _ours(msgspec.json.decode(content, type=Results)) if not bytes(head.benchmarks) else _theirs(msgspec.json.decode(content, type=_File))
+        found = (
+            _ours(msgspec.json.decode(content, type=Results))
+            if not bytes(head.benchmarks)
+            else _theirs(msgspec.json.decode(content, type=_File))
+        )
     except FileNotFoundError:
         raise Misuse(f"{path}: there is no such file") from None
     except Unreadable as error:
         raise Unreadable(f"{path}: {error}") from None
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise Unreadable(f"{path}: neither results of hotlap nor of pytest-benchmark: {' '.join(str(error).split())[:300]}") from None
+        raise Unreadable(
+            f"{path}: neither results of hotlap nor of pytest-benchmark: {' '.join(str(error).split())[:300]}"
+        ) from None
     cases: dict[str, Known] = {}
     for one in found:
         if one.case in cases:
@@ -133,24 +160,44 @@ def _ours(file: Results) -> list[Known]:
     return known(file.results, file.environment)
 
 
-def known(results: Sequence[Result], environments: Mapping[str, Environment], written: Mapping[str, Place] | None = None) -> list[Known]:
-    """What results say of their cases; the pace is no case of its own. written: where a case's benchmark stands, if that is known."""
+def known(
+    results: Sequence[Result],
+    environments: Mapping[str, Environment],
+    written: Mapping[str, Place] | None = None,
+) -> list[Known]:
+    """What results say of their cases; the pace is no case of its own.
+
+    written: where a case's benchmark stands, if that is known.
+    """
     paces = {one.race_id: one for one in results if one.case.backend == PACE}
-    return [_of_result(one, environments, paces.get(one.race_id), (written or {}).get(one.case.id)) for one in results if one.case.backend != PACE]
+    return [
+        _of_result(one, environments, paces.get(one.race_id), (written or {}).get(one.case.id))
+        for one in results
+        if one.case.backend != PACE
+    ]
 
 
-def _of_result(one: Result, environments: Mapping[str, Environment], pace: Result | None, place: Place | None) -> Known:
+def _of_result(
+    one: Result, environments: Mapping[str, Environment], pace: Result | None, place: Place | None
+) -> Known:
     if one.environment not in environments:
         raise Unreadable(f"{one.case.id} names an environment that the file does not hold")
     deviation = None
     if one.deviation is not None and one.deviation.distances:
-        deviation = max(found.rmse / found.tolerance if found.tolerance > 0 else math.inf for found in one.deviation.distances.values())
+        deviation = max(
+            found.rmse / found.tolerance if found.tolerance > 0 else math.inf
+            for found in one.deviation.distances.values()
+        )
     task = one.deviation.task if one.deviation is not None else None
     metrics = {}
     for name, samples in one.metrics.items():
         values = [list(block) for block in samples.values if block]
         _check(one.case.id, [value for block in values for value in block])
-        paced = [list(block) for block in pace.metrics["latency"].values] if name == "latency" and pace is not None and "latency" in pace.metrics else []
+        paced = (
+            [list(block) for block in pace.metrics["latency"].values]
+            if name == "latency" and pace is not None and "latency" in pace.metrics
+            else []
+        )
         _check(one.case.id, [value for block in paced for value in block])
         if values:
             metrics[name] = _of_blocks(samples.unit, samples.better, values, paced)
@@ -181,7 +228,7 @@ def _check(case: str, values: Sequence[float]) -> None:
 
 
 class _Head(msgspec.Struct):
-    """Enough to know whose file it is, and of when: started is ours, datetime pytest-benchmark's."""
+    """Enough to know whose file it is and when: started is ours, datetime pytest-benchmark's."""
 
     benchmarks: msgspec.Raw = msgspec.Raw()
     started: str = ""
@@ -189,7 +236,9 @@ class _Head(msgspec.Struct):
 
 
 class _Stats(msgspec.Struct):
-    """https://pytest-benchmark.readthedocs.io: times in s; data only with --benchmark-json or --benchmark-save-data."""
+    """https://pytest-benchmark.readthedocs.io: times in s; data only with --benchmark-json or
+    --benchmark-save-data.
+    """
 
     mean: float
     rounds: int
@@ -229,15 +278,29 @@ def _theirs(file: _File) -> list[Known]:
             if place is not None:
                 written[result.case.id] = place
         else:
-            commit = str(file.commit_info.get("id") or "") + ("+" if file.commit_info.get("dirty") is True else "")
-            single.append(Known(name, file.machine_info, metrics={"latency": _of_stats(name, one.stats)}, commit=commit, place=place))
+            commit = str(file.commit_info.get("id") or "") + (
+                "+" if file.commit_info.get("dirty") is True else ""
+            )
+            single.append(
+                Known(
+                    name,
+                    file.machine_info,
+                    metrics={"latency": _of_stats(name, one.stats)},
+                    commit=commit,
+                    place=place,
+                )
+            )
     if file.hotlap is not None:
         single += known([*results, *file.hotlap.results], file.hotlap.environment, written)
     return single
 
 
 def _of_stats(name: str, found: _Stats) -> Sample:
-    """One process: 16 batch means of the raw samples, or as if there were at most 16 where only their spread is known."""
+    """One process:
+
+    16 batch means of the raw samples, or as if there were at most 16 where only their spread is
+    known.
+    """
     centre = found.mean if found.median is None else found.median
     _check(name, [centre, *(found.data or [])])
     if not (found.rounds >= 1 and 0 <= found.stddev < math.inf):
@@ -245,7 +308,9 @@ def _of_stats(name: str, found: _Stats) -> Sample:
     if found.data and len(found.data) >= 2 * stats.BATCHES:
         estimate = stats.interval_over_batches(found.data)
         freedom = stats.BATCHES - 1
-        return Sample("s", "lower", centre, error=estimate.half_width / stats.student_t(0.975, freedom), freedom=freedom)
+        return Sample(
+            "s", "lower", centre, error=estimate.half_width / stats.student_t(0.975, freedom), freedom=freedom
+        )
     count = min(found.rounds, stats.BATCHES)
     if count < 2:
         return Sample("s", "lower", centre)

@@ -1,4 +1,6 @@
-"""Names, types, shapes and free axes of a model's inputs and outputs: from its file where that says them, else as the harness feeds it."""
+"""Names, types, shapes and free axes of a model's inputs and outputs: from its file where that says
+them, else as the harness feeds it.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,23 @@ from .export import BATCH
 from .manifest import Signature, Tensor
 
 # Element types of OpenVINO's IR (its operation set documentation) -> numpy's names.
-ELEMENTS = {"f64": "float64", "f32": "float32", "f16": "float16", "bf16": "bfloat16", "i64": "int64", "i32": "int32", "i8": "int8", "u8": "uint8", "boolean": "bool"}
+ELEMENTS = {
+    "f64": "float64",
+    "f32": "float32",
+    "f16": "float16",
+    "bf16": "bfloat16",
+    "i64": "int64",
+    "i32": "int32",
+    "i8": "int8",
+    "u8": "uint8",
+    "boolean": "bool",
+}
 
 
 def of_reference(random: Path, dynamic: bool) -> Signature:
-    """As the harness feeds it: in0.. and out0.. of random.npz (reference.py), without the first axis of batches."""
+    """As the harness feeds it: in0.. and out0.. of random.npz (reference.py), without the first
+    axis of batches.
+    """
     import numpy as np
 
     from .tasks import named
@@ -25,12 +39,20 @@ def of_reference(random: Path, dynamic: bool) -> Signature:
         answered = [("float32", value.shape[1:]) for value in named(stored, "ref")]
     free = {"0": BATCH} if dynamic else {}
     return Signature(
-        *(tuple(Tensor(f"{name}{at}", dtype, shape, free if shape else {}) for at, (dtype, shape) in enumerate(one)) for name, one in (("in", given), ("out", answered)))
+        *(
+            tuple(
+                Tensor(f"{name}{at}", dtype, shape, free if shape else {})
+                for at, (dtype, shape) in enumerate(one)
+            )
+            for name, one in (("in", given), ("out", answered))
+        )
     )
 
 
 def of_files(folder: Path, fed: Signature, fixed: bool = False) -> Signature:
-    """What the model file says, in its own order; `fed` where there is none that says it, and for the sizes of free axes. fixed: what was built from it has none."""
+    """What the model file says, in its own order; `fed` where there is none that says it, and for
+    the sizes of free axes. fixed: what was built from it has none.
+    """
     found = fed
     if (folder / "model.onnx").is_file():
         found = _of_onnx(folder / "model.onnx", fed)
@@ -38,7 +60,16 @@ def of_files(folder: Path, fed: Signature, fixed: bool = False) -> Signature:
         found = _of_openvino(folder / "model.xml", fed)
     if (len(found.inputs), len(found.outputs)) != (len(fed.inputs), len(fed.outputs)):
         found = fed
-    return Signature(*(tuple(msgspec.structs.replace(one, dynamic={}) for one in side) for side in (found.inputs, found.outputs))) if fixed else found
+    return (
+        Signature(
+            *(
+                tuple(msgspec.structs.replace(one, dynamic={}) for one in side)
+                for side in (found.inputs, found.outputs)
+            )
+        )
+        if fixed
+        else found
+    )
 
 
 def _of_onnx(path: Path, fed: Signature) -> Signature:
@@ -51,7 +82,9 @@ def _of_onnx(path: Path, fed: Signature) -> Signature:
             axes = [axis.dim_param or axis.dim_value for axis in kind.shape.dim]
             shape = tuple(size if isinstance(size, int) else known.shape[at] for at, size in enumerate(axes))
             free = {str(at): size for at, size in enumerate(axes) if isinstance(size, str)}
-            found.append(Tensor(value.name, onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name, shape, free))
+            found.append(
+                Tensor(value.name, onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name, shape, free)
+            )
         return tuple(found)
 
     graph = onnx.load(path, load_external_data=False).graph
@@ -63,14 +96,21 @@ def _of_openvino(path: Path, fed: Signature) -> Signature:
     from xml.etree import ElementTree
 
     layers = ElementTree.parse(path).getroot().findall("./layers/layer")
-    given = [(layer.get("name", ""), layer.find("data")) for layer in layers if layer.get("type") == "Parameter"]
+    given = [
+        (layer.get("name", ""), layer.find("data")) for layer in layers if layer.get("type") == "Parameter"
+    ]
     answered = [layer.find("./input/port") for layer in layers if layer.get("type") == "Result"]
     inputs = tuple(
         Tensor(name, ELEMENTS.get(data.get("element_type", ""), known.dtype), known.shape)
         for (name, data), known in zip(given, fed.inputs, strict=False) if data is not None
     )  # fmt: skip
     outputs = tuple(
-        Tensor(known.name, ELEMENTS.get(port.get("precision", "").lower().replace("fp", "f"), known.dtype), known.shape)
-        for port, known in zip(answered, fed.outputs, strict=False) if port is not None
-    )  # fmt: skip
+        Tensor(
+            known.name,
+            ELEMENTS.get(port.get("precision", "").lower().replace("fp", "f"), known.dtype),
+            known.shape,
+        )
+        for port, known in zip(answered, fed.outputs, strict=False)
+        if port is not None
+    )
     return Signature(inputs, outputs)

@@ -1,7 +1,8 @@
 """Statistics of samples that come in blocks of fresh processes (shared/MEASURING.md a).
 
-Samples of one process are correlated and processes differ, so a block gives one number, the median of its samples, and intervals are
-over blocks. Everything positive is averaged on the log scale: a ratio and its inverse then have the same interval.
+Samples of one process are correlated and processes differ, so a block gives one number, the median
+of its samples, and intervals are over blocks. Everything positive is averaged on the log scale: a
+ratio and its inverse then have the same interval.
 """
 
 from __future__ import annotations
@@ -18,15 +19,19 @@ import msgspec
 
 Blocks = Sequence[Sequence[float]]
 
-# Fewest effective samples for a 95 % confidence that the percentile is not below its estimate: 1 - q**n >= 0.95 (MLPerf LoadGen's early
-# stopping asks for the same; figures as in shared/MEASURING.md).
+# Fewest effective samples for a 95 % confidence that the percentile is not below its estimate: 1 -
+# q**n >= 0.95 (MLPerf LoadGen's early stopping asks for the same; figures as in
+# shared/MEASURING.md).
 TAIL_N = {"p90": (0.90, 29), "p95": (0.95, 59), "p99": (0.99, 299), "p99.9": (0.999, 2995)}
 
 BATCHES = 16
 
 
 class Estimate(msgspec.Struct, frozen=True):
-    """A centre with its 95 % interval. n: blocks (or effective samples, where only one process was affordable)."""
+    """A centre with its 95 % interval.
+
+    n: blocks (or effective samples, where only one process was affordable).
+    """
 
     centre: float
     low: float
@@ -36,7 +41,9 @@ class Estimate(msgspec.Struct, frozen=True):
 
     @property
     def half_width(self) -> float:
-        """Half the interval relative to the centre, on the log scale; infinite where there is no interval."""
+        """Half the interval relative to the centre, on the log scale; infinite where there is no
+        interval.
+        """
         if not (self.low > 0 and math.isfinite(self.high)):
             return math.inf
         return math.log(self.high / self.low) / 2
@@ -62,7 +69,8 @@ def autocorrelation(values: Sequence[float]) -> float:
 
 
 def effective_n(values: Sequence[float]) -> float:
-    """How many independent samples the correlated ones are worth: n (1 - r1) / (1 + r1), r1 clipped to [0, 0.99].
+    """How many independent samples the correlated ones are worth: n (1 - r1) / (1 + r1), r1 clipped
+    to [0, 0.99].
 
     Of an AR(1) process: Bayley and Hammersley, Supplement to the J. R. Stat. Soc. 8, 1946.
     """
@@ -71,9 +79,11 @@ def effective_n(values: Sequence[float]) -> float:
 
 
 def interval_over_blocks(values: Sequence[float]) -> Estimate:
-    """Student's t over block values on the log scale; needs one or more, all positive; one has no interval.
+    """Student's t over block values on the log scale; needs one or more, all positive; one has no
+    interval.
 
-    A fresh process a value, so that they are independent: Kalibera and Jones, ISMM 2013. Geometric means: Fleming and Wallace, CACM 29, 1986.
+    A fresh process a value, so that they are independent: Kalibera and Jones, ISMM 2013. Geometric
+    means: Fleming and Wallace, CACM 29, 1986.
     """
     logs = [math.log(value) for value in values]
     centre = fmean(logs)
@@ -84,22 +94,36 @@ def interval_over_blocks(values: Sequence[float]) -> Estimate:
 
 
 def interval_over_batches(samples: Sequence[float]) -> Estimate:
-    """16 batch means, t(15), inflated by sqrt((1 + r1) / (1 - r1)): what one process can say about itself; fewer than 32 samples have no interval.
+    """16 batch means, t(15), inflated by sqrt((1 + r1) / (1 - r1)): what one process can say about
+    itself; fewer than 32 samples have no interval.
 
-    Batch means: Schmeiser, Operations Research 30, 1982 (10 to 30 batches do). The inflation by what they are still correlated: shared/MEASURING.md a 4.
+    Batch means: Schmeiser, Operations Research 30, 1982 (10 to 30 batches do). The inflation by
+    what they are still correlated: shared/MEASURING.md a 4.
     """
     if len(samples) < 2 * BATCHES:
         return Estimate(median(samples), 0.0, math.inf, len(samples), "none")
     size = len(samples) // BATCHES
-    means = [fmean(math.log(value) for value in samples[batch * size : (batch + 1) * size]) for batch in range(BATCHES)]
+    means = [
+        fmean(math.log(value) for value in samples[batch * size : (batch + 1) * size])
+        for batch in range(BATCHES)
+    ]
     r1 = min(max(autocorrelation(means), 0.0), 0.8)
     half = student_t(0.975, BATCHES - 1) * stdev(means) / math.sqrt(BATCHES) * math.sqrt((1 + r1) / (1 - r1))
     centre = fmean(means)
-    return Estimate(math.exp(centre), math.exp(centre - half), math.exp(centre + half), effective_n(samples), "batch means")
+    return Estimate(
+        math.exp(centre),
+        math.exp(centre - half),
+        math.exp(centre + half),
+        effective_n(samples),
+        "batch means",
+    )
 
 
 def estimate(blocks: Blocks) -> Estimate:
-    """Centre and interval: over blocks from three on, else over batch means of the first block. Values that are not positive give no interval."""
+    """Centre and interval: over blocks from three on, else over batch means of the first block.
+
+    Values that are not positive give no interval.
+    """
     filled = [block for block in blocks if block]
     if not filled:
         raise ValueError("no samples")
@@ -110,11 +134,15 @@ def estimate(blocks: Blocks) -> Estimate:
         return interval_over_blocks(medians)
     if len(filled) == 1 and len(filled[0]) >= 2 * BATCHES:
         return interval_over_batches(filled[0])
-    return Estimate(math.exp(fmean(math.log(value) for value in medians)), 0.0, math.inf, len(medians), "none")
+    return Estimate(
+        math.exp(fmean(math.log(value) for value in medians)), 0.0, math.inf, len(medians), "none"
+    )
 
 
 def paired(base: Blocks, head: Blocks) -> list[list[float]]:
-    """head / base, round by round, of the blocks that both have. The two turns of a round are neighbours in time, so what hits one often hits both.
+    """head / base, round by round, of the blocks that both have.
+
+    The two turns of a round are neighbours in time, so what hits one often hits both.
 
     A round that only one of them finished (Ctrl-C) has no pair.
     """
@@ -122,7 +150,9 @@ def paired(base: Blocks, head: Blocks) -> list[list[float]]:
 
 
 def ratio(base: Blocks, head: Blocks) -> Estimate:
-    """head / base of two entrants of one race: a block counts by the median over its rounds. Raises ValueError where they share no block.
+    """head / base of two entrants of one race: a block counts by the median over its rounds.
+
+    Raises ValueError where they share no block.
 
     Paired, interleaved measurement: Bulej et al., arXiv 2001.05811.
     """
@@ -134,22 +164,30 @@ def ratio(base: Blocks, head: Blocks) -> Estimate:
     centres = [middle(block) for block in quotients]
     if len(centres) >= 3:
         return interval_over_blocks(centres)
-    return Estimate(math.exp(fmean(math.log(value) for value in centres)), 0.0, math.inf, len(centres), "none")
+    return Estimate(
+        math.exp(fmean(math.log(value) for value in centres)), 0.0, math.inf, len(centres), "none"
+    )
 
 
 def middle(values: Sequence[float]) -> float:
-    """The median on the log scale, so that the middle of a ratio's inverse is the inverse of its middle."""
+    """The median on the log scale, so that the middle of a ratio's inverse is the inverse of its
+    middle.
+    """
     return math.exp(median([math.log(value) for value in values]))
 
 
 def inverse(value: Estimate) -> Estimate:
     """The estimate of 1 / x: a latency ratio read as a speed-up."""
     low = 1 / value.high if math.isfinite(value.high) else 0.0
-    return Estimate(1 / value.centre, low, 1 / value.low if value.low > 0 else math.inf, value.n, value.method)
+    return Estimate(
+        1 / value.centre, low, 1 / value.low if value.low > 0 else math.inf, value.n, value.method
+    )
 
 
 def percentiles(samples: Sequence[float]) -> tuple[dict[str, float], float]:
-    """The percentiles that so many samples can bear (TAIL_N), by name, and the effective number of samples. One call a sample only."""
+    """The percentiles that so many samples can bear (TAIL_N), by name, and the effective number of
+    samples. One call a sample only.
+    """
     n = effective_n(samples)
     ordered = sorted(samples)
     found = {}
@@ -159,8 +197,12 @@ def percentiles(samples: Sequence[float]) -> tuple[dict[str, float], float]:
     return found, n
 
 
-def best_rounds(blocks: Blocks, block_cost_s: float, sample_cost_s: float, least: int = 10, most: int = 40) -> int:
-    """Samples a block that waste least time: ceil(sqrt(c_block / c_sample * s_within^2 / s_between^2)) (Kalibera and Jones, ISMM 2013)."""
+def best_rounds(
+    blocks: Blocks, block_cost_s: float, sample_cost_s: float, least: int = 10, most: int = 40
+) -> int:
+    """Samples a block that waste least time: ceil(sqrt(c_block / c_sample * s_within^2 /
+    s_between^2)) (Kalibera and Jones, ISMM 2013).
+    """
     logs = [[math.log(value) for value in block] for block in blocks if len(block) > 1]
     if len(logs) < 2:
         return least

@@ -1,4 +1,7 @@
-"""What a worker can be asked to do, one method a message. A worker holds one case; its heavy imports are its backend's own."""
+"""What a worker can be asked to do, one method a message.
+
+A worker holds one case; its heavy imports are its backend's own.
+"""
 
 from __future__ import annotations
 
@@ -37,11 +40,13 @@ class Tasks:
         self.workload: Workload | None = None
 
     def preload(self, names: list[str]) -> dict[str, Any]:
-        """Imports what the backend asks for; the peak up to here is the baseline of this process."""
+        """Imports what the backend asks for; the peak up to here is the process' baseline."""
         workloads.add_user_folder()
         for name in names:
             if "torch" in sys.modules:
-                sys.modules["torch"].manual_seed(0)  # as workloads.load does: a module may make weights when it is imported
+                sys.modules["torch"].manual_seed(
+                    0
+                )  # as workloads.load does: a module may make weights when it is imported
             importlib.import_module(name)
         return {"peak_bytes": memory.peak_bytes(), "threads": len(os.listdir("/proc/self/task"))}
 
@@ -50,7 +55,9 @@ class Tasks:
         return origin.loaded(Path(repository), Path(worktree))
 
     def reap(self, pid: int) -> int:
-        """How a forked worker ended (fork server only): its exit status, or minus the signal's number."""
+        """How a forked worker ended (fork server only): its exit status, or minus the signal's
+        number.
+        """
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
     def prefer(self) -> str:
@@ -60,14 +67,25 @@ class Tasks:
     def ready(self, reference: tuple[str, str]) -> None:
         workloads.ready(workloads.Reference(*reference), self.report)
 
-    def refer(self, reference: tuple[str, str], batch: int, precisions: list[str], target: str, folder: str, threads: int) -> dict[str, Any]:
+    def refer(
+        self,
+        reference: tuple[str, str],
+        batch: int,
+        precisions: list[str],
+        target: str,
+        folder: str,
+        threads: int,
+    ) -> dict[str, Any]:
         """Makes the reference outputs of a race; this worker stays its referee."""
         from . import reference as oracle
         from . import signature
 
         self.workload = workloads.load(workloads.Reference(*reference))
         found = oracle.refer(self.workload, batch, precisions, target, Path(folder), threads)
-        return {**found, "signature": signature.of_reference(Path(folder) / "random.npz", self.workload.dynamic)}
+        return {
+            **found,
+            "signature": signature.of_reference(Path(folder) / "random.npz", self.workload.dynamic),
+        }
 
     def score(self, path: str) -> dict[str, float]:
         """The task metrics of outputs that another worker stored."""
@@ -81,8 +99,14 @@ class Tasks:
 
         return peaks.measure(precision, threads)
 
-    def build(self, reference: tuple[str, str], case: Case, folder: str, threads: int, fed: Signature) -> dict[str, Any]:
-        """Builds the case cold. Returns the ledger of its phases in s, the bytes that it left behind, and what its manifest says of the model (fed: as the harness feeds it)."""
+    def build(
+        self, reference: tuple[str, str], case: Case, folder: str, threads: int, fed: Signature
+    ) -> dict[str, Any]:
+        """Builds the case cold.
+
+        Returns the ledger of its phases in s, the bytes that it left behind, and what its manifest
+        says of the model (fed: as the harness feeds it).
+        """
         case = msgspec.convert(case, Case)
         ledger: dict[str, float] = {}
         workload = resized(workloads.load(workloads.Reference(*reference)), case.batch)
@@ -104,10 +128,25 @@ class Tasks:
         from .manifest import Signature
 
         fixed = getattr(plugins.backend(case.backend), "FIXED_BATCH", lambda _: False)(case)
-        return {"signature": signature.of_files(folder, msgspec.convert(fed, Signature), fixed), "libraries": artefact.versions()}
+        return {
+            "signature": signature.of_files(folder, msgspec.convert(fed, Signature), fixed),
+            "libraries": artefact.versions(),
+        }
 
-    def verify(self, reference: tuple[str, str], case: Case, folder: str, oracle: str, terms: int, metric: dict[str, Any] | None, threads: int, fed: Signature) -> dict[str, Any]:
-        """Proves the case for a device that is not here; what was found is in the folder (ladder.py). Returns what its manifest says of the model."""
+    def verify(
+        self,
+        reference: tuple[str, str],
+        case: Case,
+        folder: str,
+        oracle: str,
+        terms: int,
+        metric: dict[str, Any] | None,
+        threads: int,
+        fed: Signature,
+    ) -> dict[str, Any]:
+        """Proves the case for a device that is not here; what was found is in the folder
+        (ladder.py). Returns what its manifest says of the model.
+        """
         import torch
 
         from . import ladder
@@ -118,12 +157,19 @@ class Tasks:
         workload = resized(workloads.load(workloads.Reference(*reference)), case.batch)
         backend: Any = plugins.backend(case.backend)
         rungs = backend.verify(workload, case, Path(folder), partial(phases, spent))
-        yardstick = ladder.Yardstick(Path(oracle), case.precision, terms, metric, workload.evaluate, case.batch)
+        yardstick = ladder.Yardstick(
+            Path(oracle), case.precision, terms, metric, workload.evaluate, case.batch
+        )
         ladder.climb(rungs, Path(folder), yardstick, spent)
         return self.built(Path(folder), case, fed)
 
-    def load(self, reference: tuple[str, str], case: Case, folder: str, oracle: str, threads: int) -> dict[str, Any]:
-        """Loads the case and calls it once. Returns the times in s and the peak of each phase in bytes."""
+    def load(
+        self, reference: tuple[str, str], case: Case, folder: str, oracle: str, threads: int
+    ) -> dict[str, Any]:
+        """Loads the case and calls it once.
+
+        Returns the times in s and the peak of each phase in bytes.
+        """
         import numpy as np
 
         priority = scheduling.claim()
@@ -135,7 +181,10 @@ class Tasks:
             nonlocal asked_for_source
             asked_for_source = True
             if not reference[0]:
-                raise Refusal("invalid_input", f"{self.case.backend} asks for the module's source, which an artefact does not hold")
+                raise Refusal(
+                    "invalid_input",
+                    f"{self.case.backend} asks for the module's source, which an artefact does not hold",
+                )
             return resized(workloads.load(workloads.Reference(*reference)), self.case.batch)
 
         self.artefact = Artefact(self.case, Path(folder), threads, workload, Path(oracle))
@@ -149,7 +198,9 @@ class Tasks:
         start = time.perf_counter()
         self.step: Step = self.backend.load(self.artefact)
         load_s, load_peak = time.perf_counter() - start, memory.peak_bytes()
-        pool = [tuple(np.ascontiguousarray(value[index]) for value in inputs) for index in range(len(inputs[0]))]
+        pool = [
+            tuple(np.ascontiguousarray(value[index]) for value in inputs) for index in range(len(inputs[0]))
+        ]
         memory.reset()
         start = time.perf_counter()
         self.pool = pool
@@ -159,7 +210,11 @@ class Tasks:
         first_call_s = time.perf_counter() - start
         self.at = random.randrange(len(self.placed))
         self.limits: list[float] | None = None
-        self.clock = timing.event_clock if self.case.target.startswith("cuda:") and "torch" in modules(self.backend, self.case) else timing.host_clock
+        self.clock = (
+            timing.event_clock
+            if self.case.target.startswith("cuda:") and "torch" in modules(self.backend, self.case)
+            else timing.host_clock
+        )
         no_meter: Reason | None = None
         self.meter: Meter | None = None
         try:
@@ -185,14 +240,24 @@ class Tasks:
 
         with np.load(inputs, allow_pickle=False) as stored:
             given = named(stored, "in")
-        np.savez(outputs, allow_pickle=False, **{f"out{index}": value for index, value in enumerate(on_split(self.run, given, self.case.batch))})
+        np.savez(
+            outputs,
+            allow_pickle=False,
+            **{
+                f"out{index}": value for index, value in enumerate(on_split(self.run, given, self.case.batch))
+            },
+        )
 
     def place(self) -> Any:
         """Where the work ran, by the backend's own evidence."""
         return self.backend.placement(self.artefact, self.step)
 
-    def warm(self, sample_s: float, longest_s: float, cap_s: float, limits: list[float] | None) -> timing.WarmUp:
-        """limits: for each rotating input, how far (RMSE) the outputs of a timed call may be from the reference; None: not checked."""
+    def warm(
+        self, sample_s: float, longest_s: float, cap_s: float, limits: list[float] | None
+    ) -> timing.WarmUp:
+        """limits: for each rotating input, how far (RMSE) the outputs of a timed call may be from
+        the reference; None: not checked.
+        """
         self.limits = limits
         self.warmed = timing.warm_up(self.step, self.rotate, self.clock, sample_s, longest_s, cap_s)
         memory.reset()
@@ -216,24 +281,43 @@ class Tasks:
         return [self.clock(self.step, [inputs])[0] for inputs in self.rotate(calls)]
 
     def watch(self) -> None:
-        """What holds the GPU's clocks right after work: at the end of a block it is idle. Raises Refusal(crashed) where it is lost."""
+        """What holds the GPU's clocks right after work: at the end of a block it is idle.
+
+        Raises Refusal(crashed) where it is lost.
+        """
         if self.device is not None and self.before is not None and self.before.throttle is not None:
             self.throttle.update(self.device.throttle())
 
     def energy(self, cap_s: float) -> dict[str, Any]:
-        """On a GPU: the energy of enough calls, or why there is none. Raises Refusal(crashed) where the GPU is lost."""
+        """On a GPU: the energy of enough calls, or why there is none.
+
+        Raises Refusal(crashed) where the GPU is lost.
+        """
         assert self.meter is not None and self.meter.gpu is not None
         if self.case.option("l2", "warm") == "cold":
-            return {"window": None, "reason": Reason("unsupported_op", "l2:cold empties the cache between calls, and the energy of that cannot be told from theirs")}
+            return {
+                "window": None,
+                "reason": Reason(
+                    "unsupported_op",
+                    "l2:cold empties the cache between calls, and the energy of that cannot be told from"
+                    " theirs",
+                ),
+            }
         try:
-            return {"window": self.meter.gpu.window(lambda: self.alone(self.rotate(1)[0]), cap_s), "reason": None}
+            return {
+                "window": self.meter.gpu.window(lambda: self.alone(self.rotate(1)[0]), cap_s),
+                "reason": None,
+            }
         except Refusal as refusal:
             if refusal.reason.code == "crashed":
                 raise
             return {"window": None, "reason": refusal.reason}
 
     def profile(self, file: str, schedule: profiling.Schedule, about: dict[str, Any]) -> profiling.Overhead:
-        """The backend's own profile of `active` calls in the file. What the profiler adds to a call is measured beside it. Raises Refusal."""
+        """The backend's own profile of `active` calls in the file.
+
+        What the profiler adds to a call is measured beside it. Raises Refusal.
+        """
         schedule = msgspec.convert(schedule, profiling.Schedule)
         for inputs in self.rotate(schedule.warmup):
             self.alone(inputs)
@@ -251,8 +335,17 @@ class Tasks:
 
     def finish(self) -> dict[str, Any]:
         """The peak in bytes, and what the GPU says. Raises Refusal(crashed) where it is lost."""
-        span = telemetry.Span(self.before, self.device.read(), tuple(sorted(self.throttle))) if self.device and self.before else None
-        return {"run_peak_bytes": memory.peak_bytes(), "gpu": memory.gpu_bytes(self.case.target, self.device), "device": span, "no_device": self.no_device}
+        span = (
+            telemetry.Span(self.before, self.device.read(), tuple(sorted(self.throttle)))
+            if self.device and self.before
+            else None
+        )
+        return {
+            "run_peak_bytes": memory.peak_bytes(),
+            "gpu": memory.gpu_bytes(self.case.target, self.device),
+            "device": span,
+            "no_device": self.no_device,
+        }
 
     def run(self, arrays: tuple[Any, ...]) -> tuple[Any, ...]:
         outputs = self.step.call(self.step.place(arrays))
@@ -266,27 +359,47 @@ class Tasks:
         return feed
 
     def inspect(self, outputs: Any, index: int) -> float:
-        """RMSE of a timed call's outputs. Raises Refusal(stale_output or accuracy) above the limit."""
+        """RMSE of a timed call's outputs.
+
+        Raises Refusal(stale_output or accuracy) above the limit.
+        """
         if self.limits is None:
             return 0.0
         fetched = self.step.fetch(outputs)
-        distances = [rmse(fetched, [value[other] for value in self.expected]) for other in range(len(self.placed))]
+        distances = [
+            rmse(fetched, [value[other] for value in self.expected]) for other in range(len(self.placed))
+        ]
         if not distances[index] <= self.limits[index]:
             for other, distance in enumerate(distances):
                 if other != index and distance <= self.limits[other]:
-                    raise Refusal("stale_output", f"a timed call returned the outputs of other inputs (number {other} instead of {index})")
-            raise Refusal("accuracy", f"a timed call's outputs are off by {distances[index]:.3g} RMSE, at most {self.limits[index]:.3g} was expected from the check")
+                    raise Refusal(
+                        "stale_output",
+                        f"a timed call returned the outputs of other inputs (number {other} instead of"
+                        f" {index})",
+                    )
+            raise Refusal(
+                "accuracy",
+                f"a timed call's outputs are off by {distances[index]:.3g} RMSE, at most"
+                f" {self.limits[index]:.3g} was expected from the check",
+            )
         return distances[index]
 
 
 def short_of_space(error: Exception, folder: Path, workload: Workload) -> Refusal | None:
-    """Where the disk has less room than the weights take. OpenVINO says no more than `basic_ios::clear: iostream error` then, and removes what it wrote."""
+    """Where the disk has less room than the weights take.
+
+    OpenVINO says no more than `basic_ios::clear: iostream error` then, and removes what it wrote.
+    """
     if isinstance(error, (Refusal, MemoryError)) or full(error) is not None:
         return None
-    free, need = shutil.disk_usage(folder).free, sum(value.numel() * value.element_size() for value in workload.module.state_dict().values())
+    free = shutil.disk_usage(folder).free
+    need = sum(value.numel() * value.element_size() for value in workload.module.state_dict().values())
     if free >= need:
         return None
-    detail = f"{free} bytes are free and the weights alone take {need}; free space or choose another --out ({type(error).__name__}: {str(error)[:200]})"
+    detail = (
+        f"{free} bytes are free and the weights alone take {need}; free space or choose another --out"
+        f" ({type(error).__name__}: {str(error)[:200]})"
+    )
     return Refusal("out_of_space", detail)
 
 
@@ -306,12 +419,18 @@ def on_stored(run: Callable[[Arrays], Arrays], inputs: Path, outputs: Path) -> N
 
     with np.load(inputs, allow_pickle=False) as stored:
         given = named(stored, "in")
-    found = [run(tuple(np.ascontiguousarray(value[index]) for value in given)) for index in range(len(given[0]))]
-    np.savez(outputs, allow_pickle=False, **{f"out{index}": np.stack(parts) for index, parts in enumerate(zip(*found, strict=True))})
+    found = [
+        run(tuple(np.ascontiguousarray(value[index]) for value in given)) for index in range(len(given[0]))
+    ]
+    np.savez(
+        outputs,
+        allow_pickle=False,
+        **{f"out{index}": np.stack(parts) for index, parts in enumerate(zip(*found, strict=True))},
+    )
 
 
 def on_split(run: Callable[[Arrays], Arrays], given: Sequence[Any], batch: int) -> Arrays:
-    """Outputs (N, ...) for a whole split (N, ...), in batches of the case, the last one filled up."""
+    """Outputs (N, ...) for a whole split (N, ...), in batches of the case, the last filled up."""
     import numpy as np
 
     total = len(given[0])
@@ -322,23 +441,34 @@ def on_split(run: Callable[[Arrays], Arrays], given: Sequence[Any], batch: int) 
 
 def named(stored: Any, prefix: str) -> list[Any]:
     """The arrays prefix0, prefix1, ... of an npz file, in order."""
-    return [stored[f"{prefix}{index}"] for index in range(sum(name.startswith(prefix) for name in stored.files))]
+    return [
+        stored[f"{prefix}{index}"] for index in range(sum(name.startswith(prefix) for name in stored.files))
+    ]
 
 
 def rmse(outputs: Any, expected: Any) -> float:
-    """Root mean square error over all elements of all outputs; NaN where any is NaN, infinite where shapes differ."""
+    """Root mean square error over all elements of all outputs; NaN where any is NaN, infinite where
+    shapes differ.
+    """
     import numpy as np
 
-    if len(outputs) != len(expected) or any(a.shape != b.shape for a, b in zip(outputs, expected, strict=True)):
+    if len(outputs) != len(expected) or any(
+        a.shape != b.shape for a, b in zip(outputs, expected, strict=True)
+    ):
         return float("inf")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
-        total = sum(float(np.sum((a.astype(np.float64) - b) ** 2)) for a, b in zip(outputs, expected, strict=True))
+        total = sum(
+            float(np.sum((a.astype(np.float64) - b) ** 2)) for a, b in zip(outputs, expected, strict=True)
+        )
     return float((total / max(1, sum(a.size for a in outputs))) ** 0.5)
 
 
 def resized(workload: Workload, batch: int) -> Workload:
-    """The workload with its example inputs at the case's batch. Raises Refusal(invalid_input) where the batch is fixed."""
+    """The workload with its example inputs at the case's batch.
+
+    Raises Refusal(invalid_input) where the batch is fixed.
+    """
     from dataclasses import replace
 
     import torch

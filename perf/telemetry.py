@@ -1,7 +1,9 @@
-"""What an NVIDIA device says of itself, by NVML (nvidia-ml-py): memory, clocks and what holds them down, power, energy, load, ECC errors, temperature.
+"""What an NVIDIA device says of itself, by NVML (nvidia-ml-py): memory, clocks and what holds them
+down, power, energy, load, ECC errors, temperature.
 
-A device may be a MIG slice (which one CUDA means: cuda_devices.py). What a device does not support is absent with a reason, never 0. Nothing is asked
-of NVML at import. Without a device: tests/perf/nvml/standin.c answers in its place, in a child process.
+A device may be a MIG slice (which one CUDA means: cuda_devices.py). What a device does not support
+is absent with a reason, never 0. Nothing is asked of NVML at import. Without a device:
+tests/perf/nvml/standin.c answers in its place, in a child process.
 """
 
 from __future__ import annotations
@@ -17,9 +19,18 @@ from .reasons import Code, Reason, Refusal
 
 # nvml.h, nvmlClocksEventReasons; the last two are of the older nvmlClocksThrottleReasons.
 THROTTLE_BITS = {
-    0x1: "gpu_idle", 0x2: "applications_clocks_setting", 0x4: "sw_power_cap", 0x8: "hw_slowdown", 0x10: "sync_boost", 0x20: "sw_thermal_slowdown",
-    0x40: "hw_thermal_slowdown", 0x80: "hw_power_brake_slowdown", 0x100: "display_clock_setting", 0x200: "board_limit", 0x400: "reliability",
-}  # fmt: skip
+    0x1: "gpu_idle",
+    0x2: "applications_clocks_setting",
+    0x4: "sw_power_cap",
+    0x8: "hw_slowdown",
+    0x10: "sync_boost",
+    0x20: "sw_thermal_slowdown",
+    0x40: "hw_thermal_slowdown",
+    0x80: "hw_power_brake_slowdown",
+    0x100: "display_clock_setting",
+    0x200: "board_limit",
+    0x400: "reliability",
+}
 # Clocks that an idle device lowers, or that somebody chose, are no disturbance.
 HARMLESS = ("gpu_idle", "applications_clocks_setting", "display_clock_setting")
 # Below 100 updates the two ends of a window, each off by up to one update, are more than 1 % of it.
@@ -33,9 +44,10 @@ DELTA = "what the device's used memory grew by since this process opened it, oth
 class State(msgspec.Struct, frozen=True):
     """A device at one moment; None stands in `absent` with its reason.
 
-    used_bytes holds what the driver reserves. process_bytes: of this process, by process_source. throttle: what holds the clocks, () for nothing.
-    energy_j: since the driver was loaded. Utilisations: share (0 to 1) of the last sampling period of the driver in which a kernel ran or memory was
-    moved. ECC errors: since the driver was loaded (volatile).
+    used_bytes holds what the driver reserves. process_bytes: of this process, by process_source.
+    throttle: what holds the clocks, () for nothing. energy_j: since the driver was loaded.
+    Utilisations: share (0 to 1) of the last sampling period of the driver in which a kernel ran or
+    memory was moved. ECC errors: since the driver was loaded (volatile).
     """
 
     total_bytes: int | None = None
@@ -57,7 +69,10 @@ class State(msgspec.Struct, frozen=True):
 
 
 class Span(msgspec.Struct, frozen=True):
-    """A device before and after a block. throttle: what held its clocks at the end of any turn, or at either end."""
+    """A device before and after a block.
+
+    throttle: what held its clocks at the end of any turn, or at either end.
+    """
 
     before: State
     after: State
@@ -93,7 +108,9 @@ class Device:
                 raise
 
     def ask(self, function: str, *arguments: Any) -> Any:
-        """Raises Refusal where the device or this function does not answer; crashed: the device is lost, and nothing else of it can be trusted."""
+        """Raises Refusal where the device or this function does not answer; crashed: the device is
+        lost, and nothing else of it can be trusted.
+        """
         try:
             return getattr(self.nvml, function)(self.handle, *arguments)
         except self.nvml.NVMLError as error:
@@ -105,7 +122,10 @@ class Device:
         return "sm_{}{}".format(*self.ask("nvmlDeviceGetCudaComputeCapability"))
 
     def mig(self) -> list[Device]:
-        """The slices of this GPU; empty where MIG is off or unknown to it. Raises Refusal(crashed)."""
+        """The slices of this GPU; empty where MIG is off or unknown to it.
+
+        Raises Refusal(crashed).
+        """
         nvml, found = self.nvml, []
         try:
             if self.ask("nvmlDeviceGetMigMode")[0] != nvml.NVML_DEVICE_MIG_ENABLE:
@@ -126,7 +146,9 @@ class Device:
         return found
 
     def mig_mode(self) -> str:
-        """off, on, on after a reset, off after a reset; a slice says of which GPU; otherwise why there is none."""
+        """off, on, on after a reset, off after a reset; a slice says of which GPU; otherwise why
+        there is none.
+        """
         if self.parent is not None:
             return f"slice of {self.parent.uuid}"
         try:
@@ -134,7 +156,11 @@ class Device:
         except Refusal as refused:
             if refused.reason.code == "crashed":
                 raise
-            return "not supported" if refused.reason.code == "unsupported_target" else f"unknown: {refused.reason.detail}"
+            return (
+                "not supported"
+                if refused.reason.code == "unsupported_target"
+                else f"unknown: {refused.reason.detail}"
+            )
         words = ("off", "on")
         return words[current] if current == pending else f"{words[current]}, {words[pending]} after a reset"
 
@@ -158,11 +184,16 @@ class Device:
         return State(**found, absent=absent)
 
     def process(self, used_bytes: int | None) -> tuple[int, str]:
-        """Memory of this process in bytes, and by which source. A process that draws and computes is in both lists with all of its memory: the larger counts.
+        """Memory of this process in bytes, and by which source.
 
-        Containers may hide process ids, and drivers the memory of each. Raises Refusal where there is nothing to go by.
+        A process that draws and computes is in both lists with all of its memory: the larger
+        counts.
+
+        Containers may hide process ids, and drivers the memory of each. Raises Refusal where there
+        is nothing to go by.
         """
-        own, why = [], "this process is in no list: it has not used the device yet, or a container hides process ids"
+        own = []
+        why = "this process is in no list: it has not used the device yet, or a container hides process ids"
         for function in ("nvmlDeviceGetComputeRunningProcesses", "nvmlDeviceGetGraphicsRunningProcesses"):
             try:
                 entries = [entry for entry in self.ask(function) if entry.pid == os.getpid()]
@@ -184,11 +215,18 @@ class Device:
         """Names of what holds the clocks, unknown bits by their number. Raises Refusal."""
         functions = ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons")
         mask = int(self.newest(functions))
-        unknown = [bit for bit in (1 << place for place in range(64)) if mask & bit and bit not in THROTTLE_BITS]
-        return tuple([name for bit, name in THROTTLE_BITS.items() if mask & bit] + [f"bit {bit:#x}" for bit in unknown])
+        unknown = [
+            bit for bit in (1 << place for place in range(64)) if mask & bit and bit not in THROTTLE_BITS
+        ]
+        return tuple(
+            [name for bit, name in THROTTLE_BITS.items() if mask & bit] + [f"bit {bit:#x}" for bit in unknown]
+        )
 
     def newest(self, functions: Sequence[str], *arguments: Any) -> Any:
-        """The answer of the first function that both nvidia-ml-py and the driver have. Raises Refusal, AttributeError where nvidia-ml-py has none."""
+        """The answer of the first function that both nvidia-ml-py and the driver have.
+
+        Raises Refusal, AttributeError where nvidia-ml-py has none.
+        """
         known = [function for function in functions if hasattr(self.nvml, function)] or list(functions)
         for function in known[:-1]:
             try:
@@ -203,9 +241,11 @@ class Device:
         return float(self.ask("nvmlDeviceGetTotalEnergyConsumption")) / 1e3
 
     def window(self, work: Callable[[], None], cap_s: float) -> Window:
-        """Calls `work` (which ends when the device has finished) until the energy counter was updated LEAST_UPDATES times.
+        """Calls `work` (which ends when the device has finished) until the energy counter was
+        updated LEAST_UPDATES times.
 
-        Both ends lie at an update. Raises Refusal where that would take longer than cap_s, where the counter stands still or goes back, or is not there.
+        Both ends lie at an update. Raises Refusal where that would take longer than cap_s, where
+        the counter stands still or goes back, or is not there.
         """
         begun = time.perf_counter()
         last = start = self.energy_j()
@@ -216,20 +256,36 @@ class Device:
             now, counter = time.perf_counter(), self.energy_j()
             calls += 1
             if counter < last:
-                raise Refusal("not_steady", f"the energy counter went back from {last:g} J to {counter:g} J: the driver was loaded anew")
+                raise Refusal(
+                    "not_steady",
+                    f"the energy counter went back from {last:g} J to {counter:g} J: the driver was loaded"
+                    " anew",
+                )
             if counter > last:
                 updates += 1
                 last = counter
                 if updates == 0:
                     start, at, calls = counter, now, 0
             elif updates <= 0 and calls > 1 and now - at >= STANDS_STILL_S:
-                raise Refusal("unsupported_target", f"the energy counter stood still for {now - at:.1f} s and {calls} calls")
+                raise Refusal(
+                    "unsupported_target",
+                    f"the energy counter stood still for {now - at:.1f} s and {calls} calls",
+                )
             if updates >= LEAST_UPDATES:
                 return Window(counter - start, calls, updates, now - at)
             needed_s = (now - at) * LEAST_UPDATES / updates if updates > 0 else 0.0
             if now - begun >= cap_s or (updates >= FIRST_UPDATES and needed_s > cap_s):
-                more = f"; {LEAST_UPDATES} take about {needed_s:.1f} s: raise --budget {needed_s / cap_s:.1f} times" if needed_s else ""
-                raise Refusal("timeout", f"{max(0, updates)} updates of the energy counter in {now - begun:.2f} s of the {cap_s:.2f} s that the budget leaves for it{more}")
+                more = (
+                    f"; {LEAST_UPDATES} take about {needed_s:.1f} s: raise --budget {needed_s / cap_s:.1f}"
+                    " times"
+                    if needed_s
+                    else ""
+                )
+                raise Refusal(
+                    "timeout",
+                    f"{max(0, updates)} updates of the energy counter in {now - begun:.2f} s of the"
+                    f" {cap_s:.2f} s that the budget leaves for it{more}",
+                )
 
 
 Reading = tuple[tuple[str, ...], Callable[[Device], tuple[Any, ...]]]
@@ -246,36 +302,66 @@ def _utilisation(device: Device) -> tuple[float, float]:
 
 
 def _ecc(kind: str) -> Callable[[Device], tuple[int]]:
-    return lambda device: (device.ask("nvmlDeviceGetTotalEccErrors", getattr(device.nvml, f"NVML_MEMORY_ERROR_TYPE_{kind}"), device.nvml.NVML_VOLATILE_ECC),)
+    return lambda device: (
+        device.ask(
+            "nvmlDeviceGetTotalEccErrors",
+            getattr(device.nvml, f"NVML_MEMORY_ERROR_TYPE_{kind}"),
+            device.nvml.NVML_VOLATILE_ECC,
+        ),
+    )
 
 
 READINGS: tuple[Reading, ...] = (
     (("total_bytes", "used_bytes", "free_bytes"), _memory),
-    (("sm_clock_hz",), lambda device: (device.ask("nvmlDeviceGetClockInfo", device.nvml.NVML_CLOCK_SM) * 1_000_000,)),
-    (("memory_clock_hz",), lambda device: (device.ask("nvmlDeviceGetClockInfo", device.nvml.NVML_CLOCK_MEM) * 1_000_000,)),
+    (
+        ("sm_clock_hz",),
+        lambda device: (device.ask("nvmlDeviceGetClockInfo", device.nvml.NVML_CLOCK_SM) * 1_000_000,),
+    ),
+    (
+        ("memory_clock_hz",),
+        lambda device: (device.ask("nvmlDeviceGetClockInfo", device.nvml.NVML_CLOCK_MEM) * 1_000_000,),
+    ),
     (("throttle",), lambda device: (device.throttle(),)),
     (("power_w",), lambda device: (device.ask("nvmlDeviceGetPowerUsage") / 1e3,)),
     (("energy_j",), lambda device: (device.energy_j(),)),
     (("gpu_utilisation", "memory_utilisation"), _utilisation),
     (("ecc_uncorrected",), _ecc("UNCORRECTED")),
     (("ecc_corrected",), _ecc("CORRECTED")),
-    (("temperature_c",), lambda device: (device.newest(("nvmlDeviceGetTemperatureV", "nvmlDeviceGetTemperature"), device.nvml.NVML_TEMPERATURE_GPU),)),
+    (
+        ("temperature_c",),
+        lambda device: (
+            device.newest(
+                ("nvmlDeviceGetTemperatureV", "nvmlDeviceGetTemperature"), device.nvml.NVML_TEMPERATURE_GPU
+            ),
+        ),
+    ),
 )
 
 
 def refusal(nvml: Any, error: Any, function: str, on_slice: bool) -> Refusal:
     """An error of NVML as a reason: crashed only where the device or the driver is gone."""
-    lost = (nvml.NVML_ERROR_GPU_IS_LOST, nvml.NVML_ERROR_RESET_REQUIRED, nvml.NVML_ERROR_UNINITIALIZED, nvml.NVML_ERROR_DRIVER_NOT_LOADED)
+    lost = (
+        nvml.NVML_ERROR_GPU_IS_LOST,
+        nvml.NVML_ERROR_RESET_REQUIRED,
+        nvml.NVML_ERROR_UNINITIALIZED,
+        nvml.NVML_ERROR_DRIVER_NOT_LOADED,
+    )
     if error.value in lost:
         return Refusal("crashed", f"{function}: {error}; the device or its driver is gone, see dmesg for Xid")
     codes: dict[int, tuple[Code, str]] = {
         nvml.NVML_ERROR_NOT_SUPPORTED: ("unsupported_target", "this device does not support it"),
         nvml.NVML_ERROR_NO_PERMISSION: ("no_device", "this user may not read it; ask as root"),
-        nvml.NVML_ERROR_FUNCTION_NOT_FOUND: ("dep_conflict", "the driver is older than nvidia-ml-py and has no such function"),
+        nvml.NVML_ERROR_FUNCTION_NOT_FOUND: (
+            "dep_conflict",
+            "the driver is older than nvidia-ml-py and has no such function",
+        ),
     }
     code, remedy = codes.get(error.value, ("no_device", "NVML gave no value"))
     if on_slice and error.value in (nvml.NVML_ERROR_NOT_SUPPORTED, nvml.NVML_ERROR_INVALID_ARGUMENT):
-        code, remedy = "unsupported_target", "NVML does not support it on a MIG slice; the whole GPU's would hold the work of other slices"
+        code = "unsupported_target"
+        remedy = (
+            "NVML does not support it on a MIG slice; the whole GPU's would hold the work of other slices"
+        )
     return Refusal(code, f"{function}: {error}; {remedy}")
 
 
@@ -293,21 +379,31 @@ def ecc_growth(spans: Sequence[Span]) -> Growth:
         """A counter that fell was set to 0 in between: at least what stands now is new."""
         return None if before is None or after is None else after - before if after >= before else after
 
-    return Growth(grown(first.ecc_uncorrected, last.ecc_uncorrected), grown(first.ecc_corrected, last.ecc_corrected))
+    return Growth(
+        grown(first.ecc_uncorrected, last.ecc_uncorrected), grown(first.ecc_corrected, last.ecc_corrected)
+    )
 
 
 def warnings(spans: Sequence[Span]) -> list[str]:
-    """What a reader of times must know of the device: clocks held down, memory errors, or that neither could be seen."""
+    """What a reader of times must know of the device: clocks held down, memory errors, or that
+    neither could be seen.
+    """
     if not spans:
         return []
     found = []
     if held := [span.throttled for span in spans if span.throttled]:
-        found.append(f"the GPU's clocks were held down in {len(held)} of {len(spans)} blocks: {', '.join(sorted({name for names in held for name in names}))}")
+        found.append(
+            f"the GPU's clocks were held down in {len(held)} of {len(spans)} blocks:"
+            f" {', '.join(sorted({name for names in held for name in names}))}"
+        )
     if unseen := spans[0].after.absent.get("throttle"):
         found.append(f"whether the GPU's clocks were held down is not known: {unseen}")
     for kind, count in ecc_growth(spans)._asdict().items():
         if count:
-            found.append(f"{count} {kind} ECC errors of the GPU during the race" + ("; its results cannot be trusted" if kind == "uncorrected" else ""))
+            found.append(
+                f"{count} {kind} ECC errors of the GPU during the race"
+                + ("; its results cannot be trusted" if kind == "uncorrected" else "")
+            )
     return found
 
 
@@ -320,9 +416,16 @@ def summary(spans: Sequence[Span]) -> dict[str, float | int | str | None]:
     for name in ("sm_clock_hz", "memory_clock_hz", "temperature_c", "power_w"):
         if values := [value for state in states if (value := getattr(state, name)) is not None]:
             quantity, _, unit = name.rpartition("_")
-            found |= {f"gpu_{quantity}_lowest_{unit}": min(values), f"gpu_{quantity}_highest_{unit}": max(values)}
+            found |= {
+                f"gpu_{quantity}_lowest_{unit}": min(values),
+                f"gpu_{quantity}_highest_{unit}": max(values),
+            }
     found["gpu_throttle"] = ", ".join(sorted({name for span in spans for name in span.throttled}))
-    found |= {f"gpu_ecc_{kind}_new": count for kind, count in ecc_growth(spans)._asdict().items() if count is not None}
+    found |= {
+        f"gpu_ecc_{kind}_new": count
+        for kind, count in ecc_growth(spans)._asdict().items()
+        if count is not None
+    }
     if missing := {name: reason for state in states for name, reason in state.absent.items()}:
         found["gpu_absent"] = "; ".join(f"{name}: {reason}" for name, reason in sorted(missing.items()))
     return found

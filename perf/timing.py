@@ -1,7 +1,8 @@
 """The one timing loop. It runs in the worker and knows a step, inputs that rotate, and a clock.
 
-A turn: one call that re-warms the caches after another entrant's turn (kept apart), then `calls` calls between two readings of the clock.
-On CUDA each call lies between two events and the turn's time is their sum, so launch gaps of the host are not counted twice.
+A turn: one call that re-warms the caches after another entrant's turn (kept apart), then `calls`
+calls between two readings of the clock. On CUDA each call lies between two events and the turn's
+time is their sum, so launch gaps of the host are not counted twice.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ import msgspec
 from .backends import Step
 
 WINDOW, WINDOWS = 8, 3
-# How far the medians of three windows may lie apart, in median absolute deviations of the samples from their own window's median: steady normal or
-# log-normal samples stay within 3 in 95 %, exponential ones in 90 % (simulated). One, as in shared/MEASURING.md, turns away every second steady try.
+# How far the medians of three windows may lie apart, in median absolute deviations of the samples
+# from their own window's median: steady normal or log-normal samples stay within 3 in 95 %,
+# exponential ones in 90 % (simulated). One, as in shared/MEASURING.md, turns away every second
+# steady try.
 SPREADS = 3
 # Windows that are tried whatever the cap.
 LEAST_WINDOWS = 6
@@ -28,7 +31,11 @@ LEAST_CALLS, TRIES = 3, 5
 
 
 class Turn(msgspec.Struct, frozen=True):
-    """One sample. call_s: mean time of a call; the counts are of the whole process over the timed calls (migrations: its main thread)."""
+    """One sample.
+
+    call_s: mean time of a call; the counts are of the whole process over the timed calls
+    (migrations: its main thread).
+    """
 
     first_s: float
     call_s: float
@@ -58,7 +65,10 @@ def host_clock(step: Step, feed: Sequence[Any]) -> tuple[float, Any]:
 
 
 def event_clock(step: Step, feed: Sequence[Any]) -> tuple[float, Any]:
-    """The same by CUDA events around each call; for steps that launch on torch's current stream. What a step does between calls is outside of them."""
+    """The same by CUDA events around each call; for steps that launch on torch's current stream.
+
+    What a step does between calls is outside of them.
+    """
     import torch
 
     event: Any = torch.cuda.Event
@@ -80,7 +90,10 @@ Clock = Callable[[Step, Sequence[Any]], tuple[float, Any]]
 
 
 def take_turn(step: Step, feed: Sequence[Any], clock: Clock) -> tuple[Turn, Any]:
-    """One sample over feed[1:]; feed[0] re-warms. Returns the last outputs with it, so that they can be checked."""
+    """One sample over feed[1:]; feed[0] re-warms.
+
+    Returns the last outputs with it, so that they can be checked.
+    """
     first_s, _ = clock(step, feed[:1])
     moved, before, cpu = migrations(), resource.getrusage(resource.RUSAGE_SELF), time.process_time()
     spent, outputs = clock(step, feed[1:])
@@ -99,11 +112,20 @@ def take_turn(step: Step, feed: Sequence[Any], clock: Clock) -> tuple[Turn, Any]
     )
 
 
-def warm_up(step: Step, rotate: Callable[[int], list[Any]], clock: Clock, sample_s: float, longest_s: float, cap_s: float) -> WarmUp:
-    """Calls until three consecutive windows of 8 samples agree in their medians, or until cap_s and 6 windows (then not steady).
+def warm_up(
+    step: Step,
+    rotate: Callable[[int], list[Any]],
+    clock: Clock,
+    sample_s: float,
+    longest_s: float,
+    cap_s: float,
+) -> WarmUp:
+    """Calls until three consecutive windows of 8 samples agree in their medians, or until cap_s and
+    6 windows (then not steady).
 
-    An undisturbed sample lasts at least sample_s (never under 1 ms or 1000 times the clock's resolution) and, if one call allows it, at most
-    longest_s. Undisturbed, that is by the fastest of several tries: a call that waited for its core would make the samples of one entrant single
+    An undisturbed sample lasts at least sample_s (never under 1 ms or 1000 times the clock's
+    resolution) and, if one call allows it, at most longest_s. Undisturbed, that is by the fastest
+    of several tries: a call that waited for its core would make the samples of one entrant single
     calls and those of its twin means of many, and the medians of the two are different things.
     """
     start = time.perf_counter()
@@ -131,10 +153,14 @@ def warm_up(step: Step, rotate: Callable[[int], list[Any]], clock: Clock, sample
 
 
 def agree(samples: Sequence[float]) -> bool:
-    """Whether the medians of consecutive windows of 8 lie within 1 % of each other, or as close as the noise inside the windows lets them."""
+    """Whether the medians of consecutive windows of 8 lie within 1 % of each other, or as close as
+    the noise inside the windows lets them.
+    """
     windows = [samples[at : at + WINDOW] for at in range(0, len(samples), WINDOW)]
     medians = [median(window) for window in windows]
-    spread = median(abs(value - centre) for window, centre in zip(windows, medians, strict=True) for value in window)
+    spread = median(
+        abs(value - centre) for window, centre in zip(windows, medians, strict=True) for value in window
+    )
     return max(medians) - min(medians) <= max(0.01 * median(samples), SPREADS * spread)
 
 

@@ -28,7 +28,11 @@ def scaled(value: float, unit: str, digits: int = 3) -> str:
     table = {"s": _TIME, "B": _BYTES}.get(unit)
     if table is None:
         factor, prefix = next((step for step in _DECIMAL if abs(value) >= step[0]), (1.0, ""))
-        return f"{significant(value / factor, digits)} {prefix}{unit}" if unit != "1/s" else f"{significant(value / factor, digits)}{prefix}/s"
+        return (
+            f"{significant(value / factor, digits)} {prefix}{unit}"
+            if unit != "1/s"
+            else f"{significant(value / factor, digits)}{prefix}/s"
+        )
     table = table[2:] if unit == "s" and abs(value) < 120 else table
     factor, name = next((step for step in table if abs(value) >= step[0]), table[-1])
     return f"{significant(value / factor, digits)} {name}"

@@ -12,10 +12,12 @@ from .result import Result
 
 
 class Spread(NamedTuple):
-    """Standard deviations of the log of a latency: from round to round within a worker, from worker to worker (blocks), and of a block's ratio to the baseline.
+    """Standard deviations of the log of a latency: from round to round within a worker, from worker
+    to worker (blocks), and of a block's ratio to the baseline.
 
-    correlation: lag-1 autocorrelation of the rounds. switches: involuntary, a sample. steal: share of the machine's time. faults: a call.
-    block_s: what a block took of one worker of the case; 0 where the file does not tell.
+    correlation: lag-1 autocorrelation of the rounds. switches: involuntary, a sample. steal: share
+    of the machine's time. faults: a call. block_s: what a block took of one worker of the case; 0
+    where the file does not tell.
     """
 
     rounds: float
@@ -31,7 +33,9 @@ class Spread(NamedTuple):
 
 def spread(one: Result, baseline: Result | None) -> Spread:
     """Raises ValueError with fewer than 3 blocks of 3 rounds."""
-    blocks = [[math.log(value) for value in block] for block in one.metrics["latency"].values if len(block) >= 3]
+    blocks = [
+        [math.log(value) for value in block] for block in one.metrics["latency"].values if len(block) >= 3
+    ]
     seen = one.disturbance
     if len(blocks) < 3 or seen is None:
         raise ValueError(f"{one.case.id}: {len(blocks)} blocks, 3 are needed")
@@ -41,7 +45,12 @@ def spread(one: Result, baseline: Result | None) -> Spread:
     between = stdev([stats.median(block) for block in blocks]) ** 2 - of_medians
     ratio = None
     if baseline is not None and baseline is not one and "latency" in baseline.metrics:
-        ratio = stdev([math.log(stats.middle(block)) for block in stats.paired(baseline.metrics["latency"].values, one.metrics["latency"].values)])
+        ratio = stdev(
+            [
+                math.log(stats.middle(block))
+                for block in stats.paired(baseline.metrics["latency"].values, one.metrics["latency"].values)
+            ]
+        )
     return Spread(
         rounds=math.sqrt(within),
         blocks=math.sqrt(max(0.0, between)),
@@ -56,15 +65,21 @@ def spread(one: Result, baseline: Result | None) -> Spread:
 
 
 def affordable(every: Sequence[Spread], budget_s: float) -> int:
-    """The last look that hotlap ab reaches with all these cases in the budget; 0 if none, or if a file does not tell what blocks take."""
+    """The last look that hotlap ab reaches with all these cases in the budget; 0 if none, or if a
+    file does not tell what blocks take.
+    """
     block_s = 2 * sum(one.block_s for one in every)
     if not all(one.block_s for one in every):
         return 0
     return max((look for look in compare.LOOKS if look * block_s <= budget_s), default=0)
 
 
-def detectable(ratio_sd: float, blocks: int, tolerance: float, cases: int = 1, alpha: float = 0.05) -> float | None:
-    """The worsening that hotlap ab finds with 90 % power after so many blocks, as the first of so many cases (shared/MEASURING.md b 7); None: cannot decide then."""
+def detectable(
+    ratio_sd: float, blocks: int, tolerance: float, cases: int = 1, alpha: float = 0.05
+) -> float | None:
+    """The worsening that hotlap ab finds with 90 % power after so many blocks, as the first of so
+    many cases (shared/MEASURING.md b 7); None: cannot decide then.
+    """
     each, looks = compare.level(compare.LATENCY_SHARE * alpha / cases)
     if blocks not in looks:
         return None
@@ -76,16 +91,33 @@ def advice(every: Sequence[Spread], priorities: Sequence[str]) -> list[str]:
     """What of it can be changed, most helpful first."""
     found = []
     if any(said.startswith("normal") for said in priorities):
-        found.append(f"priority {next(said for said in priorities if said.startswith('normal'))}: beside a busy neighbour this is worth more than anything else")
+        found.append(
+            f"priority {next(said for said in priorities if said.startswith('normal'))}: beside a busy"
+            " neighbour this is worth more than anything else"
+        )
     if max(one.steal for one in every) >= 0.005:
-        found.append(f"steal up to {max(one.steal for one in every):.1%}: the host takes the machine away; take a dedicated one, or more blocks")
+        found.append(
+            f"steal up to {max(one.steal for one in every):.1%}: the host takes the machine away; take a"
+            " dedicated one, or more blocks"
+        )
     if max(one.faults for one in every) >= 100:
-        found.append("page faults in every call: the allocator gives memory back; MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=4000000000")
+        found.append(
+            "page faults in every call: the allocator gives memory back; MALLOC_MMAP_MAX_=0"
+            " MALLOC_TRIM_THRESHOLD_=4000000000"
+        )
     if max(one.migrations for one in every) >= 0.1:
-        found.append("threads change cores within samples: bind them, as every entrant but the library defaults has it")
+        found.append(
+            "threads change cores within samples: bind them, as every entrant but the library defaults has it"
+        )
     if max(one.switches for one in every) >= 1:
-        found.append("more than one involuntary switch a sample: more runnable threads than cores; end what runs beside")
+        found.append(
+            "more than one involuntary switch a sample: more runnable threads than cores; end what runs"
+            " beside"
+        )
     ratios = [one.ratio for one in every if one.ratio is not None]
     if ratios and max(one.blocks for one in every) > 3 * stats.median(ratios):
-        found.append("workers differ much more than their ratios do: compare side by side (hotlap ab), never two files of different hours")
+        found.append(
+            "workers differ much more than their ratios do: compare side by side (hotlap ab), never two files"
+            " of different hours"
+        )
     return found or ["nothing that stands out"]

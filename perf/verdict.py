@@ -1,4 +1,6 @@
-"""The envelope that every judging command writes (gate, ab, kernels, review), and what it means for the exit status."""
+"""The envelope that every judging command writes (gate, ab, kernels, review), and what it means for
+the exit status.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +30,11 @@ class Place(msgspec.Struct, frozen=True):
 
 
 class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One metric or counter of one case. base, head: in the unit of the metric; low, high: of ratio = head / base, 95 %.
+    """One metric or counter of one case. base, head: in the unit of the metric; low, high: of ratio
+    = head / base, 95 %.
 
-    tolerance, detectable: ratio - 1. kind: counters are exact and judged first; presence is a case that came, went or lost its result.
+    tolerance, detectable: ratio - 1. kind: counters are exact and judged first; presence is a case
+    that came, went or lost its result.
     """
 
     case: str
@@ -88,7 +92,10 @@ class Unreadable(Misuse):
 
 
 def read(path: Path) -> Verdict:
-    """A verdict that another command wrote with --json. Raises Misuse; what it does not understand is never a pass."""
+    """A verdict that another command wrote with --json.
+
+    Raises Misuse; what it does not understand is never a pass.
+    """
     try:
         found = msgspec.json.decode(path.read_bytes(), type=Verdict)
     except FileNotFoundError:

@@ -1,6 +1,9 @@
-"""A verdict for its readers: JUnit, SARIF 2.1.0, Markdown for a pull request, GitHub's annotations. All from the one object.
+"""A verdict for its readers:
 
-A regression is a failure, what could not be judged an error, in every format; only what passed is green.
+JUnit, SARIF 2.1.0, Markdown for a pull request, GitHub's annotations. All from the one object.
+
+A regression is a failure, what could not be judged an error, in every format; only what passed is
+green.
 """
 
 from __future__ import annotations
@@ -16,20 +19,30 @@ import msgspec
 from .units import scaled, significant
 from .verdict import Finding, Verdict
 
-WORD = {"pass": "pass", "regression": "regression", "inconclusive": "could not tell", "not_comparable": "not comparable"}
+WORD = {
+    "pass": "pass",
+    "regression": "regression",
+    "inconclusive": "could not tell",
+    "not_comparable": "not comparable",
+}
 MOST_ROWS = 30
 
 
 def line(finding: Finding) -> str:
     """One line for the reader: what moved, from where to where, how sure."""
-    text = f"{finding.case}: {finding.metric} {amount(finding.base, finding.unit)} -> {amount(finding.head, finding.unit)}"
+    text = (
+        f"{finding.case}: {finding.metric} {amount(finding.base, finding.unit)} ->"
+        f" {amount(finding.head, finding.unit)}"
+    )
     if finding.ratio is not None:
         text += f", {percent(finding.ratio)}{interval(finding)}"
     if finding.tolerance is not None:
         text += f", tolerance {finding.tolerance:.1%}"
     if finding.verdict == "inconclusive" and finding.detectable is not None:
         text += f", detectable {finding.detectable:.1%}"
-    return f"{text}: {WORD[finding.verdict]}" + (f" ({'; '.join(finding.evidence)})" if finding.evidence else "")
+    return f"{text}: {WORD[finding.verdict]}" + (
+        f" ({'; '.join(finding.evidence)})" if finding.evidence else ""
+    )
 
 
 def amount(value: float | None, unit: str) -> str:
@@ -47,35 +60,57 @@ def percent(ratio: float) -> str:
 
 
 def interval(finding: Finding) -> str:
-    return "" if finding.low is None or finding.high is None else f" [{percent(finding.low)}, {percent(finding.high)}]"
+    return (
+        ""
+        if finding.low is None or finding.high is None
+        else f" [{percent(finding.low)}, {percent(finding.high)}]"
+    )
 
 
 def junit(verdict: Verdict) -> bytes:
-    """One test case a finding. https://github.com/testmoapp/junitxml is the dialect that CI systems read."""
+    """One test case a finding. https://github.com/testmoapp/junitxml is the dialect that CI systems
+    read.
+    """
     count = {name: len(verdict.having(name)) for name in ("regression", "inconclusive", "not_comparable")}
     errors = count["inconclusive"] + count["not_comparable"]
-    totals = {"tests": str(max(1, len(verdict.findings))), "failures": str(count["regression"]), "errors": str(errors)}
+    totals = {
+        "tests": str(max(1, len(verdict.findings))),
+        "failures": str(count["regression"]),
+        "errors": str(errors),
+    }
     root = ElementTree.Element("testsuites", {"name": f"hotlap {verdict.tool}", **totals})
     suite = ElementTree.SubElement(root, "testsuite", {"name": f"hotlap {verdict.tool}", **totals})
     for finding in verdict.findings:
-        place = {"file": printable(finding.place.file), "line": str(finding.place.line)} if finding.place else {}
-        case = ElementTree.SubElement(suite, "testcase", {"classname": printable(finding.case), "name": printable(finding.metric), **place})
+        place = (
+            {"file": printable(finding.place.file), "line": str(finding.place.line)} if finding.place else {}
+        )
+        case = ElementTree.SubElement(
+            suite,
+            "testcase",
+            {"classname": printable(finding.case), "name": printable(finding.metric), **place},
+        )
         if finding.verdict != "pass":
             tag = "failure" if finding.verdict == "regression" else "error"
-            ElementTree.SubElement(case, tag, {"type": finding.verdict, "message": printable(line(finding))}).text = printable(line(finding))
+            ElementTree.SubElement(
+                case, tag, {"type": finding.verdict, "message": printable(line(finding))}
+            ).text = printable(line(finding))
     if not verdict.findings or (verdict.verdict != "pass" and not (count["regression"] or errors)):
         case = ElementTree.SubElement(suite, "testcase", {"classname": "hotlap", "name": verdict.tool})
         if verdict.verdict != "pass":
             for element in (root, suite):
                 element.set("errors", str(errors + 1))
-            ElementTree.SubElement(case, "error", {"type": verdict.verdict, "message": printable("; ".join(verdict.reasons))})
+            ElementTree.SubElement(
+                case, "error", {"type": verdict.verdict, "message": printable("; ".join(verdict.reasons))}
+            )
     ElementTree.indent(root)
     return bytes(ElementTree.tostring(root, "utf-8", xml_declaration=True)) + b"\n"
 
 
 def printable(text: str) -> str:
     """Without the characters that XML 1.0 forbids even when escaped."""
-    return re.sub(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\N{REPLACEMENT CHARACTER}", text)
+    return re.sub(
+        r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\N{REPLACEMENT CHARACTER}", text
+    )
 
 
 def sarif(verdict: Verdict) -> bytes:
@@ -85,7 +120,16 @@ def sarif(verdict: Verdict) -> bytes:
     results: list[dict[str, Any]] = []
     for finding in told:
         place = finding.place
-        where = {"physicalLocation": {"artifactLocation": {"uri": place.file}, "region": {"startLine": place.line}}} if place else {}
+        where = (
+            {
+                "physicalLocation": {
+                    "artifactLocation": {"uri": place.file},
+                    "region": {"startLine": place.line},
+                }
+            }
+            if place
+            else {}
+        )
         logical = {"logicalLocations": [{"fullyQualifiedName": finding.case, "kind": "member"}]}
         results.append(
             {
@@ -97,29 +141,61 @@ def sarif(verdict: Verdict) -> bytes:
                 "partialFingerprints": {"case/v1": f"{finding.case} {finding.metric}"},
             }
         )
-    driver = {"name": "hotlap", "rules": [{"id": rule, "shortDescription": {"text": f"{rule} got worse"}} for rule in rules]}
+    driver = {
+        "name": "hotlap",
+        "rules": [{"id": rule, "shortDescription": {"text": f"{rule} got worse"}} for rule in rules],
+    }
     schema = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
     log = {"$schema": schema, "version": "2.1.0", "runs": [{"tool": {"driver": driver}, "results": results}]}
     return msgspec.json.format(msgspec.json.encode(log), indent=1) + b"\n"
 
 
 def markdown(verdict: Verdict) -> str:
-    """Readable in ten seconds: verdict, structural changes, what moved, what could not be judged, then the rest in a fold."""
+    """Readable in ten seconds: verdict, structural changes, what moved, what could not be judged,
+    then the rest in a fold.
+    """
     count = {name: len(verdict.having(name)) for name in WORD}  # type: ignore[arg-type]  # WORD's keys are the outcomes
     parts = [f"{number} {WORD[name]}" for name, number in count.items() if number]
-    lines = [f"### hotlap {verdict.tool}: {WORD[verdict.verdict]}", "", f"{', '.join(parts) or 'nothing was judged'}.", ""]
+    lines = [
+        f"### hotlap {verdict.tool}: {WORD[verdict.verdict]}",
+        "",
+        f"{', '.join(parts) or 'nothing was judged'}.",
+        "",
+    ]
     lines += [f"- {cell(reason)}" for reason in verdict.reasons] + ([""] if verdict.reasons else [])
-    structural = [one for one in verdict.findings if one.kind != "time" and (one.verdict != "pass" or one.base != one.head)]
+    structural = [
+        one
+        for one in verdict.findings
+        if one.kind != "time" and (one.verdict != "pass" or one.base != one.head)
+    ]
     moved = [one for one in verdict.findings if one.kind == "time" and one.verdict == "regression"]
-    better = [one for one in verdict.findings if one.kind == "time" and one.verdict == "pass" and improved(one)]
-    unknown = [one for one in verdict.findings if one.kind == "time" and one.verdict in ("inconclusive", "not_comparable")]
-    for title, some in (("Structure", structural), ("Slower or larger", moved), ("Could not tell", unknown), ("Faster or smaller", better)):
+    better = [
+        one for one in verdict.findings if one.kind == "time" and one.verdict == "pass" and improved(one)
+    ]
+    unknown = [
+        one
+        for one in verdict.findings
+        if one.kind == "time" and one.verdict in ("inconclusive", "not_comparable")
+    ]
+    for title, some in (
+        ("Structure", structural),
+        ("Slower or larger", moved),
+        ("Could not tell", unknown),
+        ("Faster or smaller", better),
+    ):
         if some:
             lines += [f"**{title}**", "", *table(some), ""]
     told = {id(one) for some in (structural, moved, unknown, better) for one in some}
     rest = [one for one in verdict.findings if id(one) not in told]
     if rest:
-        lines += [f"<details><summary>{len(rest)} within tolerance</summary>", "", *table(rest), "", "</details>", ""]
+        lines += [
+            f"<details><summary>{len(rest)} within tolerance</summary>",
+            "",
+            *table(rest),
+            "",
+            "</details>",
+            "",
+        ]
     return "\n".join(lines)
 
 
@@ -160,9 +236,14 @@ def workflow_commands(verdict: Verdict) -> Iterable[str]:
     """GitHub's workflow commands: one for each finding that did not pass."""
     for finding in verdict.findings:
         if finding.verdict != "pass":
-            place = f" file={escaped(finding.place.file, ':,')},line={finding.place.line}" if finding.place else ""
+            place = (
+                f" file={escaped(finding.place.file, ':,')},line={finding.place.line}"
+                if finding.place
+                else ""
+            )
             title = ("," if place else " ") + f"title=hotlap {verdict.tool}"
-            yield f"::{'error' if finding.verdict == 'regression' else 'warning'}{place}{title}::{escaped(line(finding))}"
+            level = "error" if finding.verdict == "regression" else "warning"
+            yield f"::{level}{place}{title}::{escaped(line(finding))}"
 
 
 def escaped(text: str, also: str = "") -> str:

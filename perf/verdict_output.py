@@ -1,4 +1,6 @@
-"""Where a verdict goes: the terminal, files in the formats that were asked for, GitHub's step summary."""
+"""Where a verdict goes: the terminal, files in the formats that were asked for, GitHub's step
+summary.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,11 @@ def show(verdict: Verdict, to: TextIO) -> None:
     for reason in verdict.reasons:
         print(f"note: {plain(reason)}", file=to)
     passed = len(verdict.having("pass"))
-    print(f"{verdict.tool}: {verdict_formats.WORD[verdict.verdict]} ({passed} of {len(verdict.findings)} findings passed)", file=to)
+    print(
+        f"{verdict.tool}: {verdict_formats.WORD[verdict.verdict]} ({passed} of {len(verdict.findings)}"
+        " findings passed)",
+        file=to,
+    )
 
 
 def write(verdict: Verdict, paths: Mapping[str, Path | None], github: bool) -> None:
@@ -61,5 +67,7 @@ def put(path: Path, content: bytes) -> None:
 
 
 def plain(text: str) -> str:
-    """One line without control characters: names come from files, and a CI system may take what a line begins with for a command."""
+    """One line without control characters: names come from files, and a CI system may take what a
+    line begins with for a command.
+    """
     return "".join(char if char.isprintable() else " " for char in text)

@@ -1,6 +1,9 @@
-"""A worker process: `python -P -m hotlap.perf.worker DESCRIPTOR`, one entrant of one block, or a fork server for such.
+"""A worker process:
 
-It answers one message after another and is stopped by its parent whenever it is not its turn. It dies with its parent.
+`python -P -m hotlap.perf.worker DESCRIPTOR`, one entrant of one block, or a fork server for such.
+
+It answers one message after another and is stopped by its parent whenever it is not its turn. It
+dies with its parent.
 """
 
 from __future__ import annotations
@@ -30,7 +33,9 @@ def main() -> None:
 
 
 def die_with(parent: int) -> None:
-    """A stopped worker would outlive a killed parent for ever, so the kernel kills it too (prctl(2))."""
+    """A stopped worker would outlive a killed parent for ever, so the kernel kills it too
+    (prctl(2)).
+    """
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
@@ -52,7 +57,9 @@ def serve(channel: Channel) -> None:
 
 
 def answer(tasks: Tasks, message: dict[str, Any]) -> dict[str, Any]:
-    """Every way a task can end is an answer: the parent learns a reason, the log keeps the traceback."""
+    """Every way a task can end is an answer: the parent learns a reason, the log keeps the
+    traceback.
+    """
     try:
         return {"done": getattr(tasks, message["do"])(**message["with"])}
     except Refusal as refusal:
@@ -64,7 +71,9 @@ def answer(tasks: Tasks, message: dict[str, Any]) -> dict[str, Any]:
             return {"refused": reason}
         text = " ".join(str(error).split())[:300]
         if exhausted(error):
-            return {"refused": Reason("oom", f"out of memory in {message['do']}: {text}; use a smaller batch")}
+            return {
+                "refused": Reason("oom", f"out of memory in {message['do']}: {text}; use a smaller batch")
+            }
         return {"refused": Reason("crashed", f"{type(error).__name__} in {message['do']}: {text}")}
 
 
@@ -75,7 +84,10 @@ def log() -> None:
 
 
 def fork(channel: Channel) -> Channel | None:
-    """In the fork server: starts a worker whose channel and log come with the message. Returns the new channel in the child, None here."""
+    """In the fork server: starts a worker whose channel and log come with the message.
+
+    Returns the new channel in the child, None here.
+    """
     end, log = channel.receive_descriptors(2)
     server = os.getpid()
     child = os.fork()

@@ -1,6 +1,8 @@
-"""From a reference to a Workload: a model file's name, `package.module:function`, or a Lightning module class with its checkpoint.
+"""From a reference to a Workload: a model file's name, `package.module:function`, or a Lightning
+module class with its checkpoint.
 
-A reference is text, so that every worker process can make the same workload anew; nothing is pickled between processes.
+A reference is text, so that every worker process can make the same workload anew; nothing is
+pickled between processes.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ from .reasons import Misuse, Refusal
 
 
 class Reference(NamedTuple):
-    """text: `resnet`, `resnet:full` or `package.module:attribute`; checkpoint: a Lightning checkpoint for a module class, or empty."""
+    """text: `resnet`, `resnet:full` or `package.module:attribute`; checkpoint: a Lightning
+    checkpoint for a module class, or empty.
+    """
 
     text: str
     checkpoint: str = ""
@@ -39,7 +43,10 @@ def check(reference: Reference) -> None:
     name, colon, attribute = reference.text.partition(":")
     if name in plugins.found("hotlap.workloads"):
         if reference.checkpoint:
-            raise Misuse(f"--checkpoint goes with a module class (package.module:Class); {reference.text} finds its own checkpoint")
+            raise Misuse(
+                f"--checkpoint goes with a module class (package.module:Class); {reference.text} finds its"
+                " own checkpoint"
+            )
         return
     if not colon or not attribute:
         raise plugins.Unknown("workload", reference.text, plugins.found("hotlap.workloads"))
@@ -50,10 +57,18 @@ def check(reference: Reference) -> None:
         found = importlib.util.find_spec(name)
     except (ImportError, ValueError):
         found = None
-    except Exception as error:  # find_spec imports the parent packages, and a user's package may raise anything
-        raise Misuse(f"workload {reference.text!r}: importing {name.rpartition('.')[0]} fails: {type(error).__name__}: {error}") from error
+    except (
+        Exception
+    ) as error:  # find_spec imports the parent packages, and a user's package may raise anything
+        raise Misuse(
+            f"workload {reference.text!r}: importing {name.rpartition('.')[0]} fails: {type(error).__name__}:"
+            f" {error}"
+        ) from error
     if found is None:
-        raise Misuse(f"workload {reference.text!r}: no module named {name!r} here or among the installed packages, and no model file {name!r}")
+        raise Misuse(
+            f"workload {reference.text!r}: no module named {name!r} here or among the installed packages, and"
+            f" no model file {name!r}"
+        )
 
 
 def ready(reference: Reference, report: Callable[[str], None]) -> None:
@@ -66,7 +81,10 @@ def ready(reference: Reference, report: Callable[[str], None]) -> None:
 
 
 def load(reference: Reference) -> Workload:
-    """Makes the workload, with torch's seed at 0. Raises Refusal(invalid_input) naming what is wrong."""
+    """Makes the workload, with torch's seed at 0.
+
+    Raises Refusal(invalid_input) naming what is wrong.
+    """
     import torch
 
     torch.manual_seed(0)  # for what a module makes when it is imported, if that happens only now
@@ -95,20 +113,31 @@ def load(reference: Reference) -> Workload:
 def _make(attribute: Any, reference: Reference) -> Any:
     if inspect.isclass(attribute) and reference.checkpoint:
         return _from_checkpoint(attribute, Path(reference.checkpoint))
-    return attribute() if (callable(attribute) and not hasattr(attribute, "state_dict")) or inspect.isclass(attribute) else attribute
+    return (
+        attribute()
+        if (callable(attribute) and not hasattr(attribute, "state_dict")) or inspect.isclass(attribute)
+        else attribute
+    )
 
 
 def _from_checkpoint(module_class: Any, path: Path) -> Workload:
-    """A Lightning checkpoint plus its module class; inputs are the module's `example_input_array`."""
+    """A Lightning checkpoint plus its module class; inputs are its `example_input_array`."""
     if not hasattr(module_class, "load_from_checkpoint"):
-        raise Refusal("invalid_input", f"{module_class.__name__} is no LightningModule; --checkpoint needs one")
+        raise Refusal(
+            "invalid_input", f"{module_class.__name__} is no LightningModule; --checkpoint needs one"
+        )
     try:
         module = module_class.load_from_checkpoint(path, map_location="cpu", weights_only=True)
     except Exception as error:  # Lightning and torch raise many kinds here, all meaning the same to the user
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise Refusal("invalid_input", f"{path} cannot be loaded as {module_class.__name__} with weights_only: {first}") from error
+        raise Refusal(
+            "invalid_input", f"{path} cannot be loaded as {module_class.__name__} with weights_only: {first}"
+        ) from error
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
-    return replace(_as_workload(module, Reference(module_class.__name__)), weights=f"checkpoint {path.name} sha256:{digest}")
+    return replace(
+        _as_workload(module, Reference(module_class.__name__)),
+        weights=f"checkpoint {path.name} sha256:{digest}",
+    )
 
 
 def _as_workload(made: Any, reference: Reference) -> Workload:
@@ -116,20 +145,37 @@ def _as_workload(made: Any, reference: Reference) -> Workload:
 
     if isinstance(made, Workload):
         return made
-    module, inputs = made if isinstance(made, tuple) and len(made) == 2 else (made, getattr(made, "example_input_array", None))
+    module, inputs = (
+        made
+        if isinstance(made, tuple) and len(made) == 2
+        else (made, getattr(made, "example_input_array", None))
+    )
     if not isinstance(module, torch.nn.Module):
-        raise Refusal("invalid_input", f"{reference.text} gave a {type(made).__name__}; expected a Workload, (module, inputs) or a LightningModule with example_input_array")
+        raise Refusal(
+            "invalid_input",
+            f"{reference.text} gave a {type(made).__name__}; expected a Workload, (module, inputs) or a"
+            " LightningModule with example_input_array",
+        )
     if inputs is None:
-        raise Refusal("invalid_input", f"{reference.text}: no example inputs; return (module, inputs) or set example_input_array")
+        raise Refusal(
+            "invalid_input",
+            f"{reference.text}: no example inputs; return (module, inputs) or set example_input_array",
+        )
     inputs = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
     if not all(isinstance(value, torch.Tensor) for value in inputs):
-        raise Refusal("invalid_input", f"{reference.text}: example inputs must be tensors, got {', '.join(type(value).__name__ for value in inputs)}")
+        raise Refusal(
+            "invalid_input",
+            f"{reference.text}: example inputs must be tensors, got"
+            f" {', '.join(type(value).__name__ for value in inputs)}",
+        )
     sizes = {value.shape[0] if value.ndim else None for value in inputs}
     return Workload(reference.text, module, inputs, dynamic=len(sizes) == 1 and None not in sizes)
 
 
 def add_user_folder() -> None:
-    """Workers start with -P; the user's directory is appended, never prepended, so that it shadows nothing."""
+    """Workers start with -P; the user's directory is appended, never prepended, so that it shadows
+    nothing.
+    """
     here = os.getcwd()
     if here not in sys.path:
         sys.path.append(here)

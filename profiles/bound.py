@@ -7,11 +7,30 @@ from typing import NamedTuple
 from .facts import Facts
 
 # Parts of the window in the order of the bar. Together they are the window.
-PARTS = ("compute", "exposed comm", "exposed copies", "input", "sync", "setup", "launch", "kernel wait", "other", "unknown")
+PARTS = (
+    "compute",
+    "exposed comm",
+    "exposed copies",
+    "input",
+    "sync",
+    "setup",
+    "launch",
+    "kernel wait",
+    "other",
+    "unknown",
+)
 WORD = {
-    "compute": "compute", "exposed comm": "communication", "exposed copies": "copy", "input": "input", "sync": "sync", "setup": "setup", "launch": "launch",
-    "kernel wait": "launch", "other": "waiting", "unknown": "unknown",
-}  # fmt: skip
+    "compute": "compute",
+    "exposed comm": "communication",
+    "exposed copies": "copy",
+    "input": "input",
+    "sync": "sync",
+    "setup": "setup",
+    "launch": "launch",
+    "kernel wait": "launch",
+    "other": "waiting",
+    "unknown": "unknown",
+}
 MEANING = {
     "compute": "the GPU computes most of the time: faster kernels are what helps",
     "communication": "the GPU waits for other GPUs most of the time",
@@ -27,16 +46,23 @@ MEANING = {
 
 # Of a trace without a GPU.
 ON_CPU = {
-    "compute": "operators compute most of the time: faster kernels, lower precision or less work are what helps",
+    "compute": (
+        "operators compute most of the time: faster kernels, lower precision or less work are what helps"
+    ),
     "layout": "most of the time goes into copies and other layouts of the same data",
-    "framework": "Python and the dispatch of operators take most of the time: fewer, larger operators are what helps",
+    "framework": (
+        "Python and the dispatch of operators take most of the time: fewer, larger operators are what helps"
+    ),
     "input": "the data loader takes most of the time",
     "outside operators": "most of the time is in no recorded operator",
 }
 
 
 class Bound(NamedTuple):
-    """parts: ns, together the window (on a CPU: the steps). word: what most of it goes into. share: of the whole."""
+    """parts: ns, together the window (on a CPU: the steps).
+
+    word: what most of it goes into. share: of the whole.
+    """
 
     parts: dict[str, int]
     word: str
@@ -68,7 +94,9 @@ def of(facts: Facts) -> Bound:
 
 
 def on_cpu(facts: Facts) -> Bound | None:
-    """Of a trace without a GPU, by what operators are for (kinds.py); None where nothing is recorded."""
+    """Of a trace without a GPU, by what operators are for (kinds.py); None where nothing is
+    recorded.
+    """
     whole = sum(facts.on_cpu.values())
     if not whole:
         return None

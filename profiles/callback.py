@@ -2,8 +2,10 @@
 
     Trainer(callbacks=[hotlap.Profile("trace.json.gz")]).fit(module, data)
 
-The first steps run without the profiler and are timed, then come its warm-up and the recorded steps, then the file is written and the rest of the
-training runs as it would have. A step lasts from the end of one batch to the end of the next, so that loading the data is part of it; validation between them is not.
+The first steps run without the profiler and are timed, then come its warm-up and the recorded
+steps, then the file is written and the rest of the training runs as it would have. A step lasts
+from the end of one batch to the end of the next, so that loading the data is part of it; validation
+between them is not.
 """
 
 from __future__ import annotations
@@ -20,14 +22,28 @@ from ..perf.profiling import Overhead, Schedule
 
 
 class Profile(L.Callback):
-    """file: ends in .json or .json.gz. Steps are counted from the first of this fit. Raises ValueError for a schedule that records nothing.
+    """file: ends in .json or .json.gz.
+
+    Steps are counted from the first of this fit. Raises ValueError for a schedule that records
+    nothing.
 
     Only the first process of several writes.
     """
 
-    def __init__(self, file: str | Path, wait: int = 10, warmup: int = 2, active: int = 3, stacks: bool = False, about: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        file: str | Path,
+        wait: int = 10,
+        warmup: int = 2,
+        active: int = 3,
+        stacks: bool = False,
+        about: dict[str, Any] | None = None,
+    ) -> None:
         if wait < 2 or warmup < 1 or active < 1:
-            raise ValueError(f"Profile needs wait >= 2 (the truth that the profiler is compared with), warmup >= 1 and active >= 1, not {wait}, {warmup}, {active}")
+            raise ValueError(
+                "Profile needs wait >= 2 (the truth that the profiler is compared with), warmup >= 1 and"
+                f" active >= 1, not {wait}, {warmup}, {active}"
+            )
         self.file, self.about = Path(file), about or {}
         self.schedule = Schedule(wait, warmup, active, stacks)
         self.profiler: Any = None
@@ -49,14 +65,18 @@ class Profile(L.Callback):
     def begin(self, module: L.LightningModule) -> None:
         self.begun, self.paused = self.now(module), 0.0
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         if self.written or not trainer.is_global_zero:
             return
         self.steps.append(self.now(pl_module) - self.begun - self.paused)
         if self.profiler is not None:
             self.profiler.step()
         elif len(self.steps) >= self.schedule.wait:
-            self.profiler = profiling.torch_profiler(self.schedule, pl_module.device.type == "cuda", self.write)
+            self.profiler = profiling.torch_profiler(
+                self.schedule, pl_module.device.type == "cuda", self.write
+            )
             self.profiler.start()
         self.begin(pl_module)  # starting and stopping the profiler belongs to no step
 
@@ -70,9 +90,15 @@ class Profile(L.Callback):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.stop()
         if not self.written and trainer.is_global_zero and len(self.steps) < self.needed:
-            warnings.warn(f"{self.file} was not written: {len(self.steps)} steps were trained, the profile needs {self.needed}; train longer or wait less", stacklevel=2)
+            warnings.warn(
+                f"{self.file} was not written: {len(self.steps)} steps were trained, the profile needs"
+                f" {self.needed}; train longer or wait less",
+                stacklevel=2,
+            )
 
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
         self.stop()
 
     @property
@@ -87,7 +113,8 @@ class Profile(L.Callback):
             profiler.stop()
 
     def write(self, profiler: Any) -> None:
-        """All steps but the first of the fit, which sets things up, tell what a step takes without the profiler.
+        """All steps but the first of the fit, which sets things up, tell what a step takes without
+        the profiler.
 
         A file that cannot be written is a warning, not the end of a training.
         """

@@ -1,4 +1,6 @@
-"""A profile of one case, captured as a race would run it: its own worker, checked against fp64 before anything is recorded."""
+"""A profile of one case, captured as a race would run it: its own worker, checked against fp64
+before anything is recorded.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +23,29 @@ from ..perf.result import Plan
 from ..perf.servers import Servers
 
 
-def inference(case: Case, checkpoint: str, plan: Plan, schedule: Schedule, file: Path, work: Path, report: Callable[[str], None]) -> Overhead:
-    """Writes the file. Raises Refusal: what the backend refuses, wrong outputs, dep_missing for a backend without a profiler."""
+def inference(
+    case: Case,
+    checkpoint: str,
+    plan: Plan,
+    schedule: Schedule,
+    file: Path,
+    work: Path,
+    report: Callable[[str], None],
+) -> Overhead:
+    """Writes the file.
+
+    Raises Refusal: what the backend refuses, wrong outputs, dep_missing for a backend without a
+    profiler.
+    """
     backend = plugins.backend(case.backend)
     if reason := backend.available(case.target) or backend.supports(case):
         raise Refusal(reason.code, reason.detail)
     if not hasattr(backend, "profile"):
-        raise Refusal("dep_missing", f"backend {case.backend} has no profiler of its own; profile eager, compile, onnxruntime or openvino")
+        raise Refusal(
+            "dep_missing",
+            f"backend {case.backend} has no profiler of its own; profile eager, compile, onnxruntime or"
+            " openvino",
+        )
     servers = Servers(work, plan.timeout_s, report)
     made = Preparation(workloads.Reference(case.workload, checkpoint), work, plan, servers)
     try:
@@ -41,8 +59,15 @@ def inference(case: Case, checkpoint: str, plan: Plan, schedule: Schedule, file:
                 raise Refusal(lane.refusal.code, lane.refusal.detail)
             report("profiling")
             worker, _ = race.open(lane, "profile", fresh=True)
-            about = {**origin(case, plan.threads), "weights": lane.seen.info["weights"], "flops": lane.seen.info["flops"], "peaks": lane.seen.peaks}
-            captured = worker.ask("profile", plan.timeout_s, file=str(file.absolute()), schedule=schedule, about=about)
+            about = {
+                **origin(case, plan.threads),
+                "weights": lane.seen.info["weights"],
+                "flops": lane.seen.info["flops"],
+                "peaks": lane.seen.peaks,
+            }
+            captured = worker.ask(
+                "profile", plan.timeout_s, file=str(file.absolute()), schedule=schedule, about=about
+            )
             return msgspec.convert(captured, Overhead)
         finally:
             race.end()
@@ -52,22 +77,43 @@ def inference(case: Case, checkpoint: str, plan: Plan, schedule: Schedule, file:
 
 
 def training(case: Case, seed: int, plan: Plan, schedule: Schedule, file: Path) -> None:
-    """Steps of a network of models/nets/ through Lightning's own fit, on its own data, in a process of its own.
+    """Steps of a network of models/nets/ through Lightning's own fit, on its own data, in a process
+    of its own.
 
     Raises Refusal: no_device, unsupported_precision, timeout, crashed.
     """
     if reason := plugins.backend(case.backend).available(case.target):
         raise Refusal(reason.code, reason.detail)
     if case.precision != "fp32":
-        why = "our networks clip gradients beside a fused optimizer, which Lightning refuses in mixed precision; hotlap.Profile records any training of your own"
+        why = (
+            "our networks clip gradients beside a fused optimizer, which Lightning refuses in mixed"
+            " precision; hotlap.Profile records any training of your own"
+        )
         raise Refusal("unsupported_precision", f"training in {case.precision}: {why}")
-    asked = {"case": case, "seed": seed, "schedule": schedule, "file": str(file.absolute()), "about": origin(case, plan.threads)}
+    asked = {
+        "case": case,
+        "seed": seed,
+        "schedule": schedule,
+        "file": str(file.absolute()),
+        "about": origin(case, plan.threads),
+    }
     program = [sys.executable, "-P", "-m", f"{__package__}.fit"]
     environment = worker_environment(Case(case.workload, case.backend, target=case.target), plan.threads)
     try:
-        done = subprocess.run(program, input=msgspec.json.encode(asked), env=environment, stderr=subprocess.PIPE, timeout=plan.timeout_s, check=False)
+        done = subprocess.run(
+            program,
+            input=msgspec.json.encode(asked),
+            env=environment,
+            stderr=subprocess.PIPE,
+            timeout=plan.timeout_s,
+            check=False,
+        )
     except subprocess.TimeoutExpired:
-        raise Refusal("timeout", f"training {case.workload} did not end within {plan.timeout_s:g} s; raise --timeout or record fewer steps") from None
+        raise Refusal(
+            "timeout",
+            f"training {case.workload} did not end within {plan.timeout_s:g} s; raise --timeout or record"
+            " fewer steps",
+        ) from None
     if done.returncode:
         lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
         raise Refusal("crashed", f"training {case.workload} ended with status {done.returncode}: {lines[-1]}")

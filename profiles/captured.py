@@ -1,4 +1,6 @@
-"""What a file says of its own origin, where `hotlap profile` or hotlap.Profile wrote it: the section `hotlap` (perf/profiling.py). Other files have none."""
+"""What a file says of its own origin, where `hotlap profile` or hotlap.Profile wrote it: the
+section `hotlap` (perf/profiling.py). Other files have none.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,11 @@ MOST = 1e18
 
 
 class Captured(msgspec.Struct, frozen=True):
-    """hardware: in words. peaks: of that machine, FLOP/s and B/s (flop_rate, byte_rate). flops: of one call. overhead: of the profiler."""
+    """hardware: in words.
+
+    peaks: of that machine, FLOP/s and B/s (flop_rate, byte_rate). flops: of one call. overhead: of
+    the profiler.
+    """
 
     case: str = ""
     backend: str = ""
@@ -29,7 +35,10 @@ def of(trace: Trace) -> Captured | None:
         found = msgspec.convert(trace.header["hotlap"], Captured)
     except (KeyError, msgspec.ValidationError, RecursionError):
         return None
-    numbers = [*found.peaks.values(), *([found.overhead.plain_s, found.overhead.profiled_s] if found.overhead else [])]
+    numbers = [
+        *found.peaks.values(),
+        *([found.overhead.plain_s, found.overhead.profiled_s] if found.overhead else []),
+    ]
     return found if all(0 < number < MOST for number in numbers) and found.flops >= 0 else None
 
 

@@ -1,7 +1,8 @@
-"""What the host did while the GPU was idle: each gap's time by operator, call, frame or data loader, and the gap's reason.
+"""What the host did while the GPU was idle: each gap's time by operator, call, frame or data
+loader, and the gap's reason.
 
-A gap that ends with work whose launch had not begun is filled from what the launching thread did until then, and by the launch itself. Gaps are taken
-many at once: a long trace has millions.
+A gap that ends with work whose launch had not begun is filled from what the launching thread did
+until then, and by the launch itself. Gaps are taken many at once: a long trace has millions.
 """
 
 from __future__ import annotations
@@ -18,10 +19,15 @@ from .launches import CAUSES, Idle, Launches
 from .timeline import Timeline
 from .trace import Calls, Column, Mask, Trace
 
-# Why the GPU was idle. launch: the host had not issued the work, nor was it fetching data, waiting for the GPU when the gap began, or setting up.
+# Why the GPU was idle. launch: the host had not issued the work, nor was it fetching data, waiting
+# for the GPU when the gap began, or setting up.
 BLAME = ("input", "sync", "setup", "launch", "kernel_wait", "other", "unknown")
-# What a program does once: memory from the driver, modules, streams. A launch that takes longer than this loads its kernel first (lazy loading).
-SETUP = re.compile(r"(?:cuda|hip|cu)(?:Malloc|Free|HostAlloc|MemAlloc|ModuleLoad|LibraryLoad|StreamCreate|EventCreate|GetDeviceProperties|DeviceGet)", re.IGNORECASE)
+# What a program does once: memory from the driver, modules, streams. A launch that takes longer
+# than this loads its kernel first (lazy loading).
+SETUP = re.compile(
+    r"(?:cuda|hip|cu)(?:Malloc|Free|HostAlloc|MemAlloc|ModuleLoad|LibraryLoad|StreamCreate|EventCreate|GetDeviceProperties|DeviceGet)",
+    re.IGNORECASE,
+)
 LOADING_NS = 1_000_000
 # Calls that may return only when the GPU has finished.
 WAIT = re.compile(r"Synchronize|Memcpy", re.IGNORECASE)
@@ -38,7 +44,10 @@ class Culprit(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """One hole in the GPU's work, with what filled it on the host, the longest first (label, ns). start: from the window's. ends: what came after."""
+    """One hole in the GPU's work, with what filled it on the host, the longest first (label, ns).
+
+    start: from the window's. ends: what came after.
+    """
 
     start: int
     length: int
@@ -48,7 +57,10 @@ class Gap(NamedTuple):
 
 
 class Culprits(NamedTuple):
-    """ranked: the longest first; together they are the idle time. blamed: ns and gaps by reason. blame: of each gap, code into BLAME."""
+    """ranked: the longest first; together they are the idle time.
+
+    blamed: ns and gaps by reason. blame: of each gap, code into BLAME.
+    """
 
     ranked: list[Culprit]
     blamed: dict[str, tuple[int, int]]
@@ -78,8 +90,14 @@ def of(trace: Trace, line: Timeline, launched: Launches, idle: Idle) -> Culprits
             rows = hosted[own][first : first + AT_ONCE]
             names = launched.calls.name[call[own][first : first + AT_ONCE]]
             blame[rows] = fill(trace, did, ends_wait, idle, rows, names, lengths, counts)
-    ranked = sorted((Culprit(label, why, ns, counts[label, why]) for (label, why), ns in lengths.items() if ns), key=lambda one: -one.length)
-    blamed = {why: (int(np.sum(idle.length[blame == code])), int(np.sum(blame == code))) for code, why in enumerate(BLAME)}
+    ranked = sorted(
+        (Culprit(label, why, ns, counts[label, why]) for (label, why), ns in lengths.items() if ns),
+        key=lambda one: -one.length,
+    )
+    blamed = {
+        why: (int(np.sum(idle.length[blame == code])), int(np.sum(blame == code)))
+        for code, why in enumerate(BLAME)
+    }
     return Culprits(ranked, blamed, blame, doing)
 
 
@@ -99,9 +117,19 @@ class Waits:
 
 
 def fill(
-    trace: Trace, did: Doing, waits: Waits, idle: Idle, rows: Column, calls: Column, lengths: dict[tuple[str, str], int], counts: dict[tuple[str, str], int],
-) -> Column:  # fmt: skip
-    """Adds these gaps of one thread to the sums by label; returns the reason of each. calls: names of their launches."""
+    trace: Trace,
+    did: Doing,
+    waits: Waits,
+    idle: Idle,
+    rows: Column,
+    calls: Column,
+    lengths: dict[tuple[str, str], int],
+    counts: dict[tuple[str, str], int],
+) -> Column:
+    """Adds these gaps of one thread to the sums by label; returns the reason of each.
+
+    calls: names of their launches.
+    """
     start, length, before = idle.start[rows], idle.length[rows], idle.before[rows]
     end, late = start + before, length - before
     first, last = np.searchsorted(did.end, start, side="right"), np.searchsorted(did.start, end)
@@ -118,18 +146,40 @@ def fill(
 
     setting_up = np.array([SETUP.match(name) is not None for name in did.labels], dtype=bool)
     loading = np.where(late > LOADING_NS, late, 0)
-    conditions = [2 * of_gap(did.groups[label] == host.INPUT) >= length, 2 * (of_gap(setting_up[label]) + loading) >= length, waits.hold(start)]
-    blame = np.select(conditions, [BLAME.index("input"), BLAME.index("setup"), BLAME.index("sync")], BLAME.index("launch"))
+    conditions = [
+        2 * of_gap(did.groups[label] == host.INPUT) >= length,
+        2 * (of_gap(setting_up[label]) + loading) >= length,
+        waits.hold(start),
+    ]
+    blame = np.select(
+        conditions, [BLAME.index("input"), BLAME.index("setup"), BLAME.index("sync")], BLAME.index("launch")
+    )
     add(lengths, counts, did.labels, label, blame[gap], ns, gap)
     rest = before - of_gap(np.ones(len(ns), dtype=bool))
     every = np.arange(len(rows))
     add(lengths, counts, [host.NOTHING], np.zeros(len(rows), np.int64), blame, rest, every)
     used = np.unique(calls)
-    add(lengths, counts, [latency(trace, int(code)) for code in used], np.searchsorted(used, calls), blame, late, every)
+    add(
+        lengths,
+        counts,
+        [latency(trace, int(code)) for code in used],
+        np.searchsorted(used, calls),
+        blame,
+        late,
+        every,
+    )
     return blame
 
 
-def add(lengths: dict[tuple[str, str], int], counts: dict[tuple[str, str], int], labels: list[str], label: Column, blame: Column, ns: Column, gap: Column) -> None:
+def add(
+    lengths: dict[tuple[str, str], int],
+    counts: dict[tuple[str, str], int],
+    labels: list[str],
+    label: Column,
+    blame: Column,
+    ns: Column,
+    gap: Column,
+) -> None:
     """Sums by label and reason; a gap counts once for each of its labels."""
     some = ns > 0
     key = label[some] * len(BLAME) + blame[some]
@@ -150,7 +200,9 @@ def latency(trace: Trace, call: int) -> str:
 
 def gap(trace: Trace, line: Timeline, launched: Launches, idle: Idle, found: Culprits, row: int) -> Gap:
     """One alone."""
-    start, length, event, before = (int(column[row]) for column in (idle.start, idle.length, idle.event, idle.before))
+    start, length, event, before = (
+        int(column[row]) for column in (idle.start, idle.length, idle.event, idle.before)
+    )
     shares: dict[str, int] = defaultdict(int)
     if CAUSES[idle.cause[row]] == "host_wait":
         call = int(launched.call[event])
@@ -160,4 +212,6 @@ def gap(trace: Trace, line: Timeline, launched: Launches, idle: Idle, found: Cul
         shares[host.NOTHING] += before - sum(shares.values())
         shares[latency(trace, int(launched.calls.name[call]))] += length - before
     filled = sorted(((label, ns) for label, ns in shares.items() if ns), key=lambda one: -one[1])
-    return Gap(start - line.start, length, BLAME[found.blame[row]], trace.names[line.gpu.name[event]], tuple(filled))
+    return Gap(
+        start - line.start, length, BLAME[found.blame[row]], trace.names[line.gpu.name[event]], tuple(filled)
+    )

@@ -1,9 +1,13 @@
-"""Two traces of the same work: what changed above the noise, and why. Judged by parts, matched by operator first, then by kernel; profiles of different
-tools are laid beside each other by what their operators are for (kinds.py).
+"""Two traces of the same work: what changed above the noise, and why.
 
-Runs of the same program differ by 0.05 to 0.1 % in the time of their kernels and by up to 12.8 % in the wall (shared/TRACES.md): kernels are judged at
-1 %, steps only beyond what the wall does by itself. Copies share memory with whatever else the host does, and count as wall. Two processes on a
-CPU, one after the other, were seen 30 % apart with the same code: there only twice the time is a regression, and `hotlap ab` tells the rest.
+Judged by parts, matched by operator first, then by kernel; profiles of different tools are laid
+beside each other by what their operators are for (kinds.py).
+
+Runs of the same program differ by 0.05 to 0.1 % in the time of their kernels and by up to 12.8 % in
+the wall (shared/TRACES.md): kernels are judged at 1 %, steps only beyond what the wall does by
+itself. Copies share memory with whatever else the host does, and count as wall. Two processes on a
+CPU, one after the other, were seen 30 % apart with the same code: there only twice the time is a
+regression, and `hotlap ab` tells the rest.
 """
 
 from __future__ import annotations
@@ -35,7 +39,9 @@ IDLE, REST, UNKNOWN_CPU = "GPU idle", "outside operators", "unknown CPU"
 
 
 class Moved(NamedTuple):
-    """A part, operator, kernel or culprit of both sides, in ns and events a step (or of the whole window, where one side has no steps)."""
+    """A part, operator, kernel or culprit of both sides, in ns and events a step (or of the whole
+    window, where one side has no steps).
+    """
 
     name: str
     before: float
@@ -55,11 +61,18 @@ class Moved(NamedTuple):
     @property
     def times(self) -> str:
         """How often, where that changed."""
-        return f", {self.events_before:.4g} -> {self.events_after:.4g} times" if self.events_before != self.events_after else ""
+        return (
+            f", {self.events_before:.4g} -> {self.events_after:.4g} times"
+            if self.events_before != self.events_after
+            else ""
+        )
 
 
 class Diff(NamedTuple):
-    """per: what all times are of, a step or the window. Each list has the largest change first. walls: ns of it, BASE and HEAD."""
+    """per: what all times are of, a step or the window.
+
+    Each list has the largest change first. walls: ns of it, BASE and HEAD.
+    """
 
     base: Review
     head: Review
@@ -79,38 +92,73 @@ def of(base: Review, head: Review) -> Diff:
     divisors = tuple(len(side.facts.steps) if stepped else 1 for side in (base, head))
     walls = timed(base, head, stepped)
     scale = max(walls)
-    lists = {name: ranked(matched(base, head, divisors, what), scale) for name, what in (("operators", by_operator), ("kernels", by_kernel), ("idle", by_culprit))}
+    lists = {
+        name: ranked(matched(base, head, divisors, what), scale)
+        for name, what in (("operators", by_operator), ("kernels", by_kernel), ("idle", by_culprit))
+    }
     parts = matched(base, head, divisors, by_part)
     per = "step" if stepped else "window"
     kinds = sorted(matched(base, head, divisors, by_kind), key=lambda row: -abs(row.change))
     because = reasons(walls, per, kinds, base, head)
-    return Diff(base, head, per, walls, because, kinds, parts, **lists, verdict=judged(base, head, walls, per, parts, lists["operators"], lists["idle"]))
+    return Diff(
+        base,
+        head,
+        per,
+        walls,
+        because,
+        kinds,
+        parts,
+        **lists,
+        verdict=judged(base, head, walls, per, parts, lists["operators"], lists["idle"]),
+    )
 
 
 def timed(base: Review, head: Review, stepped: bool) -> tuple[float, float]:
-    """ns of a step: without the profiler, where both files tell; else the medians of the recorded ones; of the window where there are no steps."""
+    """ns of a step: without the profiler, where both files tell; else the medians of the recorded
+    ones; of the window where there are no steps.
+    """
     origins = [captured.of(side.trace) for side in (base, head)]
     plain = [origin.overhead.plain_s * 1e9 for origin in origins if origin and origin.overhead]
     if stepped and len(plain) == 2:
         return plain[0], plain[1]
-    before, after = (float(np.median([step.dur for step in side.facts.steps])) if stepped else float(side.facts.line.window) for side in (base, head))
+    before, after = (
+        (
+            float(np.median([step.dur for step in side.facts.steps]))
+            if stepped
+            else float(side.facts.line.window)
+        )
+        for side in (base, head)
+    )
     return before, after
 
 
 def reasons(walls: tuple[float, float], per: str, kinds: list[Moved], base: Review, head: Review) -> str:
-    """One sentence: faster or slower by how much, because of which kinds of operators. Empty where nothing moved beyond `WALL_FINE`."""
+    """One sentence: faster or slower by how much, because of which kinds of operators.
+
+    Empty where nothing moved beyond `WALL_FINE`.
+    """
     costly = ""
     for name, side in (("BASE", base), ("HEAD", head)):
         origin = captured.of(side.trace)
         if origin and origin.overhead and origin.overhead.factor >= COSTLY:
-            costly += f" ({name}'s profiler makes calls {origin.overhead.factor:.1f} times as long, so its parts are upper bounds)"
+            costly += (
+                f" ({name}'s profiler makes calls {origin.overhead.factor:.1f} times as long, so its parts"
+                " are upper bounds)"
+            )
     change = walls[1] - walls[0]
     if not walls[0] or abs(change) <= WALL_FINE * walls[0]:
         return ""
-    same = [row for row in kinds if row.change * change > 0 and abs(row.change) >= REASON * abs(change)][:REASONS]
-    how = f"{walls[0] / walls[1]:.2f} times as fast" if change < 0 and walls[1] else f"{change / walls[0]:+.1%}"
+    same = [row for row in kinds if row.change * change > 0 and abs(row.change) >= REASON * abs(change)][
+        :REASONS
+    ]
+    how = (
+        f"{walls[0] / walls[1]:.2f} times as fast" if change < 0 and walls[1] else f"{change / walls[0]:+.1%}"
+    )
     said = f"{'faster' if change < 0 else 'slower'} by {scaled(abs(change) * 1e-9, 's')} a {per} ({how})"
-    why = "; ".join(f"{row.name} {'+' if row.change > 0 else '-'}{scaled(abs(row.change) * 1e-9, 's')}{row.times}" for row in same)
+    why = "; ".join(
+        f"{row.name} {'+' if row.change > 0 else '-'}{scaled(abs(row.change) * 1e-9, 's')}{row.times}"
+        for row in same
+    )
     return (f"{said}, because: {why}" if why else f"{said}; no kind of operator moved as much") + costly
 
 
@@ -128,7 +176,10 @@ def by_operator(side: Review) -> Rows:
 
 
 def by_kind(side: Review) -> Rows:
-    """What operators are for; a kernel decides where its operator does not tell. Beside them what of the time no operator has."""
+    """What operators are for; a kernel decides where its operator does not tell.
+
+    Beside them what of the time no operator has.
+    """
     found: dict[str, list[int]] = {}
     for name, length, events, within in by_kernel(side) or by_operator(side):
         kind = kinds.of(within) if within else kinds.OTHER
@@ -144,39 +195,81 @@ def by_kind(side: Review) -> Rows:
 
 
 def by_kernel(side: Review) -> Rows:
-    """With the operator that it belongs to, as cuDNN may choose another kernel for the same operator."""
+    """With the operator that it belongs to, as cuDNN may choose another kernel for the same
+    operator.
+    """
     if not len(side.trace.gpu):
         return []
     facts, names = side.facts, side.trace.names
     behind, gpu = facts.behind, facts.line.gpu
-    operator = np.where(behind == NONE, NONE, side.trace.operators.name[behind] if len(side.trace.operators) else NONE)
+    operator = np.where(
+        behind == NONE, NONE, side.trace.operators.name[behind] if len(side.trace.operators) else NONE
+    )
     pairs = gpu.name * (len(names) + 1) + operator + 1
     return [
-        (names[code // (len(names) + 1)], length, events, names[code % (len(names) + 1) - 1] if code % (len(names) + 1) else review.NO_OPERATOR)
+        (
+            names[code // (len(names) + 1)],
+            length,
+            events,
+            names[code % (len(names) + 1) - 1] if code % (len(names) + 1) else review.NO_OPERATOR,
+        )
         for code, events, length in summed(pairs, gpu.dur)
     ]
 
 
 def by_culprit(side: Review) -> Rows:
-    return [(f"{one.blame}: {one.label}", one.length, one.gaps, "") for one in side.facts.culprits.ranked] if side.bound else []
+    return (
+        [(f"{one.blame}: {one.label}", one.length, one.gaps, "") for one in side.facts.culprits.ranked]
+        if side.bound
+        else []
+    )
 
 
-def matched(base: Review, head: Review, divisors: tuple[int, ...], what: Callable[[Review], Rows]) -> list[Moved]:
+def matched(
+    base: Review, head: Review, divisors: tuple[int, ...], what: Callable[[Review], Rows]
+) -> list[Moved]:
     """Both sides by name."""
     sides: list[dict[tuple[str, str], tuple[float, float]]] = []
     for side, divisor in zip((base, head), divisors, strict=True):
-        sides.append({(name, within): (length / divisor, events / divisor) for name, length, events, within in what(side)})
+        sides.append(
+            {
+                (name, within): (length / divisor, events / divisor)
+                for name, length, events, within in what(side)
+            }
+        )
     a, b = sides
     nothing = (0.0, 0.0)
-    return [Moved(key[0], a.get(key, nothing)[0], b.get(key, nothing)[0], a.get(key, nothing)[1], b.get(key, nothing)[1], key[1]) for key in {**a, **b}]
+    return [
+        Moved(
+            key[0],
+            a.get(key, nothing)[0],
+            b.get(key, nothing)[0],
+            a.get(key, nothing)[1],
+            b.get(key, nothing)[1],
+            key[1],
+        )
+        for key in {**a, **b}
+    ]
 
 
 def ranked(rows: list[Moved], scale: float) -> list[Moved]:
-    return sorted((row for row in rows if abs(row.change) >= WORTH * scale), key=lambda row: -abs(row.change))[:ROWS]
+    return sorted(
+        (row for row in rows if abs(row.change) >= WORTH * scale), key=lambda row: -abs(row.change)
+    )[:ROWS]
 
 
-def judged(base: Review, head: Review, walls: tuple[float, float], per: str, parts: list[Moved], operators: list[Moved], idle: list[Moved]) -> Verdict:
-    reasons = [f"{name}: {said}" for name, side in (("BASE", base), ("HEAD", head)) for said in side.trust.said]
+def judged(
+    base: Review,
+    head: Review,
+    walls: tuple[float, float],
+    per: str,
+    parts: list[Moved],
+    operators: list[Moved],
+    idle: list[Moved],
+) -> Verdict:
+    reasons = [
+        f"{name}: {said}" for name, side in (("BASE", base), ("HEAD", head)) for said in side.trust.said
+    ]
     if not (base.bound and head.bound) and not len(head.trace.gpu):
         reasons.append("one process each on a CPU: hotlap ab tells whether a small difference is one")
     if against := incomparable(base, head, per):
@@ -205,9 +298,15 @@ def incomparable(base: Review, head: Review, per: str) -> str:
     captures = [captured.of(side.trace) for side in (base, head)]
     cases = [asked(one.case) for one in captures if one and one.case]
     if len(cases) == 2 and cases[0] != cases[1]:
-        return f"different work, {' and '.join(' '.join(str(part) for part in case) for case in cases)}: shown, not judged"
+        return (
+            f"different work, {' and '.join(' '.join(str(part) for part in case) for case in cases)}: shown,"
+            " not judged"
+        )
     if base.trace.source != head.trace.source and not all(one and one.overhead for one in captures):
-        return f"profiles of different tools, {base.trace.source} and {head.trace.source}: shown, not judged (hotlap profile times calls without the profiler, which can be judged)"
+        return (
+            f"profiles of different tools, {base.trace.source} and {head.trace.source}: shown, not judged"
+            " (hotlap profile times calls without the profiler, which can be judged)"
+        )
     if not (base.bound and head.bound) and per != "step":
         return "without steps, and without a window of the GPU: not judged"
     return ""
@@ -220,7 +319,9 @@ def machine(side: Review) -> str:
 
 
 def asked(case: str) -> tuple[object, ...]:
-    """Of a recorded case what must be the same: backend, precision and options may differ, that is what is compared."""
+    """Of a recorded case what must be the same: backend, precision and options may differ, that is
+    what is compared.
+    """
     try:
         found = Case.parse(case)
     except Misuse:
@@ -228,17 +329,43 @@ def asked(case: str) -> tuple[object, ...]:
     return found.workload, f"batch {found.batch}", found.mode
 
 
-def finding(case: str, metric: str, pair: list[float], fine: float, floor: float, why: list[Moved], per: str) -> Finding:
-    """With what moved the same way as its evidence. Worse than the floor is a regression, at most `fine` worse passes, and what lies between repeated runs do by themselves."""
+def finding(
+    case: str, metric: str, pair: list[float], fine: float, floor: float, why: list[Moved], per: str
+) -> Finding:
+    """With what moved the same way as its evidence.
+
+    Worse than the floor is a regression, at most `fine` worse passes, and what lies between
+    repeated runs do by themselves.
+    """
     if not pair[0]:
-        return Finding(case, metric, "inconclusive" if pair[1] else "pass", 0.0, pair[1] * 1e-9, unit="s", evidence=("BASE has none of it",) if pair[1] else ())
+        return Finding(
+            case,
+            metric,
+            "inconclusive" if pair[1] else "pass",
+            0.0,
+            pair[1] * 1e-9,
+            unit="s",
+            evidence=("BASE has none of it",) if pair[1] else (),
+        )
     ratio = pair[1] / pair[0]
     verdict: Outcome = "regression" if ratio > 1 + floor else "pass" if ratio <= 1 + fine else "inconclusive"
     same = [row for row in why if (row.change > 0) == (ratio > 1)]
     return Finding(
-        case, metric, verdict, pair[0] * 1e-9, pair[1] * 1e-9, ratio, tolerance=fine, detectable=floor, unit="s",
-        evidence=tuple(line(row, per) for row in sorted(same, key=lambda row: -abs(row.change))[:5]) if abs(ratio - 1) > fine else (),
-    )  # fmt: skip
+        case,
+        metric,
+        verdict,
+        pair[0] * 1e-9,
+        pair[1] * 1e-9,
+        ratio,
+        tolerance=fine,
+        detectable=floor,
+        unit="s",
+        evidence=(
+            tuple(line(row, per) for row in sorted(same, key=lambda row: -abs(row.change))[:5])
+            if abs(ratio - 1) > fine
+            else ()
+        ),
+    )
 
 
 def line(row: Moved, per: str) -> str:
@@ -249,7 +376,18 @@ def line(row: Moved, per: str) -> str:
 
 def document(found: Diff) -> dict[str, object]:
     """What moved, as data; ns and events per `per`."""
-    lists = {"kinds": found.kinds, "parts": found.parts, "operators": found.operators, "kernels": found.kernels, "idle": found.idle}
+    lists = {
+        "kinds": found.kinds,
+        "parts": found.parts,
+        "operators": found.operators,
+        "kernels": found.kernels,
+        "idle": found.idle,
+    }
     rows = {name: [{**row._asdict(), "change": row.change} for row in rows] for name, rows in lists.items()}
-    about = {"file": Path(found.base.trace.path).name, "device": machine(found.base), "source": found.base.trace.source, "per": found.per}
+    about = {
+        "file": Path(found.base.trace.path).name,
+        "device": machine(found.base),
+        "source": found.base.trace.source,
+        "per": found.per,
+    }
     return {**about, "times_ns": list(found.walls), "because": found.because, **rows}

@@ -1,7 +1,9 @@
-"""From a file's bytes to its events, a piece at a time: gzip or not by content, with what stands around the array of events, and with what is damaged.
+"""From a file's bytes to its events, a piece at a time: gzip or not by content, with what stands
+around the array of events, and with what is damaged.
 
-A piece ends at a border between events, which is found by trying: the parser accepts only what is whole. Where it accepts nothing, events are
-cut out by their braces and read one by one, so that one bad number costs one event at most.
+A piece ends at a border between events, which is found by trying: the parser accepts only what is
+whole. Where it accepts nothing, events are cut out by their braces and read one by one, so that one
+bad number costs one event at most.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ class Unreadable(Exception):
 
 
 class Arguments(msgspec.Struct, gc=False):
-    """What of an event's args is read: values of whatever type the file has, or their text where only the text counts."""
+    """What of an event's args is read: values of whatever type the file has, or their text where
+    only the text counts.
+    """
 
     correlation: Any = None
     stream: Any = None
@@ -103,7 +107,10 @@ ARGUMENTS = msgspec.json.Decoder(Arguments)
 
 
 class Events:
-    """Iterate once for lists of events; `header` and `damage` are whole afterwards. bare: the file is the list alone. Raises Unreadable where there is no array of events."""
+    """Iterate once for lists of events; `header` and `damage` are whole afterwards.
+
+    bare: the file is the list alone. Raises Unreadable where there is no array of events.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path, self.damage, self.bare = path, Damage(), False
@@ -116,7 +123,9 @@ class Events:
         """The events as their text, mended where they must be, instead."""
         return self.read(TEXTS, self.text_alone)
 
-    def read(self, many: msgspec.json.Decoder[list[One]], alone: Callable[[bytes], One | None]) -> Iterator[list[One]]:
+    def read(
+        self, many: msgspec.json.Decoder[list[One]], alone: Callable[[bytes], One | None]
+    ) -> Iterator[list[One]]:
         source = self.text()
         buffer = bytearray()
         head = self.skip_head(source, buffer)
@@ -126,7 +135,9 @@ class Events:
             if len(buffer) >= enough:
                 events, used, ended = some(buffer, False, many) or self.slowly(buffer, alone)
                 del buffer[:used]
-                enough = PIECE if used else 2 * len(buffer)  # one event larger than a piece: not tried again with each megabyte
+                enough = (
+                    PIECE if used else 2 * len(buffer)
+                )  # one event larger than a piece: not tried again with each megabyte
                 yield events
                 if ended:
                     break
@@ -227,7 +238,16 @@ class Events:
             arguments = ARGUMENTS.decode(loose.args)
         except msgspec.ValidationError:
             arguments = None
-        return Event(str(loose.ph), str(loose.cat), str(loose.name), loose.ts, loose.dur, loose.pid, loose.tid, arguments)
+        return Event(
+            str(loose.ph),
+            str(loose.cat),
+            str(loose.name),
+            loose.ts,
+            loose.dur,
+            loose.pid,
+            loose.tid,
+            arguments,
+        )
 
     def text_alone(self, text: bytes) -> msgspec.Raw | None:
         try:
@@ -238,7 +258,10 @@ class Events:
 
     def mended(self, text: bytes) -> Loose | None:
         if (better := mended(text)) != text:
-            self.damage.notes["some events hold what JSON has no word for (NaN, raw control characters, bad escapes): mended"] = None
+            self.damage.notes[
+                "some events hold what JSON has no word for (NaN, raw control characters, bad escapes):"
+                " mended"
+            ] = None
         try:
             return LOOSE.decode(better)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -261,8 +284,12 @@ class Events:
         self.damage.notes["what stands around the events cannot be read: the device is unknown"] = None
 
 
-def some(buffer: bytearray, last: bool, many: msgspec.json.Decoder[list[One]]) -> tuple[list[One], int, bool] | None:
-    """Events from the front of the buffer, how many bytes they took, and whether the array ended there; None where they cannot be read together."""
+def some(
+    buffer: bytearray, last: bool, many: msgspec.json.Decoder[list[One]]
+) -> tuple[list[One], int, bool] | None:
+    """Events from the front of the buffer, how many bytes they took, and whether the array ended
+    there; None where they cannot be read together.
+    """
     end = len(buffer)
     for _ in range(TRIES):
         if last:
@@ -291,7 +318,11 @@ def some(buffer: bytearray, last: bool, many: msgspec.json.Decoder[list[One]]) -
 
 
 def mended(text: bytes) -> bytes:
-    """As JSON has it: NaN and infinity are null, control characters and bad escapes within strings are escaped, bytes that are no UTF-8 replaced."""
+    """As JSON has it:
+
+    NaN and infinity are null, control characters and bad escapes within strings are escaped, bytes
+    that are no UTF-8 replaced.
+    """
 
     def better(token: re.Match[bytes]) -> bytes:
         if token[0][:1] != b'"':
@@ -303,7 +334,9 @@ def mended(text: bytes) -> bytes:
 
 
 def up_to_the_damage(unpack: Any, piece: bytes) -> Iterator[bytes]:
-    """What a decompressor gives of a damaged piece, byte by byte: an error takes all that its call had unpacked."""
+    """What a decompressor gives of a damaged piece, byte by byte: an error takes all that its call
+    had unpacked.
+    """
     try:
         for at in range(len(piece)):
             yield unpack.decompress(piece[at : at + 1])
@@ -316,7 +349,10 @@ def refusal(path: Path, start: bytes) -> str:
     if not start.strip():
         return f"{path}: the file is empty"
     if start[:1] == b"\x0a" and b"\x00" in start[:64]:
-        return f"{path}: a Perfetto protobuf trace; export it as JSON (traceconv json {path.name} out.json), or have torch write .json"
+        return (
+            f"{path}: a Perfetto protobuf trace; export it as JSON (traceconv json {path.name} out.json), or"
+            " have torch write .json"
+        )
     if start.lstrip()[:1] == b"{":
         return f"{path}: JSON without traceEvents: no trace of torch's profiler"
     return f"{path}: not a trace (JSON with traceEvents, or a list of events)"

@@ -42,7 +42,9 @@ class Facts:
     def largest_gaps(self, count: int) -> list[Gap]:
         """The longest first."""
         rows = np.lexsort((self.idle.start, -self.idle.length))[:count].tolist()
-        return [culprits.gap(self.trace, self.line, self.launched, self.idle, self.culprits, row) for row in rows]
+        return [
+            culprits.gap(self.trace, self.line, self.launched, self.idle, self.culprits, row) for row in rows
+        ]
 
     @cached_property
     def behind(self) -> Column:
@@ -62,14 +64,18 @@ class Facts:
 
     @property
     def span(self) -> int:
-        """ns that everything is a share of: the GPU's window; on a CPU all steps, or where there are none all operators."""
+        """ns that everything is a share of: the GPU's window; on a CPU all steps, or where there
+        are none all operators.
+        """
         if len(self.trace.gpu):
             return self.line.window
         return sum(step.dur for step in self.steps) or sum(row.length for row in self.own)
 
     @cached_property
     def attained(self) -> list[Attained]:
-        return roofline.attained(self.trace, self.line.gpu, self.behind if len(self.trace.gpu) else np.empty(0, np.int64))
+        return roofline.attained(
+            self.trace, self.line.gpu, self.behind if len(self.trace.gpu) else np.empty(0, np.int64)
+        )
 
     @cached_property
     def steps(self) -> list[Step]:
@@ -83,4 +89,8 @@ class Facts:
     def graph_share(self) -> float:
         """Of GPU events, how many came under a CUDA graph's launch."""
         known = self.launched.known
-        return float(np.sum(self.launched.graph[self.launched.call[known]])) / len(self.line.gpu) if len(self.line.gpu) else 0.0
+        return (
+            float(np.sum(self.launched.graph[self.launched.call[known]])) / len(self.line.gpu)
+            if len(self.line.gpu)
+            else 0.0
+        )

@@ -1,6 +1,8 @@
-"""Every figure of a trace under fixed names and units, so that two readers of the same file can be compared key by key.
+"""Every figure of a trace under fixed names and units, so that two readers of the same file can be
+compared key by key.
 
-The names are those of shared/traces/EXPECTED.json; the definitions those of shared/TRACES.md. `_ns` is exact; `_us` and shares are rounded for print.
+The names are those of shared/traces/EXPECTED.json; the definitions those of shared/TRACES.md. `_ns`
+is exact; `_us` and shares are rounded for print.
 """
 
 from __future__ import annotations
@@ -18,12 +20,22 @@ from .timeline import Timeline
 from .trace import NONE, Column, Kind, Spans, Trace
 
 LARGEST, TOP, NAME = 5, 8, 160
-EDGES = (("<10us", 0, 10_000), ("10-100us", 10_000, 100_000), ("100us-1ms", 100_000, 1_000_000), (">=1ms", 1_000_000, 1 << 62))
+EDGES = (
+    ("<10us", 0, 10_000),
+    ("10-100us", 10_000, 100_000),
+    ("100us-1ms", 100_000, 1_000_000),
+    (">=1ms", 1_000_000, 1 << 62),
+)
 
 
 def figures(trace: Trace) -> dict[str, Any]:
     """Sections by name; those of the GPU only where the file has GPU events."""
-    found: dict[str, Any] = {"n_events": trace.events, "ph": trace.phases, "cat": trace.categories, "gpu_counts": counted(trace)}
+    found: dict[str, Any] = {
+        "n_events": trace.events,
+        "ph": trace.phases,
+        "cat": trace.categories,
+        "gpu_counts": counted(trace),
+    }
     if len(trace.gpu):
         line = timeline.of(trace)
         launched = launching.of(trace, line.gpu)
@@ -37,7 +49,10 @@ def figures(trace: Trace) -> dict[str, Any]:
             "queue_length": of_queues(launched),
             "top_kernels": top(trace, line.gpu.rows(line.gpu.kind == Kind.KERNEL)),
             "op_attribution": of_operators(trace, launched, behind),
-            "steps": [{"name": step.name, "dur_us": step.dur / 1000, "gpu_busy_in_step_us": step.busy / 1000} for step in steps.of(trace, line)],
+            "steps": [
+                {"name": step.name, "dur_us": step.dur / 1000, "gpu_busy_in_step_us": step.busy / 1000}
+                for step in steps.of(trace, line)
+            ],
             "sync": of_calls(trace),
             "memcpy": of_copies(trace, line),
             "occupancy": of_occupancy(trace, line),
@@ -85,7 +100,9 @@ def of_gaps(line: Timeline) -> dict[str, Any]:
     length = line.gaps.end - line.gaps.start
     largest = np.lexsort((-line.gaps.start, -length))[:LARGEST]
     return {
-        "largest5_us(len,offset)": [[int(length[at]) / 1000, int(line.gaps.start[at] - line.start) / 1000] for at in largest],
+        "largest5_us(len,offset)": [
+            [int(length[at]) / 1000, int(line.gaps.start[at] - line.start) / 1000] for at in largest
+        ],
         "hist": {name: int(np.sum((length >= low) & (length < high))) for name, low, high in EDGES},
     }
 
@@ -165,7 +182,10 @@ def of_queues(launched: Launches) -> dict[str, Any]:
 
 def top(trace: Trace, events: Any) -> list[dict[str, Any]]:
     """By summed time, names as far as they are printed."""
-    return [{"name": trace.names[code][:NAME], "n": count, "sum_ns": total} for code, count, total in summed(events.name, events.dur)[:TOP]]
+    return [
+        {"name": trace.names[code][:NAME], "n": count, "sum_ns": total}
+        for code, count, total in summed(events.name, events.dur)[:TOP]
+    ]
 
 
 def summed(codes: Column, dur: Column) -> list[tuple[int, int, int]]:
@@ -182,7 +202,13 @@ def of_operators(trace: Trace, launched: Launches, behind: Column) -> dict[str, 
     own = gpu.rows(known)
     spans: Spans = trace.operators.rows(behind[known])
     linked = dict(zip(trace.operators.external.tolist(), trace.operators.name.tolist(), strict=True))
-    agrees = np.array([linked.get(one) == name for one, name in zip(own.external.tolist(), spans.name.tolist(), strict=True)], dtype=bool) & (own.external != NONE)
+    agrees = np.array(
+        [
+            linked.get(one) == name
+            for one, name in zip(own.external.tolist(), spans.name.tolist(), strict=True)
+        ],
+        dtype=bool,
+    ) & (own.external != NONE)
     total = int(np.sum(gpu.dur))
     return {
         "gpu_events_attributed": int(np.sum(known)),
@@ -191,7 +217,10 @@ def of_operators(trace: Trace, launched: Launches, behind: Column) -> dict[str, 
         "external_id_agrees": int(np.sum(agrees)),
         "external_id_disagrees_or_dangling": int(np.sum(~agrees & (own.external != NONE))),
         "no_external_id": int(np.sum(own.external == NONE)),
-        "top_ops": [{"op": trace.names[code], "gpu_events": count, "gpu_sum_ns": length} for code, count, length in summed(spans.name, own.dur)[:TOP]],
+        "top_ops": [
+            {"op": trace.names[code], "gpu_events": count, "gpu_sum_ns": length}
+            for code, count, length in summed(spans.name, own.dur)[:TOP]
+        ],
     }
 
 
@@ -207,15 +236,23 @@ def of_copies(trace: Trace, line: Timeline) -> dict[str, Any]:
     found = {}
     for code, count, total in summed(copies.name, copies.dur):
         size = copies.bytes[copies.name == code]
-        found[trace.names[code]] = {"n": count, "sum_us": micro(total), "bytes": int(np.sum(size[size != NONE]))}
+        found[trace.names[code]] = {
+            "n": count,
+            "sum_us": micro(total),
+            "bytes": int(np.sum(size[size != NONE])),
+        }
     return found
 
 
 def of_occupancy(trace: Trace, line: Timeline) -> dict[str, Any]:
-    """As the file records it, estimated by the profiler; a kernel whose estimate is missing counts as 0, as its makers' own tools have it."""
+    """As the file records it, estimated by the profiler; a kernel whose estimate is missing counts
+    as 0, as its makers' own tools have it.
+    """
     kernels = line.gpu.rows(line.gpu.kind == Kind.KERNEL)
     recorded = [msgspec.json.decode(text)[:3:2] for text in trace.launches]
-    numbers = np.array([[one if isinstance(one, int | float) else np.nan for one in pair] for pair in recorded], dtype=float).reshape(-1, 2)
+    numbers = np.array(
+        [[one if isinstance(one, int | float) else np.nan for one in pair] for pair in recorded], dtype=float
+    ).reshape(-1, 2)
     kernels = kernels.rows(kernels.shape != NONE)
     blocks, occupancy = numbers[kernels.shape].T if len(kernels) else np.empty((2, 0))
     known = ~np.isnan(blocks)
@@ -224,8 +261,14 @@ def of_occupancy(trace: Trace, line: Timeline) -> dict[str, Any]:
     dur = kernels.dur[known].astype(float)
     return {
         "kernels_with_info": int(np.sum(known)),
-        "mean_occ_pct_dur_weighted": round(float(np.sum(dur * np.nan_to_num(occupancy[known])) / np.sum(dur)), 3) if np.sum(dur) else None,
-        "sm_eff_pct_of_window(sum dur*min(1,blocksPerSM)/window)": share(float(np.sum(dur * np.minimum(1, blocks[known]))), line.window),
+        "mean_occ_pct_dur_weighted": (
+            round(float(np.sum(dur * np.nan_to_num(occupancy[known])) / np.sum(dur)), 3)
+            if np.sum(dur)
+            else None
+        ),
+        "sm_eff_pct_of_window(sum dur*min(1,blocksPerSM)/window)": share(
+            float(np.sum(dur * np.minimum(1, blocks[known]))), line.window
+        ),
     }
 
 
@@ -233,7 +276,12 @@ def of_memory(trace: Trace) -> dict[str, Any]:
     memory = trace.memory
     peaks: dict[str, int] = {}
     known = memory.total != NONE
-    for kind, device, total in zip(memory.device_type[known].tolist(), memory.device[known].tolist(), memory.total[known].tolist(), strict=True):
+    for kind, device, total in zip(
+        memory.device_type[known].tolist(),
+        memory.device[known].tolist(),
+        memory.total[known].tolist(),
+        strict=True,
+    ):
         key = f"{kind}/{device}"
         peaks[key] = max(peaks.get(key, 0), total)
     return {"events": len(memory), "peak_total_allocated_bytes(type/id)": peaks}

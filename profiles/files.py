@@ -11,7 +11,10 @@ START = 65536
 
 
 def read(path: Path) -> Trace:
-    """A trace of torch, ONNX Runtime or OpenVINO, or a layer profile of TensorRT. Raises Unreadable (with a remedy where there is one) and OSError."""
+    """A trace of torch, ONNX Runtime or OpenVINO, or a layer profile of TensorRT.
+
+    Raises Unreadable (with a remedy where there is one) and OSError.
+    """
     with path.open("rb") as file:
         start = file.read(START)
     return tensorrt.read(path) if tensorrt.recognised(start) else kineto.read(path)

@@ -1,4 +1,6 @@
-"""Profile a training of one of our own networks: `python -m hotlap.profiles.fit`, what to do on stdin (capture.training).
+"""Profile a training of one of our own networks:
+
+`python -m hotlap.profiles.fit`, what to do on stdin (capture.training).
 
 A process of its own, so that threads and allocator are the harness's.
 """
@@ -35,7 +37,14 @@ def main() -> None:
     net = network(case.workload)
     data = net.data(case.batch, asked.seed)
     data.setup()
-    callback = Profile(asked.file, schedule.wait, schedule.warmup, schedule.active, schedule.stacks, {**asked.about, "weights": f"random, seed {asked.seed}"})
+    callback = Profile(
+        asked.file,
+        schedule.wait,
+        schedule.warmup,
+        schedule.active,
+        schedule.stacks,
+        {**asked.about, "weights": f"random, seed {asked.seed}"},
+    )
     with undisturbed():
         torch.manual_seed(asked.seed)
         module = net().to(memory_format=net.layout)

@@ -1,4 +1,6 @@
-"""What the host did at each moment: on one thread, the innermost operator, call, Python frame or annotation, and whether it was fetching data or waiting."""
+"""What the host did at each moment: on one thread, the innermost operator, call, Python frame or
+annotation, and whether it was fetching data or waiting.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,10 @@ AT_ONCE = 100_000
 
 
 class Doing(NamedTuple):
-    """Disjoint moments of one thread in order. label: code into `labels`. groups: of each label, code into GROUPS."""
+    """Disjoint moments of one thread in order.
+
+    label: code into `labels`. groups: of each label, code into GROUPS.
+    """
 
     start: Column
     end: Column
@@ -38,7 +43,10 @@ def of(trace: Trace, lane: int) -> Doing:
     """A sweep over the thread's spans, which are nested; where one is not, the later one counts."""
     tables: tuple[Spans | Calls, ...] = (trace.notes, trace.frames, trace.operators, trace.calls)
     own = [np.flatnonzero(table.lane == lane) for table in tables]
-    start, dur, name = (np.concatenate([getattr(table, column)[rows] for table, rows in zip(tables, own, strict=True)]) for column in ("start", "dur", "name"))
+    start, dur, name = (
+        np.concatenate([getattr(table, column)[rows] for table, rows in zip(tables, own, strict=True)])
+        for column in ("start", "dur", "name")
+    )
     called = np.repeat([table is trace.calls for table in tables], [len(rows) for rows in own])
     order, end = np.lexsort((-(start + dur), start)), start + dur
     del own, dur
@@ -63,7 +71,9 @@ def of(trace: Trace, lane: int) -> Doing:
 
     for first in range(0, len(order), AT_ONCE):
         some = order[first : first + AT_ONCE]
-        for begins, ends, code, call in zip(start[some].tolist(), end[some].tolist(), name[some].tolist(), called[some].tolist(), strict=True):
+        for begins, ends, code, call in zip(
+            start[some].tolist(), end[some].tolist(), name[some].tolist(), called[some].tolist(), strict=True
+        ):
             until(begins)
             said, group = kinds[code]
             outer = stack[-1] if stack else None
@@ -77,7 +87,11 @@ def of(trace: Trace, lane: int) -> Doing:
             stack.append((ends, label, operator if call else text))
         rows.flush()
     until(1 << 62)
-    return Doing(**rows.columns(), labels=list(labels), groups=np.array([groups[label] for label in labels.values()], dtype=np.int64))
+    return Doing(
+        **rows.columns(),
+        labels=list(labels),
+        groups=np.array([groups[label] for label in labels.values()], dtype=np.int64),
+    )
 
 
 def kind(name: str) -> tuple[str, int]:

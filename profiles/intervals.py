@@ -10,7 +10,9 @@ from .trace import Column
 
 
 class Intervals(NamedTuple):
-    """Disjoint, in order, none empty but where nothing else is at its place; ends are not part of them."""
+    """Disjoint, in order, none empty but where nothing else is at its place; ends are not part of
+    them.
+    """
 
     start: Column
     end: Column

@@ -1,7 +1,8 @@
-"""Chrome traces, as torch's profiler (Kineto, in all its eras, ROCm included) and ONNX Runtime write them, as tables.
+"""Chrome traces, as torch's profiler (Kineto, in all its eras, ROCm included) and ONNX Runtime
+write them, as tables.
 
-Times are the decimal text of microseconds, turned into integer nanoseconds. What an event is, its category says; a file of 1.9 says `Kernel` where one
-of 2.8 says `kernel`.
+Times are the decimal text of microseconds, turned into integer nanoseconds. What an event is, its
+category says; a file of 1.9 says `Kernel` where one of 2.8 says `kernel`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,14 @@ import msgspec
 from .events import NOTHING, Arguments, Event, Events, Unreadable
 from .trace import NONE, Calls, Gpu, Kind, Memory, Rows, Spans, Trace
 
-GPU = {"kernel": Kind.KERNEL, "Kernel": Kind.KERNEL, "gpu_memcpy": Kind.MEMCPY, "Memcpy": Kind.MEMCPY, "gpu_memset": Kind.MEMSET, "Memset": Kind.MEMSET}
+GPU = {
+    "kernel": Kind.KERNEL,
+    "Kernel": Kind.KERNEL,
+    "gpu_memcpy": Kind.MEMCPY,
+    "Memcpy": Kind.MEMCPY,
+    "gpu_memset": Kind.MEMSET,
+    "Memset": Kind.MEMSET,
+}
 CALLS = {"cuda_runtime", "cuda_driver", "Runtime", "Driver", "hip_runtime", "hip_driver", "xpu_runtime"}
 OPERATORS = {"cpu_op", "Operator", "Node"}
 NOTES = {"user_annotation", "Session"}
@@ -26,7 +34,8 @@ COLLECTIVE = re.compile(r"nccl|rccl", re.IGNORECASE)
 LONGEST = 1 << 62
 EMPTY = Arguments()
 LAUNCH, INPUTS = b"[%b,%b,%b,%b,%b]", b"[%b,%b,%b]"
-# Operators whose work follows from their shapes only with the values of their other arguments (stride, padding, causal).
+# Operators whose work follows from their shapes only with the values of their other arguments
+# (stride, padding, causal).
 VALUED = re.compile(r"conv|attention")
 
 
@@ -44,16 +53,28 @@ class Reading:
     """The tables of a trace while its file is read."""
 
     def __init__(self) -> None:
-        self.names, self.lanes, self.shapes, self.launches, self.groups = Names(), Names(), Names(), Names(), Names()
+        self.names = Names()
+        self.lanes = Names()
+        self.shapes = Names()
+        self.launches = Names()
+        self.groups = Names()
         self.gpu = Rows(*Gpu.__dataclass_fields__)
         self.calls = Rows(*Calls.__dataclass_fields__)
         self.memory = Rows(*Memory.__dataclass_fields__)
-        self.spans = {kind: Rows(*Spans.__dataclass_fields__) for kind in ("operators", "notes", "frames", "spans")}
+        self.spans = {
+            kind: Rows(*Spans.__dataclass_fields__) for kind in ("operators", "notes", "frames", "spans")
+        }
         self.table = {
-            **dict.fromkeys(GPU, self.of_gpu), **dict.fromkeys(CALLS, self.call), **dict.fromkeys(OPERATORS, self.operator),
-            **dict.fromkeys(NOTES, self.note), **dict.fromkeys(FRAMES, self.frame),
-        }  # fmt: skip
-        self.phases, self.categories, self.others, self.odd = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
+            **dict.fromkeys(GPU, self.of_gpu),
+            **dict.fromkeys(CALLS, self.call),
+            **dict.fromkeys(OPERATORS, self.operator),
+            **dict.fromkeys(NOTES, self.note),
+            **dict.fromkeys(FRAMES, self.frame),
+        }
+        self.phases = Counter[str]()
+        self.categories = Counter[str]()
+        self.others = Counter[str]()
+        self.odd = Counter[str]()
         self.labels: dict[tuple[Any, Any], str] = {}
         self.collectives: dict[int, bool] = {}
         self.valued: dict[int, bool] = {}
@@ -73,7 +94,15 @@ class Reading:
             elif event.ph == "i" and event.name == "[memory]" and event.args is not None:
                 at, args = self.time(event.ts, "start"), event.args
                 if at is not None:
-                    self.memory.add((at, number(args.device_type), number(args.device_id), number(args.allocated, 0), number(args.total)))
+                    self.memory.add(
+                        (
+                            at,
+                            number(args.device_type),
+                            number(args.device_id),
+                            number(args.allocated, 0),
+                            number(args.total),
+                        )
+                    )
             elif event.ph == "M":
                 said = event.args or EMPTY
                 self.labels[lane(event)] = " ".join(str(text) for text in (said.name, said.labels) if text)
@@ -95,31 +124,68 @@ class Reading:
         return found
 
     def of_gpu(self, event: Event, start: int, dur: int, args: Arguments) -> None:
-        shape = NONE if args.grid is NOTHING and args.blocks is NOTHING else self.launches(LAUNCH % (args.blocks, args.warps, args.occupancy, args.grid, args.block))
+        shape = (
+            NONE
+            if args.grid is NOTHING and args.blocks is NOTHING
+            else self.launches(LAUNCH % (args.blocks, args.warps, args.occupancy, args.grid, args.block))
+        )
         name = self.names(event.name)
         if name not in self.collectives:
             self.collectives[name] = COLLECTIVE.search(event.name) is not None
         collective = self.collectives[name] or args.collective is not None
         device = number(args.device, number(event.pid))
         stream = number(args.stream, number(str(event.tid).rpartition(" ")[2]))
-        group = NONE if args.group is NOTHING and args.group_name is NOTHING else self.groups(bytes(args.group if args.group is not NOTHING else args.group_name))
-        self.gpu.add((start, dur, name, GPU[event.cat], device, stream, number(args.correlation), external(args), number(args.bytes), number(args.node), shape, collective, group))
+        group = (
+            NONE
+            if args.group is NOTHING and args.group_name is NOTHING
+            else self.groups(bytes(args.group if args.group is not NOTHING else args.group_name))
+        )
+        self.gpu.add(
+            (
+                start,
+                dur,
+                name,
+                GPU[event.cat],
+                device,
+                stream,
+                number(args.correlation),
+                external(args),
+                number(args.bytes),
+                number(args.node),
+                shape,
+                collective,
+                group,
+            )
+        )
 
     def call(self, event: Event, start: int, dur: int, args: Arguments) -> None:
-        self.calls.add((start, dur, self.names(event.name), self.lanes(lane(event)), number(args.correlation), external(args)))
+        self.calls.add(
+            (
+                start,
+                dur,
+                self.names(event.name),
+                self.lanes(lane(event)),
+                number(args.correlation),
+                external(args),
+            )
+        )
 
     def row(self, event: Event, start: int, dur: int, args: Arguments) -> tuple[int, ...]:
         shape, name = NONE, self.names(event.name)
         if args.dims is not NOTHING:
             if name not in self.valued:
                 self.valued[name] = VALUED.search(event.name) is not None
-            shape = self.shapes(INPUTS % (args.dims, args.types, args.concrete if self.valued[name] else NOTHING))
+            shape = self.shapes(
+                INPUTS % (args.dims, args.types, args.concrete if self.valued[name] else NOTHING)
+            )
         return start, dur, name, self.lanes(lane(event)), external(args), shape, self.names(event.cat)
 
     def operator(self, event: Event, start: int, dur: int, args: Arguments) -> None:
         """A node of ONNX Runtime counts as its operator on its provider."""
         if event.cat == "Node" and args.op_name:
-            event.name = f"{args.op_name} on {str(args.provider or 'unknown').removesuffix('ExecutionProvider')}"
+            event.name = (
+                f"{args.op_name} on {str(args.provider or 'unknown').removesuffix('ExecutionProvider')}"
+            )
         self.spans["operators"].add(self.row(event, start, dur, args))
 
     def note(self, *event: Any) -> None:
@@ -133,19 +199,34 @@ class Reading:
 
 
 def read(path: Path) -> Trace:
-    """Raises Unreadable (not a trace) and OSError; what is damaged is kept as far as it is whole, and said in `damage`."""
+    """Raises Unreadable (not a trace) and OSError; what is damaged is kept as far as it is whole,
+    and said in `damage`.
+    """
     file, seen = Events(path), Reading()
     for events in file:
         seen.take(events)
     if file.bare and set(seen.phases) <= {""}:
         raise Unreadable(f"{path}: a list with no events of a trace in it")
     return Trace(
-        path=str(path), source=source(seen, file.header), header=file.header,
-        names=list(seen.names.codes), lanes=list(seen.lanes.codes), shapes=list(seen.shapes.codes), launches=list(seen.launches.codes), groups=list(seen.groups.codes),
-        gpu=Gpu(**seen.gpu.columns()), calls=Calls(**seen.calls.columns()), memory=Memory(**seen.memory.columns()),
+        path=str(path),
+        source=source(seen, file.header),
+        header=file.header,
+        names=list(seen.names.codes),
+        lanes=list(seen.lanes.codes),
+        shapes=list(seen.shapes.codes),
+        launches=list(seen.launches.codes),
+        groups=list(seen.groups.codes),
+        gpu=Gpu(**seen.gpu.columns()),
+        calls=Calls(**seen.calls.columns()),
+        memory=Memory(**seen.memory.columns()),
         **{kind: Spans(**rows.columns()) for kind, rows in seen.spans.items()},
-        phases=dict(seen.phases), categories=dict(seen.categories), others=dict(seen.others), odd=dict(seen.odd), labels=seen.labels, damage=file.damage,
-    )  # fmt: skip
+        phases=dict(seen.phases),
+        categories=dict(seen.categories),
+        others=dict(seen.others),
+        odd=dict(seen.odd),
+        labels=seen.labels,
+        damage=file.damage,
+    )
 
 
 def source(seen: Reading, header: dict[str, Any]) -> str:
@@ -157,7 +238,9 @@ def source(seen: Reading, header: dict[str, Any]) -> str:
 
 
 def nanoseconds(text: bytes) -> int:
-    """Of the text of a number of microseconds, quoted or not; what is finer than a nanosecond is rounded to even. Raises ValueError, ArithmeticError."""
+    """Of the text of a number of microseconds, quoted or not; what is finer than a nanosecond is
+    rounded to even. Raises ValueError, ArithmeticError.
+    """
     whole, point, part = text.partition(b".")
     if not point and whole.lstrip(b"-").isdigit():
         return int(whole) * 1000

@@ -1,4 +1,6 @@
-"""Who launched what: the host call behind each GPU event, how long launches take to arrive, what the GPU waited for, how full its queues were."""
+"""Who launched what: the host call behind each GPU event, how long launches take to arrive, what
+the GPU waited for, how full its queues were.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ CAUSES = ("host_wait", "kernel_wait", "other", "unknown")
 
 @dataclass(frozen=True)
 class Launches:
-    """call: row in `calls` of each event of `gpu`, NONE where the file has no call of its correlation; the earliest where it has several.
+    """call: row in `calls` of each event of `gpu`, NONE where the file has no call of its
+    correlation; the earliest where it has several.
 
     graph: which calls launch a CUDA graph.
     """
@@ -63,7 +66,11 @@ def of(trace: Trace, gpu: Gpu) -> Launches:
 
 @dataclass(frozen=True)
 class Idle:
-    """A row a gap of the timeline. cause: code into CAUSES. event: row of the GPU event that ends it. before: of a host wait, ns before the call had started."""
+    """A row a gap of the timeline.
+
+    cause: code into CAUSES. event: row of the GPU event that ends it. before: of a host wait, ns
+    before the call had started.
+    """
 
     start: Column
     length: Column
@@ -105,7 +112,9 @@ class Queue:
 
 
 def queues(launches: Launches) -> dict[tuple[int, int], Queue]:
-    """By device and stream, of what has a host call of its own: a graph's kernels are launched by one."""
+    """By device and stream, of what has a host call of its own: a graph's kernels are launched by
+    one.
+    """
     single = launches.single
     gpu, called = launches.gpu.rows(single), launches.call_start[single]
     found = {}

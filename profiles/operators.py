@@ -1,6 +1,8 @@
-"""Which operator stands behind a GPU event: the innermost one on the host call's thread that contains the call's start.
+"""Which operator stands behind a GPU event: the innermost one on the host call's thread that
+contains the call's start.
 
-Never by `External id`, which is the correlation id in files of torch 1.11 to 2.3 (shared/TRACES.md).
+Never by `External id`, which is the correlation id in files of torch 1.11 to 2.3
+(shared/TRACES.md).
 """
 
 from __future__ import annotations
@@ -17,7 +19,10 @@ LAST = (1 << 63, 0, 0)
 
 
 def innermost(spans: Spans, lane: Column, at: Column) -> Column:
-    """Row of the innermost span of that lane at each moment; NONE where there is none. Spans of a lane are nested."""
+    """Row of the innermost span of that lane at each moment; NONE where there is none.
+
+    Spans of a lane are nested.
+    """
     found = np.full(len(at), NONE, np.int64)
     order = np.lexsort((-spans.dur, spans.start, spans.lane))
     lanes = spans.lane[order]
@@ -40,14 +45,19 @@ def innermost(spans: Spans, lane: Column, at: Column) -> Column:
 
 
 def in_order(rows: Column, start: Column, end: Column) -> Iterator[tuple[int, int, int]]:
-    """(start, end, row) of these rows, a part at a time: Python's integers take five times the memory of a column's."""
+    """(start, end, row) of these rows, a part at a time:
+
+    Python's integers take five times the memory of a column's.
+    """
     for first in range(0, len(rows), AT_ONCE):
         some = rows[first : first + AT_ONCE]
         yield from zip(start[some].tolist(), end[some].tolist(), some.tolist(), strict=True)
 
 
 def behind(operators: Spans, launches: Launches) -> Column:
-    """Row in `operators` for each event of `launches.gpu`; NONE where there is no call, or no operator around it."""
+    """Row in `operators` for each event of `launches.gpu`; NONE where there is no call, or no
+    operator around it.
+    """
     found = np.full(len(launches.gpu), NONE, np.int64)
     known = launches.known
     call = launches.call[known]

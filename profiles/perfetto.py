@@ -1,5 +1,7 @@
-"""A trace for ui.perfetto.dev (or chrome://tracing) that shows all of it: every event as it was, GPU events that overlap on their stream on lanes of their own
-(the viewer would drop or cut them), and one more track with the idle gaps (the 10,000 longest) and what the host did in them. What goes in comes out; that is counted.
+"""A trace for ui.perfetto.dev (or chrome://tracing) that shows all of it: every event as it was,
+GPU events that overlap on their stream on lanes of their own (the viewer would drop or cut them),
+and one more track with the idle gaps (the 10,000 longest) and what the host did in them. What goes
+in comes out; that is counted.
 """
 
 from __future__ import annotations
@@ -25,7 +27,10 @@ class Lost(Exception):
 
 
 def write(found: Review, path: Path) -> dict[str, int]:
-    """Returns how many events were copied, how many of them to another lane, and how many added. Raises OSError, Lost."""
+    """Returns how many events were copied, how many of them to another lane, and how many added.
+
+    Raises OSError, Lost.
+    """
     source = Events(Path(found.trace.path))
     counts = {"copied": 0, "moved": 0, "added": 0}
     gpu, row = found.trace.gpu, 0
@@ -38,7 +43,11 @@ def write(found: Review, path: Path) -> dict[str, int]:
             for texts in source.texts():
                 for raw in texts:
                     text, event = bytes(raw), source.alone(bytes(raw))
-                    if event is not None and row < len(gpu) and times(event) == (gpu.start[row], gpu.dur[row]):
+                    if (
+                        event is not None
+                        and row < len(gpu)
+                        and times(event) == (gpu.start[row], gpu.dur[row])
+                    ):
                         if lane[row]:
                             text = on_lane(text, event, int(lane[row]))
                             counts["moved"] += 1
@@ -52,7 +61,10 @@ def write(found: Review, path: Path) -> dict[str, int]:
                 counts["added"] += 1
             put_header(file, source.header)
         if counts["copied"] != found.trace.events or row != len(gpu):
-            raise Lost(f"{path}: {found.trace.events} events went in, {len(gpu)} of the GPU, and {counts['copied']} came out, {row} of the GPU")
+            raise Lost(
+                f"{path}: {found.trace.events} events went in, {len(gpu)} of the GPU, and {counts['copied']}"
+                f" came out, {row} of the GPU"
+            )
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -60,7 +72,9 @@ def write(found: Review, path: Path) -> dict[str, int]:
 
 
 def lanes(gpu: Gpu) -> Column:
-    """A lane for each GPU event of its stream, 0 where none overlaps: the first that is free when it begins."""
+    """A lane for each GPU event of its stream, 0 where none overlaps: the first that is free when
+    it begins.
+    """
     found = np.zeros(len(gpu), np.int64)
     ends: dict[tuple[int, int], list[int]] = {}
     for row in np.lexsort((gpu.end, gpu.start)).tolist():
@@ -97,9 +111,15 @@ def added(found: Review) -> Iterator[dict[str, Any]]:
         filled = {label: f"{ns / 1000:.3f} us" for label, ns in gap.filled[:8]}
         told = gap.filled[0][0] if gap.filled else gap.blame
         yield {
-            "ph": "X", "cat": "hotlap", "name": f"{gap.blame}: {told}", "pid": TRACK, "tid": 0, "ts": microseconds(start + gap.start), "dur": microseconds(gap.length),
+            "ph": "X",
+            "cat": "hotlap",
+            "name": f"{gap.blame}: {told}",
+            "pid": TRACK,
+            "tid": 0,
+            "ts": microseconds(start + gap.start),
+            "dur": microseconds(gap.length),
             "args": {"then": gap.ends, **filled},
-        }  # fmt: skip
+        }
 
 
 def microseconds(ns: int) -> msgspec.Raw:

@@ -1,4 +1,4 @@
-"""What a CPU did where there is no GPU: each operator's own time, and what of the steps went where."""
+"""What a CPU did where there is no GPU: each operator's own time, and what steps went where."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ PART = {"layout and copies": "layout", kinds.FRAMEWORK: "framework", "data loadi
 
 
 class Own(NamedTuple):
-    """An operator without what it calls, over all threads, in ns. events: 0 for what is no operator."""
+    """An operator without what it calls, over all threads, in ns.
+
+    events: 0 for what is no operator.
+    """
 
     name: str
     events: int
@@ -27,15 +30,23 @@ class Own(NamedTuple):
 def own(trace: Trace) -> list[Own]:
     """The longest first."""
     lengths: dict[str, int] = defaultdict(int)
-    counts = Counter(trace.names[code] for table in (trace.operators, trace.notes, trace.frames, trace.calls) for code in table.name.tolist())
+    counts = Counter(
+        trace.names[code]
+        for table in (trace.operators, trace.notes, trace.frames, trace.calls)
+        for code in table.name.tolist()
+    )
     for lane in np.unique(trace.operators.lane).tolist():
         doing = host.of(trace, lane)
         for label, length in zip(doing.label.tolist(), (doing.end - doing.start).tolist(), strict=True):
             lengths[doing.labels[label]] += length
     if trace.by_node:
         nodes = {trace.names[code] for code in trace.operators.name.tolist()}
-        lengths = {name: length for name, length in lengths.items() if name in nodes}  # its sessions load and plan as well
-    return sorted((Own(name, counts[name], length) for name, length in lengths.items()), key=lambda row: -row.length)
+        lengths = {
+            name: length for name, length in lengths.items() if name in nodes
+        }  # its sessions load and plan as well
+    return sorted(
+        (Own(name, counts[name], length) for name, length in lengths.items()), key=lambda row: -row.length
+    )
 
 
 def parts(rows: list[Own], steps: list[Step]) -> dict[str, int]:

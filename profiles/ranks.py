@@ -1,8 +1,9 @@
 """Several ranks of one job: each one's time, and who kept the others waiting.
 
-A collective ends on all its ranks at the same moment, whenever they arrived. So collectives of two files belong together if they have the same name and process
-group and end together; where the clocks of two hosts are apart, the offset that makes most of them end together is taken off. Who arrived last at a collective
-held it up, by as much as it came after the second last.
+A collective ends on all its ranks at the same moment, whenever they arrived. So collectives of two
+files belong together if they have the same name and process group and end together; where the
+clocks of two hosts are apart, the offset that makes most of them end together is taken off. Who
+arrived last at a collective held it up, by as much as it came after the second last.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from .trace import NONE, Column, Trace
 
 # Ends of one collective on two ranks: this far apart at most, or this share of the shorter one.
 TOGETHER_NS, TOGETHER = 200_000, 0.02
-# Offsets between clocks are looked for with so many collectives missing at either end; two that fit nearly as well are none.
+# Offsets between clocks are looked for with so many collectives missing at either end; two that fit
+# nearly as well are none.
 SHIFTS, ALIKE = 3, 0.9
 MOST_RANKS = 1 << 24
 RANK = re.compile(r"rank[_-]?(\d+)", re.IGNORECASE)
@@ -31,7 +33,9 @@ FILES = ("*.json", "*.json.gz")
 
 
 class Rank(NamedTuple):
-    """collectives, matched: how many this rank has, and how many others have too. offset: ns of its clock to the first rank's; None where that cannot be told.
+    """collectives, matched: how many this rank has, and how many others have too.
+
+    offset: ns of its clock to the first rank's; None where that cannot be told.
 
     waited: ns for those who came later. last: at how many it was the last; held: ns that this cost.
     """
@@ -69,7 +73,10 @@ def read(folder: Path) -> Ranks:
     """All traces of a folder, one a rank. Raises Unreadable and OSError."""
     files = sorted({file for pattern in FILES for file in folder.glob(pattern)})
     if len(files) < 2:
-        raise Unreadable(f"{folder}: {len(files)} traces (.json, .json.gz) in this folder; several ranks need one each, a single trace is given by its own name")
+        raise Unreadable(
+            f"{folder}: {len(files)} traces (.json, .json.gz) in this folder; several ranks need one each, a"
+            " single trace is given by its own name"
+        )
     return of([review.review(file) for file in files])
 
 
@@ -79,7 +86,10 @@ def of(reviews: Sequence[Review]) -> Ranks:
     for one in reviews:
         number = number_of(one.trace)
         if number in numbered:
-            raise Unreadable(f"{Path(one.trace.path).name} and {Path(numbered[number].trace.path).name} are both of rank {number}")
+            raise Unreadable(
+                f"{Path(one.trace.path).name} and {Path(numbered[number].trace.path).name} are both of rank"
+                f" {number}"
+            )
         if one.bound is None:
             what = "a profile of an engine" if len(one.trace.gpu) else "no GPU events"
             raise Unreadable(f"{Path(one.trace.path).name}: {what}, so it cannot be laid beside other ranks")
@@ -89,13 +99,24 @@ def of(reviews: Sequence[Review]) -> Ranks:
     offsets, groups = matched(ends)
     counts = np.zeros((len(ordered), 4), np.int64)  # matched, waited, last, held
     for group in groups:
-        arrived = sorted((int(ends[rank].start[row]) - (offsets[rank] or 0), rank) for rank, row in group.items())
+        arrived = sorted(
+            (int(ends[rank].start[row]) - (offsets[rank] or 0), rank) for rank, row in group.items()
+        )
         latest, last = arrived[-1]
         for moment, rank in arrived:
             counts[rank] += (1, latest - moment, rank == last, latest - arrived[-2][0] if rank == last else 0)
-    found = [Rank(number, one, offsets[at], len(ends[at].start), *counts[at].tolist()) for at, (number, one) in enumerate(ordered)]
-    worlds = [info.get("world_size") for _, one in ordered if isinstance(info := one.trace.header.get("distributedInfo"), dict)]
-    return Ranks(found, next((world for world in worlds if type(world) is int and 0 < world <= MOST_RANKS), None))
+    found = [
+        Rank(number, one, offsets[at], len(ends[at].start), *counts[at].tolist())
+        for at, (number, one) in enumerate(ordered)
+    ]
+    worlds = [
+        info.get("world_size")
+        for _, one in ordered
+        if isinstance(info := one.trace.header.get("distributedInfo"), dict)
+    ]
+    return Ranks(
+        found, next((world for world in worlds if type(world) is int and 0 < world <= MOST_RANKS), None)
+    )
 
 
 def number_of(trace: Trace) -> int:
@@ -106,11 +127,16 @@ def number_of(trace: Trace) -> int:
         return said
     if named := RANK.search(Path(trace.path).name):
         return int(named[1])
-    raise Unreadable(f"{Path(trace.path).name}: which rank it is of is not recorded; name it rank0.json, rank1.json, ...")
+    raise Unreadable(
+        f"{Path(trace.path).name}: which rank it is of is not recorded; name it rank0.json, rank1.json, ..."
+    )
 
 
 class Collectives(NamedTuple):
-    """Of one rank, in the order in which they end. key: name, and process group where the file tells."""
+    """Of one rank, in the order in which they end.
+
+    key: name, and process group where the file tells.
+    """
 
     start: Column
     end: Column
@@ -121,21 +147,34 @@ def collectives(trace: Trace) -> Collectives:
     own = trace.gpu.rows(trace.gpu.collective == 1)
     own = own.rows(np.argsort(own.end, kind="stable"))
     groups = [trace.groups[code] if code != NONE else b"" for code in own.group.tolist()]
-    return Collectives(own.start, own.end, list(zip([trace.names[code] for code in own.name.tolist()], groups, strict=True)))
+    return Collectives(
+        own.start, own.end, list(zip([trace.names[code] for code in own.name.tolist()], groups, strict=True))
+    )
 
 
 class Matched(NamedTuple):
-    """offsets: of each rank's clock to the first one's; None where it cannot be told. groups: collectives that several have: rank -> row."""
+    """offsets: of each rank's clock to the first one's; None where it cannot be told.
+
+    groups: collectives that several have: rank -> row.
+    """
 
     offsets: list[int | None]
     groups: list[dict[int, int]]
 
 
 def matched(ranks: list[Collectives]) -> Matched:
-    """Clocks agree unless a rank shares nothing with any other while they do; then they are taken to be apart by what makes most of its collectives end with another's."""
+    """Clocks agree unless a rank shares nothing with any other while they do; then they are taken
+    to be apart by what makes most of its collectives end with another's.
+    """
     offsets: list[int | None] = [0] * len(ranks)
-    found = {(a, b): pairs(ranks[a], ranks[b], 0) for a in range(len(ranks)) for b in range(a + 1, len(ranks))}
-    alone = [rank for rank in range(1, len(ranks)) if len(ranks[rank].end) and not any(rows for pair, rows in found.items() if rank in pair)]
+    found = {
+        (a, b): pairs(ranks[a], ranks[b], 0) for a in range(len(ranks)) for b in range(a + 1, len(ranks))
+    }
+    alone = [
+        rank
+        for rank in range(1, len(ranks))
+        if len(ranks[rank].end) and not any(rows for pair, rows in found.items() if rank in pair)
+    ]
     for rank in alone:
         offsets[rank] = offset = shifted(ranks[0], ranks[rank])
         if offset is not None:
@@ -148,14 +187,18 @@ def matched(ranks: list[Collectives]) -> Matched:
         for row, other in rows:
             left, right = groups.get((a, row), {a: row}), groups.get((b, other), {b: other})
             both = {**left, **right}
-            if left is not right and len(both) == len(left) + len(right):  # else they would have two of one rank
+            if left is not right and len(both) == len(left) + len(
+                right
+            ):  # else they would have two of one rank
                 for member in both.items():
                     groups[member] = both
     return Matched(offsets, list({id(group): group for group in groups.values()}.values()))
 
 
 def shifted(first: Collectives, other: Collectives) -> int | None:
-    """The offset under which most collectives end together; None where none does, or where another one does as well (equal periods)."""
+    """The offset under which most collectives end together; None where none does, or where another
+    one does as well (equal periods).
+    """
     tried: dict[int, int] = {}
     for shift in range(-SHIFTS, SHIFTS + 1):
         a, b = first.end[max(0, -shift) :], other.end[max(0, shift) :]
@@ -169,15 +212,21 @@ def shifted(first: Collectives, other: Collectives) -> int | None:
 
 
 def pairs(first: Collectives, other: Collectives, offset: int) -> list[tuple[int, int]]:
-    """Rows of both that end together under the same key: each the other's nearest, nearer than half the way to any other end."""
+    """Rows of both that end together under the same key: each the other's nearest, nearer than half
+    the way to any other end.
+    """
     found = []
     for key in set(first.keys) & set(other.keys):
         a, b = (np.array([at for at, one in enumerate(side.keys) if one == key]) for side in (first, other))
         ends, others = first.end[a], other.end[b] - offset
         nearest, back = closest(ends, others), closest(others, ends)
         lengths = np.minimum(ends - first.start[a], (other.end[b] - other.start[b])[nearest])
-        allowed = np.minimum(TOGETHER_NS, np.maximum(TOGETHER_NS // 10, (TOGETHER * lengths).astype(np.int64)))
-        together = (back[nearest] == np.arange(len(a))) & (np.abs(others[nearest] - ends) <= np.minimum(allowed, period(ends) // 2))
+        allowed = np.minimum(
+            TOGETHER_NS, np.maximum(TOGETHER_NS // 10, (TOGETHER * lengths).astype(np.int64))
+        )
+        together = (back[nearest] == np.arange(len(a))) & (
+            np.abs(others[nearest] - ends) <= np.minimum(allowed, period(ends) // 2)
+        )
         found += [(int(a[at]), int(b[nearest[at]])) for at in np.flatnonzero(together).tolist()]
     return found
 
@@ -202,10 +251,18 @@ def document(found: Ranks) -> bytes:
     content["straggler"] = found.straggler.number if found.straggler else None
     content["ranks"] = [
         {
-            "rank": rank.number, "file": Path(rank.review.trace.path).name, "window_ns": rank.review.facts.line.window,
-            "parts_ns": rank.review.bound.parts if rank.review.bound else {}, "clock_offset_ns": rank.offset, "collectives": rank.collectives,
-            "matched": rank.matched, "waited_ns": rank.waited, "last": rank.last, "held_ns": rank.held, "figures": figures.figures(rank.review.trace),
+            "rank": rank.number,
+            "file": Path(rank.review.trace.path).name,
+            "window_ns": rank.review.facts.line.window,
+            "parts_ns": rank.review.bound.parts if rank.review.bound else {},
+            "clock_offset_ns": rank.offset,
+            "collectives": rank.collectives,
+            "matched": rank.matched,
+            "waited_ns": rank.waited,
+            "last": rank.last,
+            "held_ns": rank.held,
+            "figures": figures.figures(rank.review.trace),
         }
         for rank in found.ranks
-    ]  # fmt: skip
+    ]
     return msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n"

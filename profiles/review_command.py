@@ -1,4 +1,6 @@
-"""`hotlap review TRACE`: what a profiler trace says, on one screen; as a page; as data; against another one; of several ranks."""
+"""`hotlap review TRACE`: what a profiler trace says, on one screen; as a page; as data; against
+another one; of several ranks.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +14,40 @@ import typer
 def review(
     trace: Annotated[
         Path,
-        typer.Argument(help="A trace of torch's profiler (.json, .json.gz, any version, CUDA or ROCm), ONNX Runtime, OpenVINO or TensorRT; or a folder of ranks."),
+        typer.Argument(
+            help=(
+                "A trace of torch's profiler (.json, .json.gz, any version, CUDA or ROCm), ONNX Runtime,"
+                " OpenVINO or TensorRT; or a folder of ranks."
+            )
+        ),
     ],
-    baseline: Annotated[Path | None, typer.Argument(help="An earlier trace of the same work: what changed above the noise, and why.")] = None,
-    json: Annotated[Path | None, typer.Option(help="Write the verdict and every figure; - is stdout.")] = None,
+    baseline: Annotated[
+        Path | None,
+        typer.Argument(help="An earlier trace of the same work: what changed above the noise, and why."),
+    ] = None,
+    json: Annotated[
+        Path | None, typer.Option(help="Write the verdict and every figure; - is stdout.")
+    ] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page; - is stdout.")] = None,
-    perfetto: Annotated[Path | None, typer.Option(help="Write the trace for ui.perfetto.dev: overlapping kernels side by side, idle gaps with their culprits.")] = None,
-    allow_truncated: Annotated[bool, typer.Option("--allow-truncated", help="A damaged file is not an error: what is whole is reviewed.")] = False,
+    perfetto: Annotated[
+        Path | None,
+        typer.Option(
+            help=(
+                "Write the trace for ui.perfetto.dev: overlapping kernels side by side, idle gaps with their"
+                " culprits."
+            )
+        ),
+    ] = None,
+    allow_truncated: Annotated[
+        bool,
+        typer.Option("--allow-truncated", help="A damaged file is not an error: what is whole is reviewed."),
+    ] = False,
 ) -> int:
-    """Say what a profiler trace shows: can it be trusted, where the time goes, what holds it back, what to fix. Exit: 0 read, 4 damaged or no trace.
+    """Say what a profiler trace shows: can it be trusted, where the time goes, what holds it back,
+    what to fix. Exit: 0 read, 4 damaged or no trace.
 
-    With BASELINE: 1 if TRACE is worse beyond what repeated runs differ by, 3 if that could not be told, 4 if the two cannot be compared.
+    With BASELINE: 1 if TRACE is worse beyond what repeated runs differ by, 3 if that could not be
+    told, 4 if the two cannot be compared.
     """
     import sys
 
@@ -45,7 +70,10 @@ def review(
 
     if trace.is_dir():
         if baseline or html or perfetto:
-            raise Misuse(f"{trace} is a folder of ranks: shown as text and --json; give one rank's file for --html, --perfetto and BASELINE")
+            raise Misuse(
+                f"{trace} is a folder of ranks: shown as text and --json; give one rank's file for --html,"
+                " --perfetto and BASELINE"
+            )
         together = read(trace, ranks.read)
         if json is not None:
             put(json, ranks.document(together))
@@ -61,7 +89,10 @@ def review(
 
         verdict = replace(verdict, verdict="pass")
     if json is not None:
-        put(json, reviewing.document(found, verdict, {"baseline": diff.document(compared)} if compared else {}))
+        put(
+            json,
+            reviewing.document(found, verdict, {"baseline": diff.document(compared)} if compared else {}),
+        )
     if html is not None:
         from .page import page
 
@@ -77,7 +108,11 @@ def review(
             counts = write(found, perfetto)
         except OSError as error:
             raise Misuse(f"cannot write {perfetto}: {error.strerror}") from None
-        print(f"{perfetto}: {counts['copied']:,} events, {counts['moved']:,} of them on lanes of their own, {counts['added']:,} added", file=sys.stderr)
+        print(
+            f"{perfetto}: {counts['copied']:,} events, {counts['moved']:,} of them on lanes of their own,"
+            f" {counts['added']:,} added",
+            file=sys.stderr,
+        )
     if "-" not in (str(json), str(html)):
         for line in text.lines(found) if compared is None else text.difference(compared):
             print(line)

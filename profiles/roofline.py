@@ -1,8 +1,9 @@
-"""How near an operator comes to what the device can do: work and bytes from the recorded shapes, peaks from the datasheet (perf/peaks.py) or, of a CPU, as
-`hotlap profile` measured them.
+"""How near an operator comes to what the device can do: work and bytes from the recorded shapes,
+peaks from the datasheet (perf/peaks.py) or, of a CPU, as `hotlap profile` measured them.
 
-Only products, convolutions and attention, whose work follows from their shapes. Bytes are each input once and each output once. An operator above 100 %
-is no finding but a sign that shapes, peak or cache do not fit: it gets no share.
+Only products, convolutions and attention, whose work follows from their shapes. Bytes are each
+input once and each output once. An operator above 100 % is no finding but a sign that shapes, peak
+or cache do not fit: it gets no share.
 """
 
 from __future__ import annotations
@@ -22,9 +23,20 @@ from ..perf.reasons import Misuse
 from . import captured
 from .trace import NONE, Column, Gpu, Trace
 
-DTYPES = {"float": "fp32", "fp32": "fp32", "fp16": "fp16", "bf16": "bf16", "int8": "int8", "c10::Half": "fp16", "half": "fp16", "c10::BFloat16": "bf16", "bfloat16": "bf16"}
+DTYPES = {
+    "float": "fp32",
+    "fp32": "fp32",
+    "fp16": "fp16",
+    "bf16": "bf16",
+    "int8": "int8",
+    "c10::Half": "fp16",
+    "half": "fp16",
+    "c10::BFloat16": "bf16",
+    "bfloat16": "bf16",
+}
 SIZES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "int8": 1}
-# Kernels that round fp32 products to TF32: cuBLAS and cuDNN name them so, CUTLASS by the shape of its instruction.
+# Kernels that round fp32 products to TF32: cuBLAS and cuDNN name them so, CUTLASS by the shape of
+# its instruction.
 TF32 = re.compile(r"tf32|s1688(?!.*(?:f16|bf16))", re.IGNORECASE)
 Dims = list[Any]
 LARGEST, MOST_DIMENSIONS = 1 << 40, 16
@@ -40,7 +52,8 @@ class Work(NamedTuple):
 class Attained(NamedTuple):
     """One operator with one set of shapes.
 
-    length: ns of what it launched, copies and fills too (on a CPU: its own). share: of the roofline; None where it cannot be told, and why.
+    length: ns of what it launched, copies and fills too (on a CPU: its own). share: of the
+    roofline; None where it cannot be told, and why.
     """
 
     name: str
@@ -87,7 +100,10 @@ def baddbmm(dims: Dims, values: list[str]) -> Work:
 
 
 def linear(dims: Dims, values: list[str]) -> Work:
-    """(..., K) and (N, K). Of the overloads only the one without another operand, which has six arguments."""
+    """(..., K) and (N, K).
+
+    Of the overloads only the one without another operand, which has six arguments.
+    """
     x, weight = dims[:2]
     if len(dims) != 6:
         raise ValueError("its shapes do not tell")
@@ -96,18 +112,25 @@ def linear(dims: Dims, values: list[str]) -> Work:
 
 
 def convolution(dims: Dims, values: list[str], at: int) -> Work:
-    """Forward: the output's size follows from stride, padding and dilation, which stand among the concrete values from `at` on."""
+    """Forward: the output's size follows from stride, padding and dilation, which stand among the
+    concrete values from `at` on.
+    """
     x, weight = dims[:2]
     settings = [msgspec.json.decode(values[index]) for index in range(at, at + 3)]
     window = weight[2:]
     stride, padding, dilation = (value * len(window) if len(value) == 1 else value for value in settings)
-    out = [(x[i + 2] + 2 * padding[i] - dilation[i] * (window[i] - 1) - 1) // stride[i] + 1 for i in range(len(window))]
+    out = [
+        (x[i + 2] + 2 * padding[i] - dilation[i] * (window[i] - 1) - 1) // stride[i] + 1
+        for i in range(len(window))
+    ]
     output = [x[0], weight[0], *out]
-    return Work(2.0 * math.prod(output) * math.prod(weight[1:]), math.prod(x) + math.prod(weight) + math.prod(output))
+    return Work(
+        2.0 * math.prod(output) * math.prod(weight[1:]), math.prod(x) + math.prod(weight) + math.prod(output)
+    )
 
 
 def forwards(values: list[str], at: int) -> list[str]:
-    """The same values; a transposed convolution, whose work follows otherwise, raises ValueError."""
+    """The same values; raises ValueError for a transposed convolution, whose work differs."""
     if values[at] != "False":
         raise ValueError("a transposed convolution")
     return values
@@ -124,7 +147,10 @@ def convolution_backward(dims: Dims, values: list[str]) -> Work:
 
 
 def attention(dims: Dims, causal: str, heads_last: bool) -> Work:
-    """(B, S, H, D) with heads_last, else (B, H, S, D). Of a causal one half of the products are needed."""
+    """(B, S, H, D) with heads_last, else (B, H, S, D).
+
+    Of a causal one half of the products are needed.
+    """
     query, key, value = dims[:3]
     batch, heads, long, depth = (query[0], query[2], query[1], query[3]) if heads_last else query
     keys = key[1] if heads_last else key[2]
@@ -133,7 +159,10 @@ def attention(dims: Dims, causal: str, heads_last: bool) -> Work:
     if causal == "True" and keys != long:
         raise ValueError("causal, with other lengths of queries and keys")
     factor = 0.5 if causal == "True" else 1.0
-    return Work(factor * 2.0 * batch * heads * long * keys * (depth + value[3]), 2 * math.prod(query) + math.prod(key) + math.prod(value))
+    return Work(
+        factor * 2.0 * batch * heads * long * keys * (depth + value[3]),
+        2 * math.prod(query) + math.prod(key) + math.prod(value),
+    )
 
 
 WORK: dict[str, Callable[[Dims, list[str]], Work]] = {
@@ -141,23 +170,40 @@ WORK: dict[str, Callable[[Dims, list[str]], Work]] = {
     "aten::addmm": addmm,
     "aten::bmm": bmm,
     "aten::baddbmm": baddbmm,
-    "aten::cudnn_convolution": lambda dims, values: convolution(dims, [values[0], values[1], values[3], values[2], values[4]], 2),
-    "aten::mkldnn_convolution": lambda dims, values: convolution(dims, [*values[:3], values[4], values[3], values[5]], 3),
+    "aten::cudnn_convolution": lambda dims, values: convolution(
+        dims, [values[0], values[1], values[3], values[2], values[4]], 2
+    ),
+    "aten::mkldnn_convolution": lambda dims, values: convolution(
+        dims, [*values[:3], values[4], values[3], values[5]], 3
+    ),
     "aten::_slow_conv2d_forward": lambda dims, values: convolution(dims, [values[4], values[5], "[1]"], 0),
-    "mkldnn::_convolution_pointwise": lambda dims, values: convolution(dims, [values[4], values[3], values[5]], 0),
-    "mkldnn::_convolution_pointwise_": lambda dims, values: convolution(dims[1:], [values[5], values[4], values[6]], 0),
+    "mkldnn::_convolution_pointwise": lambda dims, values: convolution(
+        dims, [values[4], values[3], values[5]], 0
+    ),
+    "mkldnn::_convolution_pointwise_": lambda dims, values: convolution(
+        dims[1:], [values[5], values[4], values[6]], 0
+    ),
     "mkldnn::_linear_pointwise": linear,
     "aten::convolution": lambda dims, values: convolution(dims, forwards(values, 6), 3),
     "aten::_convolution": lambda dims, values: convolution(dims, forwards(values, 6), 3),
     "aten::convolution_backward": convolution_backward,
     "CaskConvolution": lambda dims, values: convolution(dims, values, 3),
     "CaskGemmConvolution": lambda dims, values: convolution(dims, values, 3),
-    "aten::miopen_convolution": lambda dims, values: convolution(dims, [*values[:3], values[4], values[3], values[5]], 3),
-    "aten::_flash_attention_forward": lambda dims, values: attention(dims, values[8] if not dims[3] else "", heads_last=True),
-    "aten::_scaled_dot_product_flash_attention_for_cpu": lambda dims, values: attention(dims, values[4], heads_last=False),
-    "aten::_scaled_dot_product_cudnn_attention": lambda dims, values: attention(dims, values[6], heads_last=False),
+    "aten::miopen_convolution": lambda dims, values: convolution(
+        dims, [*values[:3], values[4], values[3], values[5]], 3
+    ),
+    "aten::_flash_attention_forward": lambda dims, values: attention(
+        dims, values[8] if not dims[3] else "", heads_last=True
+    ),
+    "aten::_scaled_dot_product_flash_attention_for_cpu": lambda dims, values: attention(
+        dims, values[4], heads_last=False
+    ),
+    "aten::_scaled_dot_product_cudnn_attention": lambda dims, values: attention(
+        dims, values[6], heads_last=False
+    ),
 }
-# On a CPU an operator's time contains that of the operators it calls: these only call another one of the list.
+# On a CPU an operator's time contains that of the operators it calls: these only call another one
+# of the list.
 OUTER = {"aten::convolution", "aten::_convolution"}
 
 
@@ -171,20 +217,29 @@ def attained(trace: Trace, gpu: Gpu, behind: Column) -> list[Attained]:
         known = behind != NONE
         lengths = np.bincount(behind[known], gpu.dur[known], minlength=len(spans)).astype(np.int64)
         operators = np.flatnonzero(lengths)
-        rounded = {(int(spans.name[row]), int(spans.shape[row])) for row in np.unique(behind[known & tf32[gpu.name]])}
+        rounded = {
+            (int(spans.name[row]), int(spans.shape[row])) for row in np.unique(behind[known & tf32[gpu.name]])
+        }
     else:
         lengths, operators = spans.dur, np.arange(len(spans))
-    wanted = np.array([name in WORK and (len(gpu) > 0 or name not in OUTER) for name in trace.names], dtype=bool)
+    wanted = np.array(
+        [name in WORK and (len(gpu) > 0 or name not in OUTER) for name in trace.names], dtype=bool
+    )
     for row in operators[wanted[spans.name[operators]] & (spans.shape[operators] != NONE)].tolist():
         entry = rows[int(spans.name[row]), int(spans.shape[row])]
         entry[0] += 1
         entry[1] += int(lengths[row])
-    found = [one(trace.names[name], trace.shapes[shape], calls, length, (name, shape) in rounded, peak) for (name, shape), (calls, length) in rows.items()]
+    found = [
+        one(trace.names[name], trace.shapes[shape], calls, length, (name, shape) in rounded, peak)
+        for (name, shape), (calls, length) in rows.items()
+    ]
     return sorted(found, key=lambda row: -row.length)
 
 
 def device_peak(trace: Trace) -> Peak | None:
-    """Of the file's GPU by its datasheet; of a CPU as measured when the file was captured, for the precision of its case only."""
+    """Of the file's GPU by its datasheet; of a CPU as measured when the file was captured, for the
+    precision of its case only.
+    """
     if len(trace.gpu):
         return datasheet(trace.gpu_name)
     origin = captured.of(trace)
@@ -194,11 +249,17 @@ def device_peak(trace: Trace) -> Peak | None:
         precision = Case.parse(origin.case).precision
     except Misuse:
         return None
-    return Peak({precision: origin.peaks["flop_rate"]}, origin.peaks["byte_rate"], "measured when the file was captured")
+    return Peak(
+        {precision: origin.peaks["flop_rate"]},
+        origin.peaks["byte_rate"],
+        "measured when the file was captured",
+    )
 
 
 def one(name: str, shape: bytes, calls: int, length: int, tf32: bool, peak: Peak | None) -> Attained:
-    """What the file says of its inputs may be anything: what cannot be understood has no share, and says so."""
+    """What the file says of its inputs may be anything: what cannot be understood has no share, and
+    says so.
+    """
     dims: Dims = []
     precision, work, why = "unknown", Work(0, 0), ""
     try:
@@ -210,8 +271,20 @@ def one(name: str, shape: bytes, calls: int, length: int, tf32: bool, peak: Peak
             raise ValueError("its shapes are no shapes")
     except ValueError as error:
         why = str(error) if type(error) is ValueError else "its shapes cannot be read"
-    except (TypeError, IndexError, KeyError, AttributeError, ZeroDivisionError, OverflowError, RecursionError):
-        why = "its shapes do not tell (older torch does not record stride and padding)" if "convolution" in name else "its shapes do not tell"
+    except (
+        TypeError,
+        IndexError,
+        KeyError,
+        AttributeError,
+        ZeroDivisionError,
+        OverflowError,
+        RecursionError,
+    ):
+        why = (
+            "its shapes do not tell (older torch does not record stride and padding)"
+            if "convolution" in name
+            else "its shapes do not tell"
+        )
     precision = "tf32" if tf32 and precision == "fp32" else precision
     moved = work.elements * SIZES.get(precision, 0)
     share = None
@@ -223,7 +296,9 @@ def one(name: str, shape: bytes, calls: int, length: int, tf32: bool, peak: Peak
             why = "above 100 %: peak, shapes or cached inputs do not fit"
         else:
             share = least_s * 1e9 / length
-    return Attained(name, shapes_text(dims), precision, calls, length, calls * work.flops, calls * moved, share, why)
+    return Attained(
+        name, shapes_text(dims), precision, calls, length, calls * work.flops, calls * moved, share, why
+    )
 
 
 def sizes(dims: Any) -> None:
@@ -242,7 +317,11 @@ def shapes_text(dims: Any) -> str:
     """[[8, 64], [64, 32], []] -> 8x64, 64x32"""
     if not isinstance(dims, list):
         return ""
-    return ", ".join("x".join(str(size)[:12] for size in each[:8]) for each in dims[:4] if isinstance(each, list) and each and not isinstance(each[0], list))
+    return ", ".join(
+        "x".join(str(size)[:12] for size in each[:8])
+        for each in dims[:4]
+        if isinstance(each, list) and each and not isinstance(each[0], list)
+    )
 
 
 def by_operator(rows: list[Attained]) -> dict[str, float]:
@@ -255,4 +334,6 @@ def by_operator(rows: list[Attained]) -> dict[str, float]:
         if row.share is not None:
             known[row.name] += row.length
             least[row.name] += row.share * row.length
-    return {name: least[name] / known[name] for name in known if known[name] and known[name] >= 0.9 * total[name]}
+    return {
+        name: least[name] / known[name] for name in known if known[name] and known[name] >= 0.9 * total[name]
+    }

@@ -11,7 +11,8 @@ from .timeline import Timeline
 from .trace import Trace
 
 STEP = re.compile(r"^ProfilerStep#\d+\Z")
-# What ONNX Runtime calls one run of a session, and a profile of OpenVINO here as well; of TensorRT the engine's own time.
+# What ONNX Runtime calls one run of a session, and a profile of OpenVINO here as well; of TensorRT
+# the engine's own time.
 RUN = re.compile(r"^(?:model_run|engine)\Z")
 
 
@@ -25,11 +26,16 @@ class Step(NamedTuple):
 
 
 def of(trace: Trace, timeline: Timeline) -> list[Step]:
-    """In the order of time; the copy on the GPU's own track is not one. Torch 1.9 has them among the operators."""
+    """In the order of time; the copy on the GPU's own track is not one.
+
+    Torch 1.9 has them among the operators.
+    """
     named = trace.named(RUN if trace.by_node else STEP)
     found = []
     for spans in (trace.notes, trace.operators):
         for row in np.flatnonzero(named[spans.name]).tolist():
             start, dur = int(spans.start[row]), int(spans.dur[row])
-            found.append(Step(trace.names[spans.name[row]], start, dur, timeline.busy.within(start, start + dur)))
+            found.append(
+                Step(trace.names[spans.name[row]], start, dur, timeline.busy.within(start, start + dur))
+            )
     return sorted(found, key=lambda step: step.start)

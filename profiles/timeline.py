@@ -1,4 +1,6 @@
-"""What the GPU did with its time: computing, communicating, copying, idle; what of it was hidden behind something else."""
+"""What the GPU did with its time: computing, communicating, copying, idle; what of it was hidden
+behind something else.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +15,15 @@ from .intervals import Intervals
 from .trace import Gpu, Kind, Mask, Trace
 
 # Collectives that are not NCCL's: of vLLM, TensorRT-LLM, torch's symmetric memory, NVSHMEM.
-OTHER_COLLECTIVES = re.compile(r"all_?reduce|all_?gather|reduce_?scatter|all_?to_?all|cross_device_reduce|nvshmem", re.IGNORECASE)
+OTHER_COLLECTIVES = re.compile(
+    r"all_?reduce|all_?gather|reduce_?scatter|all_?to_?all|cross_device_reduce|nvshmem", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """Of one device. comm is what is NCCL's, by name or by the file's own metadata (shared/TRACES.md); all_comm has every collective that its name tells.
+    """Of one device. comm is what is NCCL's, by name or by the file's own metadata
+    (shared/TRACES.md); all_comm has every collective that its name tells.
 
     others: by name code, which kernels are collectives of other libraries.
     """
@@ -64,7 +69,9 @@ class Timeline:
     @cached_property
     def collective(self) -> Mask:
         """Which events are any library's collectives."""
-        return np.asarray((self.gpu.kind == Kind.KERNEL) & ((self.gpu.collective == 1) | self.others[self.gpu.name]))
+        return np.asarray(
+            (self.gpu.kind == Kind.KERNEL) & ((self.gpu.collective == 1) | self.others[self.gpu.name])
+        )
 
     @cached_property
     def all_comm(self) -> Intervals:

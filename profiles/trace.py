@@ -1,6 +1,7 @@
 """A trace as tables of integers: one row an event, times in nanoseconds, names as codes.
 
-What each table holds follows the definitions in shared/TRACES.md; every reader (kineto, ...) fills the same ones.
+What each table holds follows the definitions in shared/TRACES.md; every reader (kineto, ...) fills
+the same ones.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
 
 
 class Rows:
-    """Rows of integers that become columns, some at a time. Columns grow in place (realloc moves pages, not bytes), so that a table is never there twice."""
+    """Rows of integers that become columns, some at a time.
+
+    Columns grow in place (realloc moves pages, not bytes), so that a table is never there twice.
+    """
 
     def __init__(self, *fields: str) -> None:
         self.fields, self.rows = fields, list[tuple[int, ...]]()
@@ -77,10 +81,14 @@ class Table:
 
 @dataclass(frozen=True)
 class Gpu(Table):
-    """Kernels, copies and fills. correlation, stream, device, node (of a CUDA graph): NONE where the file does not tell; bytes as well.
+    """Kernels, copies and fills. correlation, stream, device, node (of a CUDA graph):
 
-    shape: code into Trace.launches of what describes a launch (blocks and warps an SM, occupancy in %, grid, block). collective: 1 for what is NCCL's by
-    name or by its metadata. group: code into Trace.groups of its process group, as the file has it. external: the file's own link to an operator, which is not trusted.
+    NONE where the file does not tell; bytes as well.
+
+    shape: code into Trace.launches of what describes a launch (blocks and warps an SM, occupancy in
+    %, grid, block). collective: 1 for what is NCCL's by name or by its metadata. group: code into
+    Trace.groups of its process group, as the file has it. external: the file's own link to an
+    operator, which is not trusted.
     """
 
     kind: Column
@@ -108,7 +116,8 @@ class Calls(Table):
 class Spans(Table):
     """Operators, annotations, Python frames, and all else that lasts.
 
-    shape: code into Trace.shapes of the inputs' dimensions, types and, of some operators, values; NONE where not recorded.
+    shape: code into Trace.shapes of the inputs' dimensions, types and, of some operators, values;
+    NONE where not recorded.
     """
 
     lane: Column
@@ -119,7 +128,10 @@ class Spans(Table):
 
 @dataclass(frozen=True)
 class Memory:
-    """The profiler's record of each allocation (`[memory]`). total: of the allocator afterwards, NONE where the file does not tell."""
+    """The profiler's record of each allocation (`[memory]`).
+
+    total: of the allocator afterwards, NONE where the file does not tell.
+    """
 
     at: Column
     device_type: Column
@@ -133,7 +145,11 @@ class Memory:
 
 @dataclass
 class Damage:
-    """What of a file could not be taken as it was. cut: it ends in the middle. lost: events that no reading could save, by reason. notes: each printed once."""
+    """What of a file could not be taken as it was.
+
+    cut: it ends in the middle. lost: events that no reading could save, by reason. notes: each
+    printed once.
+    """
 
     cut: bool = False
     lost: Counter[str] = field(default_factory=Counter)
@@ -146,7 +162,11 @@ class Damage:
 
 @dataclass(frozen=True)
 class Trace:
-    """source: kineto, onnxruntime, openvino, tensorrt. header: what stood around the events. others: events of kinds that no table holds, by phase and category."""
+    """source: kineto, onnxruntime, openvino, tensorrt.
+
+    header: what stood around the events. others: events of kinds that no table holds, by phase and
+    category.
+    """
 
     path: str
     source: str

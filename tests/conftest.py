@@ -1,4 +1,6 @@
-"""What tests in several folders need: the planted back ends on the path of this process and of every worker."""
+"""What tests in several folders need: the planted back ends on the path of this process and of
+every worker.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ PLANTED = Path(__file__).parent / "perf" / "planted"
 
 @pytest.fixture(scope="session", autouse=True)
 def workers_save_their_coverage() -> Iterator[None]:
-    """Under `coverage run` a worker is asked to end (coverage saves at SIGTERM) before it is killed; otherwise nothing is changed."""
+    """Under `coverage run` a worker is asked to end (coverage saves at SIGTERM) before it is
+    killed; otherwise nothing is changed.
+    """
     if "coverage" not in sys.modules:
         yield
         return
@@ -41,7 +45,10 @@ def workers_save_their_coverage() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """An installed distribution whose entry point names the package `planted`. Returns the working directory, which is empty."""
+    """An installed distribution whose entry point names the package `planted`.
+
+    Returns the working directory, which is empty.
+    """
     site, here = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("here")
     information = site / "planted-1.dist-info"
     information.mkdir()

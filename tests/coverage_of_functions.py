@@ -1,6 +1,8 @@
-"""Coverage of what functions do, without the lines that an import alone runs (definitions, constants).
+"""Coverage of what functions do, without the lines that an import alone runs (definitions,
+constants).
 
-coverage run -m pytest; coverage combine; coverage json -o coverage.json; python tests/coverage_of_functions.py coverage.json
+coverage run -m pytest; coverage combine; coverage json -o coverage.json; python
+tests/coverage_of_functions.py coverage.json
 """
 
 import json
@@ -11,7 +13,8 @@ files = json.loads(Path(sys.argv[1]).read_text())["files"]
 total = [0, 0]
 for name, file in sorted(files.items()):
     bodies = [one["summary"] for function, one in file["functions"].items() if function]
-    covered, statements = sum(one["covered_lines"] for one in bodies), sum(one["num_statements"] for one in bodies)
+    covered = sum(one["covered_lines"] for one in bodies)
+    statements = sum(one["num_statements"] for one in bodies)
     if statements and name.startswith("perf/"):
         total = [total[0] + covered, total[1] + statements]
         print(f"{covered / statements:7.1%} {statements:5}  {name}")

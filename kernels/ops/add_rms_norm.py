@@ -1,9 +1,11 @@
-"""s = x + residual, y = s / sqrt(mean(s^2) + eps) * weight, over the last dimension: both are outputs, and the sum is read once instead of three times.
+"""s = x + residual, y = s / sqrt(mean(s^2) + eps) * weight, over the last dimension: both are
+outputs, and the sum is read once instead of three times.
 
-x and residual (..., N), weight (N,); fp32, fp16, bf16; s is rounded to the dtype of x before its norm is taken, as the two operations one after the other do. Raises
-Unsupported for N above 8,192, different shapes or another size of weight. Zhang and Sennrich, https://arxiv.org/abs/1910.07467.
-With r = 1 / sqrt(mean(s^2) + eps), h = s r and g = dy weight:
-dx = dresidual = ds + r (g - h mean(g h)), dweight = sum over rows of dy h.
+x and residual (..., N), weight (N,); fp32, fp16, bf16; s is rounded to the dtype of x before its
+norm is taken, as the two operations one after the other do. Raises Unsupported for N above 8,192,
+different shapes or another size of weight. Zhang and Sennrich, https://arxiv.org/abs/1910.07467.
+With r = 1 / sqrt(mean(s^2) + eps), h = s r and g = dy weight: dx = dresidual = ds + r (g - h mean(g
+h)), dweight = sum over rows of dy h.
 """
 
 from __future__ import annotations
@@ -25,31 +27,66 @@ GRADIENTS = ("x", "residual", "weight")
 SETTINGS = ({"columns": 64}, {"columns": 768}, {"columns": 4096}, {"columns": 8192})
 
 
-def reference(x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, eps: float = EPS) -> tuple[torch.Tensor, torch.Tensor]:
+def reference(
+    x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, eps: float = EPS
+) -> tuple[torch.Tensor, torch.Tensor]:
     s = x + residual
     return torch.nn.functional.rms_norm(s, (x.shape[-1],), weight, eps), s
 
 
-def results(x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, eps: float = EPS) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def results(
+    x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, eps: float = EPS
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     y, s = reference(x, residual, weight, eps)
     return y, s, (s.float().square().mean(-1) + eps).rsqrt().flatten()
 
 
-def in_models(x: torch.Tensor, residual: torch.Tensor, shape: tuple[int, ...], weight: torch.Tensor, eps: float | None) -> tuple[torch.Tensor, torch.Tensor]:
+def in_models(
+    x: torch.Tensor, residual: torch.Tensor, shape: tuple[int, ...], weight: torch.Tensor, eps: float | None
+) -> tuple[torch.Tensor, torch.Tensor]:
     s = x + residual
     return torch.nn.functional.rms_norm(s, shape, weight, eps), s
 
 
-PATTERNS = (Pattern(in_models, lambda x, residual, shape, weight, eps: (x, residual, weight, torch.finfo(torch.float32).eps if eps is None else eps)),)
+PATTERNS = (
+    Pattern(
+        in_models,
+        lambda x, residual, shape, weight, eps: (
+            x,
+            residual,
+            weight,
+            torch.finfo(torch.float32).eps if eps is None else eps,
+        ),
+    ),
+)
 
 
 @triton.jit(do_not_specialize=["rows"])
-def forward_kernel(x, residual, weight, y, s, scale, rows, columns, x_stride, residual_stride, y_stride, eps, ROWS: tl.constexpr, BLOCK: tl.constexpr):
+def forward_kernel(
+    x,
+    residual,
+    weight,
+    y,
+    s,
+    scale,
+    rows,
+    columns,
+    x_stride,
+    residual_stride,
+    y_stride,
+    eps,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)  # (ROWS,)
     column = tl.arange(0, BLOCK)  # (BLOCK,)
     inside = (row < rows)[:, None] & (column < columns)[None, :]
-    value = tl.load(x + row[:, None] * x_stride + column[None, :], mask=inside, other=0.0).to(tl.float32)  # (ROWS, BLOCK)
-    value += tl.load(residual + row[:, None] * residual_stride + column[None, :], mask=inside, other=0.0).to(tl.float32)
+    value = tl.load(x + row[:, None] * x_stride + column[None, :], mask=inside, other=0.0).to(
+        tl.float32
+    )  # (ROWS, BLOCK)
+    value += tl.load(residual + row[:, None] * residual_stride + column[None, :], mask=inside, other=0.0).to(
+        tl.float32
+    )
     rounded = value.to(s.dtype.element_ty)
     tl.store(s + row[:, None] * y_stride + column[None, :], rounded, mask=inside)
     value = rounded.to(tl.float32)
@@ -60,7 +97,24 @@ def forward_kernel(x, residual, weight, y, s, scale, rows, columns, x_stride, re
 
 
 @triton.jit(do_not_specialize=["rows", "each"])
-def backward_kernel(dy, ds, s, weight, scale, dx, partial, rows, columns, dy_stride, ds_stride, s_stride, dx_stride, each, ROWS: tl.constexpr, BLOCK: tl.constexpr):
+def backward_kernel(
+    dy,
+    ds,
+    s,
+    weight,
+    scale,
+    dx,
+    partial,
+    rows,
+    columns,
+    dy_stride,
+    ds_stride,
+    s_stride,
+    dx_stride,
+    each,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     """Each program takes `each` rows and leaves one row of partial sums of dweight."""
     program = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
@@ -70,24 +124,39 @@ def backward_kernel(dy, ds, s, weight, scale, dx, partial, rows, columns, dy_str
         row = program * each + start + tl.arange(0, ROWS)
         inside = (row < rows)[:, None] & (column < columns)[None, :]
         value = tl.load(s + row[:, None] * s_stride + column[None, :], mask=inside, other=0.0).to(tl.float32)
-        slope = tl.load(dy + row[:, None] * dy_stride + column[None, :], mask=inside, other=0.0).to(tl.float32)
-        beside = tl.load(ds + row[:, None] * ds_stride + column[None, :], mask=inside, other=0.0).to(tl.float32)
+        slope = tl.load(dy + row[:, None] * dy_stride + column[None, :], mask=inside, other=0.0).to(
+            tl.float32
+        )
+        beside = tl.load(ds + row[:, None] * ds_stride + column[None, :], mask=inside, other=0.0).to(
+            tl.float32
+        )
         r = tl.load(scale + row, mask=row < rows, other=0.0)
         hat = value * r[:, None]
         g = slope * w[None, :]
-        tl.store(dx + row[:, None] * dx_stride + column[None, :], beside + r[:, None] * (g - hat * (tl.sum(g * hat, 1) / columns)[:, None]), mask=inside)
+        tl.store(
+            dx + row[:, None] * dx_stride + column[None, :],
+            beside + r[:, None] * (g - hat * (tl.sum(g * hat, 1) / columns)[:, None]),
+            mask=inside,
+        )
         total += tl.sum(slope * hat, 0)
     tl.store(partial + program * columns + column, total, mask=column < columns)
 
 
 def check(x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor) -> None:
     if weight.shape != x.shape[-1:] or residual.shape != x.shape or residual.dtype != x.dtype:
-        said = f"x {x.dtype}{tuple(x.shape)}, residual {residual.dtype}{tuple(residual.shape)}, weight {tuple(weight.shape)}"
-        raise Unsupported(f"{said}; expected x and residual of one shape and dtype, and weight ({x.shape[-1]},)")
+        said = (
+            f"x {x.dtype}{tuple(x.shape)}, residual {residual.dtype}{tuple(residual.shape)}, weight"
+            f" {tuple(weight.shape)}"
+        )
+        raise Unsupported(
+            f"{said}; expected x and residual of one shape and dtype, and weight ({x.shape[-1]},)"
+        )
     settings.fit(x.shape[-1])
 
 
-def forward(x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, eps: float = EPS) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def forward(
+    x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, eps: float = EPS
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """y, s and the scale r of each row (rows,)."""
     check(x, residual, weight)
     flat, other = settings.matrix(x, "x"), settings.matrix(residual, "residual")
@@ -95,12 +164,17 @@ def forward(x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, eps: 
     scale = torch.empty(flat.shape[0], dtype=torch.float32, device=x.device)
     if launches(flat):
         rows, block, warps = settings.tile(flat.shape[1])
-        tensors, strides = (flat, other, weight.contiguous(), y, s, scale), (flat.stride(0), other.stride(0), y.stride(0))
-        forward_kernel[(triton.cdiv(len(flat), rows),)](*tensors, *flat.shape, *strides, eps, rows, block, num_warps=warps)
+        tensors = (flat, other, weight.contiguous(), y, s, scale)
+        strides = (flat.stride(0), other.stride(0), y.stride(0))
+        forward_kernel[(triton.cdiv(len(flat), rows),)](
+            *tensors, *flat.shape, *strides, eps, rows, block, num_warps=warps
+        )
     return y.view(x.shape), s.view(x.shape), scale
 
 
-def backward(dy: torch.Tensor, ds: torch.Tensor, weight: torch.Tensor, s: torch.Tensor, scale: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def backward(
+    dy: torch.Tensor, ds: torch.Tensor, weight: torch.Tensor, s: torch.Tensor, scale: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """dx, dresidual (a copy) and dweight."""
     flat, slope, beside = settings.matrix(s, "s"), settings.matrix(dy, "dy"), settings.matrix(ds, "ds")
     dx = torch.empty_like(flat, memory_format=torch.contiguous_format)
@@ -109,19 +183,28 @@ def backward(dy: torch.Tensor, ds: torch.Tensor, weight: torch.Tensor, s: torch.
     rows, block, warps = settings.tile(flat.shape[1])
     programs, each = settings.chunks(len(flat), rows)
     partial = torch.empty(programs, flat.shape[1], dtype=torch.float32, device=s.device)
-    tensors, strides = (slope, beside, flat, weight.contiguous(), scale, dx, partial), (slope.stride(0), beside.stride(0), flat.stride(0), dx.stride(0))
+    tensors = (slope, beside, flat, weight.contiguous(), scale, dx, partial)
+    strides = (slope.stride(0), beside.stride(0), flat.stride(0), dx.stride(0))
     backward_kernel[(programs,)](*tensors, *flat.shape, *strides, each, rows, block, num_warps=warps)
     return dx.view(s.shape), dx.clone().view(s.shape), partial.sum(0).to(weight.dtype)
 
 
 def examples(dtype: str) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     kind = getattr(torch, DTYPES[dtype])
-    return ((x, torch.randn(x.shape, dtype=kind), torch.randn(x.shape[-1], dtype=kind)) for x in settings.examples(kind))
+    return (
+        (x, torch.randn(x.shape, dtype=kind), torch.randn(x.shape[-1], dtype=kind))
+        for x in settings.examples(kind)
+    )
 
 
-def typical(dtype: str, count: int = 16384, device: str = "meta", columns: int = 1024) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def typical(
+    dtype: str, count: int = 16384, device: str = "meta", columns: int = 1024
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     kind = getattr(torch, DTYPES[dtype])
-    x, residual, weight = (torch.empty(shape, dtype=kind, device=device) for shape in ((count, columns), (count, columns), (columns,)))
+    x, residual, weight = (
+        torch.empty(shape, dtype=kind, device=device)
+        for shape in ((count, columns), (count, columns), (columns,))
+    )
     return x, residual, weight
 
 
@@ -129,23 +212,41 @@ def cost(x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor) -> tuple
     n, rows, item = x.numel(), x.numel() // max(1, x.shape[-1]), x.element_size()
     programs, _ = settings.chunks(rows, settings.tile(x.shape[-1])[0])
     read_weight = weight.numel() * item
-    return Cost(4 * n * item + read_weight + 4 * rows, 6 * n), Cost(4 * n * item + read_weight + 4 * rows + 4 * programs * weight.numel(), 12 * n)
+    return Cost(4 * n * item + read_weight + 4 * rows, 6 * n), Cost(
+        4 * n * item + read_weight + 4 * rows + 4 * programs * weight.numel(), 12 * n
+    )
 
 
 def builds(dtype: str, target: str = "sm_80", columns: int = 1024) -> list[Build]:
     rows, block, warps = settings.tile(columns)
-    pointer, sizes, last = POINTER[dtype], {"rows": "i32", "columns": "i32"}, {"ROWS": "constexpr", "BLOCK": "constexpr"}
+    pointer = POINTER[dtype]
+    sizes = {"rows": "i32", "columns": "i32"}
+    last = {"ROWS": "constexpr", "BLOCK": "constexpr"}
     forward_tensors = {**dict.fromkeys(("x", "residual", "weight", "y", "s"), pointer), "scale": "*fp32"}
-    backward_tensors = {**dict.fromkeys(("dy", "ds", "s", "weight"), pointer), "scale": "*fp32", "dx": pointer, "partial": "*fp32"}
-    forward_strides, backward_strides = ("x_stride", "residual_stride", "y_stride"), ("dy_stride", "ds_stride", "s_stride", "dx_stride")
+    backward_tensors = {
+        **dict.fromkeys(("dy", "ds", "s", "weight"), pointer),
+        "scale": "*fp32",
+        "dx": pointer,
+        "partial": "*fp32",
+    }
+    forward_strides = ("x_stride", "residual_stride", "y_stride")
+    backward_strides = ("dy_stride", "ds_stride", "s_stride", "dx_stride")
     constexprs = {"ROWS": rows, "BLOCK": block}
     return [
         Build(
-            "forward", forward_kernel, {**forward_tensors, **sizes, **dict.fromkeys(forward_strides, "i32"), "eps": "fp32", **last},
-            constexprs, warps, divisible=(*forward_tensors, "columns", *forward_strides),
+            "forward",
+            forward_kernel,
+            {**forward_tensors, **sizes, **dict.fromkeys(forward_strides, "i32"), "eps": "fp32", **last},
+            constexprs,
+            warps,
+            divisible=(*forward_tensors, "columns", *forward_strides),
         ),
         Build(
-            "backward", backward_kernel, {**backward_tensors, **sizes, **dict.fromkeys(backward_strides, "i32"), "each": "i32", **last},
-            constexprs, warps, divisible=(*backward_tensors, "columns", *backward_strides),
+            "backward",
+            backward_kernel,
+            {**backward_tensors, **sizes, **dict.fromkeys(backward_strides, "i32"), "each": "i32", **last},
+            constexprs,
+            warps,
+            divisible=(*backward_tensors, "columns", *backward_strides),
         ),
-    ]  # fmt: skip
+    ]

@@ -1,10 +1,12 @@
-"""y = softmax(q k^T / sqrt(D) + mask) v, by blocks, without ever storing the S x T matrix; with `causal` query i sees keys 0 to i.
+"""y = softmax(q k^T / sqrt(D) + mask) v, by blocks, without ever storing the S x T matrix; with
+`causal` query i sees keys 0 to i.
 
-q (B, H, S, D), k and v (B, H, T, D); fp32, fp16, bf16; y as q; D up to 128; S and T at run time. Raises Unsupported for other forms. Dao, Fu, Ermon, Rudra and Re,
-FlashAttention, https://arxiv.org/abs/2205.14135; the running maximum and sum of Milakov and Gimelshein, https://arxiv.org/abs/1805.02867, in powers of two.
-With p = softmax and d = rowsum(dy y):
-dv = p^T dy, ds = p (dy v^T - d), dq = ds k / sqrt(D), dk = ds^T q / sqrt(D); p is computed again from the log of each row's sum. SDPA stays the default of torch; this one is for
-where it is not there.
+q (B, H, S, D), k and v (B, H, T, D); fp32, fp16, bf16; y as q; D up to 128; S and T at run time.
+Raises Unsupported for other forms. Dao, Fu, Ermon, Rudra and Re, FlashAttention,
+https://arxiv.org/abs/2205.14135; the running maximum and sum of Milakov and Gimelshein,
+https://arxiv.org/abs/1805.02867, in powers of two. With p = softmax and d = rowsum(dy y): dv = p^T
+dy, ds = p (dy v^T - d), dq = ds k / sqrt(D), dk = ds^T q / sqrt(D); p is computed again from the
+log of each row's sum. SDPA stays the default of torch; this one is for where it is not there.
 """
 
 from __future__ import annotations
@@ -24,8 +26,9 @@ RETURNS = ("y", "logs")
 GRADIENTS = ("q", "k", "v")
 AUTOCAST = "lower"
 SETTINGS = ({"depth": 128}, {"causal": False}, {"depth": 128, "causal": False})
-# (queries, keys, warps) of a program by the padded depth: as large as nothing spills (`hotlap kernels`). Without tensor cores, that is in fp32 and on sm_75, for
-# which Triton 3.8 emits none, a product needs several times the registers.
+# (queries, keys, warps) of a program by the padded depth: as large as nothing spills (`hotlap
+# kernels`). Without tensor cores, that is in fp32 and on sm_75, for which Triton 3.8 emits none, a
+# product needs several times the registers.
 TENSOR_CORES = {64: (64, 32, 4), 128: (64, 32, 8)}
 ORDINARY = {64: (32, 16, 8), 128: (16, 16, 8)}
 HALF_ORDINARY = {64: (32, 32, 8), 128: (16, 16, 8)}
@@ -36,10 +39,16 @@ def reference(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool = 
     return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
 
 
-def results(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+def results(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
     score = q.float() @ k.float().mT * (LOG2E / math.sqrt(q.shape[3]))  # (B, H, S, T)
     seen = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril() if causal else None
-    return reference(q, k, v, causal), torch.logsumexp((score if seen is None else score.masked_fill(~seen, float("-inf"))) / LOG2E, -1) * LOG2E
+    return (
+        reference(q, k, v, causal),
+        torch.logsumexp((score if seen is None else score.masked_fill(~seen, float("-inf"))) / LOG2E, -1)
+        * LOG2E,
+    )
 
 
 def whole(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
@@ -55,7 +64,21 @@ ASKED_FOR = True
 
 
 @triton.jit(do_not_specialize=["queries", "keys"])
-def forward_kernel(q, k, v, y, logs, queries, keys, depth, factor, CAUSAL: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, DEPTH: tl.constexpr):
+def forward_kernel(
+    q,
+    k,
+    v,
+    y,
+    logs,
+    queries,
+    keys,
+    depth,
+    factor,
+    CAUSAL: tl.constexpr,
+    QUERIES: tl.constexpr,
+    KEYS: tl.constexpr,
+    DEPTH: tl.constexpr,
+):
     """factor: log2(e) / sqrt(D). logs: log2 of each row's sum of powers of two."""
     head = tl.program_id(1).to(tl.int64)
     m = tl.program_id(0) * QUERIES + tl.arange(0, QUERIES)  # (QUERIES,)
@@ -91,7 +114,25 @@ def forward_kernel(q, k, v, y, logs, queries, keys, depth, factor, CAUSAL: tl.co
 
 
 @triton.jit(do_not_specialize=["queries", "keys"])
-def keys_kernel(dy, q, k, v, logs, dots, dk, dv, queries, keys, depth, factor, scale, CAUSAL: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, DEPTH: tl.constexpr):
+def keys_kernel(
+    dy,
+    q,
+    k,
+    v,
+    logs,
+    dots,
+    dk,
+    dv,
+    queries,
+    keys,
+    depth,
+    factor,
+    scale,
+    CAUSAL: tl.constexpr,
+    QUERIES: tl.constexpr,
+    KEYS: tl.constexpr,
+    DEPTH: tl.constexpr,
+):
     """dk and dv of one block of keys, over all queries that see it."""
     head = tl.program_id(1).to(tl.int64)
     n = tl.program_id(0) * KEYS + tl.arange(0, KEYS)
@@ -126,7 +167,24 @@ def keys_kernel(dy, q, k, v, logs, dots, dk, dv, queries, keys, depth, factor, s
 
 
 @triton.jit(do_not_specialize=["queries", "keys"])
-def queries_kernel(dy, q, k, v, logs, dots, dq, queries, keys, depth, factor, scale, CAUSAL: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, DEPTH: tl.constexpr):
+def queries_kernel(
+    dy,
+    q,
+    k,
+    v,
+    logs,
+    dots,
+    dq,
+    queries,
+    keys,
+    depth,
+    factor,
+    scale,
+    CAUSAL: tl.constexpr,
+    QUERIES: tl.constexpr,
+    KEYS: tl.constexpr,
+    DEPTH: tl.constexpr,
+):
     """dq of one block of queries, over all keys that it sees."""
     head = tl.program_id(1).to(tl.int64)
     m = tl.program_id(0) * QUERIES + tl.arange(0, QUERIES)
@@ -163,16 +221,29 @@ def padded(depth: int) -> int:
 
 
 def tile(item: int, depth: int, target: str) -> tuple[int, int, int]:
-    return (ORDINARY if item == 4 else HALF_ORDINARY if target == "sm_75" else TENSOR_CORES)[64 if depth <= 64 else 128]
+    return (ORDINARY if item == 4 else HALF_ORDINARY if target == "sm_75" else TENSOR_CORES)[
+        64 if depth <= 64 else 128
+    ]
 
 
 def check(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
-    same = q.ndim == k.ndim == 4 and k.shape == v.shape and q.shape[:2] == k.shape[:2] and q.shape[3] == k.shape[3] and q.dtype == k.dtype == v.dtype
+    same = (
+        q.ndim == k.ndim == 4
+        and k.shape == v.shape
+        and q.shape[:2] == k.shape[:2]
+        and q.shape[3] == k.shape[3]
+        and q.dtype == k.dtype == v.dtype
+    )
     if not same or not 1 <= q.shape[3] <= LARGEST or not k.shape[2]:
-        raise Unsupported(f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}; expected (B, H, S, D), twice (B, H, T, D) with T at least 1, one dtype, D up to {LARGEST}")
+        raise Unsupported(
+            f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}; expected (B, H, S, D), twice (B, H,"
+            f" T, D) with T at least 1, one dtype, D up to {LARGEST}"
+        )
 
 
-def forward(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+def forward(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
     """y and the log2 of each row's sum (B, H, S)."""
     check(q, k, v)
     query, key, value = q.contiguous(), k.contiguous(), v.contiguous()
@@ -181,13 +252,33 @@ def forward(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool = Fa
     logs = torch.empty(batch, heads, queries, dtype=torch.float32, device=q.device)
     if launches(y):
         rows, columns, warps = tile(q.element_size(), depth, architecture(q.device))
-        grid, sizes = (triton.cdiv(queries, rows), batch * heads), (queries, k.shape[2], depth, LOG2E / math.sqrt(depth))
-        forward_kernel[grid](query, key, value, y, logs, *sizes, causal, rows, columns, padded(depth), num_warps=warps, num_stages=STAGES)
+        grid = (triton.cdiv(queries, rows), batch * heads)
+        sizes = (queries, k.shape[2], depth, LOG2E / math.sqrt(depth))
+        forward_kernel[grid](
+            query,
+            key,
+            value,
+            y,
+            logs,
+            *sizes,
+            causal,
+            rows,
+            columns,
+            padded(depth),
+            num_warps=warps,
+            num_stages=STAGES,
+        )
     return y, logs
 
 
 def backward(
-    dy: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool, y: torch.Tensor, logs: torch.Tensor
+    dy: torch.Tensor,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    causal: bool,
+    y: torch.Tensor,
+    logs: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     slope, query, key, value = dy.contiguous(), q.contiguous(), k.contiguous(), v.contiguous()
     batch, heads, queries, depth = q.shape
@@ -196,30 +287,61 @@ def backward(
     if launches(q):
         rows, columns, warps = tile(q.element_size(), depth, architecture(q.device))
         tensors = (slope, query, key, value, logs, dots)
-        last = (queries, k.shape[2], depth, LOG2E / math.sqrt(depth), 1 / math.sqrt(depth), causal, rows, columns, padded(depth))
-        keys_kernel[(triton.cdiv(k.shape[2], columns), batch * heads)](*tensors, dk, dv, *last, num_warps=warps, num_stages=STAGES)
-        queries_kernel[(triton.cdiv(queries, rows), batch * heads)](*tensors, dq, *last, num_warps=warps, num_stages=STAGES)
+        last = (
+            queries,
+            k.shape[2],
+            depth,
+            LOG2E / math.sqrt(depth),
+            1 / math.sqrt(depth),
+            causal,
+            rows,
+            columns,
+            padded(depth),
+        )
+        keys_kernel[(triton.cdiv(k.shape[2], columns), batch * heads)](
+            *tensors, dk, dv, *last, num_warps=warps, num_stages=STAGES
+        )
+        queries_kernel[(triton.cdiv(queries, rows), batch * heads)](
+            *tensors, dq, *last, num_warps=warps, num_stages=STAGES
+        )
     return dq, dk, dv
 
 
 def examples(dtype: str) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, bool]]:
     kind = getattr(torch, DTYPES[dtype])
     for (batch, heads, queries, keys, depth), causal in (
-        ((1, 1, 1, 1, 16), False), ((1, 2, 5, 7, 8), False), ((2, 1, 64, 32, 32), False), ((1, 1, 65, 33, 64), True), ((1, 2, 130, 70, 24), False), ((1, 1, 70, 130, 128), True),
-        ((1, 2, 64, 64, 64), True), ((0, 2, 4, 4, 16), False),
-    ):  # fmt: skip
-        yield torch.randn(batch, heads, queries, depth, dtype=kind), *(torch.randn(batch, heads, keys, depth, dtype=kind) for _ in range(2)), causal
+        ((1, 1, 1, 1, 16), False),
+        ((1, 2, 5, 7, 8), False),
+        ((2, 1, 64, 32, 32), False),
+        ((1, 1, 65, 33, 64), True),
+        ((1, 2, 130, 70, 24), False),
+        ((1, 1, 70, 130, 128), True),
+        ((1, 2, 64, 64, 64), True),
+        ((0, 2, 4, 4, 16), False),
+    ):
+        yield (
+            torch.randn(batch, heads, queries, depth, dtype=kind),
+            *(torch.randn(batch, heads, keys, depth, dtype=kind) for _ in range(2)),
+            causal,
+        )
     swapped = torch.randn(1, 40, 2, 32, dtype=kind).transpose(1, 2)  # as (B, S, H, D) lies
     yield swapped, *(torch.randn(1, 2, 40, 32, dtype=kind) for _ in range(2)), True
 
 
-def typical(dtype: str, count: int = 1024, device: str = "meta", depth: int = 64, causal: bool = True) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, bool]:
-    q, k, v = (torch.empty(16, 12, count, depth, dtype=getattr(torch, DTYPES[dtype]), device=device) for _ in range(3))
+def typical(
+    dtype: str, count: int = 1024, device: str = "meta", depth: int = 64, causal: bool = True
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, bool]:
+    q, k, v = (
+        torch.empty(16, 12, count, depth, dtype=getattr(torch, DTYPES[dtype]), device=device)
+        for _ in range(3)
+    )
     return q, k, v, causal
 
 
 def cost(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool) -> tuple[Cost, Cost, Cost]:
-    """What must move at least; blocks are read again by the programs that need them, from the cache where it holds them. Keys that no query sees are not read."""
+    """What must move at least; blocks are read again by the programs that need them, from the cache
+    where it holds them. Keys that no query sees are not read.
+    """
     batch, heads, queries, depth = q.shape
     keys, item = k.shape[2], q.element_size()
     rows = tile(item, depth, architecture(q.device))[0]
@@ -236,7 +358,8 @@ def cost(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool) -> tup
 
 def builds(dtype: str, target: str = "sm_80", depth: int = 64, causal: bool = True) -> list[Build]:
     queries, keys, warps = tile(4 if dtype == "fp32" else 2, depth, target)
-    pointer, last = POINTER[dtype], {"CAUSAL": causal, "QUERIES": queries, "KEYS": keys, "DEPTH": padded(depth)}
+    pointer = POINTER[dtype]
+    last = {"CAUSAL": causal, "QUERIES": queries, "KEYS": keys, "DEPTH": padded(depth)}
     sizes = {"queries": "i32", "keys": "i32", "depth": "i32", "factor": "fp32"}
     beside = {**dict.fromkeys(("dy", "q", "k", "v"), pointer), "logs": "*fp32", "dots": "*fp32"}
 
@@ -245,7 +368,9 @@ def builds(dtype: str, target: str = "sm_80", depth: int = 64, causal: bool = Tr
         return Build(name, kernel, signature, last, warps, STAGES, divisible=(*tensors, "depth"), dot=True)
 
     return [
-        made("forward", forward_kernel, {**dict.fromkeys(("q", "k", "v", "y"), pointer), "logs": "*fp32"}, {}),
+        made(
+            "forward", forward_kernel, {**dict.fromkeys(("q", "k", "v", "y"), pointer), "logs": "*fp32"}, {}
+        ),
         made("backward_keys", keys_kernel, {**beside, "dk": pointer, "dv": pointer}, {"scale": "fp32"}),
         made("backward_queries", queries_kernel, {**beside, "dq": pointer}, {"scale": "fp32"}),
     ]

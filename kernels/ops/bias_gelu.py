@@ -1,7 +1,9 @@
 """y = u (1 + erf(u / sqrt(2))) / 2 with u = x + bias; the bias is added along the last dimension.
 
-x (..., N), bias (N,); fp32, fp16, bf16; y as x; any N. Raises Unsupported for another size of bias. Hendrycks and Gimpel, Gaussian Error Linear Units, https://arxiv.org/abs/1606.08415,
-the exact form. Nothing is saved: dx = dy (Phi(u) + u phi(u)) is computed again from x and bias, dbias = sum over rows of dx.
+x (..., N), bias (N,); fp32, fp16, bf16; y as x; any N. Raises Unsupported for another size of bias.
+Hendrycks and Gimpel, Gaussian Error Linear Units, https://arxiv.org/abs/1606.08415, the exact form.
+Nothing is saved: dx = dy (Phi(u) + u phi(u)) is computed again from x and bias, dbias = sum over
+rows of dx.
 """
 
 from __future__ import annotations
@@ -29,7 +31,10 @@ def in_models(x: torch.Tensor, matrix: torch.Tensor, bias: torch.Tensor) -> torc
     return torch.nn.functional.gelu(torch.nn.functional.linear(x, matrix, bias))
 
 
-PATTERNS = (Pattern(in_models, lambda x, matrix, bias: (torch.nn.functional.linear(x, matrix), bias)), Pattern(reference))
+PATTERNS = (
+    Pattern(in_models, lambda x, matrix, bias: (torch.nn.functional.linear(x, matrix), bias)),
+    Pattern(reference),
+)
 
 
 @triton.jit(do_not_specialize=["rows"])
@@ -37,13 +42,33 @@ def forward_kernel(x, bias, y, rows, columns, x_stride, y_stride, ROWS: tl.const
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)  # (ROWS,)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)  # (BLOCK,)
     inside = (row < rows)[:, None] & (column < columns)[None, :]
-    value = tl.load(x + row[:, None] * x_stride + column[None, :], mask=inside, other=0.0).to(tl.float32)  # (ROWS, BLOCK)
+    value = tl.load(x + row[:, None] * x_stride + column[None, :], mask=inside, other=0.0).to(
+        tl.float32
+    )  # (ROWS, BLOCK)
     u = value + tl.load(bias + column, mask=column < columns, other=0.0).to(tl.float32)[None, :]
-    tl.store(y + row[:, None] * y_stride + column[None, :], 0.5 * u * (1.0 + tl.erf(u * 0.7071067811865476)), mask=inside)
+    tl.store(
+        y + row[:, None] * y_stride + column[None, :],
+        0.5 * u * (1.0 + tl.erf(u * 0.7071067811865476)),
+        mask=inside,
+    )
 
 
 @triton.jit(do_not_specialize=["rows", "each"])
-def backward_kernel(dy, x, bias, dx, partial, rows, columns, dy_stride, x_stride, dx_stride, each, ROWS: tl.constexpr, BLOCK: tl.constexpr):
+def backward_kernel(
+    dy,
+    x,
+    bias,
+    dx,
+    partial,
+    rows,
+    columns,
+    dy_stride,
+    x_stride,
+    dx_stride,
+    each,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     """Each program takes `each` rows of one block of columns and leaves partial sums of dbias."""
     program = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -52,8 +77,13 @@ def backward_kernel(dy, x, bias, dx, partial, rows, columns, dy_stride, x_stride
     for start in range(0, each, ROWS):
         row = program * each + start + tl.arange(0, ROWS)
         inside = (row < rows)[:, None] & (column < columns)[None, :]
-        u = tl.load(x + row[:, None] * x_stride + column[None, :], mask=inside, other=0.0).to(tl.float32) + b[None, :]
-        slope = tl.load(dy + row[:, None] * dy_stride + column[None, :], mask=inside, other=0.0).to(tl.float32)
+        u = (
+            tl.load(x + row[:, None] * x_stride + column[None, :], mask=inside, other=0.0).to(tl.float32)
+            + b[None, :]
+        )
+        slope = tl.load(dy + row[:, None] * dy_stride + column[None, :], mask=inside, other=0.0).to(
+            tl.float32
+        )
         density = 0.3989422804014327 * tl.exp(-0.5 * u * u)
         gradient = slope * (0.5 * (1.0 + tl.erf(u * 0.7071067811865476)) + u * density)
         tl.store(dx + row[:, None] * dx_stride + column[None, :], gradient, mask=inside)
@@ -72,7 +102,9 @@ def forward(x: torch.Tensor, bias: torch.Tensor) -> tuple[torch.Tensor]:
     y = torch.empty_like(flat, memory_format=torch.contiguous_format)
     if launches(flat):
         grid = (triton.cdiv(len(flat), ROWS), triton.cdiv(flat.shape[1], BLOCK))
-        forward_kernel[grid](flat, bias.contiguous(), y, *flat.shape, flat.stride(0), y.stride(0), ROWS, BLOCK, num_warps=WARPS)
+        forward_kernel[grid](
+            flat, bias.contiguous(), y, *flat.shape, flat.stride(0), y.stride(0), ROWS, BLOCK, num_warps=WARPS
+        )
     return (y.view(x.shape),)
 
 
@@ -83,8 +115,11 @@ def backward(dy: torch.Tensor, x: torch.Tensor, bias: torch.Tensor) -> tuple[tor
         return dx.view(x.shape), torch.zeros_like(bias)
     programs, each = settings.chunks(len(flat), ROWS)
     partial = torch.empty(programs, flat.shape[1], dtype=torch.float32, device=x.device)
-    grid, strides = (programs, triton.cdiv(flat.shape[1], BLOCK)), (slope.stride(0), flat.stride(0), dx.stride(0))
-    backward_kernel[grid](slope, flat, bias.contiguous(), dx, partial, *flat.shape, *strides, each, ROWS, BLOCK, num_warps=WARPS)
+    grid = (programs, triton.cdiv(flat.shape[1], BLOCK))
+    strides = (slope.stride(0), flat.stride(0), dx.stride(0))
+    backward_kernel[grid](
+        slope, flat, bias.contiguous(), dx, partial, *flat.shape, *strides, each, ROWS, BLOCK, num_warps=WARPS
+    )
     return dx.view(x.shape), partial.sum(0).to(bias.dtype)
 
 
@@ -102,17 +137,42 @@ def cost(x: torch.Tensor, bias: torch.Tensor) -> tuple[Cost, Cost]:
     n, item = x.numel(), x.element_size()
     programs, _ = settings.chunks(x.numel() // max(1, x.shape[-1]), ROWS)
     columns = bias.numel()
-    return Cost(2 * n * item + columns * item, 6 * n), Cost(3 * n * item + columns * item + 4 * programs * columns, 12 * n)
+    return Cost(2 * n * item + columns * item, 6 * n), Cost(
+        3 * n * item + columns * item + 4 * programs * columns, 12 * n
+    )
 
 
 def builds(dtype: str, target: str = "sm_80") -> list[Build]:
-    pointer, sizes, last = POINTER[dtype], {"rows": "i32", "columns": "i32"}, {"ROWS": "constexpr", "BLOCK": "constexpr"}
+    pointer = POINTER[dtype]
+    sizes = {"rows": "i32", "columns": "i32"}
+    last = {"ROWS": "constexpr", "BLOCK": "constexpr"}
 
-    def made(name: str, kernel: object, tensors: dict[str, str], strides: tuple[str, ...], more: dict[str, str]) -> Build:
+    def made(
+        name: str, kernel: object, tensors: dict[str, str], strides: tuple[str, ...], more: dict[str, str]
+    ) -> Build:
         signature = {**tensors, **sizes, **dict.fromkeys(strides, "i32"), **more, **last}
-        return Build(name, kernel, signature, {"ROWS": ROWS, "BLOCK": BLOCK}, WARPS, divisible=(*tensors, "columns", *strides))
+        return Build(
+            name,
+            kernel,
+            signature,
+            {"ROWS": ROWS, "BLOCK": BLOCK},
+            WARPS,
+            divisible=(*tensors, "columns", *strides),
+        )
 
     return [
-        made("forward", forward_kernel, dict.fromkeys(("x", "bias", "y"), pointer), ("x_stride", "y_stride"), {}),
-        made("backward", backward_kernel, {**dict.fromkeys(("dy", "x", "bias", "dx"), pointer), "partial": "*fp32"}, ("dy_stride", "x_stride", "dx_stride"), {"each": "i32"}),
+        made(
+            "forward",
+            forward_kernel,
+            dict.fromkeys(("x", "bias", "y"), pointer),
+            ("x_stride", "y_stride"),
+            {},
+        ),
+        made(
+            "backward",
+            backward_kernel,
+            {**dict.fromkeys(("dy", "x", "bias", "dx"), pointer), "partial": "*fp32"},
+            ("dy_stride", "x_stride", "dx_stride"),
+            {"each": "i32"},
+        ),
     ]

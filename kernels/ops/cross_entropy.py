@@ -1,9 +1,11 @@
 """loss = mean over rows of log(sum(exp(x))) - x[target]; rows whose target is -100 do not count.
 
-x (rows, N), target (rows,) int64 from 0 to N - 1, or -100; fp32, fp16, bf16; loss () as x; any N, read once in blocks with a running maximum and sum (Milakov and
-Gimelshein, Online normalizer calculation for softmax, https://arxiv.org/abs/1805.02867). Raises Unsupported for another form. dx = dloss (softmax(x) - onehot(target))
-/ count, computed again from x. Maximum and sum are kept apart: the log of the sum alone would lose the bits of small probabilities beside large logits. A target out
-of range reads nothing and makes its row's loss infinite.
+x (rows, N), target (rows,) int64 from 0 to N - 1, or -100; fp32, fp16, bf16; loss () as x; any N,
+read once in blocks with a running maximum and sum (Milakov and Gimelshein, Online normalizer
+calculation for softmax, https://arxiv.org/abs/1805.02867). Raises Unsupported for another form. dx
+= dloss (softmax(x) - onehot(target)) / count, computed again from x. Maximum and sum are kept
+apart: the log of the sum alone would lose the bits of small probabilities beside large logits. A
+target out of range reads nothing and makes its row's loss infinite.
 """
 
 from __future__ import annotations
@@ -29,9 +31,16 @@ def reference(x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.cross_entropy(x, target)
 
 
-def results(x: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+def results(
+    x: torch.Tensor, target: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     peaks = x.float().amax(-1)
-    return reference(x, target), peaks, (x.float() - peaks[:, None]).exp().sum(-1), (target != IGNORED.value).sum()
+    return (
+        reference(x, target),
+        peaks,
+        (x.float() - peaks[:, None]).exp().sum(-1),
+        (target != IGNORED.value).sum(),
+    )
 
 
 PATTERNS = (Pattern(reference),)
@@ -43,7 +52,9 @@ def forward_kernel(x, target, losses, peaks, sums, columns, x_stride, BLOCK: tl.
     most, total = float("-inf"), 0.0
     for start in range(0, columns, BLOCK):
         column = start + tl.arange(0, BLOCK)  # (BLOCK,)
-        value = tl.load(x + row * x_stride + column, mask=column < columns, other=float("-inf")).to(tl.float32)
+        value = tl.load(x + row * x_stride + column, mask=column < columns, other=float("-inf")).to(
+            tl.float32
+        )
         higher = tl.maximum(most, tl.max(value, 0))
         total = total * tl.exp(most - higher) + tl.sum(tl.exp(value - higher), 0)
         most = higher
@@ -64,33 +75,69 @@ def backward_kernel(slope, x, target, peaks, sums, dx, columns, x_stride, dx_str
     factor = tl.where(wanted == IGNORED, 0.0, tl.load(slope))
     for start in range(0, columns, BLOCK):
         column = start + tl.arange(0, BLOCK)
-        value = tl.load(x + row * x_stride + column, mask=column < columns, other=float("-inf")).to(tl.float32)
+        value = tl.load(x + row * x_stride + column, mask=column < columns, other=float("-inf")).to(
+            tl.float32
+        )
         gradient = factor * (tl.exp(value - most) / total - tl.where(column == wanted, 1.0, 0.0))
         tl.store(dx + row * dx_stride + column, gradient, mask=column < columns)
 
 
 def check(x: torch.Tensor, target: torch.Tensor) -> None:
     if x.ndim != 2 or target.shape != x.shape[:1] or target.dtype != torch.int64:
-        raise Unsupported(f"x {tuple(x.shape)} and target {target.dtype}{tuple(target.shape)}; expected (rows, N) and int64 (rows,)")
+        raise Unsupported(
+            f"x {tuple(x.shape)} and target {target.dtype}{tuple(target.shape)}; expected (rows, N) and int64"
+            " (rows,)"
+        )
 
 
-def forward(x: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """loss, of each row the maximum and the sum of exponentials below it, and how many rows count."""
+def forward(
+    x: torch.Tensor, target: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """loss; the maximum and the sum of exponentials of each row; how many rows count."""
     check(x, target)
     flat = settings.matrix(x, "x")
     losses, peaks, sums = (torch.zeros(flat.shape[0], dtype=torch.float32, device=x.device) for _ in range(3))
     count = (target != IGNORED.value).sum()
     if launches(flat):
-        forward_kernel[(len(flat),)](flat, target.contiguous(), losses, peaks, sums, flat.shape[1], flat.stride(0), BLOCK, num_warps=WARPS)
+        forward_kernel[(len(flat),)](
+            flat,
+            target.contiguous(),
+            losses,
+            peaks,
+            sums,
+            flat.shape[1],
+            flat.stride(0),
+            BLOCK,
+            num_warps=WARPS,
+        )
     return (losses.sum(dtype=torch.float64) / count).to(x.dtype), peaks, sums, count
 
 
-def backward(dloss: torch.Tensor, x: torch.Tensor, target: torch.Tensor, peaks: torch.Tensor, sums: torch.Tensor, count: torch.Tensor) -> tuple[torch.Tensor]:
+def backward(
+    dloss: torch.Tensor,
+    x: torch.Tensor,
+    target: torch.Tensor,
+    peaks: torch.Tensor,
+    sums: torch.Tensor,
+    count: torch.Tensor,
+) -> tuple[torch.Tensor]:
     flat = settings.matrix(x, "x")
     dx = torch.empty_like(flat, memory_format=torch.contiguous_format)
     slope = (dloss.float() / count).reshape(1)
     if launches(flat):
-        backward_kernel[(len(flat),)](slope, flat, target.contiguous(), peaks, sums, dx, flat.shape[1], flat.stride(0), dx.stride(0), BLOCK, num_warps=WARPS)
+        backward_kernel[(len(flat),)](
+            slope,
+            flat,
+            target.contiguous(),
+            peaks,
+            sums,
+            dx,
+            flat.shape[1],
+            flat.stride(0),
+            dx.stride(0),
+            BLOCK,
+            num_warps=WARPS,
+        )
     return (dx,)
 
 
@@ -104,7 +151,9 @@ def examples(dtype: str) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
 
 
 def typical(dtype: str, count: int = 8192, device: str = "meta") -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.empty(count, 50304, dtype=getattr(torch, DTYPES[dtype]), device=device), torch.zeros(count, dtype=torch.int64, device=device)
+    return torch.empty(count, 50304, dtype=getattr(torch, DTYPES[dtype]), device=device), torch.zeros(
+        count, dtype=torch.int64, device=device
+    )
 
 
 def cost(x: torch.Tensor, target: torch.Tensor) -> tuple[Cost, Cost]:
@@ -116,9 +165,32 @@ def cost(x: torch.Tensor, target: torch.Tensor) -> tuple[Cost, Cost]:
 def builds(dtype: str, target: str = "sm_80") -> list[Build]:
     pointer, last = POINTER[dtype], {"BLOCK": "constexpr"}
     forward_tensors = {"x": pointer, "target": "*i64", "losses": "*fp32", "peaks": "*fp32", "sums": "*fp32"}
-    backward_tensors = {"slope": "*fp32", "x": pointer, "target": "*i64", "peaks": "*fp32", "sums": "*fp32", "dx": pointer}
-    sizes, both = {"columns": "i32", "x_stride": "i32"}, {"columns": "i32", "x_stride": "i32", "dx_stride": "i32"}
+    backward_tensors = {
+        "slope": "*fp32",
+        "x": pointer,
+        "target": "*i64",
+        "peaks": "*fp32",
+        "sums": "*fp32",
+        "dx": pointer,
+    }
+    sizes = {"columns": "i32", "x_stride": "i32"}
+    both = {"columns": "i32", "x_stride": "i32", "dx_stride": "i32"}
     return [
-        Build("forward", forward_kernel, {**forward_tensors, **sizes, **last}, {"BLOCK": BLOCK}, WARPS, divisible=(*forward_tensors, *sizes), single_loads=1),
-        Build("backward", backward_kernel, {**backward_tensors, **both, **last}, {"BLOCK": BLOCK}, WARPS, divisible=(*backward_tensors, *both)),
+        Build(
+            "forward",
+            forward_kernel,
+            {**forward_tensors, **sizes, **last},
+            {"BLOCK": BLOCK},
+            WARPS,
+            divisible=(*forward_tensors, *sizes),
+            single_loads=1,
+        ),
+        Build(
+            "backward",
+            backward_kernel,
+            {**backward_tensors, **both, **last},
+            {"BLOCK": BLOCK},
+            WARPS,
+            divisible=(*backward_tensors, *both),
+        ),
     ]

@@ -1,9 +1,13 @@
-"""loss = mean over rows of log(sum(exp(z))) - z[target] with z = x weight^T, without ever holding all of z; rows whose target is -100 do not count.
+"""loss = mean over rows of log(sum(exp(z))) - z[target] with z = x weight^T, without ever holding
+all of z; rows whose target is -100 do not count.
 
-x (rows, H), weight (V, H), target (rows,) int64; fp32, fp16, bf16; loss () as x. Rows are taken in chunks whose logits fit a budget of bytes: a product, the kernels of
-cross_entropy on it (the gradient in place of the logits), two products for dx and dweight, which is summed in fp32. So the forward pass makes the gradients of the
-sum of losses, and backward multiplies them by dloss / count: divided before, p / count would underflow in fp16. With slopes=False it makes none and they are empty.
-Raises Unsupported for other shapes. Hsu and others, Liger Kernel, https://arxiv.org/abs/2410.10989; with p = softmax(z): dz = p - onehot(target), dx = dz weight,
+x (rows, H), weight (V, H), target (rows,) int64; fp32, fp16, bf16; loss () as x. Rows are taken in
+chunks whose logits fit a budget of bytes: a product, the kernels of cross_entropy on it (the
+gradient in place of the logits), two products for dx and dweight, which is summed in fp32. So the
+forward pass makes the gradients of the sum of losses, and backward multiplies them by dloss /
+count: divided before, p / count would underflow in fp16. With slopes=False it makes none and they
+are empty. Raises Unsupported for other shapes. Hsu and others, Liger Kernel,
+https://arxiv.org/abs/2410.10989; with p = softmax(z): dz = p - onehot(target), dx = dz weight,
 dweight = dz^T x.
 """
 
@@ -17,7 +21,8 @@ from ..contract import DTYPES, Build, Cost, Unsupported, launches
 from . import cross_entropy
 from .cross_entropy import BLOCK, IGNORED, WARPS, backward_kernel, forward_kernel
 
-# Of logits at once: a sixth of what a batch of 8 x 1,024 tokens of GPT-2 would take in bf16, and still products of a thousand rows.
+# Of logits at once: a sixth of what a batch of 8 x 1,024 tokens of GPT-2 would take in bf16, and
+# still products of a thousand rows.
 BUDGET = 128 * 1024**2
 RETURNS = ("loss", "dx", "dweight", "count")
 GRADIENTS = ("x", "weight")
@@ -26,12 +31,24 @@ AUTOCAST = "lower"
 STATISTICS = False
 
 
-def reference(x: torch.Tensor, weight: torch.Tensor, target: torch.Tensor, chunk_bytes: int = BUDGET, slopes: bool = True) -> torch.Tensor:
+def reference(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    target: torch.Tensor,
+    chunk_bytes: int = BUDGET,
+    slopes: bool = True,
+) -> torch.Tensor:
     """The last two say how, not what."""
     return torch.nn.functional.cross_entropy(torch.nn.functional.linear(x, weight), target)
 
 
-def results(x: torch.Tensor, weight: torch.Tensor, target: torch.Tensor, chunk_bytes: int = BUDGET, slopes: bool = True) -> tuple[torch.Tensor, ...]:
+def results(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    target: torch.Tensor,
+    chunk_bytes: int = BUDGET,
+    slopes: bool = True,
+) -> tuple[torch.Tensor, ...]:
     count = (target != IGNORED.value).sum()
     if not slopes:
         return reference(x, weight, target), x.new_empty(0), x.new_empty(0, dtype=torch.float32), count
@@ -50,12 +67,19 @@ def chunk(rows: int, columns: int, item: int, chunk_bytes: int) -> int:
 def check(x: torch.Tensor, weight: torch.Tensor, target: torch.Tensor) -> None:
     fits = x.ndim == weight.ndim == 2 and x.shape[1] == weight.shape[1] and x.dtype == weight.dtype
     if not fits or target.shape != x.shape[:1] or target.dtype != torch.int64:
-        said = f"x {x.dtype}{tuple(x.shape)}, weight {weight.dtype}{tuple(weight.shape)}, target {target.dtype}{tuple(target.shape)}"
+        said = (
+            f"x {x.dtype}{tuple(x.shape)}, weight {weight.dtype}{tuple(weight.shape)}, target"
+            f" {target.dtype}{tuple(target.shape)}"
+        )
         raise Unsupported(f"{said}; expected (rows, H) and (V, H) of one dtype, and int64 (rows,)")
 
 
 def forward(
-    x: torch.Tensor, weight: torch.Tensor, target: torch.Tensor, chunk_bytes: int = BUDGET, slopes: bool = True
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    target: torch.Tensor,
+    chunk_bytes: int = BUDGET,
+    slopes: bool = True,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """loss; of the sum of losses dx, and dweight in fp32; and how many rows count."""
     check(x, weight, target)
@@ -70,41 +94,80 @@ def forward(
             here = slice(at, min(len(x), at + step))
             z = torch.nn.functional.linear(x[here], weight)  # (step, V)
             grid, moments = (len(z),), (peaks[here], sums[here])
-            forward_kernel[grid](z, wanted[here], losses[here], *moments, columns, z.stride(0), BLOCK, num_warps=WARPS)
+            forward_kernel[grid](
+                z, wanted[here], losses[here], *moments, columns, z.stride(0), BLOCK, num_warps=WARPS
+            )
             if total is not None:
-                backward_kernel[grid](slope, z, wanted[here], *moments, z, columns, z.stride(0), z.stride(0), BLOCK, num_warps=WARPS)
+                backward_kernel[grid](
+                    slope,
+                    z,
+                    wanted[here],
+                    *moments,
+                    z,
+                    columns,
+                    z.stride(0),
+                    z.stride(0),
+                    BLOCK,
+                    num_warps=WARPS,
+                )
                 dx[here] = z @ weight
                 total += z.mT @ x[here]
     loss = (losses.sum(dtype=torch.float64) / count).to(x.dtype)
     return loss, dx, x.new_empty(0, dtype=torch.float32) if total is None else total, count
 
 
-def backward(dloss: torch.Tensor, dx: torch.Tensor, dweight: torch.Tensor, count: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def backward(
+    dloss: torch.Tensor, dx: torch.Tensor, dweight: torch.Tensor, count: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     scale = dloss.float() / count
     return (dx.float() * scale).to(dx.dtype), (dweight * scale).to(dx.dtype)
 
 
 def examples(dtype: str) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]]:
     kind = getattr(torch, DTYPES[dtype])
-    for rows, inner, columns, fit in ((1, 1, 1, 1), (3, 7, 5, 100), (17, 16, 130, 5), (6, 32, 2049, 4), (5, 8, 300, 2), (40, 3, 33, 40), (3, 0, 5, 2)):
-        yield torch.randn(rows, inner, dtype=kind), torch.randn(columns, inner, dtype=kind), torch.randint(columns, (rows,)), fit * columns * kind.itemsize
+    for rows, inner, columns, fit in (
+        (1, 1, 1, 1),
+        (3, 7, 5, 100),
+        (17, 16, 130, 5),
+        (6, 32, 2049, 4),
+        (5, 8, 300, 2),
+        (40, 3, 33, 40),
+        (3, 0, 5, 2),
+    ):
+        yield (
+            torch.randn(rows, inner, dtype=kind),
+            torch.randn(columns, inner, dtype=kind),
+            torch.randint(columns, (rows,)),
+            fit * columns * kind.itemsize,
+        )
     x, weight = torch.randn(9, 24, dtype=kind), torch.randn(40, 24, dtype=kind)
     yield x, weight, torch.tensor([0, -100, 39, 5, -100, 7, 1, -100, 2]), 4 * 40 * kind.itemsize
-    yield torch.randn(24, 9, dtype=kind).t(), torch.randn(24, 40, dtype=kind).t(), torch.randint(40, (9,)), BUDGET
+    yield (
+        torch.randn(24, 9, dtype=kind).t(),
+        torch.randn(24, 40, dtype=kind).t(),
+        torch.randint(40, (9,)),
+        BUDGET,
+    )
 
 
-def typical(dtype: str, count: int = 8192, device: str = "meta") -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]:
+def typical(
+    dtype: str, count: int = 8192, device: str = "meta"
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]:
     kind = getattr(torch, DTYPES[dtype])
     x, weight = (torch.empty(shape, dtype=kind, device=device) for shape in ((count, 768), (50304, 768)))
     return x, weight, torch.zeros(count, dtype=torch.int64, device=device), BUDGET
 
 
-def cost(x: torch.Tensor, weight: torch.Tensor, target: torch.Tensor, chunk_bytes: int = BUDGET) -> tuple[Cost, Cost]:
+def cost(
+    x: torch.Tensor, weight: torch.Tensor, target: torch.Tensor, chunk_bytes: int = BUDGET
+) -> tuple[Cost, Cost]:
     """Of the two kernels over all chunks; the three products are torch's."""
     rows, columns, item = len(x), weight.shape[0], x.element_size()
     chunks = -(-rows // chunk(rows, columns, item, chunk_bytes))
     n = rows * columns
-    return Cost(n * item + rows * (8 + 4 + 4 + 4), 4 * n), Cost(2 * n * item + rows * (8 + 4 + 4) + 4 * chunks, 4 * n)
+    return Cost(n * item + rows * (8 + 4 + 4 + 4), 4 * n), Cost(
+        2 * n * item + rows * (8 + 4 + 4) + 4 * chunks, 4 * n
+    )
 
 
 def builds(dtype: str, target: str = "sm_80") -> list[Build]:

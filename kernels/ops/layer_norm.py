@@ -1,7 +1,9 @@
-"""y = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias, over the last dimension; the variance is the biased one.
+"""y = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias, over the last dimension; the variance is
+the biased one.
 
-x (..., N), weight (N,), bias (N,); fp32, fp16, bf16; y as x. Raises Unsupported for N above 8,192 or other sizes of weight and bias. Ba, Kiros and Hinton, Layer
-Normalization, https://arxiv.org/abs/1607.06450. With r = 1 / sqrt(var + eps), h = (x - mean) r and g = dy weight:
+x (..., N), weight (N,), bias (N,); fp32, fp16, bf16; y as x. Raises Unsupported for N above 8,192
+or other sizes of weight and bias. Ba, Kiros and Hinton, Layer Normalization,
+https://arxiv.org/abs/1607.06450. With r = 1 / sqrt(var + eps), h = (x - mean) r and g = dy weight:
 dx = r (g - mean(g) - h mean(g h)), dweight = sum over rows of dy h, dbias = sum over rows of dy.
 """
 
@@ -28,12 +30,16 @@ def reference(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: fl
     return torch.nn.functional.layer_norm(x, (x.shape[-1],), weight, bias, eps)
 
 
-def results(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float = EPS) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def results(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float = EPS
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     variance, mean = torch.var_mean(x.float(), -1, correction=0)
     return reference(x, weight, bias, eps), mean.flatten(), (variance + eps).rsqrt().flatten()
 
 
-def in_models(x: torch.Tensor, shape: tuple[int, ...], weight: torch.Tensor, bias: torch.Tensor, eps: float) -> torch.Tensor:
+def in_models(
+    x: torch.Tensor, shape: tuple[int, ...], weight: torch.Tensor, bias: torch.Tensor, eps: float
+) -> torch.Tensor:
     return torch.nn.functional.layer_norm(x, shape, weight, bias, eps)
 
 
@@ -41,23 +47,60 @@ PATTERNS = (Pattern(in_models),)
 
 
 @triton.jit(do_not_specialize=["rows"])
-def forward_kernel(x, weight, bias, y, mean, scale, rows, columns, x_stride, y_stride, eps, ROWS: tl.constexpr, BLOCK: tl.constexpr):
+def forward_kernel(
+    x,
+    weight,
+    bias,
+    y,
+    mean,
+    scale,
+    rows,
+    columns,
+    x_stride,
+    y_stride,
+    eps,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)  # (ROWS,)
     column = tl.arange(0, BLOCK)  # (BLOCK,)
     inside = (row < rows)[:, None] & (column < columns)[None, :]
-    value = tl.load(x + row[:, None] * x_stride + column[None, :], mask=inside, other=0.0).to(tl.float32)  # (ROWS, BLOCK)
+    value = tl.load(x + row[:, None] * x_stride + column[None, :], mask=inside, other=0.0).to(
+        tl.float32
+    )  # (ROWS, BLOCK)
     m = tl.sum(value, 1) / columns  # (ROWS,)
     centred = tl.where(inside, value - m[:, None], 0.0)
     r = 1.0 / tl.sqrt(tl.sum(centred * centred, 1) / columns + eps)
     w = tl.load(weight + column, mask=column < columns, other=0.0).to(tl.float32)
     b = tl.load(bias + column, mask=column < columns, other=0.0).to(tl.float32)
-    tl.store(y + row[:, None] * y_stride + column[None, :], centred * r[:, None] * w[None, :] + b[None, :], mask=inside)
+    tl.store(
+        y + row[:, None] * y_stride + column[None, :],
+        centred * r[:, None] * w[None, :] + b[None, :],
+        mask=inside,
+    )
     tl.store(mean + row, m, mask=row < rows)
     tl.store(scale + row, r, mask=row < rows)
 
 
 @triton.jit(do_not_specialize=["rows", "each"])
-def backward_kernel(dy, x, weight, mean, scale, dx, partial_weight, partial_bias, rows, columns, dy_stride, x_stride, dx_stride, each, ROWS: tl.constexpr, BLOCK: tl.constexpr):
+def backward_kernel(
+    dy,
+    x,
+    weight,
+    mean,
+    scale,
+    dx,
+    partial_weight,
+    partial_bias,
+    rows,
+    columns,
+    dy_stride,
+    x_stride,
+    dx_stride,
+    each,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     """Each program takes `each` rows and leaves one row of partial sums of dweight and of dbias."""
     program = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
@@ -69,7 +112,9 @@ def backward_kernel(dy, x, weight, mean, scale, dx, partial_weight, partial_bias
         row = first + start + tl.arange(0, ROWS)
         inside = (row < rows)[:, None] & (column < columns)[None, :]
         value = tl.load(x + row[:, None] * x_stride + column[None, :], mask=inside, other=0.0).to(tl.float32)
-        slope = tl.load(dy + row[:, None] * dy_stride + column[None, :], mask=inside, other=0.0).to(tl.float32)
+        slope = tl.load(dy + row[:, None] * dy_stride + column[None, :], mask=inside, other=0.0).to(
+            tl.float32
+        )
         m = tl.load(mean + row, mask=row < rows, other=0.0)
         r = tl.load(scale + row, mask=row < rows, other=0.0)
         hat = tl.where(inside, (value - m[:, None]) * r[:, None], 0.0)
@@ -84,11 +129,16 @@ def backward_kernel(dy, x, weight, mean, scale, dx, partial_weight, partial_bias
 
 def check(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> None:
     if weight.shape != x.shape[-1:] or bias.shape != weight.shape:
-        raise Unsupported(f"weight {tuple(weight.shape)} and bias {tuple(bias.shape)} for x {tuple(x.shape)}; expected ({x.shape[-1]},)")
+        raise Unsupported(
+            f"weight {tuple(weight.shape)} and bias {tuple(bias.shape)} for x {tuple(x.shape)}; expected"
+            f" ({x.shape[-1]},)"
+        )
     settings.fit(x.shape[-1])
 
 
-def forward(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float = EPS) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def forward(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float = EPS
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """y, and of each row its mean and scale r (rows,)."""
     check(x, weight, bias)
     flat = settings.matrix(x, "x")
@@ -97,12 +147,19 @@ def forward(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: floa
     if launches(flat):
         rows, block, warps = settings.tile(flat.shape[1])
         tensors = (flat, weight.contiguous(), bias.contiguous(), y, mean, scale)
-        forward_kernel[(triton.cdiv(len(flat), rows),)](*tensors, *flat.shape, flat.stride(0), y.stride(0), eps, rows, block, num_warps=warps)
+        forward_kernel[(triton.cdiv(len(flat), rows),)](
+            *tensors, *flat.shape, flat.stride(0), y.stride(0), eps, rows, block, num_warps=warps
+        )
     return y.view(x.shape), mean, scale
 
 
 def backward(
-    dy: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, mean: torch.Tensor, scale: torch.Tensor
+    dy: torch.Tensor,
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    mean: torch.Tensor,
+    scale: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """dx, dweight, dbias."""
     flat, slope = settings.matrix(x, "x"), settings.matrix(dy, "dy")
@@ -113,18 +170,35 @@ def backward(
     programs, each = settings.chunks(len(flat), rows)
     partial = torch.empty(2, programs, flat.shape[1], dtype=torch.float32, device=x.device)
     tensors = (slope, flat, weight.contiguous(), mean, scale, dx, partial[0], partial[1])
-    backward_kernel[(programs,)](*tensors, *flat.shape, slope.stride(0), flat.stride(0), dx.stride(0), each, rows, block, num_warps=warps)
+    backward_kernel[(programs,)](
+        *tensors,
+        *flat.shape,
+        slope.stride(0),
+        flat.stride(0),
+        dx.stride(0),
+        each,
+        rows,
+        block,
+        num_warps=warps,
+    )
     return dx.view(x.shape), partial[0].sum(0).to(weight.dtype), partial[1].sum(0).to(bias.dtype)
 
 
 def examples(dtype: str) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     kind = getattr(torch, DTYPES[dtype])
-    return ((x, torch.randn(x.shape[-1], dtype=kind), torch.randn(x.shape[-1], dtype=kind)) for x in settings.examples(kind))
+    return (
+        (x, torch.randn(x.shape[-1], dtype=kind), torch.randn(x.shape[-1], dtype=kind))
+        for x in settings.examples(kind)
+    )
 
 
-def typical(dtype: str, count: int = 16384, device: str = "meta", columns: int = 1024) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def typical(
+    dtype: str, count: int = 16384, device: str = "meta", columns: int = 1024
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     kind = getattr(torch, DTYPES[dtype])
-    x, weight, bias = (torch.empty(shape, dtype=kind, device=device) for shape in ((count, columns), (columns,), (columns,)))
+    x, weight, bias = (
+        torch.empty(shape, dtype=kind, device=device) for shape in ((count, columns), (columns,), (columns,))
+    )
     return x, weight, bias
 
 
@@ -132,25 +206,51 @@ def cost(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> tuple[Cos
     n, rows, item = x.numel(), x.numel() // max(1, x.shape[-1]), x.element_size()
     programs, _ = settings.chunks(rows, settings.tile(x.shape[-1])[0])
     columns = weight.numel()
-    return Cost(2 * n * item + 2 * columns * item + 8 * rows, 8 * n), Cost(3 * n * item + columns * item + 8 * rows + 8 * programs * columns, 15 * n)
+    return Cost(2 * n * item + 2 * columns * item + 8 * rows, 8 * n), Cost(
+        3 * n * item + columns * item + 8 * rows + 8 * programs * columns, 15 * n
+    )
 
 
 def builds(dtype: str, target: str = "sm_80", columns: int = 1024) -> list[Build]:
     rows, block, warps = settings.tile(columns)
-    pointer, sizes, last = POINTER[dtype], {"rows": "i32", "columns": "i32"}, {"ROWS": "constexpr", "BLOCK": "constexpr"}
-    forward_tensors = {"x": pointer, "weight": pointer, "bias": pointer, "y": pointer, "mean": "*fp32", "scale": "*fp32"}
+    pointer = POINTER[dtype]
+    sizes = {"rows": "i32", "columns": "i32"}
+    last = {"ROWS": "constexpr", "BLOCK": "constexpr"}
+    forward_tensors = {
+        "x": pointer,
+        "weight": pointer,
+        "bias": pointer,
+        "y": pointer,
+        "mean": "*fp32",
+        "scale": "*fp32",
+    }
     backward_tensors = {
-        "dy": pointer, "x": pointer, "weight": pointer, "mean": "*fp32", "scale": "*fp32", "dx": pointer, "partial_weight": "*fp32", "partial_bias": "*fp32",
-    }  # fmt: skip
+        "dy": pointer,
+        "x": pointer,
+        "weight": pointer,
+        "mean": "*fp32",
+        "scale": "*fp32",
+        "dx": pointer,
+        "partial_weight": "*fp32",
+        "partial_bias": "*fp32",
+    }
     forward_strides, backward_strides = ("x_stride", "y_stride"), ("dy_stride", "x_stride", "dx_stride")
     constexprs = {"ROWS": rows, "BLOCK": block}
     return [
         Build(
-            "forward", forward_kernel, {**forward_tensors, **sizes, **dict.fromkeys(forward_strides, "i32"), "eps": "fp32", **last},
-            constexprs, warps, divisible=(*forward_tensors, "columns", *forward_strides),
+            "forward",
+            forward_kernel,
+            {**forward_tensors, **sizes, **dict.fromkeys(forward_strides, "i32"), "eps": "fp32", **last},
+            constexprs,
+            warps,
+            divisible=(*forward_tensors, "columns", *forward_strides),
         ),
         Build(
-            "backward", backward_kernel, {**backward_tensors, **sizes, **dict.fromkeys(backward_strides, "i32"), "each": "i32", **last},
-            constexprs, warps, divisible=(*backward_tensors, "columns", *backward_strides),
+            "backward",
+            backward_kernel,
+            {**backward_tensors, **sizes, **dict.fromkeys(backward_strides, "i32"), "each": "i32", **last},
+            constexprs,
+            warps,
+            divisible=(*backward_tensors, "columns", *backward_strides),
         ),
-    ]  # fmt: skip
+    ]

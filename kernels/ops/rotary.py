@@ -1,8 +1,10 @@
-"""y1 = x1 cos - x2 sin, y2 = x1 sin + x2 cos, where x1 and x2 are the halves of the last dimension and cos, sin belong to the position.
+"""y1 = x1 cos - x2 sin, y2 = x1 sin + x2 cos, where x1 and x2 are the halves of the last dimension
+and cos, sin belong to the position.
 
-x (..., T, D) with even D up to 512, cos and sin (T, D / 2), which have no gradient; fp32, fp16, bf16; y as x; T at run time. Raises Unsupported for odd or larger D
-and for tables of another size. Su and others, RoFormer, https://arxiv.org/abs/2104.09864, in the half-split layout of GPT-NeoX.
-dx1 = dy1 cos + dy2 sin, dx2 = dy2 cos - dy1 sin: the same with -sin.
+x (..., T, D) with even D up to 512, cos and sin (T, D / 2), which have no gradient; fp32, fp16,
+bf16; y as x; T at run time. Raises Unsupported for odd or larger D and for tables of another size.
+Su and others, RoFormer, https://arxiv.org/abs/2104.09864, in the half-split layout of GPT-NeoX. dx1
+= dy1 cos + dy2 sin, dx2 = dy2 cos - dy1 sin: the same with -sin.
 """
 
 from __future__ import annotations
@@ -32,7 +34,20 @@ PATTERNS = (Pattern(reference),)
 
 
 @triton.jit(do_not_specialize=["rows", "positions"])
-def turn_kernel(x, cos, sin, y, rows, positions, half, x_stride, y_stride, direction, ROWS: tl.constexpr, BLOCK: tl.constexpr):
+def turn_kernel(
+    x,
+    cos,
+    sin,
+    y,
+    rows,
+    positions,
+    half,
+    x_stride,
+    y_stride,
+    direction,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     """direction: 1 forward, -1 for the gradient."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)  # (ROWS,)
     column = tl.arange(0, BLOCK)  # (BLOCK,) of one half
@@ -49,8 +64,17 @@ def turn_kernel(x, cos, sin, y, rows, positions, half, x_stride, y_stride, direc
 
 
 def check(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> None:
-    if x.ndim < 2 or x.shape[-1] % 2 or x.shape[-1] > LARGEST or cos.shape != (x.shape[-2], x.shape[-1] // 2) or sin.shape != cos.shape:
-        raise Unsupported(f"x {tuple(x.shape)} with cos {tuple(cos.shape)} and sin {tuple(sin.shape)}; expected (..., T, D) with even D up to {LARGEST} and tables (T, D / 2)")
+    if (
+        x.ndim < 2
+        or x.shape[-1] % 2
+        or x.shape[-1] > LARGEST
+        or cos.shape != (x.shape[-2], x.shape[-1] // 2)
+        or sin.shape != cos.shape
+    ):
+        raise Unsupported(
+            f"x {tuple(x.shape)} with cos {tuple(cos.shape)} and sin {tuple(sin.shape)}; expected (..., T, D)"
+            f" with even D up to {LARGEST} and tables (T, D / 2)"
+        )
 
 
 def turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, direction: float) -> torch.Tensor:
@@ -60,7 +84,18 @@ def turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, direction: flo
     if launches(flat):
         rows, block, warps = settings.tile(half)
         tensors = (flat, cos.contiguous(), sin.contiguous(), y)
-        turn_kernel[(triton.cdiv(len(flat), rows),)](*tensors, len(flat), positions, half, flat.stride(0), y.stride(0), direction, rows, block, num_warps=warps)
+        turn_kernel[(triton.cdiv(len(flat), rows),)](
+            *tensors,
+            len(flat),
+            positions,
+            half,
+            flat.stride(0),
+            y.stride(0),
+            direction,
+            rows,
+            block,
+            num_warps=warps,
+        )
     return y.view(x.shape)
 
 
@@ -80,12 +115,21 @@ def examples(dtype: str) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Ten
         angles = torch.rand(positions, half) * 6.28
         x = torch.randn(shape, dtype=kind)
         yield x, angles.cos().to(kind), angles.sin().to(kind)
-        yield torch.randn(*shape[:-2], shape[-1], shape[-2], dtype=kind).mT, angles.cos().to(kind), angles.sin().to(kind)
+        yield (
+            torch.randn(*shape[:-2], shape[-1], shape[-2], dtype=kind).mT,
+            angles.cos().to(kind),
+            angles.sin().to(kind),
+        )
 
 
-def typical(dtype: str, count: int = 1024, device: str = "meta", half: int = 32) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def typical(
+    dtype: str, count: int = 1024, device: str = "meta", half: int = 32
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     kind = getattr(torch, DTYPES[dtype])
-    x, cos, sin = (torch.empty(shape, dtype=kind, device=device) for shape in ((16, 16, count, 2 * half), (count, half), (count, half)))
+    x, cos, sin = (
+        torch.empty(shape, dtype=kind, device=device)
+        for shape in ((16, 16, count, 2 * half), (count, half), (count, half))
+    )
     return x, cos, sin
 
 
@@ -99,6 +143,15 @@ def builds(dtype: str, target: str = "sm_80", half: int = 32) -> list[Build]:
     rows, block, warps = settings.tile(half)
     tensors = ("x", "cos", "sin", "y")
     sizes = dict.fromkeys(("rows", "positions", "half", "x_stride", "y_stride"), "i32")
-    signature = {**dict.fromkeys(tensors, POINTER[dtype]), **sizes, "direction": "fp32", "ROWS": "constexpr", "BLOCK": "constexpr"}
+    signature = {
+        **dict.fromkeys(tensors, POINTER[dtype]),
+        **sizes,
+        "direction": "fp32",
+        "ROWS": "constexpr",
+        "BLOCK": "constexpr",
+    }
     aligned = (*tensors, "half", "x_stride", "y_stride")
-    return [Build(name, turn_kernel, signature, {"ROWS": rows, "BLOCK": block}, warps, divisible=aligned) for name in ("forward", "backward")]
+    return [
+        Build(name, turn_kernel, signature, {"ROWS": rows, "BLOCK": block}, warps, divisible=aligned)
+        for name in ("forward", "backward")
+    ]

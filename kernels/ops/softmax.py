@@ -1,7 +1,8 @@
 """y = exp(x - max(x)) / sum(exp(x - max(x))), over the last dimension.
 
-x (..., N); fp32, fp16, bf16; y as x. A row is loaded once. Raises Unsupported for N above 8,192. The shift by the maximum keeps the exponential finite (Goodfellow,
-Bengio and Courville, Deep Learning, 4.1). dx = y (dy - sum(dy y)).
+x (..., N); fp32, fp16, bf16; y as x. A row is loaded once. Raises Unsupported for N above 8,192.
+The shift by the maximum keeps the exponential finite (Goodfellow, Bengio and Courville, Deep
+Learning, 4.1). dx = y (dy - sum(dy y)).
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ def forward_kernel(x, y, rows, columns, x_stride, y_stride, ROWS: tl.constexpr, 
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)  # (ROWS,)
     column = tl.arange(0, BLOCK)  # (BLOCK,)
     inside = (row < rows)[:, None] & (column < columns)[None, :]
-    value = tl.load(x + row[:, None] * x_stride + column[None, :], mask=inside, other=float("-inf")).to(tl.float32)  # (ROWS, BLOCK)
+    value = tl.load(x + row[:, None] * x_stride + column[None, :], mask=inside, other=float("-inf")).to(
+        tl.float32
+    )  # (ROWS, BLOCK)
     most = tl.where(row < rows, tl.max(value, 1), 0.0)  # (ROWS,)
     power = tl.exp(value - most[:, None])
     total = tl.where(row < rows, tl.sum(power, 1), 1.0)
@@ -50,13 +53,19 @@ def forward_kernel(x, y, rows, columns, x_stride, y_stride, ROWS: tl.constexpr, 
 
 
 @triton.jit(do_not_specialize=["rows"])
-def backward_kernel(dy, y, dx, rows, columns, dy_stride, y_stride, dx_stride, ROWS: tl.constexpr, BLOCK: tl.constexpr):
+def backward_kernel(
+    dy, y, dx, rows, columns, dy_stride, y_stride, dx_stride, ROWS: tl.constexpr, BLOCK: tl.constexpr
+):
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     column = tl.arange(0, BLOCK)
     inside = (row < rows)[:, None] & (column < columns)[None, :]
     value = tl.load(y + row[:, None] * y_stride + column[None, :], mask=inside, other=0.0).to(tl.float32)
     slope = tl.load(dy + row[:, None] * dy_stride + column[None, :], mask=inside, other=0.0).to(tl.float32)
-    tl.store(dx + row[:, None] * dx_stride + column[None, :], value * (slope - tl.sum(value * slope, 1)[:, None]), mask=inside)
+    tl.store(
+        dx + row[:, None] * dx_stride + column[None, :],
+        value * (slope - tl.sum(value * slope, 1)[:, None]),
+        mask=inside,
+    )
 
 
 def check(x: torch.Tensor) -> None:
@@ -71,7 +80,9 @@ def forward(x: torch.Tensor) -> tuple[torch.Tensor]:
     y = torch.empty_like(flat, memory_format=torch.contiguous_format)
     if launches(flat):
         rows, block, warps = settings.tile(flat.shape[1])
-        forward_kernel[(triton.cdiv(len(flat), rows),)](flat, y, *flat.shape, flat.stride(0), y.stride(0), rows, block, num_warps=warps)
+        forward_kernel[(triton.cdiv(len(flat), rows),)](
+            flat, y, *flat.shape, flat.stride(0), y.stride(0), rows, block, num_warps=warps
+        )
     return (y.view(x.shape),)
 
 
@@ -81,7 +92,9 @@ def backward(dy: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor]:
     if launches(flat):
         rows, block, warps = settings.tile(flat.shape[1])
         strides = (slope.stride(0), flat.stride(0), dx.stride(0))
-        backward_kernel[(triton.cdiv(len(flat), rows),)](slope, flat, dx, *flat.shape, *strides, rows, block, num_warps=warps)
+        backward_kernel[(triton.cdiv(len(flat), rows),)](
+            slope, flat, dx, *flat.shape, *strides, rows, block, num_warps=warps
+        )
     return (dx.view(y.shape),)
 
 
@@ -100,11 +113,20 @@ def cost(x: torch.Tensor) -> tuple[Cost, Cost]:
 
 def builds(dtype: str, target: str = "sm_80", columns: int = 1024) -> list[Build]:
     rows, block, warps = settings.tile(columns)
-    pointer, sizes, last = POINTER[dtype], {"rows": "i32", "columns": "i32"}, {"ROWS": "constexpr", "BLOCK": "constexpr"}
+    pointer = POINTER[dtype]
+    sizes = {"rows": "i32", "columns": "i32"}
+    last = {"ROWS": "constexpr", "BLOCK": "constexpr"}
 
     def made(name: str, kernel: object, tensors: tuple[str, ...]) -> Build:
         strides = [f"{tensor}_stride" for tensor in tensors]
         signature = {**dict.fromkeys(tensors, pointer), **sizes, **dict.fromkeys(strides, "i32"), **last}
-        return Build(name, kernel, signature, {"ROWS": rows, "BLOCK": block}, warps, divisible=(*tensors, "columns", *strides))
+        return Build(
+            name,
+            kernel,
+            signature,
+            {"ROWS": rows, "BLOCK": block},
+            warps,
+            divisible=(*tensors, "columns", *strides),
+        )
 
     return [made("forward", forward_kernel, ("x", "y")), made("backward", backward_kernel, ("dy", "y", "dx"))]

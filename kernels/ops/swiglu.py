@@ -1,7 +1,8 @@
 """y = a / (1 + exp(-a)) * b, element by element.
 
-a, b of one shape; fp32, fp16, bf16; y as a. Raises Unsupported for different shapes or dtypes. Shazeer, GLU Variants Improve Transformer, https://arxiv.org/abs/2002.05202.
-Nothing is saved: with s = 1 / (1 + exp(-a)), da = dy b s (1 + a (1 - s)) and db = dy a s are computed again from a and b.
+a, b of one shape; fp32, fp16, bf16; y as a. Raises Unsupported for different shapes or dtypes.
+Shazeer, GLU Variants Improve Transformer, https://arxiv.org/abs/2002.05202. Nothing is saved: with
+s = 1 / (1 + exp(-a)), da = dy b s (1 + a (1 - s)) and db = dy a s are computed again from a and b.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from .. import rows as settings
 from ..contract import DTYPES, POINTER, Build, Cost, Unsupported, launches
 from ..patterns import Pattern
 
-# The count of elements is specialised (multiple of 16 or not): otherwise the mask would cut every load of 16 bytes into single elements (seen: 0 of 16).
+# The count of elements is specialised (multiple of 16 or not): otherwise the mask would cut every
+# load of 16 bytes into single elements (seen: 0 of 16).
 BLOCK, WARPS = 1024, 4
 RETURNS = ("y",)
 GRADIENTS = ("a", "b")
@@ -52,7 +54,9 @@ def backward_kernel(dy, a, b, da, db, count, BLOCK: tl.constexpr):
 
 def check(a: torch.Tensor, b: torch.Tensor) -> None:
     if a.shape != b.shape or a.dtype != b.dtype:
-        raise Unsupported(f"a {a.dtype}{list(a.shape)} and b {b.dtype}{list(b.shape)}; expected one shape and dtype")
+        raise Unsupported(
+            f"a {a.dtype}{list(a.shape)} and b {b.dtype}{list(b.shape)}; expected one shape and dtype"
+        )
 
 
 def forward(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor]:
@@ -70,7 +74,9 @@ def backward(dy: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> tuple[torch.
     da, db = torch.empty_like(left), torch.empty_like(right)
     if launches(left):
         count = left.numel()
-        backward_kernel[(triton.cdiv(count, BLOCK),)](slope, left, right, da, db, count, BLOCK, num_warps=WARPS)
+        backward_kernel[(triton.cdiv(count, BLOCK),)](
+            slope, left, right, da, db, count, BLOCK, num_warps=WARPS
+        )
     return da, db
 
 
@@ -94,4 +100,7 @@ def builds(dtype: str, target: str = "sm_80") -> list[Build]:
         signature = {**dict.fromkeys(tensors, POINTER[dtype]), "count": "i32", "BLOCK": "constexpr"}
         return Build(name, kernel, signature, {"BLOCK": BLOCK}, WARPS, divisible=(*tensors, "count"))
 
-    return [made("forward", forward_kernel, ("a", "b", "y")), made("backward", backward_kernel, ("dy", "a", "b", "da", "db"))]
+    return [
+        made("forward", forward_kernel, ("a", "b", "y")),
+        made("backward", backward_kernel, ("dy", "a", "b", "da", "db")),
+    ]

@@ -1,7 +1,9 @@
-"""norm = sqrt(sum of squares of all elements of all tensors), in one launch and one sum: what clipping by the total norm needs.
+"""norm = sqrt(sum of squares of all elements of all tensors), in one launch and one sum: what
+clipping by the total norm needs.
 
-tensors: a list of contiguous ones of one dtype; fp32, fp16, bf16; norm () fp32. Raises Unsupported for others. Without a gradient. Pascanu, Mikolov and Bengio,
-On the difficulty of training recurrent neural networks, https://arxiv.org/abs/1211.5063.
+tensors: a list of contiguous ones of one dtype; fp32, fp16, bf16; norm () fp32. Raises Unsupported
+for others. Without a gradient. Pascanu, Mikolov and Bengio, On the difficulty of training recurrent
+neural networks, https://arxiv.org/abs/1211.5063.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ def reference(tensors: list[torch.Tensor]) -> torch.Tensor:
 
 
 @triton.jit
-def squares_kernel(addresses, chunks, partial, KIND: tl.constexpr, ALIGNED: tl.constexpr, CHUNK: tl.constexpr):
+def squares_kernel(
+    addresses, chunks, partial, KIND: tl.constexpr, ALIGNED: tl.constexpr, CHUNK: tl.constexpr
+):
     """Each program leaves the sum of squares of one chunk."""
     tensor, first, count = place(chunks, CHUNK)
     at = first + tl.arange(0, CHUNK)  # (CHUNK,)
@@ -46,18 +50,30 @@ def forward(tensors: list[torch.Tensor]) -> tuple[torch.Tensor]:
         return (torch.zeros((), dtype=torch.float32, device=tensors[0].device),)
     addresses, chunks, aligned = tables([filled])
     partial = torch.empty(len(chunks), dtype=torch.float32, device=filled[0].device)
-    squares_kernel[(len(chunks),)](addresses, chunks, partial, KINDS[filled[0].dtype], aligned, CHUNK, num_warps=WARPS)
+    squares_kernel[(len(chunks),)](
+        addresses, chunks, partial, KINDS[filled[0].dtype], aligned, CHUNK, num_warps=WARPS
+    )
     return (partial.sum(dtype=torch.float64).sqrt().float(),)
 
 
 def sizes(dtype: str) -> Iterator[list[torch.Tensor]]:
-    """Lists at the edges: one element, a chunk and one more, empty ones between, a view that is not aligned."""
+    """Lists at the edges: one element, a chunk and one more, empty ones between, a view that is not
+    aligned.
+    """
     kind = getattr(torch, DTYPES[dtype])
     yield [torch.randn(1, dtype=kind)]
-    yield [torch.randn(3, 5, dtype=kind), torch.randn(0, dtype=kind), torch.randn(CHUNK + 1, dtype=kind), torch.randn((), dtype=kind)]
+    yield [
+        torch.randn(3, 5, dtype=kind),
+        torch.randn(0, dtype=kind),
+        torch.randn(CHUNK + 1, dtype=kind),
+        torch.randn((), dtype=kind),
+    ]
     yield [torch.randn(2, CHUNK, dtype=kind), torch.randn(7, dtype=kind)]
     yield [torch.randn(CHUNK + 34, dtype=kind)[1:], torch.randn(64, dtype=kind)]
-    yield [torch.randn(2, 3, 5, 7, dtype=kind).contiguous(memory_format=torch.channels_last), torch.randn(16, dtype=kind)]
+    yield [
+        torch.randn(2, 3, 5, 7, dtype=kind).contiguous(memory_format=torch.channels_last),
+        torch.randn(16, dtype=kind),
+    ]
     yield [torch.randn(size, dtype=kind) for size in range(1, 8)]
     yield [torch.randn(CHUNK - 1, dtype=kind), torch.randn(CHUNK, dtype=kind)]
     yield [torch.randn(3, 33, dtype=kind)]
@@ -70,7 +86,13 @@ def examples(dtype: str) -> Iterator[tuple[list[torch.Tensor]]]:
 def typical(dtype: str, count: int = 12, device: str = "meta") -> tuple[list[torch.Tensor]]:
     """Of a transformer's blocks of width 768, four matrices each."""
     kind = getattr(torch, DTYPES[dtype])
-    return ([torch.empty(shape, dtype=kind, device=device) for _ in range(count) for shape in ((2304, 768), (768, 768), (3072, 768), (768, 3072))],)
+    return (
+        [
+            torch.empty(shape, dtype=kind, device=device)
+            for _ in range(count)
+            for shape in ((2304, 768), (768, 768), (3072, 768), (768, 3072))
+        ],
+    )
 
 
 def cost(tensors: list[torch.Tensor]) -> tuple[Cost]:
@@ -80,7 +102,22 @@ def cost(tensors: list[torch.Tensor]) -> tuple[Cost]:
 
 def builds(dtype: str, target: str = "sm_80") -> list[Build]:
     last = {"KIND": getattr(tl, DTYPES[dtype]), "ALIGNED": True, "CHUNK": CHUNK}
-    signature = {"addresses": "*i64", "chunks": "*i64", "partial": "*fp32", **dict.fromkeys(last, "constexpr")}
+    signature = {
+        "addresses": "*i64",
+        "chunks": "*i64",
+        "partial": "*fp32",
+        **dict.fromkeys(last, "constexpr"),
+    }
     # The last chunk of a tensor is masked element by element, in a branch of its own.
     tail = CHUNK // (32 * WARPS) if dtype != "fp32" else 0
-    return [Build("forward", squares_kernel, signature, last, WARPS, divisible=("addresses", "chunks", "partial"), single_loads=tail)]
+    return [
+        Build(
+            "forward",
+            squares_kernel,
+            signature,
+            last,
+            WARPS,
+            divisible=("addresses", "chunks", "partial"),
+            single_loads=tail,
+        )
+    ]

@@ -1,6 +1,9 @@
-"""Breast Cancer Wisconsin (Diagnostic), as it ships with scikit-learn: 569 rows of 30 measurements, 2 classes.
+"""Breast Cancer Wisconsin (Diagnostic), as it ships with scikit-learn:
 
-Source: Wolberg, Mangasarian, Street and Street, UCI Machine Learning Repository, 1993, https://doi.org/10.24432/C5DW2B.
+569 rows of 30 measurements, 2 classes.
+
+Source: Wolberg, Mangasarian, Street and Street, UCI Machine Learning Repository, 1993,
+https://doi.org/10.24432/C5DW2B.
 """
 
 from __future__ import annotations
@@ -25,4 +28,7 @@ class BreastCancer(InMemoryData):
         numbers = stratified(raw["labels"])
         train = raw["rows"][numbers["train"]]
         rows = (raw["rows"] - train.mean(axis=0)) / train.std(axis=0)
-        return {name: (torch.from_numpy(rows[chosen]).float(), torch.from_numpy(raw["labels"][chosen]).long()) for name, chosen in numbers.items()}
+        return {
+            name: (torch.from_numpy(rows[chosen]).float(), torch.from_numpy(raw["labels"][chosen]).long())
+            for name, chosen in numbers.items()
+        }

@@ -1,4 +1,6 @@
-"""Handwritten digits, as they ship with scikit-learn: 1,797 grey images of 8x8 pixels, 10 classes, upscaled to 32x32 RGB.
+"""Handwritten digits, as they ship with scikit-learn:
+
+1,797 grey images of 8x8 pixels, 10 classes, upscaled to 32x32 RGB.
 
 Source: Alpaydin and Kaynak, UCI Machine Learning Repository, 1998, https://doi.org/10.24432/C50P49.
 """
@@ -20,11 +22,14 @@ SIDE = 32
 MAX_PIXEL = 16  # load_digits counts set pixels in 4x4 blocks
 
 
-def augment(images: Tensor, random: torch.Generator, degrees: float = 10.0, scale: float = 0.1, shift: float = 0.125) -> Tensor:
-    """Each image (B, C, H, W) rotated, scaled and shifted by amounts of its own, uniform in +- the limits.
+def augment(
+    images: Tensor, random: torch.Generator, degrees: float = 10.0, scale: float = 0.1, shift: float = 0.125
+) -> Tensor:
+    """Each image (B, C, H, W) rotated, scaled and shifted by amounts of its own, uniform in +- the
+    limits.
 
-    scale is a share of the size, shift a share of half the side (0.125 of 32 pixels: 2 pixels). What comes in from outside is 0, the
-    background.
+    scale is a share of the size, shift a share of half the side (0.125 of 32 pixels: 2 pixels).
+    What comes in from outside is 0, the background.
     """
     angle, size, across, down = (torch.rand(4, len(images), generator=random) * 2 - 1).to(images)
     angle, size = angle * math.radians(degrees), 1 + size * scale
@@ -52,7 +57,9 @@ class Digits(InMemoryData):
         labels = torch.from_numpy(raw["labels"]).long()
         return {name: (images[chosen], labels[chosen]) for name, chosen in stratified(raw["labels"]).items()}
 
-    def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
+    def on_after_batch_transfer(
+        self, batch: tuple[Tensor, Tensor], dataloader_idx: int
+    ) -> tuple[Tensor, Tensor]:
         images, labels = batch
         if self.trainer is not None and self.trainer.training:
             images = augment(images, generator(self.seed, "augment", self.trainer.global_step))

@@ -26,7 +26,8 @@ def hash_arrays(arrays: Mapping[str, np.ndarray]) -> str:
 
 
 class InMemoryData(L.LightningDataModule):
-    """Subclasses say how to `read` the raw arrays and how to `prepare` them into train, validation and test.
+    """Subclasses say how to `read` the raw arrays and how to `prepare` them into train, validation
+    and test.
 
     samples_per_epoch: how many training samples make an epoch; None means all of them.
     data_hash: sha256 of the raw arrays, known after `setup`.

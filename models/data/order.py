@@ -1,6 +1,8 @@
-"""Randomness without state: every draw is a function of the training seed and of how far training has come.
+"""Randomness without state: every draw is a function of the training seed and of how far training
+has come.
 
-A training that was killed and resumed therefore sees the same samples in the same order as one that was not.
+A training that was killed and resumed therefore sees the same samples in the same order as one that
+was not.
 """
 
 from __future__ import annotations
@@ -13,7 +15,9 @@ from torch.utils.data import Sampler
 
 
 def derived_seed(seed: int, purpose: str, count: int) -> int:
-    """A seed in [0, 2**63) for one purpose ("order", "augment" ...) at one count (an epoch or a step)."""
+    """A seed in [0, 2**63) for one purpose ("order", "augment" ...) at one count (an epoch or a
+    step).
+    """
     digest = hashlib.sha256(f"{seed}/{purpose}/{count}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
@@ -23,7 +27,8 @@ def generator(seed: int, purpose: str, count: int) -> torch.Generator:
 
 
 class EpochOrder(Sampler[int]):
-    """`drawn` of `size` samples without replacement, in an order that depends on (seed, epoch) only.
+    """`drawn` of `size` samples without replacement, in an order that depends on (seed, epoch)
+    only.
 
     Lightning calls `set_epoch` of any sampler that has it before each epoch.
     """

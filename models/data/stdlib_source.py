@@ -1,8 +1,9 @@
 """Text that every Python brings along: the sources of its own standard library, as bytes.
 
-The top-level .py files of the standard library's folder in the order of their names, the first 16 KiB of each. Whole files go to one split
-or another, so no split holds a passage of another's file. `_sysconfigdata*.py` is left out: it describes the machine, not the library.
-Another Python version has other sources; `data_hash` tells them apart.
+The top-level .py files of the standard library's folder in the order of their names, the first 16
+KiB of each. Whole files go to one split or another, so no split holds a passage of another's file.
+`_sysconfigdata*.py` is left out: it describes the machine, not the library. Another Python version
+has other sources; `data_hash` tells them apart.
 """
 
 from __future__ import annotations
@@ -22,12 +23,16 @@ TEST_WINDOWS = 128
 
 
 def split_of(position: int) -> str:
-    """Of ten files in a row eight are for training, the ninth for validation, the tenth for the test."""
+    """Of ten files in a row eight are for training, the ninth for validation, the tenth for the
+    test.
+    """
     return {8: "validation", 9: "test"}.get(position % 10, "train")
 
 
 def windows(text: np.ndarray, at_most: int | None = None) -> Split:
-    """Windows that do not overlap, evenly spread where there are more than `at_most`: bytes (N, T) and the bytes that follow (N, T)."""
+    """Windows that do not overlap, evenly spread where there are more than `at_most`: bytes (N, T)
+    and the bytes that follow (N, T).
+    """
     count = len(text) // (WINDOW + 1)
     rows = torch.from_numpy(text[: count * (WINDOW + 1)].reshape(count, WINDOW + 1).astype(np.int64))
     if at_most is not None and count > at_most:
@@ -36,14 +41,19 @@ def windows(text: np.ndarray, at_most: int | None = None) -> Split:
 
 
 class StdlibSource(InMemoryData):
-    """Windows of 128 bytes. An epoch is 512 windows drawn from the training files, not all of them."""
+    """Windows of 128 bytes.
+
+    An epoch is 512 windows drawn from the training files, not all of them.
+    """
 
     samples_per_epoch = 512
 
     def read(self) -> dict[str, np.ndarray]:
         files = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
         chosen = [file for file in files if not file.name.startswith("_sysconfigdata")]
-        return {file.name: np.frombuffer(file.read_bytes()[:BYTES_PER_FILE], dtype=np.uint8) for file in chosen}
+        return {
+            file.name: np.frombuffer(file.read_bytes()[:BYTES_PER_FILE], dtype=np.uint8) for file in chosen
+        }
 
     def prepare(self, raw: dict[str, np.ndarray]) -> dict[str, Split]:
         parts: dict[str, list[np.ndarray]] = {"train": [], "validation": [], "test": []}

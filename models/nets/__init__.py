@@ -1,14 +1,19 @@
-"""One network per file; the file's name is the network's name everywhere (workload, run folder, command line).
+"""One network per file; the file's name is the network's name everywhere (workload, run folder,
+command line).
 
 A file holds
 
-- one subclass of `Classifier` or `LanguageModel` with the class attributes `data` and `recipe`, whose constructor takes plain values
-  only and calls `self.save_hyperparameters()`, and whose `forward` takes tensors and returns one tensor of logits;
+- one subclass of `Classifier` or `LanguageModel` with the class attributes `data` and `recipe`,
+  whose constructor takes plain values
+  only and calls `self.save_hyperparameters()`, and whose `forward` takes tensors and returns one
+    tensor of logits;
 - `PRESETS`, from preset name to constructor arguments, "" being the default;
-- `load(preset="") -> Workload` and `ready(report) -> None`, one line each over `hotlap.models.workload`.
+- `load(preset="") -> Workload` and `ready(report) -> None`, one line each over
+  `hotlap.models.workload`.
 
 Importing such a file reads no data and starts nothing.
 """
 
-# `hotlap run` without names takes these first: they train in seconds, so that the first table is there soon.
+# `hotlap run` without names takes these first: they train in seconds, so that the first table is
+# there soon.
 FIRST = ("mlp",)

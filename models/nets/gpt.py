@@ -1,8 +1,11 @@
-"""Decoder-only language model: RMSNorm, rotary positions, causal attention, SwiGLU, embedding and output weights tied.
+"""Decoder-only language model:
 
-Rotary embeddings: Su and others, RoFormer, https://arxiv.org/abs/2104.09864, in the half-split layout of GPT-NeoX; SwiGLU: Shazeer,
-https://arxiv.org/abs/2002.05202; RMSNorm: Zhang and Sennrich, https://arxiv.org/abs/1910.07467; tied weights: Press and Wolf,
-https://arxiv.org/abs/1608.05859. The default reads bytes; preset `124m` has the sizes of GPT-2 small (vocabulary padded to a multiple
+RMSNorm, rotary positions, causal attention, SwiGLU, embedding and output weights tied.
+
+Rotary embeddings: Su and others, RoFormer, https://arxiv.org/abs/2104.09864, in the half-split
+layout of GPT-NeoX; SwiGLU: Shazeer, https://arxiv.org/abs/2002.05202; RMSNorm: Zhang and Sennrich,
+https://arxiv.org/abs/1910.07467; tied weights: Press and Wolf, https://arxiv.org/abs/1608.05859.
+The default reads bytes; preset `124m` has the sizes of GPT-2 small (vocabulary padded to a multiple
 of 64).
 """
 
@@ -23,7 +26,10 @@ from ..trainable import Recipe
 
 
 class Rotary(nn.Module):
-    """Turns the pair (x[i], x[i + D/2]) at position t by the angle t * base**(-2i/D). No parameters; the tables are not saved."""
+    """Turns the pair (x[i], x[i + D/2]) at position t by the angle t * base**(-2i/D).
+
+    No parameters; the tables are not saved.
+    """
 
     cos: Tensor
     sin: Tensor
@@ -57,7 +63,9 @@ class CausalSelfAttention(nn.Module):
 
 
 class SwiGLU(nn.Module):
-    """down(silu(gate(x)) * up(x)); the hidden width is 8/3 of the width, rounded up to a multiple of 64."""
+    """down(silu(gate(x)) * up(x)); the hidden width is 8/3 of the width, rounded up to a multiple
+    of 64.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -89,7 +97,9 @@ class GPT(LanguageModel):
     data = StdlibSource
     recipe = Recipe(epochs=8, batch_size=16, learning_rate=3e-3, weight_decay=0.1)
 
-    def __init__(self, vocabulary: int = 256, context: int = 128, width: int = 128, depth: int = 4, heads: int = 4) -> None:
+    def __init__(
+        self, vocabulary: int = 256, context: int = 128, width: int = 128, depth: int = 4, heads: int = 4
+    ) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.embedding = nn.Embedding(vocabulary, width)

@@ -1,4 +1,6 @@
-"""Multi-layer perceptron on tabular data: two hidden layers with GELU; scikit-learn's breast cancer."""
+"""Multi-layer perceptron on tabular data: two hidden layers with GELU; scikit-learn's breast
+cancer.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,13 @@ class MLP(Classifier):
     def __init__(self, features: int = 30, width: int = 64, classes: int = 2) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.layers = nn.Sequential(nn.Linear(features, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, classes))
+        self.layers = nn.Sequential(
+            nn.Linear(features, width),
+            nn.GELU(),
+            nn.Linear(width, width),
+            nn.GELU(),
+            nn.Linear(width, classes),
+        )
 
     def example(self) -> Tensor:
         return torch.randn(1, self.hparams["features"], generator=torch.Generator().manual_seed(0))

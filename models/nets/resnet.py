@@ -1,7 +1,8 @@
 """ResNet-18: eight basic blocks of two 3x3 convolutions in four stages.
 
-After He, Zhang, Ren and Sun, Deep Residual Learning for Image Recognition, https://arxiv.org/abs/1512.03385. The default keeps the topology
-with 16 to 128 channels, a 3x3 stem and no max-pool, as usual for 32x32 images; preset `full` is the network of the paper for ImageNet.
+After He, Zhang, Ren and Sun, Deep Residual Learning for Image Recognition,
+https://arxiv.org/abs/1512.03385. The default keeps the topology with 16 to 128 channels, a 3x3 stem
+and no max-pool, as usual for 32x32 images; preset `full` is the network of the paper for ImageNet.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from ..trainable import Recipe
 
 
 class BasicBlock(nn.Module):
-    """relu(x + norm(conv(relu(norm(conv(x)))))), with a 1x1 convolution on x where the shape changes."""
+    """relu(x + norm(conv(relu(norm(conv(x)))))), with a 1x1 convolution on x where the shape
+    changes.
+    """
 
     def __init__(self, channels_in: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -32,7 +35,9 @@ class BasicBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(channels)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or channels_in != channels:
-            self.shortcut = nn.Sequential(nn.Conv2d(channels_in, channels, 1, stride, bias=False), nn.BatchNorm2d(channels))
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(channels_in, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
+            )
 
     def forward(self, x: Tensor) -> Tensor:  # (B, Cin, H, W) -> (B, C, H / stride, W / stride)
         y = F.relu(self.bn1(self.conv1(x)))
@@ -46,14 +51,23 @@ class ResNet18(Classifier):
     layout = torch.channels_last
     item = "image"
 
-    def __init__(self, channels: Sequence[int] = (16, 32, 64, 128), classes: int = 10, side: int = 32, large_stem: bool = False) -> None:
+    def __init__(
+        self,
+        channels: Sequence[int] = (16, 32, 64, 128),
+        classes: int = 10,
+        side: int = 32,
+        large_stem: bool = False,
+    ) -> None:
         super().__init__()
         self.save_hyperparameters()
         size, stride = (7, 2) if large_stem else (3, 1)
         first = nn.Conv2d(3, channels[0], size, stride, padding=size // 2, bias=False)
         pool = nn.MaxPool2d(3, 2, padding=1) if large_stem else nn.Identity()
         self.stem = nn.Sequential(first, nn.BatchNorm2d(channels[0]), nn.ReLU(), pool)
-        blocks = [BasicBlock(channels[0], channels[0], stride=1), BasicBlock(channels[0], channels[0], stride=1)]
+        blocks = [
+            BasicBlock(channels[0], channels[0], stride=1),
+            BasicBlock(channels[0], channels[0], stride=1),
+        ]
         for before, width in pairwise(channels):
             blocks += [BasicBlock(before, width, stride=2), BasicBlock(width, width, stride=1)]
         self.blocks = nn.Sequential(*blocks)

@@ -1,8 +1,9 @@
 """Vision transformer with a class token, learned positions, pre-norm blocks and GELU.
 
-After Dosovitskiy and others, An Image is Worth 16x16 Words, https://arxiv.org/abs/2010.11929, with the sizes of DeiT-Tiny (width 192,
-3 heads; Touvron and others, https://arxiv.org/abs/2012.12877). The default has 4 blocks instead of Tiny's 12, so that it trains within
-about a minute; preset `tiny` has all 12 for the same 32x32 images, preset `base` is ViT-B/16 at 224x224.
+After Dosovitskiy and others, An Image is Worth 16x16 Words, https://arxiv.org/abs/2010.11929, with
+the sizes of DeiT-Tiny (width 192, 3 heads; Touvron and others, https://arxiv.org/abs/2012.12877).
+The default has 4 blocks instead of Tiny's 12, so that it trains within about a minute; preset
+`tiny` has all 12 for the same 32x32 images, preset `base` is ViT-B/16 at 224x224.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ class SelfAttention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, T, C) -> (B, T, C)
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)  # each (B, H, T, D)
+        q, k, v = (
+            self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        )  # each (B, H, T, D)
         y = F.scaled_dot_product_attention(q, k, v)  # (B, H, T, D)
         return self.out(y.transpose(1, 2).flatten(2))
 
@@ -54,7 +57,15 @@ class ViT(Classifier):
     recipe = Recipe(epochs=20, batch_size=32, learning_rate=5e-4, weight_decay=0.05)
     item = "image"
 
-    def __init__(self, width: int = 192, depth: int = 4, heads: int = 3, patch: int = 8, side: int = 32, classes: int = 10) -> None:
+    def __init__(
+        self,
+        width: int = 192,
+        depth: int = 4,
+        heads: int = 3,
+        patch: int = 8,
+        side: int = 32,
+        classes: int = 10,
+    ) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.patches = nn.Conv2d(3, width, patch, stride=patch)

@@ -1,26 +1,39 @@
-"""A backend is one file here (or in a package named by the entry point group `hotlap.backends`): a way to run a workload.
+"""A way to run a workload is one file here, or in a package that the entry point group
+`hotlap.backends` names.
 
 The file's name is the backend's name; a leading underscore makes it none. What it holds:
 
-    SUMMARY: str                                    one line for `hotlap doctor`
-    OPTIONS: dict[str, tuple[str, ...]]             option -> permitted values, the default first
-    PRELOAD: tuple[str, ...], or (case) -> the same modules that a worker imports before anything is timed
-    TARGETS: tuple[str, ...]                        optional: how the targets begin for which it is one of the default backends; without it all
-    SELF_CONTAINED: bool, or (case) -> bool         optional: whether `load` needs nothing but the folder, so that hotlap bench-artefact can run it without the
-                                                    module's source; without it, whether there is a `build`; the first load that is seen has the last word
-    FIXED_BATCH: (case) -> bool                     optional: whether what `build` leaves takes the case's batch size only, whatever a file beside it would take
-    available(target) -> Reason | None              None if it can run on the target; looks, imports nothing heavy
-    supports(case) -> Reason | None                 the same for precision and options
-    variables(case, threads) -> dict[str, str]      environment of the worker: threads and binding by the library's own means
-    build(workload, case, folder, phase) -> None    writes what `load` needs into folder; `with phase("export"):` names the time
-    load(artefact) -> Step
-    placement(artefact, step) -> Placement          where the work really ran; called once after the outputs were checked
-    verify(workload, case, folder, phase) -> Iterator[Proven]
-                                                    optional: proves a case for a GPU that is not here, rung by rung from L0 upwards (ladder.py); raises Refusal
-                                                    where it cannot go on, what it gave until then is kept
-    profile(artefact, step, feed, schedule, path) -> list[float]
-                                                    optional: the library's own profiler over the calls of the feed, of which the last `active` are
-                                                    written to path, JSON that `hotlap review` reads (profiling.py); returns their seconds
+SUMMARY: str
+    One line for `hotlap doctor`.
+OPTIONS: dict[str, tuple[str, ...]]
+    Option -> permitted values, the default first.
+PRELOAD: tuple[str, ...], or (case) -> the same
+    Modules that a worker imports before anything is timed.
+TARGETS: tuple[str, ...] (optional)
+    How the targets begin for which it is one of the default backends; without it all.
+SELF_CONTAINED: bool, or (case) -> bool (optional)
+    Whether `load` needs nothing but the folder, so that hotlap bench-artefact can run it without
+    the module's source; without it, whether there is a `build`. The first load that is seen has
+    the last word.
+FIXED_BATCH: (case) -> bool (optional)
+    Whether what `build` leaves takes the case's batch size only, whatever a file beside it takes.
+available(target) -> Reason | None
+    None if it can run on the target; looks, imports nothing heavy.
+supports(case) -> Reason | None
+    The same for precision and options.
+variables(case, threads) -> dict[str, str]
+    Environment of the worker: threads and binding by the library's own means.
+build(workload, case, folder, phase) -> None
+    Writes what `load` needs into the folder; `with phase("export"):` names the time.
+load(artefact) -> Step
+placement(artefact, step) -> Placement
+    Where the work really ran; called once after the outputs were checked.
+verify(workload, case, folder, phase) -> Iterator[Proven] (optional)
+    Proves a case for a GPU that is not here, rung by rung from L0 upwards (ladder.py). Raises
+    Refusal where it cannot go on; what it gave until then is kept.
+profile(artefact, step, feed, schedule, path) -> list[float] (optional)
+    The library's own profiler over the calls of the feed, of which the last `active` are written
+    to path, JSON that `hotlap review` reads (profiling.py). Returns their seconds.
 
 `build` and `load` raise Refusal where they cannot go on. Nothing is unpickled from a folder.
 """
@@ -56,7 +69,9 @@ def nothing() -> None:
 
 @dataclass(frozen=True)
 class Artefact:
-    """What a build left behind. `workload` makes the workload anew, for the backends that need the module itself.
+    """What a build left behind.
+
+    `workload` makes the workload anew, for the backends that need the module itself.
 
     reference: folder of the race's reference outputs (reference.py).
     """
@@ -70,12 +85,15 @@ class Artefact:
 
 @dataclass(frozen=True)
 class Step:
-    """A loaded case. `call` takes what `place` returned and is not synchronised; it is all that the timing loop calls.
+    """A loaded case.
+
+    `call` takes what `place` returned and is not synchronised; it is all that the timing loop
+    calls.
 
     place: float32 and integer arrays (B, ...) -> inputs in the case's precision on its target.
-    fetch: outputs -> float arrays on the host (float64 stays, all else becomes float32).
-    about: the backend's own state, for `placement`.
-    between: before each timed call on a CUDA device, outside of its time: empties the L2 cache where the case says so.
+    fetch: outputs -> float arrays on the host (float64 stays, all else becomes float32). about: the
+    backend's own state, for `placement`. between: before each timed call on a CUDA device, outside
+    of its time: empties the L2 cache where the case says so.
     """
 
     call: Callable[[Any], Any]
@@ -88,7 +106,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Proven:
-    """A rung of the ladder, reached. lowered: of L3, the lowered graph on the CPU; the harness holds its outputs against the oracle."""
+    """A rung of the ladder, reached.
+
+    lowered: of L3, the lowered graph on the CPU; the harness holds its outputs against the oracle.
+    """
 
     rung: Rung
     evidence: str

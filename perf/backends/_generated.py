@@ -1,4 +1,5 @@
-"""What Inductor's own code says of itself, read from the Python that it generated in this process or from the C++ of a package (_package.py).
+"""What Inductor's own code says of itself, read from the Python that it generated in this process
+or from the C++ of a package (_package.py).
 
 The code is the evidence, since Inductor's counters stay at 0 where a graph comes from the cache.
 """
@@ -10,12 +11,17 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-# Calls of what Inductor did not generate: in its Python, and in the C++ of AOTInductor through the stable C interface (torch/csrc/inductor/aoti_torch/c/shim.h).
-PYTHON = re.compile(r"(?<!['\"\w.])(?:extern_kernels|torch\.ops\.(?:aten|mkldnn|mkl|onednn))\.(\w+)(?:\.\w+)?\(")
+# Calls of what Inductor did not generate: in its Python, and in the C++ of AOTInductor through the
+# stable C interface (torch/csrc/inductor/aoti_torch/c/shim.h).
+PYTHON = re.compile(
+    r"(?<!['\"\w.])(?:extern_kernels|torch\.ops\.(?:aten|mkldnn|mkl|onednn))\.(\w+)(?:\.\w+)?\("
+)
 C = re.compile(r"\baoti_torch_(?:cpu|cuda|mkldnn)_(\w+)\(")
-# A kernel from the template of a matrix product names its inner loop so (torch/_inductor/codegen/cpp_micro_gemm.py).
+# A kernel from the template of a matrix product names its inner loop so
+# (torch/_inductor/codegen/cpp_micro_gemm.py).
 TEMPLATE = re.compile(r"^inline void (\w*micro_gemm)\(", re.MULTILINE)
-# In a package every parameter is a constant; what freezing made of them has these names (torch/_inductor/freezing.py, graph.py).
+# In a package every parameter is a constant; what freezing made of them has these names
+# (torch/_inductor/freezing.py, graph.py).
 FROZEN = re.compile(r"_frozen_param\d+|constant\d+")
 NAMED = re.compile(r"constants_info_\[\d+\]\.name = \"(\w+)\"")
 PACKED = re.compile(r"constants_info_\[\d+\]\.layout = [^;]*mkldnn")
@@ -23,7 +29,11 @@ INT8 = re.compile(r"_?q(linear|conv)")
 
 
 class Code(NamedTuple):
-    """operators: by name, calls of libraries. templates: kernels from the C++ GEMM template. constants, packed: stored in the code, and those in oneDNN's own layout."""
+    """operators: by name, calls of libraries.
+
+    templates: kernels from the C++ GEMM template. constants, packed: stored in the code, and those
+    in oneDNN's own layout.
+    """
 
     operators: dict[str, int]
     templates: int
@@ -52,8 +62,15 @@ def here() -> Code:
     from torch._inductor.codecache import PyCodeCache
 
     modules = [module for module in PyCodeCache.modules if hasattr(module, "call")]
-    stored = [value for module in modules for name, value in vars(module).items() if isinstance(value, torch.Tensor) and FROZEN.fullmatch(name)]
-    return read([Path(str(module.__file__)).read_text() for module in modules], PYTHON)._replace(constants=len(stored), packed=sum(value.is_mkldnn for value in stored))
+    stored = [
+        value
+        for module in modules
+        for name, value in vars(module).items()
+        if isinstance(value, torch.Tensor) and FROZEN.fullmatch(name)
+    ]
+    return read([Path(str(module.__file__)).read_text() for module in modules], PYTHON)._replace(
+        constants=len(stored), packed=sum(value.is_mkldnn for value in stored)
+    )
 
 
 def read(sources: list[str], call: re.Pattern[str]) -> Code:
@@ -64,17 +81,30 @@ def read(sources: list[str], call: re.Pattern[str]) -> Code:
 def package(sources: list[str]) -> Code:
     """Of the C++ in a package."""
     named = [name for source in sources for name in NAMED.findall(source)]
-    return read(sources, C)._replace(constants=sum(FROZEN.fullmatch(name) is not None for name in named), packed=sum(len(PACKED.findall(source)) for source in sources))
+    return read(sources, C)._replace(
+        constants=sum(FROZEN.fullmatch(name) is not None for name in named),
+        packed=sum(len(PACKED.findall(source)) for source in sources),
+    )
 
 
 def frozen(code: Code, parameters: int) -> str:
     if not code.constants:
         return f"freezing was asked for and nothing was frozen, of {parameters} parameters and buffers"
-    return f"freezing: {code.constants} constants, {code.packed} of them packed for oneDNN or MKL, stand for {parameters} parameters and buffers"
+    return (
+        f"freezing: {code.constants} constants, {code.packed} of them packed for oneDNN or MKL, stand for"
+        f" {parameters} parameters and buffers"
+    )
 
 
 def chosen(code: Code, is_frozen: bool) -> str:
     if code.templates:
-        return f"max-autotune: the C++ GEMM template was chosen for {code.templates} products; calls of libraries: {code}"
-    why = "each was timed faster in a library, or has no template" if is_frozen else "it takes constant weights only: freezing:on"
+        return (
+            f"max-autotune: the C++ GEMM template was chosen for {code.templates} products; calls of"
+            f" libraries: {code}"
+        )
+    why = (
+        "each was timed faster in a library, or has no template"
+        if is_frozen
+        else "it takes constant weights only: freezing:on"
+    )
     return f"max-autotune: no product took the C++ GEMM template ({why}); calls of libraries: {code}"

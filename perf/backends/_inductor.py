@@ -1,7 +1,8 @@
-"""What every compilation by Inductor needs once a process, done when this module is imported: its compiler, and the hash of torch's own sources.
+"""What every compilation by Inductor needs once a process, done when this module is imported: its
+compiler, and the hash of torch's own sources.
 
-The hash is part of each key of Inductor's cache; reading 3,000 files for it takes most of a second. A fork server that imports this module
-saves both for its workers.
+The hash is part of each key of Inductor's cache; reading 3,000 files for it takes most of a second.
+A fork server that imports this module saves both for its workers.
 """
 
 from __future__ import annotations

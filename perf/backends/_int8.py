@@ -1,11 +1,15 @@
-"""int8 on x86: torchao's PT2E (export, observe, convert) with its quantiser for Inductor, whose pattern matcher makes oneDNN's qconv and qlinear of the result.
+"""int8 on x86: torchao's PT2E (export, observe, convert) with its quantiser for Inductor, whose
+pattern matcher makes oneDNN's qconv and qlinear of the result.
 
-Activations: one scale and zero point a tensor, 8 bits, from a histogram of the calibration rows; weights: symmetric, one scale an output channel
-(torchao.quantization.pt2e.quantizer.x86_inductor_quantizer). Inductor packs quantised weights only when it freezes, so int8 always freezes.
+Activations: one scale and zero point a tensor, 8 bits, from a histogram of the calibration rows;
+weights: symmetric, one scale an output channel
+(torchao.quantization.pt2e.quantizer.x86_inductor_quantizer). Inductor packs quantised weights only
+when it freezes, so int8 always freezes.
 
-What calibration found is stored as plain arrays (ranges.npz), and a later process converts with them again, to the same graph. torch.export.save is no
-way to store the converted program: torch.export.load calls torch.load with weights_only=False for what needs it (torch/export/pt2_archive/_package.py),
-and nothing is unpickled from an artefact.
+What calibration found is stored as plain arrays (ranges.npz), and a later process converts with
+them again, to the same graph. torch.export.save is no way to store the converted program:
+torch.export.load calls torch.load with weights_only=False for what needs it
+(torch/export/pt2_archive/_package.py), and nothing is unpickled from an artefact.
 """
 
 from __future__ import annotations
@@ -24,23 +28,46 @@ if TYPE_CHECKING:
 
 RANGES = "ranges.npz"
 OBSERVER = "activation_post_process"
-LAYERS = ("aten.linear.default", "aten.conv1d.default", "aten.conv2d.default", "aten.conv3d.default", "aten.conv2d.padding")
+LAYERS = (
+    "aten.linear.default",
+    "aten.conv1d.default",
+    "aten.conv2d.default",
+    "aten.conv3d.default",
+    "aten.conv2d.padding",
+)
 
 
 def supports(case: Case) -> Reason | None:
     """What only int8 rules out."""
     if case.target != "cpu":
-        return Reason("unsupported_precision", f"int8 goes through torchao's quantiser for x86, so it is for cpu, not {case.target}; TensorRT has int8 on NVIDIA GPUs")
+        return Reason(
+            "unsupported_precision",
+            f"int8 goes through torchao's quantiser for x86, so it is for cpu, not {case.target}; TensorRT"
+            " has int8 on NVIDIA GPUs",
+        )
     if case.option("autocast", "off") == "on":
-        return Reason("unsupported_precision", "autocast:on runs operators in bf16 or fp16; int8 has its own graph: drop one of the two")
+        return Reason(
+            "unsupported_precision",
+            "autocast:on runs operators in bf16 or fp16; int8 has its own graph: drop one of the two",
+        )
     if case.option("regional", "off") == "on":
-        return Reason("unsupported_op", "regional compiles the model's modules and int8 has one quantised graph without them: drop one of the two")
+        return Reason(
+            "unsupported_op",
+            "regional compiles the model's modules and int8 has one quantised graph without them: drop one of"
+            " the two",
+        )
     if case.option("mode", "default") == "max-autotune":
-        return Reason("unsupported_op", "with mode max-autotune int8 layers become C++ templates that cannot be told from fp32 ones afterwards; use mode default")
+        return Reason(
+            "unsupported_op",
+            "with mode max-autotune int8 layers become C++ templates that cannot be told from fp32 ones"
+            " afterwards; use mode default",
+        )
     return _machine.missing("torchao", "pip install 'hotlap[int8]'")
 
 
-def calibrate(program: torch.export.ExportedProgram, batches: Iterable[tuple[torch.Tensor, ...]], folder: Path) -> None:
+def calibrate(
+    program: torch.export.ExportedProgram, batches: Iterable[tuple[torch.Tensor, ...]], folder: Path
+) -> None:
     """Writes the ranges of activations. Raises Refusal(export_failed)."""
     import numpy as np
 
@@ -92,12 +119,23 @@ def judged(code: _generated.Code, total: int, placement: Placement, source: str)
 
     int8, wrong = min(code.int8, total), placement.wrong
     if wrong is None and not int8:
-        wrong = Reason("unsupported_precision", f"none of {total} linear and convolution layers runs in int8; Inductor called {code}")
-    evidence = f"int8: {int8} of {total} linear and convolution layers, by the names of the operators called: {code}"
+        wrong = Reason(
+            "unsupported_precision",
+            f"none of {total} linear and convolution layers runs in int8; Inductor called {code}",
+        )
+    evidence = (
+        f"int8: {int8} of {total} linear and convolution layers, by the names of the operators called: {code}"
+    )
     counts = {"nodes": total, "nodes_other_precision": total - int8}
     ran_on = {"onednn int8 on cpu": int8, "layers in fp32 on cpu": total - int8}
     evidences = (*placement.evidence, evidence, f"ranges from {source}")
-    return msgspec.structs.replace(placement, ran_on={**placement.ran_on, **ran_on}, counters={**placement.counters, **counts}, evidence=evidences, wrong=wrong)
+    return msgspec.structs.replace(
+        placement,
+        ran_on={**placement.ran_on, **ran_on},
+        counters={**placement.counters, **counts},
+        evidence=evidences,
+        wrong=wrong,
+    )
 
 
 def innermost(error: BaseException) -> str:

@@ -1,4 +1,6 @@
-"""What this machine has, looked up without importing anything heavy: packages, NVIDIA devices, CPU features, CPUs to bind threads to."""
+"""What this machine has, looked up without importing anything heavy: packages, NVIDIA devices, CPU
+features, CPUs to bind threads to.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,8 @@ from ..case import Case
 from ..environment import cpu_flags as cpu_flags
 from ..reasons import Reason, Refusal
 
-# Instructions that add 8-bit products in 32 bits (Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2, VPDPBUSD and TDPBSSD).
+# Instructions that add 8-bit products in 32 bits (Intel 64 and IA-32 Architectures Software
+# Developer's Manual, volume 2, VPDPBUSD and TDPBSSD).
 INT8_PRODUCTS = ("avx512_vnni", "avx_vnni", "amx_int8")
 
 
@@ -22,11 +25,16 @@ def missing(package: str, remedy: str) -> Reason | None:
 
 
 def no_device(target: str) -> Reason | None:
-    """None for the CPU and for a CUDA device that the driver shows to this process. A named architecture is no device: a case can be proven for it, never run."""
+    """None for the CPU and for a CUDA device that the driver shows to this process.
+
+    A named architecture is no device: a case can be proven for it, never run.
+    """
     if target == "cpu":
         return None
     if not target.startswith("cuda:"):
-        return Reason("no_device", f"{target} is an architecture, not a device of this machine: nothing runs there")
+        return Reason(
+            "no_device", f"{target} is an architecture, not a device of this machine: nothing runs there"
+        )
     try:
         cuda_devices.open_device(target)
     except Refusal as refusal:
@@ -35,9 +43,12 @@ def no_device(target: str) -> Reason | None:
 
 
 def places(case: Case, threads: int) -> tuple[int, ...]:
-    """The CPU for each thread: one a core first, then the cores' second hardware threads. Empty: do not bind.
+    """The CPU for each thread: one a core first, then the cores' second hardware threads.
 
-    Nothing is bound with option binding:none, off the CPU, or if this process may use fewer CPUs than there are threads.
+    Empty: do not bind.
+
+    Nothing is bound with option binding:none, off the CPU, or if this process may use fewer CPUs
+    than there are threads.
     """
     allowed = sorted(os.sched_getaffinity(0))
     if case.option("binding", "cores") == "none" or case.target != "cpu" or threads > len(allowed):
@@ -46,7 +57,9 @@ def places(case: Case, threads: int) -> tuple[int, ...]:
 
 
 def _sibling(cpu: int) -> int:
-    """0 for the first hardware thread of its core, 1 for the second, by Linux's sysfs (files like `0-1` or `0,4`)."""
+    """0 for the first hardware thread of its core, 1 for the second, by Linux's sysfs (files like
+    `0-1` or `0,4`).
+    """
     file = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
     if not file.is_file():
         return 0

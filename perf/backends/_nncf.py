@@ -1,8 +1,10 @@
-"""int8 by NNCF: post-training quantisation of an OpenVINO model, and which operations stay in fp32 where 8 bits cost too much.
+"""int8 by NNCF: post-training quantisation of an OpenVINO model, and which operations stay in fp32
+where 8 bits cost too much.
 
-For the worker that builds; what loads the model needs OpenVINO alone. NNCF has its ranges from most of the calibration batches and is judged on the
-others. Where outputs are too far from fp32's, it gets its other preset, then the operations that add most error stay in fp32: twice as many at each try, so
-that few tries reach far.
+For the worker that builds; what loads the model needs OpenVINO alone. NNCF has its ranges from most
+of the calibration batches and is judged on the others. Where outputs are too far from fp32's, it
+gets its other preset, then the operations that add most error stay in fp32: twice as many at each
+try, so that few tries reach far.
 """
 
 from __future__ import annotations
@@ -19,13 +21,21 @@ from ..reasons import Refusal
 from . import Arrays, _machine
 
 REMEDY = "pip install 'hotlap[openvino]'"
-# Tries after the first one: the other preset, then 1, 2, 4 and 8 operations left in fp32. None starts later than MOST_S.
+# Tries after the first one: the other preset, then 1, 2, 4 and 8 operations left in fp32. None
+# starts later than MOST_S.
 TRIES, MOST_S = 5, 120.0
-# NNCF's own choice first (quantize_model.py), by whether the model has attention. performance: symmetric activations, mixed: asymmetric ones.
+# NNCF's own choice first (quantize_model.py), by whether the model has attention. performance:
+# symmetric activations, mixed: asymmetric ones.
 PRESETS = {False: ("performance", "mixed"), True: ("mixed", "performance")}
 NAMED = 8
 
-OPERATIONS = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul")
+OPERATIONS = (
+    "Convolution",
+    "GroupConvolution",
+    "ConvolutionBackpropData",
+    "GroupConvolutionBackpropData",
+    "MatMul",
+)
 LAYERS = ("Convolution", "Deconvolution", "FullyConnected", "MatMul", "ScaledDotProductAttention")
 BYTES = ("i8", "u8")
 RESCALED = "/DequantizationMultiply"
@@ -78,34 +88,58 @@ def quantise(ov: Any, model: Any, given: Calibration) -> Quantised:
         kept = order[: min(2 ** (number - 1), len(order) // 2)]
         if kept and len(kept) > len(tried[-1].kept):
             tried.append(attempt(best.preset, kept))
-    return Quantised(max(tried, key=lambda one: one.cosine).model, tuple(_told(tried, given, len(used), len(held) if apart else 0)))
+    return Quantised(
+        max(tried, key=lambda one: one.cosine).model,
+        tuple(_told(tried, given, len(used), len(held) if apart else 0)),
+    )
 
 
 def _told(tried: Sequence[Try], given: Calibration, used: int, held: int) -> Iterator[str]:
     first, best = tried[0], max(tried, key=lambda one: one.cosine)
     kind = ", model type transformer" if first.preset == PRESETS[True][0] else ""
-    yield f"NNCF {_library().__version__}: ranges from {used} of {len(given.batches)} batches of {given.source}, preset {best.preset}{kind}"
-    judged = f"{held} batches held back" if held else "the batch of the calibration itself, there being no other"
+    yield (
+        f"NNCF {_library().__version__}: ranges from {used} of {len(given.batches)} batches of"
+        f" {given.source}, preset {best.preset}{kind}"
+    )
+    judged = (
+        f"{held} batches held back" if held else "the batch of the calibration itself, there being no other"
+    )
     yield f"cosine to fp32 {first.cosine:.6f} on {judged}"
     if len(tried) > 1:
-        changed = f"preset {best.preset}" + (f", {len(best.kept)} operations kept out: {named(best.kept)}" if best.kept else "")
+        changed = f"preset {best.preset}" + (
+            f", {len(best.kept)} operations kept out: {named(best.kept)}" if best.kept else ""
+        )
         yield f"below {LIMIT}; best of {len(tried)} tries {best.cosine:.6f}: {changed}"
     if best.cosine < LIMIT:
         yield f"the cosine stays below {LIMIT}; the check of outputs decides"
 
 
 def by_error(ov: Any, model: Any, quantised: Any, batch: Arrays) -> list[str]:
-    """Names of the operations, first the one whose output is further from fp32's than its inputs were, as shares of mean squares."""
+    """Names of the operations, first the one whose output is further from fp32's than its inputs
+    were, as shares of mean squares.
+    """
     import numpy as np
 
     operations = [one for one in model.get_ordered_ops() if one.get_type_name() in OPERATIONS]
-    sources = {one.get_friendly_name(): [name for value in one.input_values() if (name := _activation(value.get_node()))] for one in operations}
+    sources = {
+        one.get_friendly_name(): [
+            name for value in one.input_values() if (name := _activation(value.get_node()))
+        ]
+        for one in operations
+    }
     wanted = sorted({name for pair in sources.items() for name in (pair[0], *pair[1])})
     there = {one.get_friendly_name() for one in quantised.get_ops()}
     wanted = [name for name in wanted if name in there]
     exact, rounded = (_inner(ov, one, wanted, batch) for one in (model, quantised))
-    off = {name: float(np.mean((exact[name] - rounded[name]) ** 2)) / (float(np.mean(exact[name] ** 2)) or 1.0) for name in wanted}
-    added = {name: off[name] - max((off.get(source, 0.0) for source in sources[name]), default=0.0) for name in sources if name in off}
+    off = {
+        name: float(np.mean((exact[name] - rounded[name]) ** 2)) / (float(np.mean(exact[name] ** 2)) or 1.0)
+        for name in wanted
+    }
+    added = {
+        name: off[name] - max((off.get(source, 0.0) for source in sources[name]), default=0.0)
+        for name in sources
+        if name in off
+    }
     return sorted(added, key=lambda name: -added[name])
 
 
@@ -116,15 +150,18 @@ def layers(compiled: Any) -> list[Layer]:
         about = node.get_rt_info()
         kind, precision = (str(about[key].astype(str)) for key in ("layerType", "runtimePrecision"))
         if kind not in ("Input", "Output", "Const"):
-            found.append(Layer(kind, precision, tuple(str(about["originalLayersNames"].astype(str)).split(","))))
+            found.append(
+                Layer(kind, precision, tuple(str(about["originalLayersNames"].astype(str)).split(",")))
+            )
     return found
 
 
 def products(model: Any, found: Iterable[Layer]) -> list[tuple[str, str]]:
     """Name and precision of all that multiplies matrices.
 
-    A fused Subgraph tells the precision of its first input alone. OpenVINO puts the rescaling behind a product of bytes and names it after that (low
-    precision transformations), so inside a Subgraph the name says which products are of bytes.
+    A fused Subgraph tells the precision of its first input alone. OpenVINO puts the rescaling
+    behind a product of bytes and names it after that (low precision transformations), so inside a
+    Subgraph the name says which products are of bytes.
     """
     operations = {one.get_friendly_name() for one in model.get_ops() if one.get_type_name() in OPERATIONS}
     listed = []
@@ -132,7 +169,11 @@ def products(model: Any, found: Iterable[Layer]) -> list[tuple[str, str]]:
         if layer.kind in LAYERS:
             listed.append((layer.names[0], layer.precision))
         elif layer.kind == "Subgraph":
-            listed += [(name, "i8" if name + RESCALED in layer.names else "f32") for name in layer.names if name in operations]
+            listed += [
+                (name, "i8" if name + RESCALED in layer.names else "f32")
+                for name in layer.names
+                if name in operations
+            ]
     return listed
 
 
@@ -140,22 +181,33 @@ def instructions() -> str:
     """Whether this CPU multiplies bytes at full rate."""
     if found := [flag for flag in _machine.INT8_PRODUCTS if flag in _machine.cpu_flags()]:
         return f"8-bit products by {' and '.join(found)}"
-    return f"this CPU has none of {', '.join(_machine.INT8_PRODUCTS)}: 8-bit products take three instructions, int8 may be no faster than fp32"
+    return (
+        f"this CPU has none of {', '.join(_machine.INT8_PRODUCTS)}: 8-bit products take three instructions,"
+        " int8 may be no faster than fp32"
+    )
 
 
 def _quantise(model: Any, batches: Sequence[Arrays], preset: str, kept: Sequence[str]) -> Any:
     nncf = _library()
-    # NNCF's default is the mean over the batches of their extremes, which cuts off what a single one has above it: a convolution of the tests was 13 to 18 times
-    # as far from fp64 on fresh random inputs as rounded.py, and 1.1 times with the extremes of all; resnet18, mobilenetv3 and vit_tiny were as near either way.
+    # NNCF's default is the mean over the batches of their extremes, which cuts off what a single
+    # one has above it: a convolution of the tests was 13 to 18 times as far from fp64 on fresh
+    # random inputs as rounded.py, and 1.1 times with the extremes of all; resnet18, mobilenetv3 and
+    # vit_tiny were as near either way.
     minmax = nncf.quantization.range_estimator.RangeEstimatorParametersSet.MINMAX
     advanced = nncf.AdvancedQuantizationParameters(activations_range_estimator_params=minmax)
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # progress bars
             return nncf.quantize(
-                model.clone(), nncf.Dataset([dict(enumerate(batch)) for batch in batches]), preset=nncf.QuantizationPreset(preset), target_device=nncf.TargetDevice.CPU,
-                subset_size=len(batches), fast_bias_correction=True, advanced_parameters=advanced, model_type=nncf.ModelType.TRANSFORMER if attends(model) else None,
+                model.clone(),
+                nncf.Dataset([dict(enumerate(batch)) for batch in batches]),
+                preset=nncf.QuantizationPreset(preset),
+                target_device=nncf.TargetDevice.CPU,
+                subset_size=len(batches),
+                fast_bias_correction=True,
+                advanced_parameters=advanced,
+                model_type=nncf.ModelType.TRANSFORMER if attends(model) else None,
                 ignored_scope=nncf.IgnoredScope(names=list(kept)) if kept else None,
-            )  # fmt: skip
+            )
     except (nncf.ValidationError, nncf.InternalError, nncf.UnsupportedModelError, RuntimeError) as error:
         raise Refusal("build_failed", f"NNCF {nncf.__version__}: {error}") from error
 
@@ -171,7 +223,9 @@ def attends(model: Any) -> bool:
             return True
         reached = [node] if node.get_type_name() == "Softmax" else []
         while reached:
-            for target in (port.get_node() for output in reached.pop().outputs() for port in output.get_target_inputs()):
+            for target in (
+                port.get_node() for output in reached.pop().outputs() for port in output.get_target_inputs()
+            ):
                 if target.get_type_name() == "MatMul":
                     return True
                 if target.get_type_name() in SHAPE_ONLY:
@@ -181,7 +235,11 @@ def attends(model: Any) -> bool:
 
 def _activation(node: Any) -> str:
     """Its name, or nothing for weights and the model's own inputs, which are exact."""
-    return "" if node.get_type_name() in ("Constant", "Convert", "Parameter") or node.get_output_size() > 1 else str(node.get_friendly_name())
+    return (
+        ""
+        if node.get_type_name() in ("Constant", "Convert", "Parameter") or node.get_output_size() > 1
+        else str(node.get_friendly_name())
+    )
 
 
 def _inner(ov: Any, model: Any, names: Sequence[str], batch: Arrays) -> dict[str, Any]:

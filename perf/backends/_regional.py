@@ -1,4 +1,6 @@
-"""Regional compilation: the repeated blocks of a model instead of all of it, so that one compilation serves them all."""
+"""Regional compilation: the repeated blocks of a model instead of all of it, so that one
+compilation serves them all.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +13,29 @@ if TYPE_CHECKING:
 
 
 def blocks(module: torch.nn.Module, name: str) -> list[torch.nn.Module]:
-    """The repeated blocks, each of which dynamo compiles or finds compiled. Lifts dynamo's limit of 8 variants (recompile_limit)."""
+    """The repeated blocks, each of which dynamo compiles or finds compiled.
+
+    Lifts dynamo's limit of 8 variants (recompile_limit).
+    """
     import torch
 
     found = repeated(module)
     if not found:
-        raise Refusal("unsupported_op", f"regional: {name} has no nn.ModuleList or nn.Sequential with repeated blocks; use [regional:off]")
+        raise Refusal(
+            "unsupported_op",
+            f"regional: {name} has no nn.ModuleList or nn.Sequential with repeated blocks; use"
+            " [regional:off]",
+        )
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, len(found))
     return found
 
 
 def repeated(module: torch.nn.Module) -> list[torch.nn.Module]:
-    """Children of lists that occur there twice with the same class and parameter shapes, outermost first; failing that, with the same class.
+    """Children of lists that occur there twice with the same class and parameter shapes, outermost
+    first; failing that, with the same class.
 
-    So a transformer gives its blocks, not the experts or heads inside; a Swin gives the blocks inside its four different stages.
+    So a transformer gives its blocks, not the experts or heads inside; a Swin gives the blocks
+    inside its four different stages.
     """
     import torch
 

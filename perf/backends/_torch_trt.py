@@ -1,7 +1,9 @@
-"""TensorRT by torch_tensorrt.dynamo: the exported module is cut into engines and parts that stay with PyTorch.
+"""TensorRT by torch_tensorrt.dynamo: the exported module is cut into engines and parts that stay
+with PyTorch.
 
-torch_tensorrt cannot be imported without a driver; where none is, a case of this route ends at L1. On a machine with one (in tests: with torch.cuda answered for,
-in a child process) its dry run says what of the graph goes into engines, and the lowered module that it returns is run on the CPU.
+torch_tensorrt cannot be imported without a driver; where none is, a case of this route ends at L1.
+On a machine with one (in tests: with torch.cuda answered for, in a child process) its dry run says
+what of the graph goes into engines, and the lowered module that it returns is run on the CPU.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ DTYPES = {"fp16": "float16", "bf16": "bfloat16"}
 
 
 class Cut(NamedTuple):
-    """What a dry run says: operators that go into engines, of all; number of engines; operators that stay with PyTorch, by name."""
+    """What a dry run says: operators that go into engines, of all; number of engines; operators
+    that stay with PyTorch, by name.
+    """
 
     inside: int
     operators: int
@@ -48,7 +52,11 @@ def verify(workload: Workload, case: Case, phase: Phase) -> Iterator[Proven]:
     cut = parse(said.getvalue())
     counts = {"engines": cut.engines, "nodes": cut.operators, "nodes_elsewhere": cut.operators - cut.inside}
     yield Proven(
-        "L2", f"dry run of torch_tensorrt {library.__version__}: {cut}", Placement("tensorrt", {"tensorrt": cut.inside, "pytorch": cut.operators - cut.inside}, counts, (str(cut),))
+        "L2",
+        f"dry run of torch_tensorrt {library.__version__}: {cut}",
+        Placement(
+            "tensorrt", {"tensorrt": cut.inside, "pytorch": cut.operators - cut.inside}, counts, (str(cut),)
+        ),
     )
     yield Proven("L3", "the lowered module of the dry run on the CPU", lowered=on_cpu(lowered, case))
 
@@ -57,7 +65,9 @@ def cast(workload: Workload, case: Case) -> tuple[Any, tuple[Any, ...]]:
     import torch
 
     dtype = getattr(torch, DTYPES.get(case.precision, "float32"))
-    return workload.module.to(dtype), tuple(value.to(dtype) if value.is_floating_point() else value for value in workload.inputs)
+    return workload.module.to(dtype), tuple(
+        value.to(dtype) if value.is_floating_point() else value for value in workload.inputs
+    )
 
 
 def exported(module: Any, inputs: tuple[Any, ...], workload: Workload) -> Any:
@@ -82,26 +92,46 @@ def imported() -> Any:
         import torch_tensorrt
     except (RuntimeError, AssertionError, ImportError, OSError) as error:
         line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise Refusal("no_device", f"torch_tensorrt cannot be imported without an NVIDIA driver ({line}); route onnx goes further here") from error
+        raise Refusal(
+            "no_device",
+            f"torch_tensorrt cannot be imported without an NVIDIA driver ({line}); route onnx goes further"
+            " here",
+        ) from error
     return torch_tensorrt
 
 
 def compiled(library: Any, program: Any, inputs: tuple[Any, ...], case: Case, dryrun: bool = False) -> Any:
-    """Precision is in the graph, but for tf32, into which its engines put fp32 products unless they are told not to. Raises Refusal(build_failed)."""
+    """Precision is in the graph, but for tf32, into which its engines put fp32 products unless they
+    are told not to. Raises Refusal(build_failed).
+    """
     try:
-        return library.dynamo.compile(program, arg_inputs=list(inputs), min_block_size=1, disable_tf32=case.precision != "tf32", dryrun=dryrun)
+        return library.dynamo.compile(
+            program,
+            arg_inputs=list(inputs),
+            min_block_size=1,
+            disable_tf32=case.precision != "tf32",
+            dryrun=dryrun,
+        )
     except (RuntimeError, ValueError, AssertionError, AttributeError) as error:  # what its partitioner raises
-        raise Refusal("build_failed", f"torch_tensorrt {library.__version__}: {' '.join(str(error).split())[:300]}") from error
+        raise Refusal(
+            "build_failed", f"torch_tensorrt {library.__version__}: {' '.join(str(error).split())[:300]}"
+        ) from error
 
 
 def parse(text: str) -> Cut:
     """Of the dry run's own report. Raises Refusal(build_failed) where it has another form."""
-    found = re.search(r"graph consists of (\d+) Total Operators, of which (\d+) operators are supported", text)
+    found = re.search(
+        r"graph consists of (\d+) Total Operators, of which (\d+) operators are supported", text
+    )
     if found is None:
-        raise Refusal("build_failed", "torch_tensorrt's dry run has no line that is known here; its report has changed")
+        raise Refusal(
+            "build_failed", "torch_tensorrt's dry run has no line that is known here; its report has changed"
+        )
     outside = re.findall(r"^Node: torch\.ops\.([\w.]+)", text, re.MULTILINE)
     inside = sum(int(count) for count in re.findall(r"Number of Operators in Engine: (\d+)", text))
-    return Cut(inside, int(found[1]), len(re.findall(r"TRT Engine #\d+", text)), tuple(dict.fromkeys(outside)))
+    return Cut(
+        inside, int(found[1]), len(re.findall(r"TRT Engine #\d+", text)), tuple(dict.fromkeys(outside))
+    )
 
 
 def on_cpu(lowered: Any, case: Case) -> Callable[[Arrays], Arrays]:
@@ -111,7 +141,10 @@ def on_cpu(lowered: Any, case: Case) -> Callable[[Arrays], Arrays]:
 
 
 def load(artefact: Artefact) -> Step:
-    """Compiles, with what TensorRT refuses left to PyTorch. Raises Refusal: dep_missing, no_device, build_failed."""
+    """Compiles, with what TensorRT refuses left to PyTorch.
+
+    Raises Refusal: dep_missing, no_device, build_failed.
+    """
     import torch
 
     library = imported()
@@ -128,7 +161,21 @@ def placement(artefact: Artefact, step: Step) -> Placement:
     names = [name for name, _ in step.about.named_children()]
     engines = sum("_run_on_acc" in name for name in names)
     beside = sum("_run_on_gpu" in name for name in names)
-    wrong = None if engines else Reason("unsupported_op", f"torch_tensorrt made no engine of {artefact.case.workload}; all of it would run in PyTorch")
+    wrong = (
+        None
+        if engines
+        else Reason(
+            "unsupported_op",
+            f"torch_tensorrt made no engine of {artefact.case.workload}; all of it would run in PyTorch",
+        )
+    )
     partial = f"{beside} parts of it run in PyTorch, between {engines} engines" if engines and beside else ""
     evidence = (*names, "no CUDA graph: torch_tensorrt starts each part by itself")
-    return Placement("tensorrt", {"tensorrt": engines, "pytorch": beside}, {"engines": engines, "nodes_elsewhere": beside}, evidence, wrong, partial)
+    return Placement(
+        "tensorrt",
+        {"tensorrt": engines, "pytorch": beside},
+        {"engines": engines, "nodes_elsewhere": beside},
+        evidence,
+        wrong,
+        partial,
+    )

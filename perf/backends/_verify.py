@@ -1,9 +1,12 @@
-"""Eager and compile proven for a GPU that is not here, rung by rung (ladder.py), on fake tensors and in a child process that answers for the device.
+"""Eager and compile proven for a GPU that is not here, rung by rung (ladder.py), on fake tensors
+and in a child process that answers for the device.
 
-L1 runs and exports the module on fake tensors of cuda:0: what makes a tensor on the CPU is named by its operator, and so is an operator of which torch's
-dispatcher has no kernel for CUDA (a wheel built for CUDA has registered them all, with or without a device). L3 runs the graph, taken apart by
-Inductor's decompositions, on this CPU. L4 and L5 are Inductor's lowering and Triton's compiler for a named architecture (inductor_census.py), which
-knows the default settings only: with options that change the code, and for a target without figures, the proof ends at L3 and says so.
+L1 runs and exports the module on fake tensors of cuda:0: what makes a tensor on the CPU is named by
+its operator, and so is an operator of which torch's dispatcher has no kernel for CUDA (a wheel
+built for CUDA has registered them all, with or without a device). L3 runs the graph, taken apart by
+Inductor's decompositions, on this CPU. L4 and L5 are Inductor's lowering and Triton's compiler for
+a named architecture (inductor_census.py), which knows the default settings only: with options that
+change the code, and for a target without figures, the proof ends at L3 and says so.
 """
 
 from __future__ import annotations
@@ -43,15 +46,21 @@ def configured(workload: Workload, case: Case) -> Iterator[Proven]:
     import torch
 
     evidence = (
-        f"torch {torch.__version__}; {workload.name} in {case.precision}, batch {case.batch}, {' '.join(f'{name}:{value}' for name, value in case.options) or 'default options'}"
+        f"torch {torch.__version__}; {workload.name} in {case.precision}, batch {case.batch},"
+        f" {' '.join(f'{name}:{value}' for name, value in case.options) or 'default options'}"
     )
     if case.option("autocast", "off") == "on":
-        evidence += "; it ends here: torch.autocast switches itself off for CUDA where there is no device (torch/amp/autocast_mode.py), so nothing can be traced"
+        evidence += (
+            "; it ends here: torch.autocast switches itself off for CUDA where there is no device"
+            " (torch/amp/autocast_mode.py), so nothing can be traced"
+        )
     yield Proven("L0", evidence)
 
 
 def exported(workload: Workload, case: Case, phase: Phase) -> Exported:
-    """L1. Raises Refusal: unsupported_op with the operator that makes or meets a tensor on the CPU, or has a kernel for the CPU only; export_failed."""
+    """L1. Raises Refusal: unsupported_op with the operator that makes or meets a tensor on the CPU,
+    or has a kernel for the CPU only; export_failed.
+    """
     import torch
     from torch._subclasses import FakeTensorMode
 
@@ -68,27 +77,58 @@ def exported(workload: Workload, case: Case, phase: Phase) -> Exported:
     here = [node for node in nodes if node.meta["val"].device.type != "cuda" and node.meta["val"].dim()]
     if here:
         name = here[0].target if here[0].op == "call_function" else f"constant {here[0].name}"
-        raise Refusal("unsupported_op", f"{name} leaves a tensor on the CPU in {workload.name}: make it a buffer, or on the device of the inputs")
+        raise Refusal(
+            "unsupported_op",
+            f"{name} leaves a tensor on the CPU in {workload.name}: make it a buffer, or on the device of the"
+            " inputs",
+        )
     maker = "ROCm" if case.target.startswith("gfx") else "CUDA"
     kernels = f"; torch here was built without {maker}, so which operators have kernels for it is not known"
     if (torch.version.hip if maker == "ROCm" else torch.version.cuda) is not None:
         if without := without_kernel(program):
-            remedy = f"register one (torch.library), install its library's build for {maker}, or take it out of the model"
-            raise Refusal("unsupported_op", f"{', '.join(without)} in {workload.name}: no kernel for {maker} is registered here; {remedy}")
+            remedy = (
+                f"register one (torch.library), install its library's build for {maker}, or take it out of"
+                " the model"
+            )
+            raise Refusal(
+                "unsupported_op",
+                f"{', '.join(without)} in {workload.name}: no kernel for {maker} is registered here;"
+                f" {remedy}",
+            )
         kernels = f"; torch has a kernel of each for {maker}"
     numbers = sum(node.meta["val"].device.type != "cuda" for node in nodes)
-    beside = f"; {numbers} numbers without dimensions stay on the CPU, which kernels take as arguments" if numbers else ""
-    evidence = f"torch.export on {DEVICE} in {case.precision}: {len(_operators(program))} operators, every tensor on {DEVICE}{beside}{kernels}"
+    beside = (
+        f"; {numbers} numbers without dimensions stay on the CPU, which kernels take as arguments"
+        if numbers
+        else ""
+    )
+    evidence = (
+        f"torch.export on {DEVICE} in {case.precision}: {len(_operators(program))} operators, every tensor on"
+        f" {DEVICE}{beside}{kernels}"
+    )
     return Exported(program, Proven("L1", evidence))
 
 
 def without_kernel(program: torch.export.ExportedProgram) -> list[str]:
-    """Operators of a program, its subgraphs included, that torch's dispatcher would find no kernel for on a CUDA tensor (which is what torch calls one of ROCm too)."""
+    """Operators of a program, its subgraphs included, that torch's dispatcher would find no kernel
+    for on a CUDA tensor (which is what torch calls one of ROCm too).
+    """
     import torch
 
     graphs = [part.graph for part in program.graph_module.modules() if isinstance(part, torch.fx.GraphModule)]
-    targets: list[Any] = [node.target for graph in graphs for node in graph.nodes if isinstance(node.target, torch._ops.OpOverload)]
-    return sorted({name for target in targets if not torch._C._dispatch_has_computed_kernel_for_dispatch_key(name := target.name(), "CUDA")})
+    targets: list[Any] = [
+        node.target
+        for graph in graphs
+        for node in graph.nodes
+        if isinstance(node.target, torch._ops.OpOverload)
+    ]
+    return sorted(
+        {
+            name
+            for target in targets
+            if not torch._C._dispatch_has_computed_kernel_for_dispatch_key(name := target.name(), "CUDA")
+        }
+    )
 
 
 def _run(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], name: str) -> None:
@@ -103,7 +143,10 @@ def _run(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], name: str) -
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             called.append(str(func))
             result = func(*args, **(kwargs or {}))
-            if any(isinstance(leaf, torch.Tensor) and leaf.device.type == "cpu" and leaf.dim() for leaf in tree_leaves(result)):
+            if any(
+                isinstance(leaf, torch.Tensor) and leaf.device.type == "cpu" and leaf.dim()
+                for leaf in tree_leaves(result)
+            ):
                 on_cpu.append(str(func))
             return result
 
@@ -114,11 +157,21 @@ def _run(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], name: str) -
         if exhausted(error):
             raise
         if "same device" in str(error):
-            source = f"{on_cpu[-1]} makes one on the CPU" if on_cpu else "one of them is an attribute of a module: make it a buffer"
-            raise Refusal("unsupported_op", f"{called[-1]} in {name} meets tensors of two devices; {source}") from error
+            source = (
+                f"{on_cpu[-1]} makes one on the CPU"
+                if on_cpu
+                else "one of them is an attribute of a module: make it a buffer"
+            )
+            raise Refusal(
+                "unsupported_op", f"{called[-1]} in {name} meets tensors of two devices; {source}"
+            ) from error
         raise Refusal("export_failed", f"operator {called[-1]}: {_int8.innermost(error)}") from error
     if on_cpu:
-        raise Refusal("unsupported_op", f"{on_cpu[0]} makes a tensor on the CPU in forward of {name}: make it on the device of the inputs, or a buffer")
+        raise Refusal(
+            "unsupported_op",
+            f"{on_cpu[0]} makes a tensor on the CPU in forward of {name}: make it on the device of the"
+            " inputs, or a buffer",
+        )
 
 
 def compiled(workload: Workload, case: Case, folder: Path, phase: Phase) -> Iterator[Proven]:
@@ -137,16 +190,29 @@ def compiled(workload: Workload, case: Case, folder: Path, phase: Phase) -> Iter
     with phase("trace"), torch.no_grad():
         found: Any = torch._dynamo.explain(module)(*inputs)
     if not found.graph_count:
-        raise Refusal("unsupported_op", f"dynamo compiles nothing of {workload.name}; all of it would run in eager")
+        raise Refusal(
+            "unsupported_op", f"dynamo compiles nothing of {workload.name}; all of it would run in eager"
+        )
     breaks = "; ".join(" ".join(str(one.reason).split()) for one in found.break_reasons)
-    held = "fullgraph holds" if found.graph_count == 1 and not found.graph_break_count else f"no fullgraph: {breaks}"[:600]
+    held = (
+        "fullgraph holds"
+        if found.graph_count == 1 and not found.graph_break_count
+        else f"no fullgraph: {breaks}"[:600]
+    )
     counts = {"graphs": int(found.graph_count), "graph_breaks": int(found.graph_break_count)}
     placement = Placement(where, {}, counts)
-    yield Proven("L2", f"dynamo: {found.graph_count} graphs, {found.graph_break_count} graph breaks; {held}", placement)
+    yield Proven(
+        "L2", f"dynamo: {found.graph_count} graphs, {found.graph_break_count} graph breaks; {held}", placement
+    )
     with phase("lower"):
         step, same = _lowered(module, inputs, there.program, made, case)
     ends = _ends(case)
-    yield Proven("L3", f"{same}{f'; it ends here: {ends}' if ends else ''}", placement, lambda arrays: step.fetch(step.call(step.place(arrays))))
+    yield Proven(
+        "L3",
+        f"{same}{f'; it ends here: {ends}' if ends else ''}",
+        placement,
+        lambda arrays: step.fetch(step.call(step.place(arrays))),
+    )
     if ends:
         return
     with phase("compile"):
@@ -155,20 +221,37 @@ def compiled(workload: Workload, case: Case, folder: Path, phase: Phase) -> Iter
     called = ", ".join(f"{count} {name}" for name, count in census.extern.items()) or "none"
     placement = msgspec.structs.replace(placement, counters={**counts, "generated_kernels": kernels})
     told = f"{kernels} Triton kernels, in {launched} launches; calls of libraries: {called}"
-    yield Proven("L4", f"Inductor's lowering, without its joint and post-grad passes, for {PARTS[case.target].name}: {told}", placement)
+    yield Proven(
+        "L4",
+        f"Inductor's lowering, without its joint and post-grad passes, for {PARTS[case.target].name}: {told}",
+        placement,
+    )
     if census.failed:
-        raise Refusal("build_failed", f"{len(census.failed)} kernels do not compile for {case.target}: {census.failed[0]}")
+        raise Refusal(
+            "build_failed",
+            f"{len(census.failed)} kernels do not compile for {case.target}: {census.failed[0]}",
+        )
     most = (
-        f"at most {max((one.registers for one in census.kernels), default=0)} registers and {max((one.shared_bytes for one in census.kernels), default=0)} bytes of shared memory"
+        f"at most {max((one.registers for one in census.kernels), default=0)} registers and"
+        f" {max((one.shared_bytes for one in census.kernels), default=0)} bytes of shared memory"
     )
     spills = sum(one.spills for one in census.kernels)
-    yield Proven("L5", f"{len(census.kernels)} kernels compiled to cubin for {case.target}: {most}, {spills} spilled loads and stores", placement)
+    yield Proven(
+        "L5",
+        f"{len(census.kernels)} kernels compiled to cubin for {case.target}: {most}, {spills} spilled loads"
+        " and stores",
+        placement,
+    )
 
 
 def _tensors(case: Case, target: str) -> eager.Tensors:
     import torch
 
-    layout = torch.channels_last if case.option("layout", "contiguous") == "channels-last" else torch.contiguous_format
+    layout = (
+        torch.channels_last
+        if case.option("layout", "contiguous") == "channels-last"
+        else torch.contiguous_format
+    )
     return eager.Tensors(target=target, dtype=eager.dtype(case), layout=layout)
 
 
@@ -176,33 +259,67 @@ def _operators(program: torch.export.ExportedProgram) -> list[str]:
     return [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
 
 
-def _lowered(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], there: torch.export.ExportedProgram, made: eager.Tensors, case: Case) -> tuple[Any, str]:
-    """The step of the decomposed graph on this CPU, and what it has to do with the one exported for the device."""
+def _lowered(
+    module: torch.nn.Module,
+    inputs: tuple[torch.Tensor, ...],
+    there: torch.export.ExportedProgram,
+    made: eager.Tensors,
+    case: Case,
+) -> tuple[Any, str]:
+    """The step of the decomposed graph on this CPU, and what it has to do with the one exported for
+    the device.
+    """
     import torch._inductor.lowering  # noqa: F401  # the decomposition of max_pool2d takes it for imported (torch 2.14.1)
     from torch._inductor.decomposition import select_decomp_table
 
     program = _package.exported(module, inputs, case.option("dynamic", "off") == "on")
     mine, theirs = _operators(program), _operators(there)
-    same = "operator by operator the one exported for the device" if mine == theirs else f"{len(mine)} operators where the one for the device has {len(theirs)}"
+    same = (
+        "operator by operator the one exported for the device"
+        if mine == theirs
+        else f"{len(mine)} operators where the one for the device has {len(theirs)}"
+    )
     graph = program.run_decompositions(select_decomp_table()).module()
     operators = sum(node.op == "call_function" for node in graph.graph.nodes)
-    return eager.step(made, graph, None), f"{operators} operators by Inductor's decompositions, run on this CPU in {case.precision}; exported here it is {same}"
+    return (
+        eager.step(made, graph, None),
+        (
+            f"{operators} operators by Inductor's decompositions, run on this CPU in {case.precision};"
+            f" exported here it is {same}"
+        ),
+    )
 
 
 def _ends(case: Case) -> str:
     """Why L3 is the end; empty where the census can go on."""
     if case.target not in PARTS:
         return f"{case.target} names no architecture with figures here ({', '.join(PARTS)})"
-    others = [f"{name}:{value}" for name, value in case.options if name not in ("allocator", "binding") and (name, value) not in SAME_CODE]
+    others = [
+        f"{name}:{value}"
+        for name, value in case.options
+        if name not in ("allocator", "binding") and (name, value) not in SAME_CODE
+    ]
     return f"the code for {' '.join(others)} is another than what the census generates" if others else ""
 
 
 def _census(workload: Workload, case: Case, folder: Path) -> Census:
     """Raises Refusal(build_failed)."""
     asked = [workload.name, case.target, case.precision, str(case.batch), workload.checkpoint]
-    environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"), "TRITON_CACHE_DIR": str(folder / "triton")}
-    done = subprocess.run([sys.executable, "-P", "-m", "hotlap.perf.inductor_census", *asked], env=environment, capture_output=True, text=True, check=False)
+    environment = {
+        **os.environ,
+        "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"),
+        "TRITON_CACHE_DIR": str(folder / "triton"),
+    }
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "hotlap.perf.inductor_census", *asked],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
-        last = next(iter(reversed(done.stderr.strip().splitlines())), "the child process ended without a word")
+        last = next(
+            iter(reversed(done.stderr.strip().splitlines())), "the child process ended without a word"
+        )
         raise Refusal("build_failed", f"Inductor's lowering for {case.target}: {last[:300]}")
     return msgspec.json.decode(done.stdout.splitlines()[-1], type=Census)

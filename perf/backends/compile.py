@@ -1,14 +1,18 @@
 """torch.compile with Inductor: traced by dynamo, lowered to C++ on the CPU and to Triton on CUDA.
 
-`build` compiles once, cold, into the case's folder; `load` in a later process finds the generated code there and pays for dynamo's
-trace and the loading only. With freezing on the CPU, Inductor cannot store its graphs (its reason: "mkldnn tensors unpickleable"), so
-a later process lowers again and only the C++ compiler's work is saved. package:aoti is the way out of both: one file, no trace (_package.py).
+`build` compiles once, cold, into the case's folder; `load` in a later process finds the generated
+code there and pays for dynamo's trace and the loading only. With freezing on the CPU, Inductor
+cannot store its graphs (its reason: "mkldnn tensors unpickleable"), so a later process lowers again
+and only the C++ compiler's work is saved. package:aoti is the way out of both: one file, no trace
+(_package.py).
 
-The cache's keys are pickles, and pickle names a dtype or a memory format after the first module in sys.modules that holds it: the order
-of imports, different in the process that builds, would change every key (seen with torch 2.14.1). `_stable_keys` names them itself.
+The cache's keys are pickles, and pickle names a dtype or a memory format after the first module in
+sys.modules that holds it: the order of imports, different in the process that builds, would change
+every key (seen with torch 2.14.1). `_stable_keys` names them itself.
 
-Shapes are static: another batch size than the case's is a recompilation, counted as such. With dynamic:on the batch is a symbol, and two other
-batch sizes must find the code of the first. int8 (on the CPU) is quantised by PT2E (_int8.py).
+Shapes are static: another batch size than the case's is a recompilation, counted as such. With
+dynamic:on the batch is a symbol, and two other batch sizes must find the code of the first. int8
+(on the CPU) is quantised by PT2E (_int8.py).
 """
 
 from __future__ import annotations
@@ -49,7 +53,9 @@ SOURCE, CACHE = "calibration.txt", "inductor"
 
 
 def SELF_CONTAINED(case: Case) -> bool:
-    """A package runs without the model; what torch.compile leaves is a cache, and the module is traced again."""
+    """A package runs without the model; what torch.compile leaves is a cache, and the module is
+    traced again.
+    """
     return case.option("package", "off") == "aoti"
 
 
@@ -69,34 +75,56 @@ def available(target: str) -> Reason | None:
     compiler = os.environ.get("CXX", "g++")
     header = Path(sysconfig.get_path("include")) / "Python.h"
     if shutil.which(compiler) is None:
-        return Reason("dep_missing", f"Inductor needs a C++ compiler and {compiler} is not on the PATH: apt-get install g++, or set CXX")
+        return Reason(
+            "dep_missing",
+            f"Inductor needs a C++ compiler and {compiler} is not on the PATH: apt-get install g++, or"
+            " set CXX",
+        )
     if not header.is_file():
-        return Reason("dep_missing", f"Inductor needs Python's headers and {header} is missing: apt-get install python3-dev")
+        return Reason(
+            "dep_missing",
+            f"Inductor needs Python's headers and {header} is missing: apt-get install python3-dev",
+        )
     return eager.available(target)
 
 
 def supports(case: Case) -> Reason | None:
     if case.option("dynamic", "off") == "on" and case.option("regional", "off") == "on":
-        return Reason("unsupported_op", "dynamic:on marks the batch of the model's inputs and regional compiles blocks inside: drop one of the two")
+        return Reason(
+            "unsupported_op",
+            "dynamic:on marks the batch of the model's inputs and regional compiles blocks inside: drop one"
+            " of the two",
+        )
     if case.precision == "int8":
-        return _int8.supports(case) or _package.supports(case) or eager.supports(replace(case, precision="fp32"))
+        return (
+            _int8.supports(case) or _package.supports(case) or eager.supports(replace(case, precision="fp32"))
+        )
     return _package.supports(case) or eager.supports(case)
 
 
 def build(workload: Workload, case: Case, folder: Path, phase: Phase) -> None:
-    """Raises Refusal: what eager.prepare raises; unsupported_op (nothing to compile regionally, or no dynamic batch); export_failed; build_failed."""
+    """Raises Refusal: what eager.prepare raises; unsupported_op (nothing to compile regionally, or
+    no dynamic batch); export_failed; build_failed.
+    """
     import torch
     import torch._inductor.compile_fx
 
     if case.option("dynamic", "off") == "on" and not workload.dynamic:
-        raise Refusal("unsupported_op", f"dynamic:on: {workload.name} has a fixed batch of {len(workload.inputs[0])}; use [dynamic:off]")
+        raise Refusal(
+            "unsupported_op",
+            f"dynamic:on: {workload.name} has a fixed batch of {len(workload.inputs[0])}; use [dynamic:off]",
+        )
     _folders(folder)
     source = ""
     if case.precision == "int8":
         with phase("calibrate"):
             found = calibration(workload)
             source = found.source
-            _int8.calibrate(_exported(workload, case), (eager.tensors(case).place(arrays) for arrays in found.batches), folder)
+            _int8.calibrate(
+                _exported(workload, case),
+                (eager.tensors(case).place(arrays) for arrays in found.batches),
+                folder,
+            )
     if case.option("package", "off") == "aoti":
         with phase("export"):
             program = _exported(workload, case, folder)
@@ -115,7 +143,10 @@ def build(workload: Workload, case: Case, folder: Path, phase: Phase) -> None:
 
 
 def load(artefact: Artefact) -> Step:
-    """The first call compiles: from the folder of the case, without a pool of compiler processes. A package is loaded as it is. Raises Refusal(build_failed)."""
+    """The first call compiles: from the folder of the case, without a pool of compiler processes.
+
+    A package is loaded as it is. Raises Refusal(build_failed).
+    """
     import torch
 
     torch.set_num_threads(artefact.threads)
@@ -128,7 +159,10 @@ def load(artefact: Artefact) -> Step:
 
 
 def placement(artefact: Artefact, step: Step) -> Placement:
-    """What dynamo and Inductor did since `load`. Graphs from the cache count like fresh ones, their kernels too."""
+    """What dynamo and Inductor did since `load`.
+
+    Graphs from the cache count like fresh ones, their kernels too.
+    """
     case, about = artefact.case, step.about
     if about.package is not None:
         return _resized(_package.placement(case, artefact.folder, about.package), case, step)
@@ -136,11 +170,21 @@ def placement(artefact: Artefact, step: Step) -> Placement:
     from torch._inductor import metrics
 
     stats, breaks, inductor = counters["stats"], counters["graph_break"], counters["inductor"]
-    counts = {"graphs": stats["unique_graphs"], "graph_breaks": sum(breaks.values()), "generated_kernels": metrics.generated_kernel_count}
+    counts = {
+        "graphs": stats["unique_graphs"],
+        "graph_breaks": sum(breaks.values()),
+        "generated_kernels": metrics.generated_kernel_count,
+    }
     evidence = [f"graph break, {count} x: {' '.join(reason.split())}" for reason, count in breaks.items()]
-    partial = f"what lies between {stats['unique_graphs']} graphs ran in eager: {evidence[0][:300]}" if evidence else ""
-    evidence.append(f"Inductor's cache: {inductor['fxgraph_cache_hit']} hits, {inductor['fxgraph_cache_miss']} misses, "
-                    f"{inductor['fxgraph_cache_bypass']} graphs it cannot store")  # fmt: skip
+    partial = (
+        f"what lies between {stats['unique_graphs']} graphs ran in eager: {evidence[0][:300]}"
+        if evidence
+        else ""
+    )
+    evidence.append(
+        f"Inductor's cache: {inductor['fxgraph_cache_hit']} hits, {inductor['fxgraph_cache_miss']} misses, "
+        f"{inductor['fxgraph_cache_bypass']} graphs it cannot store"
+    )
     wrong, code = None, _generated.here()
     if _package.frozen(case):
         evidence.append(_generated.frozen(code, about.parameters))
@@ -155,11 +199,17 @@ def placement(artefact: Artefact, step: Step) -> Placement:
         counts |= {"cuda_graphs": captured, "cuda_graphs_skipped": skips}
         evidence.append(f"CUDA graphs: {captured} captured, {skips} skipped")
         if mode == "reduce-overhead" and (skips or not captured):
-            wrong = Reason("unsupported_op", f"{skips} graphs ran without the CUDA graph that mode reduce-overhead asks for, {captured} were captured")
+            wrong = Reason(
+                "unsupported_op",
+                f"{skips} graphs ran without the CUDA graph that mode reduce-overhead asks for, {captured}"
+                " were captured",
+            )
     if about.dtypes:
         evidence.append(eager.by_dtype(case, about.dtypes))
     if not counts["graphs"]:
-        wrong = Reason("unsupported_op", f"dynamo compiled nothing of {case.workload}; all of it ran in eager")
+        wrong = Reason(
+            "unsupported_op", f"dynamo compiled nothing of {case.workload}; all of it ran in eager"
+        )
     where = f"inductor on {case.target}"
     found = Placement(where, {where: stats["calls_captured"]}, counts, tuple(evidence), wrong, partial)
     if case.precision == "int8":
@@ -175,9 +225,13 @@ def verify(workload: Workload, case: Case, folder: Path, phase: Phase) -> Iterat
 
 @dataclass(frozen=True)
 class Compiled:
-    """inputs: a batch as the case has it. compilations: dynamo's ids (`frame/attempt`) since load, one for each compilation; attempt 0 is the first of its code.
+    """inputs: a batch as the case has it.
 
-    parameters: of the module, with buffers. layers: of int8. dtypes: operators of dynamo's graphs by dtype, under autocast.
+    compilations: dynamo's ids (`frame/attempt`) since load, one for each compilation; attempt 0 is
+    the first of its code.
+
+    parameters: of the module, with buffers. layers: of int8. dtypes: operators of dynamo's graphs
+    by dtype, under autocast.
     """
 
     inputs: Arrays
@@ -193,19 +247,31 @@ class Compiled:
 
 
 def _resized(found: Placement, case: Case, step: Step) -> Placement:
-    """With the recompilations until now; of a dynamic batch also those for two other sizes, of which there must be none."""
+    """With the recompilations until now; of a dynamic batch also those for two other sizes, of
+    which there must be none.
+    """
     about, wrong, evidence = step.about, found.wrong, found.evidence
     if case.option("dynamic", "off") == "on":
         sizes = [case.batch + more for more in OTHER_BATCHES]
         for size in sizes:
             step.call(step.place(tuple(value.take(range(size), 0, mode="wrap") for value in about.inputs)))
             step.synchronize()
-        evidence = (*evidence, f"dynamic batch: called with {' and '.join(map(str, sizes))} rows too, {about.recompiles} recompilations")
+        evidence = (
+            *evidence,
+            (
+                f"dynamic batch: called with {' and '.join(map(str, sizes))} rows too, {about.recompiles}"
+                " recompilations"
+            ),
+        )
         if about.recompiles and wrong is None:
             wrong = Reason(
-                "unsupported_op", f"dynamic:on: {case.workload} was compiled again {about.recompiles} times for {' and '.join(map(str, sizes))} rows: it is made for one batch size"
+                "unsupported_op",
+                f"dynamic:on: {case.workload} was compiled again {about.recompiles} times for"
+                f" {' and '.join(map(str, sizes))} rows: it is made for one batch size",
             )
-    return msgspec.structs.replace(found, counters={**found.counters, "recompiles": about.recompiles}, evidence=evidence, wrong=wrong)
+    return msgspec.structs.replace(
+        found, counters={**found.counters, "recompiles": about.recompiles}, evidence=evidence, wrong=wrong
+    )
 
 
 def _captured(case: Case) -> int:
@@ -232,14 +298,17 @@ def _loaded(case: Case, folder: Path) -> Step:
 
     def place(arrays: Arrays) -> Any:
         if len(arrays[0]) != case.batch:
-            raise Refusal("invalid_input", f"the package was made for a batch of {case.batch}, not {len(arrays[0])}; use [dynamic:on]")
+            raise Refusal(
+                "invalid_input",
+                f"the package was made for a batch of {case.batch}, not {len(arrays[0])}; use [dynamic:on]",
+            )
         return made.place(arrays)
 
     return replace(step, place=place)
 
 
 def _folders(folder: Path) -> None:
-    """Environment variables, since Inductor reads its folders from there at the first compilation."""
+    """Environment variables: Inductor reads its folders there at the first compilation."""
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder / CACHE)
     os.environ["TRITON_CACHE_DIR"] = str(folder / CACHE / "triton")
 
@@ -288,12 +357,18 @@ def _compiled(workload: Workload, case: Case, folder: Path) -> Step:
             block.compile(dynamic=False, **how)
     else:
         function = torch.compile(function, dynamic=None if dynamic else False, **how)
-    step = eager.step(prepared, _new_step(function) if mode == "reduce-overhead" and case.target != "cpu" else function, about)
+    step = eager.step(
+        prepared,
+        _new_step(function) if mode == "reduce-overhead" and case.target != "cpu" else function,
+        about,
+    )
     return replace(step, place=_marked(step.place)) if dynamic else step
 
 
 def _marked(place: Callable[[Arrays], Any]) -> Callable[[Arrays], Any]:
-    """Inputs whose batch is a symbol if it can be one; where it cannot, other sizes are compiled again, and counted."""
+    """Inputs whose batch is a symbol if it can be one; where it cannot, other sizes are compiled
+    again, and counted.
+    """
     import torch
 
     def marked(arrays: Arrays) -> Any:
@@ -311,7 +386,11 @@ def _counting(dtypes: Counter[str], mode: str) -> Any:
 
     class Counting(torch._TorchCompileInductorWrapper):
         def __call__(self, model_: Any, inputs_: Any, *, config_patches: dict[str, Any] | None = None) -> Any:
-            values = [node.meta.get("example_value") for node in model_.graph.nodes if node.op in ("call_function", "call_method", "call_module")]
+            values = [
+                node.meta.get("example_value")
+                for node in model_.graph.nodes
+                if node.op in ("call_function", "call_method", "call_module")
+            ]
             dtypes.update(eager.name_of(value) for value in values if isinstance(value, torch.Tensor))
             return super().__call__(model_, inputs_, config_patches=config_patches)
 

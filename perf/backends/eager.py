@@ -1,7 +1,10 @@
-"""PyTorch as it is: `module(*inputs)`, the whole model cast to the case's precision. The baseline of every race.
+"""PyTorch as it is:
 
-With autocast:on the module and its inputs stay fp32 and torch.autocast casts at each operator of its list; the weights are cast again in every call,
-since autocast keeps casts only of what requires a gradient (aten/src/ATen/autocast_mode.cpp, cached_cast).
+`module(*inputs)`, the whole model cast to the case's precision. The baseline of every race.
+
+With autocast:on the module and its inputs stay fp32 and torch.autocast casts at each operator of
+its list; the weights are cast again in every call, since autocast keeps casts only of what requires
+a gradient (aten/src/ATen/autocast_mode.cpp, cached_cast).
 
 compile.py shares `prepare` and `step` with this file: they differ only in what is called.
 """
@@ -40,20 +43,36 @@ def supports(case: Case) -> Reason | None:
     if case.mode != "inference":
         return Reason("unsupported_op", f"mode {case.mode}: this backend runs inference only")
     if case.precision == "int8":
-        return Reason("unsupported_precision", "int8 needs a quantised module; PyTorch's cast gives bf16 and fp16 only")
+        return Reason(
+            "unsupported_precision", "int8 needs a quantised module; PyTorch's cast gives bf16 and fp16 only"
+        )
     if case.option("l2", "warm") == "cold" and case.target == "cpu":
-        return Reason("unsupported_target", "l2:cold empties the L2 cache of a GPU between calls; on a CPU the inputs rotate and nothing is emptied")
+        return Reason(
+            "unsupported_target",
+            "l2:cold empties the L2 cache of a GPU between calls; on a CPU the inputs rotate and nothing is"
+            " emptied",
+        )
     if case.option("autocast", "off") == "on" and case.precision not in HALF:
-        return Reason("unsupported_precision", f"autocast:on runs operators in bf16 or fp16; with {case.precision} there is nothing to cast: add --precision bf16 or drop it")
+        return Reason(
+            "unsupported_precision",
+            f"autocast:on runs operators in bf16 or fp16; with {case.precision} there is nothing to cast: add"
+            " --precision bf16 or drop it",
+        )
     if case.precision == "tf32" and case.target == "cpu":
-        return Reason("unsupported_precision", "tf32 is a mode of NVIDIA's matrix units from Ampere on; a CPU has none")
+        return Reason(
+            "unsupported_precision", "tf32 is a mode of NVIDIA's matrix units from Ampere on; a CPU has none"
+        )
     return None
 
 
 def variables(case: Case, threads: int) -> dict[str, str]:
-    """OpenMP's own binding: it binds the pool and the calling thread when the library is loaded (OpenMP 5.0, 6.4 to 6.6)."""
+    """OpenMP's own binding: it binds the pool and the calling thread when the library is loaded
+    (OpenMP 5.0, 6.4 to 6.6).
+    """
     bound = _machine.places(case, threads)
-    binding = {"OMP_PROC_BIND": "close", "OMP_PLACES": ",".join(f"{{{cpu}}}" for cpu in bound)} if bound else {}
+    binding = (
+        {"OMP_PROC_BIND": "close", "OMP_PLACES": ",".join(f"{{{cpu}}}" for cpu in bound)} if bound else {}
+    )
     return {"OMP_NUM_THREADS": str(threads), **binding}
 
 
@@ -66,7 +85,9 @@ def load(artefact: Artefact) -> Step:
 
 
 def placement(artefact: Artefact, step: Step) -> Placement:
-    """Counts the aten operators that one call dispatches, by the device and by the dtype of what they return."""
+    """Counts the aten operators that one call dispatches, by the device and by the dtype of what
+    they return.
+    """
     from torch import Tensor
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves
@@ -92,7 +113,10 @@ def placement(artefact: Artefact, step: Step) -> Placement:
     elsewhere = [device for device in devices if device != artefact.case.target]
     wrong = None
     if artefact.case.target not in devices:
-        wrong = Reason("wrong_provider", f"no operator ran on {artefact.case.target}; they ran on {', '.join(elsewhere) or 'nothing'}")
+        wrong = Reason(
+            "wrong_provider",
+            f"no operator ran on {artefact.case.target}; they ran on {', '.join(elsewhere) or 'nothing'}",
+        )
     evidence = ["aten operators of one call, by TorchDispatchMode"]
     if artefact.case.precision in HALF:
         evidence.append(by_dtype(artefact.case, dtypes))
@@ -100,12 +124,20 @@ def placement(artefact: Artefact, step: Step) -> Placement:
         if wrong is None and not dtypes[wanted]:
             wrong = Reason("unsupported_precision", f"no operator returned {wanted}: {evidence[-1]}")
     told = ", ".join(f"{count} {name}" for name, count in strangers.most_common())
-    partial = f"{strangers.total()} operators did not run on {artefact.case.target}: {told}" if strangers and wrong is None else ""
-    return Placement(artefact.case.target, devices, {"operators": sum(devices.values())}, tuple(evidence), wrong, partial)
+    partial = (
+        f"{strangers.total()} operators did not run on {artefact.case.target}: {told}"
+        if strangers and wrong is None
+        else ""
+    )
+    return Placement(
+        artefact.case.target, devices, {"operators": sum(devices.values())}, tuple(evidence), wrong, partial
+    )
 
 
 def name_of(value: torch.Tensor | None) -> str:
-    """fp32, bf16, fp16, or torch's own name of the dtype; `none` for an operator that returns no tensor."""
+    """fp32, bf16, fp16, or torch's own name of the dtype; `none` for an operator that returns no
+    tensor.
+    """
     if value is None:
         return "none"
     name = str(value.dtype).removeprefix("torch.")
@@ -113,12 +145,22 @@ def name_of(value: torch.Tensor | None) -> str:
 
 
 def by_dtype(case: Case, dtypes: Counter[str]) -> str:
-    how = "under torch.autocast, module and inputs in fp32" if case.option("autocast", "off") == "on" else "whole model cast"
-    return f"{how}; operators by the dtype of their output: {', '.join(f'{count} {name}' for name, count in dtypes.most_common())}"
+    how = (
+        "under torch.autocast, module and inputs in fp32"
+        if case.option("autocast", "off") == "on"
+        else "whole model cast"
+    )
+    return (
+        f"{how}; operators by the dtype of their output:"
+        f" {', '.join(f'{count} {name}' for name, count in dtypes.most_common())}"
+    )
 
 
 def verify(workload: Workload, case: Case, folder: Path, phase: Phase) -> Iterator[Proven]:
-    """Without the device: configuration, and the module exported for it (_verify.py). Nothing of eager is lowered, so it ends there."""
+    """Without the device: configuration, and the module exported for it (_verify.py).
+
+    Nothing of eager is lowered, so it ends there.
+    """
     from ._verify import configured, exported
 
     yield from configured(workload, case)
@@ -126,7 +168,9 @@ def verify(workload: Workload, case: Case, folder: Path, phase: Phase) -> Iterat
         yield exported(workload, case, phase).proven
 
 
-def profile(artefact: Artefact, step: Step, feed: Sequence[Arrays], schedule: profiling.Schedule, path: Path) -> list[float]:
+def profile(
+    artefact: Artefact, step: Step, feed: Sequence[Arrays], schedule: profiling.Schedule, path: Path
+) -> list[float]:
     """torch's profiler, each call one of its steps."""
     import torch
 
@@ -167,7 +211,10 @@ class Tensors:
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared(Tensors):
-    """A module on the case's target in its precision and layout. `inputs`: the workload's own, a batch as the case has it."""
+    """A module on the case's target in its precision and layout.
+
+    `inputs`: the workload's own, a batch as the case has it.
+    """
 
     module: torch.nn.Module
     inputs: Arrays
@@ -179,8 +226,14 @@ def tensors(case: Case) -> Tensors:
 
     if case.target != "cpu":
         _set_up_cuda(case)
-    layout = torch.channels_last if case.option("layout", "contiguous") == "channels-last" else torch.contiguous_format
-    return Tensors(target=case.target, dtype=dtype(case), layout=layout, cold=case.option("l2", "warm") == "cold")
+    layout = (
+        torch.channels_last
+        if case.option("layout", "contiguous") == "channels-last"
+        else torch.contiguous_format
+    )
+    return Tensors(
+        target=case.target, dtype=dtype(case), layout=layout, cold=case.option("l2", "warm") == "cold"
+    )
 
 
 def dtype(case: Case) -> torch.dtype:
@@ -193,22 +246,37 @@ def dtype(case: Case) -> torch.dtype:
 
 
 def prepare(workload: Workload, case: Case) -> Prepared:
-    """Casts and moves the workload's module in place. Raises Refusal: no_device, unsupported_precision, unsupported_op."""
+    """Casts and moves the workload's module in place.
+
+    Raises Refusal: no_device, unsupported_precision, unsupported_op.
+    """
     import torch
 
     made = tensors(case)
     if made.layout is torch.channels_last and all(tensor.dim() != 4 for tensor in workload.inputs):
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in workload.inputs)
-        raise Refusal("unsupported_op", f"layout channels-last needs an input with 4 dimensions; {workload.name} has {shapes}")
+        raise Refusal(
+            "unsupported_op",
+            f"layout channels-last needs an input with 4 dimensions; {workload.name} has {shapes}",
+        )
     module = workload.module.to(device=made.target, dtype=made.dtype)
     module = module.to(memory_format=made.layout)
     if case.option("autocast", "off") == "on":
         module = _autocast(module, case)
-    return Prepared(module=module, inputs=tuple(tensor.numpy() for tensor in workload.inputs), target=made.target, dtype=made.dtype, layout=made.layout, cold=made.cold)
+    return Prepared(
+        module=module,
+        inputs=tuple(tensor.numpy() for tensor in workload.inputs),
+        target=made.target,
+        dtype=made.dtype,
+        layout=made.layout,
+        cold=made.cold,
+    )
 
 
 def _autocast(module: torch.nn.Module, case: Case) -> torch.nn.Module:
-    """A module, not a context around the call: torch.export forgets an autocast that is not entered inside of forward (seen with torch 2.14.1)."""
+    """A module, not a context around the call: torch.export forgets an autocast that is not entered
+    inside of forward (seen with torch 2.14.1).
+    """
     import torch
 
     lower = {"fp16": torch.float16, "bf16": torch.bfloat16}[case.precision]
@@ -226,21 +294,31 @@ def _autocast(module: torch.nn.Module, case: Case) -> torch.nn.Module:
 
 
 def _set_up_cuda(case: Case) -> None:
-    """Makes the device the current one, on whose stream events are recorded and kernels start, and says what fp32 means."""
+    """Makes the device the current one, on whose stream events are recorded and kernels start, and
+    says what fp32 means.
+    """
     import torch
 
     device = int(case.target[5:])
     if not torch.cuda.is_available() or device >= torch.cuda.device_count():
-        raise Refusal("no_device", f"{case.target}: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA device(s)")
+        raise Refusal(
+            "no_device",
+            f"{case.target}: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA device(s)",
+        )
     capability = torch.cuda.get_device_capability(device)
     if case.precision == "tf32" and capability < (8, 0):
-        raise Refusal("unsupported_precision", f"tf32 needs compute capability 8.0; {case.target} has {capability[0]}.{capability[1]}")
+        raise Refusal(
+            "unsupported_precision",
+            f"tf32 needs compute capability 8.0; {case.target} has {capability[0]}.{capability[1]}",
+        )
     torch.cuda.set_device(device)
     tf32.allow(case.precision == "tf32")
 
 
 def step(prepared: Tensors, function: Callable[..., Any], about: Any) -> Step:
-    """Tensors of the outputs in their order, whatever holds them: tuple, list, dict or a class that pytree knows."""
+    """Tensors of the outputs in their order, whatever holds them: tuple, list, dict or a class that
+    pytree knows.
+    """
     import torch
     from torch.utils._pytree import tree_leaves
 
@@ -259,7 +337,9 @@ def step(prepared: Tensors, function: Callable[..., Any], about: Any) -> Step:
         torch.cuda.synchronize(prepared.target)
 
     between = emptied_l2(prepared.target) if prepared.cold else nothing
-    return Step(call, prepared.place, fetch, nothing if prepared.target == "cpu" else synchronize, about, between)
+    return Step(
+        call, prepared.place, fetch, nothing if prepared.target == "cpu" else synchronize, about, between
+    )
 
 
 def emptied_l2(target: str) -> Callable[[], None]:

@@ -1,7 +1,9 @@
-"""Computes nothing and takes a time that is known: what the harness measures of it must be that time.
+"""Computes nothing and takes a time that is known: what the harness measures of it must be that
+time.
 
-Its outputs are the reference's own (files of reference.py): `place` finds the inputs there by equality, a whole batch or, for the
-validation split, row by row; `call` gives the stored outputs when the time is over.
+Its outputs are the reference's own (files of reference.py): `place` finds the inputs there by
+equality, a whole batch or, for the validation split, row by row; `call` gives the stored outputs
+when the time is over.
 """
 
 from __future__ import annotations
@@ -19,16 +21,23 @@ SUMMARY = "takes a stated time and returns the stored reference outputs: tests t
 OPTIONS = {"takes": ("5ms", "0.2ms", "1ms", "20ms")}
 PRELOAD = ("numpy",)
 
-# A sleep on Linux returns late by the timer slack (50 us, prctl(2)) and the wake-up; the rest of the time is spent spinning.
+# A sleep on Linux returns late by the timer slack (50 us, prctl(2)) and the wake-up; the rest of
+# the time is spent spinning.
 SPIN_S = 0.0005
 
 
 def available(target: str) -> Reason | None:
-    return None if target == "cpu" else Reason("unsupported_target", f"null waits on the CPU, not on {target}")
+    return (
+        None if target == "cpu" else Reason("unsupported_target", f"null waits on the CPU, not on {target}")
+    )
 
 
 def supports(case: Case) -> Reason | None:
-    return None if case.mode == "inference" else Reason("unsupported_op", "null has outputs for mode inference only")
+    return (
+        None
+        if case.mode == "inference"
+        else Reason("unsupported_op", "null has outputs for mode inference only")
+    )
 
 
 def variables(case: Case, threads: int) -> dict[str, str]:
@@ -49,8 +58,13 @@ def load(artefact: Artefact) -> Step:
         found = [rows.get(_digest(row)) for row in zip(*arrays, strict=True)]
         if not found or None in found:
             shapes = ", ".join(f"{array.dtype}{list(array.shape)}" for array in arrays)
-            raise Refusal("invalid_input", f"null knows the outputs of {len(batches)} batches, not of the one it was given ({shapes})")
-        return tuple(np.stack(parts) for parts in zip(*[row for row in found if row is not None], strict=True))
+            raise Refusal(
+                "invalid_input",
+                f"null knows the outputs of {len(batches)} batches, not of the one it was given ({shapes})",
+            )
+        return tuple(
+            np.stack(parts) for parts in zip(*[row for row in found if row is not None], strict=True)
+        )
 
     def call(outputs: Arrays) -> Arrays:
         deadline = time.perf_counter() + takes_s
@@ -68,7 +82,9 @@ def placement(artefact: Artefact, step: Step) -> Placement:
 
 
 def _known(folder: Path, names: tuple[str, ...]) -> dict[bytes, Arrays]:
-    """Digest of the inputs -> reference outputs, for each entry along the first dimension of the files that are there."""
+    """Digest of the inputs -> reference outputs, for each entry along the first dimension of the
+    files that are there.
+    """
     import numpy as np
 
     known: dict[bytes, Arrays] = {}
@@ -76,9 +92,14 @@ def _known(folder: Path, names: tuple[str, ...]) -> dict[bytes, Arrays]:
         answers = folder / (f"{name}-reference.npz" if name == "validation" else f"{name}.npz")
         if not answers.is_file():
             continue
-        with np.load(folder / f"{name}.npz", allow_pickle=False) as asked, np.load(answers, allow_pickle=False) as stored:
+        with (
+            np.load(folder / f"{name}.npz", allow_pickle=False) as asked,
+            np.load(answers, allow_pickle=False) as stored,
+        ):
             inputs = [asked[key] for key in sorted(asked.files, key=_number) if key.startswith("in")]
-            outputs = [stored[key] for key in sorted(stored.files, key=_number) if key.startswith(("ref", "out"))]
+            outputs = [
+                stored[key] for key in sorted(stored.files, key=_number) if key.startswith(("ref", "out"))
+            ]
         for given, answer in zip(zip(*inputs, strict=True), zip(*outputs, strict=True), strict=True):
             known[_digest(given)] = answer
     return known

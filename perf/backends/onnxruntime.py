@@ -1,17 +1,21 @@
 """ONNX Runtime, on the CPU or on CUDA. Workers load an ONNX file and never import torch.
 
-The list of providers says what was tried, not what runs: without a driver, onnxruntime-gpu computes on the CPU and says nothing. So
-`placement` profiles one run and counts the nodes of each provider.
+The list of providers says what was tried, not what runs: without a driver, onnxruntime-gpu computes
+on the CPU and says nothing. So `placement` profiles one run and counts the nodes of each provider.
 
-Threads are bound through the session, never through OMP_PROC_BIND, which narrows the mask that its pool inherits. Its threads spin
-between operators, as by default: the harness stops the process between turns, so this disturbs nobody. Without it a small transformer
-(6 blocks of width 128) took 1.9 ms instead of 1.4 ms on two cores of an EPYC; that is what option spinning:off measures.
+Threads are bound through the session, never through OMP_PROC_BIND, which narrows the mask that its
+pool inherits. Its threads spin between operators, as by default: the harness stops the process
+between turns, so this disturbs nobody. Without it a small transformer (6 blocks of width 128) took
+1.9 ms instead of 1.4 ms on two cores of an EPYC; that is what option spinning:off measures.
 
-int8 is static QDQ (quantise.py): unsigned activations, signed weights with a scale a channel, 7 bits where the CPU has no VNNI. fp16 is for CUDA: the module cast as a
-whole, or with [fp16:blocked] the fp32 graph converted with the operators of FP32_ONLY left in fp32. [fusion:transformer] runs ONNX Runtime's offline fusions first.
+int8 is static QDQ (quantise.py): unsigned activations, signed weights with a scale a channel, 7
+bits where the CPU has no VNNI. fp16 is for CUDA: the module cast as a whole, or with [fp16:blocked]
+the fp32 graph converted with the operators of FP32_ONLY left in fp32. [fusion:transformer] runs
+ONNX Runtime's offline fusions first.
 
-Its TensorRT provider makes engines of what it takes, each one node of the graph: they are built once, into the case's folder. It is linked with TensorRT 10, so an environment with
-torch-tensorrt, which needs 11, has none for it.
+Its TensorRT provider makes engines of what it takes, each one node of the graph: they are built
+once, into the case's folder. It is linked with TensorRT 10, so an environment with torch-tensorrt,
+which needs 11, has none for it.
 """
 
 from __future__ import annotations
@@ -51,14 +55,37 @@ OPTIONS = {
 PRELOAD = ("onnxruntime",)
 
 MODEL, SAID, ENGINES, NODES = "model.onnx", "build.json", "engines", "nodes.txt"
-# What TensorRT's builder may use beside fp32 (onnxruntime.ai/docs/execution-providers/TensorRT-ExecutionProvider.html). A quantised graph without the flag is refused
-# (microsoft/onnxruntime#13381). Python's binding takes True and False here and refuses 1 and 0.
+# What TensorRT's builder may use beside fp32
+# (onnxruntime.ai/docs/execution-providers/TensorRT-ExecutionProvider.html). A quantised graph
+# without the flag is refused (microsoft/onnxruntime#13381). Python's binding takes True and False
+# here and refuses 1 and 0.
 FLAGS = {"fp16": {"trt_fp16_enable": "True"}, "int8": {"trt_int8_enable": "True"}}
 TENSORRT_LIBRARIES = ("libnvinfer.so.10", "libnvonnxparser.so.10")
-# Sums of many terms and steep functions: what fp16's 10 bits and largest number of 65504 bear worst.
-FP32_ONLY = ("Softmax", "LayerNormalization", "SkipLayerNormalization", "ReduceMean", "ReduceSum", "ReduceL2", "Exp", "Pow", "Erf")
-# Operators that compute in int8 after ONNX Runtime's QDQ fusion, and some that stand for several of a transformer's.
-INT8 = ("QLinearConv", "QGemm", "QLinearMatMul", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "ConvInteger", "QAttention")
+# Sums of many terms and steep functions: what fp16's 10 bits and largest number of 65504 bear
+# worst.
+FP32_ONLY = (
+    "Softmax",
+    "LayerNormalization",
+    "SkipLayerNormalization",
+    "ReduceMean",
+    "ReduceSum",
+    "ReduceL2",
+    "Exp",
+    "Pow",
+    "Erf",
+)
+# Operators that compute in int8 after ONNX Runtime's QDQ fusion, and some that stand for several of
+# a transformer's.
+INT8 = (
+    "QLinearConv",
+    "QGemm",
+    "QLinearMatMul",
+    "MatMulInteger",
+    "MatMulIntegerToFloat",
+    "DynamicQuantizeMatMul",
+    "ConvInteger",
+    "QAttention",
+)
 FUSED = (
     "Attention",
     "MultiHeadAttention",
@@ -81,37 +108,60 @@ def available(target: str) -> Reason | None:
 
 
 def supports(case: Case) -> Reason | None:
-    """fp16 on the CPU was seen to run as fp32 between inserted casts, bf16 to have no kernels (ONNX Runtime 1.31.1)."""
+    """fp16 on the CPU was seen to run as fp32 between inserted casts, bf16 to have no kernels (ONNX
+    Runtime 1.31.1).
+    """
     on_cpu = case.target == "cpu"
     if case.mode != "inference":
         return Reason("unsupported_op", f"mode {case.mode}: this backend runs inference only")
     if on_cpu != (_provider(case) == CPU):
         return Reason("unsupported_target", f"{_provider(case)} does not run on {case.target}")
     if on_cpu and case.precision == "fp16":
-        return Reason("unsupported_precision", "ONNX Runtime's CPU provider computes fp16 in fp32 between casts")
+        return Reason(
+            "unsupported_precision", "ONNX Runtime's CPU provider computes fp16 in fp32 between casts"
+        )
     if on_cpu and case.precision == "tf32":
-        return Reason("unsupported_precision", "tf32 is a mode of NVIDIA's matrix units from Ampere on; a CPU has none")
+        return Reason(
+            "unsupported_precision", "tf32 is a mode of NVIDIA's matrix units from Ampere on; a CPU has none"
+        )
     if case.precision == "bf16":
-        detail = "its CPU provider has no bf16 kernels" if on_cpu else "numpy, through which inputs go, has no bf16"
+        detail = (
+            "its CPU provider has no bf16 kernels"
+            if on_cpu
+            else "numpy, through which inputs go, has no bf16"
+        )
         return Reason("unsupported_precision", f"ONNX Runtime: {detail}")
     if case.precision == "int8" and _provider(case) == CUDA:
         return Reason(
-            "unsupported_precision", "ONNX Runtime's CUDA provider runs quantised graphs in fp32 between casts; [provider:TensorrtExecutionProvider] or backend tensorrt runs int8"
+            "unsupported_precision",
+            "ONNX Runtime's CUDA provider runs quantised graphs in fp32 between casts;"
+            " [provider:TensorrtExecutionProvider] or backend tensorrt runs int8",
         )
     if case.option("fp16", "cast") == "blocked" and _provider(case) == TENSORRT:
-        return Reason("unsupported_op", "[fp16:blocked] keeps operators in fp32 by casts, which TensorRT's builder need not keep: drop one of the two")
+        return Reason(
+            "unsupported_op",
+            "[fp16:blocked] keeps operators in fp32 by casts, which TensorRT's builder need not keep: drop"
+            " one of the two",
+        )
     if case.option("fp16", "cast") == "blocked" and case.precision != "fp16":
-        return Reason("unsupported_precision", f"[fp16:blocked] leaves operators of an fp16 graph in fp32; this case is in {case.precision}")
+        return Reason(
+            "unsupported_precision",
+            f"[fp16:blocked] leaves operators of an fp16 graph in fp32; this case is in {case.precision}",
+        )
     return None
 
 
 def variables(case: Case, threads: int) -> dict[str, str]:
-    """The TensorRT provider has no option that keeps fp32 from becoming tf32; NVIDIA's libraries have this variable."""
+    """The TensorRT provider has no option that keeps fp32 from becoming tf32; NVIDIA's libraries
+    have this variable.
+    """
     return {"NVIDIA_TF32_OVERRIDE": "0"} if _provider(case) == TENSORRT and case.precision != "tf32" else {}
 
 
 def build(workload: Workload, case: Case, folder: Path, phase: Phase) -> None:
-    """Raises Refusal: export_failed, unsupported_op where int8 finds nothing to quantise, build_failed."""
+    """Raises Refusal: export_failed, unsupported_op where int8 finds nothing to quantise,
+    build_failed.
+    """
     spent, said = written(workload, case, folder, phase)
     (folder / "ledger.json").write_text(json.dumps(spent))
     (folder / SAID).write_text(json.dumps(said))
@@ -124,16 +174,28 @@ def build(workload: Workload, case: Case, folder: Path, phase: Phase) -> None:
 
 
 def written(workload: Workload, case: Case, folder: Path, phase: Phase) -> tuple[dict[str, float], list[str]]:
-    """model.onnx in the folder. Returns what its steps took in s, the export when it was made, and what is to be said of them."""
+    """model.onnx in the folder.
+
+    Returns what its steps took in s, the export when it was made, and what is to be said of them.
+    """
     with phase("export"):
         converted = case.option("fp16", "cast") == "blocked"
-        exported = export.export(workload, replace(case, precision="fp32") if converted else case, folder.parent)
+        exported = export.export(
+            workload, replace(case, precision="fp32") if converted else case, folder.parent
+        )
     spent, said = {"export": exported.seconds}, [f"ONNX opset {export.opset(exported.folder / MODEL)}"]
     start = time.perf_counter()
     if case.precision == "int8":
         reduced = not _machine.cpu_flags() & set(_machine.INT8_PRODUCTS)
         style = quantise.Style(signed=_provider(case) != CPU, reduced=reduced, passing=True)
-        said += [str(quantise.quantise(exported.folder / MODEL, folder / MODEL, calibration.calibration(workload), style)), f"weights in {7 if reduced else 8} bits"]
+        said += [
+            str(
+                quantise.quantise(
+                    exported.folder / MODEL, folder / MODEL, calibration.calibration(workload), style
+                )
+            ),
+            f"weights in {7 if reduced else 8} bits",
+        ]
         spent["quantise"] = time.perf_counter() - start
     elif converted:
         said.append(_blocked(exported.folder / MODEL, folder / MODEL))
@@ -148,19 +210,28 @@ def written(workload: Workload, case: Case, folder: Path, phase: Phase) -> tuple
 
 
 def _blocked(source: Path, target: Path) -> str:
-    """fp32 to fp16 with the operators of FP32_ONLY left in fp32, casts between; inputs and outputs become fp16."""
+    """fp32 to fp16 with the operators of FP32_ONLY left in fp32, casts between; inputs and outputs
+    become fp16.
+    """
     import onnx
     from onnxruntime.transformers import float16
 
-    model = float16.convert_float_to_float16(onnx.load(source), keep_io_types=False, op_block_list=[*float16.DEFAULT_OP_BLOCK_LIST, *FP32_ONLY])
+    model = float16.convert_float_to_float16(
+        onnx.load(source), keep_io_types=False, op_block_list=[*float16.DEFAULT_OP_BLOCK_LIST, *FP32_ONLY]
+    )
     _renamed(model)
     onnx.save(model, target)
     kept = Counter(node.op_type for node in model.graph.node if node.op_type in FP32_ONLY)
-    return f"fp16 but for {', '.join(f'{count} {name}' for name, count in kept.most_common()) or 'nothing'}, which stay in fp32"
+    return (
+        f"fp16 but for {', '.join(f'{count} {name}' for name, count in kept.most_common()) or 'nothing'},"
+        " which stay in fp32"
+    )
 
 
 def _renamed(model: Any) -> None:
-    """A weight that two blocked nodes share gets the same cast twice, under one name (onnxruntime 1.31.1): one stays."""
+    """A weight that two blocked nodes share gets the same cast twice, under one name (onnxruntime
+    1.31.1): one stays.
+    """
     once = {tuple(node.output): node for node in reversed(model.graph.node)}
     nodes = [node for node in model.graph.node if once[tuple(node.output)] is node]
     del model.graph.node[:]
@@ -170,7 +241,10 @@ def _renamed(model: Any) -> None:
 
 
 def _fused(model: Path) -> str:
-    """Replaces the file. The patterns are those of BERT-like encoders; ONNX Runtime counts what it found."""
+    """Replaces the file.
+
+    The patterns are those of BERT-like encoders; ONNX Runtime counts what it found.
+    """
     import logging
 
     from onnxruntime.transformers import optimizer
@@ -180,21 +254,32 @@ def _fused(model: Path) -> str:
     model.unlink()  # it may be a hard link to the export that other cases share
     fused.save_model_to_file(str(model))
     found = {name: count for name, count in fused.get_fused_operator_statistics().items() if count}
-    return f"offline fusions: {', '.join(f'{count} {name}' for name, count in found.items()) or 'none matched'}"
+    return (
+        f"offline fusions: {', '.join(f'{count} {name}' for name, count in found.items()) or 'none matched'}"
+    )
 
 
 def verify(workload: Workload, case: Case, folder: Path, phase: Phase) -> Iterator[Proven]:
-    """To L1, with the exported graph held against the oracle on the CPU: its CUDA provider cannot be asked what it takes without a driver (it does not load)."""
+    """To L1, with the exported graph held against the oracle on the CPU: its CUDA provider cannot
+    be asked what it takes without a driver (it does not load).
+    """
     import onnxruntime as ort
 
-    yield Proven("L0", f"onnxruntime {ort.__version__} lists {', '.join(ort.get_available_providers())}, which says what was built in and not what can run here")
+    yield Proven(
+        "L0",
+        f"onnxruntime {ort.__version__} lists {', '.join(ort.get_available_providers())}, which says what was"
+        " built in and not what can run here",
+    )
     _, said = written(workload, case, folder, phase)
     words = "; ".join(["exported, and the graph's outputs on the CPU pass the oracle", *said])
     yield Proven("L1", words, lowered=export.on_cpu(folder / MODEL, case.batch))
 
 
 def load(artefact: Artefact) -> Step:
-    """Binds the calling thread too, after the session's own. Raises Refusal(build_failed) if the file cannot be loaded."""
+    """Binds the calling thread too, after the session's own.
+
+    Raises Refusal(build_failed) if the file cannot be loaded.
+    """
     case = artefact.case
     session = _session(artefact)
     if bound := _machine.places(case, artefact.threads):
@@ -214,22 +299,39 @@ def _step(session: Any, case: Case) -> Step:
 
 
 def placement(artefact: Artefact, step: Step) -> Placement:
-    """Profiles one run of a second session with the same options, on zeros. The profile stays in the folder as evidence."""
+    """Profiles one run of a second session with the same options, on zeros.
+
+    The profile stays in the folder as evidence.
+    """
     case = artefact.case
     session = _session(artefact, profile=artefact.folder / "profile")
     session.run(None, _zeros(session, case.batch))
     file = Path(session.end_profiling())
-    events = [event for event in json.loads(file.read_bytes()) if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")]
+    events = [
+        event
+        for event in json.loads(file.read_bytes())
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")
+    ]
     exported = int((artefact.folder / NODES).read_text()) if _provider(case) == TENSORRT else 0
-    found = placed(case, {event["name"].removesuffix("_kernel_time"): event["args"] for event in events}, exported)
+    found = placed(
+        case, {event["name"].removesuffix("_kernel_time"): event["args"] for event in events}, exported
+    )
     said = json.loads((artefact.folder / SAID).read_text()) if (artefact.folder / SAID).exists() else []
-    return msgspec.structs.replace(found, evidence=(*said, *found.evidence, f"profile of one run: {file.name} in the case's folder"))
+    return msgspec.structs.replace(
+        found, evidence=(*said, *found.evidence, f"profile of one run: {file.name} in the case's folder")
+    )
 
 
 def placed(case: Case, ran: Mapping[str, Mapping[str, Any]], exported: int = 0) -> Placement:
-    """What a profile says of a case. ran: node -> its provider, operator and the types of its inputs. exported: for TensorRT, nodes of the file; an engine stands for many."""
+    """What a profile says of a case.
+
+    ran: node -> its provider, operator and the types of its inputs. exported: for TensorRT, nodes
+    of the file; an engine stands for many.
+    """
     requested = _provider(case)
-    nodes = {name: node for name, node in ran.items() if not node["op_name"].startswith("Memcpy")}  # a copy counts as CUDA's and does none of the work
+    nodes = {
+        name: node for name, node in ran.items() if not node["op_name"].startswith("Memcpy")
+    }  # a copy counts as CUDA's and does none of the work
     copies = len(ran) - len(nodes)
     ran_on = Counter(node["provider"] for node in nodes.values())
     elsewhere = sum(count for provider, count in ran_on.items() if provider != requested)
@@ -238,9 +340,15 @@ def placed(case: Case, ran: Mapping[str, Mapping[str, Any]], exported: int = 0) 
         "nodes": len(nodes),
         "nodes_elsewhere": elsewhere,
         "memcpy_nodes": copies,
-        "casts_inserted": sum(name.startswith("Inserted") and node["op_name"] == "Cast" for name, node in nodes.items()),
+        "casts_inserted": sum(
+            name.startswith("Inserted") and node["op_name"] == "Cast" for name, node in nodes.items()
+        ),
     }
-    evidence = [f"fused by the session: {', '.join(f'{count} {name}' for name, count in own.most_common())}"] if own else []
+    evidence = (
+        [f"fused by the session: {', '.join(f'{count} {name}' for name, count in own.most_common())}"]
+        if own
+        else []
+    )
     wrong = None
     taken = ran_on[requested]
     if requested == TENSORRT:
@@ -249,24 +357,48 @@ def placed(case: Case, ran: Mapping[str, Mapping[str, Any]], exported: int = 0) 
         evidence.append(f"{ran_on[requested]} engines stand for {taken} of the file's {exported} nodes")
     if taken <= elsewhere:
         where = ", ".join(f"{count} on {provider}" for provider, count in ran_on.items())
-        wrong = Reason("wrong_provider", f"requested {requested}, but of {len(nodes)} nodes there ran {where}")
+        wrong = Reason(
+            "wrong_provider", f"requested {requested}, but of {len(nodes)} nodes there ran {where}"
+        )
     elif case.precision == "int8" and requested == TENSORRT:
-        evidence.append("int8: TensorRT may use it (trt_int8_enable); which layers of its engines do, no profile of ONNX Runtime says: the backend tensorrt counts them")
+        evidence.append(
+            "int8: TensorRT may use it (trt_int8_enable); which layers of its engines do, no profile of ONNX"
+            " Runtime says: the backend tensorrt counts them"
+        )
     elif case.precision == "int8":
-        counts["int8_nodes"] = sum(bool(set(_types(node)) & {"uint8", "int8"}) for node in nodes.values() if node["op_name"] in INT8)
-        others = Counter(node["op_name"] for node in nodes.values() if node["op_name"] in ("Conv", "FusedConv", "NhwcFusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"))
+        counts["int8_nodes"] = sum(
+            bool(set(_types(node)) & {"uint8", "int8"}) for node in nodes.values() if node["op_name"] in INT8
+        )
+        others = Counter(
+            node["op_name"]
+            for node in nodes.values()
+            if node["op_name"]
+            in ("Conv", "FusedConv", "NhwcFusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul")
+        )
         counts["nodes_other_precision"] = others.total()
         if not counts["int8_nodes"]:
-            wrong = Reason("unsupported_precision", f"requested int8, but no node computed in it; there ran {', '.join(f'{count} {name}' for name, count in others.items())}")
-    return Placement(requested, dict(ran_on), counts, tuple(evidence), wrong, strangers(nodes, requested, copies))
+            wrong = Reason(
+                "unsupported_precision",
+                "requested int8, but no node computed in it; there ran"
+                f" {', '.join(f'{count} {name}' for name, count in others.items())}",
+            )
+    return Placement(
+        requested, dict(ran_on), counts, tuple(evidence), wrong, strangers(nodes, requested, copies)
+    )
 
 
 def strangers(nodes: Mapping[str, Mapping[str, Any]], requested: str, copies: int) -> str:
-    """The operators that another provider ran than the one asked for, in words; empty where there is none."""
-    found = Counter((node["op_name"], node["provider"]) for node in nodes.values() if node["provider"] != requested)
+    """The operators that another provider ran than the one asked for, in words; empty where there
+    is none.
+    """
+    found = Counter(
+        (node["op_name"], node["provider"]) for node in nodes.values() if node["provider"] != requested
+    )
     told = ", ".join(f"{count} {name} on {provider}" for (name, provider), count in found.most_common())
     between = f", with {copies} copies between the devices in every call" if copies else ""
-    return f"{found.total()} of {len(nodes)} nodes did not run on {requested}: {told}{between}" if found else ""
+    return (
+        f"{found.total()} of {len(nodes)} nodes did not run on {requested}: {told}{between}" if found else ""
+    )
 
 
 def _types(node: Mapping[str, Any]) -> list[str]:
@@ -274,8 +406,13 @@ def _types(node: Mapping[str, Any]) -> list[str]:
     return [name for entry in node.get("input_type_shape", ()) for name in entry]
 
 
-def profile(artefact: Artefact, step: Step, feed: Sequence[Arrays], schedule: profiling.Schedule, path: Path) -> list[float]:
-    """Of a second session with the same options. Its profiler records all runs; those before the active ones are left out."""
+def profile(
+    artefact: Artefact, step: Step, feed: Sequence[Arrays], schedule: profiling.Schedule, path: Path
+) -> list[float]:
+    """Of a second session with the same options.
+
+    Its profiler records all runs; those before the active ones are left out.
+    """
     session = _session(artefact, profile=path)
     profiled = _step(session, artefact.case)
     placed = [profiled.place(arrays) for arrays in feed]
@@ -294,21 +431,34 @@ def _provider(case: Case) -> str:
 
 
 def _session(artefact: Artefact, profile: Path | None = None) -> Any:
-    """Numbers of CPUs count from 1, and the calling thread has none (onnxruntime_session_options_config_keys.h)."""
+    """Numbers of CPUs count from 1, and the calling thread has none
+    (onnxruntime_session_options_config_keys.h).
+    """
     import onnxruntime as ort
 
     case, threads = artefact.case, artefact.threads
-    levels = {"all": "ORT_ENABLE_ALL", "extended": "ORT_ENABLE_EXTENDED", "basic": "ORT_ENABLE_BASIC", "disabled": "ORT_DISABLE_ALL"}
+    levels = {
+        "all": "ORT_ENABLE_ALL",
+        "extended": "ORT_ENABLE_EXTENDED",
+        "basic": "ORT_ENABLE_BASIC",
+        "disabled": "ORT_DISABLE_ALL",
+    }
     options = ort.SessionOptions()
-    options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, levels[case.option("optimization", "all")])
+    options.graph_optimization_level = getattr(
+        ort.GraphOptimizationLevel, levels[case.option("optimization", "all")]
+    )
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
     options.add_free_dimension_override_by_name(export.BATCH, case.batch)
-    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(case.option("spinning", "on") == "on")))
+    options.add_session_config_entry(
+        "session.intra_op.allow_spinning", str(int(case.option("spinning", "on") == "on"))
+    )
     bound = _machine.places(case, threads)
     if len(bound) > 1:
-        options.add_session_config_entry("session.intra_op_thread_affinities", ";".join(str(cpu + 1) for cpu in bound[1:]))
+        options.add_session_config_entry(
+            "session.intra_op_thread_affinities", ";".join(str(cpu + 1) for cpu in bound[1:])
+        )
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
@@ -317,18 +467,33 @@ def _session(artefact: Artefact, profile: Path | None = None) -> Any:
             ort.preload_dlls()
         if _provider(case) == TENSORRT:
             _load_tensorrt()
-            os.environ.update(variables(case, threads))  # the process that builds has the environment of eager
+            os.environ.update(
+                variables(case, threads)
+            )  # the process that builds has the environment of eager
         state = ort.capi.onnxruntime_pybind11_state  # its exceptions share no base class
-        failures = (state.Fail, state.EPFail, state.InvalidGraph, state.InvalidProtobuf, state.NotImplemented, state.RuntimeException, RuntimeError, ValueError)
+        failures = (
+            state.Fail,
+            state.EPFail,
+            state.InvalidGraph,
+            state.InvalidProtobuf,
+            state.NotImplemented,
+            state.RuntimeException,
+            RuntimeError,
+            ValueError,
+        )
         try:  # without Python's own fallback, which would try other providers and print that it did
-            return ort.InferenceSession(artefact.folder / MODEL, options, providers(case, artefact.folder), enable_fallback=0)
+            return ort.InferenceSession(
+                artefact.folder / MODEL, options, providers(case, artefact.folder), enable_fallback=0
+            )
         except failures as error:
             raise Refusal("build_failed", f"ONNX Runtime {ort.__version__}: {error}") from error
 
 
 @contextlib.contextmanager
 def _as_built(artefact: Artefact) -> Iterator[None]:
-    """Engines that libraries of other versions make for themselves when they load are theirs: a folder that has engines keeps those and gets no more."""
+    """Engines that libraries of other versions make for themselves when they load are theirs: a
+    folder that has engines keeps those and gets no more.
+    """
     folder = artefact.folder / ENGINES
     before = set(folder.glob("*"))
     try:
@@ -351,7 +516,10 @@ def providers(case: Case, folder: Path) -> list[Any]:
 
 
 def _load_tensorrt() -> None:
-    """What the provider is linked with; pip puts it where the loader does not look. Raises Refusal(dep_missing)."""
+    """What the provider is linked with; pip puts it where the loader does not look.
+
+    Raises Refusal(dep_missing).
+    """
     wheel = importlib.util.find_spec("tensorrt_libs")
     folders = list(wheel.submodule_search_locations or ()) if wheel else []
     for name in TENSORRT_LIBRARIES:
@@ -365,20 +533,28 @@ def _load_tensorrt() -> None:
                 break
         else:
             raise Refusal(
-                "dep_missing", f"ONNX Runtime's TensorRT provider needs {name} ({why}): pip install 'tensorrt-cu13<11' in an environment without torch-tensorrt, which needs 11"
+                "dep_missing",
+                f"ONNX Runtime's TensorRT provider needs {name} ({why}): pip install 'tensorrt-cu13<11' in an"
+                " environment without torch-tensorrt, which needs 11",
             )
 
 
 def _feed(session: Any, arrays: Arrays) -> dict[str, Any]:
     import numpy as np
 
-    return {node.name: np.ascontiguousarray(array, _dtype(node)) for node, array in zip(session.get_inputs(), arrays, strict=True)}
+    return {
+        node.name: np.ascontiguousarray(array, _dtype(node))
+        for node, array in zip(session.get_inputs(), arrays, strict=True)
+    }
 
 
 def _zeros(session: Any, batch: int) -> dict[str, Any]:
     import numpy as np
 
-    inputs = [(node, [size if isinstance(size, int) else batch for size in node.shape]) for node in session.get_inputs()]
+    inputs = [
+        (node, [size if isinstance(size, int) else batch for size in node.shape])
+        for node in session.get_inputs()
+    ]
     return {node.name: np.zeros(shape, _dtype(node)) for node, shape in inputs}
 
 
@@ -393,7 +569,9 @@ def _fetch(outputs: list[Any]) -> Arrays:
 
 
 def _on_device(session: Any, device: int) -> Step:
-    """Inputs and outputs stay on the device (I/O binding); a call returns when the device has finished."""
+    """Inputs and outputs stay on the device (I/O binding); a call returns when the device has
+    finished.
+    """
     import onnxruntime as ort
 
     def place(arrays: Arrays) -> Any:

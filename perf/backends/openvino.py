@@ -1,13 +1,16 @@
 """OpenVINO on the CPU, from an ONNX file. Workers load its IR and import neither torch nor NNCF.
 
-The precision is always said: on a CPU with bf16 instructions OpenVINO's default for a fp32 model is bf16. int8 is NNCF's (_nncf.py), made in the build; what
-stays in floating point then runs in fp32. `placement` reads the precision that each layer of the compiled graph runs in.
+The precision is always said: on a CPU with bf16 instructions OpenVINO's default for a fp32 model is
+bf16. int8 is NNCF's (_nncf.py), made in the build; what stays in floating point then runs in fp32.
+`placement` reads the precision that each layer of the compiled graph runs in.
 
-A call is one batch, run by one request and waited for. So it occupies one stream: with hint throughput, or streams above 1, a call has its share of the threads
-and the other streams are idle. What is measured is what one request costs then, never what several at once would bring.
+A call is one batch, run by one request and waited for. So it occupies one stream: with hint
+throughput, or streams above 1, a call has its share of the threads and the other streams are idle.
+What is measured is what one request costs then, never what several at once would bring.
 
-With cache:on the build fills OpenVINO's cache of compiled models, and loads come from there; its key has no threads and no hint in it (seen, 2026.4). OpenVINO
-compiles anew, without a word, where the file is damaged or cannot be written: `placement` asks it.
+With cache:on the build fills OpenVINO's cache of compiled models, and loads come from there; its
+key has no threads and no hint in it (seen, 2026.4). OpenVINO compiles anew, without a word, where
+the file is damaged or cannot be written: `placement` asks it.
 """
 
 from __future__ import annotations
@@ -53,7 +56,9 @@ def supports(case: Case) -> Reason | None:
         return missing
     needs = environment.HALF_PRODUCTS.get(case.precision, ())
     if needs and not _machine.cpu_flags() & set(needs):
-        return Reason("unsupported_precision", f"{case.precision} needs {' or '.join(needs)}, which this CPU has not")
+        return Reason(
+            "unsupported_precision", f"{case.precision} needs {' or '.join(needs)}, which this CPU has not"
+        )
     return None
 
 
@@ -62,7 +67,11 @@ def variables(case: Case, threads: int) -> dict[str, str]:
 
 
 def build(workload: Workload, case: Case, folder: Path, phase: Phase) -> None:
-    """The export is fp32 whatever the precision: OpenVINO casts, NNCF quantises. Raises Refusal (export_failed, invalid_input, build_failed, out_of_space)."""
+    """The export is fp32 whatever the precision:
+
+    OpenVINO casts, NNCF quantises. Raises Refusal (export_failed, invalid_input, build_failed,
+    out_of_space).
+    """
     fp32 = Case(case.workload, case.backend)
     with phase("export"):
         exported = export.export(workload, fp32, folder.parent)
@@ -73,7 +82,9 @@ def build(workload: Workload, case: Case, folder: Path, phase: Phase) -> None:
             quantised = _nncf.quantise(ov, read(), calibration(workload))
         (folder / QUANTISED).write_text(json.dumps(quantised.evidence))
     with phase("build"):
-        ov.save_model(quantised.model if case.precision == "int8" else read(), folder / MODEL, compress_to_fp16=False)
+        ov.save_model(
+            quantised.model if case.precision == "int8" else read(), folder / MODEL, compress_to_fp16=False
+        )
     if case.option("cache", "off") == "on":
         with phase("cache"):
             _fill(ov, folder, case)
@@ -103,20 +114,30 @@ def _step(artefact: Artefact, profiled: bool = False) -> Step:
 
     ov = _library()
     case = artefact.case
-    options = {**_options(case, artefact.folder), "INFERENCE_NUM_THREADS": artefact.threads, "PERF_COUNT": profiled}
+    options = {
+        **_options(case, artefact.folder),
+        "INFERENCE_NUM_THREADS": artefact.threads,
+        "PERF_COUNT": profiled,
+    }
     compiled = _compile(ov, artefact.folder, options)
     request = compiled.create_infer_request()
     kinds = [port.element_type.to_dtype() for port in compiled.inputs]
 
     def place(arrays: Arrays) -> dict[int, Any]:
-        return {i: ov.Tensor(np.array(array, kind, order="C")) for i, (array, kind) in enumerate(zip(arrays, kinds, strict=True))}
+        return {
+            i: ov.Tensor(np.array(array, kind, order="C"))
+            for i, (array, kind) in enumerate(zip(arrays, kinds, strict=True))
+        }
 
     def call(inputs: dict[int, Any]) -> Any:
         return request.infer(inputs, share_inputs=True, share_outputs=True)
 
     def fetch(outputs: Any) -> Arrays:
         """Copies: the request owns the outputs and overwrites them at the next call."""
-        return tuple(np.array(array, "float64" if array.dtype == "float64" else "float32") for array in outputs.to_tuple())
+        return tuple(
+            np.array(array, "float64" if array.dtype == "float64" else "float32")
+            for array in outputs.to_tuple()
+        )
 
     return Step(call, place, fetch, about=Compiled(compiled, request))
 
@@ -125,7 +146,11 @@ def placement(artefact: Artefact, step: Step) -> Placement:
     """Precision and kind of each layer of the compiled graph (its runtime model)."""
     case, compiled = artefact.case, step.about.model
     layers = _nncf.layers(compiled)
-    counted = _bytes(artefact.folder, layers) if case.precision == "int8" else _floats(NAMES[case.precision], layers)
+    counted = (
+        _bytes(artefact.folder, layers)
+        if case.precision == "int8"
+        else _floats(NAMES[case.precision], layers)
+    )
     kinds = Counter(f"{layer.kind} {layer.precision}" for layer in layers)
     evidence = [f"{count} x {kind}" for kind, count in kinds.most_common()]
     if case.precision == "int8":
@@ -144,7 +169,9 @@ def placement(artefact: Artefact, step: Step) -> Placement:
 
 
 class Counted(NamedTuple):
-    """Layers in another precision than was asked for, in words, and the reason if they are too many."""
+    """Layers in another precision than was asked for, in words, and the reason if they are too
+    many.
+    """
 
     other: int
     evidence: str
@@ -152,15 +179,26 @@ class Counted(NamedTuple):
 
 
 def _floats(requested: str, layers: Sequence[_nncf.Layer]) -> Counted:
-    computing = Counter(layer.precision for layer in layers if layer.precision in FLOATS and layer.kind != "Reorder")
+    computing = Counter(
+        layer.precision for layer in layers if layer.precision in FLOATS and layer.kind != "Reorder"
+    )
     other = computing.total() - computing[requested]
-    ran = f"of {computing.total()} floating-point layers there ran " + ", ".join(f"{count} in {precision}" for precision, count in computing.items())
-    wrong = Reason("unsupported_precision", f"requested {requested}, but {ran}") if computing[requested] < other else None
+    ran = f"of {computing.total()} floating-point layers there ran " + ", ".join(
+        f"{count} in {precision}" for precision, count in computing.items()
+    )
+    wrong = (
+        Reason("unsupported_precision", f"requested {requested}, but {ran}")
+        if computing[requested] < other
+        else None
+    )
     return Counted(other, ran, wrong)
 
 
 def _bytes(folder: Path, layers: Sequence[_nncf.Layer]) -> Counted:
-    """Of all that multiplies matrices; the rest may take floating point. Bytes for weights alone do not count: OpenVINO names the precision of the activations."""
+    """Of all that multiplies matrices; the rest may take floating point.
+
+    Bytes for weights alone do not count: OpenVINO names the precision of the activations.
+    """
     products = _nncf.products(_library().Core().read_model(folder / MODEL), layers)
     computing = Counter(precision for _, precision in products)
     left = [name for name, precision in products if precision not in _nncf.BYTES]
@@ -168,22 +206,35 @@ def _bytes(folder: Path, layers: Sequence[_nncf.Layer]) -> Counted:
     ran = f"of {len(products)} convolutions and matrix products {eight} run in 8 bits"
     counts = ", ".join(f"{count} in {precision}" for precision, count in computing.most_common())
     wrong = None if eight else Reason("unsupported_precision", f"requested int8, but {ran} ({counts})")
-    return Counted(len(left), f"{ran} ({counts})" + (f"; not in 8 bits: {_nncf.named(left)}" if left else ""), wrong)
+    return Counted(
+        len(left), f"{ran} ({counts})" + (f"; not in 8 bits: {_nncf.named(left)}" if left else ""), wrong
+    )
 
 
 def _unlike(case: Case, streams: int, cached: bool) -> Reason | None:
     wanted = case.option("streams", "auto")
     if wanted not in ("auto", str(streams)):
-        return Reason("build_failed", f"requested {wanted} streams, OpenVINO made {streams}: each needs a thread of its own; raise --threads")
+        return Reason(
+            "build_failed",
+            f"requested {wanted} streams, OpenVINO made {streams}: each needs a thread of its own; raise"
+            " --threads",
+        )
     if case.option("cache", "off") == "on" and not cached:
-        return Reason("build_failed", "requested a load from the cache, but OpenVINO compiled anew: the file in the case's folder is missing or damaged; run again")
+        return Reason(
+            "build_failed",
+            "requested a load from the cache, but OpenVINO compiled anew: the file in the case's folder is"
+            " missing or damaged; run again",
+        )
     return None
 
 
-def profile(artefact: Artefact, step: Step, feed: Sequence[Arrays], schedule: profiling.Schedule, path: Path) -> list[float]:
+def profile(
+    artefact: Artefact, step: Step, feed: Sequence[Arrays], schedule: profiling.Schedule, path: Path
+) -> list[float]:
     """Of a second compiled model whose performance counters are on.
 
-    They say what a layer took on average since the model was compiled, not when: each active call has the mean of all of them, its layers one after the other.
+    They say what a layer took on average since the model was compiled, not when: each active call
+    has the mean of all of them, its layers one after the other.
     """
     profiled = _step(artefact, profiled=True)
     request = profiled.about.request
@@ -192,15 +243,21 @@ def profile(artefact: Artefact, step: Step, feed: Sequence[Arrays], schedule: pr
     for number, arrays in enumerate(feed):
         inputs = profiled.place(arrays)
         if number == len(feed) - schedule.active and number:
-            before = {layer.node_name: number * layer.real_time.total_seconds() for layer in request.profiling_info}
+            before = {
+                layer.node_name: number * layer.real_time.total_seconds() for layer in request.profiling_info
+            }
         start = time.perf_counter()
         calls.append((start, profiling.timed(partial(profiled.call, inputs))))
     active = calls[-schedule.active :]
     layers = []
     for layer in request.profiling_info:
-        mean_s = (len(feed) * layer.real_time.total_seconds() - before.get(layer.node_name, 0.0)) / len(active)
+        mean_s = (len(feed) * layer.real_time.total_seconds() - before.get(layer.node_name, 0.0)) / len(
+            active
+        )
         if mean_s > 0:
-            layers.append((layer.node_name, mean_s, {"op_name": layer.node_type, "provider": layer.exec_type}))
+            layers.append(
+                (layer.node_name, mean_s, {"op_name": layer.node_type, "provider": layer.exec_type})
+            )
     events: list[dict[str, Any]] = []
     for start, seconds in active:
         events.append(_event("Session", "model_run", start, seconds, {}))
@@ -211,8 +268,19 @@ def profile(artefact: Artefact, step: Step, feed: Sequence[Arrays], schedule: pr
     return [seconds for _, seconds in active]
 
 
-def _event(category: str, name: str, start_s: float, length_s: float, about: dict[str, str]) -> dict[str, Any]:
-    return {"ph": "X", "cat": category, "name": name, "pid": 0, "tid": 0, "ts": round(start_s * 1e6, 3), "dur": round(length_s * 1e6, 3), "args": about}
+def _event(
+    category: str, name: str, start_s: float, length_s: float, about: dict[str, str]
+) -> dict[str, Any]:
+    return {
+        "ph": "X",
+        "cat": category,
+        "name": name,
+        "pid": 0,
+        "tid": 0,
+        "ts": round(start_s * 1e6, 3),
+        "dur": round(length_s * 1e6, 3),
+        "args": about,
+    }
 
 
 def _options(case: Case, folder: Path) -> dict[str, Any]:
@@ -223,7 +291,11 @@ def _options(case: Case, folder: Path) -> dict[str, Any]:
         "PERFORMANCE_HINT": case.option("hint", "latency").upper(),
         "ENABLE_CPU_PINNING": case.option("binding", "cores") == "cores",
         **({} if streams == "auto" else {"NUM_STREAMS": streams}),
-        **({"CACHE_DIR": str(folder / CACHE), "CACHE_MODE": "OPTIMIZE_SPEED"} if case.option("cache", "off") == "on" else {}),
+        **(
+            {"CACHE_DIR": str(folder / CACHE), "CACHE_MODE": "OPTIMIZE_SPEED"}
+            if case.option("cache", "off") == "on"
+            else {}
+        ),
     }
 
 
@@ -239,15 +311,24 @@ def _cached(compiled: Any) -> bool:
 
 
 def _fill(ov: Any, folder: Path, case: Case) -> None:
-    """A second compilation says whether the first one left what can be loaded: OpenVINO itself says nothing about a full disk."""
+    """A second compilation says whether the first one left what can be loaded:
+
+    OpenVINO itself says nothing about a full disk.
+    """
     options = _options(case, folder)
     _compile(ov, folder, options)
     if not _cached(_compile(ov, folder, options)):
-        raise Refusal("out_of_space", f"OpenVINO left no cache in {folder / CACHE} that it can load; free space, choose another --out, or leave out cache:on")
+        raise Refusal(
+            "out_of_space",
+            f"OpenVINO left no cache in {folder / CACHE} that it can load; free space, choose another --out,"
+            " or leave out cache:on",
+        )
 
 
 def _library() -> Any:
-    """OpenVINO sends an event over the network when it is imported, unless its telemetry package cannot be: then it uses its own stub."""
+    """OpenVINO sends an event over the network when it is imported, unless its telemetry package
+    cannot be: then it uses its own stub.
+    """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
 

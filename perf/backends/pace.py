@@ -1,6 +1,7 @@
 """A small fixed piece of work (a matrix product, a copy, a Python loop) that runs in every race.
 
-Results of different jobs or machines are compared as ratios to it. It never changes; if it must, its name changes too.
+Results of different jobs or machines are compared as ratios to it. It never changes; if it must,
+its name changes too.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ def supports(case: Case) -> Reason | None:
 
 
 def variables(case: Case, threads: int) -> dict[str, str]:
-    """One thread, whatever the race has: with two, a neighbour on the other core made it 15 times slower (seen)."""
+    """One thread, whatever the race has: with two, a neighbour on the other core made it 15 times
+    slower (seen).
+    """
     return {"OPENBLAS_NUM_THREADS": "1"}
 
 

@@ -1,6 +1,8 @@
-"""Our Triton kernels in place of aten's operators (kernels/surgery.py), in eager or under torch.compile.
+"""Our Triton kernels in place of aten's operators (kernels/surgery.py), in eager or under
+torch.compile.
 
-For GPUs: on a CPU a replaced model runs the same aten operators as eager, so a time under this name would be eager's.
+For GPUs: on a CPU a replaced model runs the same aten operators as eager, so a time under this name
+would be eager's.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ profile = eager.profile
 def available(target: str) -> Reason | None:
     if target == "cpu":
         return Reason(
-            "no_device", "Triton kernels run on a GPU; on a CPU a replaced model runs the same aten operators as eager (hotlap kernels shows what the compiler makes of them)"
+            "no_device",
+            "Triton kernels run on a GPU; on a CPU a replaced model runs the same aten operators as eager"
+            " (hotlap kernels shows what the compiler makes of them)",
         )
     return _machine.missing("triton", "pip install triton") or eager.available(target)
 
@@ -87,7 +91,9 @@ def chosen(case: Case) -> list[str] | None:
 
 
 def verify(workload: Workload, case: Case, folder: Path, phase: Phase) -> Iterator[Proven]:
-    """To L5 for an architecture that `hotlap kernels` knows: the operations that were found, compiled at their typical sizes. No rule may be broken (kernel_rules.py)."""
+    """To L5 for an architecture that `hotlap kernels` knows: the operations that were found,
+    compiled at their typical sizes. No rule may be broken (kernel_rules.py).
+    """
     import triton
 
     from ...kernels.surgery import replace
@@ -106,20 +112,40 @@ def verify(workload: Workload, case: Case, folder: Path, phase: Phase) -> Iterat
     prepared = eager.prepare(workload, dataclasses.replace(case, target="cpu", options=()))
     report = replace(prepared.module, chosen(case))
     if not report.replaced:
-        raise Refusal("unsupported_op", f"nothing in {case.workload} is one of our operations, so all of it would be eager: {str(report).splitlines()[0]}")
+        raise Refusal(
+            "unsupported_op",
+            f"nothing in {case.workload} is one of our operations, so all of it would be eager:"
+            f" {str(report).splitlines()[0]}",
+        )
     found = Counter(one.operation for one in report.replaced)
     words = ", ".join(f"{count} {name}" for name, count in found.most_common())
-    placement = Placement("triton", dict(found), {"modules_replaced": found.total()}, tuple(str(report).splitlines()))
-    yield Proven("L2", f"our operations take {words}; {len(report.kept)} modules stay aten's{beside}", placement)
+    placement = Placement(
+        "triton", dict(found), {"modules_replaced": found.total()}, tuple(str(report).splitlines())
+    )
+    yield Proven(
+        "L2", f"our operations take {words}; {len(report.kept)} modules stay aten's{beside}", placement
+    )
     step = eager.step(prepared, prepared.module, None)
-    yield Proven("L3", "the module with our operations in it, which take their references on a CPU", lowered=lambda arrays: step.fetch(step.call(step.place(arrays))))
+    yield Proven(
+        "L3",
+        "the module with our operations in it, which take their references on a CPU",
+        lowered=lambda arrays: step.fetch(step.call(step.place(arrays))),
+    )
     if case.target not in aot.ARCHITECTURES:
         return
     with phase("compile"):
-        kernels = [kernel for name in found for _, kernel in kernel_builds.one(name, case.precision, case.target, False)]
+        kernels = [
+            kernel
+            for name in found
+            for _, kernel in kernel_builds.one(name, case.precision, case.target, False)
+        ]
     if wrong := [text for kernel in kernels if (text := fault(kernel))]:
         raise Refusal("build_failed", f"{len(wrong)} of {len(kernels)} kernels for {case.target}: {wrong[0]}")
-    yield Proven("L5", f"{len(kernels)} kernels of these operations compiled for {case.target}; none spills or breaks a rule")
+    yield Proven(
+        "L5",
+        f"{len(kernels)} kernels of these operations compiled for {case.target}; none spills or breaks a"
+        " rule",
+    )
 
 
 def fault(kernel: Entry | Failed) -> str:
@@ -129,7 +155,9 @@ def fault(kernel: Entry | Failed) -> str:
 
 
 def placement(artefact: Artefact, step: Step) -> Placement:
-    """Launches of our operations in one call, and calls that took the reference although Triton was asked for: with one of these the case fell back."""
+    """Launches of our operations in one call, and calls that took the reference although Triton was
+    asked for: with one of these the case fell back.
+    """
     from ...kernels import dispatch
 
     report, target = step.about.report, artefact.case.target
@@ -137,15 +165,34 @@ def placement(artefact: Artefact, step: Step) -> Placement:
     step.call(step.about.place(step.about.inputs))
     step.synchronize()
     launched, fallbacks = sum(dispatch.launched.values()) - before, sum(dispatch.fallbacks.values())
-    counts = {"kernel_calls": launched, "kernel_fallbacks": fallbacks, "modules_replaced": len(report.replaced)}
-    evidence = [*str(report).splitlines(), *(f"{count} x {name} took the reference: {why}" for (name, why), count in dispatch.fallbacks.items())]
+    counts = {
+        "kernel_calls": launched,
+        "kernel_fallbacks": fallbacks,
+        "modules_replaced": len(report.replaced),
+    }
+    evidence = [
+        *str(report).splitlines(),
+        *(f"{count} x {name} took the reference: {why}" for (name, why), count in dispatch.fallbacks.items()),
+    ]
     wrong = judged(artefact.case, launched, fallbacks, evidence)
-    return Placement(target, {f"triton on {target}": launched, f"aten instead on {target}": fallbacks}, counts, tuple(evidence), wrong)
+    return Placement(
+        target,
+        {f"triton on {target}": launched, f"aten instead on {target}": fallbacks},
+        counts,
+        tuple(evidence),
+        wrong,
+    )
 
 
 def judged(case: Case, launched: int, fallbacks: int, evidence: list[str]) -> Reason | None:
     if fallbacks:
-        return Reason("unsupported_op", f"{fallbacks} calls of our operations took the reference: {evidence[-1]}")
+        return Reason(
+            "unsupported_op", f"{fallbacks} calls of our operations took the reference: {evidence[-1]}"
+        )
     if not launched:
-        return Reason("unsupported_op", f"nothing in {case.workload} is one of our operations, so all of it would be eager: {evidence[0]}")
+        return Reason(
+            "unsupported_op",
+            f"nothing in {case.workload} is one of our operations, so all of it would be eager:"
+            f" {evidence[0]}",
+        )
     return None

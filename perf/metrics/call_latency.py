@@ -1,6 +1,8 @@
-"""Seconds of single calls, each timed alone: the only samples that percentiles may come from (an average over calls has no p99 of calls).
+"""Seconds of single calls, each timed alone: the only samples that percentiles may come from (an
+average over calls has no p99 of calls).
 
-A percentile is given only with the effective number of samples that 95 % confidence asks for (stats.TAIL_N).
+A percentile is given only with the effective number of samples that 95 % confidence asks for
+(stats.TAIL_N).
 """
 
 from __future__ import annotations

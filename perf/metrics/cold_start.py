@@ -1,4 +1,5 @@
-"""Seconds from nothing to the first answer: export, compile and build (once, with cold caches), then start and imports, load, first call.
+"""Seconds from nothing to the first answer: export, compile and build (once, with cold caches),
+then start and imports, load, first call.
 
 `steady` (in the details, not in the sum) is what the warm-up took until consecutive samples agreed.
 """

@@ -1,4 +1,7 @@
-"""Seconds a call: one sample a turn, the mean over its inner calls. On a GPU the details say what state it was in meanwhile (telemetry.summary)."""
+"""Seconds a call: one sample a turn, the mean over its inner calls.
+
+On a GPU the details say what state it was in meanwhile (telemetry.summary).
+"""
 
 from __future__ import annotations
 

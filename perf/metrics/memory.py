@@ -1,7 +1,9 @@
-"""Peak resident memory of a worker that imported everything itself (VmHWM): what stands after imports, and the growth over it.
+"""Peak resident memory of a worker that imported everything itself (VmHWM): what stands after
+imports, and the growth over it.
 
-The peak is over loading, the first call and the timed calls; each phase's own peak stands in the details. On CUDA also torch's peak and the
-process's memory as NVML sees it (torch's allocator does not see ONNX Runtime's or TensorRT's).
+The peak is over loading, the first call and the timed calls; each phase's own peak stands in the
+details. On CUDA also torch's peak and the process's memory as NVML sees it (torch's allocator does
+not see ONNX Runtime's or TensorRT's).
 """
 
 from __future__ import annotations

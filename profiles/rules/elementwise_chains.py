@@ -25,7 +25,9 @@ def look(facts: Facts) -> Fix | None:
     dur = kernels.dur[order][own]
     if not len(dur):
         return None
-    total, longest, count = np.zeros(chain.max() + 1, np.int64), np.zeros(chain.max() + 1, np.int64), np.bincount(chain)
+    total = np.zeros(chain.max() + 1, np.int64)
+    longest = np.zeros(chain.max() + 1, np.int64)
+    count = np.bincount(chain)
     np.add.at(total, chain, dur)
     np.maximum.at(longest, chain, dur)
     chains = count >= 2
@@ -33,11 +35,16 @@ def look(facts: Facts) -> Fix | None:
     if not lost:
         return None
     return Fix(
-        "elementwise_chains", "Fuse elementwise kernels", lost,
+        "elementwise_chains",
+        "Fuse elementwise kernels",
+        lost,
         (
-            f"{int(np.sum(chains)):,} chains of {int(np.sum(count[chains])):,} elementwise kernels on one stream take {int(np.sum(total[chains])) / 1e6:.2f} ms; "
-            "fused, each could take its longest kernel's time",
+            (
+                f"{int(np.sum(chains)):,} chains of {int(np.sum(count[chains])):,} elementwise kernels on one"
+                f" stream take {int(np.sum(total[chains])) / 1e6:.2f} ms; fused, each could take its longest"
+                " kernel's time"
+            ),
         ),
         "torch.compile fuses them; or a fused operator (optimizer fused=True, a Triton kernel)",
         tuple(names[code][:100] for code in np.unique(kernels.name[order][own])[:3]),
-    )  # fmt: skip
+    )

@@ -10,8 +10,16 @@ def look(facts: Facts) -> Fix | None:
         return None
     calls = [one for one in facts.culprits.ranked if one.blame == "setup"]
     return Fix(
-        "first_calls", "Warm up before profiling", lost,
-        (f"in {gaps:,} idle gaps of {lost / 1e6:.2f} ms together the host mostly allocated from the driver or loaded kernels",),
-        "profiler.schedule(wait, warmup, active), a few steps first; if it happens in every step: PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True, fewer changes of shape",
+        "first_calls",
+        "Warm up before profiling",
+        lost,
+        (
+            (
+                f"in {gaps:,} idle gaps of {lost / 1e6:.2f} ms together the host mostly allocated from the"
+                " driver or loaded kernels"
+            ),
+        ),
+        "profiler.schedule(wait, warmup, active), a few steps first; if it happens in every step:"
+        " PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True, fewer changes of shape",
         tuple(one.label for one in calls[:3]),
-    )  # fmt: skip
+    )

@@ -11,7 +11,14 @@ def look(facts: Facts) -> Fix | None:
     if not lost or not steps or facts.trace.by_node:
         return None
     return Fix(
-        "framework_bound", "Dispatch fewer operators: torch.compile or a runtime that owns the graph", lost,
-        (f"{len(facts.trace.operators) / steps:,.0f} operators a step; {lost / steps / 1e3:.0f} us a step go into Python, dispatch and allocation beside them",),
+        "framework_bound",
+        "Dispatch fewer operators: torch.compile or a runtime that owns the graph",
+        lost,
+        (
+            (
+                f"{len(facts.trace.operators) / steps:,.0f} operators a step; {lost / steps / 1e3:.0f} us a"
+                " step go into Python, dispatch and allocation beside them"
+            ),
+        ),
         "hotlap run MODEL measures compile, onnxruntime and openvino against eager; so does a larger batch",
-    )  # fmt: skip
+    )

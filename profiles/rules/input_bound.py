@@ -10,8 +10,16 @@ def look(facts: Facts) -> Fix | None:
         return None
     loaders = [one for one in facts.culprits.ranked if one.blame == "input" and "DataLoader" in one.label]
     single = any("SingleProcess" in one.label for one in loaders)
-    advice = "num_workers above 0 (the loader works in the training process)" if single else "more workers, prefetch_factor, persistent_workers, or cheaper transforms"
+    advice = (
+        "num_workers above 0 (the loader works in the training process)"
+        if single
+        else "more workers, prefetch_factor, persistent_workers, or cheaper transforms"
+    )
     return Fix(
-        "input_bound", "Load data beside the GPU, not before it", lost,
-        (f"{gaps:,} idle gaps of {lost / 1e6:.2f} ms together are at least half the data loader's",), f"{advice}; pin_memory=True", tuple(one.label for one in loaders[:3]),
-    )  # fmt: skip
+        "input_bound",
+        "Load data beside the GPU, not before it",
+        lost,
+        (f"{gaps:,} idle gaps of {lost / 1e6:.2f} ms together are at least half the data loader's",),
+        f"{advice}; pin_memory=True",
+        tuple(one.label for one in loaders[:3]),
+    )

@@ -17,11 +17,21 @@ def look(facts: Facts) -> Fix | None:
     calls = facts.launched.calls.dur[facts.launched.call[single]]
     shorter = float(np.mean(dur < calls))
     return Fix(
-        "launch_bound", "Launch less: CUDA graphs or torch.compile", lost,
+        "launch_bound",
+        "Launch less: CUDA graphs or torch.compile",
+        lost,
         (
-            f"{int(np.sum(single)):,} launches; a call of the host takes {np.median(calls) / 1e3:.1f} us, a kernel {np.median(dur) / 1e3:.1f} us (medians)",
+            (
+                f"{int(np.sum(single)):,} launches; a call of the host takes {np.median(calls) / 1e3:.1f} us,"
+                f" a kernel {np.median(dur) / 1e3:.1f} us (medians)"
+            ),
             f"{shorter:.0%} of kernels are shorter than their own launch",
         ),
-        'torch.compile(mode="reduce-overhead") replays a CUDA graph; torch.compile alone launches fewer, larger kernels; so does a larger batch',
-        tuple(one.label for one in facts.culprits.ranked if one.blame == "launch" and not one.label.startswith("launch latency"))[:3],
-    )  # fmt: skip
+        'torch.compile(mode="reduce-overhead") replays a CUDA graph; torch.compile alone launches fewer,'
+        " larger kernels; so does a larger batch",
+        tuple(
+            one.label
+            for one in facts.culprits.ranked
+            if one.blame == "launch" and not one.label.startswith("launch latency")
+        )[:3],
+    )

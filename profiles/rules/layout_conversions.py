@@ -8,7 +8,9 @@ from ..facts import Facts
 from ..figures import summed
 from ..fix import Fix
 
-CONVERSION = re.compile(r"nchwToNhwc|nhwcToNchw|nchw2nhwc|transpose_readWrite|Reformatting CopyNode", re.IGNORECASE)
+CONVERSION = re.compile(
+    r"nchwToNhwc|nhwcToNchw|nchw2nhwc|transpose_readWrite|Reformatting CopyNode", re.IGNORECASE
+)
 
 
 def look(facts: Facts) -> Fix | None:
@@ -18,11 +20,19 @@ def look(facts: Facts) -> Fix | None:
     if not len(own):
         return None
     lost = int(np.sum(own.dur))
-    advice = "model and inputs to memory_format=torch.channels_last: cuDNN's tensor-core convolutions want NHWC"
+    advice = (
+        "model and inputs to memory_format=torch.channels_last: cuDNN's tensor-core convolutions want NHWC"
+    )
     if facts.trace.source == "tensorrt":
-        advice = "give the engine its inputs and outputs in the formats that its first and last layers take (trtexec --inputIOFormats, --outputIOFormats)"
+        advice = (
+            "give the engine its inputs and outputs in the formats that its first and last layers take"
+            " (trtexec --inputIOFormats, --outputIOFormats)"
+        )
     return Fix(
-        "layout_conversions", "Keep one memory layout", lost, (f"{len(own):,} conversions between memory layouts take {lost / 1e6:.2f} ms",),
+        "layout_conversions",
+        "Keep one memory layout",
+        lost,
+        (f"{len(own):,} conversions between memory layouts take {lost / 1e6:.2f} ms",),
         advice,
         tuple(names[code][:100] for code, _, _ in summed(own.name, own.dur)[:3]),
-    )  # fmt: skip
+    )

@@ -12,6 +12,11 @@ def look(facts: Facts) -> Fix | None:
     if not lost or not loaders:
         return None
     return Fix(
-        "loading", "Load data in other processes", lost, (f"{sum(row.events for row in loaders):,} loads take {lost / 1e6:.2f} ms of the steps",),
-        "DataLoader(num_workers=...) if a core is free for it, cheaper transforms, or the whole set in memory", tuple(row.name for row in loaders[:3]),
-    )  # fmt: skip
+        "loading",
+        "Load data in other processes",
+        lost,
+        (f"{sum(row.events for row in loaders):,} loads take {lost / 1e6:.2f} ms of the steps",),
+        "DataLoader(num_workers=...) if a core is free for it, cheaper transforms, or the whole set in"
+        " memory",
+        tuple(row.name for row in loaders[:3]),
+    )

@@ -17,6 +17,11 @@ def look(facts: Facts) -> Fix | None:
     lost = int(np.sum(rows.dur))
     rate = f", {size / lost:.1f} GB/s" if lost else ""
     return Fix(
-        "pageable_copies", "Pin the memory that is copied", lost, (f"{len(rows)} pageable copies, {size / 1e6:.1f} MB in {lost / 1e6:.2f} ms{rate}",),
-        "DataLoader(pin_memory=True) and .to(device, non_blocking=True): twice as fast or more, and behind the computation", tuple(sorted({names[code] for code in rows.name})),
-    )  # fmt: skip
+        "pageable_copies",
+        "Pin the memory that is copied",
+        lost,
+        (f"{len(rows)} pageable copies, {size / 1e6:.1f} MB in {lost / 1e6:.2f} ms{rate}",),
+        "DataLoader(pin_memory=True) and .to(device, non_blocking=True): twice as fast or more, and behind"
+        " the computation",
+        tuple(sorted({names[code] for code in rows.name})),
+    )

@@ -17,12 +17,23 @@ def look(facts: Facts) -> Fix | None:
     counts: dict[str, int] = defaultdict(int)
     from ..operators import innermost
 
-    for name, operator in zip(rows.name.tolist(), innermost(trace.operators, rows.lane, rows.start).tolist(), strict=True):
-        counts[trace.names[name] + (f" in {trace.names[trace.operators.name[operator]]}" if operator >= 0 else "")] += 1
+    for name, operator in zip(
+        rows.name.tolist(), innermost(trace.operators, rows.lane, rows.start).tolist(), strict=True
+    ):
+        counts[
+            trace.names[name]
+            + (f" in {trace.names[trace.operators.name[operator]]}" if operator >= 0 else "")
+        ] += 1
     ranked = sorted(counts.items(), key=lambda one: -one[1])
     return Fix(
-        "synchronisation", "Do not wait for the GPU within a step", lost,
-        (f"{gaps:,} idle gaps begin while the host is in a synchronisation or a copy that it waits for", *(f"{count} x {name}" for name, count in ranked[:3])),
-        "keep losses and metrics on the device (no .item(), .cpu(), print of a tensor, boolean masks); copy with non_blocking=True from pinned memory",
+        "synchronisation",
+        "Do not wait for the GPU within a step",
+        lost,
+        (
+            f"{gaps:,} idle gaps begin while the host is in a synchronisation or a copy that it waits for",
+            *(f"{count} x {name}" for name, count in ranked[:3]),
+        ),
+        "keep losses and metrics on the device (no .item(), .cpu(), print of a tensor, boolean masks); copy"
+        " with non_blocking=True from pinned memory",
         tuple(name for name, _ in ranked[:3]),
-    )  # fmt: skip
+    )

@@ -1,6 +1,7 @@
 """fp32 products on the ordinary cores of a GPU that has tensor cores.
 
-Tensor cores do about 8 times as many products: V100 15.7 to 125 TFLOP/s (fp16), A100 19.5 to 156 (TF32), H100 SXM 67 to 495 (TF32), NVIDIA's datasheets.
+Tensor cores do about 8 times as many products: V100 15.7 to 125 TFLOP/s (fp16), A100 19.5 to 156
+(TF32), H100 SXM 67 to 495 (TF32), NVIDIA's datasheets.
 """
 
 import re
@@ -12,7 +13,9 @@ from ..figures import summed
 from ..fix import Fix
 from ..trace import Kind
 
-PRODUCT = re.compile(r"sgemm|scudnn|gemmSN|simt_s|(?:dgrad|wgrad)\w*_engine<float|implicit_convolve|gemv\w*<[^>]*float")
+PRODUCT = re.compile(
+    r"sgemm|scudnn|gemmSN|simt_s|(?:dgrad|wgrad)\w*_engine<float|implicit_convolve|gemv\w*<[^>]*float"
+)
 ALREADY = re.compile(r"tensorop|tf32|1688|16816|884|hmma|_bf16|_h\d+gemm|f16")
 RATIO = 8
 FIRST_TENSOR, FIRST_TF32 = 7, 8
@@ -28,9 +31,21 @@ def look(facts: Facts) -> Fix | None:
     if not len(own):
         return None
     total = int(np.sum(own.dur))
-    advice = "torch.set_float32_matmul_precision('high') (TF32), or bf16 by autocast" if major >= FIRST_TF32 else "autocast to fp16 with a GradScaler"
+    advice = (
+        "torch.set_float32_matmul_precision('high') (TF32), or bf16 by autocast"
+        if major >= FIRST_TF32
+        else "autocast to fp16 with a GradScaler"
+    )
     return Fix(
-        "tensor_cores", "Multiply matrices on tensor cores", total - total // RATIO,
-        (f"{len(own):,} fp32 products without tensor cores take {total / 1e6:.2f} ms on {trace.gpu_name}; tensor cores do about {RATIO} times as many",),
-        f"{advice}; check the task metric", tuple(trace.names[code][:100] for code, _, _ in summed(own.name, own.dur)[:3]),
-    )  # fmt: skip
+        "tensor_cores",
+        "Multiply matrices on tensor cores",
+        total - total // RATIO,
+        (
+            (
+                f"{len(own):,} fp32 products without tensor cores take {total / 1e6:.2f} ms on"
+                f" {trace.gpu_name}; tensor cores do about {RATIO} times as many"
+            ),
+        ),
+        f"{advice}; check the task metric",
+        tuple(trace.names[code][:100] for code, _, _ in summed(own.name, own.dur)[:3]),
+    )

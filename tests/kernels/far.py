@@ -1,4 +1,6 @@
-"""Child process: rows further apart than 2^31 elements, in memory that is reserved and never touched but for them. `python far.py [OLD NEW]`"""
+"""Child process: rows further apart than 2^31 elements, in memory that is reserved and never
+touched but for them. `python far.py [OLD NEW]`
+"""
 
 from __future__ import annotations
 

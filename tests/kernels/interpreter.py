@@ -1,7 +1,9 @@
 """Triton's interpreter, made to tell the truth; import it first, in a process of its own.
 
-Stock, it rounds fp32 to bf16 by cutting bits off and computes on the bit patterns of bf16 (seen in Triton 3.8). Here conversions go through torch, and arithmetic on
-bf16 is done in fp32 and rounded. Beside that every load and store is watched: outside of its tensor, by two programs on one address, and how many bytes.
+Stock, it rounds fp32 to bf16 by cutting bits off and computes on the bit patterns of bf16 (seen in
+Triton 3.8). Here conversions go through torch, and arithmetic on bf16 is done in fp32 and rounded.
+Beside that every load and store is watched: outside of its tensor, by two programs on one address,
+and how many bytes.
 """
 
 from __future__ import annotations
@@ -23,7 +25,10 @@ from triton.runtime import interpreter
 from hotlap.kernels import chunks
 
 BUILDER = type(interpreter.interpreter_builder)
-STOCK = {name: getattr(BUILDER, name) for name in ("binary_op", "create_dot", "create_masked_load", "create_masked_store")}
+STOCK = {
+    name: getattr(BUILDER, name)
+    for name in ("binary_op", "create_dot", "create_masked_load", "create_masked_store")
+}
 CONVERT = interpreter._convert_float
 REDUCE = interpreter.ReduceOps.apply
 ARGUMENT = interpreter._implicit_cvt
@@ -40,7 +45,9 @@ class Race(AssertionError):
 
 @dataclass
 class Watch:
-    """What one launch touched. loaded, stored: addresses with their sizes; writers: address -> program."""
+    """What one launch touched. loaded, stored: addresses with their sizes; writers: address ->
+    program.
+    """
 
     kernel: str
     ranges: list[tuple[int, int]] = field(default_factory=list)
@@ -58,7 +65,13 @@ class Watch:
         return total
 
     def touch(self, pointers: Any, mask: Any, size: int, what: list[tuple[np.ndarray, int]]) -> np.ndarray:
-        at = np.broadcast_to(pointers, np.broadcast(pointers, mask).shape)[np.broadcast_to(mask, np.broadcast(pointers, mask).shape)].astype(np.int64).ravel()
+        at = (
+            np.broadcast_to(pointers, np.broadcast(pointers, mask).shape)[
+                np.broadcast_to(mask, np.broadcast(pointers, mask).shape)
+            ]
+            .astype(np.int64)
+            .ravel()
+        )
         inside = np.zeros(len(at), bool)
         for low, high in self.ranges:
             inside |= (at >= low) & (at + size <= high)
@@ -106,11 +119,15 @@ def reduce(self: Any, given: Any) -> Any:
         return REDUCE(self, given)
     found = REDUCE(self, tl.core.tensor(exact(given.handle), tl.block_type(tl.float32, given.shape)))
     rounded = interpreter.TensorHandle(convert(found.handle.data, tl.float32, tl.bfloat16, None), tl.bfloat16)
-    return tl.core.tensor(rounded, tl.block_type(tl.bfloat16, found.shape) if found.type.is_block() else tl.bfloat16)
+    return tl.core.tensor(
+        rounded, tl.block_type(tl.bfloat16, found.shape) if found.type.is_block() else tl.bfloat16
+    )
 
 
 def argument(value: Any) -> Any:
-    """A float that a kernel is given is fp32, as on a GPU; stock it stays Python's, which hides what fp32 loses."""
+    """A float that a kernel is given is fp32, as on a GPU; stock it stays Python's, which hides
+    what fp32 loses.
+    """
     if isinstance(value, float):
         return tl.core.tensor(interpreter.TensorHandle(np.array([value], np.float32), tl.float32), tl.float32)
     return ARGUMENT(value)
@@ -124,7 +141,9 @@ def masked_load(self: Any, pointers: Any, mask: Any, *rest: Any) -> Any:
 
 def masked_store(self: Any, pointers: Any, value: Any, mask: Any, *rest: Any) -> Any:
     watch = LAUNCHES[-1]
-    at = watch.touch(pointers.data, mask.data, pointers.get_element_ty().primitive_bitwidth // 8, watch.stored)
+    at = watch.touch(
+        pointers.data, mask.data, pointers.get_element_ty().primitive_bitwidth // 8, watch.stored
+    )
     program = tuple(self.grid_idx)
     for address in at.tolist():
         if watch.writers.setdefault(address, program) != program:
@@ -156,7 +175,12 @@ def install() -> None:
     interpreter.GridExecutor._init_args_hst = on_host
     interpreter.ReduceOps.apply = reduce
     interpreter._implicit_cvt = argument
-    for name, better in (("binary_op", binary_op), ("create_dot", create_dot), ("create_masked_load", masked_load), ("create_masked_store", masked_store)):
+    for name, better in (
+        ("binary_op", binary_op),
+        ("create_dot", create_dot),
+        ("create_masked_load", masked_load),
+        ("create_masked_store", masked_store),
+    ):
         setattr(BUILDER, name, better)
 
 

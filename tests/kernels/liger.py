@@ -1,6 +1,9 @@
-"""Child process: our operations and Liger-Kernel's on the same inputs in the same interpreter. `python liger.py` prints JSON lines: distance to fp64 of both.
+"""Child process: our operations and Liger-Kernel's on the same inputs in the same interpreter.
 
-Contiguous inputs only. Liger's functions are those of bench/beside_liger.py; some write gradients in place, so each side gets its own copies.
+`python liger.py` prints JSON lines: distance to fp64 of both.
+
+Contiguous inputs only. Liger's functions are those of bench/beside_liger.py; some write gradients
+in place, so each side gets its own copies.
 """
 
 from __future__ import annotations
@@ -44,7 +47,11 @@ def inputs(name: str, width: int, kind: torch.dtype) -> tuple[torch.Tensor, ...]
     if name == "cross_entropy":
         return torch.randn(12, width, dtype=kind) * 4, torch.randint(width, (12,))
     if name == "fused_linear_cross_entropy":
-        return torch.randn(12, width, dtype=kind), torch.randn(50, width, dtype=kind) * 4 / width**0.5, torch.randint(50, (12,))
+        return (
+            torch.randn(12, width, dtype=kind),
+            torch.randn(50, width, dtype=kind) * 4 / width**0.5,
+            torch.randint(50, (12,)),
+        )
     if name == "rotary":
         half = min(64, width)
         angles = torch.rand(5, half) * 6.28
@@ -60,28 +67,44 @@ def inputs(name: str, width: int, kind: torch.dtype) -> tuple[torch.Tensor, ...]
     }[name]
 
 
-def outcome(function: Callable[..., Any], op: Any, given: dict[str, torch.Tensor], slopes: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
+def outcome(
+    function: Callable[..., Any], op: Any, given: dict[str, torch.Tensor], slopes: tuple[torch.Tensor, ...]
+) -> list[torch.Tensor]:
     """Outputs, then gradients."""
     leaves = {name: value.clone().requires_grad_(name in op.GRADIENTS) for name, value in given.items()}
     outputs = several(function(*leaves.values()))
-    found = torch.autograd.grad(outputs, [leaves[name] for name in op.GRADIENTS], tuple(slope.clone() for slope in slopes))
+    found = torch.autograd.grad(
+        outputs, [leaves[name] for name in op.GRADIENTS], tuple(slope.clone() for slope in slopes)
+    )
     return [*(one.detach() for one in outputs), *found]
 
 
 def compared(name: str, dtype: str) -> Iterator[dict[str, Any]]:
     op, kind = library.operation(name), getattr(torch, DTYPES[dtype])
     for width in WIDTHS * TRIALS:
-        given = dict(zip(inspect.signature(op.module.forward).parameters, inputs(name, width, kind), strict=False))
+        given = dict(
+            zip(inspect.signature(op.module.forward).parameters, inputs(name, width, kind), strict=False)
+        )
         slopes = tuple(torch.randn_like(one) for one in several(op.module.reference(*given.values())))
-        exact = gradients(op.module, {key: raised(value) for key, value in given.items()}, tuple(slope.double() for slope in slopes))
+        exact = gradients(
+            op.module,
+            {key: raised(value) for key, value in given.items()},
+            tuple(slope.double() for slope in slopes),
+        )
         with dispatch.using("interpret"):
             ours = outcome(library.function(name), op.module, given, slopes)
         theirs = outcome(THEIRS[name], op.module, given, tuple(slope.clone() for slope in slopes))
         what = [*op.module.RETURNS[: op.outputs], *(f"d{one}" for one in op.module.GRADIENTS)]
         for label, true, mine, other in zip(what, exact, ours, theirs, strict=True):
             yield {
-                "op": name, "dtype": dtype, "width": width, "what": label, "scale": rms(true), "ours": rms(mine.double() - true), "theirs": rms(other.double() - true),
-            }  # fmt: skip
+                "op": name,
+                "dtype": dtype,
+                "width": width,
+                "what": label,
+                "scale": rms(true),
+                "ours": rms(mine.double() - true),
+                "theirs": rms(other.double() - true),
+            }
 
 
 if __name__ == "__main__":

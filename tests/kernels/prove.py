@@ -1,6 +1,8 @@
-"""Child process: an operation through the interpreter, against fp64 and against eager of the same precision. `python prove.py OPERATION` prints JSON lines.
+"""Child process: an operation through the interpreter, against fp64 and against eager of the same
+precision. `python prove.py OPERATION` prints JSON lines.
 
-With HOTLAP_PROVE_ON=cuda the same on a GPU, compiled, and then no bytes are counted (bench/on_gpu.sh).
+With HOTLAP_PROVE_ON=cuda the same on a GPU, compiled, and then no bytes are counted
+(bench/on_gpu.sh).
 """
 
 from __future__ import annotations
@@ -33,14 +35,18 @@ def rms(values: torch.Tensor) -> float:
 
 
 def allowed(name: str, dtype: str, exact: torch.Tensor, eager: torch.Tensor) -> float:
-    """The oracle's rule (DESIGN.md): twice, or three times for gradients, half precision and small outputs, what eager is off by, and half an ulp at the output's RMS."""
+    """The oracle's rule (DESIGN.md): twice, or three times for gradients, half precision and small
+    outputs, what eager is off by, and half an ulp at the output's RMS.
+    """
     factor = 3 if name != "y" or dtype != "fp32" or exact.numel() < 1000 else 2
     kind = getattr(torch, DTYPES[dtype])
     return factor * rms(eager.double() - exact) + 0.5 * torch.finfo(kind).eps * rms(exact)
 
 
 def on_device(value: Any) -> Any:
-    """The same tensors there, with their strides and their place in their memory, which moves as a whole."""
+    """The same tensors there, with their strides and their place in their memory, which moves as a
+    whole.
+    """
     if isinstance(value, (list, tuple)):
         return type(value)(on_device(one) for one in value)
     if not isinstance(value, torch.Tensor) or DEVICE == "cpu":
@@ -51,7 +57,11 @@ def on_device(value: Any) -> Any:
 
 def shape_of(value: Any) -> list[int]:
     """Of a list of tensors their sizes, but for empty ones."""
-    return list(value.shape) if isinstance(value, torch.Tensor) else [one.numel() for one in value if one.numel()]
+    return (
+        list(value.shape)
+        if isinstance(value, torch.Tensor)
+        else [one.numel() for one in value if one.numel()]
+    )
 
 
 def several(outputs: Any) -> tuple[torch.Tensor, ...]:
@@ -66,7 +76,15 @@ def sought(op: Any, inputs: dict[str, Any]) -> list[str]:
 def gradients(op: Any, inputs: dict[str, Any], slopes: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
     """The reference's outputs, then its gradients of the inputs that have one."""
     taken = signature(op.reference).parameters
-    leaves = {name: value.detach().clone().requires_grad_(name in op.GRADIENTS) if isinstance(value, torch.Tensor) else value for name, value in inputs.items() if name in taken}
+    leaves = {
+        name: (
+            value.detach().clone().requires_grad_(name in op.GRADIENTS)
+            if isinstance(value, torch.Tensor)
+            else value
+        )
+        for name, value in inputs.items()
+        if name in taken
+    }
     outputs = several(op.reference(**leaves))
     if not op.GRADIENTS:
         return outputs
@@ -86,50 +104,108 @@ def prove(op: Any, dtype: str) -> Any:
         inputs = dict(zip(signature(op.forward).parameters, given, strict=False))
         LAUNCHES.clear()
         if hasattr(op, "MUTATES"):
-            yield {"example": number, **changed_in_place(op, inputs, dtype), "costs": [cost.moved_bytes for cost in op.cost(*given)]}
+            yield {
+                "example": number,
+                **changed_in_place(op, inputs, dtype),
+                "costs": [cost.moved_bytes for cost in op.cost(*given)],
+            }
             continue
         made = dict(zip(op.RETURNS, op.forward(**inputs), strict=True))
         forwards = len(LAUNCHES)
         outputs = tuple(made.values())[:count]
-        slopes = {f"d{name}": torch.randn(one.shape, dtype=one.dtype, device=one.device) for name, one in zip(made, outputs, strict=False)}
+        slopes = {
+            f"d{name}": torch.randn(one.shape, dtype=one.dtype, device=one.device)
+            for name, one in zip(made, outputs, strict=False)
+        }
         known = slopes | inputs | made
-        undone = op.backward(**{name: known[name] for name in signature(op.backward).parameters if name in known}) if op.GRADIENTS else ()
+        undone = (
+            op.backward(**{name: known[name] for name in signature(op.backward).parameters if name in known})
+            if op.GRADIENTS
+            else ()
+        )
         mine = (*outputs, *undone)
-        exact = gradients(op, {name: raised(value) for name, value in inputs.items()}, tuple(slope.double() for slope in slopes.values()))
+        exact = gradients(
+            op,
+            {name: raised(value) for name, value in inputs.items()},
+            tuple(slope.double() for slope in slopes.values()),
+        )
         eager = gradients(op, inputs, tuple(slopes.values()))
         errors = []
-        for name, found, true, theirs in zip(["y"] * count + [f"gradient of {name}" for name in sought(op, inputs)], mine, exact, eager, strict=True):
-            errors.append({"name": name, "rmse": rms(found.double() - true), "allowed": allowed(name, dtype, true, theirs), "finite": bool(found.isfinite().all())})
+        for name, found, true, theirs in zip(
+            ["y"] * count + [f"gradient of {name}" for name in sought(op, inputs)],
+            mine,
+            exact,
+            eager,
+            strict=True,
+        ):
+            errors.append(
+                {
+                    "name": name,
+                    "rmse": rms(found.double() - true),
+                    "allowed": allowed(name, dtype, true, theirs),
+                    "finite": bool(found.isfinite().all()),
+                }
+            )
             assert found.shape == true.shape and found.dtype == theirs.dtype, (name, found.shape, found.dtype)
         if hasattr(op, "results") and getattr(op, "STATISTICS", True):
             errors += statistics(op, inputs, made)
         tensors = [value for value in given if isinstance(value, torch.Tensor)]
-        unique = len({value.untyped_storage().data_ptr() for value in tensors}) == len(tensors) and all(0 not in value.stride() or value.numel() < 2 for value in tensors)
+        unique = len({value.untyped_storage().data_ptr() for value in tensors}) == len(tensors) and all(
+            0 not in value.stride() or value.numel() < 2 for value in tensors
+        )
         strides = list(given[0].stride()) if isinstance(given[0], torch.Tensor) else []
         yield {
-            "example": number, "shape": shape_of(given[0]), "stride": strides, "errors": errors, "exact_bytes": unique,
-            "moved": moved(LAUNCHES[:forwards]) + moved(LAUNCHES[forwards:]), "costs": [cost.moved_bytes for cost in op.cost(*given)],
-        }  # fmt: skip
+            "example": number,
+            "shape": shape_of(given[0]),
+            "stride": strides,
+            "errors": errors,
+            "exact_bytes": unique,
+            "moved": moved(LAUNCHES[:forwards]) + moved(LAUNCHES[forwards:]),
+            "costs": [cost.moved_bytes for cost in op.cost(*given)],
+        }
 
 
 def changed_in_place(op: Any, inputs: dict[str, Any], dtype: str) -> dict[str, Any]:
-    """What an operation makes of what it changes, against its reference in fp64 and in the dtypes given."""
+    """What an operation makes of what it changes, against its reference in fp64 and in the dtypes
+    given.
+    """
     exact, eager = (
-        {name: [turn(one).clone() for one in value] if isinstance(value, list) else turn(value) for name, value in inputs.items()} for turn in (raised, lambda one: one)
+        {
+            name: [turn(one).clone() for one in value] if isinstance(value, list) else turn(value)
+            for name, value in inputs.items()
+        }
+        for turn in (raised, lambda one: one)
     )
     op.forward(**inputs)
     op.reference(**exact)
     op.reference(**eager)
     errors = []
     for name in op.MUTATES:
-        mine, true, theirs = (torch.cat([one.flatten() for one in values[name]]) for values in (inputs, exact, eager))
-        limit = allowed("y" if mine.dtype == torch.float32 else name, dtype if name == "params" else "fp32", true, theirs)
-        errors.append({"name": name, "rmse": rms(mine.double() - true), "allowed": limit, "finite": bool(mine.isfinite().all())})
-    return {"shape": shape_of(inputs[op.MUTATES[0]]), "stride": [], "errors": errors, "exact_bytes": True, "moved": moved(LAUNCHES)}
+        mine, true, theirs = (
+            torch.cat([one.flatten() for one in values[name]]) for values in (inputs, exact, eager)
+        )
+        limit = allowed(
+            "y" if mine.dtype == torch.float32 else name, dtype if name == "params" else "fp32", true, theirs
+        )
+        errors.append(
+            {
+                "name": name,
+                "rmse": rms(mine.double() - true),
+                "allowed": limit,
+                "finite": bool(mine.isfinite().all()),
+            }
+        )
+    return {
+        "shape": shape_of(inputs[op.MUTATES[0]]),
+        "stride": [],
+        "errors": errors,
+        "exact_bytes": True,
+        "moved": moved(LAUNCHES),
+    }
 
 
 def moved(launches: list[Any]) -> list[int]:
-    """Bytes of each kernel, over all its launches, in the order in which they were first launched."""
+    """Bytes of each kernel, over all its launches, in the order of their first launch."""
     total: dict[str, int] = {}
     for watch in launches:
         total[watch.kernel] = total.get(watch.kernel, 0) + watch.moved_bytes
@@ -137,14 +213,21 @@ def moved(launches: list[Any]) -> list[int]:
 
 
 def statistics(op: Any, inputs: dict[str, Any], made: dict[str, torch.Tensor]) -> list[dict[str, Any]]:
-    """What only backward needs is what `results` makes of the same inputs, within 64 ulp of fp32."""
+    """What only backward needs is what `results` makes of these inputs, within 64 ulp of fp32."""
     theirs = dict(zip(op.RETURNS, op.results(**inputs), strict=True))
     found = []
     for name in op.RETURNS[getattr(op, "OUTPUTS", 1) :]:
         mine, other = made[name], theirs[name]
         assert mine.shape == other.shape and mine.dtype == other.dtype, (name, mine.shape, other.shape)
         allowed = 64 * torch.finfo(torch.float32).eps * (rms(other) + 1)
-        found.append({"name": name, "rmse": rms(mine.double() - other.double()), "allowed": allowed, "finite": bool(mine.isfinite().all())})
+        found.append(
+            {
+                "name": name,
+                "rmse": rms(mine.double() - other.double()),
+                "allowed": allowed,
+                "finite": bool(mine.isfinite().all()),
+            }
+        )
     return found
 
 

@@ -1,4 +1,6 @@
-"""Child process: a small gpt trained twice from the same weights on the same batches, by eager and with our operations in the interpreter; prints both losses as JSON."""
+"""Child process: a small gpt trained twice from the same weights on the same batches, by eager and
+with our operations in the interpreter; prints both losses as JSON.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,11 @@ class Small(GPT):
     def training_step(self, batch, batch_idx):
         (tokens,) = batch
         logits, targets = self(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten()
-        loss = library.function("cross_entropy")(logits, targets) if self.ours else torch.nn.functional.cross_entropy(logits, targets)
+        loss = (
+            library.function("cross_entropy")(logits, targets)
+            if self.ours
+            else torch.nn.functional.cross_entropy(logits, targets)
+        )
         self.losses.append(float(loss))
         return loss
 
@@ -38,14 +44,21 @@ class Small(GPT):
 def trained(module: Small, tokens: torch.Tensor, callbacks: list[L.Callback]) -> list[float]:
     module.losses = []
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(tokens), batch_size=2)
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
     L.Trainer(max_steps=STEPS, accelerator="cpu", callbacks=callbacks, **quiet).fit(module, loader)
     return module.losses
 
 
 torch.manual_seed(0)
 module = Small(vocabulary=64, context=16, width=32, depth=2, heads=2).train()
-tokens = (torch.randint(64, (2 * STEPS, 1)) + torch.arange(17)) % 64  # each the one before and one more: can be learnt
+tokens = (
+    torch.randint(64, (2 * STEPS, 1)) + torch.arange(17)
+) % 64  # each the one before and one more: can be learnt
 dtype = getattr(torch, sys.argv[1])
 twin, exact = copy.deepcopy(module), copy.deepcopy(module)
 callback = TritonKernels()
@@ -54,4 +67,14 @@ true = trained(exact.double(), tokens, [])
 twin.ours = True
 with dispatch.using("interpret"):
     ours = trained(twin.to(dtype), tokens, [callback])
-print(json.dumps({"eager": eager, "exact": true, "ours": ours, "launched": dispatch.launched, "fallbacks": [list(key) for key in dispatch.fallbacks]}))
+print(
+    json.dumps(
+        {
+            "eager": eager,
+            "exact": true,
+            "ours": ours,
+            "launched": dispatch.launched,
+            "fallbacks": [list(key) for key in dispatch.fallbacks],
+        }
+    )
+)

@@ -51,7 +51,13 @@ class Marker:
 
 
 def save(module: L.LightningModule, path: Path) -> Path:
-    trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
+    trainer = L.Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
     trainer.strategy.connect(module)
     trainer.save_checkpoint(path)
     return path
@@ -97,7 +103,9 @@ def test_truncated_and_altered_files_are_called_damaged(trained: Path, tmp_path:
 
 
 def test_a_checkpoint_of_another_class_is_refused(trained: Path) -> None:
-    with pytest.raises(ValueError, match=r"is of hotlap\.models\.nets\.mlp:MLP, not of hotlap\.models\.nets\.resnet:ResNet18"):
+    with pytest.raises(
+        ValueError, match=r"is of hotlap\.models\.nets\.mlp:MLP, not of hotlap\.models\.nets\.resnet:ResNet18"
+    ):
         restore(ResNet18, trained)
     with pytest.raises(ValueError, match=r"is of hotlap\.models\.nets\.mlp:MLP, not of"):
         restore(Scale, trained)
@@ -106,7 +114,10 @@ def test_a_checkpoint_of_another_class_is_refused(trained: Path) -> None:
 def test_other_refusals_are_one_line(tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "list.ckpt")
     torch.save({"state_dict": {"other": torch.zeros(1)}}, tmp_path / "weights.ckpt")
-    torch.save({"state_dict": {"other": torch.zeros(1)}, "pytorch-lightning_version": "2.6.0"}, tmp_path / "other.ckpt")
+    torch.save(
+        {"state_dict": {"other": torch.zeros(1)}, "pytorch-lightning_version": "2.6.0"},
+        tmp_path / "other.ckpt",
+    )
     forgetful = save(Forgetful(4), tmp_path / "forgetful.ckpt")
     for cls, path, message in (
         (Scale, tmp_path / "absent.ckpt", "there is no checkpoint"),

@@ -78,12 +78,19 @@ def test_ctrl_c_exits_130_and_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch)
     done = call("mlp", "--epochs", "2")
     run = runs.newest("mlp", finished=False)
     assert done.exit_code == 130
-    assert run is not None and done.output.splitlines()[-1] == f"interrupted; hotlap train mlp --resume {run.name} goes on"
+    assert (
+        run is not None
+        and done.output.splitlines()[-1] == f"interrupted; hotlap train mlp --resume {run.name} goes on"
+    )
 
 
 def test_after_ctrl_c_the_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(MLP, "on_train_epoch_start", lambda self: (_ for _ in ()).throw(KeyboardInterrupt) if self.current_epoch else None)
+        patched.setattr(
+            MLP,
+            "on_train_epoch_start",
+            lambda self: (_ for _ in ()).throw(KeyboardInterrupt) if self.current_epoch else None,
+        )
         assert call("mlp", "--epochs", "2").exit_code == 130
     done = call("mlp", "--resume")
     assert done.exit_code == 0 and done.output.startswith("mlp: epoch 2 of 2")

@@ -1,4 +1,6 @@
-"""Mixed precision in training: what runs in half precision, the scaled loss of fp16, and that a run goes on as it began."""
+"""Mixed precision in training: what runs in half precision, the scaled loss of fp16, and that a run
+goes on as it began.
+"""
 
 from __future__ import annotations
 
@@ -31,17 +33,27 @@ def products(monkeypatch: pytest.MonkeyPatch) -> set[torch.dtype]:
     return seen
 
 
-@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)])
-def test_products_are_in_the_precision_and_weights_in_fp32(products: set[torch.dtype], precision: str, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
+)
+def test_products_are_in_the_precision_and_weights_in_fp32(
+    products: set[torch.dtype], precision: str, dtype: torch.dtype
+) -> None:
     run = train("mlp", epochs=1, precision=precision, report=silent)
-    assert products == {dtype}, "Lightning's own precision= would have run bf16 where fp16 was asked for on a CPU"
+    assert products == {dtype}, (
+        "Lightning's own precision= would have run bf16 where fp16 was asked for on a CPU"
+    )
     content = read(run.checkpoint)
-    assert {value.dtype for value in content["state_dict"].values() if value.is_floating_point()} == {torch.float32}
+    assert {value.dtype for value in content["state_dict"].values() if value.is_floating_point()} == {
+        torch.float32
+    }
     assert ("MixedPrecision" in content and content["MixedPrecision"]["scale"] > 1) == (precision == "fp16")
     assert runs.Settings.read(run.folder).precision == precision
 
 
-def test_a_step_with_infinite_gradients_is_left_out_and_the_scale_falls(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_with_infinite_gradients_is_left_out_and_the_scale_falls(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     step, lines = MLP.training_step, []
 
     def overflowing(self: MLP, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> torch.Tensor:
@@ -59,13 +71,25 @@ def moments(run: runs.TrainingRun) -> float:
     return float(torch.cat([(one["exp_avg_sq"] == 0).flatten() for one in state.values()]).float().mean())
 
 
-def test_gradients_below_fp16s_smallest_number_are_lost_without_the_scale(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gradients_below_fp16s_smallest_number_are_lost_without_the_scale(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The defect planted: the same training with the scaler left out."""
     step = MLP.training_step
-    monkeypatch.setattr(MLP, "training_step", lambda self, batch, batch_idx: step(self, batch, batch_idx) * 1e-6)
+    monkeypatch.setattr(
+        MLP, "training_step", lambda self, batch, batch_idx: step(self, batch, batch_idx) * 1e-6
+    )
     scaled = moments(train("mlp", epochs=1, precision="fp16", report=silent))
     plugin = mixed.plugin
-    monkeypatch.setattr(mixed, "plugin", lambda precision, device: mixed.MixedPrecision("16-mixed", device, None) if precision == "fp16" else plugin(precision, device))
+    monkeypatch.setattr(
+        mixed,
+        "plugin",
+        lambda precision, device: (
+            mixed.MixedPrecision("16-mixed", device, None)
+            if precision == "fp16"
+            else plugin(precision, device)
+        ),
+    )
     monkeypatch.setattr(mixed.MixedPrecision, "__init__", unscaled)
     lost = moments(train("mlp", epochs=1, precision="fp16", report=silent))
     assert scaled < 0.05 < 0.5 < lost
@@ -73,7 +97,10 @@ def test_gradients_below_fp16s_smallest_number_are_lost_without_the_scale(monkey
 
 def unscaled(self: mixed.MixedPrecision, precision: str, device: str, scaler: None = None) -> None:
     """As Lightning's own, which refuses fp16 without a scaler."""
-    self.precision, self.scaler, self.device, self._desired_input_dtype = precision, None, device, torch.float16
+    self.precision = precision
+    self.scaler = None
+    self.device = device
+    self._desired_input_dtype = torch.float16
 
 
 def test_a_run_keeps_its_precision(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,5 +113,8 @@ def test_a_run_keeps_its_precision(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_same_seed_gives_the_same_bits_in_fp16() -> None:
-    first, second = (read(train("mlp", epochs=1, seed=3, precision="fp16", report=silent).checkpoint)["state_dict"] for _ in range(2))
+    first, second = (
+        read(train("mlp", epochs=1, seed=3, precision="fp16", report=silent).checkpoint)["state_dict"]
+        for _ in range(2)
+    )
     assert all(torch.equal(value, second[name]) for name, value in first.items())

@@ -64,11 +64,15 @@ def count(net: torch.nn.Module) -> int:
 
 
 def test_parameter_counts_are_those_of_the_published_networks() -> None:
-    """ResNet-18 and ViT-B/16 as torchvision counts them; 124m by hand: 50304*768 + 12*(4*768**2 + 3*768*2048 + 2*768) + 768."""
+    """ResNet-18 and ViT-B/16 as torchvision counts them; 124m by hand:
+
+    50304*768 + 12*(4*768**2 + 3*768*2048 + 2*768) + 768.
+    """
     with torch.device("meta"):
         assert count(ResNet18(**RESNET_PRESETS["full"])) == 11_689_512
         assert count(ViT(**VIT_PRESETS["base"])) == 86_567_656
-    assert count(GPT(**GPT_PRESETS["124m"])) == 123_587_328  # on the CPU: on the meta device the weights would not stay tied
+    # On the CPU: on the meta device the weights would not stay tied.
+    assert count(GPT(**GPT_PRESETS["124m"])) == 123_587_328
 
 
 def test_resnet_full_halves_the_image_five_times() -> None:
@@ -94,7 +98,9 @@ def test_rotary_turns_complex_numbers() -> None:
     """The independent formulation: (x[i] + j x[i + D/2]) * exp(j t / base**(2i/D))."""
     x = torch.randn(2, 3, 17, 8, dtype=torch.float64)
     pairs = torch.complex(x[..., :4], x[..., 4:])
-    angle = torch.arange(17, dtype=torch.float64)[:, None] / 10000.0 ** (torch.arange(4, dtype=torch.float64) / 4)
+    angle = torch.arange(17, dtype=torch.float64)[:, None] / 10000.0 ** (
+        torch.arange(4, dtype=torch.float64) / 4
+    )
     turned = pairs * torch.exp(1j * angle)
     expected = torch.cat([turned.real, turned.imag], dim=-1)
     torch.testing.assert_close(Rotary(8, context=32)(x), expected, atol=1e-6, rtol=1e-6)

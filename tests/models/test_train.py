@@ -80,8 +80,12 @@ def child(runs_root: Path, deadly: str, mode: str) -> subprocess.CompletedProces
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
 
 
-def test_a_killed_training_ends_as_an_uninterrupted_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed with SIGKILL in the middle of epoch 3, with augmented data and batch norm; the metrics and every weight must agree."""
+def test_a_killed_training_ends_as_an_uninterrupted_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed with SIGKILL in the middle of epoch 3, with augmented data and batch norm; the metrics
+    and every weight must agree.
+    """
     whole = child(tmp_path / "whole", "never", "start")
     assert whole.returncode == 0, whole.stderr
     killed = child(tmp_path / "killed", "2", "start")
@@ -118,16 +122,30 @@ def test_killed_between_last_epoch_and_metrics() -> None:
 def test_checkpoint_and_metrics_say_where_they_come_from() -> None:
     lines: list[str] = []
     run = train("mlp", epochs=2, seed=7, report=lines.append)
-    assert len(lines) == 2 and lines[0].startswith("mlp: epoch 1 of 2, loss ") and "validation accuracy 0." in lines[1]
+    assert (
+        len(lines) == 2
+        and lines[0].startswith("mlp: epoch 1 of 2, loss ")
+        and "validation accuracy 0." in lines[1]
+    )
     content = read(run.checkpoint)
     assert content["hyper_parameters"] == {"features": 30, "width": 64, "classes": 2}
     story = content["hotlap"]
     assert story["class"] == "hotlap.models.nets.mlp:MLP" and story["seed"] == 7 and story["epochs"] == 2
-    assert story["versions"]["torch"] == torch.__version__ and set(story["versions"]) == {"python", "torch", "lightning"}
+    assert story["versions"]["torch"] == torch.__version__ and set(story["versions"]) == {
+        "python",
+        "torch",
+        "lightning",
+    }
     metrics = json.loads((run.folder / "metrics.json").read_text())
     assert metrics["data_hash"] == story["data_hash"] and len(story["data_hash"]) == 64
-    assert metrics["test"] == run.test and set(run.test) == {"accuracy", "f1_macro"} and metrics["seconds"] > 0
-    assert sorted(path.name for path in run.folder.iterdir()) == ["last.ckpt", "metrics.json", "settings.json"]
+    assert (
+        metrics["test"] == run.test and set(run.test) == {"accuracy", "f1_macro"} and metrics["seconds"] > 0
+    )
+    assert sorted(path.name for path in run.folder.iterdir()) == [
+        "last.ckpt",
+        "metrics.json",
+        "settings.json",
+    ]
 
 
 def test_the_test_split_is_used_once_and_last(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,12 +163,21 @@ def test_training_leaves_the_process_as_it_was() -> None:
     expected = (random.random(), np.random.rand(), torch.rand(1))
     random.seed(1), np.random.seed(1), torch.manual_seed(1)
     threads = torch.get_num_threads()
-    environment, ctrl_c, level = dict(os.environ), signal.getsignal(signal.SIGINT), logging.getLogger("lightning.pytorch").level
+    environment = dict(os.environ)
+    ctrl_c = signal.getsignal(signal.SIGINT)
+    level = logging.getLogger("lightning.pytorch").level
     train("mlp", epochs=1, report=silent)
     assert (random.random(), np.random.rand(), torch.rand(1)) == expected
     assert torch.get_num_threads() == threads
-    assert not torch.are_deterministic_algorithms_enabled() and torch.utils.deterministic.fill_uninitialized_memory
-    assert (dict(os.environ), signal.getsignal(signal.SIGINT), logging.getLogger("lightning.pytorch").level) == (environment, ctrl_c, level)
+    assert (
+        not torch.are_deterministic_algorithms_enabled()
+        and torch.utils.deterministic.fill_uninitialized_memory
+    )
+    assert (
+        dict(os.environ),
+        signal.getsignal(signal.SIGINT),
+        logging.getLogger("lightning.pytorch").level,
+    ) == (environment, ctrl_c, level)
 
 
 def test_lightning_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
@@ -194,6 +221,8 @@ def test_resuming_on_other_data_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     run = train("mlp", epochs=1, report=silent)
     (run.folder / "metrics.json").unlink()
     original = BreastCancer.read
-    monkeypatch.setattr(BreastCancer, "read", lambda self: {**original(self), "rows": original(self)["rows"] + 1})
+    monkeypatch.setattr(
+        BreastCancer, "read", lambda self: {**original(self), "rows": original(self)["rows"] + 1}
+    )
     with pytest.raises(ValueError, match="other data"):
         train("mlp", resume=run.id, report=silent)

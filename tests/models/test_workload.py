@@ -37,7 +37,9 @@ def test_without_a_checkpoint_weights_are_seeded(name: str) -> None:
     assert workload.weights == f"random, seed 0 (no checkpoint; hotlap train {name} makes one)"
     assert not workload.module.training and {p.dtype for p in workload.module.parameters()} == {torch.float32}
     assert len(workload.inputs[0]) == 1
-    assert (workload.item, workload.items) == {"mlp": ("row", 1), "gpt": ("token", 128)}.get(name, ("image", 1))
+    assert (workload.item, workload.items) == {"mlp": ("row", 1), "gpt": ("token", 128)}.get(
+        name, ("image", 1)
+    )
     torch.manual_seed(12)
     again = load(name).module.state_dict()
     assert all(torch.equal(value, again[key]) for key, value in workload.module.state_dict().items())
@@ -58,7 +60,11 @@ def test_perfect_and_wrong_classes_are_scored_as_such() -> None:
     data = network("resnet").data()
     data.setup()
     labels = data.splits["validation"][1].numpy()
-    assert evaluate is not None and (evaluate.metric, evaluate.better, evaluate.budget) == ("accuracy", "higher", 0.005)
+    assert evaluate is not None and (evaluate.metric, evaluate.better, evaluate.budget) == (
+        "accuracy",
+        "higher",
+        0.005,
+    )
     assert evaluate.score((np.eye(10)[labels],)) == pytest.approx({"accuracy": 1.0, "f1_macro": 1.0})
     one_wrong = np.eye(10)[labels]
     one_wrong[0] = np.roll(one_wrong[0], 1)
@@ -117,6 +123,8 @@ early = "torch" in sys.modules
 import hotlap.models.nets.gpt, hotlap.models.nets.resnet
 print(json.dumps([early, "sklearn" in sys.modules, threading.active_count()]))
 """
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True
+    )
     assert json.loads(done.stdout) == [False, False, 1]
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,6 @@
-"""Two revisions of a real repository through the whole command, and a worktree beside an editable install."""
+"""Two revisions of a real repository through the whole command, and a worktree beside an editable
+install.
+"""
 
 from __future__ import annotations
 
@@ -54,17 +56,23 @@ SLOWER = " + 0 * torch.tanh(x @ layer.weight)"
 
 def commit(message: str) -> str:
     subprocess.run(["git", "add", "-A"], check=True)
-    subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-q", "-m", message], check=True)
+    subprocess.run(
+        ["git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-q", "-m", message], check=True
+    )
     return git(Path(), "rev-parse", "HEAD")
 
 
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A user's repository with one commit, whose working copy is in front of the path, as an editable install would have it and more so."""
+    """A user's repository with one commit, whose working copy is in front of the path, as an
+    editable install would have it and more so.
+    """
     folder = tmp_path / "repository"
     (folder / "lap_pkg").mkdir(parents=True)
     monkeypatch.chdir(folder)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")])))
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+    )
     monkeypatch.delenv("HOTLAP_RUNS", raising=False)
     subprocess.run(["git", "init", "-q", "."], check=True)
     Path(".gitignore").write_text("runs/\n")
@@ -87,12 +95,19 @@ def test_a_slower_revision_is_a_confirmed_regression_and_names_its_cause(reposit
     assert done.returncode == 1, done.stderr
     verdict = json.loads(Path("verdict.json").read_text())
     found = {one["metric"]: one for one in verdict["findings"]}
-    assert (verdict["tool"], verdict["verdict"], found["latency"]["verdict"]) == ("ab", "regression", "regression")
+    assert (verdict["tool"], verdict["verdict"], found["latency"]["verdict"]) == (
+        "ab",
+        "regression",
+        "regression",
+    )
     assert found["latency"]["low"] > 1.03
     assert any("confirmed on" in text for text in found["latency"]["evidence"])
     assert any("with operators" in text for text in found["latency"]["evidence"])
     assert found["operators"]["verdict"] == "regression" and found["memory"]["verdict"] == "pass"
-    assert found["latency"]["place"] == {"file": "lap_pkg/models.py"} or found["latency"]["place"]["file"] == "lap_pkg/models.py"
+    assert (
+        found["latency"]["place"] == {"file": "lap_pkg/models.py"}
+        or found["latency"]["place"]["file"] == "lap_pkg/models.py"
+    )
     assert len(git(Path(), "worktree", "list").splitlines()) == 1
     assert cli.status(["gate", "out/base.json", "out/head.json"]) == 1
 
@@ -102,7 +117,8 @@ LARGER = """
 class Larger(Net):
     def __init__(self):
         super().__init__()
-        self.register_buffer("table", torch.ones(24_000_000), persistent=False)  # 96 MB: more than 10 % of a worker's peak
+        # 96 MB: more than 10 % of a worker's peak
+        self.register_buffer("table", torch.ones(24_000_000), persistent=False)
 
 
 def larger():
@@ -115,7 +131,9 @@ def test_a_tenth_more_memory_is_a_confirmed_regression(repository: Path) -> None
     Path("lap_pkg/models.py").write_text(MODELS.replace("{slower}", "") + LARGER)
     done = ab("lap_pkg.models:make", "lap_pkg.models:larger", "--json", "verdict.json")
     assert done.returncode == 1, done.stderr
-    (memory,) = (one for one in json.loads(Path("verdict.json").read_text())["findings"] if one["metric"] == "memory")
+    (memory,) = (
+        one for one in json.loads(Path("verdict.json").read_text())["findings"] if one["metric"] == "memory"
+    )
     assert memory["verdict"] == "regression" and 1.08 < memory["ratio"] < 1.3
     assert any("confirmed in 3 more fresh workers a side" in text for text in memory["evidence"])
 
@@ -129,9 +147,15 @@ def test_revisions_that_load_the_same_files_are_refused(repository: Path) -> Non
 
 
 def test_code_from_the_working_copy_is_refused(repository: Path) -> None:
-    """The planted mistake: a revision that reaches around its worktree, so that both sides would run the same file."""
+    """The planted mistake: a revision that reaches around its worktree, so that both sides would
+    run the same file.
+    """
     Path("helper.py").write_text("SIZE = 16\n")
-    text = MODELS.replace("{slower}", "").replace("import torch\n", f"import sys\n\nimport torch\n\nsys.path.insert(0, {str(repository)!r})\nimport helper\n", 1)
+    text = MODELS.replace("{slower}", "").replace(
+        "import torch\n",
+        f"import sys\n\nimport torch\n\nsys.path.insert(0, {str(repository)!r})\nimport helper\n",
+        1,
+    )
     Path("lap_pkg/models.py").write_text(text)
     commit("reaches around")
     done = ab("HEAD~1", "HEAD", "lap_pkg.models:make")
@@ -148,7 +172,9 @@ def test_a_revision_that_cannot_be_loaded_is_a_regression(repository: Path) -> N
 
 
 def environment_with(folder: Path, version: int, slower: str = "", libraries: bool = True) -> Path:
-    """A real virtual environment without hotlap: torch and the rest from where these tests run, and a package of its own."""
+    """A real virtual environment without hotlap: torch and the rest from where these tests run, and
+    a package of its own.
+    """
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     (site,) = folder.glob("lib/python*/site-packages")
     if libraries:
@@ -171,17 +197,28 @@ def test_two_installed_environments(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert done.returncode == 1, done.stderr
     verdict = json.loads(Path("verdict.json").read_text())
     found = {one["metric"]: one for one in verdict["findings"]}
-    assert found["latency"]["verdict"] == found["operators"]["verdict"] == "regression" and found["latency"]["low"] > 1.03
+    assert (
+        found["latency"]["verdict"] == found["operators"]["verdict"] == "regression"
+        and found["latency"]["low"] > 1.03
+    )
     assert "lap-library 1 -> 2" in verdict["reasons"][0]
     assert cli.status(["gate", "out/base.json", "out/head.json"]) == 1
 
 
 @pytest.mark.parametrize(
     ("sides", "words"),
-    [(("bare", "bare"), "lacks msgspec, numpy, torch"), (("same", "same"), "both sides are the environment"), (("same", "HEAD"), "environment and revision")],
+    [
+        (("bare", "bare"), "lacks msgspec, numpy, torch"),
+        (("same", "same"), "both sides are the environment"),
+        (("same", "HEAD"), "environment and revision"),
+    ],
 )
 def test_environments_that_cannot_be_compared_are_one_line(
-    sides: tuple[str, str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    sides: tuple[str, str],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     environment_with(tmp_path / "bare", 1, libraries=False)
@@ -213,7 +250,9 @@ def test_an_interpreter_that_does_not_run_is_one_line(tmp_path: Path) -> None:
         (["HEAD", "HEAD", "lap_pkg.models:make", "--precisions", "tf32"], "tf32 is a mode of NVIDIA"),
     ],
 )
-def test_usage_errors_are_one_line(repository: Path, arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_usage_errors_are_one_line(
+    repository: Path, arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.status(["ab", *arguments]) == 2
     said = capsys.readouterr().err
     assert words in said and said.count("\n") == 1
@@ -221,15 +260,36 @@ def test_usage_errors_are_one_line(repository: Path, arguments: list[str], words
 
 
 def comparison(folder: Path, ratios: list[float], sha: str = "s") -> Comparison:
-    """Of one case whose two sides have seen samples with these ratios a block; no process is started."""
+    """Of one case whose two sides have seen samples with these ratios a block; no process is
+    started.
+    """
     nothing: Any = None
     case = Case("w", "eager")
     lanes = []
     for factor in ([1.0] * len(ratios), ratios):
-        seen = Observations(case, {}, {"weights": "", "items": 1, "item": "row", "sensitive": True, "artefact_bytes": 0, "flops": 0}, {})
+        seen = Observations(
+            case,
+            {},
+            {"weights": "", "items": 1, "item": "row", "sensitive": True, "artefact_bytes": 0, "flops": 0},
+            {},
+        )
         for value in factor:
             turns = [Turn(value, value, 1, value, 0, 0, 0)] * 3
-            seen.blocks.append(Block(False, 0.0, 0.0, 0.0, 1, 1, 1, WarmUp(1, True, 0.0, value), turns, [1, 2, 3], priority="raised"))
+            seen.blocks.append(
+                Block(
+                    False,
+                    0.0,
+                    0.0,
+                    0.0,
+                    1,
+                    1,
+                    1,
+                    WarmUp(1, True, 0.0, value),
+                    turns,
+                    [1, 2, 3],
+                    priority="raised",
+                )
+            )
         lanes.append(Lane(case, plugins.backend("eager"), [], {}, folder, folder, folder, seen, nothing))
     sides = Revision("base", Origin("base"), "b"), Revision("head", Origin("head"), sha)
     made = Comparison(*sides, Policy(), Plan(), folder, environment.collect(1, "keep"), lambda text: None)
@@ -246,17 +306,38 @@ def latency(found: Verdict) -> Finding:
 
 
 def test_six_blocks_decide_and_five_do_not(tmp_path: Path) -> None:
-    for ratios, verdict in ((SLOW, "regression"), ([1.0, 1.001, 0.999] * 2, "pass"), (SLOW[:5], "inconclusive")):
+    for ratios, verdict in (
+        (SLOW, "regression"),
+        ([1.0, 1.001, 0.999] * 2, "pass"),
+        (SLOW[:5], "inconclusive"),
+    ):
         made = comparison(tmp_path, ratios)
         made.judge(len(ratios))
         assert latency(made.conclude(tmp_path / "aa.jsonl")).verdict == verdict
 
 
 @pytest.mark.parametrize(("again", "verdict"), [(300e6, "inconclusive"), (345e6, "regression")])
-def test_memory_that_grew_must_have_grown_in_fresh_workers_too(again: float, verdict: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_grew_must_have_grown_in_fresh_workers_too(
+    again: float, verdict: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fresh(lane: Lane, peak: float) -> None:
         turns = [Turn(1.0, 1.0, 1, 1.0, 0, 0, 0)] * 3
-        lane.seen.blocks.append(Block(True, 1.0, 1.0, 1.0, 1, 1, 1, WarmUp(1, True, 0.0, 1.0), turns, [1, 2, 3], run_peak_bytes=int(peak), priority="raised"))
+        lane.seen.blocks.append(
+            Block(
+                True,
+                1.0,
+                1.0,
+                1.0,
+                1,
+                1,
+                1,
+                WarmUp(1, True, 0.0, 1.0),
+                turns,
+                [1, 2, 3],
+                run_peak_bytes=int(peak),
+                priority="raised",
+            )
+        )
 
     made = comparison(tmp_path, [])
     made.plan = Plan(fresh_blocks=3)
@@ -265,7 +346,13 @@ def test_memory_that_grew_must_have_grown_in_fresh_workers_too(again: float, ver
         for lane, peak in zip(duel.sides, (300e6, 345e6), strict=True):
             fresh(lane, peak + 1e5 * number)
     duel.blocks = 3
-    monkeypatch.setattr(Race, "block", lambda race, number, *rest: [fresh(lane, peak + 1e5 * number) for lane, peak in zip(race.lanes, (300e6, again), strict=True)])
+    monkeypatch.setattr(
+        Race,
+        "block",
+        lambda race, number, *rest: [
+            fresh(lane, peak + 1e5 * number) for lane, peak in zip(race.lanes, (300e6, again), strict=True)
+        ],
+    )
     made.confirm_memory(math.inf)
     (memory,) = (one for one in made.conclude(tmp_path / "aa.jsonl").findings if one.metric == "memory")
     assert memory.verdict == verdict and "confirmed in 3 more fresh workers" in str(memory.evidence)
@@ -309,8 +396,12 @@ def test_outside_a_repository_a_revision_is_an_error(tmp_path: Path, monkeypatch
         Revisions(tmp_path).open("base", "HEAD")
 
 
-def test_a_worktree_beside_the_editable_install_is_what_a_worker_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Our own repository, which is installed editable where its tests run. hotlap.perf stays the running one."""
+def test_a_worktree_beside_the_editable_install_is_what_a_worker_loads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Our own repository, which is installed editable where its tests run. hotlap.perf stays the
+    running one.
+    """
     monkeypatch.chdir(ROOT)
     revisions = Revisions(tmp_path)
     try:
@@ -330,12 +421,21 @@ def test_a_worktree_beside_the_editable_install_is_what_a_worker_loads(tmp_path:
 
 
 @pytest.mark.usefixtures("planted")
-@pytest.mark.parametrize(("head", "backend", "counter"), [("broken", "compile", "graph_breaks"), ("unfused", "onnxruntime", "nodes")])
-def test_what_the_compiler_lost_is_a_regression_before_anything_is_timed(head: str, backend: str, counter: str, tmp_path: Path) -> None:
-    """A graph break, and an operator that falls out of ONNX Runtime's fusion: real builds, checked and counted, no block raced."""
+@pytest.mark.parametrize(
+    ("head", "backend", "counter"),
+    [("broken", "compile", "graph_breaks"), ("unfused", "onnxruntime", "nodes")],
+)
+def test_what_the_compiler_lost_is_a_regression_before_anything_is_timed(
+    head: str, backend: str, counter: str, tmp_path: Path
+) -> None:
+    """A graph break, and an operator that falls out of ONNX Runtime's fusion: real builds, checked
+    and counted, no block raced.
+    """
     revisions = Revisions(tmp_path)
     sides = revisions.open("base", "planted.changes:whole"), revisions.open("head", f"planted.changes:{head}")
-    comparison = Comparison(*sides, Policy(), Plan(threads=1), tmp_path, environment.collect(1, "keep"), print)
+    comparison = Comparison(
+        *sides, Policy(), Plan(threads=1), tmp_path, environment.collect(1, "keep"), print
+    )
     try:
         comparison.prepare(Case(f"planted.changes:{head}", backend, batch=4), None)
         comparison.duels[0].race.check()
@@ -343,7 +443,9 @@ def test_what_the_compiler_lost_is_a_regression_before_anything_is_timed(head: s
     finally:
         comparison.close()
     (one,) = (one for one in found.findings if one.metric == counter)
-    assert one.verdict == "regression" and one.base is not None and one.head is not None and one.head > one.base
+    assert (
+        one.verdict == "regression" and one.base is not None and one.head is not None and one.head > one.base
+    )
     assert found.verdict == "regression"
 
 
@@ -356,7 +458,9 @@ def test_the_ledger_keeps_what_is_whole_and_suspends_a_gate_that_cries_wolf(tmp_
     entries = ledger.read(path)
     assert len(entries) == 40
     assert ledger.distrusted(entries, 0.05) == ""
-    assert "5 of 40" in ledger.distrusted([*entries[:35], *[Entry("c", "s", 16, 1.0, True)] * 1, *entries[36:]], 0.05)
+    assert "5 of 40" in ledger.distrusted(
+        [*entries[:35], *[Entry("c", "s", 16, 1.0, True)] * 1, *entries[36:]], 0.05
+    )
     assert ledger.distrusted([], 0.05) == "" and ledger.read(tmp_path / "absent") == []
 
 

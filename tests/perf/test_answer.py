@@ -1,4 +1,6 @@
-"""What a result says beside its figures: a precision that this machine multiplies slowly, work that ran elsewhere than asked."""
+"""What a result says beside its figures: a precision that this machine multiplies slowly, work that
+ran elsewhere than asked.
+"""
 
 from pathlib import Path
 
@@ -16,14 +18,24 @@ from hotlap.perf.timing import Turn
 @pytest.mark.parametrize(
     ("rate", "flags", "words"),
     [
-        (2e9, {"avx2"}, "bf16 runs at 0.02 of fp32's speed on this machine; this CPU lacks avx512_bf16 and amx_bf16"),
-        (9e10, {"avx512_bf16", "amx_bf16"}, "bf16 runs at 0.90 of fp32's speed on this machine: the precision"),
+        (
+            2e9,
+            {"avx2"},
+            "bf16 runs at 0.02 of fp32's speed on this machine; this CPU lacks avx512_bf16 and amx_bf16",
+        ),
+        (
+            9e10,
+            {"avx512_bf16", "amx_bf16"},
+            "bf16 runs at 0.90 of fp32's speed on this machine: the precision",
+        ),
         (2e11, {"avx512_bf16"}, ""),
     ],
 )
 def test_a_precision_that_is_slower_than_fp32_is_said_with_the_reason(monkeypatch, rate, flags, words):
     monkeypatch.setattr(answer, "cpu_flags", lambda: frozenset(flags))
-    said = answer.slow_precision(Observations(Case("w", "eager", "bf16"), {}, {}, {"flop_rate": rate}, fp32={"flop_rate": 1e11}))
+    said = answer.slow_precision(
+        Observations(Case("w", "eager", "bf16"), {}, {}, {"flop_rate": rate}, fp32={"flop_rate": 1e11})
+    )
     assert words in said and bool(said) == bool(words)
 
 
@@ -34,9 +46,17 @@ def test_of_fp32_itself_and_of_a_machine_without_peaks_nothing_is_said():
 
 
 def timed(precision: str, times: list[float], **peaks: float) -> Lane:
-    seen = Observations(Case("w", "eager", precision), {}, {}, {"flop_rate": peaks[precision]} if precision in peaks else {}, fp32={"flop_rate": 1e11})
+    seen = Observations(
+        Case("w", "eager", precision),
+        {},
+        {},
+        {"flop_rate": peaks[precision]} if precision in peaks else {},
+        fp32={"flop_rate": 1e11},
+    )
     for taken in times:
-        turns = [Turn(first_s=taken, call_s=taken, calls=1, cpu_s=taken, switches=0, migrations=0, faults=0)] * 3
+        turns = [
+            Turn(first_s=taken, call_s=taken, calls=1, cpu_s=taken, switches=0, migrations=0, faults=0)
+        ] * 3
         seen.blocks.append(Block(True, 0.0, 0.0, 0.0, 0, 0, 0, turns=turns))
     return Lane(seen.case, plugins.backend("eager"), [], {}, Path(), Path(), Path(), seen, None)
 
@@ -46,11 +66,20 @@ def timed(precision: str, times: list[float], **peaks: float) -> Lane:
     [
         (
             timed("bf16", [1.2, 1.21, 1.2], bf16=2e11),
-            "bf16 takes 1.20 times as long as fp32 in this back end, although a product of large matrices runs at 2.0 of fp32's speed here: "
-            "this model's time is in smaller ones or elsewhere; hotlap profile shows where its time goes",
+            (
+                "bf16 takes 1.20 times as long as fp32 in this back end, although a product of large matrices"
+                " runs at 2.0 of fp32's speed here: this model's time is in smaller ones or elsewhere; hotlap"
+                " profile shows where its time goes"
+            ),
         ),
         (timed("bf16", [5.0, 5.1, 5.0], bf16=2e9), "bf16 takes 5.03 times as long as fp32 in this back end"),
-        (timed("int8", [1.5, 1.6, 1.5]), "int8 takes 1.53 times as long as fp32 in this back end; hotlap profile shows where its time goes"),
+        (
+            timed("int8", [1.5, 1.6, 1.5]),
+            (
+                "int8 takes 1.53 times as long as fp32 in this back end; hotlap profile shows where its time"
+                " goes"
+            ),
+        ),
         (timed("int8", [0.5, 0.6, 0.5]), ""),
         (timed("int8", [0.5, 5.0, 1.5]), ""),
         (timed("int8", [1.5, 1.5]), ""),

@@ -1,4 +1,6 @@
-"""Kernels compiled for machines that are not here: what is read from the machine code, the rules on it, and the command."""
+"""Kernels compiled for machines that are not here: what is read from the machine code, the rules on
+it, and the command.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ def test_aligned_rows_are_loaded_in_16_bytes_and_others_are_not() -> None:
 def test_a_count_that_is_not_specialised_cuts_loads_up() -> None:
     forward, _ = swiglu.builds("fp32")
     assert broken(forward, "sm_80") == ()
-    assert broken(forward, "sm_80", divisible=("a", "b", "y")) == ("no load of 16 bytes although everything is aligned",)
+    assert broken(forward, "sm_80", divisible=("a", "b", "y")) == (
+        "no load of 16 bytes although everything is aligned",
+    )
 
 
 def test_a_block_that_spills_is_seen() -> None:
@@ -50,15 +54,22 @@ def test_every_architecture_is_read(target: str) -> None:
     for build in softmax.builds("fp16"):
         found = compiled(build, target)
         assert 8 <= found.registers <= 128 and 0 < found.occupancy <= 1 and found.spill_loads == 0
-        assert found.instructions == sum(found.sass.values()) > 50 and found.sass["load_128"] >= 1 and found.sass["store_128"] >= 1
+        assert (
+            found.instructions == sum(found.sass.values()) > 50
+            and found.sass["load_128"] >= 1
+            and found.sass["store_128"] >= 1
+        )
 
 
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        ("LDG.E.128.SYS", "load_128"), ("LDG.E.U16.CONSTANT", "load_16"), ("LDG.E", "load_32"), ("LDG.E.64", "load_64"), ("LDG.E.S8", "load_8"), ("STG.E.128", "store_128"),
-        ("LDL.LU", "local_load"), ("STL.64", "local_store"), ("HMMA.16816.F32.BF16", "tensor_core"), ("HGMMA.64x128x16.F32", "tensor_core"), ("UTCHMMA", "tensor_core"),
-        ("IMMA.16832.S8.S8", "tensor_core"), ("LDGSTS.E.BYPASS.128", "async_copy"), ("LDS.128", "shared"), ("FFMA", "other"), ("IMAD.MOV.U32", "other"),
+        ("LDG.E.128.SYS", "load_128"), ("LDG.E.U16.CONSTANT", "load_16"), ("LDG.E", "load_32"),
+        ("LDG.E.64", "load_64"), ("LDG.E.S8", "load_8"), ("STG.E.128", "store_128"), ("LDL.LU", "local_load"),
+        ("STL.64", "local_store"), ("HMMA.16816.F32.BF16", "tensor_core"),
+        ("HGMMA.64x128x16.F32", "tensor_core"), ("UTCHMMA", "tensor_core"),
+        ("IMMA.16832.S8.S8", "tensor_core"), ("LDGSTS.E.BYPASS.128", "async_copy"), ("LDS.128", "shared"),
+        ("FFMA", "other"), ("IMAD.MOV.U32", "other"),
     ],
 )  # fmt: skip
 def test_instructions_have_their_class(name: str, kind: str) -> None:
@@ -68,8 +79,10 @@ def test_instructions_have_their_class(name: str, kind: str) -> None:
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        ("global_load_dwordx4", "load_128"), ("global_load_ushort", "load_16"), ("buffer_load_dword", "load_32"), ("global_store_dwordx2", "store_64"),
-        ("global_load_sbyte", "load_8"), ("v_mfma_f32_32x32x8_bf16_1k", "tensor_core"), ("scratch_load_dword", "local_load"), ("ds_read_b128", "shared"), ("v_add_f32", "other"),
+        ("global_load_dwordx4", "load_128"), ("global_load_ushort", "load_16"),
+        ("buffer_load_dword", "load_32"), ("global_store_dwordx2", "store_64"),
+        ("global_load_sbyte", "load_8"), ("v_mfma_f32_32x32x8_bf16_1k", "tensor_core"),
+        ("scratch_load_dword", "local_load"), ("ds_read_b128", "shared"), ("v_add_f32", "other"),
     ],
 )  # fmt: skip
 def test_instructions_of_amd_have_their_class(name: str, kind: str) -> None:
@@ -94,14 +107,38 @@ def test_occupancy_by_hand(registers: int, warps: int, shared: int, target: str,
 def test_a_dot_without_tensor_cores_is_seen() -> None:
     bare = Figures(32, 0, 0, 0, 0, 1.0, 100, {"load_128": 4, "other": 96})
     said = ("multiplies matrices without tensor cores",)
-    assert kernel_rules.broken(bare, "sm_90", "bf16", dot=True) == said == kernel_rules.broken(bare, "gfx942", "fp16", dot=True)
     assert (
-        kernel_rules.broken(bare, "sm_75", "fp16", dot=True) == () == kernel_rules.broken(bare, "sm_90", "fp32", dot=True) == kernel_rules.broken(bare, "sm_90", "bf16", dot=False)
+        kernel_rules.broken(bare, "sm_90", "bf16", dot=True)
+        == said
+        == kernel_rules.broken(bare, "gfx942", "fp16", dot=True)
+    )
+    assert (
+        kernel_rules.broken(bare, "sm_75", "fp16", dot=True)
+        == ()
+        == kernel_rules.broken(bare, "sm_90", "fp32", dot=True)
+        == kernel_rules.broken(bare, "sm_90", "bf16", dot=False)
     )
 
 
 def entry(registers: int = 32, instructions: int = 100, violations: tuple[str, ...] = ()) -> Entry:
-    return Entry("norm/forward", "bf16", "sm_90", {}, registers, 0, 0, 0, 0, 1.0, instructions, {}, 1, 1, None, violations)
+    return Entry(
+        "norm/forward",
+        "bf16",
+        "sm_90",
+        {},
+        registers,
+        0,
+        0,
+        0,
+        0,
+        1.0,
+        instructions,
+        {},
+        1,
+        1,
+        None,
+        violations,
+    )
 
 
 @pytest.mark.parametrize(
@@ -116,12 +153,17 @@ def entry(registers: int = 32, instructions: int = 100, violations: tuple[str, .
     ],
 )
 def test_ratchets_and_hard_rules(now: Entry, verdict: str) -> None:
-    assert kernel_rules.judge([now], {now.key: {"registers": 32, "instructions": 100}}, "3.8.0").verdict == verdict
+    assert (
+        kernel_rules.judge([now], {now.key: {"registers": 32, "instructions": 100}}, "3.8.0").verdict
+        == verdict
+    )
 
 
 def test_what_cannot_be_compiled_and_what_is_gone_is_said() -> None:
     failed = Failed("norm/forward", "bf16", "sm_90", "CompilationError: no")
-    found = kernel_rules.judge([failed], {"kernels/other/bf16/sm_90": {"registers": 1, "instructions": 1}}, "3.8.0")
+    found = kernel_rules.judge(
+        [failed], {"kernels/other/bf16/sm_90": {"registers": 1, "instructions": 1}}, "3.8.0"
+    )
     assert found.verdict == "regression" and found.findings[0].evidence == ("CompilationError: no",)
     assert found.reasons == ("kernels/other/bf16/sm_90 is in the baseline and was not built",)
 
@@ -136,10 +178,28 @@ def test_the_command_judges_accepts_and_ratchets(tmp_path: Path, capsys: pytest.
     assert status([*asked, "--json", str(out)]) == 0
     assert "| softmax/forward | bf16 | sm_90 |" in capsys.readouterr().out
     found = json.loads(out.read_text())
-    assert found["tool"] == "kernels" and found["verdict"] == "pass" and len(found["kernels"]) == 6 and len(found["findings"]) == 18
-    assert {"op", "dtype", "target", "config", "registers", "spill_loads", "stack_bytes", "shared_bytes", "occupancy", "sass", "bytes", "flops", "roofline_s", "violations"} <= set(
-        found["kernels"][0]
+    assert (
+        found["tool"] == "kernels"
+        and found["verdict"] == "pass"
+        and len(found["kernels"]) == 6
+        and len(found["findings"]) == 18
     )
+    assert {
+        "op",
+        "dtype",
+        "target",
+        "config",
+        "registers",
+        "spill_loads",
+        "stack_bytes",
+        "shared_bytes",
+        "occupancy",
+        "sass",
+        "bytes",
+        "flops",
+        "roofline_s",
+        "violations",
+    } <= set(found["kernels"][0])
     stored["kernels/softmax/forward/bf16/sm_90"]["registers"] = 2
     baseline.write_text(json.dumps(stored))
     assert status(asked) == 1
@@ -148,7 +208,13 @@ def test_the_command_judges_accepts_and_ratchets(tmp_path: Path, capsys: pytest.
     assert status(asked) == 4 and "not a baseline" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("arguments", "words"), [(["--op", "nothing*"], "matches no operation; there are"), (["--target", "sm_91"], "did you mean sm_90")])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--op", "nothing*"], "matches no operation; there are"),
+        (["--target", "sm_91"], "did you mean sm_90"),
+    ],
+)
 def test_wrong_names(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert status(["kernels", *arguments]) == 2
     assert words in capsys.readouterr().err
@@ -157,7 +223,9 @@ def test_wrong_names(arguments: list[str], words: str, capsys: pytest.CaptureFix
 def test_single_narrow_loads_must_be_meant() -> None:
     found = Figures(32, 0, 0, 0, 0, 1.0, 100, {"load_128": 4, "load_16": 1, "other": 95})
     assert kernel_rules.broken(found, "sm_90", "bf16", dot=False, single_loads=1) == ()
-    assert kernel_rules.broken(found, "sm_90", "bf16", dot=False) == ("1 loads of two bytes or less although everything is aligned",)
+    assert kernel_rules.broken(found, "sm_90", "bf16", dot=False) == (
+        "1 loads of two bytes or less although everything is aligned",
+    )
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])

@@ -1,4 +1,6 @@
-"""The index of results: what is new is read once, two writers do not hurt each other, and what cannot be used is one line."""
+"""The index of results: what is new is read once, two writers do not hurt each other, and what
+cannot be used is one line.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,10 @@ def test_only_the_files_that_are_asked_for_are_told(stored: Any, tmp_path: Path)
 def test_two_writers_at_once(stored: Any, tmp_path: Path) -> None:
     """Both see every file as new; the index has each point once."""
     files = stored.runs(tmp_path / "results", {"a": [1e-3] * 30, "b": [2e-3] * 30})
-    script = "import sys; from pathlib import Path; from hotlap.perf.archive import Archive; s = Archive(Path(sys.argv[1])); s.take_in([Path(p) for p in sys.argv[2:]], print)"
+    script = (
+        "import sys; from pathlib import Path; from hotlap.perf.archive import Archive; s ="
+        " Archive(Path(sys.argv[1])); s.take_in([Path(p) for p in sys.argv[2:]], print)"
+    )
     command = [sys.executable, "-c", script, str(tmp_path / "index"), *map(str, files)]
     both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     assert [(one.communicate(timeout=120)[1], one.returncode) for one in both] == [("", 0)] * 2
@@ -62,7 +67,11 @@ def test_two_writers_at_once(stored: Any, tmp_path: Path) -> None:
 
 
 def test_two_that_make_the_index_at_the_same_moment(tmp_path: Path) -> None:
-    """A hundred times, both in step: SQLite answers the switch to its journal with "locked" at once in some of them, whatever its timeout."""
+    """A hundred times, both in step:
+
+    SQLite answers the switch to its journal with "locked" at once in some of them, whatever its
+    timeout.
+    """
     script = """
 import sys, time
 from pathlib import Path
@@ -73,7 +82,16 @@ for at in range(100):
     time.sleep(max(0.0, start + at * 0.02 - time.time()))
     Archive(Path(sys.argv[1]) / str(at)).close()
 """
-    both = [subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(tmp_path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
     assert [one.stdout and one.stdout.readline() for one in both] == ["ready\n"] * 2
     start = time.time() + 0.1
     for one in both:
@@ -93,7 +111,9 @@ store.store.execute("begin immediate")
 store.store.execute("delete from point")
 os.kill(os.getpid(), 9)
 """
-    subprocess.run([sys.executable, "-c", script, str(tmp_path / "index"), str(files[0])], check=False, timeout=60)
+    subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "index"), str(files[0])], check=False, timeout=60
+    )
     assert taken_in(tmp_path / "index", files)[0] == 2
     store = Archive(tmp_path / "index")
     assert len([point for point in store.points(files) if point.metric == "latency"]) == 3
@@ -107,7 +127,9 @@ def test_a_file_that_is_no_result_is_named_and_not_read_again(tmp_path: Path) ->
         assert "neither results of hotlap" in problems[str((tmp_path / "verdict.json").resolve())]
 
 
-def test_a_damaged_index_is_one_line_with_the_remedy(stored: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_index_is_one_line_with_the_remedy(
+    stored: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     files = stored.runs(tmp_path / "results", {"a": [1e-3] * 3})
     (tmp_path / "index").write_bytes(b"no database, but long enough to be looked at as one" * 100)
     with pytest.raises(Misuse, match="delete it"):
@@ -135,7 +157,14 @@ def test_files_of_pytest_benchmark_have_their_time_and_commit(tmp_path: Path) ->
     path = tmp_path / "0001.json"
     found = {"fullname": "t.py::test_a", "stats": {"mean": 1.0, "median": 1.0, "stddev": 0.1, "rounds": 9}}
     path.write_text(
-        json.dumps({"benchmarks": [found], "datetime": "2026-03-01T12:00:00.5+00:00", "commit_info": {"id": "ab12", "dirty": True}, "machine_info": {"machine": "x86"}})
+        json.dumps(
+            {
+                "benchmarks": [found],
+                "datetime": "2026-03-01T12:00:00.5+00:00",
+                "commit_info": {"id": "ab12", "dirty": True},
+                "machine_info": {"machine": "x86"},
+            }
+        )
     )
     taken_in(tmp_path / "index", [path])
     store = Archive(tmp_path / "index")
@@ -146,13 +175,24 @@ def test_files_of_pytest_benchmark_have_their_time_and_commit(tmp_path: Path) ->
     shutil.rmtree(tmp_path)
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("1970-01-02T00:00:00Z", 86400), ("1970-01-02T00:00:00", 86400), ("1970-01-02T01:00:00+01:00", 86400), ("soon", 7), ("", 7)])
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("1970-01-02T00:00:00Z", 86400),
+        ("1970-01-02T00:00:00", 86400),
+        ("1970-01-02T01:00:00+01:00", 86400),
+        ("soon", 7),
+        ("", 7),
+    ],
+)
 def test_moments(text: str, seconds: float) -> None:
     assert archive.moment(text, 7) == seconds
 
 
 def test_one_odd_file_costs_no_other(stored: Any, tmp_path: Path) -> None:
-    """A counter beyond 64 bits, a ratio beyond a double, a name that is no text: each is that file's problem."""
+    """A counter beyond 64 bits, a ratio beyond a double, a name that is no text: each is that
+    file's problem.
+    """
     good = stored.run(tmp_path / "good.json", 0, {"a": 1e-3})
     huge = stored.run(tmp_path / "huge.json", 1, {"a": 1e-3}, operators=1 << 80)
     content = json.loads(good.read_bytes())
@@ -168,12 +208,18 @@ def test_one_odd_file_costs_no_other(stored: Any, tmp_path: Path) -> None:
     store.close()
 
 
-def test_what_was_no_results_file_is_tried_again(stored: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that failed once, a schema that this hotlap reads and the last one did not: neither the size nor the time of the file changes."""
+def test_what_was_no_results_file_is_tried_again(
+    stored: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that failed once, a schema that this hotlap reads and the last one did not: neither
+    the size nor the time of the file changes.
+    """
     path = stored.run(tmp_path / "a.json", 0, {"a": 1e-3})
     store = archive.Archive(tmp_path / "index")
     with monkeypatch.context() as broken:
-        broken.setattr(archive.sides, "read", lambda file: (_ for _ in ()).throw(archive.Misuse("input/output error")))
+        broken.setattr(
+            archive.sides, "read", lambda file: (_ for _ in ()).throw(archive.Misuse("input/output error"))
+        )
         assert store.take_in([path], lambda text: None)[1]
     assert store.take_in([path], lambda text: None) == (1, {})
     assert len(store.points([path])) >= 1

@@ -1,4 +1,6 @@
-"""Artefacts: what a build leaves says what it is, runs without its source, and is refused with one line when it is not what was built."""
+"""Artefacts: what a build leaves says what it is, runs without its source, and is refused with one
+line when it is not what was built.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,13 @@ QUICK = Plan(budget_s=30, looks=(1,), rounds=2, tail_s=0, timeout_s=60, threads=
 pytestmark = pytest.mark.usefixtures("planted")
 
 
-def race(backends: Sequence[str], workload: str = TINY, target: str = "cpu", progress: Progress | None = None, out: Path | None = None) -> tuple[Path, dict[str, Result]]:
+def race(
+    backends: Sequence[str],
+    workload: str = TINY,
+    target: str = "cpu",
+    progress: Progress | None = None,
+    out: Path | None = None,
+) -> tuple[Path, dict[str, Result]]:
     """The run's folder, and results by backend."""
     here = environment.collect(QUICK.threads, "keep")
     cases = expand([workload], backends, ["fp32"], [1], target)
@@ -73,7 +81,9 @@ class Noted(Progress):
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
 
 
 def edit(folder: Path, **fields: Any) -> None:
@@ -92,10 +102,15 @@ def test_the_manifest_says_what_was_built(name: str, built: dict[str, Path]) -> 
     found = manifest.read(built[name])
     assert found.case == f"{TINY}/{name}/fp32/b1/cpu/inference"
     assert (found.backend, found.options, found.architecture, found.needs_source) == (name, {}, "cpu", False)
-    assert [(one.name, one.dtype, one.shape) for one in (*found.inputs, *found.outputs)] == [("in0", "float32", (1, 64)), ("out0", "float32", (1, 10))]
+    assert [(one.name, one.dtype, one.shape) for one in (*found.inputs, *found.outputs)] == [
+        ("in0", "float32", (1, 64)),
+        ("out0", "float32", (1, 10)),
+    ]
     assert found.inputs[0].dynamic == ({"0": "batch"} if name == "onnxruntime" else {})
     assert {"torch", name if name == "openvino" else "onnxruntime-gpu"} <= found.libraries.keys()
-    assert {"reference.npz", "model.onnx" if name == "onnxruntime" else "model.bin"} <= {file.path for file in found.files}
+    assert {"reference.npz", "model.onnx" if name == "onnxruntime" else "model.bin"} <= {
+        file.path for file in found.files
+    }
     assert (found.checked, found.verified_to, found.reason, found.weights) == (True, "L7", None, "as given")
     assert found.deviation is not None and all(one.within for one in found.deviation.distances.values())
     assert found.placement is not None and sum(found.placement.ran_on.values()) > 0
@@ -108,18 +123,28 @@ def test_what_was_built_for_one_batch_has_no_free_axis(built: dict[str, Path]) -
     fed = manifest.Signature(found.inputs, found.outputs)
     assert signature.of_files(built["onnxruntime"], fed) == fed
     fixed = signature.of_files(built["onnxruntime"], fed, fixed=True)
-    assert [(one.name, one.shape, one.dynamic) for one in (*fixed.inputs, *fixed.outputs)] == [("in0", (1, 64), {}), ("out0", (1, 10), {})]
+    assert [(one.name, one.shape, one.dynamic) for one in (*fixed.inputs, *fixed.outputs)] == [
+        ("in0", (1, 64), {}),
+        ("out0", (1, 10), {}),
+    ]
     for case, takes_one in (
-        ("w/tensorrt/fp32/b1/sm_89/inference", True), ("w/tensorrt/fp32/b1/sm_89/inference[shapes:dynamic]", False),
-        ("w/compile/fp32/b1/cpu/inference[package:aoti]", True), ("w/compile/fp32/b1/cpu/inference[package:aoti][dynamic:on]", False), ("w/compile/fp32/b1/cpu/inference", False),
-    ):  # fmt: skip
+        ("w/tensorrt/fp32/b1/sm_89/inference", True),
+        ("w/tensorrt/fp32/b1/sm_89/inference[shapes:dynamic]", False),
+        ("w/compile/fp32/b1/cpu/inference[package:aoti]", True),
+        ("w/compile/fp32/b1/cpu/inference[package:aoti][dynamic:on]", False),
+        ("w/compile/fp32/b1/cpu/inference", False),
+    ):
         assert plugins.backend(Case.parse(case).backend).FIXED_BATCH(Case.parse(case)) == takes_one, case
 
 
-def test_a_backend_that_needs_the_source_says_so(built: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_backend_that_needs_the_source_says_so(
+    built: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     found = manifest.read(built["eager"])
     assert found.needs_source and found.checked and found.deviation is not None
-    assert refused(["bench-artefact", str(built["eager"])], capsys).endswith(f"hotlap run {TINY} --backends eager")
+    assert refused(["bench-artefact", str(built["eager"])], capsys).endswith(
+        f"hotlap run {TINY} --backends eager"
+    )
 
 
 def test_the_first_load_says_whether_the_source_is_needed_and_the_check_whether_it_is_right() -> None:
@@ -127,15 +152,26 @@ def test_the_first_load_says_whether_the_source_is_needed_and_the_check_whether_
     hungry, imprecise = (manifest.read(run / results[name].artefact) for name in ("hungry", "imprecise"))
     assert artefact.self_contained(plugins.backend("hungry"), hungry.parsed()) and hungry.needs_source
     assert hungry.checked and hungry.reason is None
-    assert imprecise.checked and imprecise.verified_to == "L0" and imprecise.reason is not None and imprecise.reason.code == "accuracy"
-    assert imprecise.deviation is not None and not all(one.within for one in imprecise.deviation.distances.values())
+    assert (
+        imprecise.checked
+        and imprecise.verified_to == "L0"
+        and imprecise.reason is not None
+        and imprecise.reason.code == "accuracy"
+    )
+    assert imprecise.deviation is not None and not all(
+        one.within for one in imprecise.deviation.distances.values()
+    )
 
 
 def test_a_manifest_holds_no_path_of_the_machine(built: dict[str, Path]) -> None:
     for folder in built.values():
         text = (folder / "manifest.json").read_text()
         assert str(Path.cwd()) not in text and "/tmp/" not in text and str(Path.home()) not in text
-    found = msgspec.structs.replace(manifest.read(built["onnxruntime"]), weights='weights of "/srv/users/me/last.ckpt" and https://host/a/b/c', python="fp32/b1/cpu")
+    found = msgspec.structs.replace(
+        manifest.read(built["onnxruntime"]),
+        weights='weights of "/srv/users/me/last.ckpt" and https://host/a/b/c',
+        python="fp32/b1/cpu",
+    )
     assert json.loads(manifest.encode(found))["weights"] == 'weights of "last.ckpt" and https://host/a/b/c'
     assert json.loads(manifest.encode(found))["python"] == "fp32/b1/cpu"
 
@@ -166,7 +202,13 @@ def flip(path: Path) -> None:
 
 
 def listed(folder: Path, path: str) -> None:
-    edit(folder, files=[*json.loads((folder / "manifest.json").read_bytes())["files"], {"path": path, "sha256": "0" * 64, "bytes": 1}])
+    edit(
+        folder,
+        files=[
+            *json.loads((folder / "manifest.json").read_bytes())["files"],
+            {"path": path, "sha256": "0" * 64, "bytes": 1},
+        ],
+    )
 
 
 def linked(folder: Path, target: str, name: str = "model.onnx") -> None:
@@ -175,47 +217,105 @@ def linked(folder: Path, target: str, name: str = "model.onnx") -> None:
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "flipped byte": (lambda folder: flip(folder / "model.onnx"), "model.onnx has changed since it was built (sha256)"),
+    "flipped byte": (
+        lambda folder: flip(folder / "model.onnx"),
+        "model.onnx has changed since it was built (sha256)",
+    ),
     "truncated": (lambda folder: os.truncate(folder / "reference.npz", 100), "reference.npz has 100 bytes"),
     "missing": (lambda folder: (folder / "model.onnx").unlink(), "model.onnx is missing"),
     "extra": (lambda folder: (folder / "more.bin").touch(), "more.bin is not in the manifest"),
-    "extra in a folder": (lambda folder: ((folder / "sub").mkdir(), (folder / "sub" / "x").touch()), "sub/x is not in the manifest"),
+    "extra in a folder": (
+        lambda folder: ((folder / "sub").mkdir(), (folder / "sub" / "x").touch()),
+        "sub/x is not in the manifest",
+    ),
     "extra with a line break": (lambda folder: (folder / "a\nb").touch(), "'a\\nb' is not in the manifest"),
-    "no text in a name": (lambda folder: Path(os.fsdecode(os.fsencode(folder) + b"/\xff")).touch(), "'\\udcff' is not in the manifest"),
+    "no text in a name": (
+        lambda folder: Path(os.fsdecode(os.fsencode(folder) + b"/\xff")).touch(),
+        "'\\udcff' is not in the manifest",
+    ),
     "fifo": (lambda folder: os.mkfifo(folder / "pipe"), "pipe is no regular file"),
-    "no manifest": (lambda folder: (folder / "manifest.json").unlink(), "manifest.json: there is no such file"),
-    "manifest is a folder": (lambda folder: ((folder / "manifest.json").unlink(), (folder / "manifest.json").mkdir()), "manifest.json: no regular file"),
-    "manifest is a link": (lambda folder: linked(folder, "/etc/hostname", "manifest.json"), "manifest.json: no regular file"),
+    "no manifest": (
+        lambda folder: (folder / "manifest.json").unlink(),
+        "manifest.json: there is no such file",
+    ),
+    "manifest is a folder": (
+        lambda folder: ((folder / "manifest.json").unlink(), (folder / "manifest.json").mkdir()),
+        "manifest.json: no regular file",
+    ),
+    "manifest is a link": (
+        lambda folder: linked(folder, "/etc/hostname", "manifest.json"),
+        "manifest.json: no regular file",
+    ),
     "link out": (lambda folder: linked(folder, "/etc/hostname"), "model.onnx is a symbolic link"),
     "link within": (lambda folder: linked(folder, "reference.npz"), "model.onnx is a symbolic link"),
     "link to a folder": (lambda folder: linked(folder, "/etc", "more"), "more is a symbolic link"),
     "dangling link": (lambda folder: linked(folder, "nowhere"), "model.onnx is a symbolic link"),
-    "path out": (lambda folder: listed(folder, "../other/model.bin"), "../other/model.bin is not a path within the folder"),
-    "path out, hidden": (lambda folder: listed(folder, "a/../../b"), "a/../../b is not a path within the folder"),
-    "absolute path": (lambda folder: listed(folder, "/etc/passwd"), "/etc/passwd is not a path within the folder"),
+    "path out": (
+        lambda folder: listed(folder, "../other/model.bin"),
+        "../other/model.bin is not a path within the folder",
+    ),
+    "path out, hidden": (
+        lambda folder: listed(folder, "a/../../b"),
+        "a/../../b is not a path within the folder",
+    ),
+    "absolute path": (
+        lambda folder: listed(folder, "/etc/passwd"),
+        "/etc/passwd is not a path within the folder",
+    ),
     "empty path": (lambda folder: listed(folder, ""), "is not a path within the folder"),
-    "itself": (lambda folder: listed(folder, "manifest.json"), "manifest.json is not a path within the folder"),
+    "itself": (
+        lambda folder: listed(folder, "manifest.json"),
+        "manifest.json is not a path within the folder",
+    ),
     "twice": (lambda folder: listed(folder, "model.onnx"), "a file is listed twice"),
     "other schema": (lambda folder: edit(folder, schema=2), "schema 2, this hotlap reads 1"),
-    "no JSON": (lambda folder: (folder / "manifest.json").write_text("model"), "not the manifest of an artefact"),
+    "no JSON": (
+        lambda folder: (folder / "manifest.json").write_text("model"),
+        "not the manifest of an artefact",
+    ),
     "empty": (lambda folder: (folder / "manifest.json").write_text(""), "not the manifest of an artefact"),
-    "no UTF-8": (lambda folder: (folder / "manifest.json").write_bytes(b'{"schema": 1, "case": "\xff"}'), "not the manifest of an artefact"),
+    "no UTF-8": (
+        lambda folder: (folder / "manifest.json").write_bytes(b'{"schema": 1, "case": "\xff"}'),
+        "not the manifest of an artefact",
+    ),
     "half": (lambda folder: os.truncate(folder / "manifest.json", 700), "not the manifest of an artefact"),
-    "deep": (lambda folder: (folder / "manifest.json").write_text('{"schema":1,"case":' + "[" * 200_000), "not the manifest of an artefact"),
+    "deep": (
+        lambda folder: (folder / "manifest.json").write_text('{"schema":1,"case":' + "[" * 200_000),
+        "not the manifest of an artefact",
+    ),
     "large": (lambda folder: os.truncate(folder / "manifest.json", 2**30), "a manifest has at most"),
     "wrong type": (lambda folder: edit(folder, batch="one"), "not the manifest of an artefact"),
-    "wrong type inside": (lambda folder: edit(folder, files=[{"path": 3}]), "not the manifest of an artefact"),
-    "negative size": (lambda folder: edit(folder, files=[{"path": "a", "sha256": "0" * 64, "bytes": -1}]), "not the manifest of an artefact"),
+    "wrong type inside": (
+        lambda folder: edit(folder, files=[{"path": 3}]),
+        "not the manifest of an artefact",
+    ),
+    "negative size": (
+        lambda folder: edit(folder, files=[{"path": "a", "sha256": "0" * 64, "bytes": -1}]),
+        "not the manifest of an artefact",
+    ),
     "no case": (lambda folder: edit(folder, case="model"), "not the manifest of an artefact"),
     "case of another": (lambda folder: edit(folder, backend="openvino"), "are not those of its case"),
-    "unknown backend": (lambda folder: edit(folder, backend="onnx", case=f"{TINY}/onnx/fp32/b1/cpu/inference"), "did you mean onnxruntime"),
-    "unknown option": (lambda folder: edit(folder, options={"fast": "on"}, case=f"{TINY}/onnxruntime/fp32/b1/cpu/inference[fast:on]"), "unknown option"),
-    "nothing to compare with": (lambda folder: ((folder / "reference.npz").unlink(), again(folder)), "reference.npz is missing"),
+    "unknown backend": (
+        lambda folder: edit(folder, backend="onnx", case=f"{TINY}/onnx/fp32/b1/cpu/inference"),
+        "did you mean onnxruntime",
+    ),
+    "unknown option": (
+        lambda folder: edit(
+            folder, options={"fast": "on"}, case=f"{TINY}/onnxruntime/fp32/b1/cpu/inference[fast:on]"
+        ),
+        "unknown option",
+    ),
+    "nothing to compare with": (
+        lambda folder: ((folder / "reference.npz").unlink(), again(folder)),
+        "reference.npz is missing",
+    ),
 }
 
 
 @pytest.mark.parametrize("name", DAMAGE)
-def test_damage_is_one_line_that_names_it(name: str, copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damage_is_one_line_that_names_it(
+    name: str, copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     damage, words = DAMAGE[name]
     damage(copied)
     assert words in refused(["bench-artefact", str(copied)], capsys)
@@ -223,7 +323,9 @@ def test_damage_is_one_line_that_names_it(name: str, copied: Path, capsys: pytes
         open_artefact(copied)
 
 
-def test_a_truncated_openvino_file_is_named(built: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_truncated_openvino_file_is_named(
+    built: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = Path(shutil.copytree(built["openvino"], tmp_path / "artefact"))
     os.truncate(folder / "model.bin", 1000)
     assert "model.bin has 1000 bytes" in refused(["bench-artefact", str(folder)], capsys)
@@ -265,16 +367,42 @@ sys.meta_path.insert(0, Blocker())
 
 
 def elsewhere(tmp_path: Path, more: str = "") -> dict[str, str]:
-    """The environment of a machine without torch, Lightning and the model's source: neither a command nor its workers can import them."""
+    """The environment of a machine without torch, Lightning and the model's source: neither a
+    command nor its workers can import them.
+    """
     (tmp_path / "sitecustomize.py").write_text(BLOCKER.format(more=more))
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]]), "HOTLAP_RUNS": str(tmp_path / "runs")}
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]]),
+        "HOTLAP_RUNS": str(tmp_path / "runs"),
+    }
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
-def test_it_is_checked_and_timed_without_torch_lightning_and_source(name: str, built: dict[str, Path], tmp_path: Path) -> None:
+def test_it_is_checked_and_timed_without_torch_lightning_and_source(
+    name: str, built: dict[str, Path], tmp_path: Path
+) -> None:
     before = content(built[name])
-    command = [sys.executable, "-m", "hotlap.perf.cli", "bench-artefact", str(built[name]), "--budget", "4s", "--threads", "2", "--json"]
-    done = subprocess.run([*command, "one.json"], cwd=tmp_path, env=elsewhere(tmp_path), capture_output=True, text=True, timeout=120)
+    command = [
+        sys.executable,
+        "-m",
+        "hotlap.perf.cli",
+        "bench-artefact",
+        str(built[name]),
+        "--budget",
+        "4s",
+        "--threads",
+        "2",
+        "--json",
+    ]
+    done = subprocess.run(
+        [*command, "one.json"],
+        cwd=tmp_path,
+        env=elsewhere(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "RMSE to fp64" in done.stdout and "warning" not in done.stderr
     results = read(tmp_path / "one.json")
@@ -282,19 +410,35 @@ def test_it_is_checked_and_timed_without_torch_lightning_and_source(name: str, b
     assert one.case.backend == name and pace.case.backend == "pace" and one.race_id == pace.race_id
     assert one.metrics["latency"].values and {"memory", "cold_start"} <= one.metrics.keys()
     then = manifest.read(built[name]).deviation
-    assert one.deviation is not None and then is not None and one.deviation.distances == {"random": then.distances["random"]}
+    assert (
+        one.deviation is not None
+        and then is not None
+        and one.deviation.distances == {"random": then.distances["random"]}
+    )
     assert content(built[name]) == before
     assert not list((tmp_path / "runs" / "artefact").glob("*/work"))
 
 
 def test_json_on_stdout_is_nothing_else(copied: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "hotlap.perf.cli", "bench-artefact", str(copied), "--budget", "1s", "--json", "-"]
+    command = [
+        sys.executable,
+        "-m",
+        "hotlap.perf.cli",
+        "bench-artefact",
+        str(copied),
+        "--budget",
+        "1s",
+        "--json",
+        "-",
+    ]
     done = subprocess.run(command, cwd=tmp_path, env=elsewhere(tmp_path), capture_output=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert len(msgspec.json.decode(done.stdout, type=Results).results) == 2
 
 
-def test_wrong_outputs_have_no_time_whatever_the_hashes_say(copied: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_outputs_have_no_time_whatever_the_hashes_say(
+    copied: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     import onnx
 
     model = onnx.load(copied / "model.onnx")
@@ -304,14 +448,20 @@ def test_wrong_outputs_have_no_time_whatever_the_hashes_say(copied: Path, monkey
     onnx.save(model, copied / "model.onnx")
     again(copied)
     monkeypatch.setenv("HOTLAP_RUNS", str(tmp_path / "runs"))
-    assert cli.status(["bench-artefact", str(copied), "--budget", "1s", "--json", str(tmp_path / "one.json")]) == 4
+    assert (
+        cli.status(["bench-artefact", str(copied), "--budget", "1s", "--json", str(tmp_path / "one.json")])
+        == 4
+    )
     one = read(tmp_path / "one.json").results[0]
     assert one.reason is not None and (one.status, one.reason.code, one.metrics) == ("failed", "accuracy", {})
     assert "accuracy" in capsys.readouterr().out
 
 
 def test_a_manifest_that_denies_its_need_of_the_source_gets_none(
-    built: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    built: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     folder = Path(shutil.copytree(built["eager"], tmp_path / "artefact"))
     shutil.copyfile(built["onnxruntime"] / "reference.npz", folder / "reference.npz")
@@ -321,7 +471,10 @@ def test_a_manifest_that_denies_its_need_of_the_source_gets_none(
     edit(folder, backend="compile", case=f"{TINY}/compile/fp32/b1/cpu/inference")
     monkeypatch.setenv("HOTLAP_RUNS", str(tmp_path / "runs"))
     assert cli.status(["bench-artefact", str(folder), "--budget", "1s"]) == 4
-    assert "invalid_input: compile asks for the module's source, which an artefact does not hold" in capsys.readouterr().out
+    assert (
+        "invalid_input: compile asks for the module's source, which an artefact does not hold"
+        in capsys.readouterr().out
+    )
     with pytest.raises(Refusal, match="invalid_input"):
         open_artefact(folder)
 
@@ -335,9 +488,14 @@ def test_another_major_version_is_a_warning(copied: Path) -> None:
 
 
 @pytest.mark.parametrize(("rmse", "code"), [(0.9, None), (1.9, None), (2.1, "accuracy")])
-def test_int8_by_itself_may_be_as_far_out_as_it_was_when_its_task_metric_passed(rmse: float, code: str | None, built: dict[str, Path]) -> None:
+def test_int8_by_itself_may_be_as_far_out_as_it_was_when_its_task_metric_passed(
+    rmse: float, code: str | None, built: dict[str, Path]
+) -> None:
     def deviation(rmse: float) -> Deviation:
-        return Deviation({"random": Distance(rmse, 0.1, 0.3, 3.0, 0.0, 0.9, 0, 10)}, Task("accuracy", "higher", 0.9, 0.9, 0.01))
+        return Deviation(
+            {"random": Distance(rmse, 0.1, 0.3, 3.0, 0.0, 0.9, 0, 10)},
+            Task("accuracy", "higher", 0.9, 0.9, 0.01),
+        )
 
     found = msgspec.structs.replace(manifest.read(built["onnxruntime"]), deviation=deviation(1.0))
     case = Case(TINY, "onnxruntime", "int8")
@@ -348,18 +506,28 @@ def test_int8_by_itself_may_be_as_far_out_as_it_was_when_its_task_metric_passed(
     assert (reason and reason.code) == code
 
 
-def test_an_engine_of_another_architecture_has_no_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Proven without a device: the manifest is complete, the engine and the ladder lie beside it."""
+def test_an_engine_of_another_architecture_has_no_device(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Proven without a device: the manifest is complete, engine and ladder lie beside it."""
     run, results = race(["engine"], target="sm_89")
     one = results["engine"]
     assert (one.status, one.verified_to) == ("verified", "L5")
     folder = run / one.artefact
     found = manifest.read(folder)
     assert {file.path for file in found.files} == {"ladder.json", "model.engine", "reference.npz"}
-    assert (found.architecture, found.checked, found.verified_to, found.deviation, found.needs_source) == ("sm_89", True, "L5", None, False)
+    assert (found.architecture, found.checked, found.verified_to, found.deviation, found.needs_source) == (
+        "sm_89",
+        True,
+        "L5",
+        None,
+        False,
+    )
     monkeypatch.setenv("HOTLAP_RUNS", str(tmp_path))
     for devices in ([], ["sm_90"]):
-        monkeypatch.setattr(artefact, "capabilities", lambda devices=devices: (devices, f"this machine has {devices}"))
+        monkeypatch.setattr(
+            artefact, "capabilities", lambda devices=devices: (devices, f"this machine has {devices}")
+        )
         assert cli.status(["bench-artefact", str(folder), "--json", str(tmp_path / "one.json")]) == 4
         printed = capsys.readouterr()
         assert "no_device: built for sm_89" in printed.out and "--target cuda:0" in printed.out
@@ -411,7 +579,9 @@ def test_an_opened_artefact_computes_what_was_checked(built: dict[str, Path]) ->
         (([[0.0] * 64],), "in0 takes float32[1, 64], not list"),
     ],
 )
-def test_other_arrays_than_its_inputs_are_refused(arrays: tuple[Any, ...], words: str, built: dict[str, Path]) -> None:
+def test_other_arrays_than_its_inputs_are_refused(
+    arrays: tuple[Any, ...], words: str, built: dict[str, Path]
+) -> None:
     with pytest.raises(Misuse, match=re.escape(words)):
         open_artefact(built["onnxruntime"])(*arrays)
 
@@ -427,19 +597,36 @@ def snippets() -> list[str]:
     return re.findall(r"```python\n(.*?)```", page, re.DOTALL)
 
 
-@pytest.mark.parametrize(("number", "more", "words"), [(0, "", "[(1, 10)]"), (1, ', "hotlap", "msgspec"', "largest error")])
-def test_the_examples_of_the_page_run_as_they_stand(number: int, more: str, words: str, built: dict[str, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "more", "words"), [(0, "", "[(1, 10)]"), (1, ', "hotlap", "msgspec"', "largest error")]
+)
+def test_the_examples_of_the_page_run_as_they_stand(
+    number: int, more: str, words: str, built: dict[str, Path], tmp_path: Path
+) -> None:
     code = snippets()[number]
     assert len(code.strip().splitlines()) <= 20
     (tmp_path / "example.py").write_text(code.replace("ARTEFACT", str(built["onnxruntime"])))
-    done = subprocess.run([sys.executable, "example.py"], cwd=tmp_path, env=elsewhere(tmp_path, more), capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "example.py"],
+        cwd=tmp_path,
+        env=elsewhere(tmp_path, more),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.returncode == 0, done.stderr
     assert words in done.stdout
 
 
 def test_the_example_without_hotlap_sees_a_changed_file(copied: Path, tmp_path: Path) -> None:
     flip(copied / "model.onnx")
-    done = subprocess.run([sys.executable, "-c", snippets()[1].replace("ARTEFACT", str(copied))], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", snippets()[1].replace("ARTEFACT", str(copied))],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert (done.returncode, done.stderr) == (1, "model.onnx has changed\n")
 
 
@@ -469,7 +656,12 @@ export.place(found, folder / f"case-{number}")
 
 def test_two_processes_may_build_the_same_entry(tmp_path: Path) -> None:
     (tmp_path / "root").mkdir()
-    both = [subprocess.Popen([sys.executable, "-c", EXPORT, str(tmp_path), number], stderr=subprocess.PIPE, text=True) for number in "12"]
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", EXPORT, str(tmp_path), number], stderr=subprocess.PIPE, text=True
+        )
+        for number in "12"
+    ]
     for process in both:
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors
@@ -480,22 +672,36 @@ def test_two_processes_may_build_the_same_entry(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", ["1m", "5m"])
 def test_a_full_disk_fails_the_build_that_met_it_and_no_other(size: str, tmp_path: Path) -> None:
-    """A real file system of that size below the run; 5 MB take the export and not OpenVINO's copy of it, whose library names no reason."""
+    """A real file system of that size below the run; 5 MB take the export and not OpenVINO's copy
+    of it, whose library names no reason.
+    """
     folder = tmp_path / "out" / "work" / "planted.workloads:heavy" / "b1" / "cpu" / "inference" / "artefacts"
     folder.mkdir(parents=True)
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True
+    ).returncode:
         pytest.skip("no permission to mount; test_race.py has a stand-in that raises ENOSPC")
     try:
-        _, results = race(["eager", "onnxruntime", "openvino"], "planted.workloads:heavy", out=tmp_path / "out")
-        failed = {name: one.reason.code for name, one in results.items() if one.reason is not None and one.status == "failed"}
-        assert failed == dict.fromkeys(["onnxruntime", "openvino"] if size == "1m" else ["openvino"], "out_of_space")
+        _, results = race(
+            ["eager", "onnxruntime", "openvino"], "planted.workloads:heavy", out=tmp_path / "out"
+        )
+        failed = {
+            name: one.reason.code
+            for name, one in results.items()
+            if one.reason is not None and one.status == "failed"
+        }
+        assert failed == dict.fromkeys(
+            ["onnxruntime", "openvino"] if size == "1m" else ["openvino"], "out_of_space"
+        )
         assert all("\n" not in str(one.reason) for one in results.values())
         assert all("latency" in results[name].metrics for name in results.keys() - failed.keys())
     finally:
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_library_that_names_no_reason_is_out_of_space_where_the_weights_do_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_that_names_no_reason_is_out_of_space_where_the_weights_do_not_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import torch
 
     workload = Workload("net", torch.nn.Linear(256, 256), (torch.zeros(1, 256),))
@@ -504,5 +710,9 @@ def test_a_library_that_names_no_reason_is_out_of_space_where_the_weights_do_not
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     found = short_of_space(error, tmp_path, workload)
-    assert found is not None and found.reason.code == "out_of_space" and "1000 bytes are free and the weights alone take 263168" in found.reason.detail
+    assert (
+        found is not None
+        and found.reason.code == "out_of_space"
+        and "1000 bytes are free and the weights alone take 263168" in found.reason.detail
+    )
     assert short_of_space(Refusal("export_failed", "operator"), tmp_path, workload) is None

@@ -32,7 +32,9 @@ def test_batches_to_be_judged_on_are_held_back():
     batches = [(np.full(1, at),) for at in range(9)]
     used, held, apart = Calibration(batches, "").split()
     assert [int(batch[0][0]) for batch in held] == [3, 7] and len(used) == 7 and apart
-    assert Calibration(batches[:2], "").split()[1] == batches[1:2] and Calibration(batches[:1], "").split() == (batches[:1], batches[:1], False)
+    assert Calibration(batches[:2], "").split()[1] == batches[1:2] and Calibration(
+        batches[:1], ""
+    ).split() == (batches[:1], batches[:1], False)
 
 
 def test_cosine_is_of_the_worst_output_and_nan_is_none():
@@ -44,4 +46,6 @@ def test_cosine_is_of_the_worst_output_and_nan_is_none():
 @pytest.mark.parametrize(("value", "words"), [(0.0, "one value only"), (float("nan"), "NaN or infinity")])
 def test_inputs_that_give_no_ranges_are_refused_whoever_asks(value, words):
     with pytest.raises(Refusal, match=f"invalid_input: .*{words}"):
-        calibration(Workload("w", torch.nn.Identity(), (torch.ones(2, 3),), calibration=(torch.full((8, 3), value),)))
+        calibration(
+            Workload("w", torch.nn.Identity(), (torch.ones(2, 3),), calibration=(torch.full((8, 3), value),))
+        )

@@ -41,7 +41,15 @@ def test_the_id_reads_back(case: Case) -> None:
 
 
 def test_an_id_is_written_as_documented() -> None:
-    case = Case("pkg.mod:make", "compile", "bf16", 8, "cuda:0", "train", (("mode", "max-autotune"), ("layout", "channels-last")))
+    case = Case(
+        "pkg.mod:make",
+        "compile",
+        "bf16",
+        8,
+        "cuda:0",
+        "train",
+        (("mode", "max-autotune"), ("layout", "channels-last")),
+    )
     assert case.id == "pkg.mod:make/compile/bf16/b8/cuda:0/train[layout:channels-last][mode:max-autotune]"
     assert case.group == "pkg.mod:make/b8/cuda:0/train"
 
@@ -60,7 +68,11 @@ def test_an_option_that_is_not_set_has_its_default() -> None:
 def test_a_group_does_not_depend_on_backend_and_options() -> None:
     assert Case("w", "x", options=(("a", "1"),)).group == Case("w", "y").group
     assert len({Case("w", "x", precision).group for precision in PRECISIONS}) == 1
-    assert Case("w", "x", target="sm_80").group == Case("w", "x", target="sm_89").group != Case("w", "x", target="cuda:0").group
+    assert (
+        Case("w", "x", target="sm_80").group
+        == Case("w", "x", target="sm_89").group
+        != Case("w", "x", target="cuda:0").group
+    )
 
 
 @pytest.mark.parametrize(
@@ -89,7 +101,13 @@ def test_what_cannot_be_a_case_is_refused(wrong: dict[str, Any], message: str) -
 
 @pytest.mark.parametrize(
     "text",
-    ["", "w", "w/x/fp32/1/cpu/train", "w/x/fp32/b1/cpu", *(f"w/x/fp32/b1/cpu/train{end}" for end in ("[a]", "[a:b", "/y"))],
+    [
+        "",
+        "w",
+        "w/x/fp32/1/cpu/train",
+        "w/x/fp32/b1/cpu",
+        *(f"w/x/fp32/b1/cpu/train{end}" for end in ("[a]", "[a:b", "/y")),
+    ],
 )
 def test_what_is_no_id_is_refused(text: str) -> None:
     with pytest.raises(Misuse, match=r"is no case; expected|is written \[name:value\]"):
@@ -100,7 +118,9 @@ def test_a_workload_of_one_input_and_one_item_is_enough() -> None:
     assert Workload("w", None, (None,), items=1).item == "sample"  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("wrong", "message"), [({"inputs": ()}, "inputs is empty"), ({"items": 0}, "items must be at least 1")])
+@pytest.mark.parametrize(
+    ("wrong", "message"), [({"inputs": ()}, "inputs is empty"), ({"items": 0}, "items must be at least 1")]
+)
 def test_a_workload_without_inputs_or_items_is_refused(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(Misuse, match=f"workload w: {message}"):
         Workload(**{"name": "w", "module": None, "inputs": (None,), **wrong})

@@ -24,7 +24,9 @@ BACKENDS = Path(cases.__file__).parent / "backends"
         ("eager[allocator:keep][layout:channels-last]", (("layout", "channels-last"),)),
     ],
 )
-def test_a_backend_keeps_the_options_that_are_not_defaults(text: str, options: tuple[tuple[str, str], ...]) -> None:
+def test_a_backend_keeps_the_options_that_are_not_defaults(
+    text: str, options: tuple[tuple[str, str], ...]
+) -> None:
     assert cases.parse_backend(text) == ("eager", options)
 
 
@@ -33,7 +35,10 @@ def test_a_backend_keeps_the_options_that_are_not_defaults(text: str, options: t
     [
         ("eagr", "unknown backend 'eagr': did you mean eager"),
         ("eager[layuot:contiguous]", r"unknown option of eager 'layuot': did you mean layout"),
-        ("eager[layout:channelslast]", r"unknown value of eager\[layout\] 'channelslast': did you mean channels-last"),
+        (
+            "eager[layout:channelslast]",
+            r"unknown value of eager\[layout\] 'channelslast': did you mean channels-last",
+        ),
         ("eager[layout]", r"expected name or name\[option:value\]"),
         ("eager[]", r"expected name or name\[option:value\]"),
         ("eager[layout:contiguous", r"expected name or name\[option:value\]"),
@@ -60,16 +65,27 @@ def test_the_default_backends_are_the_baseline_its_library_defaults_and_every_ot
 
 
 def test_expand_gives_all_combinations_and_one_pace_for_the_precisions_of_a_race() -> None:
-    found = cases.expand(["b", "a"], ["eager", "eager[allocator:default][binding:none]", "null[takes:1ms]"], ["fp32", "bf16"], [1, 8])
+    found = cases.expand(
+        ["b", "a"],
+        ["eager", "eager[allocator:default][binding:none]", "null[takes:1ms]"],
+        ["fp32", "bf16"],
+        [1, 8],
+    )
     assert len(found) == len(set(found)) == 2 * 2 * (4 + 2)
     races = cases.races(found)
     assert [name for name, _ in races] == [f"{w}/b{n}/cpu/inference" for w in "ba" for n in (1, 8)]
     for _, members in races:
         others = [(case.backend, case.precision, case.options) for case in members[2:]]
-        assert [(case.backend, case.precision, case.options) for case in members[:2]] == [("eager", "fp32", ()), ("eager", "bf16", ())]
+        assert [(case.backend, case.precision, case.options) for case in members[:2]] == [
+            ("eager", "fp32", ()),
+            ("eager", "bf16", ()),
+        ]
         assert others == [
-            ("eager", "fp32", cases.LIBRARY_DEFAULTS), ("null", "fp32", (("takes", "1ms"),)), ("pace", "fp32", ()), ("null", "bf16", (("takes", "1ms"),)),
-        ]  # fmt: skip
+            ("eager", "fp32", cases.LIBRARY_DEFAULTS),
+            ("null", "fp32", (("takes", "1ms"),)),
+            ("pace", "fp32", ()),
+            ("null", "bf16", (("takes", "1ms"),)),
+        ]
 
 
 def test_the_baseline_is_eager_in_the_finest_precision() -> None:
@@ -78,7 +94,10 @@ def test_the_baseline_is_eager_in_the_finest_precision() -> None:
 
 
 def test_expand_asks_for_nothing_twice() -> None:
-    assert len(cases.expand(["a", "a"], ["eager", "eager[layout:contiguous]", "pace"], ["fp32", "fp32"], [1, 1])) == 2
+    assert (
+        len(cases.expand(["a", "a"], ["eager", "eager[layout:contiguous]", "pace"], ["fp32", "fp32"], [1, 1]))
+        == 2
+    )
     assert cases.expand(["a"], ["eager"], pace=False) == [Case("a", "eager")]
 
 
@@ -90,4 +109,7 @@ def test_an_unknown_precision_is_refused_with_the_nearest_name() -> None:
 def test_a_race_starts_with_its_baseline_and_keeps_the_order_of_the_rest() -> None:
     plain, tuned = Case("a", "eager"), Case("a", "eager", options=(("layout", "channels-last"),))
     other, null, pace = Case("b", "eager"), Case("a", "null"), Case("a", "pace")
-    assert cases.races([null, other, tuned, pace, plain, null]) == [(null.group, [plain, null, tuned, pace]), (other.group, [other])]
+    assert cases.races([null, other, tuned, pace, plain, null]) == [
+        (null.group, [plain, null, tuned, pace]),
+        (other.group, [other]),
+    ]

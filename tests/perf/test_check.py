@@ -1,4 +1,6 @@
-"""The oracle: what is as right as eager passes, and each way to be wrong is refused with its own words."""
+"""The oracle: what is as right as eager passes, and each way to be wrong is refused with its own
+words.
+"""
 
 from __future__ import annotations
 
@@ -78,7 +80,9 @@ def test_the_tolerance_is_k_times_eager_plus_the_floor(exact: np.ndarray) -> Non
     ("precision", "elements", "k"),
     [("fp32", 1000, 2), ("fp32", 999, 3), ("bf16", 2000, 3), ("fp16", 2000, 3), ("tf32", 2000, 3)],
 )
-def test_k_is_larger_for_half_precision_and_few_elements(exact: np.ndarray, precision: str, elements: int, k: float) -> None:
+def test_k_is_larger_for_half_precision_and_few_elements(
+    exact: np.ndarray, precision: str, elements: int, k: float
+) -> None:
     part = exact.ravel()[:elements]
     assert check.distance(part, part, part, precision, 1).k == k
 
@@ -86,7 +90,10 @@ def test_k_is_larger_for_half_precision_and_few_elements(exact: np.ndarray, prec
 def test_outputs_of_lower_precision_fail_under_the_name_of_the_higher(exact: np.ndarray) -> None:
     found = check.distance(rounded(exact, "bf16"), exact, rounded(exact, "fp32"), "fp32", 64)
     assert not found.within
-    assert f"on real inputs are off by {found.rmse:.3g} RMSE; at most {found.tolerance:.3g} is allowed (2 x eager's" in verdict(found)
+    assert (
+        f"on real inputs are off by {found.rmse:.3g} RMSE; at most {found.tolerance:.3g} is allowed (2 x"
+        " eager's" in verdict(found)
+    )
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -168,20 +175,29 @@ def test_a_distance_at_its_tolerance_passes_and_one_beyond_does_not() -> None:
         ("lower", math.nan, False),
     ],
 )
-def test_the_task_metric_may_get_worse_by_its_budget_and_no_more(better: Better, value: float, fine: bool) -> None:
+def test_the_task_metric_may_get_worse_by_its_budget_and_no_more(
+    better: Better, value: float, fine: bool
+) -> None:
     found = check.task({**INFO, "better": better}, {"accuracy": value, "loss": 1.0}, "fp32")
     assert found.within == fine
     assert found.all["loss"] == 1.0
     if fine:
         check.judge(Deviation({}, found), "fp32", False)
     else:
-        with pytest.raises(Refusal, match=rf"accuracy: accuracy on .* is {value:.4f}.* eager reaches 0.7500 .*worse by at most 0.125$"):
+        with pytest.raises(
+            Refusal,
+            match=(
+                rf"accuracy: accuracy on .* is {value:.4f}.* eager reaches 0.7500 .*worse by at most 0.125$"
+            ),
+        ):
             check.judge(Deviation({}, found), "fp32", False)
 
 
 def test_every_kind_of_inputs_is_judged() -> None:
     good, bad = Distance(0.0, 0.0, 1.0, 2.0, 1.0, 1.0, 0, 10), Distance(2.0, 0.0, 1.0, 2.0, 1.0, 0.5, 0, 10)
-    check.judge(Deviation({"random": good, "real": good}, Task("accuracy", "higher", 1.0, 1.0, 0.0)), "fp32", False)
+    check.judge(
+        Deviation({"random": good, "real": good}, Task("accuracy", "higher", 1.0, 1.0, 0.0)), "fp32", False
+    )
     with pytest.raises(Refusal, match="on real inputs are off by 2 RMSE; at most 1 is allowed"):
         check.judge(Deviation({"random": good, "real": bad}), "fp32", False)
 
@@ -191,9 +207,17 @@ def stored(folder: Path, name: str, **arrays: np.ndarray) -> Path:
     return folder / name
 
 
-def test_of_several_outputs_the_worst_for_its_tolerance_counts_and_nan_above_all(tmp_path: Path, exact: np.ndarray) -> None:
+def test_of_several_outputs_the_worst_for_its_tolerance_counts_and_nan_above_all(
+    tmp_path: Path, exact: np.ndarray
+) -> None:
     eager = exact + 1e-3
-    oracle = {"in0": exact, "ref0": exact, "ref1": 1000 * exact, "eager-fp32-0": eager, "eager-fp32-1": 1000 * eager}
+    oracle = {
+        "in0": exact,
+        "ref0": exact,
+        "ref1": 1000 * exact,
+        "eager-fp32-0": eager,
+        "eager-fp32-1": 1000 * eager,
+    }
     stored(tmp_path, "real.npz", **oracle, **{"eager-bf16-0": exact + 9, "eager-bf16-1": exact})
     outputs = stored(tmp_path, "outputs.npz", out0=exact + 1.5e-3, out1=1000 * exact + 0.5)
     found = check.distances(tmp_path, {"real": outputs}, "fp32", 1)
@@ -215,11 +239,16 @@ def test_timed_outputs_may_be_twice_as_far_as_the_check_saw_or_at_the_tolerance(
     reference = np.zeros((2, 3, 4))
     stored(tmp_path, "timed.npz", in0=reference, ref0=reference)
     outputs = stored(tmp_path, "outputs.npz", out0=reference + np.array([0.1, 5.0]).reshape(2, 1, 1))
-    seen = {"real": Distance(0.0, 0.0, 1.0, 2.0, 1.0, 1.0, 0, 10), "random": Distance(0.0, 0.0, 0.5, 2.0, 0.5, 1.0, 0, 10)}
+    seen = {
+        "real": Distance(0.0, 0.0, 1.0, 2.0, 1.0, 1.0, 0, 10),
+        "random": Distance(0.0, 0.0, 0.5, 2.0, 0.5, 1.0, 0, 10),
+    }
     assert check.timed_limits(tmp_path, outputs, seen) == pytest.approx([1.0, 10.0])
 
 
-@pytest.mark.parametrize(("precision", "has_task", "passes"), [("int8", True, True), ("int8", False, False), ("bf16", True, False)])
+@pytest.mark.parametrize(
+    ("precision", "has_task", "passes"), [("int8", True, True), ("int8", False, False), ("bf16", True, False)]
+)
 def test_only_of_int8_with_a_task_metric_the_distance_does_not_matter(precision, has_task, passes):
     far = Distance(1.0, 0.1, 0.3, 3.0, 0.0, 0.9, 0, 10)
     with contextlib.nullcontext() if passes else pytest.raises(Refusal, match="accuracy"):

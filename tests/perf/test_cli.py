@@ -56,7 +56,9 @@ def saved(tmp_path: Path) -> Path:
     ],
 )
 def test_help_and_usage_errors_import_nothing_heavy(arguments: list[str], code: int, said: str) -> None:
-    done = subprocess.run([sys.executable, "-c", LIGHT, *arguments], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", LIGHT, *arguments], capture_output=True, text=True, check=True
+    )
     *printed, last = done.stdout.splitlines()
     exit_code, modules = json.loads(last)
     assert exit_code == code, done.stderr
@@ -78,7 +80,10 @@ def test_every_command_has_help(command: str, capsys: Captured) -> None:
         (["run", "rsnet"], "unknown workload 'rsnet': did you mean resnet"),
         (["run", "nowhere:make"], "no module named 'nowhere'"),
         (["run", "mlp", "--backends", "eagr"], "unknown backend 'eagr': did you mean eager"),
-        (["run", "mlp", "--backends", "eager[layuot:contiguous]"], "unknown option of eager 'layuot': did you mean layout"),
+        (
+            ["run", "mlp", "--backends", "eager[layuot:contiguous]"],
+            "unknown option of eager 'layuot': did you mean layout",
+        ),
         (["run", "mlp", "--precisions", "bf61"], "unknown precision 'bf61': did you mean bf16"),
         (["run", "mlp", "--batch", "0"], "--batch '0': expected whole numbers of at least 1"),
         (["run", "mlp", "--batch", "1,x"], "--batch 'x': expected whole numbers"),
@@ -97,7 +102,9 @@ def test_every_command_has_help(command: str, capsys: Captured) -> None:
         (["doctor", "--seconds", "0"], "--seconds"),
     ],
 )
-def test_usage_errors_are_one_line_exit_2_and_leave_nothing(arguments: list[str], said: str, capsys: Captured, empty_folder: Path) -> None:
+def test_usage_errors_are_one_line_exit_2_and_leave_nothing(
+    arguments: list[str], said: str, capsys: Captured, empty_folder: Path
+) -> None:
     assert cli.status(arguments) == 2
     heard = capsys.readouterr()
     assert heard.err.startswith("hotlap: ")
@@ -117,7 +124,9 @@ def test_usage_errors_are_one_line_exit_2_and_leave_nothing(arguments: list[str]
         (Abort(), 130, "\nhotlap: interrupted; what was measured is kept\n"),
     ],
 )
-def test_exit_codes(error: BaseException | int | None, code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+def test_exit_codes(
+    error: BaseException | int | None, code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
     ends_with(error, monkeypatch)
     assert cli.status([]) == code
     assert capsys.readouterr().err == said
@@ -146,7 +155,9 @@ def ends_with(error: BaseException | int | None, monkeypatch: pytest.MonkeyPatch
 
 def test_a_reader_that_goes_away_is_no_error() -> None:
     """`hotlap --help | head -1`: the pipe's other end is closed before anything is written."""
-    with subprocess.Popen([sys.executable, "-m", "hotlap.perf.cli", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [sys.executable, "-m", "hotlap.perf.cli", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
         assert process.stdout is not None and process.stderr is not None
         process.stdout.close()
         said = process.stderr.read()

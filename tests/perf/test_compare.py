@@ -1,4 +1,6 @@
-"""The tests of the gate: against hand-worked figures, against simulation with known truth, and with a planted mistake."""
+"""The tests of the gate: against hand-worked figures, against simulation with known truth, and with
+a planted mistake.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,16 @@ from scipy import stats as scipy_stats
 from hotlap.perf import compare
 
 
-@pytest.mark.parametrize(("alpha", "looks", "expected"), [(0.05, (6, 9, 12, 16), 0.0198), (0.025, (9, 12, 16), 0.0122), (0.05 / 12, (12, 16), 0.0025)])
-def test_the_level_of_a_look_keeps_the_sequence_at_alpha(alpha: float, looks: tuple[int, ...], expected: float) -> None:
-    """0.0198 as in shared/MEASURING.md; the others follow once the looks that cannot reach their level are left out."""
+@pytest.mark.parametrize(
+    ("alpha", "looks", "expected"),
+    [(0.05, (6, 9, 12, 16), 0.0198), (0.025, (9, 12, 16), 0.0122), (0.05 / 12, (12, 16), 0.0025)],
+)
+def test_the_level_of_a_look_keeps_the_sequence_at_alpha(
+    alpha: float, looks: tuple[int, ...], expected: float
+) -> None:
+    """0.0198 as in shared/MEASURING.md; the others follow once the looks that cannot reach their
+    level are left out.
+    """
     each, possible = compare.level(alpha)
     assert possible == looks
     assert each == pytest.approx(expected, rel=0.05)
@@ -66,7 +75,9 @@ def test_three_verdicts() -> None:
 
 
 def test_least_tolerance_and_detectable_effect_by_the_formula() -> None:
-    """(t(1 - a, n - 1) + t(0.9, n - 1)) * s / sqrt(n); shared/MEASURING.md gives 1.3 % for 16 blocks of sd 1.4 %."""
+    """(t(1 - a, n - 1) + t(0.9, n - 1)) * s / sqrt(n); shared/MEASURING.md gives 1.3 % for 16
+    blocks of sd 1.4 %.
+    """
     values = [0.014 * value for value in scipy_stats.norm.ppf((np.arange(16) + 0.5) / 16)]
     scale = 0.014 / stdev(values)
     each = compare.level(0.05)[0]
@@ -80,7 +91,9 @@ def test_least_tolerance_and_detectable_effect_by_the_formula() -> None:
 def test_two_samples_by_welch() -> None:
     base, head = [0.0, 0.1, 0.05, 0.02], [0.3, 0.35, 0.28, 0.4, 0.31]
     found = compare.apart(base, head, 0.05, 0.05, 0.05)
-    expected = scipy_stats.ttest_ind(np.array(head) - math.log1p(0.05), base, equal_var=False, alternative="greater")
+    expected = scipy_stats.ttest_ind(
+        np.array(head) - math.log1p(0.05), base, equal_var=False, alternative="greater"
+    )
     assert found.p_worse == pytest.approx(expected.pvalue)
     assert found.p_fine == pytest.approx(1 - expected.pvalue)
     assert found.ratio == pytest.approx(math.exp(fmean(head) - fmean(base)))
@@ -119,7 +132,9 @@ def sequence(values: np.ndarray, each: float, looks: tuple[int, ...]) -> str:
 
 @pytest.mark.parametrize("heavy", [False, True])
 def test_at_the_margin_a_sequence_alarms_no_more_often_than_it_says(heavy: bool) -> None:
-    """800 races whose true change is the tolerance itself; 5 % plus three standard errors is 7.3 %. bench/gate_simulation.py has the large one."""
+    """800 races whose true change is the tolerance itself; 5 % plus three standard errors is 7.3 %.
+    bench/gate_simulation.py has the large one.
+    """
     rng = np.random.default_rng(3)
     each, looks = compare.level(0.05)
     noise = rng.standard_t(3, (800, 16)) if heavy else rng.standard_normal((800, 16))
@@ -131,7 +146,9 @@ def test_at_the_margin_a_sequence_alarms_no_more_often_than_it_says(heavy: bool)
 
 
 def test_looking_after_each_block_at_the_plain_level_would_alarm_too_often() -> None:
-    """The planted mistake: without the correction for several looks the rate is well above 5 %, so the test above can fail."""
+    """The planted mistake: without the correction for several looks the rate is well above 5 %, so
+    the test above can fail.
+    """
     rng = np.random.default_rng(4)
     races = math.log1p(0.03) + 0.02 * rng.standard_normal((800, 16))
     alarms = sum(sequence(race, 0.05, tuple(range(6, 17))) == "regression" for race in races)

@@ -37,7 +37,10 @@ CASE = Case("culprit_pkg.models:make", "eager")
 def commit(message: str, layers: int) -> str:
     Path("culprit_pkg/models.py").write_text(MODELS.replace("LAYERS", str(layers)))
     subprocess.run(["git", "add", "-A"], check=True)
-    subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-q", "--allow-empty", "-m", message], check=True)
+    subprocess.run(
+        ["git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-q", "--allow-empty", "-m", message],
+        check=True,
+    )
     return git(Path(), "rev-parse", "HEAD")
 
 
@@ -55,15 +58,26 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def history(stored: Any, commits: list[str]) -> list[str]:
-    """Forty runs on these commits, slower from commit 3 on; returns the command line that reads them."""
+    """Forty runs on these commits, slower from commit 3 on; returns the command line that reads
+    them.
+    """
     for day in range(40):
         at = 0 if day < 20 else 5
-        stored.run(Path("results") / f"{day}.json", day, {CASE.workload: (1e-3 if at < 3 else 1.5e-3) * (1 + 0.002 * (day % 5))}, commit=commits[at])
+        stored.run(
+            Path("results") / f"{day}.json",
+            day,
+            {CASE.workload: (1e-3 if at < 3 else 1.5e-3) * (1 + 0.002 * (day % 5))},
+            commit=commits[at],
+        )
     return ["history", "results", "--bisect", CASE.id]
 
 
-def test_a_slower_commit_is_found_by_measuring(stored: Any, repository: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """First whether it comes back at all; commit 2 then loads the same files as commit 1 and need not be measured."""
+def test_a_slower_commit_is_found_by_measuring(
+    stored: Any, repository: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """First whether it comes back at all; commit 2 then loads the same files as commit 1 and need
+    not be measured.
+    """
     asked = history(stored, [repository[1], *[repository[3]] * 5])
     assert cli.status([*asked, "--budget", "40s"]) == 1
     said = capsys.readouterr().out
@@ -80,27 +94,41 @@ def judged_by(commits: list[str], bad_from: int, skipped: tuple[int, ...] = ()) 
 
 
 @pytest.mark.parametrize("first_bad", [1, 3, 5])
-def test_the_first_bad_commit_is_named(first_bad: int, stored: Any, repository: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_first_bad_commit_is_named(
+    first_bad: int,
+    stored: Any,
+    repository: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     monkeypatch.setattr(culprit, "judge", judged_by(repository, first_bad))
     assert cli.status(history(stored, repository)) == 1
     assert f"change {first_bad}" in capsys.readouterr().out
 
 
-def test_commits_that_cannot_be_judged_are_left_between(stored: Any, repository: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commits_that_cannot_be_judged_are_left_between(
+    stored: Any, repository: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(culprit, "judge", judged_by(repository, 4, skipped=(3, 4)))
     assert cli.status(history(stored, repository)) == 3
     said = capsys.readouterr().out
     assert repository[4] in said and repository[3] in said and "slower since" not in said
 
 
-def test_what_does_not_come_back_is_not_blamed_on_a_commit(stored: Any, repository: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_does_not_come_back_is_not_blamed_on_a_commit(
+    stored: Any, repository: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(culprit, "judge", judged_by(repository, 99))
     assert cli.status(history(stored, repository)) == 3
     assert "does not come back" in capsys.readouterr().out
     assert len(git(Path(), "worktree", "list").splitlines()) == 1
 
 
-@pytest.mark.parametrize(("revision", "words"), [("", "no commit"), ("abc+", "uncommitted changes"), ("0" * 12, "is no commit of")])
-def test_results_without_a_commit_cannot_be_bisected(revision: str, words: str, repository: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("revision", "words"), [("", "no commit"), ("abc+", "uncommitted changes"), ("0" * 12, "is no commit of")]
+)
+def test_results_without_a_commit_cannot_be_bisected(
+    revision: str, words: str, repository: list[str]
+) -> None:
     with pytest.raises(Misuse, match=words):
         culprit.commit(revision, "results/run.json")

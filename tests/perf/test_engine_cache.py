@@ -1,4 +1,7 @@
-"""The cache of TensorRT engines: what is part of its key, and what is never used. No TensorRT is needed."""
+"""The cache of TensorRT engines: what is part of its key, and what is never used.
+
+No TensorRT is needed.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,17 @@ import pytest
 from hotlap.perf import engine_cache
 from hotlap.perf.engine_cache import ABOUT, ENGINE, Key
 
-KEY = Key("graph", {"in0": ((1, 3), (4, 3), (8, 3))}, "fp16", {"tf32": "False"}, "tensorrt_rtx 1.6.1", "sm_89")
+KEY = Key(
+    "graph", {"in0": ((1, 3), (4, 3), (8, 3))}, "fp16", {"tf32": "False"}, "tensorrt_rtx 1.6.1", "sm_89"
+)
 OTHERS = {
-    "graph": "another", "profile": {"in0": ((1, 3), (4, 3), (16, 3))}, "precision": "fp32", "flags": {"tf32": "True"}, "library": "tensorrt_rtx 1.7.0", "architecture": "sm_80",
-}  # fmt: skip
+    "graph": "another",
+    "profile": {"in0": ((1, 3), (4, 3), (16, 3))},
+    "precision": "fp32",
+    "flags": {"tf32": "True"},
+    "library": "tensorrt_rtx 1.7.0",
+    "architecture": "sm_80",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +39,12 @@ def test_what_was_put_is_found() -> None:
     assert engine_cache.get(KEY) == (None, "")
     assert engine_cache.put(KEY, b"engine", 1.5, "Layers:") == ""
     found, said = engine_cache.get(KEY)
-    assert found is not None and (found.engine, found.entry.seconds, found.entry.layers, said) == (b"engine", 1.5, "Layers:", "")
+    assert found is not None and (found.engine, found.entry.seconds, found.entry.layers, said) == (
+        b"engine",
+        1.5,
+        "Layers:",
+        "",
+    )
 
 
 @pytest.mark.parametrize("field", msgspec.structs.fields(Key), ids=lambda field: field.name)
@@ -41,7 +56,9 @@ def test_every_part_of_the_key_makes_another_engine(field: msgspec.structs.Field
 
 
 def test_an_entry_under_a_wrong_key_is_not_used() -> None:
-    """As after a change of how keys are made: the folder's name fits, what it was built for does not."""
+    """As after a change of how keys are made: the folder's name fits, what it was built for does
+    not.
+    """
     other = msgspec.structs.replace(KEY, architecture="sm_80")
     engine_cache.put(other, b"for sm_80", 1.0, "")
     (engine_cache.folder() / other.digest).rename(engine_cache.folder() / KEY.digest)
@@ -52,7 +69,14 @@ def test_an_entry_under_a_wrong_key_is_not_used() -> None:
     assert found is not None and found.engine == b"for sm_89", "the wrong entry is replaced"
 
 
-@pytest.mark.parametrize(("file", "content", "words"), [(ENGINE, b"engina", "damaged"), (ABOUT, b"{", "cannot be read"), (ABOUT, b"[" * 100_000, "cannot be read")])
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        (ENGINE, b"engina", "damaged"),
+        (ABOUT, b"{", "cannot be read"),
+        (ABOUT, b"[" * 100_000, "cannot be read"),
+    ],
+)
 def test_a_damaged_entry_is_not_used(file: str, content: bytes, words: str) -> None:
     engine_cache.put(KEY, b"engine", 1.0, "")
     (engine_cache.folder() / KEY.digest / file).write_bytes(content)
@@ -73,7 +97,9 @@ def test_a_full_disk_costs_the_entry_not_the_build(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(Path, "write_bytes", full)
     said = engine_cache.put(KEY, b"engine", 1.0, "")
     assert "not in the cache" in said and "No space left on device" in said
-    assert engine_cache.get(KEY) == (None, "") and list(engine_cache.folder().iterdir()) == [], "no half an entry stays"
+    assert engine_cache.get(KEY) == (None, "") and list(engine_cache.folder().iterdir()) == [], (
+        "no half an entry stays"
+    )
 
 
 def test_a_read_only_cache_is_said(runs: Path) -> None:
@@ -95,7 +121,9 @@ for at in range(40):
 """
     children = [subprocess.Popen([sys.executable, "-P", "-c", code, letter]) for letter in "abc"]
     assert [child.wait(timeout=120) for child in children] == [0, 0, 0]
-    assert [one.name for one in engine_cache.folder().iterdir()] == [Key("graph", {}, "fp16", {}, "library", "sm_89").digest]
+    assert [one.name for one in engine_cache.folder().iterdir()] == [
+        Key("graph", {}, "fp16", {}, "library", "sm_89").digest
+    ]
 
 
 def test_the_longest_unused_go_first(monkeypatch: pytest.MonkeyPatch) -> None:

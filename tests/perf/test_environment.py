@@ -1,4 +1,6 @@
-"""Where a result was measured: what forbids a comparison, what is only noted, and what is read from this machine."""
+"""Where a result was measured: what forbids a comparison, what is only noted, and what is read from
+this machine.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +21,37 @@ from hotlap.perf import environment
 from hotlap.perf.environment import Environment
 
 HERE = Environment(
-    cpu="Xeon", cores=8, memory_bytes=16 * 2**30, isa=("avx2", "amx_bf16"), system="Linux 6", python="3.11.7",
-    libraries={"torch": "2.14.1"}, gpus=(), driver="", threads=4, allocator="keep", hugepages="madvise", commit="abc", host="one",
-)  # fmt: skip
+    cpu="Xeon",
+    cores=8,
+    memory_bytes=16 * 2**30,
+    isa=("avx2", "amx_bf16"),
+    system="Linux 6",
+    python="3.11.7",
+    libraries={"torch": "2.14.1"},
+    gpus=(),
+    driver="",
+    threads=4,
+    allocator="keep",
+    hugepages="madvise",
+    commit="abc",
+    host="one",
+)
 OTHER = Environment(
-    cpu="Epyc", cores=9, memory_bytes=17, isa=(), system="Linux 7", python="3.12.0", libraries={"torch": "2.15.0"},
-    gpus=("H200",), driver="600", threads=5, allocator="default", hugepages="always", commit="abd", host="two",
-)  # fmt: skip
+    cpu="Epyc",
+    cores=9,
+    memory_bytes=17,
+    isa=(),
+    system="Linux 7",
+    python="3.12.0",
+    libraries={"torch": "2.15.0"},
+    gpus=("H200",),
+    driver="600",
+    threads=5,
+    allocator="default",
+    hugepages="always",
+    commit="abd",
+    host="two",
+)
 NOTED = {"host", "commit", "system", "memory_bytes"}
 
 
@@ -33,7 +59,11 @@ NOTED = {"host", "commit", "system", "memory_bytes"}
 def test_each_difference_blocks_or_is_noted(name: str) -> None:
     changed = msgspec.structs.replace(HERE, **{name: getattr(OTHER, name)})
     blocking, noted = HERE.differs(changed)
-    pair = {name: (str(getattr(HERE, name)), str(getattr(OTHER, name)))} if name != "libraries" else {"torch": ("2.14.1", "2.15.0")}
+    pair = (
+        {name: (str(getattr(HERE, name)), str(getattr(OTHER, name)))}
+        if name != "libraries"
+        else {"torch": ("2.14.1", "2.15.0")}
+    )
     assert (blocking, noted) == (({}, pair) if name in NOTED else (pair, {}))
     assert changed.key != HERE.key
 
@@ -47,7 +77,10 @@ def test_the_same_environment_differs_in_nothing_and_has_the_same_key() -> None:
 
 def test_hardware_in_one_line() -> None:
     assert HERE.hardware == "Xeon, 4 of 8 cores (avx2, amx_bf16), 16 GiB, no GPU"
-    assert msgspec.structs.replace(HERE, isa=(), gpus=("H200", "H200")).hardware == "Xeon, 4 of 8 cores (baseline), 16 GiB, H200, H200"
+    assert (
+        msgspec.structs.replace(HERE, isa=(), gpus=("H200", "H200")).hardware
+        == "Xeon, 4 of 8 cores (baseline), 16 GiB, H200, H200"
+    )
 
 
 def test_what_is_read_from_this_machine() -> None:
@@ -70,7 +103,9 @@ def test_the_commit_is_that_of_the_working_directory(tmp_path: Path, monkeypatch
 
     def git(*arguments: str) -> str:
         settings = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
-        return subprocess.run(["git", *settings, *arguments], check=True, capture_output=True, text=True).stdout.strip()
+        return subprocess.run(
+            ["git", *settings, *arguments], check=True, capture_output=True, text=True
+        ).stdout.strip()
 
     git("init", "--quiet")
     Path("file").write_text("1")
@@ -83,7 +118,12 @@ def test_the_commit_is_that_of_the_working_directory(tmp_path: Path, monkeypatch
 
 
 def test_nothing_that_is_measured_is_imported() -> None:
-    code = "import json, sys; from hotlap.perf import environment; environment.collect(1, 'keep'); print(json.dumps(sorted(sys.modules)))"
-    modules: list[Any] = json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    code = (
+        "import json, sys; from hotlap.perf import environment; environment.collect(1, 'keep');"
+        " print(json.dumps(sorted(sys.modules)))"
+    )
+    modules: list[Any] = json.loads(
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    )
     assert "hotlap.perf.environment" in modules
     assert {"torch", "numpy", "onnx", "onnxruntime", "openvino", "lightning", "triton"}.isdisjoint(modules)

@@ -1,4 +1,6 @@
-"""Two files and a policy: what regresses, what cannot be told, what may not be compared, and that nothing of it is ever green by mistake."""
+"""Two files and a policy: what regresses, what cannot be told, what may not be compared, and that
+nothing of it is ever green by mistake.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ from hotlap.perf.reasons import Misuse, Reason
 from hotlap.perf.result import Deviation, Distance, Placement, Plan, Result, Results, Samples, Task, encode
 from hotlap.perf.verdict import Verdict
 
-HERE = Environment("Xeon", 2, 2**30, (), "Linux 6", "3.11.7", {"torch": "2.14.1"}, (), "", 2, "keep", "madvise", "", "one")
+HERE = Environment(
+    "Xeon", 2, 2**30, (), "Linux 6", "3.11.7", {"torch": "2.14.1"}, (), "", 2, "keep", "madvise", "", "one"
+)
 NAME = "net/eager/fp32/b1/cpu/inference"
 BLOCKS = 12
 
@@ -36,14 +40,29 @@ def latency(centre: float, seed: int, spread: float = 0.005) -> Samples:
 
 
 def result(backend: str = "eager", slower: float = 1.0, seed: int = 1, **more: Any) -> Result:
-    metrics = {"latency": latency(0.01 * slower, seed), "memory": Samples("B", "lower", ((3e8,), (3.01e8,), (2.99e8,)))}
+    metrics = {
+        "latency": latency(0.01 * slower, seed),
+        "memory": Samples("B", "lower", ((3e8,), (3.01e8,), (2.99e8,))),
+    }
     metrics |= more.pop("metrics", {})
     placement = Placement("cpu", {"cpu": 9}, more.pop("counters", {"operators": 40, "artefact_bytes": 1000}))
-    return Result(Case("net", backend), "race", Plan(), **{"status": "ok", "environment": HERE.key, "metrics": metrics, "placement": placement, **more})
+    return Result(
+        Case("net", backend),
+        "race",
+        Plan(),
+        **{"status": "ok", "environment": HERE.key, "metrics": metrics, "placement": placement, **more},
+    )
 
 
 def pace(seed: int = 7) -> Result:
-    return Result(Case("net", "pace"), "race", Plan(), "ok", environment=HERE.key, metrics={"latency": latency(0.001, seed)})
+    return Result(
+        Case("net", "pace"),
+        "race",
+        Plan(),
+        "ok",
+        environment=HERE.key,
+        metrics={"latency": latency(0.001, seed)},
+    )
 
 
 Write = Callable[..., sides.Side]
@@ -54,7 +73,10 @@ def side(tmp_path: Path) -> Write:
     """Writes a results file and reads it as a side."""
 
     def write(*results: Result, environment: Environment = HERE, with_pace: bool = True) -> sides.Side:
-        every = [msgspec.structs.replace(one, environment=environment.key) for one in (*results, *([pace(len(results))] if with_pace else []))]
+        every = [
+            msgspec.structs.replace(one, environment=environment.key)
+            for one in (*results, *([pace(len(results))] if with_pace else []))
+        ]
         path = tmp_path / f"{len(list(tmp_path.iterdir()))}.json"
         path.write_bytes(encode(Results("run", "test", {environment.key: environment}, results=tuple(every))))
         return sides.read(path)
@@ -91,7 +113,9 @@ def test_twice_as_fast_passes(side: Write) -> None:
 
 
 def test_the_pace_cancels_a_slower_machine(side: Write) -> None:
-    """Both jobs are compared as ratios to the pace that ran beside them; without it the machine's drift is all there is to see."""
+    """Both jobs are compared as ratios to the pace that ran beside them; without it the machine's
+    drift is all there is to see.
+    """
     base, head = result(seed=1), result(slower=3.0, seed=2)
     slow = msgspec.structs.replace(pace(), metrics={"latency": latency(0.003, 7)})
     assert judged(side(base, pace(), with_pace=False), side(head, slow, with_pace=False)).verdict == "pass"
@@ -115,17 +139,32 @@ def test_could_not_tell_is_green_only_where_the_policy_says_so(side: Write) -> N
     assert found.verdict == "pass" and "count as passed, as the policy says" in found.reasons[0]
 
 
-@pytest.mark.parametrize(("counter", "before", "after"), [("graph_breaks", 0, 1), ("memcpy_nodes", 0, 2), ("nodes", 40, 41), ("artefact_bytes", 1000, 1100)])
-def test_a_structural_counter_that_grows_is_a_regression_with_no_time_involved(side: Write, counter: str, before: int, after: int) -> None:
+@pytest.mark.parametrize(
+    ("counter", "before", "after"),
+    [("graph_breaks", 0, 1), ("memcpy_nodes", 0, 2), ("nodes", 40, 41), ("artefact_bytes", 1000, 1100)],
+)
+def test_a_structural_counter_that_grows_is_a_regression_with_no_time_involved(
+    side: Write, counter: str, before: int, after: int
+) -> None:
     found = judged(side(result(counters={counter: before})), side(result(seed=2, counters={counter: after})))
     assert found.verdict == "regression"
-    assert (of(found, counter).base, of(found, counter).head, of(found, counter).kind) == (before, after, "counter")
+    assert (of(found, counter).base, of(found, counter).head, of(found, counter).kind) == (
+        before,
+        after,
+        "counter",
+    )
     assert of(found, "latency").verdict == "pass"
-    assert judged(side(result(counters={counter: after})), side(result(seed=2, counters={counter: before}))).verdict == "pass"
+    assert (
+        judged(
+            side(result(counters={counter: after})), side(result(seed=2, counters={counter: before}))
+        ).verdict
+        == "pass"
+    )
 
 
 def test_slack_lets_a_counter_grow_and_a_slower_case_names_it(side: Write) -> None:
-    before, after = result(counters={"graph_breaks": 0}), result(seed=2, slower=1.2, counters={"graph_breaks": 1})
+    before = result(counters={"graph_breaks": 0})
+    after = result(seed=2, slower=1.2, counters={"graph_breaks": 1})
     found = judged(side(before), side(after), slack={"graph_breaks": 1})
     assert of(found, "graph_breaks").verdict == "pass"
     assert "with graph_breaks 0 -> 1" in of(found, "latency").evidence
@@ -146,23 +185,42 @@ def test_ten_per_cent_more_memory_is_a_regression_over_blocks(side: Write) -> No
 def test_one_value_a_side_is_no_interval(side: Write) -> None:
     one = {"memory": Samples("B", "lower", ((3e8,),))}
     found = judged(side(result(metrics=one)), side(result(seed=2, metrics=one)))
-    assert found.verdict == "pass" and any("memory is not judged: 1 block a side" in text for text in found.reasons)
+    assert found.verdict == "pass" and any(
+        "memory is not judged: 1 block a side" in text for text in found.reasons
+    )
     asked = judged(side(result(metrics=one)), side(result(seed=2, metrics=one)), tolerance={"memory": 0.02})
     assert asked.verdict == "inconclusive"
 
 
 def test_throughput_regresses_downwards(side: Write) -> None:
     def rate(value: float) -> dict[str, Samples]:
-        return {"throughput": Samples("1/s", "higher", tuple((value * (1 + 0.001 * block),) for block in range(6)))}
+        return {
+            "throughput": Samples(
+                "1/s", "higher", tuple((value * (1 + 0.001 * block),) for block in range(6))
+            )
+        }
 
-    found = judged(side(result(metrics=rate(100))), side(result(seed=2, metrics=rate(50))), tolerance={"throughput": 0.03})
+    found = judged(
+        side(result(metrics=rate(100))),
+        side(result(seed=2, metrics=rate(50))),
+        tolerance={"throughput": 0.03},
+    )
     one = of(found, "throughput")
     assert one.verdict == "regression" and one.ratio == pytest.approx(0.5)
     assert one.low is not None and one.high is not None and one.low < 0.5 < one.high
-    assert judged(side(result(metrics=rate(50))), side(result(seed=2, metrics=rate(100))), tolerance={"throughput": 0.03}).verdict == "pass"
+    assert (
+        judged(
+            side(result(metrics=rate(50))),
+            side(result(seed=2, metrics=rate(100))),
+            tolerance={"throughput": 0.03},
+        ).verdict
+        == "pass"
+    )
 
 
-@pytest.mark.parametrize(("status", "code"), [("skipped", "no_device"), ("fell_back", "wrong_provider"), ("failed", "accuracy")])
+@pytest.mark.parametrize(
+    ("status", "code"), [("skipped", "no_device"), ("fell_back", "wrong_provider"), ("failed", "accuracy")]
+)
 def test_a_case_that_lost_its_result_is_a_regression(side: Write, status: Any, code: Any) -> None:
     lost = result(status=status, reason=Reason(code, "planted"), metrics={"latency": latency(0.01, 2)})
     found = judged(side(result()), side(lost))
@@ -171,12 +229,19 @@ def test_a_case_that_lost_its_result_is_a_regression(side: Write, status: Any, c
 
 
 def test_missing_new_and_renamed_cases_are_named(side: Write) -> None:
-    found = judged(side(result("eager"), result("compile")), side(result("eager", seed=2), result("compiled")))
+    found = judged(
+        side(result("eager"), result("compile")), side(result("eager", seed=2), result("compiled"))
+    )
     said = of(found, "presence")
     assert said.case == "net/compile/fp32/b1/cpu/inference" and said.verdict == "inconclusive"
     assert any("renamed to net/compiled/" in text for text in said.evidence)
     assert "new: net/compiled/fp32/b1/cpu/inference" in found.reasons
-    assert judged(side(result("eager"), result("compile")), side(result("eager", seed=2)), missing="regression").verdict == "regression"
+    assert (
+        judged(
+            side(result("eager"), result("compile")), side(result("eager", seed=2)), missing="regression"
+        ).verdict
+        == "regression"
+    )
 
 
 def test_a_case_that_failed_before_and_is_fixed_passes(side: Write) -> None:
@@ -210,11 +275,15 @@ def test_a_latency_that_cannot_be_tested_is_never_green(side: Write) -> None:
 def test_a_limit_of_a_new_case_that_fails_is_not_kept(side: Write) -> None:
     failed = result("compile", status="failed", reason=Reason("build_failed", "planted"), metrics={})
     found = judged(side(result()), side(result(seed=2), failed), limits={"latency": 1.0})
-    assert found.verdict == "inconclusive" and any("HEAD is failed" in text for one in found.findings for text in one.evidence)
+    assert found.verdict == "inconclusive" and any(
+        "HEAD is failed" in text for one in found.findings for text in one.evidence
+    )
 
 
 def test_a_pace_of_zero_and_numbers_beyond_all_bounds(side: Write, tmp_path: Path) -> None:
-    still = msgspec.structs.replace(pace(), metrics={"latency": Samples("s", "lower", ((0.0,), (0.0,), (0.0,)))})
+    still = msgspec.structs.replace(
+        pace(), metrics={"latency": Samples("s", "lower", ((0.0,), (0.0,), (0.0,)))}
+    )
     with pytest.raises(Misuse, match="not above 0"):
         side(result(), still, with_pace=False)
     stats = {"mean": 0.2, "median": 1e-4, "stddev": 1e6, "rounds": 5}
@@ -243,7 +312,9 @@ def test_not_steady_is_not_gated(side: Write) -> None:
         ("cpu", "EPYC", "cpu: Xeon -> EPYC"),
     ],
 )
-def test_another_machine_is_not_comparable_and_says_what_differs(side: Write, field: str, value: Any, words: str) -> None:
+def test_another_machine_is_not_comparable_and_says_what_differs(
+    side: Write, field: str, value: Any, words: str
+) -> None:
     other = msgspec.structs.replace(HERE, **{field: value})
     found = judged(side(result()), side(result(seed=2), environment=other))
     assert found.verdict == "not_comparable" and found.exit_status == 4
@@ -251,12 +322,16 @@ def test_another_machine_is_not_comparable_and_says_what_differs(side: Write, fi
 
 
 def test_another_node_is_only_noted(side: Write) -> None:
-    found = judged(side(result()), side(result(seed=2), environment=msgspec.structs.replace(HERE, host="two")))
+    found = judged(
+        side(result()), side(result(seed=2), environment=msgspec.structs.replace(HERE, host="two"))
+    )
     assert found.verdict == "pass" and "noted, host: one -> two" in found.reasons
 
 
 def test_absolute_limits_hold_for_head_alone(side: Write) -> None:
-    task = Deviation({"real": Distance(1e-7, 1e-7, 2e-7, 2, 0, 1, 0, 10)}, Task("accuracy", "higher", 0.9, 0.95, 0.1))
+    task = Deviation(
+        {"real": Distance(1e-7, 1e-7, 2e-7, 2, 0, 1, 0, 10)}, Task("accuracy", "higher", 0.9, 0.95, 0.1)
+    )
     base, head = side(result(deviation=task)), side(result(seed=2, deviation=task))
     assert judged(base, head, limits={"latency": 1.0, "task": 0.85}).verdict == "pass"
     for limits in ({"latency": 1e-6}, {"task": 0.95}, {"memory": 1e6}, {"deviation": 0.1}):
@@ -266,25 +341,51 @@ def test_absolute_limits_hold_for_head_alone(side: Write) -> None:
 
 def test_task_and_deviation_are_exact(side: Write) -> None:
     def seen(rmse: float, accuracy: float) -> Deviation:
-        return Deviation({"real": Distance(rmse, 1e-7, 2e-7, 2, 0, 1, 0, 10)}, Task("accuracy", "higher", accuracy, 0.95, 0.1))
+        return Deviation(
+            {"real": Distance(rmse, 1e-7, 2e-7, 2, 0, 1, 0, 10)},
+            Task("accuracy", "higher", accuracy, 0.95, 0.1),
+        )
 
     base = side(result(deviation=seen(1e-7, 0.95)))
-    assert judged(base, side(result(seed=2, deviation=seen(1e-7, 0.90))), tolerance={"task": 0.01}).verdict == "regression"
-    assert judged(base, side(result(seed=2, deviation=seen(1.5e-7, 0.95))), tolerance={"deviation": 0.2}).verdict == "regression"
-    assert judged(base, side(result(seed=2, deviation=seen(1.1e-7, 0.95))), tolerance={"deviation": 0.2, "task": 0.01}).verdict == "pass"
+    assert (
+        judged(base, side(result(seed=2, deviation=seen(1e-7, 0.90))), tolerance={"task": 0.01}).verdict
+        == "regression"
+    )
+    assert (
+        judged(base, side(result(seed=2, deviation=seen(1.5e-7, 0.95))), tolerance={"deviation": 0.2}).verdict
+        == "regression"
+    )
+    assert (
+        judged(
+            base,
+            side(result(seed=2, deviation=seen(1.1e-7, 0.95))),
+            tolerance={"deviation": 0.2, "task": 0.01},
+        ).verdict
+        == "pass"
+    )
     for name in ("task", "deviation"):
         assert of(judged(base, side(result(seed=2)), tolerance={name: 0.2}), name).verdict == "inconclusive"
     other = Deviation({}, Task("loss", "lower", 0.95, 0.95, 0.1))
-    assert of(judged(base, side(result(seed=2, deviation=other)), tolerance={"task": 0.2}), "task").verdict == "inconclusive"
+    assert (
+        of(judged(base, side(result(seed=2, deviation=other)), tolerance={"task": 0.2}), "task").verdict
+        == "inconclusive"
+    )
 
 
 def test_an_ignored_case_is_not_looked_at(side: Write) -> None:
-    found = judged(side(result("eager"), result("compile")), side(result("eager", seed=2), result("compile", slower=2)), case=(Part("*/compile/*", ignore=True),))
+    found = judged(
+        side(result("eager"), result("compile")),
+        side(result("eager", seed=2), result("compile", slower=2)),
+        case=(Part("*/compile/*", ignore=True),),
+    )
     assert found.verdict == "pass" and all("compile" not in one.case for one in found.findings)
 
 
 def test_more_cases_need_more_evidence(side: Write) -> None:
-    """Holm: p of the only slow case is judged at alpha over the number of cases. A change that alone is found can be lost among forty."""
+    """Holm: p of the only slow case is judged at alpha over the number of cases.
+
+    A change that alone is found can be lost among forty.
+    """
     fast = [result(f"backend{index}", seed=index) for index in range(40)]
     alone = judged(side(result(seed=1)), side(result(slower=1.1, seed=2)))
     among = judged(side(*fast, result(seed=1)), side(*fast, result(slower=1.1, seed=2)))
@@ -295,10 +396,30 @@ def test_a_file_by_others_bears_what_one_process_can_say(tmp_path: Path) -> None
     def theirs(name: str, mean: float, raw: bool, **machine: Any) -> sides.Side:
         rng = random.Random(name)
         data = [mean * math.exp(rng.gauss(0, 0.01)) for _ in range(200)]
-        stats = {"mean": mean, "median": mean, "stddev": 0.01 * mean, "rounds": 200, **({"data": data} if raw else {})}
-        info = {"node": "one", "machine": "x86_64", "python_version": "3.11.7", "cpu": {"brand_raw": "Xeon", "count": 2, "hz_actual": name}, **machine}
+        stats = {
+            "mean": mean,
+            "median": mean,
+            "stddev": 0.01 * mean,
+            "rounds": 200,
+            **({"data": data} if raw else {}),
+        }
+        info = {
+            "node": "one",
+            "machine": "x86_64",
+            "python_version": "3.11.7",
+            "cpu": {"brand_raw": "Xeon", "count": 2, "hz_actual": name},
+            **machine,
+        }
         path = tmp_path / f"{name}.json"
-        path.write_text(json.dumps({"machine_info": info, "benchmarks": [{"name": "test_x", "fullname": "bench/test_x.py::test_x", "stats": stats}], "version": "5.3.1"}))
+        path.write_text(
+            json.dumps(
+                {
+                    "machine_info": info,
+                    "benchmarks": [{"name": "test_x", "fullname": "bench/test_x.py::test_x", "stats": stats}],
+                    "version": "5.3.1",
+                }
+            )
+        )
         return sides.read(path)
 
     for raw in (True, False):
@@ -309,7 +430,10 @@ def test_a_file_by_others_bears_what_one_process_can_say(tmp_path: Path) -> None
         assert of(large, "latency").place == verdict.Place("bench/test_x.py")
         certain = judged(theirs("a", 0.01, raw), theirs("b", 0.0105, raw), between_jobs_sd=0.0)
         assert of(certain, "latency").verdict == "regression"
-    assert judged(theirs("a", 0.01, True), theirs("d", 0.01, True, cpu={"brand_raw": "EPYC"})).verdict == "not_comparable"
+    assert (
+        judged(theirs("a", 0.01, True), theirs("d", 0.01, True, cpu={"brand_raw": "EPYC"})).verdict
+        == "not_comparable"
+    )
     assert judged(theirs("a", 0.01, True), theirs("e", 0.01, True, node="two")).verdict == "inconclusive"
 
 
@@ -319,9 +443,11 @@ GOOD = '{"benchmarks": [{"fullname": "a", "stats": {"mean": 1.0, "rounds": 3}}]}
 @pytest.mark.parametrize(
     "content",
     [
-        "", "{", "[]", "null", "{}", '{"benchmarks": {}}', '{"benchmarks": [{}]}', "\x00\xff", "[" * 100_000, '{"schema": 99, "results": []}',
-        GOOD.replace("1.0", "NaN"), GOOD.replace("1.0", "1e999"), GOOD.replace("1.0", "-1"), GOOD.replace("1.0", "0"), GOOD.replace("1.0", "null"),
-        GOOD.replace("1.0", "9" * 400), GOOD.replace('"rounds": 3', '"rounds": -3'), GOOD.replace('"rounds": 3', '"rounds": 3, "data": [1, -1]'),
+        "", "{", "[]", "null", "{}", '{"benchmarks": {}}', '{"benchmarks": [{}]}', "\x00\xff", "[" * 100_000,
+        '{"schema": 99, "results": []}', GOOD.replace("1.0", "NaN"), GOOD.replace("1.0", "1e999"),
+        GOOD.replace("1.0", "-1"), GOOD.replace("1.0", "0"), GOOD.replace("1.0", "null"),
+        GOOD.replace("1.0", "9" * 400), GOOD.replace('"rounds": 3', '"rounds": -3'),
+        GOOD.replace('"rounds": 3', '"rounds": 3, "data": [1, -1]'),
         GOOD.replace("[{", '[{"fullname": "a", "stats": {"mean": 1.0, "rounds": 3}}, {'), GOOD[:-5],
     ],
 )  # fmt: skip
@@ -331,7 +457,11 @@ def test_a_damaged_or_hostile_file_is_exit_4_and_one_line(tmp_path: Path, conten
     with pytest.raises(Misuse) as caught:
         sides.read(path)
     assert caught.value.exit_code == 4
-    assert "\n" not in str(caught.value) and "hostile.json" in str(caught.value) and len(str(caught.value)) < 1000
+    assert (
+        "\n" not in str(caught.value)
+        and "hostile.json" in str(caught.value)
+        and len(str(caught.value)) < 1000
+    )
 
 
 def test_no_such_file_is_a_usage_error(tmp_path: Path) -> None:

@@ -24,16 +24,38 @@ def written(name: str, mean: float) -> str:
     rng = random.Random(name)
     data = [mean * math.exp(rng.gauss(0, 0.01)) for _ in range(64)]
     stats = {"mean": mean, "median": mean, "stddev": 0.01 * mean, "rounds": 64, "data": data}
-    Path(name).write_text(json.dumps({"machine_info": {"node": "one"}, "benchmarks": [{"name": "t", "fullname": "bench/t.py::t", "stats": stats}]}))
+    Path(name).write_text(
+        json.dumps(
+            {
+                "machine_info": {"node": "one"},
+                "benchmarks": [{"name": "t", "fullname": "bench/t.py::t", "stats": stats}],
+            }
+        )
+    )
     return name
 
 
-def test_a_regression_exits_1_and_writes_every_format(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_regression_exits_1_and_writes_every_format(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", "summary.md")
-    arguments = ["--json", "v.json", "--junit", "v.xml", "--sarif", "v.sarif", "--markdown", "v.md", "--github"]
+    arguments = [
+        "--json",
+        "v.json",
+        "--junit",
+        "v.xml",
+        "--sarif",
+        "v.sarif",
+        "--markdown",
+        "v.md",
+        "--github",
+    ]
     assert cli.status(["gate", written("a.json", 0.01), written("b.json", 0.02), *arguments]) == 1
     printed = capsys.readouterr().out
-    assert "::error file=bench/t.py,line=1,title=hotlap gate::bench/t.py::t: latency 10.0 ms -> 20.0 ms, +100.0%" in printed
+    assert (
+        "::error file=bench/t.py,line=1,title=hotlap gate::bench/t.py::t: latency 10.0 ms -> 20.0 ms, +100.0%"
+        in printed
+    )
     assert printed.splitlines()[-1] == "gate: regression (0 of 1 findings passed)"
     assert json.loads(Path("v.json").read_text())["verdict"] == "regression"
     assert "<failure" in Path("v.xml").read_text() and "2.1.0" in Path("v.sarif").read_text()
@@ -73,7 +95,9 @@ def test_gate_toml_of_the_working_directory_is_the_policy() -> None:
 
 def test_a_verdict_of_another_command_joins(capsys: Captured) -> None:
     Path("calm.toml").write_text("between_jobs_sd = 0.0\n")
-    Path("kernels.json").write_text('{"schema": 1, "tool": "kernels", "verdict": "regression", "reasons": ["spills"], "findings": []}')
+    Path("kernels.json").write_text(
+        '{"schema": 1, "tool": "kernels", "verdict": "regression", "reasons": ["spills"], "findings": []}'
+    )
     base = written("a.json", 0.01)
     assert cli.status(["gate", base, base, "--policy", "calm.toml", "--with", "kernels.json"]) == 1
     assert "note: kernels: spills" in capsys.readouterr().out
@@ -86,7 +110,10 @@ def test_stdout_holds_nothing_but_what_was_asked_for(capsys: Captured) -> None:
 
 def test_history_finds_the_row_where_the_level_changed(capsys: Captured) -> None:
     rng = random.Random(1)
-    lines = ["Index,Time", *(f"{row},{(1.0 if row < 60 else 1.3) * math.exp(rng.gauss(0, 0.01))}" for row in range(100))]
+    lines = [
+        "Index,Time",
+        *(f"{row},{(1.0 if row < 60 else 1.3) * math.exp(rng.gauss(0, 0.01))}" for row in range(100)),
+    ]
     Path("times.csv").write_text("\n".join(lines))
     assert cli.status(["history", "--csv", "times.csv", "--column", "Time", "--json", "-"]) == 0
     (found,) = json.loads(capsys.readouterr().out)["change_points"]
@@ -106,7 +133,9 @@ def test_history_finds_the_row_where_the_level_changed(capsys: Captured) -> None
         ("a,b\n1\n", "b", 4, "no number"),
     ],
 )
-def test_a_series_that_cannot_be_read_is_one_line(content: str, column: str, code: int, words: str, capsys: Captured) -> None:
+def test_a_series_that_cannot_be_read_is_one_line(
+    content: str, column: str, code: int, words: str, capsys: Captured
+) -> None:
     Path("x.csv").write_text(content)
     assert cli.status(["history", "--csv", "x.csv", "--column", column]) == code
     said = capsys.readouterr().err

@@ -11,7 +11,9 @@ import pytest
 from hotlap.perf import history
 
 
-def series(n: int, seed: int, noise: float = 0.02, phi: float = 0.0, steps: dict[int, float] | None = None) -> np.ndarray:
+def series(
+    n: int, seed: int, noise: float = 0.02, phi: float = 0.0, steps: dict[int, float] | None = None
+) -> np.ndarray:
     """AR(phi) noise around a level that is multiplied at each step's index."""
     rng = np.random.default_rng(seed)
     x = np.zeros(n)
@@ -89,7 +91,9 @@ def test_the_partition_is_the_best_of_all(seed: int) -> None:
         edges = [0, *borders, 22]
         if any(b - a < history.SHORTEST for a, b in itertools.pairwise(edges)):
             return math.inf
-        return sum(float(((x[a:b] - x[a:b].mean()) ** 2).sum()) for a, b in itertools.pairwise(edges)) + penalty * len(borders)
+        return sum(
+            float(((x[a:b] - x[a:b].mean()) ** 2).sum()) for a, b in itertools.pairwise(edges)
+        ) + penalty * len(borders)
 
     every = [borders for count in range(4) for borders in itertools.combinations(range(1, 22), count)]
     assert cost(tuple(history.partition(x, penalty))) == pytest.approx(min(map(cost, every)))

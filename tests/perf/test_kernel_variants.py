@@ -1,4 +1,6 @@
-"""What Triton would compile again and again, a user's own kernel, further settings, the page and the census of hotlap kernels."""
+"""What Triton would compile again and again, a user's own kernel, further settings, the page and
+the census of hotlap kernels.
+"""
 
 from __future__ import annotations
 
@@ -55,13 +57,17 @@ def fill(y, batch, BLOCK: tl.constexpr):
 def product(index, a, b, y):
     at = tl.arange(0, 32)
     row = tl.load(index + at)
-    p = tl.dot(tl.load(a + row[:, None] * 32 + at[None, :]), tl.load(b + at[:, None] * 32 + at[None, :]), input_precision="ieee")
+    left = tl.load(a + row[:, None] * 32 + at[None, :])
+    right = tl.load(b + at[:, None] * 32 + at[None, :])
+    p = tl.dot(left, right, input_precision="ieee")
     tl.store(y + at[:, None] * 32 + at[None, :], p)
 
 
 @triton.jit
 def lost(x, batch, BLOCK: tl.constexpr):
-    \"\"\"Of some length, so that what Triton quotes of a kernel it refuses is longer than a line: first its source down to the fault, then a mark below it.\"\"\"
+    \"\"\"Of some length, so that what Triton quotes of a kernel it refuses is longer than a line:
+    first its source down to the fault, then a mark below it.
+    \"\"\"
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     tl.store(x + at, tl.load(x + at, mask=at < batch) + nowhere, mask=at < batch)
 
@@ -80,17 +86,25 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_a_batch_that_is_a_constexpr_is_caught(toy: str) -> None:
-    """Planted: one variant for each of 40 sizes; at run time it is three (1, a multiple of 16, others)."""
+    """Planted: one variant for each of 40 sizes; at run time it is three (1, a multiple of 16,
+    others).
+    """
     x = torch.empty(4096)
     found = {}
     for name in ("baked", "free"):
         kernel = kernel_own.kernel(f"{toy}:{name}")
-        launches = [one for count in kernel_variants.SIZES for one in recorded(lambda kernel=kernel, count=count: kernel[(1,)](x, count, 1024))]
+        launches = [
+            one
+            for count in kernel_variants.SIZES
+            for one in recorded(lambda kernel=kernel, count=count: kernel[(1,)](x, count, 1024))
+        ]
         found |= kernel_variants.counted(launches)
     assert len(kernel_variants.SIZES) == 40
     assert found["baked"] == (40, ("batch",)) and found["free"].number == 3
     (said,) = kernel_rules.too_many(found["baked"])
-    assert said.startswith("40 variants over 40 sizes, by batch") and kernel_rules.too_many(found["free"]) == ()
+    assert (
+        said.startswith("40 variants over 40 sizes, by batch") and kernel_rules.too_many(found["free"]) == ()
+    )
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "fused_linear_cross_entropy"])
@@ -104,7 +118,9 @@ def test_a_kernel_of_a_user_s_own(toy: str, capsys: pytest.CaptureFixture[str]) 
     asked = ["kernels", f"{toy}:free", "--target", "sm_80", "--signature"]
     assert status([*asked, "x:*bf16, batch:i32, BLOCK:constexpr=1024"]) == 0
     assert f"| {toy}:free | bf16 | sm_80 |" in capsys.readouterr().out
-    assert status([*asked, "x:*bf16, batch:i32!, BLOCK:constexpr=1024"]) == 0, "what is not aligned cannot be loaded wide"
+    assert status([*asked, "x:*bf16, batch:i32!, BLOCK:constexpr=1024"]) == 0, (
+        "what is not aligned cannot be loaded wide"
+    )
     capsys.readouterr()
     assert status([*asked, "x:*fp32, batch:i32, BLOCK:constexpr=1000"]) == 1
     assert "must be a power of 2" in capsys.readouterr().out
@@ -121,8 +137,12 @@ def test_a_kernel_of_a_user_s_own(toy: str, capsys: pytest.CaptureFixture[str]) 
         ("lost", "x:*bf16, batch:i32, BLOCK:constexpr=1024", 1, "nowhere is not defined"),
     ],
 )
-def test_what_the_kernel_itself_says_is_believed(toy: str, name: str, signature: str, expected: int, words: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """No load to be wide; an argument that the JIT never specialises; a type as a constexpr; a product of fp32 beside integers; the message of the compiler."""
+def test_what_the_kernel_itself_says_is_believed(
+    toy: str, name: str, signature: str, expected: int, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No load to be wide; an argument that the JIT never specialises; a type as a constexpr; a
+    product of fp32 beside integers; the message of the compiler.
+    """
     found = status(["kernels", f"{toy}:{name}", "--target", "sm_80", "--signature", signature])
     said = capsys.readouterr().out
     assert found == expected and words in said, said
@@ -138,7 +158,9 @@ def test_what_the_kernel_itself_says_is_believed(toy: str, name: str, signature:
         (["--signature", "x:i32", "--op", "softmax"], "go with a kernel of your own"),
     ],
 )
-def test_options_that_would_be_ignored_are_refused(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_options_that_would_be_ignored_are_refused(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert status(["kernels", *arguments]) == 2
     assert words in capsys.readouterr().err
 
@@ -148,7 +170,11 @@ def test_options_that_would_be_ignored_are_refused(arguments: list[str], words: 
     [
         ("{toy}:fre", "x:*bf16", "did you mean free"),
         ("{toy}:number", "x:*bf16", "is int, not a function under @triton.jit"),
-        ("{toy}:free", "x:*bf16, n:i32, BLOCK:constexpr=8", "the kernel takes x, batch, BLOCK:constexpr=..., in this order"),
+        (
+            "{toy}:free",
+            "x:*bf16, n:i32, BLOCK:constexpr=8",
+            "the kernel takes x, batch, BLOCK:constexpr=..., in this order",
+        ),
         ("{toy}:free", "x", "expected name:type"),
         ("{toy}:free", "x:*foo, batch:i32, BLOCK:constexpr=8", "*foo is no type; there are i1"),
         ("{toy}:free", "x:*bf16, batch:i32, BLOCK:i32", "write BLOCK:constexpr=VALUE"),
@@ -157,7 +183,9 @@ def test_options_that_would_be_ignored_are_refused(arguments: list[str], words: 
         ("free", "x:i32", "expected package.module:kernel"),
     ],
 )
-def test_wrong_words_for_it(toy: str, reference: str, signature: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_words_for_it(
+    toy: str, reference: str, signature: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert status(["kernels", reference.format(toy=toy), "--signature", signature]) == 2
     said = capsys.readouterr().err
     assert words in said and len(said.strip().splitlines()) == 1
@@ -165,14 +193,40 @@ def test_wrong_words_for_it(toy: str, reference: str, signature: str, words: str
 
 def test_all_settings_are_entries_by_themselves() -> None:
     found = kernel_builds.one("rotary", "bf16", "sm_90", all_settings=True)
-    assert {entry.op for _, entry in found} == {f"rotary/{kernel}{setting}" for kernel in ("forward", "backward") for setting in ("", "[half:64]", "[half:256]")}
+    assert {entry.op for _, entry in found} == {
+        f"rotary/{kernel}{setting}"
+        for kernel in ("forward", "backward")
+        for setting in ("", "[half:64]", "[half:256]")
+    }
     assert all(isinstance(entry, Entry) and entry.violations == () for _, entry in found)
 
 
 def test_the_page_escapes_every_name() -> None:
-    bad = Entry("<script>alert(1)</script>", "bf16", "sm_90", {}, 32, 1, 0, 0, 0, 1.0, 10, {}, None, None, None, ("spills <b>",))
+    bad = Entry(
+        "<script>alert(1)</script>",
+        "bf16",
+        "sm_90",
+        {},
+        32,
+        1,
+        0,
+        0,
+        0,
+        1.0,
+        10,
+        {},
+        None,
+        None,
+        None,
+        ("spills <b>",),
+    )
     text = page([bad], "3.8.0", kernel_rules.judge([bad], None, "3.8.0"))
-    assert "<script>" not in text and "spills <b>" not in text and "&lt;script&gt;" in text and 'class="regression"' in text
+    assert (
+        "<script>" not in text
+        and "spills <b>" not in text
+        and "&lt;script&gt;" in text
+        and 'class="regression"' in text
+    )
 
 
 def test_a_census_of_what_inductor_generates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -180,7 +234,9 @@ def test_a_census_of_what_inductor_generates(tmp_path: Path, capsys: pytest.Capt
     assert status(["kernels", "--inductor", "mlp", "--json", str(out)]) == 0
     found = json.loads(out.read_text())
     assert found["target"] == "sm_90" and sum(found["extern"].values()) >= 1
-    assert found["kernels"] and all(one["registers"] >= 8 and one["launches"] >= 1 for one in found["kernels"])
+    assert found["kernels"] and all(
+        one["registers"] >= 8 and one["launches"] >= 1 for one in found["kernels"]
+    )
     assert "by Inductor:" in capsys.readouterr().out
     assert status(["kernels", "--inductor", "mlp", "--target", "sm_75"]) == 2
     assert "sm_120, not sm_75" in capsys.readouterr().err

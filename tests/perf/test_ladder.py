@@ -1,4 +1,6 @@
-"""The ladder: rungs that are kept whatever happens, the oracle on the lowered graph, and results that carry no time."""
+"""The ladder: rungs that are kept whatever happens, the oracle on the lowered graph, and results
+that carry no time.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ def given() -> Workload:
     def score(outputs: tuple[np.ndarray, ...]) -> dict[str, float]:
         return {"agreement": float((outputs[0].argmax(-1) == module(images).numpy().argmax(-1)).mean())}
 
-    return Workload("w", module, (images[:2],), evaluate=Evaluation((images,), score, "agreement", "higher", 0.05, 0.2))
+    return Workload(
+        "w", module, (images[:2],), evaluate=Evaluation((images,), score, "agreement", "higher", 0.05, 0.2)
+    )
 
 
 @pytest.fixture
@@ -44,7 +48,9 @@ def yardstick(tmp_path: Path, given: Workload) -> Any:
         oracle = tmp_path / "oracle"
         oracle.mkdir(exist_ok=True)
         info = reference.refer(given, 2, [precision], "cpu", oracle, 1)
-        return Yardstick(oracle, precision, info["terms"], info["task"] if with_task else None, given.evaluate, 2)
+        return Yardstick(
+            oracle, precision, info["terms"], info["task"] if with_task else None, given.evaluate, 2
+        )
 
     return make
 
@@ -73,18 +79,34 @@ def rungs(lowered: Any, ends: Refusal | None = None) -> Iterator[Proven]:
 def test_all_rungs_and_what_was_found(tmp_path: Path, yardstick: Any) -> None:
     spent = {"export": 1.5}
     found = climb(rungs(right), tmp_path, yardstick("fp32"), spent)
-    assert [proof.rung for proof in found.proofs] == ["L0", "L3", "L5"] and found.stopped is None and found.build_s == spent
+    assert (
+        [proof.rung for proof in found.proofs] == ["L0", "L3", "L5"]
+        and found.stopped is None
+        and found.build_s == spent
+    )
     assert found.deviation.task.value == 1.0 and found.deviation.distances["random"].within
     assert found == ladder.read(tmp_path), "what was found is in the folder"
-    result = answer.proven(CASE, "race", Plan(), found, GONE, {"weights": "random, seed 0", "items": 1, "item": "row"}, "here")
-    assert (result.status, result.verified_to, result.metrics) == ("verified", "L5", {}) and "proven to L5" in result.reason.detail
-    assert result.placement.counters["artefact_bytes"] == found.artefact_bytes and result.proofs == found.proofs and result.warnings == ("weights: random, seed 0",)
+    result = answer.proven(
+        CASE, "race", Plan(), found, GONE, {"weights": "random, seed 0", "items": 1, "item": "row"}, "here"
+    )
+    assert (result.status, result.verified_to, result.metrics) == (
+        "verified",
+        "L5",
+        {},
+    ) and "proven to L5" in result.reason.detail
+    assert (
+        result.placement.counters["artefact_bytes"] == found.artefact_bytes
+        and result.proofs == found.proofs
+        and result.warnings == ("weights: random, seed 0",)
+    )
 
 
 def test_a_lowered_graph_with_wrong_outputs_is_no_rung(tmp_path: Path, yardstick: Any) -> None:
     found = climb(rungs(wrong), tmp_path, yardstick("fp32"), {})
     assert found.rung == "L0" and found.stopped.code == "accuracy" and found.deviation is not None
-    result = answer.proven(CASE, "race", Plan(), found, GONE, {"weights": "w", "items": 1, "item": "row"}, "here")
+    result = answer.proven(
+        CASE, "race", Plan(), found, GONE, {"weights": "w", "items": 1, "item": "row"}, "here"
+    )
     assert (result.status, result.verified_to, result.reason.code) == ("failed", "L0", "accuracy")
 
 
@@ -92,7 +114,9 @@ def test_a_lowered_graph_with_wrong_outputs_is_no_rung(tmp_path: Path, yardstick
 def test_of_int8_the_task_metric_decides(tmp_path: Path, yardstick: Any, lowered: Any, passes: bool) -> None:
     """An offset common to all classes changes no decision; signs the wrong way round change all."""
     found = climb(rungs(lowered), tmp_path, yardstick("int8"), {})
-    assert (found.stopped is None) == passes and (passes or "agreement on the validation split" in found.stopped.detail)
+    assert (found.stopped is None) == passes and (
+        passes or "agreement on the validation split" in found.stopped.detail
+    )
 
 
 def test_of_int8_without_a_task_metric_the_distance_decides(tmp_path: Path, yardstick: Any) -> None:
@@ -125,7 +149,9 @@ climb(rungs(), Path({str(tmp_path)!r}), None, {{}})
 
 
 def test_every_back_end_with_a_ladder_is_one_for_gpus() -> None:
-    """A target that is no device must reach verify, not a skip: available says no_device, and only then."""
+    """A target that is no device must reach verify, not a skip: available says no_device, and only
+    then.
+    """
     climbing = [name for name in plugins.found("hotlap.backends") if hasattr(plugins.backend(name), "verify")]
     assert {"tensorrt", "onnxruntime"} <= set(climbing)
     for name in climbing:
@@ -137,21 +163,37 @@ def test_the_matrix_has_no_empty_cell_and_every_reason(tmp_path: Path, yardstick
     found = climb(rungs(right), tmp_path, yardstick("fp32"), {"build": 0.5})
     info = {"weights": "w", "items": 1, "item": "row"}
     one = answer.proven(CASE, "race", Plan(), found, GONE, info, "here")
-    two = answer.unmeasured(Case("bench.public:net", "eager", "fp16", 2, "sm_89"), "race", Plan(), Reason("unsupported_op", "bench.public:net has Det"), "here")
+    two = answer.unmeasured(
+        Case("bench.public:net", "eager", "fp16", 2, "sm_89"),
+        "race",
+        Plan(),
+        Reason("unsupported_op", "bench.public:net has Det"),
+        "here",
+    )
     text = matrix.markdown(Results("run", "hotlap run", {}, results=(one, two)))
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert all(cell.strip() for row in rows for cell in row.strip("|").split("|"))
     assert "| w b2 | L5; 500 ms, " in text.replace("| w |", "| w b2 |")
-    assert "| net | not asked | failed: unsupported_op (1) |" in text and "1. failed: unsupported_op: the model has Det" in text
+    assert (
+        "| net | not asked | failed: unsupported_op (1) |" in text
+        and "1. failed: unsupported_op: the model has Det" in text
+    )
     assert "L5 kernels or engine built for the architecture" in text
 
 
 def test_the_matrix_has_rows_and_columns_in_the_order_that_was_asked_for() -> None:
     """Results are stored as they are settled: what is skipped comes first."""
-    asked = [Case(name, backend, precision) for name in ("b", "a") for backend in ("eager", "openvino") for precision in ("fp32", "int8")]
+    asked = [
+        Case(name, backend, precision)
+        for name in ("b", "a")
+        for backend in ("eager", "openvino")
+        for precision in ("fp32", "int8")
+    ]
     settled = [
         answer.unmeasured(case, "race", Plan(), Reason("no_device", "not here"), "here")
-        for case in sorted(asked, key=lambda case: (case.workload, case.precision == "fp32", case.backend != "openvino"))
+        for case in sorted(
+            asked, key=lambda case: (case.workload, case.precision == "fp32", case.backend != "openvino")
+        )
     ]
     text = matrix.markdown(Results("run", "hotlap run", {}, asked=tuple(asked), results=tuple(settled)))
     assert text.count("| model | eager | openvino |\n|---|---|---|\n| b |") == 2
@@ -161,7 +203,17 @@ def test_the_matrix_has_rows_and_columns_in_the_order_that_was_asked_for() -> No
 
 def test_cells_of_the_matrix_share_a_reason_that_differs_in_its_width_only() -> None:
     def wide(name: str, share: str) -> Any:
-        return answer.unmeasured(Case(name, "eager"), "race", Plan(), Reason("wide_interval", f"the ratio to eager is known to {share} only; raise --budget"), "here")
+        return answer.unmeasured(
+            Case(name, "eager"),
+            "race",
+            Plan(),
+            Reason("wide_interval", f"the ratio to eager is known to {share} only; raise --budget"),
+            "here",
+        )
 
     text = matrix.markdown(Results("run", "hotlap run", {}, results=(wide("a", "7%"), wide("b", "12%"))))
-    assert text.count("wide_interval (1)") == 2 and "1. failed: wide_interval: the ratio to eager is known to its ± only; raise --budget" in text and "2. " not in text
+    assert (
+        text.count("wide_interval (1)") == 2
+        and "1. failed: wide_interval: the ratio to eager is known to its ± only; raise --budget" in text
+        and "2. " not in text
+    )

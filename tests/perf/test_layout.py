@@ -26,7 +26,16 @@ for _ in range(8):
 
 @pytest.mark.parametrize(("how", "fewest", "most"), [("moved", 7, 8), ("as forked", 1, 1)])
 @pytest.mark.parametrize("allocator", [{}, {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "4000000000"}])
-def test_the_heap_of_each_fork_lies_elsewhere(how: str, fewest: int, most: int, allocator: dict[str, str]) -> None:
+def test_the_heap_of_each_fork_lies_elsewhere(
+    how: str, fewest: int, most: int, allocator: dict[str, str]
+) -> None:
     """As they are forked all eight get the same address: the defect that this is there to mend."""
-    done = subprocess.run([sys.executable, "-c", FORKS, how], env={**os.environ, **allocator}, capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", FORKS, how],
+        env={**os.environ, **allocator},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
     assert fewest <= len(set(done.stdout.split())) <= most

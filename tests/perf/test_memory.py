@@ -1,4 +1,6 @@
-"""Peak memory by phase, in a process of its own: the peak of this one is whatever earlier tests made of it."""
+"""Peak memory by phase, in a process of its own: the peak of this one is whatever earlier tests
+made of it.
+"""
 
 from __future__ import annotations
 

@@ -24,21 +24,33 @@ def turn(call_s: float, calls: int = 4) -> Turn:
 
 
 def block(*call_s: float, fresh: bool = True, **more: Any) -> Block:
-    """A worker that took 1 s to start, 0.5 s to load, 0.25 s for its first call, with peaks of 100, 150, 120 and 140 MiB."""
+    """A worker that took 1 s to start, 0.5 s to load, 0.25 s for its first call, with peaks of 100,
+    150, 120 and 140 MiB.
+    """
     given: dict[str, Any] = {
-        "start_s": 1.0, "load_s": 0.5, "first_call_s": 0.25,
-        "import_peak_bytes": 100 * MIB, "load_peak_bytes": 150 * MIB, "first_call_peak_bytes": 120 * MIB, "run_peak_bytes": 140 * MIB,
-        "warm": WarmUp(4, True, 0.125, 0.01), "turns": [turn(value) for value in call_s], "numbers": list(range(len(call_s))),
-    }  # fmt: skip
+        "start_s": 1.0,
+        "load_s": 0.5,
+        "first_call_s": 0.25,
+        "import_peak_bytes": 100 * MIB,
+        "load_peak_bytes": 150 * MIB,
+        "first_call_peak_bytes": 120 * MIB,
+        "run_peak_bytes": 140 * MIB,
+        "warm": WarmUp(4, True, 0.125, 0.01),
+        "turns": [turn(value) for value in call_s],
+        "numbers": list(range(len(call_s))),
+    }
     return Block(fresh=fresh, **{**given, **more})
 
 
 def seen(*blocks: Block, **more: Any) -> Observations:
-    """Blocks of a case with batch 8, two items a sample, 1 MFLOP a call; one that died before its first turn is among them."""
+    """Blocks of a case with batch 8, two items a sample, 1 MFLOP a call; one that died before its
+    first turn is among them.
+    """
     given: dict[str, Any] = {
-        "ledger": {"export": 2.0, "compile": 3.0}, "info": {"flops": 1_000_000, "items": 2, "item": "token", "operators": 7},
+        "ledger": {"export": 2.0, "compile": 3.0},
+        "info": {"flops": 1_000_000, "items": 2, "item": "token", "operators": 7},
         "peaks": {"flop_rate": 4e8},
-    }  # fmt: skip
+    }
     return Observations(**{"case": Case("net", "null", batch=8), **given, **more}, blocks=[*blocks, block()])
 
 
@@ -72,24 +84,39 @@ def test_flop_rate_stands_beside_the_peak() -> None:
     assert (found.unit, found.better) == ("FLOP/s", "higher")
     assert found.values == (pytest.approx((1e8, 5e7)), pytest.approx((2e8,)))
     share = (0.75e8 + 2e8) / 2 / 4e8
-    assert found.details == {"flops": 1_000_000, "operators_eager": 7, "peak": 4e8, "share_of_peak": pytest.approx(share)}
+    assert found.details == {
+        "flops": 1_000_000,
+        "operators_eager": 7,
+        "peak": 4e8,
+        "share_of_peak": pytest.approx(share),
+    }
     assert "peak" not in measure("flop_rate", seen(block(0.01), peaks={})).details
 
 
 def test_flop_rate_needs_arithmetic() -> None:
     without = {"flops": 0, "items": 1, "item": "row", "operators": 7}
-    assert absent("flop_rate", seen(block(0.01), info=without)).startswith("unsupported_op: torch's flop counter found no matrix product")
+    assert absent("flop_rate", seen(block(0.01), info=without)).startswith(
+        "unsupported_op: torch's flop counter found no matrix product"
+    )
 
 
 def test_memory_is_the_peak_of_all_phases_of_fresh_workers() -> None:
-    blocks = block(0.01, gpu={"torch_peak": 5}), block(0.01, run_peak_bytes=210 * MIB), block(0.01, fresh=False, run_peak_bytes=999 * MIB)
+    blocks = (
+        block(0.01, gpu={"torch_peak": 5}),
+        block(0.01, run_peak_bytes=210 * MIB),
+        block(0.01, fresh=False, run_peak_bytes=999 * MIB),
+    )
     found = measure("memory", seen(*blocks))
     assert (found.unit, found.better) == ("B", "lower")
     assert found.values == ((150.0 * MIB,), (210.0 * MIB,))
     assert found.details == {
-        "after_imports_bytes": 100 * MIB, "growth_bytes": 50 * MIB, "load_peak_bytes": 150 * MIB, "first_call_peak_bytes": 120 * MIB,
-        "run_peak_bytes": 140 * MIB, "gpu_torch_peak_bytes": 5,
-    }  # fmt: skip
+        "after_imports_bytes": 100 * MIB,
+        "growth_bytes": 50 * MIB,
+        "load_peak_bytes": 150 * MIB,
+        "first_call_peak_bytes": 120 * MIB,
+        "run_peak_bytes": 140 * MIB,
+        "gpu_torch_peak_bytes": 5,
+    }
 
 
 def test_memory_never_shrinks_below_nothing() -> None:
@@ -97,25 +124,42 @@ def test_memory_never_shrinks_below_nothing() -> None:
 
 
 def test_cold_start_is_the_build_and_each_fresh_workers_start() -> None:
-    found = measure("cold_start", seen(block(0.01), block(0.01, start_s=2.0), block(0.01, fresh=False, start_s=0.0)))
+    found = measure(
+        "cold_start", seen(block(0.01), block(0.01, start_s=2.0), block(0.01, fresh=False, start_s=0.0))
+    )
     assert (found.unit, found.better) == ("s", "lower")
     assert found.values == ((6.75,), (7.75,))
-    assert found.details == {"export": 2.0, "compile": 3.0, "import": 1.0, "load": 0.5, "first_call": 0.25, "steady": 0.125}
+    assert found.details == {
+        "export": 2.0,
+        "compile": 3.0,
+        "import": 1.0,
+        "load": 0.5,
+        "first_call": 0.25,
+        "steady": 0.125,
+    }
 
 
 @pytest.mark.parametrize("name", ["memory", "cold_start"])
 def test_what_needs_a_fresh_worker_is_absent_without_one(name: str) -> None:
-    assert absent(name, seen(block(0.01, fresh=False))) == "interrupted: no worker that started fresh lived to the end of its block"
+    assert (
+        absent(name, seen(block(0.01, fresh=False)))
+        == "interrupted: no worker that started fresh lived to the end of its block"
+    )
 
 
 def test_energy_is_joules_a_call_with_the_first_call_of_each_turn() -> None:
-    found = measure("energy", seen(block(0.01, 0.01, joules=[1.0, 2.0]), block(0.01), block(0.01, joules=[4.0])))
+    found = measure(
+        "energy", seen(block(0.01, 0.01, joules=[1.0, 2.0]), block(0.01), block(0.01, joules=[4.0]))
+    )
     assert (found.unit, found.better) == ("J", "lower")
     assert found.values == ((3.0 / 10,), (4.0 / 5,))
 
 
 def test_energy_without_a_meter_is_absent_for_the_meters_reason() -> None:
-    assert absent("energy", seen(block(0.01), no_meter={"code": "no_device", "detail": "no RAPL"})) == "no_device: no RAPL"
+    assert (
+        absent("energy", seen(block(0.01), no_meter={"code": "no_device", "detail": "no RAPL"}))
+        == "no_device: no RAPL"
+    )
     assert absent("energy", seen(block(0.01))) == "interrupted: no block with energy readings was finished"
 
 
@@ -123,15 +167,28 @@ def test_with_a_cold_cache_a_gpu_has_no_energy_of_its_calls() -> None:
     """The counter runs on while the cache is emptied between them."""
     case = Case("net", "eager", target="cuda:0", options=(("l2", "cold"),))
     found = Tasks.energy(SimpleNamespace(meter=SimpleNamespace(gpu=object()), case=case), 1.0)  # type: ignore[arg-type]
-    assert found["window"] is None and found["reason"].code == "unsupported_op" and "l2:cold" in found["reason"].detail
+    assert (
+        found["window"] is None
+        and found["reason"].code == "unsupported_op"
+        and "l2:cold" in found["reason"].detail
+    )
 
 
 def test_energy_of_a_gpu_is_that_of_windows_and_never_of_turns() -> None:
-    case, window = Case("net", "null", target="cuda:0"), Window(energy_j=12.0, calls=48, updates=100, length_s=2.0)
-    found = measure("energy", seen(block(0.01, joules=[9.0], energy=window), block(0.01, joules=[9.0]), case=case))
+    case = Case("net", "null", target="cuda:0")
+    window = Window(energy_j=12.0, calls=48, updates=100, length_s=2.0)
+    found = measure(
+        "energy", seen(block(0.01, joules=[9.0], energy=window), block(0.01, joules=[9.0]), case=case)
+    )
     assert found.values == ((0.25,),) and found.details == {"least_updates": 100, "shortest_window_s": 2.0}
-    assert absent("energy", seen(block(0.01, joules=[9.0]), case=case)) == "interrupted: the race ended before its pass for energy"
-    assert absent("energy", seen(block(0.01, joules=[9.0]), case=case, no_energy=Reason("timeout", "3 updates"))) == "timeout: 3 updates"
+    assert (
+        absent("energy", seen(block(0.01, joules=[9.0]), case=case))
+        == "interrupted: the race ended before its pass for energy"
+    )
+    assert (
+        absent("energy", seen(block(0.01, joules=[9.0]), case=case, no_energy=Reason("timeout", "3 updates")))
+        == "timeout: 3 updates"
+    )
 
 
 def test_call_latency_has_the_percentiles_that_its_single_calls_bear() -> None:
@@ -145,11 +202,16 @@ def test_call_latency_has_the_percentiles_that_its_single_calls_bear() -> None:
 
 
 def test_call_latency_without_single_calls_is_absent() -> None:
-    assert absent("call_latency", seen(block(0.01))) == "interrupted: the race ended before its pass of single calls"
+    assert (
+        absent("call_latency", seen(block(0.01)))
+        == "interrupted: the race ended before its pass of single calls"
+    )
 
 
 def test_every_metric_is_measured_or_absent_with_its_reason() -> None:
-    metrics, missing = answer.measured(seen(block(0.01), no_meter={"code": "no_device", "detail": "no RAPL"}), own_work=False)
+    metrics, missing = answer.measured(
+        seen(block(0.01), no_meter={"code": "no_device", "detail": "no RAPL"}), own_work=False
+    )
     assert set(metrics) | set(missing) == set(plugins.found("hotlap.metrics"))
     assert missing == {
         "energy": Reason("no_device", "no RAPL"),

@@ -1,4 +1,6 @@
-"""Discovery: a file of ours or of an installed package is a plug-in by its name, and by nothing else."""
+"""Discovery: a file of ours or of an installed package is a plug-in by its name, and by nothing
+else.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,9 @@ def test_ours_win_over_others_of_the_same_name(installs: Installs) -> None:
 
 
 @pytest.mark.parametrize("value", ["nowhere", "nowhere.at.all", "far.single"])
-def test_an_entry_point_that_names_no_package_adds_nothing_and_stops_nobody(installs: Installs, value: str) -> None:
+def test_an_entry_point_that_names_no_package_adds_nothing_and_stops_nobody(
+    installs: Installs, value: str
+) -> None:
     before = plugins.found("hotlap.backends")
     installs("hotlap.backends", value, single="x = 1")
     assert plugins.found("hotlap.backends") == before
@@ -73,7 +77,10 @@ def test_an_entry_point_that_names_no_package_adds_nothing_and_stops_nobody(inst
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("eagr", "unknown backend 'eagr': did you mean eager?"), ("zzzz", "unknown backend 'zzzz': there are compile, eager, ")],
+    [
+        ("eagr", "unknown backend 'eagr': did you mean eager?"),
+        ("zzzz", "unknown backend 'zzzz': there are compile, eager, "),
+    ],
 )
 def test_an_unknown_name_is_answered_with_the_nearest(name: str, message: str) -> None:
     with pytest.raises(plugins.Unknown) as refused:
@@ -83,4 +90,7 @@ def test_an_unknown_name_is_answered_with_the_nearest(name: str, message: str) -
 
 def test_an_unknown_name_among_none_says_so() -> None:
     assert str(plugins.Unknown("workload", "x", [])) == "unknown workload 'x': there are none"
-    assert str(plugins.Unknown("metric", "latency_", ["memory", "latency"])) == "unknown metric 'latency_': did you mean latency?"
+    assert (
+        str(plugins.Unknown("metric", "latency_", ["memory", "latency"]))
+        == "unknown metric 'latency_': did you mean latency?"
+    )

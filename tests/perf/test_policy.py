@@ -1,4 +1,6 @@
-"""gate.toml: what it may say, how parts of it combine, and that a typing mistake is never a rule that does not apply."""
+"""gate.toml: what it may say, how parts of it combine, and that a typing mistake is never a rule
+that does not apply.
+"""
 
 from __future__ import annotations
 
@@ -93,6 +95,8 @@ def test_no_such_file() -> None:
         policy.read(Path("nowhere.toml"))
 
 
-@pytest.mark.parametrize(("slack", "base", "allowed"), [(0, 100, 0), (3, 100, 3), ("2%", 100, 2), ("0.5 %", 1000, 5)])
+@pytest.mark.parametrize(
+    ("slack", "base", "allowed"), [(0, 100, 0), (3, 100, 3), ("2%", 100, 2), ("0.5 %", 1000, 5)]
+)
 def test_slack(slack: float | str, base: int, allowed: float) -> None:
     assert policy.allowance(slack, base) == allowed

@@ -21,7 +21,8 @@ def domain(tree: Path, folder: str, name: str, energy_uj: int) -> Path:
 
 
 def test_joules_of_all_packages_are_added(tmp_path: Path) -> None:
-    first, second = domain(tmp_path, "intel-rapl:0", "package-0", 5_000_000), domain(tmp_path, "intel-rapl:1", "package-1", 7_000_000)
+    first = domain(tmp_path, "intel-rapl:0", "package-0", 5_000_000)
+    second = domain(tmp_path, "intel-rapl:1", "package-1", 7_000_000)
     meter = Meter("cpu", tmp_path)
     before = meter.read()
     assert before == (5.0, 7.0)
@@ -31,7 +32,8 @@ def test_joules_of_all_packages_are_added(tmp_path: Path) -> None:
 
 
 def test_a_counter_that_wrapped_is_unwrapped(tmp_path: Path) -> None:
-    first, _ = domain(tmp_path, "intel-rapl:0", "package-0", RANGE_UJ - 3_000_000), domain(tmp_path, "intel-rapl:1", "package-1", 1_000_000)
+    first = domain(tmp_path, "intel-rapl:0", "package-0", RANGE_UJ - 3_000_000)
+    domain(tmp_path, "intel-rapl:1", "package-1", 1_000_000)
     meter = Meter("cpu", tmp_path)
     before = meter.read()
     first.write_text("2000000\n")
@@ -57,7 +59,9 @@ def test_a_counter_that_cannot_be_read_is_named(tmp_path: Path, file: str) -> No
     domain(tmp_path, "intel-rapl:0", "package-0", 5_000_000)
     (tmp_path / "intel-rapl:0" / file).unlink()
     (tmp_path / "intel-rapl:0" / file).mkdir()
-    with pytest.raises(Refusal, match=r"intel-rapl:0: the energy counter is not readable .* grant read access") as refused:
+    with pytest.raises(
+        Refusal, match=r"intel-rapl:0: the energy counter is not readable .* grant read access"
+    ) as refused:
         Meter("cpu", tmp_path)
     assert refused.value.reason.code == "no_device"
 

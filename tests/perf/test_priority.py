@@ -1,4 +1,4 @@
-"""The scheduler's preference, asked for in child processes: it would stay with the one that asks."""
+"""The scheduler's preference, asked for in child processes: it would stay with the asker."""
 
 from __future__ import annotations
 
@@ -23,7 +23,14 @@ root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be given the
 
 
 def claim(autogroup: Path, user: str) -> list[str]:
-    return subprocess.run([sys.executable, "-c", CLAIM, str(autogroup), user], capture_output=True, text=True, check=True, timeout=60, start_new_session=True).stdout.splitlines()
+    return subprocess.run(
+        [sys.executable, "-c", CLAIM, str(autogroup), user],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+        start_new_session=True,
+    ).stdout.splitlines()
 
 
 @root

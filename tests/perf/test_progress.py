@@ -24,7 +24,18 @@ def lane(backend: str, call_s: float, refusal: Reason | None = None) -> Lane:
     case = Case("mlp", backend, options=(("layout", "channels-last"),) if backend == "compile" else ())
     turns = [Turn(call_s, call_s, 1, call_s, 0, 0, 0)] * 3
     block = Block(True, 1.0, 1.0, 1.0, 1, 1, 1, turns=turns, numbers=[1, 2, 3])
-    return Lane(case, plugins.backend(backend), [], {}, HERE, HERE, HERE, Observations(case, {}, {}, {}, [block]), NOTHING, refusal=refusal)
+    return Lane(
+        case,
+        plugins.backend(backend),
+        [],
+        {},
+        HERE,
+        HERE,
+        HERE,
+        Observations(case, {}, {}, {}, [block]),
+        NOTHING,
+        refusal=refusal,
+    )
 
 
 def watched(terminal: bool) -> tuple[Watched, io.StringIO]:
@@ -42,7 +53,14 @@ def test_a_terminal_shows_each_entrant_beside_the_first() -> None:
     progress.close()
     shown = text.getvalue()
     assert "building compile[package:aoti] fp32" in shown
-    for words in ("mlp/fp32", "block 2", "compile[layout:channels-last] fp32", "2.00 ms", "0.50x the time", "timeout"):
+    for words in (
+        "mlp/fp32",
+        "block 2",
+        "compile[layout:channels-last] fp32",
+        "2.00 ms",
+        "0.50x the time",
+        "timeout",
+    ):
         assert words in shown
 
 

@@ -1,4 +1,6 @@
-"""`pytest bench` as a user runs it: in a repository of their own, with only hotlap installed, through pytest-benchmark's own files and commands."""
+"""`pytest bench` as a user runs it: in a repository of their own, with only hotlap installed,
+through pytest-benchmark's own files and commands.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ MODULE = """
 import torch
 
 def make():
-    return torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.ReLU(), torch.nn.Linear(32, 4)), torch.randn(1, 16)
+    net = torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.ReLU(), torch.nn.Linear(32, 4))
+    return net, torch.randn(1, 16)
 
 def broken():
     return torch.nn.Linear(3, 3), torch.randn(1, 4)
@@ -23,7 +26,9 @@ BENCH = """
 import hotlap
 import pytest
 
-@pytest.mark.parametrize("case", hotlap.cases("shapes:make", backends=["eager", "null[takes:1ms]", "onnxruntime"]))
+BACKENDS = ["eager", "null[takes:1ms]", "onnxruntime"]
+
+@pytest.mark.parametrize("case", hotlap.cases("shapes:make", backends=BACKENDS))
 def test_speed(lap, case):
     assert lap(case).status in ("ok", "noisy")
 
@@ -60,9 +65,15 @@ def report(repository: Path) -> tuple[str, dict[str, Any]]:
 
 def test_each_case_is_a_benchmark_with_its_own_samples(report: tuple[str, dict[str, Any]]) -> None:
     _, file = report
-    assert [one["extra_info"]["hotlap"]["case"]["backend"] for one in file["benchmarks"]] == ["eager", "null", "onnxruntime"]
+    assert [one["extra_info"]["hotlap"]["case"]["backend"] for one in file["benchmarks"]] == [
+        "eager",
+        "null",
+        "onnxruntime",
+    ]
     for one in file["benchmarks"]:
-        samples = [value for block in one["extra_info"]["hotlap"]["metrics"]["latency"]["values"] for value in block]
+        samples = [
+            value for block in one["extra_info"]["hotlap"]["metrics"]["latency"]["values"] for value in block
+        ]
         assert one["stats"]["data"] == samples
         assert one["stats"]["min"] == min(samples)
         assert one["group"] == "shapes:make/b1/cpu/inference"
@@ -72,13 +83,21 @@ def test_each_case_is_a_benchmark_with_its_own_samples(report: tuple[str, dict[s
 def test_cases_of_a_group_share_one_race(report: tuple[str, dict[str, Any]]) -> None:
     _, file = report
     assert len({one["extra_info"]["hotlap"]["race_id"] for one in file["benchmarks"]}) == 1
-    turns = [number for one in file["benchmarks"] for block in one["extra_info"]["hotlap"]["metrics"]["latency"]["turns"] for number in block]
+    turns = [
+        number
+        for one in file["benchmarks"]
+        for block in one["extra_info"]["hotlap"]["metrics"]["latency"]["turns"]
+        for number in block
+    ]
     assert len(set(turns)) == len(turns)
 
 
 def test_what_has_no_time_is_in_the_files_own_section(report: tuple[str, dict[str, Any]]) -> None:
     text, file = report
-    found = {(one["case"]["workload"], one["case"]["backend"], one["case"]["target"]): one["status"] for one in file["hotlap"]["results"]}
+    found = {
+        (one["case"]["workload"], one["case"]["backend"], one["case"]["target"]): one["status"]
+        for one in file["hotlap"]["results"]
+    }
     assert found[("shapes:broken", "eager", "cpu")] == "failed"
     assert found[("shapes:make", "eager", "cuda:0")] == "skipped"
     assert "forward fails" in text and "no_device" in text
@@ -88,11 +107,23 @@ def test_what_has_no_time_is_in_the_files_own_section(report: tuple[str, dict[st
 def test_no_stat_is_nan_or_null(report: tuple[str, dict[str, Any]]) -> None:
     _, file = report
     for one in file["benchmarks"]:
-        assert all(value is not None and value == value for value in one["stats"].values() if not isinstance(value, list))
+        assert all(
+            value is not None and value == value
+            for value in one["stats"].values()
+            if not isinstance(value, list)
+        )
 
 
-def test_pytest_benchmarks_own_compare_reads_the_file(repository: Path, report: tuple[str, dict[str, Any]]) -> None:
-    compared = subprocess.run([sys.executable, "-m", "pytest_benchmark", "compare", "out.json", "--columns=median"], cwd=repository, capture_output=True, text=True, timeout=60)
+def test_pytest_benchmarks_own_compare_reads_the_file(
+    repository: Path, report: tuple[str, dict[str, Any]]
+) -> None:
+    compared = subprocess.run(
+        [sys.executable, "-m", "pytest_benchmark", "compare", "out.json", "--columns=median"],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert compared.returncode == 0, compared.stderr
     assert compared.stdout.count("test_speed") == 3
 
@@ -111,4 +142,6 @@ def test_a_file_is_written_when_nothing_was_timed(repository: Path) -> None:
     assert "1 skipped" in done.stdout, done.stdout + done.stderr
     file = json.loads((repository / "none.json").read_text())
     assert file["benchmarks"] == [] and file["machine_info"] and "commit_info" in file
-    assert [one["reason"]["code"] for one in file["hotlap"]["results"] if one["case"]["backend"] == "eager"] == ["no_device"]
+    assert [
+        one["reason"]["code"] for one in file["hotlap"]["results"] if one["case"]["backend"] == "eager"
+    ] == ["no_device"]

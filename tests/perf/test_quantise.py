@@ -1,4 +1,6 @@
-"""int8 ONNX files: what is quantised, what stays in fp32 because it was measured to do harm, and what cannot be had."""
+"""int8 ONNX files: what is quantised, what stays in fp32 because it was measured to do harm, and
+what cannot be had.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ CPU, GPU = Style(signed=False, reduced=False, passing=True), Style(signed=True, 
 class Conv(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU())
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU()
+        )
         self.head = nn.Linear(8, 5)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:  # (B, 3, H, W) -> (B, 5)
@@ -30,7 +34,9 @@ class Conv(nn.Module):
 
 
 class Outlier(nn.Module):
-    """The second product's input has one channel a thousand times larger than the others, which alone decide the output."""
+    """The second product's input has one channel a thousand times larger than the others, which
+    alone decide the output.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +52,10 @@ class Outlier(nn.Module):
 
 def exported(module: nn.Module, inputs: torch.Tensor, folder: Path) -> Path:
     torch.manual_seed(0)
-    return export.export(Workload("w", module.eval(), (inputs,)), Case("w", "onnxruntime"), folder).folder / "model.onnx"
+    return (
+        export.export(Workload("w", module.eval(), (inputs,)), Case("w", "onnxruntime"), folder).folder
+        / "model.onnx"
+    )
 
 
 def batches(shape: tuple[int, ...], count: int = 20) -> list[tuple[np.ndarray, ...]]:
@@ -64,15 +73,30 @@ def kinds(model: onnx.ModelProto, node: str) -> set[str]:
 def test_products_and_convolutions_take_what_was_rounded(tmp_path: Path, style: Style) -> None:
     torch.manual_seed(0)
     source = exported(Conv(), torch.randn(2, 3, 8, 8), tmp_path)
-    outcome = quantise.quantise(source, tmp_path / "int8.onnx", Calibration(batches((2, 3, 8, 8)), "here"), style)
-    assert outcome.quantised == 3 and not outcome.kept and outcome.cosine >= LIMIT and "ranges from here" in str(outcome)
+    outcome = quantise.quantise(
+        source, tmp_path / "int8.onnx", Calibration(batches((2, 3, 8, 8)), "here"), style
+    )
+    assert (
+        outcome.quantised == 3
+        and not outcome.kept
+        and outcome.cosine >= LIMIT
+        and "ranges from here" in str(outcome)
+    )
     model = onnx.load(tmp_path / "int8.onnx")
     nodes = computing(onnx.load(source), style.computing)
     assert len(nodes) == 3 and all(kinds(model, name) == {"DequantizeLinear"} for name in nodes)
-    points = {onnx.numpy_helper.to_array(one).dtype.name for one in model.graph.initializer if one.name.endswith("_zero_point")}
+    points = {
+        onnx.numpy_helper.to_array(one).dtype.name
+        for one in model.graph.initializer
+        if one.name.endswith("_zero_point")
+    }
     assert ("uint8" in points) != style.signed, "TensorRT takes signed activations only"
     if style.signed:
-        assert all(not onnx.numpy_helper.to_array(one).any() for one in model.graph.initializer if one.name.endswith("_zero_point")), "around 0"
+        assert all(
+            not onnx.numpy_helper.to_array(one).any()
+            for one in model.graph.initializer
+            if one.name.endswith("_zero_point")
+        ), "around 0"
 
 
 def test_what_does_harm_stays_in_fp32_and_is_named(tmp_path: Path) -> None:
@@ -87,7 +111,9 @@ def test_what_does_harm_stays_in_fp32_and_is_named(tmp_path: Path) -> None:
 
 
 def test_the_harm_would_have_been_seen_in_the_outputs(tmp_path: Path) -> None:
-    """The guard's defect planted: without leaving anything out, the file is as far off as `before` says."""
+    """The guard's defect planted: without leaving anything out, the file is as far off as `before`
+    says.
+    """
     torch.manual_seed(0)
     source = exported(Outlier(), torch.randn(4, 16), tmp_path)
     given = batches((4, 16))
@@ -98,7 +124,12 @@ def test_the_harm_would_have_been_seen_in_the_outputs(tmp_path: Path) -> None:
 def test_a_style_without_convolutions_leaves_them(tmp_path: Path) -> None:
     torch.manual_seed(0)
     source = exported(Conv(), torch.randn(2, 3, 8, 8), tmp_path)
-    outcome = quantise.quantise(source, tmp_path / "int8.onnx", Calibration(batches((2, 3, 8, 8)), "here"), GPU._replace(convolutions=False))
+    outcome = quantise.quantise(
+        source,
+        tmp_path / "int8.onnx",
+        Calibration(batches((2, 3, 8, 8)), "here"),
+        GPU._replace(convolutions=False),
+    )
     assert outcome.quantised == 1
 
 
@@ -112,8 +143,14 @@ def test_a_graph_without_weights_is_refused(tmp_path: Path) -> None:
 def test_seven_bits_where_products_saturate(tmp_path: Path) -> None:
     torch.manual_seed(0)
     source = exported(Conv(), torch.randn(2, 3, 8, 8), tmp_path)
-    quantise.quantise(source, tmp_path / "int8.onnx", Calibration(batches((2, 3, 8, 8)), "here"), CPU._replace(reduced=True))
-    weights = [onnx.numpy_helper.to_array(one) for one in onnx.load(tmp_path / "int8.onnx").graph.initializer if one.name.endswith("weight_quantized")]
+    quantise.quantise(
+        source, tmp_path / "int8.onnx", Calibration(batches((2, 3, 8, 8)), "here"), CPU._replace(reduced=True)
+    )
+    weights = [
+        onnx.numpy_helper.to_array(one)
+        for one in onnx.load(tmp_path / "int8.onnx").graph.initializer
+        if one.name.endswith("weight_quantized")
+    ]
     assert weights and all(abs(int(value.min())) <= 64 and int(value.max()) <= 64 for value in weights)
 
 

@@ -1,4 +1,6 @@
-"""Races with real worker processes: what must be caught is caught, what dies takes no other with it, and nothing stays behind."""
+"""Races with real worker processes: what must be caught is caught, what dies takes no other with
+it, and nothing stays behind.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,14 @@ DEFECTS = ("stale", "imprecise", "elsewhere", "killed", "hangs", "full_disk", "g
 pytestmark = pytest.mark.usefixtures("planted")
 
 
-def race(workload: str, backends: Sequence[str], plan: Plan = QUICK, progress: Progress | None = None, precision: str = "fp32", batch: int = 1) -> dict[str, Result]:
+def race(
+    workload: str,
+    backends: Sequence[str],
+    plan: Plan = QUICK,
+    progress: Progress | None = None,
+    precision: str = "fp32",
+    batch: int = 1,
+) -> dict[str, Result]:
     """Results by backend spec, and the same read back from the file."""
     here = environment.collect(plan.threads, "keep")
     cases = expand([workload], backends, [precision], [batch])
@@ -43,7 +52,10 @@ def race(workload: str, backends: Sequence[str], plan: Plan = QUICK, progress: P
     finally:
         run.close()
     assert {one.case: one for one in read(run.file).results} == {one.case: one for one in results}
-    return {one.case.backend + "".join(f"[{name}:{value}]" for name, value in one.case.options): one for one in results}
+    return {
+        one.case.backend + "".join(f"[{name}:{value}]" for name, value in one.case.options): one
+        for one in results
+    }
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +79,9 @@ def test_the_others_go_on_beside_defects(defects: dict[str, Result]) -> None:
 def test_last_calls_output_is_caught_in_the_timed_run(defects: dict[str, Result]) -> None:
     assert reason(defects["stale"]) == ("failed", "stale_output")
     assert defects["stale"].metrics == {}
-    assert defects["stale"].deviation is not None and all(found.within for found in defects["stale"].deviation.distances.values())
+    assert defects["stale"].deviation is not None and all(
+        found.within for found in defects["stale"].deviation.distances.values()
+    )
 
 
 def test_lower_precision_than_requested_is_caught(defects: dict[str, Result]) -> None:
@@ -79,7 +93,11 @@ def test_another_provider_than_requested_is_caught(defects: dict[str, Result]) -
     assert reason(defects["elsewhere"]) == ("fell_back", "wrong_provider")
     assert defects["elsewhere"].metrics == {}
     placement = defects["elsewhere"].placement
-    assert placement is not None and placement.requested == "CUDAExecutionProvider" and placement.ran_on["CPUExecutionProvider"] > 0
+    assert (
+        placement is not None
+        and placement.requested == "CUDAExecutionProvider"
+        and placement.ran_on["CPUExecutionProvider"] > 0
+    )
 
 
 def test_a_killed_worker_keeps_its_samples(defects: dict[str, Result]) -> None:
@@ -101,7 +119,9 @@ def test_too_little_memory_is_named(defects: dict[str, Result]) -> None:
 
 
 def test_null_takes_its_stated_time(defects: dict[str, Result]) -> None:
-    """The least disturbed sample does; how near the centre comes is the machine's doing too, and stands in docs/measuring.md."""
+    """The least disturbed sample does; how near the centre comes is the machine's doing too, and
+    stands in docs/measuring.md.
+    """
     found = defects["null[takes:1ms]"]
     assert found.disturbance is not None
     for blocks in (found.metrics["latency"].values, found.disturbance.first_s):
@@ -138,7 +158,9 @@ def test_first_block_is_fresh_and_carries_memory_and_cold_start(defects: dict[st
         ("planted.workloads:missing", 1, "missing"),
     ],
 )
-def test_a_workload_that_cannot_run_gives_every_case_its_reason(workload: str, batch: int, words: str) -> None:
+def test_a_workload_that_cannot_run_gives_every_case_its_reason(
+    workload: str, batch: int, words: str
+) -> None:
     results = race(workload, ["eager", "null"], batch=batch)
     for one in results.values():
         assert reason(one) == ("failed", "invalid_input")
@@ -185,16 +207,23 @@ def test_ctrl_c_keeps_what_is_measured_and_resume_finishes_it() -> None:
     assert all(len(one.metrics["latency"].blocks) == 2 for one in read(run.file).results)
 
 
-RUN = "import sys; from hotlap.perf.cli import main; main(['run', 'planted.workloads:tiny', '--backends', 'eager,null', '--budget', '60s', '--out', sys.argv[1]])"
+RUN = (
+    "import sys; from hotlap.perf.cli import main; main(['run', 'planted.workloads:tiny', '--backends',"
+    " 'eager,null', '--budget', '60s', '--out', sys.argv[1]])"
+)
 
 
 def test_no_worker_outlives_a_killed_parent(tmp_path: Path) -> None:
     environment = {**os.environ, "HOTLAP_TEST": "orphans"}
-    parent = subprocess.Popen([sys.executable, "-c", RUN, str(tmp_path / "out")], env=environment, stdout=subprocess.DEVNULL)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", RUN, str(tmp_path / "out")], env=environment, stdout=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + 90
     started: list[psutil.Process] = []
     try:
-        while time.monotonic() < deadline and not any(process.status() == psutil.STATUS_STOPPED for process in started):
+        while time.monotonic() < deadline and not any(
+            process.status() == psutil.STATUS_STOPPED for process in started
+        ):
             started = [process for process in below(parent.pid) if "hotlap.perf.worker" in command(process)]
             time.sleep(0.05)
         assert any(process.status() == psutil.STATUS_STOPPED for process in started)
@@ -213,13 +242,19 @@ def lane(backend: str, blocks: Sequence[Sequence[float]]) -> Lane:
     case = Case("w", backend)
     seen = Observations(case, {}, {}, {})
     for times in blocks:
-        turns = [Turn(first_s=one, call_s=one, calls=1, cpu_s=one, switches=0, migrations=0, faults=0) for one in times]
+        turns = [
+            Turn(first_s=one, call_s=one, calls=1, cpu_s=one, switches=0, migrations=0, faults=0)
+            for one in times
+        ]
         seen.blocks.append(Block(True, 0.0, 0.0, 0.0, 0, 0, 0, turns=turns))
     return Lane(case, plugins.backend(backend), [], {}, Path(), Path(), Path(), seen, nothing)
 
 
 def look(ratios: Sequence[float], affordable: float) -> str:
-    lanes = [lane("eager", [[1.0, 1.1]] * len(ratios)), lane("compile", [[ratio, 1.1 * ratio] for ratio in ratios])]
+    lanes = [
+        lane("eager", [[1.0, 1.1]] * len(ratios)),
+        lane("compile", [[ratio, 1.1 * ratio] for ratio in ratios]),
+    ]
     return Race(lanes, Plan(), nothing, nothing, nothing).look(affordable)
 
 
@@ -231,19 +266,28 @@ def test_a_race_ends_when_the_ratio_is_known_when_it_is_hopeless_and_not_before(
 
 
 class Clocked(Race):
-    """Blocks that take what they are said to take, by a clock of their own: `overhead_s` each, the first `imports_s` more, and a second a round."""
+    """Blocks that take what they are said to take, by a clock of their own:
+
+    `overhead_s` each, the first `imports_s` more, and a second a round.
+    """
 
     def __init__(self, overhead_s: float, imports_s: float, plan: Plan) -> None:
-        super().__init__([lane("eager", []), lane("compile", [])], plan, nothing, lambda event: None, lambda: None)
+        super().__init__(
+            [lane("eager", []), lane("compile", [])], plan, nothing, lambda event: None, lambda: None
+        )
         self.now, self.overhead_s, self.imports_s = 0.0, overhead_s, imports_s
         self.rounds: list[int] = []
 
     def check(self) -> None:
         pass
 
-    def block(self, number: int, rounds: int, order: random.Random, fresh: bool = False) -> tuple[float, float]:
+    def block(
+        self, number: int, rounds: int, order: random.Random, fresh: bool = False
+    ) -> tuple[float, float]:
         self.rounds.append(rounds)
-        for one, times in zip(self.lanes, ([1.0 + 0.1 * number, 1.1], [0.5, 0.5 + 0.1 * number]), strict=True):
+        for one, times in zip(
+            self.lanes, ([1.0 + 0.1 * number, 1.1], [0.5, 0.5 + 0.1 * number]), strict=True
+        ):
             one.seen.blocks += lane("eager", [times]).seen.blocks
         self.now += self.overhead_s + rounds + (self.imports_s if number == 0 else 0.0)
         return float(rounds), 0.0
@@ -257,7 +301,9 @@ class Clocked(Race):
         (100.0, 30.0, [30, 10]),
     ],
 )
-def test_a_slow_model_has_fewer_rounds_in_the_blocks_that_its_budget_has_room_for(monkeypatch: pytest.MonkeyPatch, budget_s: float, imports_s: float, rounds: list[int]) -> None:
+def test_a_slow_model_has_fewer_rounds_in_the_blocks_that_its_budget_has_room_for(
+    monkeypatch: pytest.MonkeyPatch, budget_s: float, imports_s: float, rounds: list[int]
+) -> None:
     made = Clocked(10.0, imports_s, Plan(budget_s=budget_s, looks=(6,)))
     monkeypatch.setattr("hotlap.perf.race.time.monotonic", lambda: made.now)
     made.run()
@@ -266,7 +312,9 @@ def test_a_slow_model_has_fewer_rounds_in_the_blocks_that_its_budget_has_room_fo
 
 
 class Weighing:
-    """A worker whose GPU takes `needs_s` for a window, by a clock of its own; asked: the room that each had."""
+    """A worker whose GPU takes `needs_s` for a window, by a clock of its own; asked: the room that
+    each had.
+    """
 
     def __init__(self, needs_s: float) -> None:
         self.now, self.needs_s = 0.0, needs_s
@@ -276,12 +324,21 @@ class Weighing:
         self.asked.append(cap_s)
         enough = self.needs_s <= cap_s
         self.now += min(self.needs_s, cap_s)
-        return {"window": Window(1.0, 10, 100, self.needs_s) if enough else None, "reason": None if enough else Reason("timeout", "too short")}
+        return {
+            "window": Window(1.0, 10, 100, self.needs_s) if enough else None,
+            "reason": None if enough else Reason("timeout", "too short"),
+        }
 
 
-@pytest.mark.parametrize(("needs_s", "windows", "asked"), [(1.0, 3, [4.0, 3.0, 2.0]), (3.0, 1, [4.0]), (5.0, 0, [4.0])])
-def test_energy_is_weighed_in_as_many_blocks_as_its_share_of_the_budget_has_room_for(monkeypatch: pytest.MonkeyPatch, needs_s: float, windows: int, asked: list[float]) -> None:
-    """A tenth of 40 s for each of two: a counter that is updated seldom is still read once where there is room for once."""
+@pytest.mark.parametrize(
+    ("needs_s", "windows", "asked"), [(1.0, 3, [4.0, 3.0, 2.0]), (3.0, 1, [4.0]), (5.0, 0, [4.0])]
+)
+def test_energy_is_weighed_in_as_many_blocks_as_its_share_of_the_budget_has_room_for(
+    monkeypatch: pytest.MonkeyPatch, needs_s: float, windows: int, asked: list[float]
+) -> None:
+    """A tenth of 40 s for each of two: a counter that is updated seldom is still read once where
+    there is room for once.
+    """
     one, worker = lane("eager", []), Weighing(needs_s)
     monkeypatch.setattr("hotlap.perf.race.time.monotonic", lambda: worker.now)
     one.case = Case("w", "eager", target="cuda:0")

@@ -1,4 +1,6 @@
-"""The reference outputs: fp64 eager against arithmetic in NumPy, and what cannot be a reference is refused."""
+"""The reference outputs: fp64 eager against arithmetic in NumPy, and what cannot be a reference is
+refused.
+"""
 
 from __future__ import annotations
 
@@ -31,16 +33,28 @@ def workload(module: nn.Module, *inputs: torch.Tensor, **more: Any) -> Workload:
     return Workload("w", module.eval(), inputs, **more)
 
 
-def refer(given: Workload, folder: Path, batch: int = 2, precisions: tuple[str, ...] = ("fp32", "bf16")) -> dict[str, Any]:
+def refer(
+    given: Workload, folder: Path, batch: int = 2, precisions: tuple[str, ...] = ("fp32", "bf16")
+) -> dict[str, Any]:
     return reference.refer(given, batch, precisions, "cpu", folder, 1)
 
 
 @pytest.fixture
 def linear() -> Workload:
-    """Linear 4 -> 3 with a validation split of 10 rows; scores: how many rows the outputs have, and their mean."""
+    """Linear 4 -> 3 with a validation split of 10 rows; scores: how many rows the outputs have, and
+    their mean.
+    """
     torch.manual_seed(1)
-    split = Evaluation((torch.randn(10, 4),), lambda outs: {"rows": len(outs[0]), "mean": outs[0].mean()}, "mean", "higher", 0.01)
-    return workload(nn.Linear(4, 3), torch.randn(2, 4), items=5, item="row", evaluate=split, weights="random, seed 1")
+    split = Evaluation(
+        (torch.randn(10, 4),),
+        lambda outs: {"rows": len(outs[0]), "mean": outs[0].mean()},
+        "mean",
+        "higher",
+        0.01,
+    )
+    return workload(
+        nn.Linear(4, 3), torch.randn(2, 4), items=5, item="row", evaluate=split, weights="random, seed 1"
+    )
 
 
 @pytest.fixture
@@ -48,7 +62,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_reference_is_fp64_arithmetic_and_eager_that_of_the_precision(linear: Workload, folder: Path) -> None:
+def test_the_reference_is_fp64_arithmetic_and_eager_that_of_the_precision(
+    linear: Workload, folder: Path
+) -> None:
     refer(linear, folder)
     weight, bias = (value.detach().numpy().astype(np.float64) for value in linear.module.parameters())
     for name in ("random", "real"):
@@ -57,13 +73,21 @@ def test_the_reference_is_fp64_arithmetic_and_eager_that_of_the_precision(linear
             assert stored["in0"].shape == (4, 2, 4)
             exact = stored["in0"].astype(np.float64) @ weight.T + bias
             np.testing.assert_allclose(stored["ref0"], exact, rtol=1e-14, atol=1e-14)
-            error = {precision: np.abs(stored[f"eager-{precision}-0"] - exact).max() for precision in ("fp32", "bf16")}
+            error = {
+                precision: np.abs(stored[f"eager-{precision}-0"] - exact).max()
+                for precision in ("fp32", "bf16")
+            }
         assert 0 < error["fp32"] < 1e-6 < 1e-4 < error["bf16"] < 1e-1
     assert all(value.dtype == torch.float32 for value in linear.module.parameters())
 
 
-def test_on_cuda_eager_is_told_for_each_precision_whether_it_may_use_tf32(linear: Workload, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else cuDNN would, and what fp32 may be off by would be a thousand times too much. There is no device: the module stays where it is."""
+def test_on_cuda_eager_is_told_for_each_precision_whether_it_may_use_tf32(
+    linear: Workload, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else cuDNN would, and what fp32 may be off by would be a thousand times too much.
+
+    There is no device: the module stays where it is.
+    """
     told: list[bool] = []
     monkeypatch.setattr(nn.Module, "to", lambda module, *where: module)
     monkeypatch.setattr(reference, "cast", lambda inputs, dtype, device: inputs)
@@ -81,26 +105,42 @@ def test_real_inputs_are_rows_of_the_validation_split_in_order(linear: Workload,
         np.testing.assert_array_equal(stored["in0"].reshape(8, 4), linear.evaluate.inputs[0].numpy()[:8])
 
 
-def test_the_validation_split_is_stored_with_the_outputs_and_score_of_fp32_eager(linear: Workload, folder: Path) -> None:
+def test_the_validation_split_is_stored_with_the_outputs_and_score_of_fp32_eager(
+    linear: Workload, folder: Path
+) -> None:
     info = refer(linear, folder)
     assert linear.evaluate is not None
     with np.load(folder / "validation.npz") as asked, np.load(folder / "validation-reference.npz") as stored:
         np.testing.assert_array_equal(asked["in0"], linear.evaluate.inputs[0].numpy())
-        np.testing.assert_allclose(stored["out0"], linear.module(linear.evaluate.inputs[0]).detach().numpy(), rtol=1e-6)
+        np.testing.assert_allclose(
+            stored["out0"], linear.module(linear.evaluate.inputs[0]).detach().numpy(), rtol=1e-6
+        )
         mean = float(stored["out0"].mean())
-    assert info["task"] == {"metric": "mean", "better": "higher", "budget": 0.01, "int8_budget": 0.01, "reference": pytest.approx(mean)}
+    assert info["task"] == {
+        "metric": "mean",
+        "better": "higher",
+        "budget": 0.01,
+        "int8_budget": 0.01,
+        "reference": pytest.approx(mean),
+    }
     np.savez(folder / "other.npz", out0=np.full((10, 3), 2.0))
     assert reference.score(linear, folder / "other.npz") == {"rows": 10, "mean": 2.0}
 
 
 def test_what_is_known_of_the_workload(linear: Workload, folder: Path) -> None:
     info = refer(linear, folder)
-    assert {name: info[name] for name in ("items", "item", "weights")} == {"items": 5, "item": "row", "weights": "random, seed 1"}
+    assert {name: info[name] for name in ("items", "item", "weights")} == {
+        "items": 5,
+        "item": "row",
+        "weights": "random, seed 1",
+    }
     assert info["flops"] == 2 * 2 * 4 * 3
     assert info["sensitive"] is True
 
 
-def test_timed_inputs_differ_from_each_other_and_carry_their_own_outputs(linear: Workload, folder: Path) -> None:
+def test_timed_inputs_differ_from_each_other_and_carry_their_own_outputs(
+    linear: Workload, folder: Path
+) -> None:
     refer(linear, folder)
     with np.load(folder / "timed.npz") as timed, np.load(folder / "real.npz") as real:
         assert len({value.tobytes() for value in timed["in0"]}) == len(timed["in0"]) == reference.TIMED
@@ -150,7 +190,12 @@ def test_a_fixed_batch_is_neither_changed_nor_cut_at_the_end_of_the_split(folder
         return 2 * x
 
     rows = torch.randn(6, 3)
-    given = workload(Does(fixed), rows[:4], dynamic=False, evaluate=Evaluation((rows,), lambda outs: {"mean": 0.0}, "mean", "higher", 0.0))
+    given = workload(
+        Does(fixed),
+        rows[:4],
+        dynamic=False,
+        evaluate=Evaluation((rows,), lambda outs: {"mean": 0.0}, "mean", "higher", 0.0),
+    )
     with pytest.raises(Refusal, match="invalid_input: w has a fixed batch of 4; ask for --batch 4"):
         refer(given, folder, batch=2)
     refer(given, folder, batch=4)
@@ -161,7 +206,10 @@ def test_a_fixed_batch_is_neither_changed_nor_cut_at_the_end_of_the_split(folder
 def test_lookalikes_have_the_type_range_and_moments_of_the_real_inputs() -> None:
     torch.manual_seed(0)
     floats = reference.lookalike(5 + 3 * torch.randn(100, 100))
-    assert (floats.mean().item(), floats.std().item()) == (pytest.approx(5, abs=0.15), pytest.approx(3, rel=0.05))
+    assert (floats.mean().item(), floats.std().item()) == (
+        pytest.approx(5, abs=0.15),
+        pytest.approx(3, rel=0.05),
+    )
     numbers = reference.lookalike(torch.tensor([[2, 4]] * 500, dtype=torch.int32))
     assert (numbers.dtype, set(numbers.unique().tolist())) == (torch.int32, {2, 3, 4})
     flags = reference.lookalike(torch.zeros(500, dtype=torch.bool))
@@ -174,11 +222,19 @@ def test_lookalikes_have_the_type_range_and_moments_of_the_real_inputs() -> None
         (lambda x: x / 0 * 0, "the fp64 reference itself has NaN or infinite outputs"),
         (lambda x: "text", "forward returns str; expected a tensor or a tuple of tensors"),
         (lambda x: (), "forward returns nothing; expected"),
-        (lambda x: x @ torch.ones(4, 4), "forward fails in fp64 eager: .*constants in forward must follow the inputs' dtype"),
-        (lambda x: x @ torch.ones(4, 4, dtype=x.dtype if x.dtype == torch.double else torch.float), "forward fails in bf16 eager"),
+        (
+            lambda x: x @ torch.ones(4, 4),
+            "forward fails in fp64 eager: .*constants in forward must follow the inputs' dtype",
+        ),
+        (
+            lambda x: x @ torch.ones(4, 4, dtype=x.dtype if x.dtype == torch.double else torch.float),
+            "forward fails in bf16 eager",
+        ),
     ],
 )
-def test_what_cannot_be_a_reference_is_refused(function: Callable[..., Any], message: str, folder: Path) -> None:
+def test_what_cannot_be_a_reference_is_refused(
+    function: Callable[..., Any], message: str, folder: Path
+) -> None:
     with pytest.raises(Refusal, match=message) as refused:
         refer(workload(Does(function), torch.randn(2, 4)), folder)
     assert refused.value.reason.code == "invalid_input"
@@ -202,4 +258,7 @@ def test_the_longest_sum_of_any_element(module: nn.Module, shape: tuple[int, ...
 
 def test_operators_and_flops_of_one_call_are_counted() -> None:
     assert reference.counted(workload(Does(lambda x: (x * 2 + 1).sin()), torch.randn(2, 100)))[:2] == (0, 3)
-    assert reference.counted(workload(nn.Conv2d(3, 8, 3, bias=False), torch.randn(2, 3, 10, 10))).flops == 2 * 2 * 8 * 8 * 8 * 27
+    assert (
+        reference.counted(workload(nn.Conv2d(3, 8, 3, bias=False), torch.randn(2, 3, 10, 10))).flops
+        == 2 * 2 * 8 * 8 * 8 * 27
+    )

@@ -19,20 +19,45 @@ from hotlap.perf.environment import Environment
 from hotlap.perf.reasons import Reason
 from hotlap.perf.result import Deviation, Distance, Plan, Result, Results, Samples, Task
 
-HERE = Environment("Xeon", 2, 2**30, (), "Linux", "3.11.7", {"torch": "2.14.1", "triton": "3"}, (), "", 2, "keep", "madvise", "", "host")
+HERE = Environment(
+    "Xeon",
+    2,
+    2**30,
+    (),
+    "Linux",
+    "3.11.7",
+    {"torch": "2.14.1", "triton": "3"},
+    (),
+    "",
+    2,
+    "keep",
+    "madvise",
+    "",
+    "host",
+)
 
 
-def result(backend: str = "eager", latency_s: float | list[float] = 0.02, cold_s: float = 1.0, race: str = "r", **more: Any) -> Result:
+def result(
+    backend: str = "eager",
+    latency_s: float | list[float] = 0.02,
+    cold_s: float = 1.0,
+    race: str = "r",
+    **more: Any,
+) -> Result:
     """Three blocks of samples, of one latency or one each."""
     lengths = latency_s if isinstance(latency_s, list) else [latency_s] * 3
     metrics = {
         "latency": Samples("s", "lower", tuple((length, length) for length in lengths)),
-        "throughput": Samples("1/s", "higher", tuple((8 / length,) for length in lengths), details={"item": "image"}),
+        "throughput": Samples(
+            "1/s", "higher", tuple((8 / length,) for length in lengths), details={"item": "image"}
+        ),
         "memory": Samples("B", "lower", ((300 * 2**20,),), details={"growth_bytes": 100 * 2**20}),
         "cold_start": Samples("s", "lower", ((cold_s,),)),
     }
     options = more.pop("options", ())
-    return Result(Case("net", backend, options=options), race, Plan(), **{"status": "ok", "metrics": metrics, **more})
+    return Result(
+        Case("net", backend, options=options), race, Plan(), **{"status": "ok", "metrics": metrics, **more}
+    )
 
 
 def cells(one: Result, *others: Result) -> dict[str, str]:
@@ -99,14 +124,28 @@ def test_eager_under_library_defaults_is_a_second_baseline() -> None:
         (0.5, 0.03, "until 50.0 calls"),
     ],
 )
-def test_break_even_with_an_eager_that_starts_in_1_s_and_takes_20_ms(cold_s: float, latency_s: float, text: str) -> None:
+def test_break_even_with_an_eager_that_starts_in_1_s_and_takes_20_ms(
+    cold_s: float, latency_s: float, text: str
+) -> None:
     assert cells(result("null", latency_s, cold_s), result(latency_s=0.02, cold_s=1.0))["pays after"] == text
 
 
 def test_a_case_without_a_time_shows_its_reason_and_no_number() -> None:
     distance = Distance(0.3, 0.01, 0.1, 2.0, 0.0, 0.9, 0, 10)
-    row = cells(failed("null", "accuracy", deviation=Deviation({"real": distance}, Task("top-1", "higher", 0.5, 0.9, 0.01))), result())
-    shown = {"case": "net null", "deviation": "3.0 of allowed", "task metric": "top-1 0.5000", "status": "failed: accuracy"}
+    row = cells(
+        failed(
+            "null",
+            "accuracy",
+            deviation=Deviation({"real": distance}, Task("top-1", "higher", 0.5, 0.9, 0.01)),
+        ),
+        result(),
+    )
+    shown = {
+        "case": "net null",
+        "deviation": "3.0 of allowed",
+        "task metric": "top-1 0.5000",
+        "status": "failed: accuracy",
+    }
     assert row == {**dict.fromkeys(report.HEAD, ""), **shown}
 
 
@@ -129,7 +168,10 @@ def test_the_case_is_named_by_what_is_not_usual() -> None:
 def test_reasons_and_warnings_of_several_cases_share_a_line() -> None:
     three = [failed(backend, "timeout") for backend in ("a", "b", "c")]
     assert report.reasons([*three, result(warnings=("mind",))]) == [
-        "net/a/fp32/b1/cpu/inference, net/b/fp32/b1/cpu/inference, net/c/fp32/b1/cpu/inference: failed: timeout: because",
+        (
+            "net/a/fp32/b1/cpu/inference, net/b/fp32/b1/cpu/inference, net/c/fp32/b1/cpu/inference: failed:"
+            " timeout: because"
+        ),
         "net/eager/fp32/b1/cpu/inference: mind",
     ]
     assert report.reasons([*three, failed("d", "timeout")]) == ["4 cases: failed: timeout: because"]
@@ -140,8 +182,12 @@ def lines(text: str) -> list[str]:
 
 
 def test_markdown_has_the_setting_the_used_columns_and_no_pace() -> None:
-    text = report.markdown(Results("r", "", {HERE.key: HERE}, results=(result(), result("null", 0.01), result("pace", 0.001))))
-    assert text.startswith("Xeon, 2 of 2 cores (baseline), 1 GiB, no GPU; torch 2.14.1; Python 3.11.7; allocator keep.\n")
+    text = report.markdown(
+        Results("r", "", {HERE.key: HERE}, results=(result(), result("null", 0.01), result("pace", 0.001)))
+    )
+    assert text.startswith(
+        "Xeon, 2 of 2 cores (baseline), 1 GiB, no GPU; torch 2.14.1; Python 3.11.7; allocator keep.\n"
+    )
     assert "fp32, batch 1, cpu. Baseline: eager of the same race." in text
     head, rule, *rows = lines(text)
     assert head == "| case | latency | speed-up | throughput | memory | cold start | pays after | status |"
@@ -159,7 +205,9 @@ def test_results_of_two_commits_name_both() -> None:
 
 def test_markdown_escapes_pipes() -> None:
     task = Task("top|1", "higher", 0.5, 0.5, 0.0)
-    head, rule, row = lines(report.markdown(Results("r", "", {}, results=(result(deviation=Deviation({}, task)),))))
+    head, rule, row = lines(
+        report.markdown(Results("r", "", {}, results=(result(deviation=Deviation({}, task)),)))
+    )
     assert "top\\|1 0.5000" in row
     assert len(re.findall(r"(?<!\\)\|", row)) == len(re.findall(r"\|", head)) == rule.count("|")
 
@@ -186,7 +234,9 @@ def test_a_narrow_table_leaves_out_the_least_important_columns_instead_of_foldin
         printed = Console(width=width, file=io.StringIO())
         printed.print(report.table(both, width))
         assert isinstance(printed.file, io.StringIO)
-        assert len(printed.file.getvalue().splitlines()) == 3 or len(gone) == len(set(everything) & set(report.FIRST_TO_GO))
+        assert len(printed.file.getvalue().splitlines()) == 3 or len(gone) == len(
+            set(everything) & set(report.FIRST_TO_GO)
+        )
 
 
 def test_a_table_prints_names_with_brackets_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,6 @@
-"""Results and their file: what goes in comes out, what is damaged is refused in one line, and no reader ever sees half a file."""
+"""Results and their file: what goes in comes out, what is damaged is refused in one line, and no
+reader ever sees half a file.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,20 @@ from hotlap.perf import result
 from hotlap.perf.case import Case
 from hotlap.perf.environment import Environment
 from hotlap.perf.reasons import CODES, Misuse, Reason
-from hotlap.perf.result import Deviation, Distance, Disturbance, Placement, Plan, Result, Results, Samples, Task, encode, read, write
+from hotlap.perf.result import (
+    Deviation,
+    Distance,
+    Disturbance,
+    Placement,
+    Plan,
+    Result,
+    Results,
+    Samples,
+    Task,
+    encode,
+    read,
+    write,
+)
 
 text = st.text(max_size=4)
 number = st.floats(allow_nan=False, allow_infinity=False)
@@ -27,9 +42,17 @@ count = st.integers(0, 2**63)
 blocks = st.lists(st.lists(number, max_size=3).map(tuple), max_size=3).map(tuple)
 reasons = st.builds(Reason, st.sampled_from(CODES), text)
 better = st.sampled_from(["higher", "lower"])
-samples = st.builds(Samples, text, better, blocks, details=st.dictionaries(text, st.one_of(number, count, text, st.none()), max_size=3))
+samples = st.builds(
+    Samples,
+    text,
+    better,
+    blocks,
+    details=st.dictionaries(text, st.one_of(number, count, text, st.none()), max_size=3),
+)
 counts = st.dictionaries(text, count, max_size=2)
-placements = st.builds(Placement, text, counts, counts, st.lists(text, max_size=2).map(tuple), st.none() | reasons)
+placements = st.builds(
+    Placement, text, counts, counts, st.lists(text, max_size=2).map(tuple), st.none() | reasons
+)
 distances = st.builds(Distance, *[number] * 6, count, count)
 tasks = st.builds(Task, text, better, number, number, number, st.dictionaries(text, number, max_size=2))
 environments = st.builds(
@@ -49,7 +72,8 @@ answers = st.builds(
     placement=st.none() | placements,
     metrics=st.dictionaries(text, samples, max_size=2),
     absent=st.dictionaries(text, reasons, max_size=2),
-    deviation=st.none() | st.builds(Deviation, st.dictionaries(text, distances, max_size=2), st.none() | tasks),
+    deviation=st.none()
+    | st.builds(Deviation, st.dictionaries(text, distances, max_size=2), st.none() | tasks),
     warnings=st.lists(text, max_size=2).map(tuple),
 )
 files = st.builds(
@@ -80,8 +104,14 @@ def test_a_file_reads_back_with_one_line_for_each_result(tmp_path: Path, given: 
 
 @pytest.mark.parametrize("wrong", [math.nan, math.inf])
 def test_outputs_that_are_not_finite_can_be_written_and_read(tmp_path: Path, wrong: float) -> None:
-    """The results that must not be lost: NaN outputs (RMSE NaN), outputs of another shape (RMSE infinite), a NaN task metric."""
-    deviation = Deviation({"real": Distance(wrong, 1e-7, 1e-6, 2.0, 1e-8, 0.0, 0, 10)}, Task("accuracy", "higher", wrong, 0.9, 0.01))
+    """The results that must not be lost:
+
+    NaN outputs (RMSE NaN), outputs of another shape (RMSE infinite), a NaN task metric.
+    """
+    deviation = Deviation(
+        {"real": Distance(wrong, 1e-7, 1e-6, 2.0, 1e-8, 0.0, 0, 10)},
+        Task("accuracy", "higher", wrong, 0.9, 0.01),
+    )
     failed = Result(CASE, "run/group", PLAN, "failed", Reason("accuracy", "NaN outputs"), deviation=deviation)
     write(tmp_path / "results.json", encode(Results("run", "", {}, results=(failed,))))
     (found,) = read(tmp_path / "results.json").results
@@ -92,7 +122,9 @@ def test_outputs_that_are_not_finite_can_be_written_and_read(tmp_path: Path, wro
 
 @pytest.mark.parametrize("kept", [0, 1, len(WHOLE) // 2, len(WHOLE) - 2])
 def test_a_truncated_file_is_refused(tmp_path: Path, kept: int) -> None:
-    assert refusal(tmp_path, WHOLE[:kept]).startswith(f"{tmp_path}/results.json: not a results file of hotlap: ")
+    assert refusal(tmp_path, WHOLE[:kept]).startswith(
+        f"{tmp_path}/results.json: not a results file of hotlap: "
+    )
 
 
 @pytest.mark.parametrize(
@@ -193,7 +225,9 @@ def test_a_write_that_the_kernel_cuts_short_leaves_the_old_file(tmp_path: Path) 
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_until_the_new_file_is_on_the_disk_a_reader_sees_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_until_the_new_file_is_on_the_disk_a_reader_sees_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path, seen = tmp_path / "results.json", []
     write(path, b"old")
     sync: Callable[[int], None] = os.fsync

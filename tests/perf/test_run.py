@@ -1,4 +1,6 @@
-"""`hotlap run` as a person types it: a module that is not ours, bad input, and what is on the disk afterwards."""
+"""`hotlap run` as a person types it: a module that is not ours, bad input, and what is on the disk
+afterwards.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +18,33 @@ from hotlap.perf.result import Results, read
 
 
 def hotlap(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "hotlap.perf.cli", *arguments], cwd=cwd, capture_output=True, text=True, timeout=280)
+    return subprocess.run(
+        [sys.executable, "-m", "hotlap.perf.cli", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
 
 
 @pytest.fixture(scope="module")
 def ran(planted: Path) -> tuple[str, Results]:
     """A timm-style network of a user's own package through every backend but the planted ones."""
-    backends = "eager,eager[allocator:default][binding:none],compile,compile[package:aoti],onnxruntime,openvino"
-    done = hotlap("run", "planted.workloads:mobilenet", "--backends", backends, "--budget", "20s", "--out", "out", "--batch", "2")
+    backends = (
+        "eager,eager[allocator:default][binding:none],compile,compile[package:aoti],onnxruntime,openvino"
+    )
+    done = hotlap(
+        "run",
+        "planted.workloads:mobilenet",
+        "--backends",
+        backends,
+        "--budget",
+        "20s",
+        "--out",
+        "out",
+        "--batch",
+        "2",
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout, read(planted / "out" / "results.json")
 
@@ -48,14 +69,24 @@ def test_every_result_has_evidence(ran: tuple[str, Results]) -> None:
         assert all(found.within and found.tolerance > 0 for found in one.deviation.distances.values())
         assert one.placement is not None
         assert sum(one.placement.ran_on.values()) > 0
-        assert {"latency", "throughput", "memory", "cold_start", "flop_rate", "call_latency"} <= one.metrics.keys()
+        assert {
+            "latency",
+            "throughput",
+            "memory",
+            "cold_start",
+            "flop_rate",
+            "call_latency",
+        } <= one.metrics.keys()
         assert "energy" in one.metrics or one.absent["energy"].code == "no_device"
         assert one.verified_to == "L7"
 
 
 def test_placement_counters(ran: tuple[str, Results]) -> None:
     found = {one.case.spec: one.placement for one in ran[1].results if one.placement is not None}
-    assert any(line.endswith("planted.workloads was not imported") for line in found["compile[package:aoti]"].evidence), "its worker has no use for the model"
+    assert any(
+        line.endswith("planted.workloads was not imported")
+        for line in found["compile[package:aoti]"].evidence
+    ), "its worker has no use for the model"
     assert found["compile"].counters["graph_breaks"] == 0
     assert found["compile"].counters["graphs"] == 1
     assert found["onnxruntime"].ran_on.keys() == {"CPUExecutionProvider"}
@@ -64,7 +95,11 @@ def test_placement_counters(ran: tuple[str, Results]) -> None:
 
 
 def test_cold_start_is_a_ledger(ran: tuple[str, Results]) -> None:
-    ledger = {one.case.backend: one.metrics["cold_start"].details for one in ran[1].results if "cold_start" in one.metrics}
+    ledger = {
+        one.case.backend: one.metrics["cold_start"].details
+        for one in ran[1].results
+        if "cold_start" in one.metrics
+    }
     assert {"export", "import", "load", "first_call"} <= ledger["onnxruntime"].keys()
     assert {"compile", "import", "load", "first_call"} <= ledger["compile"].keys()
     cold = next(one.metrics["cold_start"] for one in ran[1].results if one.case.backend == "onnxruntime")
@@ -75,7 +110,11 @@ def test_cold_start_is_a_ledger(ran: tuple[str, Results]) -> None:
 def test_report_prints_the_table_again(ran: tuple[str, Results], planted: Path) -> None:
     done = hotlap("report", "out/results.json", "--markdown", "-", cwd=planted)
     assert done.returncode == 0
-    assert done.stdout.count("| planted.workloads:mobilenet") == sum(one.case.backend != "pace" for one in ran[1].results) == 6
+    assert (
+        done.stdout.count("| planted.workloads:mobilenet")
+        == sum(one.case.backend != "pace" for one in ran[1].results)
+        == 6
+    )
 
 
 @pytest.mark.parametrize(
@@ -102,13 +141,25 @@ def test_misuse_is_one_line_with_the_remedy(arguments: list[str], words: str, pl
 
 
 def test_two_runs_in_one_folder_are_refused(planted: Path) -> None:
-    arguments = [sys.executable, "-m", "hotlap.perf.cli", "run", "planted.workloads:tiny", "--backends", "eager", "--out", "shared"]
+    arguments = [
+        sys.executable,
+        "-m",
+        "hotlap.perf.cli",
+        "run",
+        "planted.workloads:tiny",
+        "--backends",
+        "eager",
+        "--out",
+        "shared",
+    ]
     first = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, cwd=planted)
     try:
         while not (planted / "shared" / "results.json").exists():
             assert first.poll() is None
             time.sleep(0.05)
-        second = hotlap("run", "planted.workloads:tiny", "--backends", "eager", "--out", "shared", cwd=planted)
+        second = hotlap(
+            "run", "planted.workloads:tiny", "--backends", "eager", "--out", "shared", cwd=planted
+        )
         assert second.returncode == 2
         assert "another run is writing to shared" in second.stderr
     finally:
@@ -145,7 +196,13 @@ class Other(Net):
         self.more = torch.nn.Linear(3, 3)
 
 if __name__ == "__main__":
-    trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
+    trainer = L.Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
     trainer.strategy.connect(Net(width=16))
     trainer.save_checkpoint("net.ckpt")
 """
@@ -153,12 +210,44 @@ if __name__ == "__main__":
 
 def test_a_users_checkpoint_and_the_wrong_class_for_it(planted: Path) -> None:
     (planted / "lightnings.py").write_text(CHECKPOINT)
-    subprocess.run([sys.executable, "-W", "ignore", "lightnings.py"], cwd=planted, check=True, capture_output=True, timeout=120)
-    right = hotlap("run", "lightnings:Net", "--checkpoint", "net.ckpt", "--backends", "eager", "--budget", "1s", "--out", "right", cwd=planted)
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "lightnings.py"],
+        cwd=planted,
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    right = hotlap(
+        "run",
+        "lightnings:Net",
+        "--checkpoint",
+        "net.ckpt",
+        "--backends",
+        "eager",
+        "--budget",
+        "1s",
+        "--out",
+        "right",
+        cwd=planted,
+    )
     assert right.returncode == 0, right.stdout + right.stderr
-    (eager,) = (one for one in read(planted / "right" / "results.json").results if one.case.backend == "eager")
+    (eager,) = (
+        one for one in read(planted / "right" / "results.json").results if one.case.backend == "eager"
+    )
     assert eager.weights.startswith("checkpoint net.ckpt sha256:")
-    wrong = hotlap("run", "lightnings:Other", "--checkpoint", "net.ckpt", "--backends", "eager", "--budget", "1s", "--out", "wrong", cwd=planted)
+    wrong = hotlap(
+        "run",
+        "lightnings:Other",
+        "--checkpoint",
+        "net.ckpt",
+        "--backends",
+        "eager",
+        "--budget",
+        "1s",
+        "--out",
+        "wrong",
+        cwd=planted,
+    )
     assert wrong.returncode == 4
     assert "cannot be loaded as Other" in wrong.stdout
     assert os.path.exists(planted / "wrong" / "results.json")
@@ -166,10 +255,25 @@ def test_a_users_checkpoint_and_the_wrong_class_for_it(planted: Path) -> None:
 
 def test_an_operator_that_only_the_cpu_has_is_named_by_every_backend(planted: Path) -> None:
     backends = ["eager", "compile", "triton", "onnxruntime", *(["tensorrt"] if _trt.installed() else [])]
-    done = hotlap("run", "planted.workloads:only_here", "--backends", ",".join(backends), "--target", "sm_89", "--batch", "2", "--out", "only_here")
+    done = hotlap(
+        "run",
+        "planted.workloads:only_here",
+        "--backends",
+        ",".join(backends),
+        "--target",
+        "sm_89",
+        "--batch",
+        "2",
+        "--out",
+        "only_here",
+    )
     assert done.returncode == 4, done.stdout + done.stderr
     found = {one.case.backend: one for one in read(planted / "only_here" / "results.json").results}
     assert found.keys() == set(backends)
     for name, one in found.items():
-        assert one.status == "failed" and one.reason is not None and one.verified_to == "L0" and not one.metrics, (name, one.reason)
-        assert one.reason.code in ("unsupported_op", "export_failed") and re.search(r"planted(::|\.)only_here", one.reason.detail), (name, one.reason)
+        assert (
+            one.status == "failed" and one.reason is not None and one.verified_to == "L0" and not one.metrics
+        ), (name, one.reason)
+        assert one.reason.code in ("unsupported_op", "export_failed") and re.search(
+            r"planted(::|\.)only_here", one.reason.detail
+        ), (name, one.reason)

@@ -30,7 +30,9 @@ def opens(tmp_path: Path) -> Iterator[Opens]:
     """Opens run folders, by default the same one, and closes them at the end."""
     opened: list[RunFolder] = []
 
-    def make(folder: Path | None = tmp_path / "run", asked: tuple[Case, ...] = (), environment: Environment = HERE) -> RunFolder:
+    def make(
+        folder: Path | None = tmp_path / "run", asked: tuple[Case, ...] = (), environment: Environment = HERE
+    ) -> RunFolder:
         opened.append(RunFolder(folder, "hotlap run w", environment, asked))
         return opened[-1]
 
@@ -41,7 +43,9 @@ def opens(tmp_path: Path) -> Iterator[Opens]:
 
 def answer(case: Case, code: str | None = None, warning: str = "") -> Result:
     reason = None if code is None else msgspec.convert({"code": code, "detail": "because"}, Reason)
-    return Result(case, "run/group", Plan(), "ok" if reason is None else "failed", reason, warnings=(warning,))
+    return Result(
+        case, "run/group", Plan(), "ok" if reason is None else "failed", reason, warnings=(warning,)
+    )
 
 
 def test_the_file_is_whole_after_every_put(opens: Opens) -> None:
@@ -50,21 +54,31 @@ def test_the_file_is_whole_after_every_put(opens: Opens) -> None:
     assert read(run.file).environment == {HERE.key: HERE}
     run.put([answer(EAGER, warning="first")])
     run.put([answer(NULL), answer(EAGER, warning="second")])
-    assert [(one.case, one.warnings) for one in read(run.file).results] == [(EAGER, ("second",)), (NULL, ("",))]
+    assert [(one.case, one.warnings) for one in read(run.file).results] == [
+        (EAGER, ("second",)),
+        (NULL, ("",)),
+    ]
 
 
 def test_a_second_writer_is_refused_while_the_first_lives(opens: Opens) -> None:
     first = opens()
-    with pytest.raises(Misuse, match=r"another run is writing to .*/run; wait for it or choose another --out"):
+    with pytest.raises(
+        Misuse, match=r"another run is writing to .*/run; wait for it or choose another --out"
+    ):
         opens()
     first.close()
     assert opens().results.run == "run"
 
 
 def test_the_lock_of_a_process_that_was_killed_is_free(opens: Opens, tmp_path: Path) -> None:
-    code = "import fcntl, time; lock = open('.lock', 'a+'); fcntl.flock(lock, fcntl.LOCK_EX); print(flush=True); time.sleep(60)"
+    code = (
+        "import fcntl, time; lock = open('.lock', 'a+'); fcntl.flock(lock, fcntl.LOCK_EX); print(flush=True);"
+        " time.sleep(60)"
+    )
     (tmp_path / "run").mkdir()
-    with subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path / "run", stdout=subprocess.PIPE) as holder:
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tmp_path / "run", stdout=subprocess.PIPE
+    ) as holder:
         assert holder.stdout is not None
         holder.stdout.readline()
         try:
@@ -93,7 +107,9 @@ def test_what_resume_measures_again(opens: Opens, code: str | None) -> None:
     run = opens(asked=(EAGER,))
     assert run.unfinished() == [EAGER]
     run.put([answer(EAGER, code)])
-    assert run.unfinished() == ([EAGER] if code in ("interrupted", "crashed", "timeout", "out_of_space") else [])
+    assert run.unfinished() == (
+        [EAGER] if code in ("interrupted", "crashed", "timeout", "out_of_space") else []
+    )
 
 
 def test_a_race_is_measured_again_as_a_whole_and_others_are_left(opens: Opens) -> None:
@@ -114,14 +130,19 @@ def test_a_folder_that_cannot_be_made_is_refused(opens: Opens, tmp_path: Path, p
     assert "\n" not in str(refused.value)
 
 
-def test_a_full_disk_is_said_and_what_was_written_stays(opens: Opens, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_said_and_what_was_written_stays(
+    opens: Opens, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     run = opens(asked=(EAGER, NULL))
     run.put([answer(EAGER)])
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(Unusable, match=r"cannot write .*results.json: No space left on device; free space or choose another --out"):
+    with pytest.raises(
+        Unusable,
+        match=r"cannot write .*results.json: No space left on device; free space or choose another --out",
+    ):
         run.put([answer(NULL)])
     assert [one.case for one in read(run.file).results] == [EAGER]
 
@@ -130,7 +151,9 @@ def test_a_damaged_file_is_neither_used_nor_overwritten_nor_left_locked(opens: O
     file = tmp_path / "run" / "results.json"
     file.parent.mkdir()
     file.write_text("{ half a fi")
-    with pytest.raises(Unusable, match=r"not a results file of hotlap: .*; move it away or choose another --out") as refused:
+    with pytest.raises(
+        Unusable, match=r"not a results file of hotlap: .*; move it away or choose another --out"
+    ) as refused:
         opens()
     assert file.read_text() == "{ half a fi"
     file.unlink()
@@ -147,7 +170,9 @@ def test_runs_live_under_hotlap_runs(opens: Opens, tmp_path: Path, monkeypatch: 
     assert rundir.root() == Path("runs")
 
 
-def test_the_latest_run_is_the_one_written_last(opens: Opens, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_latest_run_is_the_one_written_last(
+    opens: Opens, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOTLAP_RUNS", str(tmp_path))
     with pytest.raises(Unusable, match=r"no run to resume under .*/race; start one with: hotlap run"):
         rundir.latest()

@@ -1,4 +1,6 @@
-"""Stored results over time: alarms young and old, borders that nothing crosses, and the page in a real browser."""
+"""Stored results over time: alarms young and old, borders that nothing crosses, and the page in a
+real browser.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,17 @@ def noise(count: int, seed: int = 1, level: float = 1e-3, spread: float = 0.01) 
 
 
 def history(folder: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
-    status = cli.status(["history", str(folder / "results"), "--index", str(folder / "index"), "--json", str(folder / "out.json"), *arguments])
+    status = cli.status(
+        [
+            "history",
+            str(folder / "results"),
+            "--index",
+            str(folder / "index"),
+            "--json",
+            str(folder / "out.json"),
+            *arguments,
+        ]
+    )
     return status, json.loads((folder / "out.json").read_bytes())
 
 
@@ -30,8 +42,19 @@ def one_series(found: dict[str, Any], metric: str = "latency") -> dict[str, Any]
     return dict(one)
 
 
-@pytest.mark.parametrize(("young", "status", "words"), [(2, 0, ""), (3, 3, "provisional: 3 points"), (6, 1, "confirmed by 6 points"), (9, 1, "confirmed by 9 points"), (30, 0, "")])
-def test_a_slower_level_is_an_alarm_while_it_is_young(stored: Any, young: int, status: int, words: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("young", "status", "words"),
+    [
+        (2, 0, ""),
+        (3, 3, "provisional: 3 points"),
+        (6, 1, "confirmed by 6 points"),
+        (9, 1, "confirmed by 9 points"),
+        (30, 0, ""),
+    ],
+)
+def test_a_slower_level_is_an_alarm_while_it_is_young(
+    stored: Any, young: int, status: int, words: str, tmp_path: Path
+) -> None:
     values = noise(60)
     values[-young:] = [1.1 * value for value in values[-young:]]
     stored.runs(tmp_path / "results", {"a": values})
@@ -40,7 +63,10 @@ def test_a_slower_level_is_an_alarm_while_it_is_young(stored: Any, young: int, s
     if words:
         (finding,) = found["findings"]
         assert words in str(finding["evidence"]) and stored.sha(60 - young)[:12] in str(finding["evidence"])
-        assert finding["ratio"] == pytest.approx(1.1, abs=0.02) and finding["case"] == "a/eager/fp32/b1/cpu/inference"
+        assert (
+            finding["ratio"] == pytest.approx(1.1, abs=0.02)
+            and finding["case"] == "a/eager/fp32/b1/cpu/inference"
+        )
     assert verdict.read(tmp_path / "out.json").tool == "history"
 
 
@@ -61,11 +87,20 @@ def test_a_case_that_is_no_longer_measured_is_named(stored: Any, tmp_path: Path)
 
 
 @pytest.mark.parametrize(("new", "status"), [(4, 3), (14, 3), (40, 0)])
-def test_a_setting_that_is_gone_vouches_for_nothing_and_alarms_no_more(new: int, status: int, stored: Any, tmp_path: Path) -> None:
-    """The old setting ended in an alarm; the new one must be judged by itself, and what it lost with the old one is named."""
+def test_a_setting_that_is_gone_vouches_for_nothing_and_alarms_no_more(
+    new: int, status: int, stored: Any, tmp_path: Path
+) -> None:
+    """The old setting ended in an alarm; the new one must be judged by itself, and what it lost
+    with the old one is named.
+    """
     values = [*noise(40), *(1.2 * value for value in noise(6))]
     for day, value in enumerate([*values, *noise(new, seed=2)]):
-        path = stored.run(tmp_path / "results" / f"{day}.json", day, {"a": value}, libraries={"torch": "2.14" if day < 46 else "2.15"})
+        path = stored.run(
+            tmp_path / "results" / f"{day}.json",
+            day,
+            {"a": value},
+            libraries={"torch": "2.14" if day < 46 else "2.15"},
+        )
         if day < 46:
             content = json.loads(path.read_bytes())
             (one,) = content["results"]
@@ -74,7 +109,9 @@ def test_a_setting_that_is_gone_vouches_for_nothing_and_alarms_no_more(new: int,
     ended, found = history(tmp_path, "--metric", "latency")
     recent = new < 10  # the old alarm is among the newest results: still the news
     assert ended == (1 if recent else status), found["reasons"]
-    assert any(reason.startswith("a/compile/") and "not in the newest" in reason for reason in found["reasons"])
+    assert any(
+        reason.startswith("a/compile/") and "not in the newest" in reason for reason in found["reasons"]
+    )
 
 
 def test_too_short_to_alarm_is_no_pass(stored: Any, tmp_path: Path) -> None:
@@ -107,7 +144,12 @@ def test_no_series_crosses_a_change_of_the_environment(stored: Any, tmp_path: Pa
     """torch is new and everything is slower: a border and two series, no alarm of ours."""
     for day, value in enumerate(noise(50)):
         new = day >= 30
-        stored.run(tmp_path / "results" / f"{day}.json", day, {"a": value * (1.2 if new else 1)}, libraries={"torch": "2.15" if new else "2.14"})
+        stored.run(
+            tmp_path / "results" / f"{day}.json",
+            day,
+            {"a": value * (1.2 if new else 1)},
+            libraries={"torch": "2.15" if new else "2.14"},
+        )
     ended, found = history(tmp_path, "--metric", "latency")
     assert ended == 0 and [len(one["points"]) for one in found["series"]] == [30, 20]
     (border,) = found["borders"]
@@ -118,19 +160,29 @@ def test_runners_that_take_turns_have_a_series_each(stored: Any, tmp_path: Path)
     values = noise(60)
     for day, value in enumerate(values):
         slow, late = day % 2, day >= 50
-        stored.run(tmp_path / "results" / f"{day}.json", day, {"a": value * (1.5 if slow else 1) * (1.1 if late and slow else 1)}, cpu="slow" if slow else "fast")
+        stored.run(
+            tmp_path / "results" / f"{day}.json",
+            day,
+            {"a": value * (1.5 if slow else 1) * (1.1 if late and slow else 1)},
+            cpu="slow" if slow else "fast",
+        )
     ended, found = history(tmp_path, "--metric", "latency")
     assert [len(one["points"]) for one in found["series"]] == [30, 30] and len(found["borders"]) == 2
     assert ended == 1 and len(found["findings"]) == 1
 
 
-def test_a_counter_changes_exactly_and_is_told_with_its_commit(stored: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_counter_changes_exactly_and_is_told_with_its_commit(
+    stored: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for day in range(4):
         stored.run(tmp_path / "results" / f"{day}.json", day, {"a": 1e-3}, operators=30 if day < 2 else 31)
     _, found = history(tmp_path, "--metric", "operators")
     assert [one["index"] for one in one_series(found, "operators")["change_points"]] == [2]
     cli.status(["history", str(tmp_path / "results"), "--index", str(tmp_path / "index")])
-    assert f"{stored.sha(2)[:12]}: a/eager/fp32/b1/cpu/inference: operators 30 -> 31, worse" in capsys.readouterr().out
+    assert (
+        f"{stored.sha(2)[:12]}: a/eager/fp32/b1/cpu/inference: operators 30 -> 31, worse"
+        in capsys.readouterr().out
+    )
 
 
 def test_too_few_points_are_no_pass(stored: Any, tmp_path: Path) -> None:
@@ -144,11 +196,20 @@ def test_other_files_of_the_folder_are_counted_not_fatal(stored: Any, tmp_path: 
     (tmp_path / "results" / "verdict.json").write_text("{}")
     (tmp_path / "results" / "broken.json").write_text('{"run": ')
     ended, found = history(tmp_path)
-    assert ended == 0 and set(found["not_results"]) == {"verdict.json", "broken.json"} and "2 of 18 files are no results" in str(found["reasons"])
-    assert cli.status(["history", str(tmp_path / "results" / "broken.json"), "--index", str(tmp_path / "index")]) == 4
+    assert (
+        ended == 0
+        and set(found["not_results"]) == {"verdict.json", "broken.json"}
+        and "2 of 18 files are no results" in str(found["reasons"])
+    )
+    assert (
+        cli.status(["history", str(tmp_path / "results" / "broken.json"), "--index", str(tmp_path / "index")])
+        == 4
+    )
 
 
-def test_new_files_are_added_to_what_was_read(stored: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_new_files_are_added_to_what_was_read(
+    stored: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     stored.runs(tmp_path / "results", {"a": noise(12)})
     history(tmp_path)
     stored.run(tmp_path / "results" / "new.json", 12, {"a": 1e-3})
@@ -171,7 +232,13 @@ def test_new_files_are_added_to_what_was_read(stored: Any, tmp_path: Path, capsy
     ],
 )
 def test_mistakes_are_one_line(
-    stored: Any, arguments: list[str], status: int, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    stored: Any,
+    arguments: list[str],
+    status: int,
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     if arguments != ["."]:
@@ -185,21 +252,48 @@ HOSTILE = "</title><script>document.title='owned'</script>"
 
 
 def test_the_page_in_a_browser(tmp_path: Path) -> None:
-    """Others' files may hold any name: nothing runs, nothing is fetched, every series has its chart."""
+    """Others' files may hold any name: nothing runs, nothing is fetched, every series has its
+    chart.
+    """
     chromium = shutil.which("chromium")
     if chromium is None:
         pytest.skip("chromium is not installed: apt-get install chromium")
     (tmp_path / "results").mkdir()
     for day, value in enumerate(noise(40)):
         stats = {"mean": value, "median": value, "stddev": value / 100, "rounds": 9}
-        found = {"benchmarks": [{"fullname": HOSTILE, "stats": stats}, {"fullname": "t.py::test_b", "stats": {**stats, "median": value * (1.2 if day > 32 else 1)}}]}
+        found = {
+            "benchmarks": [
+                {"fullname": HOSTILE, "stats": stats},
+                {"fullname": "t.py::test_b", "stats": {**stats, "median": value * (1.2 if day > 32 else 1)}},
+            ]
+        }
         path = tmp_path / "results" / f"{day}.json"
-        path.write_text(json.dumps({**found, "datetime": f"2026-0{2 + day // 28}-{1 + day % 28:02}T00:00:00", "machine_info": {"machine": "x86"}, "commit_info": {"id": "<b>"}}))
+        path.write_text(
+            json.dumps(
+                {
+                    **found,
+                    "datetime": f"2026-0{2 + day // 28}-{1 + day % 28:02}T00:00:00",
+                    "machine_info": {"machine": "x86"},
+                    "commit_info": {"id": "<b>"},
+                }
+            )
+        )
     ended, _ = history(tmp_path, "--html", str(tmp_path / "page.html"))
     text = (tmp_path / "page.html").read_text()
     assert ended == 1 and "<script" not in text and "http" not in text.replace("http-equiv", "")
-    asked = [chromium, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'chromium'}", "--enable-logging=stderr", "--v=0", "--dump-dom"]
-    done = subprocess.run([*asked, (tmp_path / "page.html").as_uri()], capture_output=True, text=True, timeout=120, check=True)
+    asked = [
+        chromium,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={tmp_path / 'chromium'}",
+        "--enable-logging=stderr",
+        "--v=0",
+        "--dump-dom",
+    ]
+    done = subprocess.run(
+        [*asked, (tmp_path / "page.html").as_uri()], capture_output=True, text=True, timeout=120, check=True
+    )
     assert "<title>hotlap history: regression</title>" in done.stdout
     assert done.stdout.count("<svg") == 2 and "confirmed alarm" in done.stdout and HOSTILE not in done.stdout
     assert "CONSOLE" not in done.stderr

@@ -1,4 +1,6 @@
-"""Fork servers with real processes: they import once, grow with what a race needs, and are given up where a fork would not be safe."""
+"""Fork servers with real processes: they import once, grow with what a race needs, and are given up
+where a fork would not be safe.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +24,20 @@ class Fixture:
         self.site.mkdir()
         self.said: list[str] = []
         self.servers = Servers(folder, 60, self.said.append)
-        self.environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, [str(self.site), os.environ.get("PYTHONPATH")]))}
+        self.environment = {
+            **os.environ,
+            "OPENBLAS_NUM_THREADS": "1",
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(self.site), os.environ.get("PYTHONPATH")])),
+        }
         self.log = folder / "log.txt"
 
     def module(self, name: str, text: str) -> None:
         (self.site / f"{name}.py").write_text(text)
 
     def worker(self, *modules: str, kind: str = "eager") -> tuple[int, bool]:
-        """A worker's process id and whether it was started afresh; the worker has preloaded its modules and is ended."""
+        """A worker's process id and whether it was started afresh; the worker has preloaded its
+        modules and is ended.
+        """
         worker, fresh = self.servers.worker(kind, self.environment, ["torch", *modules], self.log)
         try:
             worker.ask("preload", 60, names=["torch", *modules])
@@ -63,7 +71,10 @@ def test_each_kind_of_worker_has_a_server_of_its_own(made: Fixture) -> None:
 
 
 def test_a_server_whose_imports_start_threads_is_given_up(made: Fixture) -> None:
-    made.module("threads", "import threading, time; threading.Thread(target=time.sleep, args=(600,), daemon=True).start()\n")
+    made.module(
+        "threads",
+        "import threading, time; threading.Thread(target=time.sleep, args=(600,), daemon=True).start()\n",
+    )
     assert [made.worker("threads")[1] for _ in range(2)] == [True, True]
     assert made.said == ["importing the workload starts threads, so every worker starts afresh"]
 

@@ -1,4 +1,6 @@
-"""Statistics: worked examples against scipy and by hand, invariants by hypothesis, and the coverage of the intervals by simulation."""
+"""Statistics: worked examples against scipy and by hand, invariants by hypothesis, and the coverage
+of the intervals by simulation.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,11 @@ from hotlap.perf import stats
 
 positive = st.floats(1e-6, 1e3)
 blocks = st.lists(st.lists(positive, min_size=1, max_size=5), min_size=3, max_size=8)
-pairs = st.lists(st.tuples(st.lists(positive, min_size=1, max_size=5), st.lists(positive, min_size=1, max_size=5)), min_size=3, max_size=8)
+pairs = st.lists(
+    st.tuples(st.lists(positive, min_size=1, max_size=5), st.lists(positive, min_size=1, max_size=5)),
+    min_size=3,
+    max_size=8,
+)
 
 
 def autoregressive(rng: random.Random, count: int, phi: float, sd: float = 1.0) -> list[float]:
@@ -28,7 +34,7 @@ def autoregressive(rng: random.Random, count: int, phi: float, sd: float = 1.0) 
 
 
 def alternating(count: int) -> list[float]:
-    """Distinct values from both ends in turn: lag-1 autocorrelation below 0, so every one counts."""
+    """Distinct values from both ends in turn: lag-1 autocorrelation below 0, so each counts."""
     return [float(at // 2 if at % 2 else count - at // 2) for at in range(count)]
 
 
@@ -37,7 +43,9 @@ def test_interval_over_blocks_is_student_t_on_the_log_scale() -> None:
     logs = np.log(values)
     low, high = scipy.stats.t.interval(0.95, 5, loc=logs.mean(), scale=scipy.stats.sem(logs))
     found = stats.interval_over_blocks(values)
-    assert (found.centre, found.low, found.high) == pytest.approx((np.exp(logs.mean()), np.exp(low), np.exp(high)), rel=1e-12)
+    assert (found.centre, found.low, found.high) == pytest.approx(
+        (np.exp(logs.mean()), np.exp(low), np.exp(high)), rel=1e-12
+    )
     assert (found.n, found.method) == (6, "blocks")
     assert found.half_width == pytest.approx((high - low) / 2, rel=1e-12)
 
@@ -48,13 +56,17 @@ def test_student_t_is_the_tabulated_quantile() -> None:
 
 
 def test_intervals_of_ratios_cover_the_truth_when_samples_are_correlated_and_processes_differ() -> None:
-    """True ratio 1.1; 1 % between processes, 5 % and AR(0.8) within; six blocks as at the first look."""
+    """True ratio 1.1; 1 % between processes, 5 % and AR(0.8) within; six blocks as at the first
+    look.
+    """
     rng, hits, runs = random.Random(1), 0, 800
     for _ in range(runs):
 
         def entrant(centre: float) -> list[list[float]]:
             means = [centre * math.exp(rng.gauss(0, 0.01)) for _ in range(6)]
-            return [[mean * math.exp(value) for value in autoregressive(rng, 10, 0.8, 0.05)] for mean in means]
+            return [
+                [mean * math.exp(value) for value in autoregressive(rng, 10, 0.8, 0.05)] for mean in means
+            ]
 
         found = stats.ratio(entrant(1.0), entrant(1.1))
         hits += found.low <= 1.1 <= found.high
@@ -65,7 +77,9 @@ def test_intervals_of_ratios_cover_the_truth_when_samples_are_correlated_and_pro
 def test_intervals_over_batches_cover_the_truth_in_one_process(phi: float) -> None:
     rng, hits, runs = random.Random(2), 0, 300
     for _ in range(runs):
-        found = stats.interval_over_batches([math.exp(value) for value in autoregressive(rng, 640, phi, 0.05)])
+        found = stats.interval_over_batches(
+            [math.exp(value) for value in autoregressive(rng, 640, phi, 0.05)]
+        )
         hits += found.low <= 1 <= found.high
     assert hits / runs >= 0.92
 
@@ -79,12 +93,16 @@ def test_interval_over_batches_by_hand() -> None:
     half = scipy.stats.t.ppf(0.975, 15) * means.std(ddof=1) / 4 * math.sqrt((1 + r1) / (1 - r1))
     found = stats.interval_over_batches(samples)
     assert r1 > 0
-    assert (math.log(found.low), math.log(found.high)) == pytest.approx((means.mean() - half, means.mean() + half), rel=1e-9)
+    assert (math.log(found.low), math.log(found.high)) == pytest.approx(
+        (means.mean() - half, means.mean() + half), rel=1e-9
+    )
     assert found.method == "batch means"
 
 
 def test_autocorrelation_by_hand() -> None:
-    assert stats.autocorrelation([1.0, 2.0, 3.0, 4.0]) == pytest.approx((1.5 * 0.5 - 0.5 * 0.5 + 0.5 * 1.5) / 5)
+    assert stats.autocorrelation([1.0, 2.0, 3.0, 4.0]) == pytest.approx(
+        (1.5 * 0.5 - 0.5 * 0.5 + 0.5 * 1.5) / 5
+    )
     assert stats.autocorrelation([1.0, -1.0] * 50) == pytest.approx(-0.99)
     assert stats.autocorrelation([0.1] * 50) == 0
     assert stats.autocorrelation([1.0, 2.0]) == 0
@@ -105,8 +123,11 @@ def test_effective_n_never_exceeds_n() -> None:
 
 @given(blocks, st.floats(1e-3, 1e3))
 @settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-def test_estimates_contain_their_centre_and_scale_with_the_unit(values: list[list[float]], factor: float) -> None:
-    found, larger = stats.estimate(values), stats.estimate([[factor * value for value in block] for block in values])
+def test_estimates_contain_their_centre_and_scale_with_the_unit(
+    values: list[list[float]], factor: float
+) -> None:
+    found = stats.estimate(values)
+    larger = stats.estimate([[factor * value for value in block] for block in values])
     assert found.low <= found.centre * (1 + 1e-12) and found.centre <= found.high * (1 + 1e-12)
     assert larger.centre == pytest.approx(factor * found.centre, rel=1e-9)
     assert larger.half_width == pytest.approx(found.half_width, rel=1e-6, abs=1e-9)
@@ -120,7 +141,9 @@ def test_a_ratio_and_its_inverse_have_the_same_interval(both: list[tuple[list[fl
     assert there.centre * back.centre == pytest.approx(1, rel=1e-9)
     assert there.low * back.high == pytest.approx(1, rel=1e-6)
     turned = stats.inverse(there)
-    assert (turned.centre, turned.low, turned.high) == pytest.approx((back.centre, back.low, back.high), rel=1e-6)
+    assert (turned.centre, turned.low, turned.high) == pytest.approx(
+        (back.centre, back.low, back.high), rel=1e-6
+    )
 
 
 def test_drift_shared_by_both_entrants_cancels_in_their_ratio() -> None:
@@ -147,7 +170,9 @@ def test_a_ratio_in_one_block_is_over_its_pairs() -> None:
 
 
 def test_what_hits_a_whole_round_cancels_in_the_ratio() -> None:
-    """Half of the rounds are slowed down, a few more on one side: the difference of the medians jumps between the two levels, the pairs do not."""
+    """Half of the rounds are slowed down, a few more on one side: the difference of the medians
+    jumps between the two levels, the pairs do not.
+    """
     base = [[1.0] * 10 + [3.0] * 9] * 6
     head = [[1.1] * 9 + [3.3] * 10] * 6
     assert stats.ratio(base, head).centre == pytest.approx(1.1)
@@ -216,7 +241,9 @@ def test_percentiles_are_samples_in_order(samples: list[float]) -> None:
 
 
 def test_best_rounds_by_hand() -> None:
-    """Logs -0.1, 0.1 | 0.1, 0.3: variance within 0.02, of the means 0.02, so between 0.02 - 0.02 / 2 = 0.01; sqrt(100 x 2) = 14.1."""
+    """Logs -0.1, 0.1 | 0.1, 0.3: variance within 0.02, of the means 0.02, so between 0.02 - 0.02 /
+    2 = 0.01; sqrt(100 x 2) = 14.1.
+    """
     values = [[math.exp(-0.1), math.exp(0.1)], [math.exp(0.1), math.exp(0.3)]]
     within = fmean([stdev([-0.1, 0.1]) ** 2, stdev([0.1, 0.3]) ** 2])
     between = stdev([0.0, 0.2]) ** 2 - within / 2

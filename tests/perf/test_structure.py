@@ -1,4 +1,6 @@
-"""The rules that keep the code base simple: direction of imports, light start, what a plug-in file holds, the README's tree."""
+"""The rules that keep the code base simple: direction of imports, light start, what a plug-in file
+holds, the README's tree.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,13 @@ def imported(path: Path) -> list[tuple[int, str]]:
             stem = [*base, *(node.module or "").split(".")] if node.module else base
             names = [stem] if stem and stem != ["hotlap"] else [[*stem, alias.name] for alias in node.names]
         for parts in names:
-            inner = parts[1:] if parts[:1] == ["hotlap"] else parts if isinstance(node, ast.ImportFrom) and node.level else []
+            inner = (
+                parts[1:]
+                if parts[:1] == ["hotlap"]
+                else parts
+                if isinstance(node, ast.ImportFrom) and node.level
+                else []
+            )
             if inner and inner[0] in ORDER:
                 found.append((node.lineno, inner[0]))
             elif parts[0] in PACKAGES:
@@ -43,7 +51,11 @@ def imported(path: Path) -> list[tuple[int, str]]:
 
 def wrong_imports(path: Path) -> list[str]:
     allowed = ORDER[: ORDER.index(path.relative_to(ROOT).parts[0]) + 1]
-    return [f"{path.relative_to(ROOT)}:{line} imports {name}" for line, name in imported(path) if name not in allowed]
+    return [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for line, name in imported(path)
+        if name not in allowed
+    ]
 
 
 def test_packages_import_only_from_their_left() -> None:
@@ -52,7 +64,16 @@ def test_packages_import_only_from_their_left() -> None:
     assert [line for path in files for line in wrong_imports(path)] == []
 
 
-@pytest.mark.parametrize("text", ["from ..models import train", "from hotlap.models.train import train", "import hotlap.models.train", "import models", "from models import train"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from ..models import train",
+        "from hotlap.models.train import train",
+        "import hotlap.models.train",
+        "import models",
+        "from models import train",
+    ],
+)
 def test_a_wrong_import_is_seen(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "perf").mkdir()
     (tmp_path / "perf" / "planted.py").write_text(text + "\n")
@@ -61,7 +82,12 @@ def test_a_wrong_import_is_seen(text: str, tmp_path: Path, monkeypatch: pytest.M
 
 
 def loaded_by(code: str) -> set[str]:
-    output = subprocess.run([sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"], capture_output=True, text=True, check=True).stdout
+    output = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
     return set(output.split())
 
 
@@ -76,8 +102,9 @@ def test_the_command_line_starts_without_torch() -> None:
 
 def test_plug_ins_are_asked_without_heavy_imports() -> None:
     code = (
-        "from hotlap.perf import plugins; from hotlap.perf.cases import expand, default_backends\n"
-        "for case in expand(['mlp'], [*default_backends(), 'null']): b = plugins.backend(case.backend); b.available('cpu'); b.supports(case); b.variables(case, 2)"
+        "from hotlap.perf import plugins; from hotlap.perf.cases import expand, default_backends\nfor case in"
+        " expand(['mlp'], [*default_backends(), 'null']): b = plugins.backend(case.backend);"
+        " b.available('cpu'); b.supports(case); b.variables(case, 2)"
     )
     assert loaded_by(code) & HEAVY == set()
 
@@ -87,7 +114,9 @@ def test_the_pytest_plug_in_imports_no_torch() -> None:
 
 
 def test_an_onnxruntime_worker_never_imports_torch() -> None:
-    assert "torch" not in loaded_by("import hotlap.perf.worker, hotlap.perf.backends.onnxruntime, hotlap.perf.check, onnxruntime")
+    assert "torch" not in loaded_by(
+        "import hotlap.perf.worker, hotlap.perf.backends.onnxruntime, hotlap.perf.check, onnxruntime"
+    )
 
 
 SIGNATURES = {
@@ -136,10 +165,16 @@ SAFE = {"torch": ("weights_only", True), "np": ("allow_pickle", False), "numpy":
 
 
 def unsafe(path: Path) -> list[str]:
-    """Calls that unpickle, or could: a loader of pickles, or torch.load, np.load and load_from_checkpoint without their safe setting written out."""
+    """Calls that unpickle, or could: a loader of pickles, or torch.load, np.load and
+    load_from_checkpoint without their safe setting written out.
+    """
     found = []
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module in {*PICKLES, *SAFE} and any(alias.name in ("load", "loads", "Unpickler", "open") for alias in node.names):
+        if (
+            isinstance(node, ast.ImportFrom)
+            and node.module in {*PICKLES, *SAFE}
+            and any(alias.name in ("load", "loads", "Unpickler", "open") for alias in node.names)
+        ):
             found.append(f"{path.name}:{node.lineno} {node.module}")
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
             continue
@@ -148,7 +183,11 @@ def unsafe(path: Path) -> list[str]:
         name, setting = node.func.attr, SAFE.get(owner) if node.func.attr == "load" else None
         if name == "load_from_checkpoint":
             setting = SAFE["torch"]
-        wrong = (owner in PICKLES and name in ("load", "loads", "Unpickler", "open")) or name == "read_pickle" or given.get("allow_pickle") is True
+        wrong = (
+            (owner in PICKLES and name in ("load", "loads", "Unpickler", "open"))
+            or name == "read_pickle"
+            or given.get("allow_pickle") is True
+        )
         if wrong or (setting is not None and given.get(setting[0]) is not setting[1]):
             found.append(f"{path.name}:{node.lineno} {owner}.{name}")
     return found
@@ -162,17 +201,28 @@ def test_nothing_is_unpickled() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["pickle.load(file)", "pickle.loads(data)", "pickle.Unpickler(file)", "from pickle import loads", "from numpy import load", "torch.load(path)",
-     "torch.load(path, weights_only=False)",
-     "torch.load(\n  path,\n  map_location='cpu')", "np.load(path)", "np.load(path, allow_pickle=True)", "numpy.load(path)", "Net.load_from_checkpoint(path)", "joblib.load(path)",
-     "np.savez(path, allow_pickle=True)", "torch.load(path, weights_only=safe)"],
+    [
+        "pickle.load(file)", "pickle.loads(data)", "pickle.Unpickler(file)", "from pickle import loads",
+        "from numpy import load", "torch.load(path)", "torch.load(path, weights_only=False)",
+        "torch.load(\n  path,\n  map_location='cpu')", "np.load(path)", "np.load(path, allow_pickle=True)",
+        "numpy.load(path)", "Net.load_from_checkpoint(path)", "joblib.load(path)",
+        "np.savez(path, allow_pickle=True)", "torch.load(path, weights_only=safe)",
+    ],
 )  # fmt: skip
 def test_what_unpickles_is_seen(text: str, tmp_path: Path) -> None:
     (tmp_path / "planted.py").write_text(text + "\n")
     assert len(unsafe(tmp_path / "planted.py")) == 1
 
 
-@pytest.mark.parametrize("text", ["torch.load(path, map_location='cpu', weights_only=True)", "np.load(path, allow_pickle=False)", "onnx.load(path)", "backend.load(artefact)"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "torch.load(path, map_location='cpu', weights_only=True)",
+        "np.load(path, allow_pickle=False)",
+        "onnx.load(path)",
+        "backend.load(artefact)",
+    ],
+)
 def test_what_is_safe_is_let_through(text: str, tmp_path: Path) -> None:
     (tmp_path / "planted.py").write_text(text + "\n")
     assert unsafe(tmp_path / "planted.py") == []
@@ -193,7 +243,15 @@ def test_the_readme_tree_is_true() -> None:
     listed = tree()
     assert [name for name in listed if not (ROOT / name).exists()] == []
     hidden = {"__init__.py", "__pycache__"}
-    top = {f"{path.name}/" for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".") and not path.name.endswith(".egg-info")} - {"runs/", "build/", "dist/"}
+    top = {
+        f"{path.name}/"
+        for path in ROOT.iterdir()
+        if path.is_dir() and not path.name.startswith(".") and not path.name.endswith(".egg-info")
+    } - {"runs/", "build/", "dist/"}
     assert top <= listed.keys()
-    perf = {f"perf/{path.name}" + ("/" if path.is_dir() else "") for path in (ROOT / "perf").iterdir() if path.name not in hidden}
+    perf = {
+        f"perf/{path.name}" + ("/" if path.is_dir() else "")
+        for path in (ROOT / "perf").iterdir()
+        if path.name not in hidden
+    }
     assert perf == {name for name in listed if name.startswith("perf/") and name != "perf/"}

@@ -27,7 +27,9 @@ def step(call: Callable[[Any], Any] = lambda inputs: inputs, **more: Any) -> Ste
 
 
 def taking(lengths: Iterable[float]) -> tuple[Clock, list[int]]:
-    """A clock on which a feed takes its number of calls times the next length, and the lengths of the feeds it saw."""
+    """A clock on which a feed takes its number of calls times the next length, and the lengths of
+    the feeds it saw.
+    """
     left, feeds = iter(lengths), list[int]()
 
     def clock(step: Step, feed: Sequence[Any]) -> tuple[float, Any]:
@@ -41,7 +43,9 @@ def rotate(count: int) -> list[Any]:
     return list(range(count))
 
 
-def warm(lengths: Iterable[float], sample_s: float = 0.005, longest_s: float = 0.05, cap_s: float = 9.0) -> tuple[timing.WarmUp, list[int]]:
+def warm(
+    lengths: Iterable[float], sample_s: float = 0.005, longest_s: float = 0.05, cap_s: float = 9.0
+) -> tuple[timing.WarmUp, list[int]]:
     clock, feeds = taking(lengths)
     return timing.warm_up(step(), rotate, clock, sample_s, longest_s, cap_s), feeds
 
@@ -53,14 +57,18 @@ def test_the_host_clock_calls_once_for_each_input_and_synchronises_once_at_the_e
         events.append(inputs)
         return inputs.upper()
 
-    spent, outputs = timing.host_clock(step(call, synchronize=lambda: events.append("synchronised")), ["a", "b", "c"])
+    spent, outputs = timing.host_clock(
+        step(call, synchronize=lambda: events.append("synchronised")), ["a", "b", "c"]
+    )
     assert events == ["a", "b", "c", "synchronised"]
     assert outputs == "C"
     assert 0 < spent < 1
 
 
 def test_the_host_clock_includes_the_synchronisation() -> None:
-    spent, _ = timing.host_clock(step(lambda inputs: time.sleep(0.01), synchronize=lambda: time.sleep(0.02)), [0, 1])
+    spent, _ = timing.host_clock(
+        step(lambda inputs: time.sleep(0.01), synchronize=lambda: time.sleep(0.02)), [0, 1]
+    )
     assert 0.04 <= spent < 0.4
 
 
@@ -85,8 +93,12 @@ def test_a_turn_counts_cpu_time_a_call_of_the_timed_calls_only() -> None:
     assert slept.cpu_s < 0.01 < 0.03 <= slept.call_s
 
 
-def test_a_turn_counts_switches_and_faults_between_the_beginning_and_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    counts = iter([SimpleNamespace(ru_nivcsw=100, ru_minflt=1000), SimpleNamespace(ru_nivcsw=103, ru_minflt=1007)])
+def test_a_turn_counts_switches_and_faults_between_the_beginning_and_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counts = iter(
+        [SimpleNamespace(ru_nivcsw=100, ru_minflt=1000), SimpleNamespace(ru_nivcsw=103, ru_minflt=1007)]
+    )
     monkeypatch.setattr("resource.getrusage", lambda who: next(counts))
     turn, _ = timing.take_turn(step(), [0, 1], timing.host_clock)
     assert (turn.switches, turn.faults) == (3, 7)
@@ -146,7 +158,9 @@ def test_windows_agree_within_1_percent_or_their_spread(samples: list[float], fi
         (0.001, 0.2, 0.02, range(20, 24)),
     ],
 )
-def test_a_sample_is_long_enough_and_no_longer_than_asked(call_s: float, sample_s: float, longest_s: float, calls: range) -> None:
+def test_a_sample_is_long_enough_and_no_longer_than_asked(
+    call_s: float, sample_s: float, longest_s: float, calls: range
+) -> None:
     found, feeds = warm(itertools.repeat(call_s), sample_s, longest_s)
     assert found.calls in calls
     assert found.steady
@@ -211,15 +225,27 @@ class Event:  # stands in for torch.cuda.Event: host time, readable only after a
         return (end.at - self.at) * 1e3
 torch.cuda.Event = Event
 call = lambda inputs: (time.sleep(inputs), order.append("call"))
-step = Step(call, place=None, fetch=None, synchronize=lambda: order.append("synchronize"), between=lambda: order.append("between"))
+step = Step(
+    call,
+    place=None,
+    fetch=None,
+    synchronize=lambda: order.append("synchronize"),
+    between=lambda: order.append("between"),
+)
 spent, outputs = timing.event_clock(step, [0.01, 0.02])
 print(json.dumps([spent, order]))
 """
 
 
 def test_the_event_clock_sums_the_time_between_the_events_of_each_call() -> None:
-    """A stand-in for CUDA's events in a process of its own: the arithmetic and the order are exercised, no device is."""
-    found = subprocess.run([sys.executable, "-c", EVENTS], capture_output=True, text=True, check=True, timeout=120)
+    """A stand-in for CUDA's events in a process of its own: the arithmetic and the order are
+    exercised, no device is.
+    """
+    found = subprocess.run(
+        [sys.executable, "-c", EVENTS], capture_output=True, text=True, check=True, timeout=120
+    )
     spent, order = json.loads(found.stdout)
     assert 0.03 <= spent < 0.3
-    assert order == ["record"] * 4 + ["between", "record", "call", "record"] * 2 + ["synchronize"], "an event is made when it is first recorded"
+    assert order == ["record"] * 4 + ["between", "record", "call", "record"] * 2 + ["synchronize"], (
+        "an event is made when it is first recorded"
+    )

@@ -62,7 +62,16 @@ def test_a_scaled_quantity_reads_back(unit: str, value: float) -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.0123, "0.0123"), (1.234, "1.23"), (12.34, "12.3"), (1234.0, "1230"), (-1.5, "-1.50"), (0, "0"), (0.9996, "1.00"), (9.996, "10.0")],
+    [
+        (0.0123, "0.0123"),
+        (1.234, "1.23"),
+        (12.34, "12.3"),
+        (1234.0, "1230"),
+        (-1.5, "-1.50"),
+        (0, "0"),
+        (0.9996, "1.00"),
+        (9.996, "10.0"),
+    ],
 )
 def test_significant_digits(value: float, text: str) -> None:
     assert units.significant(value) == text

@@ -16,7 +16,7 @@ BLOCKS, ROUNDS = 60, 40
 
 
 def result(backend: str, seed: int, rounds: float, workers: float, **seen: float) -> Result:
-    """Blocks that share a drift of 20 %, with a worker's own effect and noise from round to round."""
+    """Blocks that share a drift of 20 %, with a worker's own effect and noise between rounds."""
     rng, drift = random.Random(seed), random.Random(0)
     values = []
     for _ in range(BLOCKS):
@@ -25,9 +25,17 @@ def result(backend: str, seed: int, rounds: float, workers: float, **seen: float
     each = [tuple(1 for _ in block) for block in values]
     faults = tuple(tuple(seen.get("faults", 0.0) for _ in block) for block in values)
     steal = tuple(seen.get("steal", 0.0) for _ in values)
-    priority, spent = "normal (planted)" if seen.get("normal") else "raised", tuple(seen["spent"] for _ in values) if "spent" in seen else ()
+    priority = "normal (planted)" if seen.get("normal") else "raised"
+    spent = tuple(seen["spent"] for _ in values) if "spent" in seen else ()
     disturbance = Disturbance((), (), (), tuple(each), tuple(each), faults, steal, (), priority, spent)
-    return Result(Case("net", backend), "r", Plan(), "ok", metrics={"latency": Samples("s", "lower", tuple(values))}, disturbance=disturbance)
+    return Result(
+        Case("net", backend),
+        "r",
+        Plan(),
+        "ok",
+        metrics={"latency": Samples("s", "lower", tuple(values))},
+        disturbance=disturbance,
+    )
 
 
 def test_each_level_is_found_as_it_was_made() -> None:
@@ -42,19 +50,29 @@ def test_each_level_is_found_as_it_was_made() -> None:
 
 
 def test_more_blocks_find_less() -> None:
-    """MEASURING (b) 7: at 16 blocks and an sd of 1.4 % a tolerance of 1.3 % can pass, so 4.3 % is found at a tolerance of 3 %."""
+    """MEASURING (b) 7: at 16 blocks and an sd of 1.4 % a tolerance of 1.3 % can pass, so 4.3 % is
+    found at a tolerance of 3 %.
+    """
     assert variance.detectable(0.014, 16, 0.03) == pytest.approx(0.043, abs=0.001)
     assert variance.detectable(0.014, 6, 0.03) > variance.detectable(0.014, 16, 0.03) > 0.03
 
 
 def test_what_a_budget_finds() -> None:
-    """Two sides of 5 s each: 10 s a block, so 16 blocks of one case in 160 s, 6 of two cases in 120 s, and nothing of three in that time."""
+    """Two sides of 5 s each:
+
+    10 s a block, so 16 blocks of one case in 160 s, 6 of two cases in 120 s, and nothing of three
+    in that time.
+    """
     one = variance.Spread(0.01, 0.01, 0.014, 0, 0, 0, 0, 0, block_s=5.0)
-    assert [variance.affordable([one] * cases, budget) for cases, budget in ((1, 160), (1, 159), (2, 120), (3, 120))] == [16, 12, 6, 0]
+    assert [
+        variance.affordable([one] * cases, budget)
+        for cases, budget in ((1, 160), (1, 159), (2, 120), (3, 120))
+    ] == [16, 12, 6, 0]
     assert variance.affordable([one, one._replace(block_s=0.0)], 1e9) == 0
     alone, among = variance.detectable(0.014, 16, 0.03), variance.detectable(0.014, 16, 0.03, cases=10)
     assert alone is not None and among is not None and 0.03 < alone < among
-    assert variance.detectable(0.014, 6, 0.03, cases=10) is None  # 2**-6 is above alpha / 10 of a look: the sign-flip test cannot decide
+    # 2**-6 is above alpha / 10 of a look: the sign-flip test cannot decide
+    assert variance.detectable(0.014, 6, 0.03, cases=10) is None
 
 
 def test_advice_names_what_was_seen_and_nothing_else() -> None:
@@ -66,12 +84,16 @@ def test_advice_names_what_was_seen_and_nothing_else() -> None:
         assert words in said
 
 
-def test_the_command_shows_options_and_skips_what_is_too_short(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_shows_options_and_skips_what_is_too_short(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     base, head = result("eager", 1, 0.1, 0.0, faults=900), result("compile", 2, 0.05, 0.03)
     import msgspec
 
     renamed = msgspec.structs.replace(head, case=Case("net", "compile", options=(("mode", "default"),)))
-    short = msgspec.structs.replace(head, case=Case("net", "openvino"), metrics={"latency": Samples("s", "lower", ((1.0, 1.0, 1.0),))})
+    short = msgspec.structs.replace(
+        head, case=Case("net", "openvino"), metrics={"latency": Samples("s", "lower", ((1.0, 1.0, 1.0),))}
+    )
     path = tmp_path / "results.json"
     path.write_bytes(encode(Results("r", "test", {}, results=(base, renamed, short))))
     assert cli.status(["noise", str(path), "--listen", "0"]) == 0
@@ -81,8 +103,16 @@ def test_the_command_shows_options_and_skips_what_is_too_short(tmp_path: Path, c
     assert "net/openvino/fp32/b1/cpu/inference: 1 blocks, 3 are needed" in said
     assert "page faults" in said
     assert cli.status(["noise", str(tmp_path / "absent.json")]) == 2
-    timed = [msgspec.structs.replace(one, disturbance=msgspec.structs.replace(one.disturbance, spent_s=(10.0,) * BLOCKS)) for one in (base, renamed)]
+    timed = [
+        msgspec.structs.replace(
+            one, disturbance=msgspec.structs.replace(one.disturbance, spent_s=(10.0,) * BLOCKS)
+        )
+        for one in (base, renamed)
+    ]
     path.write_bytes(encode(Results("r", "test", {}, results=tuple(timed))))
-    for budget, words in (("4m", "In 4m hotlap ab does 12 blocks of all 1 cases"), ("1m", "To call one of so many a regression takes 6 blocks, about 2 min")):
+    for budget, words in (
+        ("4m", "In 4m hotlap ab does 12 blocks of all 1 cases"),
+        ("1m", "To call one of so many a regression takes 6 blocks, about 2 min"),
+    ):
         assert cli.status(["noise", str(path), "--listen", "0", "--budget", budget]) == 0
         assert words in " ".join(capsys.readouterr().out.split())

@@ -1,4 +1,6 @@
-"""The envelope and its formats: the worst wins, only what passed is green, names from files stay text."""
+"""The envelope and its formats: the worst wins, only what passed is green, names from files stay
+text.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +16,27 @@ from hotlap.perf.reasons import Misuse
 from hotlap.perf.verdict import Finding, Place, Verdict
 
 NASTY = "a<script>|`x`\n::error::%0A\x00 & [b](c)"
-REGRESSION = Finding("net/eager", "latency", "regression", 0.01, 0.011, 1.1, 1.08, 1.12, 0.03, 0.05, "s", evidence=("no structural cause",), place=Place("bench/x.py", 7))
+REGRESSION = Finding(
+    "net/eager",
+    "latency",
+    "regression",
+    0.01,
+    0.011,
+    1.1,
+    1.08,
+    1.12,
+    0.03,
+    0.05,
+    "s",
+    evidence=("no structural cause",),
+    place=Place("bench/x.py", 7),
+)
 UNKNOWN = Finding("net/compile", "latency", "inconclusive", 0.01, 0.0101, 1.01, 0.9, 1.1, 0.03, 0.2, "s")
 COUNTER = Finding("net/compile", "graph_breaks", "regression", 0, 1, kind="counter")
 FINE = Finding("net/eager", "memory", "pass", 3e8, 3e8, 1.0, 0.99, 1.01, 0.02, 0.03, "B")
-FASTER = Finding("net/openvino", "throughput", "pass", 100, 120, 1.2, 1.1, 1.3, 0.03, 0.05, "1/s", better="higher")
+FASTER = Finding(
+    "net/openvino", "throughput", "pass", 100, 120, 1.2, 1.1, 1.3, 0.03, 0.05, "1/s", better="higher"
+)
 FULL = Verdict("gate", "regression", ("a reason",), (REGRESSION, UNKNOWN, COUNTER, FINE, FASTER))
 
 
@@ -34,13 +52,21 @@ def test_verdicts_of_other_tools_join(tmp_path: Path) -> None:
     path = tmp_path / "kernels.json"
     path.write_bytes(msgspec.json.encode(Verdict("kernels", "regression", ("spills",), (COUNTER,))))
     found = verdict.join(Verdict("gate", "pass", (), (FINE,)), [verdict.read(path)])
-    assert (found.verdict, found.reasons, found.findings) == ("regression", ("kernels: spills",), (FINE, COUNTER))
+    assert (found.verdict, found.reasons, found.findings) == (
+        "regression",
+        ("kernels: spills",),
+        (FINE, COUNTER),
+    )
 
 
 @pytest.mark.parametrize(
     "content",
-    ["", "{}", "[]", '{"tool": "x", "verdict": "green"}', '{"tool": "x", "verdict": "pass", "schema": 9}', "\xff", "[" * 100_000,
-     '{"tool": "x", "verdict": "pass", "findings": [{"case": "a", "metric": "b", "verdict": "regression"}]}'],
+    [
+        "", "{}", "[]", '{"tool": "x", "verdict": "green"}', '{"tool": "x", "verdict": "pass", "schema": 9}',
+        "\xff", "[" * 100_000,
+        '{"tool": "x", "verdict": "pass", "findings": '
+        '[{"case": "a", "metric": "b", "verdict": "regression"}]}',
+    ],
 )  # fmt: skip
 def test_what_is_no_verdict_is_never_a_pass(tmp_path: Path, content: str) -> None:
     path = tmp_path / "other.json"
@@ -73,7 +99,9 @@ def test_junit_has_one_failure_for_each_regression_and_errors_for_what_could_not
 
 @pytest.mark.parametrize("outcome", ["inconclusive", "not_comparable"])
 def test_junit_of_nothing_judged_is_red(outcome: verdict.Outcome) -> None:
-    root = ElementTree.fromstring(verdict_formats.junit(Verdict("gate", outcome, ("nothing could be judged",))))
+    root = ElementTree.fromstring(
+        verdict_formats.junit(Verdict("gate", outcome, ("nothing could be judged",)))
+    )
     assert root.get("errors") == "1" and len(root.findall(".//error")) == 1
 
 
@@ -91,14 +119,24 @@ def test_sarif_names_the_place() -> None:
 def test_markdown_leads_with_the_verdict_and_with_structure() -> None:
     text = verdict_formats.markdown(FULL)
     titles = [
-        text.index(title) for title in ("hotlap gate: regression", "**Structure**", "**Slower or larger**", "**Could not tell**", "**Faster or smaller**", "1 within tolerance")
+        text.index(title)
+        for title in (
+            "hotlap gate: regression",
+            "**Structure**",
+            "**Slower or larger**",
+            "**Could not tell**",
+            "**Faster or smaller**",
+            "1 within tolerance",
+        )
     ]
     assert titles == sorted(titles)
     assert "+10.0%" in text and r"\[+8.0%, +12.0%\]" in text
 
 
 def test_names_from_files_stay_text() -> None:
-    nasty = Verdict("gate", "regression", (NASTY,), (Finding(NASTY, NASTY, "regression", 1, 2, place=Place(NASTY)),))
+    nasty = Verdict(
+        "gate", "regression", (NASTY,), (Finding(NASTY, NASTY, "regression", 1, 2, place=Place(NASTY)),)
+    )
     text = verdict_formats.markdown(nasty)
     assert "<script>" not in text and "[b](c)" not in text and "`x`" not in text.replace(r"\`", "")
     rows = [line for line in text.splitlines() if "script" in line and line.startswith("|")]

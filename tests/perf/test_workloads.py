@@ -45,14 +45,18 @@ made = Module()
 FILES = """
 from hotlap import Workload
 import torch
-def load(preset): return Workload("small", torch.nn.Identity(), (torch.zeros(1, 1),), weights=preset or "trained")
+def load(preset):
+    inputs = (torch.zeros(1, 1),)
+    return Workload("small", torch.nn.Identity(), inputs, weights=preset or "trained")
 def ready(report): report("training small")
 """
 
 
 @pytest.fixture(autouse=True)
 def user_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The user's directory, with a module and a package whose import fails, and a distribution with a model file."""
+    """The user's directory, with a module and a package whose import fails, and a distribution with
+    a model file.
+    """
     folder = tmp_path / "user"
     (folder / "lap_broken").mkdir(parents=True)
     (folder / "lap_user.py").write_text(USER)
@@ -104,8 +108,12 @@ def test_what_a_users_module_may_offer(attribute: str, shapes: list[tuple[int, .
 
 
 @pytest.mark.parametrize("attribute", ["pair", "made"])
-def test_every_process_makes_the_same_weights_whether_it_imported_the_module_before_or_not(attribute: str) -> None:
-    """The referee imports a user's module when it makes the workload, an entrant's worker while it preloads."""
+def test_every_process_makes_the_same_weights_whether_it_imported_the_module_before_or_not(
+    attribute: str,
+) -> None:
+    """The referee imports a user's module when it makes the workload, an entrant's worker while it
+    preloads.
+    """
     referees = workloads.load(Reference(f"lap_user:{attribute}"))
     del sys.modules["lap_user"]
     torch.seed()
@@ -119,7 +127,13 @@ def test_every_process_makes_the_same_weights_whether_it_imported_the_module_bef
     [
         ("fails", "lap_user:fails: KeyError: 'weights'"),
         ("missing", "lap_user:missing: AttributeError: module 'lap_user' has no attribute 'missing'"),
-        ("text", "lap_user:text gave a str; expected a Workload, (module, inputs) or a LightningModule with example_input_array"),
+        (
+            "text",
+            (
+                "lap_user:text gave a str; expected a Workload, (module, inputs) or a LightningModule with"
+                " example_input_array"
+            ),
+        ),
         ("Bare", "lap_user:Bare: no example inputs; return (module, inputs) or set example_input_array"),
         ("no_tensors", "lap_user:no_tensors: example inputs must be tensors, got dict"),
         ("no_inputs", "workload lap_user:no_inputs: inputs is empty; give one batch of example inputs"),
@@ -170,7 +184,9 @@ def test_a_model_file_is_loaded_with_its_preset(text: str, weights: str) -> None
     assert Reference("lap_user:pair").module == "lap_user"
 
 
-@pytest.mark.parametrize(("text", "lines"), [("lapnet", ["training small"]), ("lapnet:full", []), ("lap_user:pair", [])])
+@pytest.mark.parametrize(
+    ("text", "lines"), [("lapnet", ["training small"]), ("lapnet:full", []), ("lap_user:pair", [])]
+)
 def test_only_a_model_file_without_preset_is_made_ready(text: str, lines: list[str]) -> None:
     heard: list[str] = []
     workloads.ready(Reference(text), heard.append)
@@ -184,7 +200,9 @@ def test_the_users_folder_shadows_nothing(user_folder: Path) -> None:
     assert sys.path == [*before, str(user_folder)]
 
 
-def test_a_lightning_checkpoint_is_loaded_with_its_digest(user_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lightning_checkpoint_is_loaded_with_its_digest(
+    user_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import hashlib
 
     asked: dict[str, Any] = {}
@@ -203,11 +221,16 @@ def test_a_lightning_checkpoint_is_loaded_with_its_digest(user_folder: Path, mon
     assert (found.name, found.inputs[0].shape) == ("lap_user:Module", (5, 3))
 
 
-def test_a_checkpoint_that_cannot_be_loaded_is_refused_in_one_line(user_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_that_cannot_be_loaded_is_refused_in_one_line(
+    user_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def load_from_checkpoint(path: Path, **more: Any) -> torch.nn.Module:
         raise RuntimeError("Weights only load failed.\nmany\nlines")
 
-    assert refused(Reference("lap_user:Module", "x.ckpt")) == "Module is no LightningModule; --checkpoint needs one"
+    assert (
+        refused(Reference("lap_user:Module", "x.ckpt"))
+        == "Module is no LightningModule; --checkpoint needs one"
+    )
     with_checkpoint(monkeypatch, load_from_checkpoint)
     said = refused(Reference("lap_user:Module", "x.ckpt"))
     assert said == "x.ckpt cannot be loaded as Module with weights_only: Weights only load failed."
@@ -217,4 +240,6 @@ def with_checkpoint(monkeypatch: pytest.MonkeyPatch, load: Callable[..., torch.n
     import importlib
 
     workloads.add_user_folder()
-    monkeypatch.setattr(importlib.import_module("lap_user").Module, "load_from_checkpoint", staticmethod(load), raising=False)
+    monkeypatch.setattr(
+        importlib.import_module("lap_user").Module, "load_from_checkpoint", staticmethod(load), raising=False
+    )

@@ -1,4 +1,6 @@
-"""Profiles captured by `hotlap profile` and by the callback: real workers, real profilers, real fits; what the file says of itself; what is refused."""
+"""Profiles captured by `hotlap profile` and by the callback: real workers, real profilers, real
+fits; what the file says of itself; what is refused.
+"""
 
 from __future__ import annotations
 
@@ -49,13 +51,38 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Any:
         yield here
 
 
-OPERATORS = {"eager": "aten::addmm", "compile": "addmm", "onnxruntime": "Gemm on CPU", "openvino": "FullyConnected on"}
+OPERATORS = {
+    "eager": "aten::addmm",
+    "compile": "addmm",
+    "onnxruntime": "Gemm on CPU",
+    "openvino": "FullyConnected on",
+}
 
 
 @pytest.mark.parametrize("backend", sorted(OPERATORS))
-def test_each_backend_is_profiled_by_its_own_means(backend: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_backend_is_profiled_by_its_own_means(
+    backend: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = folder / f"{backend}.json.gz"
-    assert status(["profile", "owned:make", "--backend", backend, "--batch", "4", "--active", "3", "--threads", "1", "-o", str(file)]) == 0
+    assert (
+        status(
+            [
+                "profile",
+                "owned:make",
+                "--backend",
+                backend,
+                "--batch",
+                "4",
+                "--active",
+                "3",
+                "--threads",
+                "1",
+                "-o",
+                str(file),
+            ]
+        )
+        == 0
+    )
     shown = capsys.readouterr().out
     assert f"captured  {file}" in shown and f"owned:make/{backend}/fp32/b4/cpu/inference" in shown
     found = review.review(file)
@@ -68,7 +95,8 @@ def test_each_backend_is_profiled_by_its_own_means(backend: str, folder: Path, c
     assert any("under the profiler" in said or "cost is not visible" in said for said in found.trust.said)
     assert found.trace.source == (backend if backend in ("onnxruntime", "openvino") else "kineto")
     steps = sum(step.dur for step in found.facts.steps)
-    assert sum(row.length for row in found.operators) <= steps * 1.001 + 3_000  # OpenVINO counts whole microseconds
+    # OpenVINO counts whole microseconds
+    assert sum(row.length for row in found.operators) <= steps * 1.001 + 3_000
     assert not list(folder.glob("*.work")) and not list(folder.glob("*.part"))
 
 
@@ -92,10 +120,16 @@ def test_the_file_names_no_folder_of_this_machine(folder: Path) -> None:
         (["owned:make", "-o", "folder.json"], 2, "folder.json is a folder"),
         (["mlp", "--mode", "train", "--precision", "bf16"], 4, "unsupported_precision: training in bf16"),
         (["mlp", "--mode", "train", "--device", "cuda:1"], 4, "no_device"),
-        (["mlp", "--mode", "train", "--timeout", "500ms"], 4, "timeout: training mlp did not end within 0.5 s"),
+        (
+            ["mlp", "--mode", "train", "--timeout", "500ms"],
+            4,
+            "timeout: training mlp did not end within 0.5 s",
+        ),
     ],
 )
-def test_what_cannot_be_profiled_says_why(arguments: list[str], code: int, words: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_profiled_says_why(
+    arguments: list[str], code: int, words: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (folder / "folder.json").mkdir(exist_ok=True)
     if "cuda:" in " ".join(arguments) and torch.cuda.is_available():
         pytest.skip("this machine has the GPU whose lack is tested")
@@ -128,7 +162,12 @@ def fit(callback: L.Callback, steps: int, **more: Any) -> None:
     from hotlap.models.quiet import undisturbed
 
     data = DataLoader(TensorDataset(torch.randn(4 * steps, 8)), batch_size=4)
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
     with undisturbed():
         trainer = L.Trainer(accelerator="cpu", max_steps=steps, callbacks=[callback], **quiet, **more)
         trainer.fit(Module(), data, data if more else None)
@@ -141,16 +180,32 @@ def test_the_callback_records_steps_of_a_fit(tmp_path: Path) -> None:
     origin = captured.of(found.trace)
     assert origin is not None and origin.overhead is not None and origin.overhead.calls == (3, 3)
     assert len(found.facts.steps) == 3
-    names = {found.trace.names[code] for code in found.trace.operators.name.tolist()} | {found.trace.names[code] for code in found.trace.notes.name.tolist()}
-    assert "aten::addmm" in names and any(name.startswith("Optimizer.step#SGD") for name in names) and any("DataLoader" in name for name in names)
+    names = {found.trace.names[code] for code in found.trace.operators.name.tolist()} | {
+        found.trace.names[code] for code in found.trace.notes.name.tolist()
+    }
+    assert (
+        "aten::addmm" in names
+        and any(name.startswith("Optimizer.step#SGD") for name in names)
+        and any("DataLoader" in name for name in names)
+    )
     assert [path.name for path in file.parent.iterdir()] == ["trace.json"]
 
 
 def test_validation_between_recorded_steps_is_no_cost_of_the_profiler(tmp_path: Path) -> None:
     file = tmp_path / "trace.json"
-    fit(hotlap.Profile(file, wait=4, warmup=1, active=3), 12, val_check_interval=2, limit_val_batches=2, num_sanity_val_steps=0)
+    fit(
+        hotlap.Profile(file, wait=4, warmup=1, active=3),
+        12,
+        val_check_interval=2,
+        limit_val_batches=2,
+        num_sanity_val_steps=0,
+    )
     origin = captured.of(review.review(file).trace)
-    assert origin is not None and origin.overhead is not None and max(origin.overhead.profiled_s, origin.overhead.plain_s) < 0.05
+    assert (
+        origin is not None
+        and origin.overhead is not None
+        and max(origin.overhead.profiled_s, origin.overhead.plain_s) < 0.05
+    )
 
 
 def test_one_callback_serves_several_fits(tmp_path: Path) -> None:
@@ -187,7 +242,9 @@ def test_a_fit_that_is_too_short_says_so(tmp_path: Path) -> None:
 
 def test_a_fit_that_fails_while_it_is_recorded_leaves_the_profiler_off(tmp_path: Path) -> None:
     class Fails(hotlap.Profile):
-        def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+        def on_train_batch_start(
+            self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+        ) -> None:
             if batch_idx == 5:
                 raise RuntimeError("planted")
 
@@ -203,7 +260,25 @@ def test_a_schedule_that_records_nothing_is_refused() -> None:
 
 def test_training_of_our_own_networks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "train.json.gz"
-    assert status(["profile", "mlp", "--mode", "train", "--wait", "3", "--warmup", "1", "--active", "2", "-o", str(file)]) == 0
+    assert (
+        status(
+            [
+                "profile",
+                "mlp",
+                "--mode",
+                "train",
+                "--wait",
+                "3",
+                "--warmup",
+                "1",
+                "--active",
+                "2",
+                "-o",
+                str(file),
+            ]
+        )
+        == 0
+    )
     assert "mlp/eager/fp32/b" in capsys.readouterr().out
     found = review.review(file)
     names = {found.trace.names[code] for code in found.trace.notes.name.tolist()}
@@ -230,10 +305,29 @@ def test_a_full_disk_leaves_no_half_file(tmp_path: Path) -> None:
     assert raw.exists() and [path.name for path in tmp_path.iterdir()] == ["raw.json"]
 
 
-@pytest.mark.parametrize("section", [1, [], {"overhead": 3}, {"overhead": {"plain_s": 0, "profiled_s": 1, "calls": [1, 2]}}, {"peaks": {"flop_rate": "x"}}, {"case": "\x1b[31m"}])
+@pytest.mark.parametrize(
+    "section",
+    [
+        1,
+        [],
+        {"overhead": 3},
+        {"overhead": {"plain_s": 0, "profiled_s": 1, "calls": [1, 2]}},
+        {"peaks": {"flop_rate": "x"}},
+        {"case": "\x1b[31m"},
+    ],
+)
 def test_a_section_that_nobody_here_wrote_is_survived(section: Any, tmp_path: Path) -> None:
     path = tmp_path / "odd.json"
-    path.write_bytes(msgspec.json.encode({"hotlap": section, "traceEvents": [{"ph": "X", "cat": "cpu_op", "name": "a", "ts": 1, "dur": 1, "pid": 0, "tid": 0}]}))
+    path.write_bytes(
+        msgspec.json.encode(
+            {
+                "hotlap": section,
+                "traceEvents": [
+                    {"ph": "X", "cat": "cpu_op", "name": "a", "ts": 1, "dur": 1, "pid": 0, "tid": 0}
+                ],
+            }
+        )
+    )
     found = review.review(path)
     for line in text.lines(found):
         assert "\x1b" not in line

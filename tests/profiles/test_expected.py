@@ -1,4 +1,6 @@
-"""Every figure of real traces against values that others computed (shared/traces/EXPECTED.json), to the nanosecond; damaged files by their own rules."""
+"""Every figure of real traces against values that others computed (shared/traces/EXPECTED.json), to
+the nanosecond; damaged files by their own rules.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,24 @@ from hotlap.profiles.figures import figures
 
 TRACES = Path(__file__).resolve().parents[3] / "shared" / "traces"
 SECTIONS = (
-    "n_events", "ph", "cat", "gpu_counts", "timeline", "gaps", "correlation", "launch", "idle_device", "queue_length", "top_kernels", "op_attribution",
-    "steps", "sync", "memcpy", "memory", "occupancy",
-)  # fmt: skip
+    "n_events",
+    "ph",
+    "cat",
+    "gpu_counts",
+    "timeline",
+    "gaps",
+    "correlation",
+    "launch",
+    "idle_device",
+    "queue_length",
+    "top_kernels",
+    "op_attribution",
+    "steps",
+    "sync",
+    "memcpy",
+    "memory",
+    "occupancy",
+)
 HERE = TRACES.is_dir()
 EXPECTED: dict[str, Any] = json.loads((TRACES / "EXPECTED.json").read_bytes()) if HERE else {}
 BROKEN: list[dict[str, Any]] = json.loads((TRACES / "BROKEN.json").read_bytes()) if HERE else []
@@ -41,7 +58,9 @@ def test_every_figure_is_the_expected_one(key: str) -> None:
 
 
 @pytest.mark.parametrize("rule", BROKEN, ids=lambda rule: Path(rule["file"]).name)
-def test_damaged_files_keep_what_is_whole_and_say_what_is_not(rule: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_damaged_files_keep_what_is_whole_and_say_what_is_not(
+    rule: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     path = TRACES / rule["file"]
     clean, found = figures(kineto.read(TRACES / "h100_bert_small_infer.json.gz")), figures(kineto.read(path))
     same = {section: found.get(section) == clean.get(section) for section in SECTIONS}
@@ -77,10 +96,14 @@ def events_before_the_cut(text: str) -> Any:
 
 
 def test_the_pair_with_and_without_workers_is_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
-    """What torch's own documentation shows with these two files: the first waits for its data loader."""
+    """What torch's own documentation shows with these two files: the first waits for its data
+    loader.
+    """
     assert cli.status(["review", str(TRACES / "v100_resnet50_train_nw0.pt.trace.json.gz")]) == 0
     without = capsys.readouterr().out
     assert cli.status(["review", str(TRACES / "v100_resnet50_train_nw4.pt.trace.json.gz")]) == 0
     with_workers = capsys.readouterr().out
-    assert "num_workers above 0" in without and "enumerate(DataLoader)#_SingleProcessDataLoaderIter" in without
+    assert (
+        "num_workers above 0" in without and "enumerate(DataLoader)#_SingleProcessDataLoaderIter" in without
+    )
     assert "num_workers" not in with_workers

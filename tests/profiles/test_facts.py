@@ -39,7 +39,10 @@ def test_intervals_against_counting_every_moment(a: list[tuple[int, int]], b: li
         assert holes.length == last - first - one.length
 
 
-@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), max_size=10), st.lists(st.integers(0, 60), max_size=10))
+@given(
+    st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), max_size=10),
+    st.lists(st.integers(0, 60), max_size=10),
+)
 def test_the_innermost_span_against_trying_all(cuts: list[tuple[int, int]], asked: list[int]) -> None:
     """Nested spans: each cut halves one that is there."""
     spans = [(0, 64)]
@@ -50,10 +53,18 @@ def test_the_innermost_span_against_trying_all(cuts: list[tuple[int, int]], aske
     spans = [
         one
         for index, one in enumerate(spans)
-        if all((a[0] >= one[0] and a[1] <= one[1]) or (a[0] <= one[0] and a[1] >= one[1]) or a[1] < one[0] or a[0] > one[1] for a in spans[:index])
+        if all(
+            (a[0] >= one[0] and a[1] <= one[1])
+            or (a[0] <= one[0] and a[1] >= one[1])
+            or a[1] < one[0]
+            or a[0] > one[1]
+            for a in spans[:index]
+        )
     ]
     columns = {name: np.zeros(len(spans), np.int64) for name in ("name", "lane", "external", "shape", "cat")}
-    table = kineto.Spans(start=np.array([a for a, _ in spans]), dur=np.array([b - a for a, b in spans]), **columns)
+    table = kineto.Spans(
+        start=np.array([a for a, _ in spans]), dur=np.array([b - a for a, b in spans]), **columns
+    )
     moments_asked = np.array(asked, dtype=np.int64)
     found = operators.innermost(table, np.zeros(len(asked), np.int64), moments_asked)
     for moment, row in zip(asked, found.tolist(), strict=True):
@@ -64,7 +75,12 @@ def test_the_innermost_span_against_trying_all(cuts: list[tuple[int, int]], aske
 
 
 def test_the_earliest_of_several_calls_and_none_for_an_orphan(tmp_path: Path) -> None:
-    events = [made.call("cudaLaunchKernel", 5, 1, 1), made.call("cudaLaunchKernel", 2, 1, 1), made.kernel("a", 9, 1, 1), made.kernel("b", 11, 1, 2)]
+    events = [
+        made.call("cudaLaunchKernel", 5, 1, 1),
+        made.call("cudaLaunchKernel", 2, 1, 1),
+        made.kernel("a", 9, 1, 1),
+        made.kernel("b", 11, 1, 2),
+    ]
     trace = kineto.read(made.written(tmp_path / "t.json", events))
     found = launches.of(trace, trace.gpu)
     assert found.call.tolist() == [1, -1]
@@ -83,7 +99,12 @@ def test_idle_is_charged_by_its_cause(tmp_path: Path) -> None:
     trace = kineto.read(made.written(tmp_path / "t.json", events))
     line = timeline.of(trace)
     found = launches.idle(line, launches.of(trace, line.gpu))
-    assert {cause: found.charged(cause) for cause in launches.CAUSES} == {"host_wait": (10_000, 1), "kernel_wait": (10_000, 1), "other": (40_000, 1), "unknown": (10_000, 1)}
+    assert {cause: found.charged(cause) for cause in launches.CAUSES} == {
+        "host_wait": (10_000, 1),
+        "kernel_wait": (10_000, 1),
+        "other": (40_000, 1),
+        "unknown": (10_000, 1),
+    }
     assert found.before.tolist() == [5_000, 0, 0, 0]
 
 
@@ -99,14 +120,23 @@ def test_what_the_host_did_is_the_innermost_span(tmp_path: Path) -> None:
     doing = host.of(trace, 0)
     seen = [(doing.labels[label], ns // 1000) for label, ns in doing.during(0, 100_000)]
     assert seen == [
-        (host.BETWEEN, 10), ("outer", 10), ("inner", 10), ("outer", 10), ("cudaStreamSynchronize in outer", 5), ("outer", 15), (host.BETWEEN, 10),
-        ("train.py(7): step", 20), (host.BETWEEN, 10),
-    ]  # fmt: skip
+        (host.BETWEEN, 10),
+        ("outer", 10),
+        ("inner", 10),
+        ("outer", 10),
+        ("cudaStreamSynchronize in outer", 5),
+        ("outer", 15),
+        (host.BETWEEN, 10),
+        ("train.py(7): step", 20),
+        (host.BETWEEN, 10),
+    ]
 
 
 def test_several_devices_are_not_mixed(tmp_path: Path) -> None:
     other = {**made.kernel("k", 500, 100), "args": {"device": 1, "stream": 7}}
-    trace = kineto.read(made.written(tmp_path / "t.json", [made.kernel("k", 0, 10), made.kernel("k", 20, 10), other]))
+    trace = kineto.read(
+        made.written(tmp_path / "t.json", [made.kernel("k", 0, 10), made.kernel("k", 20, 10), other])
+    )
     assert timeline.devices(trace) == [0, 1]
     assert timeline.of(trace).window == 30_000 and timeline.of(trace, 1).window == 100_000
     assert "2 devices" in " ".join(trust.judge(Facts(trace)).said)

@@ -52,9 +52,18 @@ def test_every_era_has_its_names(tmp_path: Path) -> None:
     ]
     trace = kineto.read(made.written(tmp_path / "old.json", old))
     assert trace.gpu.kind.tolist() == [Kind.KERNEL, Kind.MEMCPY, Kind.MEMSET]
-    assert trace.gpu.stream.tolist() == [7, 20, 7] and trace.gpu.bytes.tolist() == [-1, 64, -1] and trace.gpu.correlation.tolist() == [5, 6, -1]
+    assert (
+        trace.gpu.stream.tolist() == [7, 20, 7]
+        and trace.gpu.bytes.tolist() == [-1, 64, -1]
+        and trace.gpu.correlation.tolist() == [5, 6, -1]
+    )
     assert trace.lanes == [(100, 100)]  # "100" and 100 are one thread
-    rocm = kineto.read(made.written(tmp_path / "rocm.json", [made.call("hipModuleLaunchKernel", 0, 1, 3), made.kernel("Cijk", 2, 1, 3, cat="kernel")]))
+    rocm = kineto.read(
+        made.written(
+            tmp_path / "rocm.json",
+            [made.call("hipModuleLaunchKernel", 0, 1, 3), made.kernel("Cijk", 2, 1, 3, cat="kernel")],
+        )
+    )
     assert len(rocm.calls) == 1 and len(rocm.gpu) == 1
 
 
@@ -64,8 +73,12 @@ def test_content_decides_not_the_suffix(tmp_path: Path) -> None:
 
 
 def test_pieces_meet_between_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Objects in arguments, braces in names and events that are written in many ways: no piece loses one."""
-    many = [made.operator('a },{ "b', at, 1, deep=[{"a": 1}, {"b": [{}, {}]}], text="}, {") for at in range(300)]
+    """Objects in arguments, braces in names and events that are written in many ways: no piece
+    loses one.
+    """
+    many = [
+        made.operator('a },{ "b', at, 1, deep=[{"a": 1}, {"b": [{}, {}]}], text="}, {") for at in range(300)
+    ]
     path = made.written(tmp_path / "t.json", many)
     whole = kineto.read(path)
     for piece in (200, 500, 5000):
@@ -73,16 +86,28 @@ def test_pieces_meet_between_events(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(events, "READ", 64)
         found = kineto.read(path)
         assert found.events == whole.events == 300 and found.damage.whole and not found.damage.notes
-        assert found.operators.start.tolist() == whole.operators.start.tolist() and found.header["traceName"] == "made"
+        assert (
+            found.operators.start.tolist() == whole.operators.start.tolist()
+            and found.header["traceName"] == "made"
+        )
 
 
-def test_an_event_larger_than_a_piece_is_not_read_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_event_larger_than_a_piece_is_not_read_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tried = []
     slowly = events.Events.slowly
     monkeypatch.setattr(events, "PIECE", 1000)
     monkeypatch.setattr(events, "READ", 100)
-    monkeypatch.setattr(events.Events, "slowly", lambda self, buffer, alone: tried.append(len(buffer)) or slowly(self, buffer, alone))
-    path = made.written(tmp_path / "t.json", [made.kernel("a", 0, 1), made.kernel("x" * 200_000, 1, 1), made.kernel("b", 2, 1)])
+    monkeypatch.setattr(
+        events.Events,
+        "slowly",
+        lambda self, buffer, alone: tried.append(len(buffer)) or slowly(self, buffer, alone),
+    )
+    path = made.written(
+        tmp_path / "t.json",
+        [made.kernel("a", 0, 1), made.kernel("x" * 200_000, 1, 1), made.kernel("b", 2, 1)],
+    )
     assert kineto.read(path).events == 3 and len(tried) < 15
 
 
@@ -123,12 +148,21 @@ GOOD = json.dumps(made.kernel("k", 1, 1))
         ('{"ph": "X", "cat": "kernel", "name": 7, "ts": 1, "dur": 1}', 3, None),
         ('{"ph": "X", "cat": "kernel", "name": "n", "ts": "1.5", "dur": "2"}', 3, None),
         ('{"ph": "X", "cat": "kernel", "name": "n", "ts": 1, "dur": 1, "args": [1]}', 3, None),
-        ('{"ph": "X", "cat": "kernel", "name": "n", "ts": 1, "dur": 1, "args": {"stream": {}, "correlation": 1e99}}', 3, None),
+        (
+            (
+                '{"ph": "X", "cat": "kernel", "name": "n", "ts": 1, "dur": 1, "args": {"stream": {},'
+                ' "correlation": 1e99}}'
+            ),
+            3,
+            None,
+        ),
         ('{"ph": "X", "cat": "kernel" "name": "n"}', 2, "cannot be read"),
         ('{"ph": "X", "cat": "kernel", "name": "<script>alert(1)</script>", "ts": 1, "dur": 1}', 3, None),
     ],
 )
-def test_one_bad_event_costs_at_most_itself_and_is_said(bad: str, kept: int, said: str | None, tmp_path: Path) -> None:
+def test_one_bad_event_costs_at_most_itself_and_is_said(
+    bad: str, kept: int, said: str | None, tmp_path: Path
+) -> None:
     path = tmp_path / "t.json"
     path.write_bytes(text_of(GOOD, bad, GOOD))
     found = review.review(path)
@@ -137,13 +171,18 @@ def test_one_bad_event_costs_at_most_itself_and_is_said(bad: str, kept: int, sai
 
 
 def test_long_names_and_many_streams(tmp_path: Path) -> None:
-    path = made.written(tmp_path / "t.json", [made.kernel("x" * 10_000_000, 0, 1), *(made.kernel("k", at, 1, stream=at) for at in range(20_000))])
+    path = made.written(
+        tmp_path / "t.json",
+        [made.kernel("x" * 10_000_000, 0, 1), *(made.kernel("k", at, 1, stream=at) for at in range(20_000))],
+    )
     found = review.review(path)
     assert len(found.trace.gpu) == 20_001 and {len(row.name) for row in found.kernels} == {1, 10_000_000}
 
 
 def test_years_long_kernels_are_named(tmp_path: Path) -> None:
-    found = review.review(made.written(tmp_path / "t.json", [made.kernel("k", 0, 1), made.kernel("k", 5, 2 * 365 * 86400e6)]))
+    found = review.review(
+        made.written(tmp_path / "t.json", [made.kernel("k", 0, 1), made.kernel("k", 5, 2 * 365 * 86400e6)])
+    )
     assert "a clock overflowed" in " ".join(found.trust.said) and found.trust.grades["busy"] == "unknown"
 
 
@@ -183,8 +222,13 @@ SMALL = json.dumps(
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 12), st.binary(max_size=8)), max_size=6), st.booleans())
-def test_no_damage_ends_in_anything_but_a_trace_or_a_refusal(tmp_path: Path, edits: list[tuple[int, int, bytes]], packed: bool) -> None:
+@given(
+    st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 12), st.binary(max_size=8)), max_size=6),
+    st.booleans(),
+)
+def test_no_damage_ends_in_anything_but_a_trace_or_a_refusal(
+    tmp_path: Path, edits: list[tuple[int, int, bytes]], packed: bool
+) -> None:
     path = tmp_path / "fuzz.json"
     content = corrupt(gzip.compress(SMALL) if packed else SMALL, edits)
     path.write_bytes(content)
@@ -205,11 +249,22 @@ JSON = st.recursive(
 ODD = st.fixed_dictionaries(
     {},
     optional={
-        "ph": st.sampled_from(["X", "i", "M", "s", ""]) | JSON, "cat": st.sampled_from([*kineto.GPU, *kineto.CALLS, *kineto.OPERATORS, "overhead"]) | JSON,
-        "name": st.sampled_from(["[memory]", "ProfilerStep#1", "cudaGraphLaunch", "cudaMemcpyAsync"]) | JSON, "ts": st.integers(-9, 99) | JSON, "dur": st.integers(-2, 30) | JSON,
-        "pid": JSON, "tid": JSON, "args": st.dictionaries(st.sampled_from(["correlation", "stream", "device", "Device Type", "blocks per SM"]), st.integers(0, 3) | JSON) | JSON,
+        "ph": st.sampled_from(["X", "i", "M", "s", ""]) | JSON,
+        "cat": st.sampled_from([*kineto.GPU, *kineto.CALLS, *kineto.OPERATORS, "overhead"]) | JSON,
+        "name": st.sampled_from(["[memory]", "ProfilerStep#1", "cudaGraphLaunch", "cudaMemcpyAsync"]) | JSON,
+        "ts": st.integers(-9, 99) | JSON,
+        "dur": st.integers(-2, 30) | JSON,
+        "pid": JSON,
+        "tid": JSON,
+        "args": (
+            st.dictionaries(
+                st.sampled_from(["correlation", "stream", "device", "Device Type", "blocks per SM"]),
+                st.integers(0, 3) | JSON,
+            )
+            | JSON
+        ),
     },
-)  # fmt: skip
+)
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -23,10 +23,22 @@ HOSTILE = "</title><script>document.title='owned'</script><img src=x onerror=ale
 
 def hostile(path: Path) -> Path:
     events = [
-        made.step(1, 0, 100), made.step(2, 100, 90), made.operator(HOSTILE, 0, 9), *made.launched(HOSTILE, 1, 20, 30, 1), *made.launched("nccl" + HOSTILE, 40, 60, 10, 2),
-        made.event("python_function", HOSTILE, 70, 20), *made.launched("k" * 100_000, 100, 110, 20, 3),
-        {"ph": "i", "name": "[memory]", "pid": 1, "tid": 1, "ts": 5, "args": {"Device Type": 1, "Device Id": 0, "Bytes": 1024, "Total Allocated": 4096}},
-    ]  # fmt: skip
+        made.step(1, 0, 100),
+        made.step(2, 100, 90),
+        made.operator(HOSTILE, 0, 9),
+        *made.launched(HOSTILE, 1, 20, 30, 1),
+        *made.launched("nccl" + HOSTILE, 40, 60, 10, 2),
+        made.event("python_function", HOSTILE, 70, 20),
+        *made.launched("k" * 100_000, 100, 110, 20, 3),
+        {
+            "ph": "i",
+            "name": "[memory]",
+            "pid": 1,
+            "tid": 1,
+            "ts": 5,
+            "args": {"Device Type": 1, "Device Id": 0, "Bytes": 1024, "Total Allocated": 4096},
+        },
+    ]
     return made.written(path, events, name=HOSTILE)
 
 
@@ -35,7 +47,17 @@ def browsed(path: Path, tmp_path: Path) -> tuple[str, str]:
     chromium = shutil.which("chromium")
     if chromium is None:
         pytest.skip("chromium is not installed: apt-get install chromium")
-    asked = [chromium, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'chromium'}", "--enable-logging=stderr", "--v=0", "--dump-dom", path.as_uri()]
+    asked = [
+        chromium,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={tmp_path / 'chromium'}",
+        "--enable-logging=stderr",
+        "--v=0",
+        "--dump-dom",
+        path.as_uri(),
+    ]
     done = subprocess.run(asked, capture_output=True, text=True, timeout=120, check=True)
     return done.stdout, done.stderr
 
@@ -43,7 +65,19 @@ def browsed(path: Path, tmp_path: Path) -> tuple[str, str]:
 @pytest.mark.parametrize("compared", [False, True])
 def test_the_page_in_a_browser(compared: bool, tmp_path: Path) -> None:
     trace, out = hostile(tmp_path / "t.json"), tmp_path / "page.html"
-    baseline = [str(made.written(tmp_path / f"{HOSTILE.replace('/', '')}.json", [made.kernel("k", 0, 5), made.kernel("k", 9, 1)], name=HOSTILE))] if compared else []
+    baseline = (
+        [
+            str(
+                made.written(
+                    tmp_path / f"{HOSTILE.replace('/', '')}.json",
+                    [made.kernel("k", 0, 5), made.kernel("k", 9, 1)],
+                    name=HOSTILE,
+                )
+            )
+        ]
+        if compared
+        else []
+    )
     cli.status(["review", str(trace), *baseline, "--html", str(out)])
     text = out.read_text()
     assert "<script" not in text and "<img" not in text and "http" not in text.replace("http-equiv", "")
@@ -59,13 +93,33 @@ def test_the_page_in_a_browser(compared: bool, tmp_path: Path) -> None:
 
 def test_a_trace_without_a_gpu_and_a_damaged_one_have_pages(tmp_path: Path) -> None:
     out = tmp_path / "page.html"
-    assert cli.status(["review", str(made.written(tmp_path / "cpu.json", [made.operator("aten::mm", 0, 5)])), "--html", str(out)]) == 0
+    assert (
+        cli.status(
+            [
+                "review",
+                str(made.written(tmp_path / "cpu.json", [made.operator("aten::mm", 0, 5)])),
+                "--html",
+                str(out),
+            ]
+        )
+        == 0
+    )
     assert "no GPU events" in out.read_text() and "Bound by compute" in out.read_text()
     cut = hostile(tmp_path / "cut.json")
     cut.write_bytes(cut.read_bytes()[:-200])
     assert cli.status(["review", str(cut), "--html", str(out)]) == 4
     assert "The file is damaged" in out.read_text()
-    assert cli.status(["review", str(made.written(tmp_path / "point.json", [made.kernel("k", 5, 0)])), "--html", str(out)]) == 0
+    assert (
+        cli.status(
+            [
+                "review",
+                str(made.written(tmp_path / "point.json", [made.kernel("k", 5, 0)])),
+                "--html",
+                str(out),
+            ]
+        )
+        == 0
+    )
     assert "no extent" in out.read_text()
 
 
@@ -75,4 +129,6 @@ def test_coverage_of_columns_against_counting(pairs: list[tuple[int, int]], bins
     edges = (np.arange(bins + 1, dtype=np.int64) * 110) // bins
     found = page.covered(intervals.union(start, start + length), edges)
     moments = {moment for at, long in pairs for moment in range(at, at + long)}
-    assert found.tolist() == [len([moment for moment in moments if low <= moment < high]) for low, high in pairwise(edges.tolist())]
+    assert found.tolist() == [
+        len([moment for moment in moments if low <= moment < high]) for low, high in pairwise(edges.tolist())
+    ]

@@ -44,27 +44,48 @@ def test_overlaps_get_lanes_and_gaps_a_track(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not HERE, reason="the folder shared/traces is not beside the repository")
-@pytest.mark.parametrize("name", ["b200_vllm_eager.json.gz", "mi250_toy_train.json.gz", "a100_event_sync.json.gz"])
+@pytest.mark.parametrize(
+    "name", ["b200_vllm_eager.json.gz", "mi250_toy_train.json.gz", "a100_event_sync.json.gz"]
+)
 def test_real_traces_come_out_whole_and_without_overlap(name: str, tmp_path: Path) -> None:
     found = exported(TRACES / name, tmp_path)
     before, after = kineto.read(TRACES / name), kineto.read(tmp_path / "out.json")
-    assert sorted(before.gpu.start.tolist()) == sorted(after.gpu.start.tolist()) and before.gpu.dur.sum() == after.gpu.dur.sum()
-    assert before.operators.start.tolist() == after.operators.start.tolist() and before.phases["X"] < after.phases["X"]
+    assert (
+        sorted(before.gpu.start.tolist()) == sorted(after.gpu.start.tolist())
+        and before.gpu.dur.sum() == after.gpu.dur.sum()
+    )
+    assert (
+        before.operators.start.tolist() == after.operators.start.tolist()
+        and before.phases["X"] < after.phases["X"]
+    )
     lanes = defaultdict(list)
     for event in found["traceEvents"]:
         if event.get("cat") in kineto.GPU:
             start = kineto.nanoseconds(json.dumps(event["ts"]).encode())
             lanes[event["pid"], event["tid"]].append((event["ts"], event["dur"], start))
-    assert all(a[0] + a[1] <= b[0] + 1e-2 for lane in lanes.values() for a, b in zip(sorted(lane), sorted(lane)[1:], strict=False))
+    assert all(
+        a[0] + a[1] <= b[0] + 1e-2
+        for lane in lanes.values()
+        for a, b in zip(sorted(lane), sorted(lane)[1:], strict=False)
+    )
 
 
 def test_events_that_had_to_be_mended_come_out_too(tmp_path: Path) -> None:
-    odd = '{"ph": "X", "cat": "kernel", "name": 7, "ts": 3, "dur": 1, "args": [1]}, {"ph": "X", "cat": "kernel", "name": "a\x01", "ts": NaN, "dur": 1}'
+    odd = (
+        '{"ph": "X", "cat": "kernel", "name": 7, "ts": 3, "dur": 1, "args": [1]}, {"ph": "X", "cat":'
+        ' "kernel", "name": "a\x01", "ts": NaN, "dur": 1}'
+    )
     trace = tmp_path / "t.json"
     trace.write_text('{"traceEvents": [' + json.dumps(made.kernel("a", 0, 4)) + ", " + odd + "]}")
     found = exported(trace, tmp_path)
-    assert [event["tid"] for event in found["traceEvents"] if event.get("cat") == "kernel" and "tid" in event] == [7]
-    assert {str(event["name"]) for event in found["traceEvents"] if event.get("cat") == "kernel"} == {"a", "7", "a\x01"}
+    assert [
+        event["tid"] for event in found["traceEvents"] if event.get("cat") == "kernel" and "tid" in event
+    ] == [7]
+    assert {str(event["name"]) for event in found["traceEvents"] if event.get("cat") == "kernel"} == {
+        "a",
+        "7",
+        "a\x01",
+    }
 
 
 def test_the_trace_itself_is_never_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,6 @@
-"""Several ranks: who waited for whom, with clocks that agree and that do not, and what cannot be told."""
+"""Several ranks: who waited for whom, with clocks that agree and that do not, and what cannot be
+told.
+"""
 
 from __future__ import annotations
 
@@ -20,20 +22,34 @@ REDUCE = "ncclDevKernel_AllReduce_Sum_f32_RING_LL"
 
 
 def job(folder: Path, arrivals: list[list[float]], clocks: list[float] | None = None, extra: int = 0) -> Path:
-    """A file a rank; arrivals[k][r]: us after 1000 * k at which rank r comes to collective k. All leave it 50 us after the last has come."""
+    """A file a rank; arrivals[k][r]: us after 1000 * k at which rank r comes to collective k.
+
+    All leave it 50 us after the last has come.
+    """
     folder.mkdir(exist_ok=True)
     for rank in range(len(arrivals[0])):
         events: list[dict[str, Any]] = []
         shift = 5000 + (clocks[rank] if clocks else 0)
         for number, each in enumerate(arrivals):
             start, end = shift + 1000 * number + each[rank], shift + 1000 * number + max(each) + 50
-            events += made.launched("gemm", shift + 1000 * number - 300, shift + 1000 * number - 290, 80, 10 * number + 1)
+            events += made.launched(
+                "gemm", shift + 1000 * number - 300, shift + 1000 * number - 290, 80, 10 * number + 1
+            )
             events += made.launched(REDUCE, start - 5, start, end - start, 10 * number + 2, stream=20)
         for number in range(extra * rank):
-            events += made.launched("ncclDevKernel_Broadcast", shift + 7_000_000, shift + 7_000_100 + 1000 * number, 10, 9000 + number, stream=20)
+            events += made.launched(
+                "ncclDevKernel_Broadcast",
+                shift + 7_000_000,
+                shift + 7_000_100 + 1000 * number,
+                10,
+                9000 + number,
+                stream=20,
+            )
         path = made.written(folder / f"rank{rank}.json", events)
         content = json.loads(path.read_text())
-        path.write_text(json.dumps({**content, "distributedInfo": {"rank": rank, "world_size": len(arrivals[0])}}))
+        path.write_text(
+            json.dumps({**content, "distributedInfo": {"rank": rank, "world_size": len(arrivals[0])}})
+        )
     return folder
 
 
@@ -44,12 +60,18 @@ def test_the_last_to_arrive_is_the_straggler(clocks: list[float] | None, tmp_pat
     assert [rank.matched for rank in found.ranks] == [4, 4, 4]
     assert [rank.last for rank in found.ranks] == [0, 1, 3]
     assert [rank.held for rank in found.ranks] == [0, 20_000, (100 - 30 + 70 - 10 + 60 - 5) * 1000]
-    assert [rank.waited for rank in found.ranks] == [(100 + 60 + 40 + 60) * 1000, (70 + 70 + 0 + 55) * 1000, 20_000]
+    assert [rank.waited for rank in found.ranks] == [
+        (100 + 60 + 40 + 60) * 1000,
+        (70 + 70 + 0 + 55) * 1000,
+        20_000,
+    ]
     assert found.straggler is not None and found.straggler.number == 2
     assert [rank.offset for rank in found.ranks] == [int(1000 * clock) for clock in clocks or [0, 0, 0]]
 
 
-def test_ranks_that_arrive_together_have_no_straggler(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ranks_that_arrive_together_have_no_straggler(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert status(["review", str(job(tmp_path, [[0, 0], [0, 0]]))]) == 0
     said = capsys.readouterr().out
     assert "straggler none" in said and "ranks     2 of 2; 4 of 4 collectives" in said
@@ -60,9 +82,15 @@ def test_collectives_of_one_rank_alone_are_not_matched(tmp_path: Path) -> None:
     assert [(rank.collectives, rank.matched) for rank in found.ranks] == [(2, 2), (5, 2)]
 
 
-def test_what_ends_at_other_times_does_not_belong_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_ends_at_other_times_does_not_belong_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for rank, starts in enumerate(((1000, 9000), (3000, 5500))):
-        events = [event for number, start in enumerate(starts) for event in made.launched(REDUCE, start - 5, start, 100 + 900 * number, number + 1)]
+        events = [
+            event
+            for number, start in enumerate(starts)
+            for event in made.launched(REDUCE, start - 5, start, 100 + 900 * number, number + 1)
+        ]
         made.written(tmp_path / f"job_rank-{rank}.json", events)
     assert status(["review", str(tmp_path)]) == 0
     assert "straggler" in (said := capsys.readouterr().out) and "rank 0 " in said and "rank 1 " in said
@@ -72,7 +100,9 @@ def test_as_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert status(["review", str(job(tmp_path, [[0, 30]])), "--json", "-"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["straggler"] == 1 and found["tool"] == "review" and found["verdict"] == "pass"
-    assert [rank["figures"]["timeline"]["window_ns"] for rank in found["ranks"]] == [rank["window_ns"] for rank in found["ranks"]]
+    assert [rank["figures"]["timeline"]["window_ns"] for rank in found["ranks"]] == [
+        rank["window_ns"] for rank in found["ranks"]
+    ]
     assert all(sum(rank["parts_ns"].values()) == rank["window_ns"] for rank in found["ranks"])
 
 
@@ -91,11 +121,19 @@ def costs(folder: Path) -> list[tuple[int, int, int]]:
 
 @pytest.mark.parametrize("named", [True, False])
 def test_groups_that_share_no_rank_have_stragglers_of_their_own(named: bool, tmp_path: Path) -> None:
-    """Ranks 0 and 1, 2 and 3; the second of each comes 600 us late, four times. The groups end 2 ms apart: no offset between clocks."""
+    """Ranks 0 and 1, 2 and 3; the second of each comes 600 us late, four times.
+
+    The groups end 2 ms apart: no offset between clocks.
+    """
     for number in range(4):
         shift, late = 2000 * (number // 2), 600 * (number % 2)
         pair = [number // 2 * 2, number // 2 * 2 + 1]
-        rank(tmp_path, number, [(10_000 * at + shift + late, 10_000 * at + shift + 650) for at in range(1, 5)], pair if named else None)
+        rank(
+            tmp_path,
+            number,
+            [(10_000 * at + shift + late, 10_000 * at + shift + 650) for at in range(1, 5)],
+            pair if named else None,
+        )
     assert costs(tmp_path) == [(4, 0, 0), (4, 4, 2_400_000)] * 2
     assert [one.offset for one in ranks.read(tmp_path).ranks] == [0, 0, 0, 0]
 
@@ -103,7 +141,12 @@ def test_groups_that_share_no_rank_have_stragglers_of_their_own(named: bool, tmp
 def test_groups_that_end_together_are_kept_apart_by_their_names(tmp_path: Path) -> None:
     for number in range(4):
         shift, late = 0.01 * (number // 2), 600 * (number % 2)
-        rank(tmp_path, number, [(10_000 * at + shift + late, 10_000 * at + shift + 650) for at in range(1, 5)], [number // 2 * 2, number // 2 * 2 + 1])
+        rank(
+            tmp_path,
+            number,
+            [(10_000 * at + shift + late, 10_000 * at + shift + 650) for at in range(1, 5)],
+            [number // 2 * 2, number // 2 * 2 + 1],
+        )
     assert costs(tmp_path) == [(4, 0, 0), (4, 4, 2_400_000)] * 2
 
 
@@ -115,7 +158,7 @@ def test_short_collectives_one_of_which_is_missing_make_no_straggler(tmp_path: P
 
 
 def test_an_offset_that_could_be_another_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Equal periods: with one collective more in front the clocks may be 7 s apart or a step less."""
+    """Equal periods: one collective more in front, and the clocks are 7 s apart or a step less."""
     rank(tmp_path, 0, [(5000.0 * at, 5000.0 * at + 100) for at in range(1, 5)])
     rank(tmp_path, 1, [(7e6 + 5000.0 * at, 7e6 + 5000.0 * at + 100) for at in range(5)])
     assert status(["review", str(tmp_path)]) == 0
@@ -124,10 +167,16 @@ def test_an_offset_that_could_be_another_is_none(tmp_path: Path, capsys: pytest.
 
 
 @pytest.mark.parametrize("said", [True, -1, "0", 10**30, None])
-def test_a_rank_that_is_no_rank_is_asked_for(said: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_rank_that_is_no_rank_is_asked_for(
+    said: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name in ("a.json", "b.json"):
         path = made.written(tmp_path / name, made.launched(REDUCE, 0, 5, 5, 1))
-        path.write_text(json.dumps({**json.loads(path.read_text()), "distributedInfo": {"rank": said, "world_size": 10**30}}))
+        path.write_text(
+            json.dumps(
+                {**json.loads(path.read_text()), "distributedInfo": {"rank": said, "world_size": 10**30}}
+            )
+        )
     assert status(["review", str(tmp_path)]) == 4
     assert "which rank it is of is not recorded; name it rank0.json" in capsys.readouterr().err
 
@@ -138,7 +187,11 @@ def test_what_is_no_set_of_ranks_says_so(tmp_path: Path, capsys: pytest.CaptureF
     (same / "again.json").write_bytes((same / "rank1.json").read_bytes())
     cpu = job(tmp_path / "cpu", [[0, 1]])
     made.written(cpu / "rank7.json", [made.operator("aten::mm", 1, 2)])
-    for folder, words in ((tmp_path / "empty", "0 traces"), (same, "are both of rank 1"), (cpu, "no GPU events")):
+    for folder, words in (
+        (tmp_path / "empty", "0 traces"),
+        (same, "are both of rank 1"),
+        (cpu, "no GPU events"),
+    ):
         assert status(["review", str(folder)]) == 4
         assert words in capsys.readouterr().err
     assert status(["review", str(same), "--html", "-"]) == 2
@@ -159,11 +212,16 @@ def test_a_real_pair() -> None:
     if not TRACES.is_dir():
         pytest.skip("shared/traces is not there")
     found = ranks.read(TRACES / "multirank")
-    assert [(rank.number, rank.collectives, rank.matched, rank.offset) for rank in found.ranks] == [(0, 10, 4, 0), (1, 10, 4, 0)]
+    assert [(rank.number, rank.collectives, rank.matched, rank.offset) for rank in found.ranks] == [
+        (0, 10, 4, 0),
+        (1, 10, 4, 0),
+    ]
     assert found.world == 128 and found.straggler is not None and found.straggler.number == 1
 
 
-moments = st.lists(st.tuples(st.integers(-(1 << 40), 1 << 40), st.integers(0, 1 << 30), st.sampled_from("ab")), max_size=12)
+moments = st.lists(
+    st.tuples(st.integers(-(1 << 40), 1 << 40), st.integers(0, 1 << 30), st.sampled_from("ab")), max_size=12
+)
 
 
 @settings(max_examples=50)

@@ -22,12 +22,21 @@ def trace(tmp_path: Path) -> Path:
         made.operator("aten::mm", 8, 6),
         *made.launched("ampere_sgemm", 10, 20, 60, 1),
         *made.launched("at::native::vectorized_elementwise_kernel", 100, 110, 40, 2),
-        {"ph": "i", "name": "[memory]", "pid": 1, "tid": 1, "ts": 5, "args": {"Device Type": 1, "Device Id": 0, "Bytes": 1024, "Total Allocated": 4096}},
-    ]  # fmt: skip
+        {
+            "ph": "i",
+            "name": "[memory]",
+            "pid": 1,
+            "tid": 1,
+            "ts": 5,
+            "args": {"Device Type": 1, "Device Id": 0, "Bytes": 1024, "Total Allocated": 4096},
+        },
+    ]
     return made.written(tmp_path / "trace.json.gz", events, packed=True)
 
 
-def test_one_screen_in_the_order_in_which_it_is_asked(trace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_screen_in_the_order_in_which_it_is_asked(
+    trace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.status(["review", str(trace)]) == 0
     said = capsys.readouterr().out
     heads = [line.split()[0] for line in said.splitlines()[1:] if line[0] != " "]
@@ -56,7 +65,8 @@ size = [64, 64]
 names = [("MatMul", ["x", "w"], "a"), ("Relu", ["a"], "b"), ("MatMul", ["b", "w"], "y")]
 nodes = [helper.make_node(kind, inputs, [output], name=f"node_{output}") for kind, inputs, output in names]
 x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, size) for name in "xy")
-graph = helper.make_graph(nodes, "g", [x], [y], [onnx.numpy_helper.from_array(np.ones(size, np.float32), "w")])
+weight = onnx.numpy_helper.from_array(np.ones(size, np.float32), "w")
+graph = helper.make_graph(nodes, "g", [x], [y], [weight])
 options = ort.SessionOptions()
 options.enable_profiling, options.profile_file_prefix = True, sys.argv[1]
 options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -68,19 +78,32 @@ print(session.end_profiling())
 """
 
 
-def test_a_profile_of_onnx_runtime_by_operator_and_provider(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    done = subprocess.run([sys.executable, "-c", ONNX_RUNTIME, str(tmp_path / "ort")], capture_output=True, text=True, check=True)
+def test_a_profile_of_onnx_runtime_by_operator_and_provider(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ONNX_RUNTIME, str(tmp_path / "ort")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     trace = done.stdout.strip()
     assert cli.status(["review", trace]) == 0
     said = capsys.readouterr().out
-    assert "a profile of ONNX Runtime" in said and "(median of 5)" in said and "session_initialization" not in said
+    assert (
+        "a profile of ONNX Runtime" in said
+        and "(median of 5)" in said
+        and "session_initialization" not in said
+    )
     out = tmp_path / "out.json"
     assert cli.status(["review", trace, "--json", str(out)]) == 0
     rows = {row["name"]: row["events"] for row in json.loads(out.read_bytes())["operators"]}
     assert rows == {"MatMul on CPU": 10, "Relu on CPU": 5}
 
 
-def test_a_damaged_file_is_never_green(trace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_file_is_never_green(
+    trace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     cut = tmp_path / "cut.json.gz"
     cut.write_bytes(trace.read_bytes()[:-40])
     out = tmp_path / "review.json"
@@ -91,14 +114,18 @@ def test_a_damaged_file_is_never_green(trace: Path, tmp_path: Path, capsys: pyte
 
 
 @pytest.mark.parametrize("name", ["absent.json", "."])
-def test_mistakes_are_one_line(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes_are_one_line(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert cli.status(["review", name]) == 4
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 def test_names_cannot_break_the_screen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = made.written(tmp_path / "t.json", [made.kernel("evil\x1b[2J\n::error::boo", 0, 1), made.kernel("k", 5, 1)])
+    path = made.written(
+        tmp_path / "t.json", [made.kernel("evil\x1b[2J\n::error::boo", 0, 1), made.kernel("k", 5, 1)]
+    )
     assert cli.status(["review", str(path)]) == 0
     said = capsys.readouterr().out
     assert "\x1b" not in said and not any(line.startswith("::") for line in said.splitlines())

@@ -1,4 +1,6 @@
-"""Shares of the roofline: known work on a known part, an independent program's figures for real traces, and everything that must have no share."""
+"""Shares of the roofline: known work on a known part, an independent program's figures for real
+traces, and everything that must have no share.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,12 @@ def of(path: Path) -> list[roofline.Attained]:
 
 
 def product(
-    tmp_path: Path, length_us: float, name: str = "NVIDIA A100-SXM4-40GB", kernel: str = "ampere_sgemm", kind: str = "float", dims: Any = ((512, 1024), (1024, 256))
+    tmp_path: Path,
+    length_us: float,
+    name: str = "NVIDIA A100-SXM4-40GB",
+    kernel: str = "ampere_sgemm",
+    kind: str = "float",
+    dims: Any = ((512, 1024), (1024, 256)),
 ) -> Path:
     events = [
         {**made.operator("aten::mm", 8, 6), "args": {"Input Dims": dims, "Input type": [kind, kind]}},
@@ -49,7 +56,9 @@ FLOPS = 2 * 512 * 1024 * 256
         ("turing_fp16_s1688gemm_fp16_128x128", "c10::Half", "fp16", 312e12),
     ],
 )
-def test_known_work_on_a_known_part(kernel: str, kind: str, precision: str, rate: float, tmp_path: Path) -> None:
+def test_known_work_on_a_known_part(
+    kernel: str, kind: str, precision: str, rate: float, tmp_path: Path
+) -> None:
     (found,) = of(product(tmp_path, 100, kernel=kernel, kind=kind))
     size = 4 if kind == "float" else 2
     assert found.flops == FLOPS and found.precision == precision and found.length == 100_000
@@ -77,19 +86,29 @@ def test_a_precision_that_the_part_lacks_has_no_share(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("device", "half", "byte_rate"),
     [
-        ("NVIDIA A100-SXM4-80GB", 312e12, 2039e9), ("NVIDIA A100 80GB PCIe", 312e12, 1935e9), ("NVIDIA A100-PG509-200", 312e12, 1555e9), ("NVIDIA H100 PCIe", 756.5e12, 2000e9),
-        ("NVIDIA H100 80GB HBM3", 989.4e12, 3350e9), ("NVIDIA H200", 989.4e12, 4800e9), ("NVIDIA L4", 121e12, 300e9), ("NVIDIA L40S", 362e12, 864e9),
-        ("Tesla V100-DGXS-32GB", 125e12, 900e9), ("Tesla V100-PCIE-16GB", 112e12, 900e9), ("AMD Instinct MI250X / MI250", 191.5e12, 1638.4e9), ("Tesla T4", 65e12, 320e9),
+        ("NVIDIA A100-SXM4-80GB", 312e12, 2039e9), ("NVIDIA A100 80GB PCIe", 312e12, 1935e9),
+        ("NVIDIA A100-PG509-200", 312e12, 1555e9), ("NVIDIA H100 PCIe", 756.5e12, 2000e9),
+        ("NVIDIA H100 80GB HBM3", 989.4e12, 3350e9), ("NVIDIA H200", 989.4e12, 4800e9),
+        ("NVIDIA L4", 121e12, 300e9), ("NVIDIA L40S", 362e12, 864e9), ("Tesla V100-DGXS-32GB", 125e12, 900e9),
+        ("Tesla V100-PCIE-16GB", 112e12, 900e9), ("AMD Instinct MI250X / MI250", 191.5e12, 1638.4e9),
+        ("Tesla T4", 65e12, 320e9),
     ],
 )  # fmt: skip
 def test_a_device_gets_its_own_datasheet(device: str, half: float, byte_rate: float) -> None:
     found = peaks.datasheet(device)
-    assert found is not None and found.flop_rates["fp16"] == half and found.byte_rate == byte_rate and "datasheet" in found.source
+    assert (
+        found is not None
+        and found.flop_rates["fp16"] == half
+        and found.byte_rate == byte_rate
+        and "datasheet" in found.source
+    )
 
 
 @pytest.mark.parametrize("trace", ["bert_small", "vit_nsfw", "qwen05b"])
 def test_real_traces_as_another_program_has_them(trace: str) -> None:
-    """TraceLens's figures for GEMM, convolution and attention, to a tenth of a per cent; it counts the bias of addmm as work and we do not."""
+    """TraceLens's figures for GEMM, convolution and attention, to a tenth of a per cent; it counts
+    the bias of addmm as work and we do not.
+    """
     if not TRACES.is_dir():
         pytest.skip("shared/traces is not there")
     found = {(row.name, row.dims): row for row in of(TRACES / f"h100_{trace}_infer.json.gz")}
@@ -103,10 +122,16 @@ def test_real_traces_as_another_program_has_them(trace: str) -> None:
         assert own.flops / own.calls + extra == pytest.approx(1e9 * float(line["GFLOPS_first"]), rel=1e-6)
         assert own.flops / own.calls == 2 * batch * m * n * k
         if own.precision == "bf16":
-            assert own.moved_bytes / own.calls == pytest.approx(2**20 * float(line["Data Moved (MB)_first"]), rel=0.001)
+            assert own.moved_bytes / own.calls == pytest.approx(
+                2**20 * float(line["Data Moved (MB)_first"]), rel=0.001
+            )
         seen += 1
     for line in table(trace, "SDPA_fwd"):
-        flash = next(row for row in found.values() if row.name == "aten::_flash_attention_forward" and row.calls == int(line["name_count"]))
+        flash = next(
+            row
+            for row in found.values()
+            if row.name == "aten::_flash_attention_forward" and row.calls == int(line["name_count"])
+        )
         assert flash.flops / flash.calls == pytest.approx(1e9 * float(line["GFLOPS_first"]), rel=1e-6)
         seen += 1
     assert seen >= 4
@@ -115,15 +140,24 @@ def test_real_traces_as_another_program_has_them(trace: str) -> None:
 
 
 def table(trace: str, name: str) -> list[dict[str, str]]:
-    return list(csv.DictReader((TRACES / "expected" / f"tracelens_h100_{trace}" / f"{name}.csv").read_text().splitlines()))
+    return list(
+        csv.DictReader(
+            (TRACES / "expected" / f"tracelens_h100_{trace}" / f"{name}.csv").read_text().splitlines()
+        )
+    )
 
 
 def test_work_of_a_cpu_profile_is_what_torch_counts(tmp_path: Path) -> None:
-    """Products, convolutions (strided, padded, dilated, grouped), their gradients and attention, against torch's own counter."""
+    """Products, convolutions (strided, padded, dilated, grouped), their gradients and attention,
+    against torch's own counter.
+    """
     net = torch.nn.Sequential(
-        torch.nn.Conv2d(4, 8, 3, stride=2, padding=1), torch.nn.Conv2d(8, 8, 3, padding="same", dilation=2), torch.nn.Conv2d(8, 16, 1, groups=2), torch.nn.Flatten(),
+        torch.nn.Conv2d(4, 8, 3, stride=2, padding=1),
+        torch.nn.Conv2d(8, 8, 3, padding="same", dilation=2),
+        torch.nn.Conv2d(8, 16, 1, groups=2),
+        torch.nn.Flatten(),
         torch.nn.Linear(16 * 64, 32),
-    )  # fmt: skip
+    )
     images, query = torch.randn(2, 4, 16, 16, requires_grad=True), torch.randn(2, 3, 17, 8)
 
     def work() -> None:
@@ -140,19 +174,36 @@ def test_work_of_a_cpu_profile_is_what_torch_counts(tmp_path: Path) -> None:
             profiler.step()
     profiling.export_torch(profiler, tmp_path / "trace.json")
     found = of(tmp_path / "trace.json")
-    assert {row.name for row in found} >= {"aten::mkldnn_convolution", "aten::convolution_backward", "aten::addmm", "aten::mm", "aten::bmm"}
+    assert {row.name for row in found} >= {
+        "aten::mkldnn_convolution",
+        "aten::convolution_backward",
+        "aten::addmm",
+        "aten::mm",
+        "aten::bmm",
+    }
     attention = 2 * 2 * 3 * 17 * 17 * (8 + 8)  # torch 2.14's counter does not know the CPU's kernel
-    grouped = 2 * 16 * 64 * 2 * 4  # and takes three instead of two times the forward for the gradients of the grouped convolution
+    # and takes three instead of two times the forward for the gradients of the grouped convolution
+    grouped = 2 * 16 * 64 * 2 * 4
     assert sum(row.flops for row in found) == counter.get_total_flops() + attention - grouped
     assert all(row.share is None and row.why == "no peak of this device is known" for row in found)
 
 
-shapes = st.recursive(st.none() | st.integers() | st.text(max_size=5) | st.floats(), lambda inner: st.lists(inner, max_size=5), max_leaves=12)
+shapes = st.recursive(
+    st.none() | st.integers() | st.text(max_size=5) | st.floats(),
+    lambda inner: st.lists(inner, max_size=5),
+    max_leaves=12,
+)
 
 
 @given(name=st.sampled_from(sorted(roofline.WORK)), dims=shapes, types=shapes, values=shapes)
 def test_any_shapes_are_survived(name: str, dims: Any, types: Any, values: Any) -> None:
-    text = json.dumps([dims, types, values]).replace("NaN", "null").replace("-Infinity", "null").replace("Infinity", "null").encode()
+    text = (
+        json.dumps([dims, types, values])
+        .replace("NaN", "null")
+        .replace("-Infinity", "null")
+        .replace("Infinity", "null")
+        .encode()
+    )
     found = roofline.one(name, text, 1, 1000, False, peaks.datasheet("A100"))
     assert found.share is None or 0 < found.share <= 1
     assert (found.share is None) == bool(found.why)
@@ -178,31 +229,64 @@ TRUE = "True"
     [
         ("aten::mm", [[4, 8], [9, 4]], [], "its shapes do not fit together"),
         ("aten::bmm", [[2, 4, 8], [2, 9, 4]], [], "its shapes do not fit together"),
-        ("aten::convolution", [[1, 8, 9, 9], [8, 4, 3, 3], []], ["", "", "", "[2, 2]", "[0, 0]", "[1, 1]", TRUE], "a transposed convolution"),
+        (
+            "aten::convolution",
+            [[1, 8, 9, 9], [8, 4, 3, 3], []],
+            ["", "", "", "[2, 2]", "[0, 0]", "[1, 1]", TRUE],
+            "a transposed convolution",
+        ),
         (
             "aten::convolution_backward",
             [[1, 4, 9, 9], [1, 8, 9, 9], [8, 4, 3, 3]],
             ["", "", "", "", "[2]", "[0]", "[1]", TRUE, "[0]", "1", "[True, True]"],
             "a transposed convolution",
         ),
-        ("mkldnn::_linear_pointwise", [[17, 192], [17, 192], [64, 192], [], []], [], "its shapes do not tell"),
-        ("aten::_flash_attention_forward", [[1, 5, 2, 8]] * 3 + [[3]], [""] * 9, "whether it is causal is not recorded"),
+        (
+            "mkldnn::_linear_pointwise",
+            [[17, 192], [17, 192], [64, 192], [], []],
+            [],
+            "its shapes do not tell",
+        ),
+        (
+            "aten::_flash_attention_forward",
+            [[1, 5, 2, 8]] * 3 + [[3]],
+            [""] * 9,
+            "whether it is causal is not recorded",
+        ),
     ],
 )
 def test_what_the_formula_does_not_fit_has_no_share(name: str, dims: Any, values: Any, why: str) -> None:
-    found = roofline.one(name, json.dumps([dims, ["float"], values]).encode(), 1, 10**9, False, peaks.datasheet("A100"))
+    found = roofline.one(
+        name, json.dumps([dims, ["float"], values]).encode(), 1, 10**9, False, peaks.datasheet("A100")
+    )
     assert (found.share, found.why) == (None, why)
 
 
-@pytest.mark.parametrize("dims", [[["a", 10**16], [3, 10**16]], [[-1, 2], [2, 3]], [[True, 2], [2, 3]], [[1 << 50, 2], [2, 3]], [[1] * 1000, [2]], "ab", [[1.5, 2], [2, 2]]])
+@pytest.mark.parametrize(
+    "dims",
+    [
+        [["a", 10**16], [3, 10**16]],
+        [[-1, 2], [2, 3]],
+        [[True, 2], [2, 3]],
+        [[1 << 50, 2], [2, 3]],
+        [[1] * 1000, [2]],
+        "ab",
+        [[1.5, 2], [2, 2]],
+    ],
+)
 def test_shapes_that_are_none_cost_nothing(dims: Any) -> None:
-    found = roofline.one("aten::mm", json.dumps([dims, ["float"], []]).encode(), 1, 1000, False, peaks.datasheet("A100"))
+    found = roofline.one(
+        "aten::mm", json.dumps([dims, ["float"], []]).encode(), 1, 1000, False, peaks.datasheet("A100")
+    )
     assert found.share is None and found.why == "its shapes are no shapes"
 
 
 def test_arguments_nested_a_hundred_thousand_deep_cost_their_event_at_most(tmp_path: Path) -> None:
     deep = "[" * 100_000 + "]" * 100_000
-    event = '{"ph": "X", "cat": "cpu_op", "name": "aten::mm", "ts": 1, "dur": 1, "pid": 1, "tid": 1, "args": {"Input Dims": %s, "Input type": ["float"]}}'
+    event = (
+        '{"ph": "X", "cat": "cpu_op", "name": "aten::mm", "ts": 1, "dur": 1, "pid": 1, "tid": 1, "args":'
+        ' {"Input Dims": %s, "Input type": ["float"]}}'
+    )
     path = tmp_path / "deep.json"
     path.write_text('{"traceEvents": [' + event % deep + ", " + event % "[[1, 2], [2, 3]]" + "]}")
     assert 1 <= kineto.read(path).events <= 2
@@ -210,7 +294,14 @@ def test_arguments_nested_a_hundred_thousand_deep_cost_their_event_at_most(tmp_p
 
 @pytest.mark.parametrize(
     "device",
-    ["NVIDIA GH200 480GB", "NVIDIA H100 80GB HBM3 MIG 1g.10gb", "NVIDIA GeForce RTX 4090 Laptop GPU", "NVIDIA GeForce RTX 3090 Ti", "Tesla V100S-PCIE-32GB", "NVIDIA GB200"],
+    [
+        "NVIDIA GH200 480GB",
+        "NVIDIA H100 80GB HBM3 MIG 1g.10gb",
+        "NVIDIA GeForce RTX 4090 Laptop GPU",
+        "NVIDIA GeForce RTX 3090 Ti",
+        "Tesla V100S-PCIE-32GB",
+        "NVIDIA GB200",
+    ],
 )
 def test_a_part_that_is_another_has_no_datasheet(device: str) -> None:
     assert peaks.datasheet(device) is None

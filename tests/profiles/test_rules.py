@@ -1,4 +1,6 @@
-"""Each rule fires on its planted evidence, with the ceiling that the evidence bears, and on nothing else."""
+"""Each rule fires on its planted evidence, with the ceiling that the evidence bears, and on nothing
+else.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +22,17 @@ RULES = {module.name for module in pkgutil.iter_modules(rules.__path__)}
 
 def steady() -> Events:
     """A GPU that computes without a break: launches run ahead."""
-    return [one for at in range(10) for one in made.launched("ampere_tf32_s1688gemm", at, 100 + 50 * at, 50, at + 1)]
+    return [
+        one
+        for at in range(10)
+        for one in made.launched("ampere_tf32_s1688gemm", at, 100 + 50 * at, 50, at + 1)
+    ]
 
 
 def input_bound() -> Events:
-    loading = made.event("user_annotation", "enumerate(DataLoader)#_SingleProcessDataLoaderIter.__next__", 12, 80)
+    loading = made.event(
+        "user_annotation", "enumerate(DataLoader)#_SingleProcessDataLoaderIter.__next__", 12, 80
+    )
     return [*made.launched("k", 0, 5, 5, 1), loading, *made.launched("k", 95, 100, 5, 2)]
 
 
@@ -34,33 +42,53 @@ def synchronisation() -> Events:
 
 
 def launch_bound() -> Events:
-    return [one for at in range(10) for one in made.launched("k", 20 * at, 20 * at + 10, 2, at + 1, call_dur=8)]
+    return [
+        one for at in range(10) for one in made.launched("k", 20 * at, 20 * at + 10, 2, at + 1, call_dur=8)
+    ]
 
 
 def first_calls() -> Events:
-    return [*made.launched("k", 0, 5, 5, 1), made.call("cudaMalloc", 12, 80), *made.launched("k", 95, 100, 5, 2)]
+    return [
+        *made.launched("k", 0, 5, 5, 1),
+        made.call("cudaMalloc", 12, 80),
+        *made.launched("k", 95, 100, 5, 2),
+    ]
 
 
 def pageable_copies() -> Events:
-    copy = [made.call("cudaMemcpyAsync", 0, 50, 1), made.kernel("Memcpy HtoD (Pageable -> Device)", 1, 49, 1, cat="gpu_memcpy", bytes=49_000)]
+    copy = [
+        made.call("cudaMemcpyAsync", 0, 50, 1),
+        made.kernel("Memcpy HtoD (Pageable -> Device)", 1, 49, 1, cat="gpu_memcpy", bytes=49_000),
+    ]
     return [*copy, *made.launched("k", 40, 50, 50, 2)]
 
 
 def exposed_communication() -> Events:
-    return [*made.launched("k", 0, 5, 45, 1), *made.launched("ncclDevKernel_AllReduce", 10, 40, 60, 2, stream=20)]
+    return [
+        *made.launched("k", 0, 5, 45, 1),
+        *made.launched("ncclDevKernel_AllReduce", 10, 40, 60, 2, stream=20),
+    ]
 
 
 def elementwise_chains() -> Events:
     names = ["gemm", *["void at::native::vectorized_elementwise_kernel<4>"] * 3]
-    return [one for at, name in enumerate(names) for one in made.launched(name, at, 100 + 20 * at, 20, at + 1)]
+    return [
+        one for at, name in enumerate(names) for one in made.launched(name, at, 100 + 20 * at, 20, at + 1)
+    ]
 
 
 def tensor_cores() -> Events:
-    return [*made.launched("ampere_sgemm_128x64_nn", 0, 5, 80, 1), *made.launched("cutlass_80_tensorop_s1688gemm", 1, 85, 20, 2)]
+    return [
+        *made.launched("ampere_sgemm_128x64_nn", 0, 5, 80, 1),
+        *made.launched("cutlass_80_tensorop_s1688gemm", 1, 85, 20, 2),
+    ]
 
 
 def layout_conversions() -> Events:
-    return [*made.launched("void cudnn::ops::nchwToNhwcKernel<float>", 0, 5, 30, 1), *made.launched("conv", 1, 35, 70, 2)]
+    return [
+        *made.launched("void cudnn::ops::nchwToNhwcKernel<float>", 0, 5, 30, 1),
+        *made.launched("conv", 1, 35, 70, 2),
+    ]
 
 
 def recompilation() -> Events:
@@ -70,20 +98,40 @@ def recompilation() -> Events:
 
 def computing() -> Events:
     """A CPU without a GPU: two steps of 100 us, each one product of 99 us."""
-    return [one for at in (0, 1000) for one in (made.step(at, at, 100), made.operator("aten::mm", at + 1, 99))]
+    return [
+        one for at in (0, 1000) for one in (made.step(at, at, 100), made.operator("aten::mm", at + 1, 99))
+    ]
 
 
 def framework_bound() -> Events:
-    return [one for at in (0, 1000) for one in (made.step(at, at, 100), made.operator("aten::mm", at + 10, 30), made.operator("aten::empty", at + 50, 10))]
+    return [
+        one
+        for at in (0, 1000)
+        for one in (
+            made.step(at, at, 100),
+            made.operator("aten::mm", at + 10, 30),
+            made.operator("aten::empty", at + 50, 10),
+        )
+    ]
 
 
 def loading() -> Events:
-    return [*computing(), made.step(7, 2000, 100), made.event("user_annotation", "enumerate(DataLoader)#_MultiProcessingDataLoaderIter.__next__", 2000, 100)]
+    return [
+        *computing(),
+        made.step(7, 2000, 100),
+        made.event(
+            "user_annotation", "enumerate(DataLoader)#_MultiProcessingDataLoaderIter.__next__", 2000, 100
+        ),
+    ]
 
 
 def slow_convolution() -> Events:
     unfolded = made.operator("aten::_slow_conv2d_forward", 2000, 100)
-    unfolded["args"] = {"Input Dims": [[1, 16, 32, 32], [16, 16, 3, 3]], "Input type": ["float", "float"], "Concrete Inputs": ["", "", "", "", "[1, 1]", "[1, 1]"]}
+    unfolded["args"] = {
+        "Input Dims": [[1, 16, 32, 32], [16, 16, 3, 3]],
+        "Input type": ["float", "float"],
+        "Concrete Inputs": ["", "", "", "", "[1, 1]", "[1, 1]"],
+    }
     return [*computing(), made.step(7, 2000, 100), unfolded]
 
 
@@ -125,7 +173,9 @@ def test_a_rule_finds_its_evidence(rule: str, tmp_path: Path) -> None:
 def test_without_evidence_no_rule_fires(tmp_path: Path) -> None:
     quiet = facts(steady(), tmp_path)
     assert fix.suggested(quiet) == []
-    assert [importlib.import_module(f"{rules.__name__}.{name}").look(quiet) for name in sorted(RULES)] == [None] * len(RULES)
+    assert [importlib.import_module(f"{rules.__name__}.{name}").look(quiet) for name in sorted(RULES)] == [
+        None
+    ] * len(RULES)
     assert bound.of(quiet).word == "compute" and bound.of(quiet).share == 1
     assert fix.suggested(facts(computing(), tmp_path)) == []
 
@@ -141,17 +191,36 @@ def test_fp32_is_no_fault_where_there_are_no_tensor_cores(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("make", "word"),
-    [(steady, "compute"), (input_bound, "input"), (synchronisation, "sync"), (launch_bound, "launch"), (first_calls, "setup"), (exposed_communication, "communication")],
+    [
+        (steady, "compute"),
+        (input_bound, "input"),
+        (synchronisation, "sync"),
+        (launch_bound, "launch"),
+        (first_calls, "setup"),
+        (exposed_communication, "communication"),
+    ],
 )
 def test_the_bound_in_one_word(make: Any, word: str, tmp_path: Path) -> None:
     found = facts(make(), tmp_path)
     seen = bound.of(found)
     assert seen.word == word
     assert sum(seen.parts.values()) == found.line.window
-    assert sum(ns for ns, _ in found.culprits.blamed.values()) == found.line.idle == sum(one.length for one in found.culprits.ranked)
+    assert (
+        sum(ns for ns, _ in found.culprits.blamed.values())
+        == found.line.idle
+        == sum(one.length for one in found.culprits.ranked)
+    )
 
 
-@pytest.mark.parametrize(("make", "word"), [(computing, "compute"), (framework_bound, "framework"), (loading, "compute"), (slow_convolution, "compute")])
+@pytest.mark.parametrize(
+    ("make", "word"),
+    [
+        (computing, "compute"),
+        (framework_bound, "framework"),
+        (loading, "compute"),
+        (slow_convolution, "compute"),
+    ],
+)
 def test_the_bound_of_a_cpu_in_one_word(make: Any, word: str, tmp_path: Path) -> None:
     found = facts(make(), tmp_path)
     seen = bound.on_cpu(found)

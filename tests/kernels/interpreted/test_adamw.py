@@ -1,4 +1,6 @@
-"""The optimizer against torch's own: on a CPU, through the interpreter, across checkpoints, groups, dtypes and layouts."""
+"""The optimizer against torch's own: on a CPU, through the interpreter, across checkpoints, groups,
+dtypes and layouts.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from hotlap.kernels import AdamW, dispatch
 
 
 def model() -> nn.Module:
-    made = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8 * 16, 300), nn.GELU(), nn.Linear(300, 2))
+    made = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8 * 16, 300), nn.GELU(), nn.Linear(300, 2)
+    )
     made[0].to(memory_format=torch.channels_last)
     return made
 
@@ -25,7 +29,9 @@ def groups(module: nn.Module) -> list[dict[str, Any]]:
     ]
 
 
-def trained(module: nn.Module, optimizer: torch.optim.Optimizer, steps: int = 5, clip: float = 0.0) -> list[torch.Tensor]:
+def trained(
+    module: nn.Module, optimizer: torch.optim.Optimizer, steps: int = 5, clip: float = 0.0
+) -> list[torch.Tensor]:
     for step in range(steps):
         x = torch.randn(4, 3, 6, 6, generator=torch.Generator().manual_seed(step))
         optimizer.zero_grad()
@@ -73,7 +79,9 @@ def test_a_checkpoint_of_another_memory_format(mode: str) -> None:
     for step in range(3):
         for module, optimizer in ((first, theirs), (second, ours)):
             optimizer.zero_grad()
-            module(torch.randn(2, 3, 5, 5, generator=torch.Generator().manual_seed(step))).square().sum().backward()
+            module(
+                torch.randn(2, 3, 5, 5, generator=torch.Generator().manual_seed(step))
+            ).square().sum().backward()
             with dispatch.using(mode):  # type: ignore[arg-type]
                 optimizer.step()
         ours.load_state_dict(copy.deepcopy(theirs.state_dict()))
@@ -100,7 +108,11 @@ def test_states_stay_fp32_in_a_checkpoint_of_bf16_parameters() -> None:
 
 
 def test_dtypes_together_parameters_without_gradients_and_a_schedule() -> None:
-    parameters = [nn.Parameter(torch.randn(9)), nn.Parameter(torch.randn(7, dtype=torch.float16)), nn.Parameter(torch.randn(5))]
+    parameters = [
+        nn.Parameter(torch.randn(9)),
+        nn.Parameter(torch.randn(7, dtype=torch.float16)),
+        nn.Parameter(torch.randn(5)),
+    ]
     before = [one.detach().clone() for one in parameters]
     optimizer = AdamW(parameters, lr=0.1, max_norm=1.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5**step)
@@ -110,7 +122,11 @@ def test_dtypes_together_parameters_without_gradients_and_a_schedule() -> None:
                 one.grad = torch.ones_like(one)
             optimizer.step()
             schedule.step()
-    assert not torch.equal(parameters[0], before[0]) and not torch.equal(parameters[1], before[1]) and torch.equal(parameters[2], before[2])
+    assert (
+        not torch.equal(parameters[0], before[0])
+        and not torch.equal(parameters[1], before[1])
+        and torch.equal(parameters[2], before[2])
+    )
     assert abs(float(optimizer.total_norm) - 4.0) < 1e-3
 
 

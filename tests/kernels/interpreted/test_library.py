@@ -1,4 +1,6 @@
-"""The operations as operators of torch.library: checked by torch itself, compiled, exported, under autocast; what falls back is counted."""
+"""The operations as operators of torch.library: checked by torch itself, compiled, exported, under
+autocast; what falls back is counted.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,11 @@ DIFFERENTIABLE = [name for name in library.NAMES if library.operation(name).back
 
 def small(name: str, dtype: str = "fp32") -> list[tuple[Any, ...]]:
     """Examples with few elements, none empty, each input a tensor of its own."""
-    found = [inputs for inputs in library.operation(name).module.examples(dtype) if all(not isinstance(value, torch.Tensor) or 0 < value.numel() < 5000 for value in inputs)]
+    found = [
+        inputs
+        for inputs in library.operation(name).module.examples(dtype)
+        if all(not isinstance(value, torch.Tensor) or 0 < value.numel() < 5000 for value in inputs)
+    ]
     return found[:4]
 
 
@@ -32,13 +38,23 @@ def filled(name: str, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
 def leaves(name: str, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     op = library.operation(name)
     return tuple(
-        value.detach().clone().requires_grad_(parameter in op.module.GRADIENTS) if isinstance(value, torch.Tensor) else value
+        (
+            value.detach().clone().requires_grad_(parameter in op.module.GRADIENTS)
+            if isinstance(value, torch.Tensor)
+            else value
+        )
         for parameter, value in zip(op.inputs, filled(name, inputs), strict=True)
     )
 
 
 def total(outputs: Any) -> torch.Tensor:
-    return torch.stack([one.float().square().sum() for one in (outputs if isinstance(outputs, tuple) else (outputs,)) if one.requires_grad]).sum()
+    return torch.stack(
+        [
+            one.float().square().sum()
+            for one in (outputs if isinstance(outputs, tuple) else (outputs,))
+            if one.requires_grad
+        ]
+    ).sum()
 
 
 @pytest.mark.parametrize("name", library.NAMES)
@@ -47,7 +63,11 @@ def test_opcheck_forward(name: str, mode: str) -> None:
     """Schema, shapes by fake tensors, and AOT dispatch; on a CPU also of the code in aten."""
     with dispatch.using(mode):
         for inputs in small(name):
-            torch.library.opcheck(library.operation(name).forward, filled(name, inputs), test_utils=("test_schema", "test_faketensor", "test_aot_dispatch_dynamic"))
+            torch.library.opcheck(
+                library.operation(name).forward,
+                filled(name, inputs),
+                test_utils=("test_schema", "test_faketensor", "test_aot_dispatch_dynamic"),
+            )
 
 
 @pytest.mark.parametrize("name", DIFFERENTIABLE)
@@ -56,8 +76,16 @@ def test_opcheck_backward(name: str, interpret: None) -> None:
     for inputs in small(name):
         given = dict(zip(op.inputs, filled(name, inputs), strict=True))
         made = dict(zip(op.module.RETURNS, library.several(op.forward(*given.values())), strict=True))
-        known = {f"d{key}": torch.randn_like(value) for key, value in list(made.items())[: op.outputs]} | given | made
-        torch.library.opcheck(op.backward, tuple(known[wanted] for wanted in op.needed), test_utils=("test_schema", "test_faketensor", "test_aot_dispatch_dynamic"))
+        known = (
+            {f"d{key}": torch.randn_like(value) for key, value in list(made.items())[: op.outputs]}
+            | given
+            | made
+        )
+        torch.library.opcheck(
+            op.backward,
+            tuple(known[wanted] for wanted in op.needed),
+            test_utils=("test_schema", "test_faketensor", "test_aot_dispatch_dynamic"),
+        )
 
 
 def twin(name: str, folder: Path) -> Any:
@@ -80,13 +108,16 @@ def twin(name: str, folder: Path) -> Any:
 def test_gradients_by_differences_in_fp64(name: str, tmp_path: Path, interpret: None) -> None:
     """torch.autograd.gradcheck of the same kernels with fp64 in place of fp32."""
     module = twin(name, tmp_path)
-    parameters, needed = list(signature(module.forward).parameters), list(signature(module.backward).parameters)
+    parameters = list(signature(module.forward).parameters)
+    needed = list(signature(module.backward).parameters)
 
     class Function(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, *inputs: Any) -> Any:
             made = module.forward(*inputs)
-            ctx.known = dict(zip(parameters, inputs, strict=True)) | dict(zip(module.RETURNS, made, strict=True))
+            ctx.known = dict(zip(parameters, inputs, strict=True)) | dict(
+                zip(module.RETURNS, made, strict=True)
+            )
             count = getattr(module, "OUTPUTS", 1)
             return made[0] if count == 1 else made[:count]
 
@@ -98,11 +129,21 @@ def test_gradients_by_differences_in_fp64(name: str, tmp_path: Path, interpret: 
             return tuple(found.get(key) for key in parameters)
 
     for inputs in small(name)[:2]:
-        wide = tuple(value.double() if isinstance(value, torch.Tensor) and value.is_floating_point() else value for value in filled(name, inputs))
         wide = tuple(
-            value.detach().clone().requires_grad_(key in module.GRADIENTS) if isinstance(value, torch.Tensor) else value for key, value in zip(parameters, wide, strict=True)
+            value.double() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+            for value in filled(name, inputs)
         )
-        assert torch.autograd.gradcheck(Function.apply, wide, eps=1e-6, atol=1e-6, rtol=1e-4, fast_mode=True, nondet_tol=0.0)
+        wide = tuple(
+            (
+                value.detach().clone().requires_grad_(key in module.GRADIENTS)
+                if isinstance(value, torch.Tensor)
+                else value
+            )
+            for key, value in zip(parameters, wide, strict=True)
+        )
+        assert torch.autograd.gradcheck(
+            Function.apply, wide, eps=1e-6, atol=1e-6, rtol=1e-4, fast_mode=True, nondet_tol=0.0
+        )
 
 
 @pytest.mark.parametrize("name", DIFFERENTIABLE)
@@ -113,7 +154,9 @@ def test_compiled_without_a_graph_break(name: str, interpret: None) -> None:
     expected, found = total(function(*inputs)), compiled(*inputs)
     wanted = [value for value in inputs if isinstance(value, torch.Tensor) and value.requires_grad]
     assert torch.equal(found, expected)
-    for mine, theirs in zip(torch.autograd.grad(found, wanted), torch.autograd.grad(expected, wanted), strict=True):
+    for mine, theirs in zip(
+        torch.autograd.grad(found, wanted), torch.autograd.grad(expected, wanted), strict=True
+    ):
         assert torch.equal(mine, theirs)
     assert dispatch.launched[name] >= 2 and dispatch.launched[f"{name}_backward"] >= 2
 
@@ -122,7 +165,9 @@ def test_one_graph_for_all_batches(interpret: None) -> None:
     from torch._dynamo.testing import CompileCounter
 
     counter, function = CompileCounter(), library.function("rms_norm")
-    compiled = torch.compile(lambda x, weight: function(x, weight) + 1, fullgraph=True, backend=counter, dynamic=True)
+    compiled = torch.compile(
+        lambda x, weight: function(x, weight) + 1, fullgraph=True, backend=counter, dynamic=True
+    )
     for rows in (2, 3, 17, 64):
         compiled(torch.randn(rows, 32), torch.randn(32))
     assert counter.frame_count == 1
@@ -149,7 +194,9 @@ def test_exported_and_taken_apart_for_onnx(tmp_path: Path) -> None:
     expected = module(x)
     torch.testing.assert_close(plain.module()(x), expected)
     torch.onnx.export(plain, (x,), tmp_path / "norm.onnx", verbose=False)
-    (found,) = onnxruntime.InferenceSession(tmp_path / "norm.onnx", providers=["CPUExecutionProvider"]).run(None, {"x": x.numpy()})
+    (found,) = onnxruntime.InferenceSession(tmp_path / "norm.onnx", providers=["CPUExecutionProvider"]).run(
+        None, {"x": x.numpy()}
+    )
     torch.testing.assert_close(torch.from_numpy(found), expected.detach())
 
 
@@ -161,8 +208,18 @@ def test_a_program_for_a_gpu_made_without_one() -> None:
     assert dispatch.launched["rms_norm"] == 0, "shapes are asked of the fake, not of the kernel"
 
 
-@pytest.mark.parametrize(("name", "expected"), [("layer_norm", torch.float32), ("softmax", torch.float32), ("swiglu", torch.bfloat16), ("attention", torch.bfloat16)])
-def test_autocast_gives_the_dtypes_that_it_gives_aten(name: str, expected: torch.dtype, interpret: None) -> None:
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("layer_norm", torch.float32),
+        ("softmax", torch.float32),
+        ("swiglu", torch.bfloat16),
+        ("attention", torch.bfloat16),
+    ],
+)
+def test_autocast_gives_the_dtypes_that_it_gives_aten(
+    name: str, expected: torch.dtype, interpret: None
+) -> None:
     inputs = small(name, "bf16" if name != "attention" else "fp32")[1]
     with torch.autocast("cpu", torch.bfloat16):
         found = library.function(name)(*inputs)
@@ -181,7 +238,7 @@ def test_a_fallback_is_counted_with_its_reason_and_refused_where_triton_is_asked
     with dispatch.using("interpret"):
         found = library.function("rms_norm")(x, weight)
     torch.testing.assert_close(found, torch.nn.functional.rms_norm(x, (9000,), weight, 1e-6))
-    ((operation, why), count) = next(iter(dispatch.fallbacks.items()))
+    (operation, why), count = next(iter(dispatch.fallbacks.items()))
     assert operation == "rms_norm" and "9,000" in why and count == 1
     assert dispatch.launched["rms_norm"] == 0
     with dispatch.using("interpret"), pytest.MonkeyPatch.context() as patch:
@@ -221,7 +278,9 @@ def test_doubles_and_the_cpu_take_aten() -> None:
     assert not dispatch.launched and not dispatch.fallbacks
     with dispatch.using("interpret"):
         library.function("rms_norm")(x.double(), weight.double())
-    assert list(dispatch.fallbacks) == [("rms_norm", "x is torch.float64; expected float32, float16 or bfloat16")]
+    assert list(dispatch.fallbacks) == [
+        ("rms_norm", "x is torch.float64; expected float32, float16 or bfloat16")
+    ]
 
 
 def test_wrong_words() -> None:

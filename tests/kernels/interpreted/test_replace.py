@@ -1,4 +1,6 @@
-"""Model surgery on our networks and on a user's own: what is found, what stays, numbers, undoing, and everything that a trace could get wrong."""
+"""Model surgery on our networks and on a user's own: what is found, what stays, numbers, undoing,
+and everything that a trace could get wrong.
+"""
 
 from __future__ import annotations
 
@@ -35,8 +37,15 @@ class Own(nn.Module):
 
 
 def small(net: type[nn.Module]) -> tuple[nn.Module, torch.Tensor]:
-    """16 channels: with 8, torch 2.14.1's own bf16 convolution in channels-last writes beyond its memory in the backward pass (seen with avx512_bf16, in eager)."""
-    module = {GPT: lambda: GPT(64, 16, 32, 2, 2), ViT: lambda: ViT(width=48, depth=1), ResNet18: lambda: ResNet18((16, 16, 16, 16)), Own: Own}[net]()
+    """16 channels: with 8, torch 2.14.1's own bf16 convolution in channels-last writes beyond its
+    memory in the backward pass (seen with avx512_bf16, in eager).
+    """
+    module = {
+        GPT: lambda: GPT(64, 16, 32, 2, 2),
+        ViT: lambda: ViT(width=48, depth=1),
+        ResNet18: lambda: ResNet18((16, 16, 16, 16)),
+        Own: Own,
+    }[net]()
     return module.eval(), torch.randn(3, 5, 16) if net is Own else module.example()
 
 
@@ -51,10 +60,17 @@ FOUND = {
 @pytest.mark.parametrize("net", FOUND)
 def test_what_is_found_and_that_nothing_else_changes(net: type[nn.Module]) -> None:
     module, x = small(net)
-    before, expected, names, own = list(module.state_dict()), module(x), [name for name, _ in module.named_modules()], {name: type(one) for name, one in module.named_modules()}
+    before = list(module.state_dict())
+    expected = module(x)
+    names = [name for name, _ in module.named_modules()]
+    own = {name: type(one) for name, one in module.named_modules()}
     report = replace(module)
     assert {one.operation for one in report.replaced} == FOUND[net]
-    assert list(module.state_dict()) == before and [name for name, _ in module.named_modules()] == names and isinstance(module, net)
+    assert (
+        list(module.state_dict()) == before
+        and [name for name, _ in module.named_modules()] == names
+        and isinstance(module, net)
+    )
     assert torch.equal(module(x), expected), "on a CPU the same aten operators run"
     assert not dispatch.launched
     twin = copy.deepcopy(module)
@@ -76,7 +92,8 @@ def test_outputs_and_gradients_with_triton(net: type[nn.Module], dtype: torch.dt
     outputs = {}
     with dispatch.using("interpret"):
         outputs["ours"] = run(twin, x)
-    outputs["eager"], outputs["exact"] = run(module, x), run(exact, x.double() if x.is_floating_point() else x)
+    outputs["eager"] = run(module, x)
+    outputs["exact"] = run(exact, x.double() if x.is_floating_point() else x)
     assert dispatch.launched and not dispatch.fallbacks
     for mine, theirs, true in zip(outputs["ours"], outputs["eager"], outputs["exact"], strict=True):
         allowed = 3 * rms(theirs.double() - true) + 0.5 * torch.finfo(dtype).eps * rms(true)
@@ -84,12 +101,18 @@ def test_outputs_and_gradients_with_triton(net: type[nn.Module], dtype: torch.dt
 
 
 def run(module: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
-    """Output, all gradients of parameters in one vector, all statistics in one: the oracle takes outputs together too."""
+    """Output, all gradients of parameters in one vector, all statistics in one: the oracle takes
+    outputs together too.
+    """
     y = module(x)
     slopes = torch.linspace(-1, 1, y.numel(), dtype=torch.float64).view(y.shape).to(y.dtype)
     gradients = torch.autograd.grad(y, list(module.parameters()), slopes)
     statistics = [one.flatten() for one in module.buffers() if one.is_floating_point()]
-    return [y, torch.cat([one.flatten() for one in gradients]), torch.cat([torch.zeros(1, dtype=y.dtype), *statistics])]
+    return [
+        y,
+        torch.cat([one.flatten() for one in gradients]),
+        torch.cat([torch.zeros(1, dtype=y.dtype), *statistics]),
+    ]
 
 
 def rms(values: torch.Tensor) -> float:
@@ -114,7 +137,9 @@ def test_batch_norm_keeps_its_statistics_and_its_evaluation() -> None:
     replace(module)
     with dispatch.using("interpret"):
         module(x)
-        assert not dispatch.launched and not dispatch.fallbacks, "evaluation is aten: an affine map that a compiler folds into the convolution"
+        assert not dispatch.launched and not dispatch.fallbacks, (
+            "evaluation is aten: an affine map that a compiler folds into the convolution"
+        )
         module.train()
         module(x)
     assert dispatch.launched["batch_norm"] == 20 and module.stem[1].num_batches_tracked == 1
@@ -152,7 +177,9 @@ def test_what_was_fixed_by_the_trace_restores_the_module_when_it_is_set() -> Non
     module, x = small(Own)
     replace(module)
     module.scale = 3.0
-    assert type(module) is Own and any("Own.scale was set after replace" in why for _, why in dispatch.fallbacks)
+    assert type(module) is Own and any(
+        "Own.scale was set after replace" in why for _, why in dispatch.fallbacks
+    )
     other = small(Own)[0]
     other.load_state_dict(module.state_dict())
     other.scale = 3.0
@@ -188,7 +215,12 @@ class Random(nn.Module):
 
 @pytest.mark.parametrize(
     ("module", "why"),
-    [(Optional(), "optional arguments"), (Branches(), "cannot be followed"), (Training(), "differs between training and evaluation"), (Random(), "depend on no input")],
+    [
+        (Optional(), "optional arguments"),
+        (Branches(), "cannot be followed"),
+        (Training(), "differs between training and evaluation"),
+        (Random(), "depend on no input"),
+    ],
 )
 def test_what_a_trace_would_get_wrong_stays(module: nn.Module, why: str) -> None:
     x = torch.rand(2, 4)

@@ -33,10 +33,13 @@ class Mlp(nn.Module):
 class Block(nn.Module):
     def __init__(self, width):
         super().__init__()
-        self.norm, self.qkv, self.out = nn.LayerNorm(width), nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.norm = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
 
     def forward(self, x):  # (B, T, D)
-        q, k, v = self.qkv(self.norm(x)).unflatten(-1, (6, -1)).transpose(1, 2).chunk(3, 1)  # (B, 2 heads, T, D / 2) each
+        # (B, 2 heads, T, D / 2) each
+        q, k, v = self.qkv(self.norm(x)).unflatten(-1, (6, -1)).transpose(1, 2).chunk(3, 1)
         return x + self.out(nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
@@ -105,7 +108,9 @@ class Signal(nn.Module):
 
 
 class Shared(nn.Module):
-    """One batch norm after two convolutions: torchao folds each into its own and finds two (ValueError in its pattern matcher)."""
+    """One batch norm after two convolutions: torchao folds each into its own and finds two
+    (ValueError in its pattern matcher).
+    """
 
     def __init__(self):
         super().__init__()
@@ -133,7 +138,11 @@ MODULES = {
 def make(case: Case) -> Workload:
     torch.manual_seed(0)
     module = MODULES[case.workload]().eval().requires_grad_(False)
-    kinds = {"conv": torch.randn(case.batch, 3, 8, 8), "shared": torch.randn(case.batch, 3, 8, 8), "attention": torch.randint(0, 11, (case.batch, 6))}
+    kinds = {
+        "conv": torch.randn(case.batch, 3, 8, 8),
+        "shared": torch.randn(case.batch, 3, 8, 8),
+        "attention": torch.randint(0, 11, (case.batch, 6)),
+    }
     return Workload(case.workload, module, (kinds.get(case.workload, torch.randn(case.batch, 16)),))
 
 
@@ -155,7 +164,9 @@ def workload():
 
 @pytest.fixture
 def run(tmp_path):
-    """run(case id): builds, loads and calls once, in this process; load's own binding of the thread is undone."""
+    """run(case id): builds, loads and calls once, in this process; load's own binding of the thread
+    is undone.
+    """
     mask, threads = os.sched_getaffinity(0), torch.get_num_threads()
 
     def go(text: str) -> Ran:
@@ -185,7 +196,9 @@ def run(tmp_path):
 
 @pytest.fixture
 def check():
-    """check(ran): outputs are as near to fp64 eager as same-precision eager is, by the rule of DESIGN.md (k = 3 below 1,000 elements)."""
+    """check(ran): outputs are as near to fp64 eager as same-precision eager is, by the rule of
+    DESIGN.md (k = 3 below 1,000 elements).
+    """
 
     def near(ran: Ran) -> None:
         case = ran.artefact.case

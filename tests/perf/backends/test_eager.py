@@ -32,12 +32,18 @@ def test_channels_last_without_an_image_is_refused(run):
 def test_placement_counts_the_operators_of_one_call(run):
     """tanh, ones, mm: what Mlp.forward calls."""
     placement = run("mlp/eager/fp32/b2/cpu/inference").placement()
-    assert placement.ran_on == {"cpu": 3} and placement.counters == {"operators": 3} and placement.wrong is None
+    assert (
+        placement.ran_on == {"cpu": 3} and placement.counters == {"operators": 3} and placement.wrong is None
+    )
 
 
 @pytest.mark.parametrize(
     ("precision", "mode", "code"),
-    [("tf32", "inference", "unsupported_precision"), ("int8", "inference", "unsupported_precision"), ("fp32", "train", "unsupported_op")],
+    [
+        ("tf32", "inference", "unsupported_precision"),
+        ("int8", "inference", "unsupported_precision"),
+        ("fp32", "train", "unsupported_op"),
+    ],
 )
 def test_what_it_does_not_do_has_a_reason(precision, mode, code):
     reason = eager.supports(Case("conv", "eager", precision, mode=mode))
@@ -56,20 +62,43 @@ from unittest import mock
 import torch
 from hotlap.perf.backends import eager
 from hotlap.perf.case import Case
-cuda = {"is_available": lambda: True, "device_count": lambda: 2, "get_device_capability": lambda device: (8, 9), "set_device": mock.Mock()}
+cuda = {
+    "is_available": lambda: True,
+    "device_count": lambda: 2,
+    "get_device_capability": lambda device: (8, 9),
+    "set_device": mock.Mock(),
+}
 with mock.patch.multiple(torch.cuda, **cuda):
     eager.tensors(Case("w", "eager", sys.argv[1], target="cuda:1"))
 torch.export.export(torch.nn.Linear(2, 2), (torch.randn(1, 2),))
 backends = torch.backends
-allowed = [backends.cuda.matmul.fp32_precision == "tf32", backends.cudnn.conv.fp32_precision == "tf32", backends.cudnn.rnn.fp32_precision == "tf32", backends.cudnn.allow_tf32]
+allowed = [
+    backends.cuda.matmul.fp32_precision == "tf32",
+    backends.cudnn.conv.fp32_precision == "tf32",
+    backends.cudnn.rnn.fp32_precision == "tf32",
+    backends.cudnn.allow_tf32,
+]
 print(json.dumps([allowed, torch.get_float32_matmul_precision(), cuda["set_device"].call_args.args[0]]))
 """
 
 
-@pytest.mark.parametrize(("precision", "tf32", "matmul"), [("fp32", False, "highest"), ("tf32", True, "high"), ("bf16", False, "highest")])
+@pytest.mark.parametrize(
+    ("precision", "tf32", "matmul"),
+    [("fp32", False, "highest"), ("tf32", True, "high"), ("bf16", False, "highest")],
+)
 def test_fp32_on_cuda_is_told_what_it_is_and_torch_can_still_export(precision, tf32, matmul):
-    """torch.cuda answered for, in a process of its own. Where only torch's newer flags are set, torch.export raises; and events need their device to be the current one."""
-    done = subprocess.run([sys.executable, "-W", "error::UserWarning", "-c", CUDA, precision], capture_output=True, text=True, check=False, timeout=120)
+    """torch.cuda answered for, in a process of its own.
+
+    Where only torch's newer flags are set, torch.export raises; and events need their device to be
+    the current one.
+    """
+    done = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", "-c", CUDA, precision],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr[-1500:]
     assert json.loads(done.stdout) == [[tf32] * 4, matmul, 1]
 
@@ -78,7 +107,11 @@ def test_threads_are_bound_by_openmp_unless_told_not_to(monkeypatch):
     monkeypatch.setattr(_machine.os, "sched_getaffinity", lambda pid: {4, 5, 6, 7})
     monkeypatch.setattr(_machine, "_sibling", lambda cpu: cpu % 2)
     case, free = Case("conv", "eager"), Case("conv", "eager", options=(("binding", "none"),))
-    assert eager.variables(case, 3) == {"OMP_NUM_THREADS": "3", "OMP_PROC_BIND": "close", "OMP_PLACES": "{4},{6},{5}"}
+    assert eager.variables(case, 3) == {
+        "OMP_NUM_THREADS": "3",
+        "OMP_PROC_BIND": "close",
+        "OMP_PLACES": "{4},{6},{5}",
+    }
     assert eager.variables(free, 3) == {"OMP_NUM_THREADS": "3"}
     assert eager.variables(case, 5) == {"OMP_NUM_THREADS": "5"}
 
@@ -99,7 +132,9 @@ def test_autocast_casts_at_the_operators_and_leaves_the_module_in_fp32(run):
 
 
 def test_operators_that_left_the_target_are_named(tmp_path):
-    """On torch's meta device, which every machine has; an operator that returns no tensor is no sign of another device."""
+    """On torch's meta device, which every machine has; an operator that returns no tensor is no
+    sign of another device.
+    """
 
     class Strays(nn.Module):
         def forward(self, x):
@@ -110,4 +145,8 @@ def test_operators_that_left_the_target_are_named(tmp_path):
     workload = Workload("strays", Strays(), (torch.zeros(2, 4),))
     artefact = Artefact(Case("strays", "eager", batch=2), tmp_path, 1, lambda: workload, tmp_path)
     found = eager.placement(artefact, eager.load(artefact))
-    assert found.wrong is None and found.partial == "2 operators did not run on cpu: 1 aten.ones.default on meta, 1 aten.mul.Tensor on meta"
+    assert (
+        found.wrong is None
+        and found.partial
+        == "2 operators did not run on cpu: 1 aten.ones.default on meta, 1 aten.mul.Tensor on meta"
+    )

@@ -7,7 +7,8 @@ from hotlap.perf.reasons import Refusal
 
 
 def cosine(ran, workload):
-    a, b = ran.outputs[0].ravel(), workload(ran.artefact.case).module(*workload(ran.artefact.case).inputs).numpy().ravel()
+    a = ran.outputs[0].ravel()
+    b = workload(ran.artefact.case).module(*workload(ran.artefact.case).inputs).numpy().ravel()
     return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
 
 
@@ -15,9 +16,16 @@ def test_convolution_and_linear_run_in_int8(run, workload):
     ran = run("conv/compile/int8/b2/cpu/inference")
     placement = ran.placement()
     assert ran.phases == ["calibrate", "compile"] and cosine(ran, workload) > 0.999
-    assert placement.wrong is None and placement.counters["nodes"] == 2 and placement.counters["nodes_other_precision"] == 0
+    assert (
+        placement.wrong is None
+        and placement.counters["nodes"] == 2
+        and placement.counters["nodes_other_precision"] == 0
+    )
     told = " ".join(placement.evidence)
-    assert "1 qconv_pointwise, 1 qlinear_pointwise" in told and "ranges from the example inputs and 4 random ones" in told
+    assert (
+        "1 qconv_pointwise, 1 qlinear_pointwise" in told
+        and "ranges from the example inputs and 4 random ones" in told
+    )
 
 
 def test_a_package_need_not_quantise_again(run, workload):
@@ -25,7 +33,11 @@ def test_a_package_need_not_quantise_again(run, workload):
     ran = run("signal/compile/int8/b2/cpu/inference[package:aoti]")
     placement = ran.placement()
     assert ran.phases == ["calibrate", "export", "compile"] and cosine(ran, workload) > 0.99
-    assert placement.wrong is None and placement.counters["nodes"] == 2 and placement.counters["nodes_other_precision"] == 1
+    assert (
+        placement.wrong is None
+        and placement.counters["nodes"] == 2
+        and placement.counters["nodes_other_precision"] == 1
+    )
     assert "int8: 1 of 2 linear and convolution layers" in " ".join(placement.evidence)
 
 
@@ -35,7 +47,17 @@ def test_nothing_in_int8_fell_back(run):
 
 
 @pytest.mark.parametrize(
-    ("name", "why"), [("shared", "export_failed: PT2E cannot quantise it: ValueError: Input partition has more than one output node"), ("branching", "export_failed: ")]
+    ("name", "why"),
+    [
+        (
+            "shared",
+            (
+                "export_failed: PT2E cannot quantise it: ValueError: Input partition has more than one output"
+                " node"
+            ),
+        ),
+        ("branching", "export_failed: "),
+    ],
 )
 def test_what_pt2e_cannot_take_is_refused_in_one_line(run, name, why):
     with pytest.raises(Refusal, match=why) as caught:

@@ -10,9 +10,15 @@ from hotlap.perf.reasons import Refusal
 
 @pytest.fixture
 def load(tmp_path):
-    """Two known batches of two rows, and a validation split of three rows with another input beside."""
+    """Two known batches of two rows, and a validation split of three rows with another input
+    beside.
+    """
     rng = np.random.default_rng(0)
-    known = {"in0": rng.random((2, 2, 4), "float32"), "in1": rng.integers(0, 9, (2, 2)), "ref0": rng.random((2, 2, 3))}
+    known = {
+        "in0": rng.random((2, 2, 4), "float32"),
+        "in1": rng.integers(0, 9, (2, 2)),
+        "ref0": rng.random((2, 2, 3)),
+    }
     np.savez(tmp_path / "real.npz", allow_pickle=False, **known, **{"eager-fp32-0": known["ref0"]})
     split = {"in0": rng.random((3, 4), "float32"), "in1": rng.integers(0, 9, 3)}
     np.savez(tmp_path / "validation.npz", allow_pickle=False, **split)

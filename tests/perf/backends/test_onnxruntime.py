@@ -33,12 +33,22 @@ def test_outputs_are_those_of_the_module(run, check, workload):
     check(ran)
     placement = ran.placement()
     assert ran.phases == ["export"]
-    assert placement.ran_on == {"CPUExecutionProvider": placement.counters["nodes"]} and placement.wrong is None
-    assert placement.counters["nodes_elsewhere"] == placement.counters["memcpy_nodes"] == placement.counters["casts_inserted"] == 0
+    assert (
+        placement.ran_on == {"CPUExecutionProvider": placement.counters["nodes"]} and placement.wrong is None
+    )
+    assert (
+        placement.counters["nodes_elsewhere"]
+        == placement.counters["memcpy_nodes"]
+        == placement.counters["casts_inserted"]
+        == 0
+    )
 
 
 def test_optimization_changes_the_graph_and_not_the_outputs(run, check):
-    full, none = (run(f"attention/onnxruntime/fp32/b2/cpu/inference{option}") for option in ("", "[optimization:disabled]"))
+    full, none = (
+        run(f"attention/onnxruntime/fp32/b2/cpu/inference{option}")
+        for option in ("", "[optimization:disabled]")
+    )
     check(none)
     assert full.placement().counters["nodes"] < none.placement().counters["nodes"]
 
@@ -57,7 +67,9 @@ def test_an_operator_that_cannot_be_exported_is_named(run):
         run("airy/onnxruntime/fp32/b2/cpu/inference")
 
 
-@pytest.mark.skipif(_machine.no_device("cuda:0") is None, reason="there is a CUDA device, so the provider can be had")
+@pytest.mark.skipif(
+    _machine.no_device("cuda:0") is None, reason="there is a CUDA device, so the provider can be had"
+)
 def test_cuda_without_a_device_is_not_passed_off_as_cuda(run, check):
     assert backend.available("cuda:0").code == "no_device"
     ran = run("conv/onnxruntime/fp32/b2/cuda:0/inference")
@@ -84,7 +96,10 @@ def test_bf16_on_the_cpu_has_no_kernels_and_is_refused(run):
         (Case("conv", "onnxruntime", "int8", target="cuda:0"), "unsupported_precision"),
         (Case("conv", "onnxruntime", mode="train"), "unsupported_op"),
         (Case("conv", "onnxruntime", options=(("provider", "CUDAExecutionProvider"),)), "unsupported_target"),
-        (Case("conv", "onnxruntime", target="cuda:0", options=(("provider", "CPUExecutionProvider"),)), "unsupported_target"),
+        (
+            Case("conv", "onnxruntime", target="cuda:0", options=(("provider", "CPUExecutionProvider"),)),
+            "unsupported_target",
+        ),
     ],
 )
 def test_what_it_does_not_do_has_a_reason(case, code):
@@ -93,21 +108,39 @@ def test_what_it_does_not_do_has_a_reason(case, code):
 
 def profiled(*nodes):
     """What ONNX Runtime's profile says of nodes: (operator, provider)."""
-    return {str(at): {"op_name": name, "provider": provider, "input_type_shape": [{"float": [1, 4]}]} for at, (name, provider) in enumerate(nodes)}
+    return {
+        str(at): {"op_name": name, "provider": provider, "input_type_shape": [{"float": [1, 4]}]}
+        for at, (name, provider) in enumerate(nodes)
+    }
 
 
 ENGINE = ("TRTKernel_graph_main_0", backend.TENSORRT)
 
 
 def tensorrt(precision="fp32", target="cuda:0", **options):
-    return Case("conv", "onnxruntime", precision, target=target, options=tuple(sorted({"provider": backend.TENSORRT, **options}.items())))
+    return Case(
+        "conv",
+        "onnxruntime",
+        precision,
+        target=target,
+        options=tuple(sorted({"provider": backend.TENSORRT, **options}.items())),
+    )
 
 
 def test_an_engine_of_tensorrt_stands_for_many_nodes_and_not_for_those_that_ran_elsewhere():
     """Of 10 nodes in the file 2 ran elsewhere, then 5."""
-    found = backend.placed(tensorrt("fp16"), profiled(ENGINE, ("Det", backend.CPU), ("Exp", backend.CUDA)), 10)
-    assert found.wrong is None and found.counters["engines"] == 1 and found.evidence == ("1 engines stand for 8 of the file's 10 nodes",)
-    assert found.partial == f"2 of 3 nodes did not run on {backend.TENSORRT}: 1 Det on {backend.CPU}, 1 Exp on {backend.CUDA}"
+    found = backend.placed(
+        tensorrt("fp16"), profiled(ENGINE, ("Det", backend.CPU), ("Exp", backend.CUDA)), 10
+    )
+    assert (
+        found.wrong is None
+        and found.counters["engines"] == 1
+        and found.evidence == ("1 engines stand for 8 of the file's 10 nodes",)
+    )
+    assert (
+        found.partial
+        == f"2 of 3 nodes did not run on {backend.TENSORRT}: 1 Det on {backend.CPU}, 1 Exp on {backend.CUDA}"
+    )
     for wrong in (
         backend.placed(tensorrt("fp16"), profiled(ENGINE, *[("Exp", backend.CUDA)] * 5), 10).wrong,
         backend.placed(tensorrt("fp16"), profiled(("Conv", backend.CUDA)), 10).wrong,
@@ -117,15 +150,30 @@ def test_an_engine_of_tensorrt_stands_for_many_nodes_and_not_for_those_that_ran_
 
 def test_int8_in_an_engine_is_not_claimed_to_be_seen():
     found = backend.placed(tensorrt("int8"), profiled(ENGINE), 10)
-    assert found.wrong is None and "int8_nodes" not in found.counters and "no profile of ONNX Runtime says" in found.evidence[-1]
+    assert (
+        found.wrong is None
+        and "int8_nodes" not in found.counters
+        and "no profile of ONNX Runtime says" in found.evidence[-1]
+    )
     other = backend.placed(Case("conv", "onnxruntime", "int8"), profiled(("Conv", backend.CPU))).wrong
     assert other is not None and other.code == "unsupported_precision"
 
 
-@pytest.mark.parametrize(("precision", "flags", "tf32"), [("fp32", set(), "0"), ("tf32", set(), None), ("fp16", {"trt_fp16_enable"}, "0"), ("int8", {"trt_int8_enable"}, "0")])
+@pytest.mark.parametrize(
+    ("precision", "flags", "tf32"),
+    [
+        ("fp32", set(), "0"),
+        ("tf32", set(), None),
+        ("fp16", {"trt_fp16_enable"}, "0"),
+        ("int8", {"trt_int8_enable"}, "0"),
+    ],
+)
 def test_tensorrt_is_told_of_the_precision_and_keeps_its_engines(tmp_path, precision, flags, tf32):
     case = tensorrt(precision, "cuda:1")
-    assert backend.supports(case) is None and backend.supports(tensorrt("fp16", fp16="blocked")).code == "unsupported_op"
+    assert (
+        backend.supports(case) is None
+        and backend.supports(tensorrt("fp16", fp16="blocked")).code == "unsupported_op"
+    )
     (name, options), (after, _), last = backend.providers(case, tmp_path)
     assert [name, after, last] == [backend.TENSORRT, backend.CUDA, backend.CPU]
     assert (
@@ -136,15 +184,26 @@ def test_tensorrt_is_told_of_the_precision_and_keeps_its_engines(tmp_path, preci
     assert backend.variables(case, 1).get("NVIDIA_TF32_OVERRIDE") == tf32
 
 
-@pytest.mark.skipif(backend.TENSORRT not in onnxruntime.get_available_providers(), reason="this onnxruntime has no TensorRT provider: pip install onnxruntime-gpu")
+@pytest.mark.skipif(
+    backend.TENSORRT not in onnxruntime.get_available_providers(),
+    reason="this onnxruntime has no TensorRT provider: pip install onnxruntime-gpu",
+)
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_switches_of_tensorrt_have_the_names_and_values_that_the_library_reads(precision):
-    """It would read them after loading the provider, which needs TensorRT 10; what it says of other values stands in the library."""
+    """It would read them after loading the provider, which needs TensorRT 10; what it says of other
+    values stands in the library.
+    """
     words = Path(onnxruntime.capi.onnxruntime_pybind11_state.__file__).read_bytes()
-    switches = {name: value for name, value in backend.providers(tensorrt(precision), Path())[0][1].items() if not name.endswith(("_id", "_path"))}
+    switches = {
+        name: value
+        for name, value in backend.providers(tensorrt(precision), Path())[0][1].items()
+        if not name.endswith(("_id", "_path"))
+    }
     assert switches and set(switches.values()) == {"True"}
     for name in (*switches, "trt_engine_cache_path"):
-        assert f"'{name}' should be {'a path' if name.endswith('_path') else repr('True')}".encode() in words, name
+        assert (
+            f"'{name}' should be {'a path' if name.endswith('_path') else repr('True')}".encode() in words
+        ), name
 
 
 def test_what_builds_an_engine_is_kept_from_tf32_too(run, monkeypatch):
@@ -152,7 +211,11 @@ def test_what_builds_an_engine_is_kept_from_tf32_too(run, monkeypatch):
     seen = []
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
     monkeypatch.setattr(backend, "_load_tensorrt", lambda: None)
-    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *given, **named: seen.append((os.environ["NVIDIA_TF32_OVERRIDE"], named)))
+    monkeypatch.setattr(
+        onnxruntime,
+        "InferenceSession",
+        lambda *given, **named: seen.append((os.environ["NVIDIA_TF32_OVERRIDE"], named)),
+    )
     with pytest.raises(AttributeError):  # the session that was asked for is none
         run(tensorrt().id)
     assert seen[0] == ("0", {"enable_fallback": 0})
@@ -169,7 +232,9 @@ def test_engines_that_other_libraries_make_are_not_left_in_the_folder(tmp_path):
 
 def test_without_tensorrt_10_its_provider_is_missing_and_no_other_runs_instead(run, monkeypatch):
     monkeypatch.setattr(backend, "TENSORRT_LIBRARIES", ("libnvinfer.so.0",))
-    with pytest.raises(Refusal, match=r"dep_missing: .*libnvinfer\.so\.0 \(.*cannot open shared object.*\): pip install"):
+    with pytest.raises(
+        Refusal, match=r"dep_missing: .*libnvinfer\.so\.0 \(.*cannot open shared object.*\): pip install"
+    ):
         run(tensorrt().id)
 
 
@@ -180,7 +245,9 @@ def test_a_worker_never_imports_torch(run):
 
 
 def test_every_thread_of_the_session_is_bound_to_a_cpu_of_its_own(run):
-    """The calling thread and the pool's one thread; the test process has others, which keep their mask."""
+    """The calling thread and the pool's one thread; the test process has others, which keep their
+    mask.
+    """
     wanted = _machine.places(Case("mlp", "onnxruntime"), 2)
     if not wanted:
         pytest.skip("one CPU")
@@ -188,7 +255,11 @@ def test_every_thread_of_the_session_is_bound_to_a_cpu_of_its_own(run):
     ran = run("mlp/onnxruntime/fp32/b2/cpu/inference")
     pool = [int(task) for task in os.listdir("/proc/self/task") if task not in before]
     masks = [os.sched_getaffinity(0), *(os.sched_getaffinity(task) for task in pool)]
-    assert ran.step.about is not None and all(len(mask) == 1 for mask in masks) and set.union(*masks) == set(wanted)
+    assert (
+        ran.step.about is not None
+        and all(len(mask) == 1 for mask in masks)
+        and set.union(*masks) == set(wanted)
+    )
 
 
 def test_the_file_says_nothing_of_the_machine_it_was_made_on(run):

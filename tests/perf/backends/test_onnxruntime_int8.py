@@ -20,12 +20,15 @@ def test_int8_computes_in_int8(run, name: str, least: int) -> None:
     ran = run(f"{name}/onnxruntime/int8/b4/cpu/inference")
     placement = ran.placement()
     assert placement.wrong is None and placement.counters["int8_nodes"] >= least
-    assert any("products and convolutions quantised" in line for line in placement.evidence) and any("opset 20" in line for line in placement.evidence)
+    assert any("products and convolutions quantised" in line for line in placement.evidence) and any(
+        "opset 20" in line for line in placement.evidence
+    )
     assert "quantise" in (ran.artefact.folder / "ledger.json").read_text()
 
 
 def test_int8_is_as_near_as_eight_bits_are(run) -> None:
-    exact, found = run("conv/onnxruntime/fp32/b4/cpu/inference").outputs[0], run("conv/onnxruntime/int8/b4/cpu/inference").outputs[0]
+    exact = run("conv/onnxruntime/fp32/b4/cpu/inference").outputs[0]
+    found = run("conv/onnxruntime/int8/b4/cpu/inference").outputs[0]
     cosine = float((exact * found).sum() / np.linalg.norm(exact) / np.linalg.norm(found))
     assert 0.99 < cosine < 1.0, "near, and not the fp32 model under another name"
 
@@ -36,7 +39,11 @@ def test_an_fp32_file_under_the_name_of_int8_is_caught(run) -> None:
     fp32 = run("conv/onnxruntime/fp32/b4/cpu/inference").artefact.folder / "model.onnx"
     (ran.artefact.folder / "model.onnx").write_bytes(fp32.read_bytes())
     wrong = ran.placement().wrong
-    assert wrong is not None and wrong.code == "unsupported_precision" and "no node computed in it" in wrong.detail
+    assert (
+        wrong is not None
+        and wrong.code == "unsupported_precision"
+        and "no node computed in it" in wrong.detail
+    )
 
 
 def test_int8_leaves_the_export_that_other_cases_share(run, tmp_path) -> None:
@@ -52,17 +59,25 @@ def test_blocked_fp16_keeps_steep_operators_in_fp32(workload, tmp_path) -> None:
     found = list(ort_backend.verify(workload(case), case, folder, partial(tasks.phases, {})))
     assert [proven.rung for proven in found] == ["L0", "L1"] and "stay in fp32" in found[1].evidence
     model = onnx.load(folder / "model.onnx")
-    kinds = {value.name: value.type.tensor_type.elem_type for value in [*model.graph.input, *model.graph.output, *model.graph.value_info]}
+    kinds = {
+        value.name: value.type.tensor_type.elem_type
+        for value in [*model.graph.input, *model.graph.output, *model.graph.value_info]
+    }
     steep = [node for node in model.graph.node if node.op_type in ort_backend.FP32_ONLY]
     assert steep and kinds[model.graph.output[0].name] == onnx.TensorProto.FLOAT16
     made_by = {name: node.op_type for node in model.graph.node for name in node.output}
-    assert all(made_by.get(node.input[0]) in ("Cast", *ort_backend.FP32_ONLY) for node in steep), "what comes in is cast to fp32"
+    assert all(made_by.get(node.input[0]) in ("Cast", *ort_backend.FP32_ONLY) for node in steep), (
+        "what comes in is cast to fp32"
+    )
     (outputs,) = found[1].lowered(tuple(value.numpy() for value in workload(case).inputs))
-    np.testing.assert_allclose(outputs, workload(case).module(*workload(case).inputs).numpy(), rtol=0.02, atol=0.02)
+    np.testing.assert_allclose(
+        outputs, workload(case).module(*workload(case).inputs).numpy(), rtol=0.02, atol=0.02
+    )
 
 
 def test_offline_fusions_are_counted_and_change_no_answer(run) -> None:
-    fused, plain = run("attention/onnxruntime/fp32/b2/cpu/inference[fusion:transformer]"), run("attention/onnxruntime/fp32/b2/cpu/inference")
+    fused = run("attention/onnxruntime/fp32/b2/cpu/inference[fusion:transformer]")
+    plain = run("attention/onnxruntime/fp32/b2/cpu/inference")
     assert any(line.startswith("offline fusions: ") for line in fused.placement().evidence)
     np.testing.assert_allclose(fused.outputs[0], plain.outputs[0], rtol=1e-4, atol=1e-5)
 

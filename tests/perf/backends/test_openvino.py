@@ -19,7 +19,9 @@ from hotlap.perf.reasons import Refusal
 if backend.available("cpu") is not None:
     pytest.skip("openvino is not installed", allow_module_level=True)
 
-needs_nncf = pytest.mark.skipif(backend.supports(Case("conv", "openvino", "int8")) is not None, reason="nncf is not installed")
+needs_nncf = pytest.mark.skipif(
+    backend.supports(Case("conv", "openvino", "int8")) is not None, reason="nncf is not installed"
+)
 has_bf16 = bool(_machine.cpu_flags() & set(HALF_PRODUCTS["bf16"]))
 
 CHILD = """
@@ -45,7 +47,8 @@ from hotlap.perf.backends import openvino as backend
 from hotlap.perf.case import Case, Workload
 torch.manual_seed(0)
 workload = Workload("linear", torch.nn.Linear(8, 8).eval().requires_grad_(False), (torch.randn(2, 8),))
-backend.build(workload, Case("linear", "openvino", "int8", 2), pathlib.Path(sys.argv[1]), lambda name: contextlib.nullcontext())
+case = Case("linear", "openvino", "int8", 2)
+backend.build(workload, case, pathlib.Path(sys.argv[1]), lambda name: contextlib.nullcontext())
 from nncf.telemetry.wrapper import NNCFTelemetryStub, telemetry
 assert isinstance(telemetry, NNCFTelemetryStub) and "pytest" not in sys.modules
 assert not [name for name, module in sys.modules.items() if name.startswith("openvino_telemetry") and module]
@@ -53,7 +56,9 @@ assert not [name for name, module in sys.modules.items() if name.startswith("ope
 
 
 class Outlier(nn.Module):
-    """Between b and c, one value in 32 is 3,000 times as large as the others and counts as much as each of them."""
+    """Between b and c, one value in 32 is 3,000 times as large as the others and counts as much as
+    each of them.
+    """
 
     def __init__(self):
         super().__init__()
@@ -142,12 +147,23 @@ def test_int8_is_as_near_as_8_bits_can_be_and_runs_in_8_bits(run, workload, tmp_
             found = [ran.step.fetch(ran.step.call(ran.step.place((batch,))))[0] for batch in stored["in0"]]
         outputs[kind] = tmp_path / f"out-{kind}.npz"
         np.savez(outputs[kind], out0=np.stack(found))
-    assert all(one.within and one.cosine > 0.999 for one in oracle.distances(tmp_path, outputs, "int8", info["terms"]).values())
+    assert all(
+        one.within and one.cosine > 0.999
+        for one in oracle.distances(tmp_path, outputs, "int8", info["terms"]).values()
+    )
     placement = ran.placement()
-    assert placement.wrong is None and placement.requested == "i8" and placement.counters["nodes_other_precision"] == elsewhere
+    assert (
+        placement.wrong is None
+        and placement.requested == "i8"
+        and placement.counters["nodes_other_precision"] == elsewhere
+    )
     assert placement.ran_on.get("u8", 0) + placement.ran_on.get("i8", 0) >= 2
     said = "\n".join(placement.evidence)
-    assert "ranges from 4 of 5 batches of the example inputs" in said and "cosine to fp32 0.999" in said and _nncf.instructions() in said
+    assert (
+        "ranges from 4 of 5 batches of the example inputs" in said
+        and "cosine to fp32 0.999" in said
+        and _nncf.instructions() in said
+    )
     assert ("model type transformer" in said) == (name == "attention")
 
 
@@ -155,7 +171,10 @@ def test_int8_is_as_near_as_8_bits_can_be_and_runs_in_8_bits(run, workload, tmp_
 def test_a_model_that_was_never_quantised_is_not_int8(run):
     ran = run("conv/openvino/fp32/b2/cpu/inference")
     wrong = backend.placement(replace(ran.artefact, case=Case("conv", "openvino", "int8", 2)), ran.step).wrong
-    assert wrong.code == "unsupported_precision" and "of 2 convolutions and matrix products 0 run in 8 bits (2 in f32)" in wrong.detail
+    assert (
+        wrong.code == "unsupported_precision"
+        and "of 2 convolutions and matrix products 0 run in 8 bits (2 in f32)" in wrong.detail
+    )
 
 
 @needs_nncf
@@ -163,7 +182,10 @@ def test_what_8_bits_would_ruin_stays_in_fp32(tmp_path):
     torch.manual_seed(0)
     outlier = Workload("outlier", Outlier().eval().requires_grad_(False), (torch.randn(4, 32),))
     step, placement = _built(outlier, Case("outlier", "openvino", "int8", 4), tmp_path)
-    assert "cosine to fp32 0.95" in placement.evidence[1] and "operations kept out: node_linear_2" in placement.evidence[2]
+    assert (
+        "cosine to fp32 0.95" in placement.evidence[1]
+        and "operations kept out: node_linear_2" in placement.evidence[2]
+    )
     assert placement.wrong is None and placement.counters["nodes_other_precision"] == 1
     found = step.fetch(step.call(step.place((outlier.inputs[0].numpy(),))))
     assert calibration.cosine([(outlier.module(*outlier.inputs).numpy(),)], [found]) > 0.99
@@ -196,7 +218,12 @@ def test_calibration_far_from_the_data_is_no_crash_but_wrong_outputs(tmp_path, l
 @needs_nncf
 def test_nncf_prints_nothing_and_sends_nothing(tmp_path):
     (tmp_path / "case").mkdir()
-    ended = subprocess.run([sys.executable, "-P", "-c", QUANTISES, str(tmp_path / "case")], capture_output=True, text=True, check=True)
+    ended = subprocess.run(
+        [sys.executable, "-P", "-c", QUANTISES, str(tmp_path / "case")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert ended.stdout == "" and "nncf" not in ended.stderr.lower() and "Statistics" not in ended.stderr
 
 
@@ -207,7 +234,9 @@ def test_without_nncf_int8_has_a_remedy(monkeypatch):
     assert backend.supports(Case("conv", "openvino")) is None
 
 
-@pytest.mark.parametrize(("flags", "says"), [({"avx2", "avx_vnni"}, "by avx_vnni"), ({"avx2"}, "no faster than fp32")])
+@pytest.mark.parametrize(
+    ("flags", "says"), [({"avx2", "avx_vnni"}, "by avx_vnni"), ({"avx2"}, "no faster than fp32")]
+)
 def test_the_evidence_says_what_multiplies_bytes(monkeypatch, flags, says):
     monkeypatch.setattr(_machine, "cpu_flags", lambda: frozenset(flags))
     assert says in _nncf.instructions()
@@ -215,7 +244,10 @@ def test_the_evidence_says_what_multiplies_bytes(monkeypatch, flags, says):
 
 def test_a_call_occupies_one_stream_and_streams_need_threads(run):
     ran = run("mlp/openvino/fp32/b2/cpu/inference[streams:2]")
-    assert ran.placement().wrong is None and "2 stream(s) of 2 thread(s) in all; a call occupies one" in ran.placement().evidence
+    assert (
+        ran.placement().wrong is None
+        and "2 stream(s) of 2 thread(s) in all; a call occupies one" in ran.placement().evidence
+    )
     alone = replace(ran.artefact, threads=1)
     wrong = backend.placement(alone, backend.load(alone)).wrong
     assert "requested 2 streams, OpenVINO made 1" in wrong.detail
@@ -228,7 +260,9 @@ def test_the_load_comes_from_the_cache_of_the_build(run, precision):
     assert any("loaded from the cache" in line for line in ran.placement().evidence)
 
 
-@pytest.mark.parametrize("damage", [lambda blob: blob[: len(blob) // 2], lambda blob: b"", lambda blob: b"x" * len(blob)])
+@pytest.mark.parametrize(
+    "damage", [lambda blob: blob[: len(blob) // 2], lambda blob: b"", lambda blob: b"x" * len(blob)]
+)
 def test_a_damaged_cache_is_seen_and_outputs_are_right(run, check, damage):
     ran = run("conv/openvino/fp32/b2/cpu/inference[cache:on]")
     (blob,) = (ran.artefact.folder / backend.CACHE).iterdir()

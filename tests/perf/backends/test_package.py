@@ -1,4 +1,6 @@
-"""AOTInductor's package: it runs without the model and without dynamo, and only if it is the file that was built."""
+"""AOTInductor's package: it runs without the model and without dynamo, and only if it is the file
+that was built.
+"""
 
 import contextlib
 import re
@@ -29,17 +31,36 @@ print("dynamo" if "torch._dynamo" in sys.modules else "no dynamo", backend.place
 
 
 def test_a_package_runs_without_the_model_and_without_dynamo(run, check):
-    """One build for all that a package promises, as it costs seconds: outputs, evidence, another process, another batch, and a byte flipped."""
+    """One build for all that a package promises, as it costs seconds: outputs, evidence, another
+    process, another batch, and a byte flipped.
+    """
     ran = run("conv/compile/fp32/b2/cpu/inference[freezing:on][package:aoti]")
     check(ran)
     assert ran.phases == ["export", "compile"]
-    assert sorted(file.name for file in ran.artefact.folder.iterdir()) == [_package.INPUTS, _package.FILE, _package.ABOUT]
+    assert sorted(file.name for file in ran.artefact.folder.iterdir()) == [
+        _package.INPUTS,
+        _package.FILE,
+        _package.ABOUT,
+    ]
     placement = ran.placement()
     told = " ".join(placement.evidence)
-    assert placement.wrong is None and placement.counters["generated_kernels"] > 0 and placement.counters["recompiles"] == 0
+    assert (
+        placement.wrong is None
+        and placement.counters["generated_kernels"] > 0
+        and placement.counters["recompiles"] == 0
+    )
     assert "mkldnn__convolution_pointwise" in told and "conv was not imported" in told
     assert re.search(r"freezing: \d+ constants, [1-9]\d* of them packed .* stand for 9 parameters", told)
-    command = [sys.executable, "-P", "-W", "ignore", "-c", CHILD, ran.artefact.case.id, str(ran.artefact.folder)]
+    command = [
+        sys.executable,
+        "-P",
+        "-W",
+        "ignore",
+        "-c",
+        CHILD,
+        ran.artefact.case.id,
+        str(ran.artefact.folder),
+    ]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert printed.startswith("no dynamo") and repr(placement) in printed
     with pytest.raises(Refusal, match="invalid_input: the package was made for a batch of 2, not 3"):
@@ -56,13 +77,19 @@ def test_a_dynamic_package_serves_other_sizes(run, check):
     ran = run("attention/compile/fp32/b1/cpu/inference[dynamic:on][package:aoti]")
     check(ran)
     placement = ran.placement()
-    assert placement.wrong is None and "dynamic batch: called with 2 and 4 rows too, 0 recompilations" in placement.evidence
+    assert (
+        placement.wrong is None
+        and "dynamic batch: called with 2 and 4 rows too, 0 recompilations" in placement.evidence
+    )
 
 
 @pytest.mark.parametrize(
     ("case", "why"),
     [
-        ("specialised/compile/fp32/b2/cpu/inference[dynamic:on][package:aoti]", "unsupported_op: dynamic:on: the model is made for one batch size: You marked"),
+        (
+            "specialised/compile/fp32/b2/cpu/inference[dynamic:on][package:aoti]",
+            "unsupported_op: dynamic:on: the model is made for one batch size: You marked",
+        ),
         ("branching/compile/fp32/b2/cpu/inference[package:aoti]", "export_failed: "),
     ],
 )
@@ -73,7 +100,10 @@ def test_what_cannot_be_exported_has_a_reason(run, case, why):
 
 def test_a_failing_compiler_is_the_reason(workload, tmp_path):
     case = Case.parse("conv/compile/fp32/b2/cpu/inference[package:aoti]")
-    with torch._inductor.config.patch({"cpp.cxx": ("false",)}), pytest.raises(Refusal, match="build_failed: InvalidCxxCompiler"):
+    with (
+        torch._inductor.config.patch({"cpp.cxx": ("false",)}),
+        pytest.raises(Refusal, match="build_failed: InvalidCxxCompiler"),
+    ):
         backend.build(workload(case), case, tmp_path, lambda name: contextlib.nullcontext())
 
 
@@ -83,4 +113,6 @@ def test_a_package_is_no_pickle(run):
     with zipfile.ZipFile(ran.artefact.folder / _package.FILE) as archive:
         names = archive.namelist()
         assert not [name for name in names if name.endswith((".pkl", ".pt"))]
-        assert not [name for name in names if archive.read(name)[:2] in (b"\x80\x02", b"\x80\x04", b"\x80\x05")]
+        assert not [
+            name for name in names if archive.read(name)[:2] in (b"\x80\x02", b"\x80\x04", b"\x80\x05")
+        ]

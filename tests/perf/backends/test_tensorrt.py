@@ -1,4 +1,6 @@
-"""TensorRT without a GPU: engines that are really built for named architectures, what is refused and in which words, placement by the builder's own list of layers."""
+"""TensorRT without a GPU: engines that are really built for named architectures, what is refused
+and in which words, placement by the builder's own list of layers.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,10 @@ from hotlap.perf.case import Case, Workload
 from hotlap.perf.reasons import Refusal
 
 HERE = Path(__file__).parent
-needs_trt = pytest.mark.skipif(_trt.installed() != "tensorrt_rtx", reason="tensorrt_rtx is not installed: pip install 'hotlap[tensorrt-rtx]'")
+needs_trt = pytest.mark.skipif(
+    _trt.installed() != "tensorrt_rtx",
+    reason="tensorrt_rtx is not installed: pip install 'hotlap[tensorrt-rtx]'",
+)
 
 
 class Det(nn.Module):
@@ -60,7 +65,9 @@ def rungs(found: list[Proven]) -> list[str]:
 @needs_trt
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "fp16", "bf16"])
 @pytest.mark.parametrize("name", ["conv", "attention"])
-def test_an_engine_for_an_architecture_that_is_not_here(climb, tmp_path: Path, name: str, precision: str) -> None:
+def test_an_engine_for_an_architecture_that_is_not_here(
+    climb, tmp_path: Path, name: str, precision: str
+) -> None:
     found, refused = climb(f"{name}/tensorrt/{precision}/b4/sm_89/inference")
     assert refused is None and rungs(found) == ["L0", "L1", "L2", "L3", "L5"]
     placement = found[-1].placement
@@ -77,29 +84,60 @@ def test_the_lowered_graph_is_the_models_function(climb, workload) -> None:
     found, _ = climb(case.id)
     lowered = next(proven.lowered for proven in found if proven.rung == "L3")
     given = workload(case)
-    np.testing.assert_allclose(lowered(tuple(value.numpy() for value in given.inputs))[0], given.module(*given.inputs).numpy(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        lowered(tuple(value.numpy() for value in given.inputs))[0],
+        given.module(*given.inputs).numpy(),
+        rtol=1e-4,
+        atol=1e-5,
+    )
 
 
 @needs_trt
 def test_int8_products_run_in_int8(climb) -> None:
     found, refused = climb("attention/tensorrt/int8/b4/sm_89/inference")
     assert refused is None and found[-1].rung == "L5"
-    assert found[-1].placement.ran_on["int8"] == 6 and "int8: 6 products" in found[1].evidence and "convolutions stay in fp32" in found[1].evidence
+    assert (
+        found[-1].placement.ran_on["int8"] == 6
+        and "int8: 6 products" in found[1].evidence
+        and "convolutions stay in fp32" in found[1].evidence
+    )
 
 
 @needs_trt
 def test_int8_that_would_run_in_fp32_is_no_int8(climb) -> None:
-    """tensorrt_rtx has no int8 convolutions: a network of them is refused at the engine, with the count."""
+    """tensorrt_rtx has no int8 convolutions: a network of them is refused at the engine, with the
+    count.
+    """
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 2), nn.Flatten(), nn.Linear(72, 4)).eval()
-    found, refused = climb("net/tensorrt/int8/b2/sm_89/inference", Workload("net", net, (torch.randn(2, 3, 8, 8),)))
-    assert rungs(found)[-1] == "L3" and refused.reason.code == "unsupported_precision" and "3 in fp32, 1 in int8" in refused.reason.detail
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 2),
+        nn.Flatten(),
+        nn.Linear(72, 4),
+    ).eval()
+    found, refused = climb(
+        "net/tensorrt/int8/b2/sm_89/inference", Workload("net", net, (torch.randn(2, 3, 8, 8),))
+    )
+    assert (
+        rungs(found)[-1] == "L3"
+        and refused.reason.code == "unsupported_precision"
+        and "3 in fp32, 1 in int8" in refused.reason.detail
+    )
 
 
 @needs_trt
 def test_what_tensorrt_does_not_take_is_named(climb) -> None:
-    found, refused = climb("det/tensorrt/fp32/b2/sm_89/inference", Workload("det", Det().eval(), (torch.randn(2, 4, 4),)))
-    assert rungs(found) == ["L0", "L1"] and refused.reason.code == "unsupported_op" and "operator Det" in refused.reason.detail
+    found, refused = climb(
+        "det/tensorrt/fp32/b2/sm_89/inference", Workload("det", Det().eval(), (torch.randn(2, 4, 4),))
+    )
+    assert (
+        rungs(found) == ["L0", "L1"]
+        and refused.reason.code == "unsupported_op"
+        and "operator Det" in refused.reason.detail
+    )
 
 
 @needs_trt
@@ -111,17 +149,23 @@ def test_what_tensorrt_does_not_take_is_named(climb) -> None:
         ("cuda:0", "fp32", None, "", "L3"),
     ],
 )
-def test_where_it_ends_and_why(climb, target: str, precision: str, code: str | None, words: str, rung: str) -> None:
+def test_where_it_ends_and_why(
+    climb, target: str, precision: str, code: str | None, words: str, rung: str
+) -> None:
     found, refused = climb(f"conv/tensorrt/{precision}/b1/{target}/inference")
     assert rungs(found)[-1] == rung
-    assert (None if refused is None else refused.reason.code) == code and (refused is None or words in refused.reason.detail)
+    assert (None if refused is None else refused.reason.code) == code and (
+        refused is None or words in refused.reason.detail
+    )
 
 
 @needs_trt
 def test_shapes_are_a_range_where_asked_for(climb) -> None:
     fixed, _ = climb("conv/tensorrt/fp16/b4/sm_89/inference")
     ranged, _ = climb("conv/tensorrt/fp16/b4/sm_89/inference[shapes:dynamic]")
-    assert "shapes in0 4x3x8x8" in fixed[-1].evidence and "shapes in0 1x3x8x8 to 16x3x8x8" in ranged[-1].evidence
+    assert (
+        "shapes in0 4x3x8x8" in fixed[-1].evidence and "shapes in0 1x3x8x8 to 16x3x8x8" in ranged[-1].evidence
+    )
     assert len(list(engine_cache.folder().iterdir())) == 2, "another range is another engine"
 
 
@@ -139,7 +183,9 @@ def test_the_second_build_comes_from_the_cache_and_says_so(climb, tmp_path: Path
 
 
 @needs_trt
-def test_another_library_another_architecture_and_other_weights_are_other_engines(climb, workload, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_library_another_architecture_and_other_weights_are_other_engines(
+    climb, workload, monkeypatch: pytest.MonkeyPatch
+) -> None:
     climb("conv/tensorrt/fp16/b4/sm_89/inference")
     other, _ = climb("conv/tensorrt/fp16/b4/sm_80/inference")
     given = workload(Case.parse("conv/tensorrt/fp16/b4/sm_89/inference"))
@@ -151,29 +197,48 @@ def test_another_library_another_architecture_and_other_weights_are_other_engine
 
 
 def test_layers_are_read_in_both_forms() -> None:
-    """tensorrt_rtx 1.6's list, and the form of TensorRT 10 (its developer guide, engine inspector) with Format/Datatype and no constants."""
+    """tensorrt_rtx 1.6's list, and the form of TensorRT 10 (its developer guide, engine inspector)
+    with Format/Datatype and no constants.
+    """
     text = """Layers:
-Name: a_myl0_1, LayerType: gemm, Inputs: [ { Name: x, Dimensions: [4,16], Strides: [16,1], Datatype: Half, Format: (Linear) Row major }], Constants: [], Outputs: \
-[ { Name: y, Dimensions: [4,8], Datatype: Half, Format: (Linear) Row major }], TacticName: t, StreamId: 0, Metadata: [ONNX Layer: node_a]
-Name: b, LayerType: CaskConvolution, Inputs: [ { Name: y, Dimensions: [1,8,4,4], Format/Datatype: Channel major FP32 format where C % 4 == 0 }], Outputs: \
-[ { Name: z, Dimensions: [1,8,2,2], Format/Datatype: Row major linear FP32 }], ParameterType: Convolution, TacticName: k
+Name: a_myl0_1, LayerType: gemm, Inputs: [ { Name: x, Dimensions: [4,16], Strides: [16,1], Datatype: Half, \
+Format: (Linear) Row major }], Constants: [], Outputs: \
+[ { Name: y, Dimensions: [4,8], Datatype: Half, Format: (Linear) Row major }], \
+TacticName: t, StreamId: 0, Metadata: [ONNX Layer: node_a]
+Name: b, LayerType: CaskConvolution, Inputs: [ { Name: y, Dimensions: [1,8,4,4], \
+Format/Datatype: Channel major FP32 format where C % 4 == 0 }], Outputs: \
+[ { Name: z, Dimensions: [1,8,2,2], Format/Datatype: Row major linear FP32 }], \
+ParameterType: Convolution, TacticName: k
 Name: c, LayerType: shape_call, Inputs: [], Constants: [], Outputs: [], TacticName: , StreamId: 0
 """
     found = _trt.placement("fp16", text, 7)
-    assert found.ran_on == {"fp16": 1, "fp32": 1} and found.counters == {"engines": 1, "nodes": 3, "nodes_other_precision": 1} and found.wrong is None
+    assert (
+        found.ran_on == {"fp16": 1, "fp32": 1}
+        and found.counters == {"engines": 1, "nodes": 3, "nodes_other_precision": 1}
+        and found.wrong is None
+    )
     assert _trt.placement("int8", text, 7).wrong.code == "unsupported_precision"
     assert "1 x gemm fp16 -> fp16" in found.evidence and "1 x CaskConvolution fp32 -> fp32" in found.evidence
 
 
 def test_it_is_no_back_end_of_the_cpu_and_says_what_is() -> None:
-    assert tensorrt.available("cpu").code == "unsupported_target" and "--target sm_89" in tensorrt.available("cpu").detail
+    assert (
+        tensorrt.available("cpu").code == "unsupported_target"
+        and "--target sm_89" in tensorrt.available("cpu").detail
+    )
     assert tensorrt.supports(Case.parse("w/tensorrt/fp32/b1/gfx942/inference")).code == "unsupported_target"
-    assert tensorrt.supports(Case.parse("w/tensorrt/int8/b1/sm_89/inference[route:torch]")).code == "unsupported_precision"
+    assert (
+        tensorrt.supports(Case.parse("w/tensorrt/int8/b1/sm_89/inference[route:torch]")).code
+        == "unsupported_precision"
+    )
 
 
 def test_without_the_library_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_trt, "MODULES", ("no_such_tensorrt",))
-    assert tensorrt.available("sm_89").code == "dep_missing" and "hotlap[tensorrt-rtx]" in tensorrt.available("sm_89").detail
+    assert (
+        tensorrt.available("sm_89").code == "dep_missing"
+        and "hotlap[tensorrt-rtx]" in tensorrt.available("sm_89").detail
+    )
 
 
 def test_a_bf16_graph_raised_to_fp32_is_the_same_function(tmp_path: Path, workload) -> None:
@@ -183,7 +248,9 @@ def test_a_bf16_graph_raised_to_fp32_is_the_same_function(tmp_path: Path, worklo
     exported = export.export(given, Case.parse("conv/tensorrt/bf16/b4/sm_89/inference"), tmp_path)
     assert export.opset(exported.folder / "model.onnx") == export.OPSET_BF16
     (found,) = export.on_cpu(exported.folder / "model.onnx", 4)(inputs)
-    assert 0 < np.abs(found - eager).max() < 0.02, "weights are rounded to bf16, so it is near and not the same"
+    assert 0 < np.abs(found - eager).max() < 0.02, (
+        "weights are rounded to bf16, so it is near and not the same"
+    )
 
 
 @needs_trt
@@ -195,11 +262,24 @@ def test_route_torch_ends_where_there_is_no_driver(climb) -> None:
 @needs_trt
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 def test_route_torch_with_torch_cuda_answered_for(precision: str) -> None:
-    """In a child process: coverage of the dry run (L2), its lowered module on the CPU against eager (L3), operators that stay with PyTorch by name."""
-    done = subprocess.run([sys.executable, str(HERE / "torch_trt_child.py"), precision], capture_output=True, text=True, timeout=280, env=dict(os.environ), check=False)
+    """In a child process: coverage of the dry run (L2), its lowered module on the CPU against eager
+    (L3), operators that stay with PyTorch by name.
+    """
+    done = subprocess.run(
+        [sys.executable, str(HERE / "torch_trt_child.py"), precision],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        env=dict(os.environ),
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     said = json.loads(done.stdout.splitlines()[-1])
-    assert said["conv"]["rungs"] == ["L0", "L1", "L2", "L3"] and said["conv"]["outside"] == 0 and said["conv"]["engines"] == 1
+    assert (
+        said["conv"]["rungs"] == ["L0", "L1", "L2", "L3"]
+        and said["conv"]["outside"] == 0
+        and said["conv"]["engines"] == 1
+    )
     assert said["conv"]["largest"] <= said["conv"]["allowed"]
     assert {"disable_tf32", "min_block_size", "dryrun"} <= set(said["settings"])
     if precision == "fp32":
@@ -208,7 +288,9 @@ def test_route_torch_with_torch_cuda_answered_for(precision: str) -> None:
 
 def test_route_torch_refuses_what_only_route_onnx_knows() -> None:
     for option in (("shapes", "dynamic"), ("cudagraph", "off"), ("cache", "off")):
-        reason = tensorrt.supports(Case("conv", "tensorrt", target="sm_89", options=tuple(sorted((option, ("route", "torch"))))))
+        reason = tensorrt.supports(
+            Case("conv", "tensorrt", target="sm_89", options=tuple(sorted((option, ("route", "torch")))))
+        )
         assert reason is not None and reason.code == "unsupported_op" and ":".join(option) in reason.detail
 
 
@@ -227,19 +309,34 @@ def test_what_load_asks_of_the_library_on_a_gpu_is_there() -> None:
             "get_tensor_dtype",
         ],
         trt.IRuntimeConfig: ["dynamic_shapes_kernel_specialization_strategy"],
-        trt.IExecutionContext: ["set_tensor_address", "set_input_shape", "get_tensor_shape", "execute_async_v3", "is_stream_capturable"],
+        trt.IExecutionContext: [
+            "set_tensor_address",
+            "set_input_shape",
+            "get_tensor_shape",
+            "execute_async_v3",
+            "is_stream_capturable",
+        ],
         trt.EngineInspector: ["get_engine_information"],
         trt.DynamicShapesKernelSpecializationStrategy: ["EAGER"],
         trt.LayerInformationFormat: ["ONELINE"],
     }
-    assert [(owner.__name__, name) for owner, names in asked.items() for name in names if not hasattr(owner, name)] == []
+    assert [
+        (owner.__name__, name) for owner, names in asked.items() for name in names if not hasattr(owner, name)
+    ] == []
 
 
 def test_shapes_are_compiled_before_they_are_timed() -> None:
-    """tensorrt_rtx would start with fallback kernels, which a CUDA graph would keep. TensorRT has no such choice."""
+    """tensorrt_rtx would start with fallback kernels, which a CUDA graph would keep.
+
+    TensorRT has no such choice.
+    """
     config = SimpleNamespace()
-    engine = SimpleNamespace(create_runtime_config=lambda: config, create_execution_context=lambda *given: given)
-    assert tensorrt._context(SimpleNamespace(DynamicShapesKernelSpecializationStrategy=SimpleNamespace(EAGER="eager")), engine) == (config,)
+    engine = SimpleNamespace(
+        create_runtime_config=lambda: config, create_execution_context=lambda *given: given
+    )
+    assert tensorrt._context(
+        SimpleNamespace(DynamicShapesKernelSpecializationStrategy=SimpleNamespace(EAGER="eager")), engine
+    ) == (config,)
     assert config.dynamic_shapes_kernel_specialization_strategy == "eager"
     assert tensorrt._context(SimpleNamespace(), engine) == ()
 
@@ -248,7 +345,9 @@ def test_shapes_are_compiled_before_they_are_timed() -> None:
 def test_route_torch_keeps_fp32_from_becoming_tf32(precision: str, kept: bool) -> None:
     """Its default would let it. That the library has the setting is seen above."""
     asked: dict[str, object] = {}
-    library = SimpleNamespace(dynamo=SimpleNamespace(compile=lambda program, **settings: asked.update(settings)), __version__="0")
+    library = SimpleNamespace(
+        dynamo=SimpleNamespace(compile=lambda program, **settings: asked.update(settings)), __version__="0"
+    )
     _torch_trt.compiled(library, None, (), Case("conv", "tensorrt", precision))
     assert asked["disable_tf32"] is kept
 

@@ -1,4 +1,6 @@
-"""The back end of our kernels: on a CPU it says that it is none; what it did is evidence, and a fallback is the case's status. In a process with the interpreter."""
+"""The back end of our kernels: on a CPU it says that it is none; what it did is evidence, and a
+fallback is the case's status. In a process with the interpreter.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,8 @@ made = {"narrow": lambda: Wide(64), "wide": lambda: Wide(9000), "bare": Bare}[sy
 width = 9000 if sys.argv[1] == "wide" else 64
 case = Case("w", "triton")
 with dispatch.using("interpret"):
-    step = triton.load(Artefact(case, Path("."), 1, lambda: Workload("w", made, (torch.randn(2, width),)), Path(".")))
+    make = lambda: Workload("w", made, (torch.randn(2, width),))
+    step = triton.load(Artefact(case, Path("."), 1, make, Path(".")))
     found = triton.placement(Artefact(case, Path("."), 1, None, Path(".")), step)
 print(found.counters, found.wrong)
 print(*found.evidence, sep="\\n")
@@ -47,7 +50,14 @@ print(*found.evidence, sep="\\n")
 
 
 def ran(which: str) -> str:
-    done = subprocess.run([sys.executable, "-c", RUN, which], env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, which],
+        env={**os.environ, "TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -67,7 +77,9 @@ def test_a_model_with_none_of_our_operations_is_no_case_of_ours() -> None:
     assert "nothing in w is one of our operations" in ran("bare")
 
 
-@pytest.mark.parametrize(("target", "code"), [("cpu", "no_device"), ("cuda:0", "no_device"), ("sm_90", "no_device")])
+@pytest.mark.parametrize(
+    ("target", "code"), [("cpu", "no_device"), ("cuda:0", "no_device"), ("sm_90", "no_device")]
+)
 def test_where_it_cannot_run(target: str, code: str) -> None:
     import pynvml
 
@@ -85,13 +97,21 @@ def test_a_cold_cache_is_asked_of_a_gpu_only() -> None:
     assert reason is not None and reason.code == "unsupported_target"
 
 
-@pytest.mark.parametrize(("target", "rungs"), [("sm_89", ["L0", "L1", "L2", "L3", "L5"]), ("cuda:0", ["L0", "L1", "L2", "L3"])])
+@pytest.mark.parametrize(
+    ("target", "rungs"), [("sm_89", ["L0", "L1", "L2", "L3", "L5"]), ("cuda:0", ["L0", "L1", "L2", "L3"])]
+)
 def test_without_a_gpu_the_operations_it_would_use_are_compiled(workload, tmp_path, target, rungs):
     case = Case.parse(f"attention/triton/bf16/b2/{target}/inference")
     found = list(backend.verify(workload(case), case, tmp_path, partial(tasks.phases, {})))
-    assert [proven.rung for proven in found] == rungs and "every tensor on cuda:0" in found[1].evidence and "layer_norm" in found[2].evidence
+    assert (
+        [proven.rung for proven in found] == rungs
+        and "every tensor on cuda:0" in found[1].evidence
+        and "layer_norm" in found[2].evidence
+    )
     lowered = found[3].lowered(tuple(value.numpy() for value in workload(case).inputs))[0]
-    np.testing.assert_allclose(lowered, workload(case).module(*workload(case).inputs).numpy(), rtol=0.1, atol=0.1)
+    np.testing.assert_allclose(
+        lowered, workload(case).module(*workload(case).inputs).numpy(), rtol=0.1, atol=0.1
+    )
 
 
 def test_what_torch_cannot_export_is_proven_without_the_devices_tensors_and_says_so(workload, tmp_path):

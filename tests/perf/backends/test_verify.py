@@ -78,7 +78,10 @@ def broken(): return Broken(), torch.randn(2, 16)
 
 @pytest.fixture
 def climb(tmp_path, monkeypatch):
-    """climb(name, case): the rungs, and why it ended. The module lies in the user's folder, as the census makes the workload anew."""
+    """climb(name, case): the rungs, and why it ended.
+
+    The module lies in the user's folder, as the census makes the workload anew.
+    """
     (tmp_path / "planted_here.py").write_text(PLANTED)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
@@ -89,7 +92,9 @@ def climb(tmp_path, monkeypatch):
         asked, rungs = Case.parse(case), []
         module = eager if asked.backend == "eager" else backend
         try:
-            rungs.extend(module.verify(workload, asked, Path(tmp_path), lambda phase: contextlib.nullcontext()))
+            rungs.extend(
+                module.verify(workload, asked, Path(tmp_path), lambda phase: contextlib.nullcontext())
+            )
         except Refusal as refusal:
             return rungs, str(refusal)
         return rungs, ""
@@ -100,10 +105,16 @@ def climb(tmp_path, monkeypatch):
 def test_compile_is_proven_to_its_cubins(climb):
     rungs, why = climb("sound", "m/compile/bf16/b2/sm_89/inference")
     assert not why and [one.rung for one in rungs] == ["L0", "L1", "L2", "L3", "L4", "L5"]
-    assert "every tensor on cuda:0" in rungs[1].evidence and "1 graphs, 0 graph breaks; fullgraph holds" in rungs[2].evidence
+    assert (
+        "every tensor on cuda:0" in rungs[1].evidence
+        and "1 graphs, 0 graph breaks; fullgraph holds" in rungs[2].evidence
+    )
     given = np.random.default_rng(0).standard_normal((2, 16)).astype(np.float32)
     module, _ = sys.modules["planted_here"].sound()
-    assert rungs[3].lowered is not None and rungs[3].lowered((given,))[0].shape == module(torch.tensor(given)).shape
+    assert (
+        rungs[3].lowered is not None
+        and rungs[3].lowered((given,))[0].shape == module(torch.tensor(given)).shape
+    )
     assert "operator by operator the one exported for the device" in rungs[3].evidence
     assert "NVIDIA L4" in rungs[4].evidence and rungs[5].placement.counters["generated_kernels"] > 0
 
@@ -111,9 +122,17 @@ def test_compile_is_proven_to_its_cubins(climb):
 @pytest.mark.parametrize(
     ("case", "last", "word"),
     [
-        ("m/compile/fp32/b2/cuda:0/inference", "L3", "it ends here: cuda:0 names no architecture with figures"),
+        (
+            "m/compile/fp32/b2/cuda:0/inference",
+            "L3",
+            "it ends here: cuda:0 names no architecture with figures",
+        ),
         ("m/compile/fp32/b2/sm_75/inference", "L3", "it ends here: sm_75"),
-        ("m/compile/fp32/b2/sm_90/inference[mode:max-autotune]", "L3", "the code for mode:max-autotune is another"),
+        (
+            "m/compile/fp32/b2/sm_90/inference[mode:max-autotune]",
+            "L3",
+            "the code for mode:max-autotune is another",
+        ),
         ("m/compile/bf16/b2/sm_90/inference[autocast:on]", "L0", "torch.autocast switches itself off"),
         ("m/eager/fp16/b2/sm_90/inference", "L1", "in fp16"),
     ],
@@ -124,7 +143,9 @@ def test_it_ends_where_it_can_prove_no_more_and_says_so(climb, case, last, word)
 
 
 @pytest.mark.parametrize("name", ["eager", "compile"])
-@pytest.mark.parametrize(("planted", "word"), [("made", "aten.ones"), ("moved", "aten.arange"), ("kept", "aten.add.Tensor")])
+@pytest.mark.parametrize(
+    ("planted", "word"), [("made", "aten.ones"), ("moved", "aten.arange"), ("kept", "aten.add.Tensor")]
+)
 def test_a_tensor_on_the_cpu_is_refused_by_its_operator(climb, name, planted, word):
     rungs, why = climb(planted, f"m/{name}/fp32/b2/sm_90/inference")
     assert [one.rung for one in rungs] == ["L0"] and why.startswith("unsupported_op: ") and word in why
@@ -133,22 +154,30 @@ def test_a_tensor_on_the_cpu_is_refused_by_its_operator(climb, name, planted, wo
 @pytest.mark.parametrize("name", ["eager", "compile"])
 def test_an_operator_that_only_the_cpu_has_is_refused_by_its_name(climb, name):
     rungs, why = climb("only_here", f"m/{name}/fp32/b2/sm_90/inference")
-    assert [one.rung for one in rungs] == ["L0"] and why.startswith("unsupported_op: planted::here in planted_here:only_here: no kernel for CUDA is registered here")
+    assert [one.rung for one in rungs] == ["L0"] and why.startswith(
+        "unsupported_op: planted::here in planted_here:only_here: no kernel for CUDA is registered here"
+    )
 
 
 def test_an_operator_of_a_branch_is_seen_too(climb):
     climb("sound", "m/eager/fp32/b2/sm_90/inference")
-    program = _package.exported(workloads.load(workloads.Reference("planted_here:in_a_branch")).module, (torch.randn(2, 16),), False)
+    program = _package.exported(
+        workloads.load(workloads.Reference("planted_here:in_a_branch")).module, (torch.randn(2, 16),), False
+    )
     assert _verify.without_kernel(program) == ["planted::here"]
 
 
 def test_without_rocm_nothing_is_said_of_its_kernels(climb):
     rungs, why = climb("only_here", "m/eager/fp32/b2/gfx942/inference")
-    assert not why and rungs[1].evidence.endswith("torch here was built without ROCm, so which operators have kernels for it is not known")
+    assert not why and rungs[1].evidence.endswith(
+        "torch here was built without ROCm, so which operators have kernels for it is not known"
+    )
 
 
 def test_a_process_that_has_imported_nothing_more_climbs_as_far(climb, tmp_path):
-    """As a worker does it: what torch's own decompositions need must not come from an import that some other test made."""
+    """As a worker does it: what torch's own decompositions need must not come from an import that
+    some other test made.
+    """
     climb("sound", "m/eager/fp32/b2/sm_90/inference")
     code = """
 import contextlib, sys
@@ -157,22 +186,38 @@ from hotlap.perf import workloads
 from hotlap.perf.backends import compile as backend
 from hotlap.perf.case import Case
 case = Case.parse("m/compile/fp32/b2/cuda:0/inference")
-print(*(one.rung for one in backend.verify(workloads.load(workloads.Reference("planted_here:pooled")), case, Path(), lambda phase: contextlib.nullcontext())))
+workload = workloads.load(workloads.Reference("planted_here:pooled"))
+rungs = backend.verify(workload, case, Path(), lambda phase: contextlib.nullcontext())
+print(*(one.rung for one in rungs))
 """
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.stdout.split() == ["L0", "L1", "L2", "L3"], done.stderr[-500:]
 
 
 def test_graph_breaks_are_told(climb):
     rungs, why = climb("broken", "m/compile/fp32/b2/cuda:0/inference")
-    assert rungs[2].placement.counters == {"graphs": 2, "graph_breaks": 1} and "no fullgraph" in rungs[2].evidence and "planted" in rungs[2].evidence
+    assert (
+        rungs[2].placement.counters == {"graphs": 2, "graph_breaks": 1}
+        and "no fullgraph" in rungs[2].evidence
+        and "planted" in rungs[2].evidence
+    )
     assert (why, rungs[-1].rung) == ("", "L3")
 
 
 def test_a_kernel_that_does_not_compile_ends_at_the_code(climb, monkeypatch):
-    monkeypatch.setattr(_verify, "_census", lambda *asked: Census("m", "sm_90", {}, [], failed=["triton_0: ptxas"]))
+    monkeypatch.setattr(
+        _verify, "_census", lambda *asked: Census("m", "sm_90", {}, [], failed=["triton_0: ptxas"])
+    )
     rungs, why = climb("sound", "m/compile/fp32/b2/sm_90/inference")
-    assert rungs[-1].rung == "L4" and why == "build_failed: 1 kernels do not compile for sm_90: triton_0: ptxas"
+    assert (
+        rungs[-1].rung == "L4" and why == "build_failed: 1 kernels do not compile for sm_90: triton_0: ptxas"
+    )
 
 
 def test_the_census_is_asked_for_the_workload_with_its_checkpoint(climb, monkeypatch):
@@ -184,14 +229,16 @@ def test_the_census_is_asked_for_the_workload_with_its_checkpoint(climb, monkeyp
         return subprocess.CompletedProcess(command, 1, "", "planted end")
 
     monkeypatch.setattr(_verify.subprocess, "run", run)
-    workload = dataclasses.replace(workloads.load(workloads.Reference("planted_here:sound")), checkpoint="last.ckpt")
+    workload = dataclasses.replace(
+        workloads.load(workloads.Reference("planted_here:sound")), checkpoint="last.ckpt"
+    )
     with pytest.raises(Refusal, match="planted end"):
         _verify._census(workload, Case.parse("m/compile/bf16/b2/sm_90/inference"), Path())
     assert asked[0][-5:] == ["planted_here:sound", "sm_90", "bf16", "2", "last.ckpt"]
 
 
 def test_a_census_that_fails_ends_at_the_lowered_graph(climb):
-    """The child makes the workload anew by its name; where it cannot, its last line is the reason."""
+    """The child makes the workload anew by its name; if it cannot, its last line is the reason."""
     rungs, why = climb("sound", "m/compile/int8/b2/sm_90/inference")
     assert rungs[-1].rung == "L3" and why.startswith("build_failed: Inductor's lowering for sm_90")
 

@@ -1,4 +1,7 @@
-"""Run by test_tensorrt.py: torch_tensorrt's dry run with torch.cuda answered for, as an L4 would. Fails loudly where one of the patched names is gone."""
+"""Run by test_tensorrt.py: torch_tensorrt's dry run with torch.cuda answered for, as an L4 would.
+
+Fails loudly where one of the patched names is gone.
+"""
 
 import inspect
 import json
@@ -15,9 +18,12 @@ import torch
 # NVIDIA L4 datasheet and CUDA programming guide, compute capability 8.9.
 L4 = SimpleNamespace(name="NVIDIA L4", major=8, minor=9, total_memory=24 * 2**30, multi_processor_count=58)
 ANSWERS = {
-    "get_device_capability": lambda device=None: (8, 9), "current_device": lambda: 0, "get_device_properties": lambda device=None: L4,
-    "mem_get_info": lambda device=None: (20 * 2**30, 24 * 2**30), "empty_cache": lambda: None,
-}  # fmt: skip
+    "get_device_capability": lambda device=None: (8, 9),
+    "current_device": lambda: 0,
+    "get_device_properties": lambda device=None: L4,
+    "mem_get_info": lambda device=None: (20 * 2**30, 24 * 2**30),
+    "empty_cache": lambda: None,
+}
 for name, answer in ANSWERS.items():
     mock.patch.object(torch.cuda, name, answer).start()
 
@@ -37,15 +43,28 @@ def main(precision):
     from hotlap.perf.case import Case, Workload
 
     torch.manual_seed(0)
-    conv = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.BatchNorm2d(8), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(512, 5))
+    conv = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3, padding=1),
+        torch.nn.BatchNorm2d(8),
+        torch.nn.ReLU(),
+        torch.nn.Flatten(),
+        torch.nn.Linear(512, 5),
+    )
     said = {}
-    for name, module, inputs in (("conv", conv, torch.randn(2, 3, 8, 8)), ("airy", Airy(), torch.randn(2, 16))):
+    for name, module, inputs in (
+        ("conv", conv, torch.randn(2, 3, 8, 8)),
+        ("airy", Airy(), torch.randn(2, 16)),
+    ):
         if name == "airy" and precision != "fp32":
             continue
         module.eval().requires_grad_(False)
         case = Case.parse(f"{name}/tensorrt/{precision}/b2/sm_89/inference[route:torch]")
         with TemporaryDirectory() as folder:
-            found = list(tensorrt.verify(Workload(name, module, (inputs,)), case, Path(folder), partial(tasks.phases, {})))
+            found = list(
+                tensorrt.verify(
+                    Workload(name, module, (inputs,)), case, Path(folder), partial(tasks.phases, {})
+                )
+            )
         dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision, torch.float32)
         eager = module.to(dtype)(inputs.to(dtype)).float().numpy()
         (lowered,) = found[-1].lowered((inputs.numpy(),))

@@ -1,6 +1,9 @@
-"""A stand-in NVML (rung L6), compiled here and loaded in child processes only. No figure of these tests is of a real device.
+"""A stand-in NVML (rung L6), compiled here and loaded in child processes only.
 
-A function that nvidia-ml-py asks for and the stand-in has not ends the child, so a new version of one cannot pass as an old driver.
+No figure of these tests is of a real device.
+
+A function that nvidia-ml-py asks for and the stand-in has not ends the child, so a new version of
+one cannot pass as an old driver.
 """
 
 from __future__ import annotations
@@ -31,7 +34,8 @@ def loud(name):
     try:
         return ask(name)
     except pynvml.NVMLError as error:
-        if error.value == pynvml.NVML_ERROR_FUNCTION_NOT_FOUND and name not in os.environ["HOTLAP_MISSING"].split():
+        absent = error.value == pynvml.NVML_ERROR_FUNCTION_NOT_FOUND
+        if absent and name not in os.environ["HOTLAP_MISSING"].split():
             sys.stderr.write(f"the stand-in has no {name}\\n")
             sys.stderr.flush()
             os._exit(9)
@@ -58,7 +62,22 @@ def refused(call):
 
 def build(folder: Path, *flags: str) -> Path:
     folder.mkdir(exist_ok=True)
-    subprocess.run([str(COMPILER), "-Wall", "-Wextra", "-Werror", "-O1", "-shared", "-fPIC", *flags, str(SOURCE), "-o", str(folder / "libnvidia-ml.so.1")], check=True)
+    subprocess.run(
+        [
+            str(COMPILER),
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-O1",
+            "-shared",
+            "-fPIC",
+            *flags,
+            str(SOURCE),
+            "-o",
+            str(folder / "libnvidia-ml.so.1"),
+        ],
+        check=True,
+    )
     return folder
 
 
@@ -73,12 +92,32 @@ def drivers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture
 def child(drivers: dict[str, Path], tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    def run(code: str, scenario: Mapping[str, Any] = NORMAL, driver: str = "new", missing: str = "", check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        code: str,
+        scenario: Mapping[str, Any] = NORMAL,
+        driver: str = "new",
+        missing: str = "",
+        check: bool = True,
+        **environment: str,
+    ) -> subprocess.CompletedProcess[str]:
         file = tmp_path / "scenario.txt"
         file.write_text("".join(f"{name} {value}\n" for name, value in scenario.items()))
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("CUDA_")}
-        given = {**inherited, "LD_LIBRARY_PATH": str(drivers[driver]), "HOTLAP_STANDIN_NVML": str(file), "HOTLAP_MISSING": missing, **environment}
-        done = subprocess.run([sys.executable, "-c", PREAMBLE + code], env=given, capture_output=True, text=True, timeout=120, check=False)
+        given = {
+            **inherited,
+            "LD_LIBRARY_PATH": str(drivers[driver]),
+            "HOTLAP_STANDIN_NVML": str(file),
+            "HOTLAP_MISSING": missing,
+            **environment,
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", PREAMBLE + code],
+            env=given,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
         assert done.returncode == 0 or not check, done.stderr
         return done
 

@@ -1,4 +1,7 @@
-"""Which device an index of CUDA means: CUDA_VISIBLE_DEVICES, the order of GPUs, MIG slices, devices that a container hides."""
+"""Which device an index of CUDA means:
+
+CUDA_VISIBLE_DEVICES, the order of GPUs, MIG slices, devices that a container hides.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,12 @@ from .scenarios import GIB, MIG, NORMAL, READ, SLICES, TWO, UUIDS, Ask, absent, 
 
 def seen_by_cuda(ask: Ask, scenario: Mapping[str, Any], visible: str | None, **environment: str) -> Any:
     given = environment if visible is None else {**environment, "CUDA_VISIBLE_DEVICES": visible}
-    return ask("told(refused(lambda: [device.uuid for device in cuda_devices.visible(cuda_devices.gpus(), os.environ)]))", scenario, **given)
+    return ask(
+        "told(refused(lambda: [device.uuid for device in cuda_devices.visible(cuda_devices.gpus(),"
+        " os.environ)]))",
+        scenario,
+        **given,
+    )
 
 
 @pytest.mark.parametrize(
@@ -44,17 +52,15 @@ def test_cuda_visible_devices(ask: Ask, visible: str | None, expected: list[int]
 def test_torch_reads_cuda_visible_devices_the_same_way(ask: Ask) -> None:
     """torch's own parser and our own, on the same stand-in."""
     code = (
-        "import torch\n"
-        "def torchs(value):\n"
-        "    os.environ['CUDA_VISIBLE_DEVICES'] = value\n"
-        "    found = torch.cuda._parse_visible_devices()\n"
-        f"    found = torch.cuda._transform_uuid_to_ordinals(found, {list(UUIDS)!r}) if found and isinstance(found[0], str) else found\n"
-        f"    return [{list(UUIDS)!r}[at] for at in found[:next((at for at, index in enumerate(found) if index > 1), None)]]\n"
-        "def ours(value): return [device.uuid for device in cuda_devices.visible(gpus, {'CUDA_VISIBLE_DEVICES': value})]\n"
-        "gpus = cuda_devices.gpus()\n"
-        "values = ['', '0', '1', '1,0', '0,1', '0,-1,1', '-0', '+1', '0,0', '0,9,1', '1gpu,0', 'x', '1,x,0']\n"
-        "values += ['GPU-1', 'GPU-2,GPU-1', 'GPU-1,GPU-11', 'GPU-', 'GPU-1,0', '0,GPU-1', 'GPU-7,GPU-1']\n"
-        "told([[value, torchs(value), ours(value)] for value in values])"
+        "import torch\ndef torchs(value):\n    os.environ['CUDA_VISIBLE_DEVICES'] = value\n    found ="
+        " torch.cuda._parse_visible_devices()\n    found = torch.cuda._transform_uuid_to_ordinals(found,"
+        f" {list(UUIDS)!r}) if found and isinstance(found[0], str) else found\n    return"
+        f" [{list(UUIDS)!r}[at] for at in found[:next((at for at, index in enumerate(found) if index > 1),"
+        " None)]]\ndef ours(value): return [device.uuid for device in cuda_devices.visible(gpus,"
+        " {'CUDA_VISIBLE_DEVICES': value})]\ngpus = cuda_devices.gpus()\nvalues = ['', '0', '1', '1,0',"
+        " '0,1', '0,-1,1', '-0', '+1', '0,0', '0,9,1', '1gpu,0', 'x', '1,x,0']\nvalues += ['GPU-1',"
+        " 'GPU-2,GPU-1', 'GPU-1,GPU-11', 'GPU-', 'GPU-1,0', '0,GPU-1', 'GPU-7,GPU-1']\ntold([[value,"
+        " torchs(value), ours(value)] for value in values])"
     )
     for value, torchs, ours in ask(code, TWO):
         assert ours == torchs, value
@@ -63,8 +69,13 @@ def test_torch_reads_cuda_visible_devices_the_same_way(ask: Ask) -> None:
 def test_another_index_is_another_device(ask: Ask) -> None:
     assert state(ask("told(cuda_devices.open_device('cuda:1').read())", TWO)).temperature_c == 33
     assert state(ask(READ, TWO, CUDA_VISIBLE_DEVICES="1")).temperature_c == 33
-    found = ask("told(refused(lambda: cuda_devices.open_device('cuda:1').read()))", TWO, CUDA_VISIBLE_DEVICES="1")
-    assert found == {"code": "no_device", "detail": "cuda:1: CUDA sees 1 device(s) here (CUDA_VISIBLE_DEVICES=1)"}
+    found = ask(
+        "told(refused(lambda: cuda_devices.open_device('cuda:1').read()))", TWO, CUDA_VISIBLE_DEVICES="1"
+    )
+    assert found == {
+        "code": "no_device",
+        "detail": "cuda:1: CUDA sees 1 device(s) here (CUDA_VISIBLE_DEVICES=1)",
+    }
 
 
 def test_gpus_of_different_kinds_are_not_guessed(ask: Ask) -> None:
@@ -75,14 +86,31 @@ def test_gpus_of_different_kinds_are_not_guessed(ask: Ask) -> None:
 
 
 def test_a_gpu_that_a_cgroup_hides_is_not_counted(ask: Ask) -> None:
-    assert seen_by_cuda(ask, {**TWO, "0.nvmlDeviceGetHandleByIndex_v2.error": 4}, None)["answered"] == [UUIDS[1]]
+    assert seen_by_cuda(ask, {**TWO, "0.nvmlDeviceGetHandleByIndex_v2.error": 4}, None)["answered"] == [
+        UUIDS[1]
+    ]
 
 
 @pytest.mark.parametrize("visible", [SLICES[1], "MIG-bb", f"MIG-{UUIDS[1]}/3/0"])
 def test_a_slice_is_read_as_a_slice(ask: Ask, visible: str) -> None:
     found = ask(READ, MIG, CUDA_VISIBLE_DEVICES=visible)
-    assert (state(found).total_bytes, state(found).used_bytes, state(found).process_bytes) == (20 * GIB, 2 * GIB, 3 * GIB)
-    whole = ("sm_clock_hz", "memory_clock_hz", "throttle", "power_w", "energy_j", "gpu_utilisation", "memory_utilisation", "ecc_uncorrected", "ecc_corrected", "temperature_c")
+    assert (state(found).total_bytes, state(found).used_bytes, state(found).process_bytes) == (
+        20 * GIB,
+        2 * GIB,
+        3 * GIB,
+    )
+    whole = (
+        "sm_clock_hz",
+        "memory_clock_hz",
+        "throttle",
+        "power_w",
+        "energy_j",
+        "gpu_utilisation",
+        "memory_utilisation",
+        "ecc_uncorrected",
+        "ecc_corrected",
+        "temperature_c",
+    )
     assert absent(found) == dict.fromkeys(whole, "unsupported_target")
     assert all("on a MIG slice" in reason.detail for reason in state(found).absent.values())
 
@@ -108,8 +136,12 @@ def test_which_slice_an_index_means_is_not_guessed(ask: Ask) -> None:
     assert seen_by_cuda(ask, MIG, f"{SLICES[1]},{SLICES[0]}")["answered"] == [SLICES[1], SLICES[0]]
 
 
-@pytest.mark.parametrize(("visible", "seen"), [(None, ["sm_80", "sm_89"]), ("1", ["sm_89"]), ("1,0", ["sm_89", "sm_80"])])
-def test_an_artefact_looks_for_its_architecture_where_cuda_has_it(ask: Ask, visible: str | None, seen: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("visible", "seen"), [(None, ["sm_80", "sm_89"]), ("1", ["sm_89"]), ("1,0", ["sm_89", "sm_80"])]
+)
+def test_an_artefact_looks_for_its_architecture_where_cuda_has_it(
+    ask: Ask, visible: str | None, seen: list[str]
+) -> None:
     """cuda:N of a process is the Nth of those that it is shown."""
     both = {**TWO, "0.capability": 80, "1.capability": 89}
     shown = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}

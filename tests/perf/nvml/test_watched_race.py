@@ -10,7 +10,8 @@ import pytest
 
 from .scenarios import GIB, NORMAL, Ask
 
-# Calls that a worker makes until its first turn: it opens the device twice (itself, its meter) and reads it.
+# Calls that a worker makes until its first turn: it opens the device twice (itself, its meter) and
+# reads it.
 ASKED_UNTIL_TURNS = 24
 RACE = """
 from pathlib import Path
@@ -42,10 +43,21 @@ told(answer.answer(lane, lane, "race", plan, "", race.stopped_by, False))
 
 @pytest.fixture
 def race(ask: Ask, planted: Path) -> Ask:
-    """The Result of workers of their own, which do a case on the stand-in's device: only what telemetry says of it is looked at. CHANGES: after the first block."""
+    """The Result of workers of their own, which do a case on the stand-in's device: only what
+    telemetry says of it is looked at. CHANGES: after the first block.
+    """
 
-    def run(scenario: Mapping[str, Any] = NORMAL, changes: Mapping[str, Any] = {}, budget_s: float = 60, **environment: str) -> Any:
-        return ask(RACE.replace("CHANGES", repr(dict(changes))).replace("BUDGET_S", str(budget_s)), scenario, **environment)
+    def run(
+        scenario: Mapping[str, Any] = NORMAL,
+        changes: Mapping[str, Any] = {},
+        budget_s: float = 60,
+        **environment: str,
+    ) -> Any:
+        return ask(
+            RACE.replace("CHANGES", repr(dict(changes))).replace("BUDGET_S", str(budget_s)),
+            scenario,
+            **environment,
+        )
 
     return run
 
@@ -53,13 +65,23 @@ def race(ask: Ask, planted: Path) -> Ask:
 def test_a_race_watches_its_device(race: Ask) -> None:
     found = race(NORMAL, {"throttle": "0x20", "ecc_uncorrected": 1})
     assert "the GPU's clocks were held down in 1 of 2 blocks: sw_thermal_slowdown" in found["warnings"]
-    assert "1 uncorrected ECC errors of the GPU during the race; its results cannot be trusted" in found["warnings"]
+    assert (
+        "1 uncorrected ECC errors of the GPU during the race; its results cannot be trusted"
+        in found["warnings"]
+    )
     details = found["metrics"]["latency"]["details"]
-    assert (details["gpu_sm_clock_lowest_hz"], details["gpu_throttle"], details["gpu_ecc_uncorrected_new"]) == (1_980_000_000, "sw_thermal_slowdown", 1)
+    assert (
+        details["gpu_sm_clock_lowest_hz"],
+        details["gpu_throttle"],
+        details["gpu_ecc_uncorrected_new"],
+    ) == (1_980_000_000, "sw_thermal_slowdown", 1)
     assert "gpu_absent" not in details
     assert found["metrics"]["memory"]["details"]["gpu_nvml_process_bytes"] == 3 * GIB
     (first,), (second,) = found["metrics"]["energy"]["values"]
-    assert first == second == pytest.approx(0.05 / 3) and found["metrics"]["energy"]["details"]["least_updates"] == 100
+    assert (
+        first == second == pytest.approx(0.05 / 3)
+        and found["metrics"]["energy"]["details"]["least_updates"] == 100
+    )
 
 
 def test_a_race_with_too_small_a_budget_for_energy_has_none(race: Ask) -> None:
@@ -68,10 +90,17 @@ def test_a_race_with_too_small_a_budget_for_energy_has_none(race: Ask) -> None:
 
 
 def test_a_device_lost_midway_ends_its_case(race: Ask) -> None:
-    for scenario, changes in ((NORMAL, {"every.error": 15}), ({**NORMAL, "lost_after": ASKED_UNTIL_TURNS}, {})):
+    for scenario, changes in (
+        (NORMAL, {"every.error": 15}),
+        ({**NORMAL, "lost_after": ASKED_UNTIL_TURNS}, {}),
+    ):
         found = race(scenario, changes)
-        assert (found["status"], found["reason"]["code"]) == ("failed", "crashed") and "GPU is lost" in found["reason"]["detail"]
-    assert "nvmlDeviceGetCurrentClocksEventReasons" in found["reason"]["detail"], "lost in a turn, before the block's end"
+        assert (found["status"], found["reason"]["code"]) == ("failed", "crashed") and "GPU is lost" in found[
+            "reason"
+        ]["detail"]
+    assert "nvmlDeviceGetCurrentClocksEventReasons" in found["reason"]["detail"], (
+        "lost in a turn, before the block's end"
+    )
 
 
 def test_a_race_on_a_device_that_cannot_be_watched_says_so(race: Ask) -> None:

@@ -1,1 +1,3 @@
-"""Back ends with a planted defect and workloads to race them on; workers find them through an entry point that conftest.py writes."""
+"""Back ends with a planted defect and workloads to race them on; workers find them through an entry
+point that conftest.py writes.
+"""

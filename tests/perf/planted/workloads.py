@@ -36,7 +36,13 @@ class MobileNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.Hardswish())
-        self.depthwise = nn.Sequential(nn.Conv2d(16, 64, 1), nn.Hardswish(), nn.Conv2d(64, 64, 3, padding=1, groups=64), SqueezeExcite(64), nn.Conv2d(64, 16, 1))
+        self.depthwise = nn.Sequential(
+            nn.Conv2d(16, 64, 1),
+            nn.Hardswish(),
+            nn.Conv2d(64, 64, 3, padding=1, groups=64),
+            SqueezeExcite(64),
+            nn.Conv2d(64, 16, 1),
+        )
         self.head = nn.Linear(16, 10)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

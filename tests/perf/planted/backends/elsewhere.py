@@ -1,4 +1,6 @@
-"""Asked for ONNX Runtime's CUDA provider where there is no device: the session quietly runs on the CPU."""
+"""Asked for ONNX Runtime's CUDA provider where there is no device: the session quietly runs on the
+CPU.
+"""
 
 from dataclasses import replace
 

@@ -1,4 +1,6 @@
-"""Builds a file and loads the module itself: it says nothing of that, so only its first load shows it."""
+"""Builds a file and loads the module itself: it says nothing of that, so only its first load shows
+it.
+"""
 
 from hotlap.perf.backends.eager import available, load, placement, supports, variables  # noqa: F401
 

@@ -1,4 +1,7 @@
-"""Returns the outputs of the call before: what a cached or skipped computation looks like. The oracle's own calls are answered rightly."""
+"""Returns the outputs of the call before: what a cached or skipped computation looks like.
+
+The oracle's own calls are answered rightly.
+"""
 
 from hotlap.perf.backends import Step, eager
 from hotlap.perf.backends.eager import available, placement, supports, variables  # noqa: F401
