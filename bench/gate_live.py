@@ -26,6 +26,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from hotlap.perf import survey
+
 HERE = Path(__file__).resolve().parent
 FILE = HERE.parent / "docs" / "results" / "gate_live.jsonl"
 LAYERS, EXTRA = 60, (0, 2, 3, 6)
@@ -125,11 +127,10 @@ def raced(kind: str, extra: int, blocks: int) -> tuple[list[list[float]], list[l
 
     As in hotlap ab each side has fork servers of its own, and they are new for each trial.
     """
-    from hotlap.perf.case import Case
+    from hotlap.perf.case import Case, Plan
     from hotlap.perf.origin import Origin
     from hotlap.perf.prepare import Preparation
     from hotlap.perf.race import Race
-    from hotlap.perf.result import Plan
     from hotlap.perf.servers import Servers
     from hotlap.perf.workloads import Reference
 
@@ -159,7 +160,7 @@ def raced(kind: str, extra: int, blocks: int) -> tuple[list[list[float]], list[l
 
 def trial(kind: str, extra: int) -> dict[str, Any]:
     """One race of 16 blocks, and what each tool says of its samples."""
-    from hotlap.perf import compare, environment, stats
+    from hotlap.perf import compare, stats
 
     start = time.monotonic()
     base, head = raced(kind, extra, BLOCKS)
@@ -177,7 +178,7 @@ def trial(kind: str, extra: int) -> dict[str, Any]:
         "ratio": math.exp(stats.fmean(ratios)),
         "seconds": time.monotonic() - start,
         "ratios": [round(value, 6) for value in ratios],
-        "hardware": environment.collect(2, "keep").hardware,
+        "hardware": survey.collect(2, "keep").hardware,
     }
 
 

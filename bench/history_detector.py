@@ -20,6 +20,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hotlap.perf import survey
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -45,10 +47,9 @@ def main() -> None:
     if asked.table:
         print(table(json.loads(asked.table.read_text())), end="")
         return
-    from hotlap.perf import environment
 
     found: dict[str, Any] = {
-        "hardware": environment.collect(1, "keep").hardware,
+        "hardware": survey.collect(1, "keep").hardware,
         "labelled": labelled(asked.labelled) if asked.labelled.is_dir() else [],
     }
     found["nulls"] = [

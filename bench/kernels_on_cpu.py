@@ -19,6 +19,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hotlap.perf import survey
+
 if TYPE_CHECKING:
     from hotlap import Workload
 
@@ -114,9 +116,8 @@ def raced(name: str, budget: str) -> dict[str, object]:
 
 
 def machine() -> str:
-    from hotlap.perf import environment
 
-    return environment.collect(2, "keep").hardware
+    return survey.collect(2, "keep").hardware
 
 
 def table(found: dict) -> str:

@@ -84,9 +84,9 @@ def child(which: str, text: str, folder: str) -> None:
     import torch
 
     from hotlap.perf import workloads
-    from hotlap.perf.backends import Artefact, modules
     from hotlap.perf.backends import compile as backend
     from hotlap.perf.case import Case
+    from hotlap.perf.contract import Artefact, modules
 
     case = Case.parse(text)
     for name in modules(

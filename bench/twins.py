@@ -28,6 +28,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hotlap.perf import survey
+
 if TYPE_CHECKING:
     from hotlap.perf.servers import Servers
 
@@ -116,15 +118,14 @@ def main() -> None:
 
 def race(kind: str, blocks: int, folder: Path, servers: Servers) -> dict[str, object]:
     """Two entrants of the same case in one race of so many blocks, every worker forked."""
-    from hotlap.perf import environment, stats
-    from hotlap.perf.case import Case
+    from hotlap.perf import stats
+    from hotlap.perf.case import Case, Plan
     from hotlap.perf.prepare import Preparation
     from hotlap.perf.race import Race
-    from hotlap.perf.result import Plan
     from hotlap.perf.workloads import Reference
 
     plan = Plan(budget_s=600, looks=(blocks,), rounds=ROUNDS[kind], tail_s=0, fresh_blocks=0, threads=2)
-    here = environment.collect(plan.threads, "keep")
+    here = survey.collect(plan.threads, "keep")
     start = time.monotonic()
     workload = f"bench.twins:{'small_mlp' if kind == 'null' else kind}"
     case = Case(workload, "null" if kind == "null" else "eager", batch=1 if kind == "conv_stack" else 64)

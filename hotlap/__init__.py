@@ -8,7 +8,7 @@ from typing import Any
 _PUBLIC = {
     "Case": "perf.case",
     "Evaluation": "perf.case",
-    "Plan": "perf.result",
+    "Plan": "perf.case",
     "Profile": "profiles.callback",
     "Result": "perf.result",
     "TritonKernels": "kernels.callback",

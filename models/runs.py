@@ -8,11 +8,12 @@ training has finished.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from ..perf import files
 
 SCHEMA = 1  # of settings.json and metrics.json; 1: the first
 
@@ -63,7 +64,7 @@ class TrainingRun:
 
 
 def root() -> Path:
-    return Path(os.environ.get("HOTLAP_RUNS", "runs")) / "train"
+    return files.runs_folder() / "train"
 
 
 def create(settings: Settings) -> Path:
@@ -128,13 +129,4 @@ def to_resume(
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Whole or not at all, also when the process is killed."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
-    put_in_place(partial, path)
-
-
-def put_in_place(partial: Path, path: Path) -> None:
-    """Give a completely written file its name, on the disk before the name changes."""
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
-    partial.replace(path)
+    files.write(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())

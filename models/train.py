@@ -18,6 +18,7 @@ import lightning.pytorch as L
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 
+from ..perf import files
 from . import checkpoint, mixed, runs
 from .catalog import network
 from .data.memory import InMemoryData
@@ -51,9 +52,8 @@ class EveryEpoch(Checkpoint):
         torch.manual_seed(derived_seed(self.settings.seed, "step", trainer.global_step))
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        partial = self.folder / (runs.CHECKPOINT + ".partial")
-        trainer.save_checkpoint(partial)
-        runs.put_in_place(partial, self.folder / runs.CHECKPOINT)
+        with files.replacing(self.folder / runs.CHECKPOINT) as part:
+            trainer.save_checkpoint(part)
         values = trainer.callback_metrics
         scores = ", ".join(
             f"validation {name.removeprefix('validation_').replace('_', ' ')} {float(value):.4g}"

@@ -18,18 +18,20 @@ import msgspec
 
 from . import compare, gate, ledger, plugins, sides, stats, verdict_formats
 from .answer import answer
-from .case import Case
+from .case import Case, Plan
 from .compare import LATENCY_SHARE, LOOKS, Judgement
 from .compare import Verdict as Outcome
-from .environment import LIBRARIES, Environment
+from .environment import Environment
+from .files import write
 from .policy import Policy
 from .prepare import Preparation, own_work
 from .race import Lane, Race
 from .reasons import Misuse, Refusal
-from .result import Plan, Result, Results, encode, now, write
+from .result import Result, Results, encode, now
 from .revisions import SAME_CODE, Revision
 from .servers import Servers
 from .sides import Known, Side
+from .survey import LIBRARIES
 from .verdict import Finding, Verdict
 
 # A level for each look, and the looks that it was solved for (compare.level).

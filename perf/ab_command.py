@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from . import files, survey
+
 
 def ab(
     base: Annotated[
@@ -67,12 +69,12 @@ def ab(
     """Race two revisions side by side in this job and judge HEAD. Exit as hotlap gate."""
     import os
 
-    from . import environment, rundir, units
     from . import policy as policies
+    from . import rundir, units
     from .ab import Comparison, write_results
+    from .case import Plan
     from .cases import expand, matching
     from .reasons import Misuse
-    from .result import Plan
     from .revisions import Revisions, kind
     from .run import positive, split
     from .verdict_output import show, write
@@ -107,7 +109,7 @@ def ab(
     cases = [one for one in matching(wanted, case or ["*"]) if not rules.of(one.id).ignored]
     if not cases:
         raise Misuse("the policy ignores every case that was asked for")
-    folder = (out or rundir.root() / "ab" / rundir.new_id()).resolve()
+    folder = (out or files.runs_folder() / "ab" / rundir.new_id()).resolve()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -115,9 +117,9 @@ def ab(
     revisions = Revisions(folder)
     try:
         sides = revisions.open("base", base), revisions.open("head", head)
-        comparison = Comparison(*sides, rules, plan, folder, environment.collect(plan.threads, "keep"), tell)
+        comparison = Comparison(*sides, rules, plan, folder, survey.collect(plan.threads, "keep"), tell)
         try:
-            found = comparison.verdict(cases, revisions.repository, rundir.root() / "ab" / "aa.jsonl")
+            found = comparison.verdict(cases, revisions.repository, files.runs_folder() / "ab" / "aa.jsonl")
         finally:
             write_results(folder, comparison)  # also of a comparison that was interrupted
     finally:

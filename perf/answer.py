@@ -9,15 +9,14 @@ from typing import Any
 
 import msgspec
 
-from . import plugins, priority, stats, telemetry
-from .case import Case
+from . import cpu, plugins, priority, stats, telemetry
+from .case import Case, Plan
 from .cases import LIBRARY_DEFAULTS
-from .environment import HALF_PRODUCTS, cpu_flags
 from .ladder import MEANING, Ladder
 from .observations import Observations
 from .race import Lane
 from .reasons import Reason, Refusal
-from .result import Disturbance, Placement, Plan, Result, Samples, Status
+from .result import Disturbance, Placement, Result, Samples, Status
 
 SKIPS = ("no_device", "unsupported_target", "unsupported_precision", "dep_missing", "dep_conflict")
 FAULTS_WORTH_A_WORD = 100
@@ -237,7 +236,7 @@ def slow_precision(seen: Observations) -> str:
     if not ours or not fp32 or ours >= fp32:
         return ""
     precision = seen.case.precision
-    lacking = [flag for flag in HALF_PRODUCTS.get(precision, ()) if flag not in cpu_flags()]
+    lacking = [flag for flag in cpu.HALF_PRODUCTS.get(precision, ()) if flag not in cpu.flags()]
     why = f"; this CPU lacks {' and '.join(lacking)}" if lacking else ""
     return (
         f"a matrix product in {precision} runs at {ours / fp32:.2f} of fp32's speed on this machine{why}: the"

@@ -18,28 +18,30 @@ import shutil
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from . import cuda_devices, plugins
+from . import cuda_devices, plugins, survey
 from . import manifest as manifests
-from .backends import Arrays, Artefact, Backend, modules
 from .case import Case
 from .cases import parse_backend
-from .environment import LIBRARIES
+from .contract import Arrays, Artefact, Backend, modules
+from .files import write
 from .manifest import FILE, REFERENCE, Manifest, Signature, Work
 from .reasons import Misuse, Refusal, room
-from .result import Unreadable, now, write
+from .result import Unreadable, now
 
 if TYPE_CHECKING:
     from .case import Workload
     from .ladder import Ladder
-    from .race import Lane
+    from .reasons import Reason
+    from .result import Deviation, Placement
 
-MORE_LIBRARIES = ("tensorrt-rtx", "tensorrt", "torch-tensorrt-rtx", "nncf")
+
+# The libraries that a manifest names: those that build or run a model.
+LOADERS = (*survey.LIBRARIES, *survey.BUILDERS)
 
 
 def describe(
@@ -69,7 +71,7 @@ def describe(
         inputs=signature.inputs,
         outputs=signature.outputs,
         files=manifests.files(folder),
-        libraries=versions() if libraries is None else libraries,
+        libraries=survey.versions(LOADERS) if libraries is None else libraries,
         python=platform.python_version(),
         weights=str(info["weights"]),
         work=msgspec.convert({name: info[name] for name in Work.__struct_fields__}, Work),
@@ -87,32 +89,40 @@ def describe(
     write(folder / FILE, manifests.encode(found))
 
 
-def complete(lane: Lane) -> None:
-    """After check and placement: what they found, and what the placement's evidence left in the
-    folder. Raises Refusal(out_of_space).
+def complete(
+    folder: Path,
+    oracle: Path,
+    asked_for_source: bool | None,
+    placement: Placement | None,
+    deviation: Deviation | None,
+    refusal: Reason | None,
+) -> None:
+    """Writes into the manifest what check and placement have shown, and lists what they left in the
+    folder; a folder without a manifest stays as it is.
+
+    asked_for_source: whether the first load needed the module's source, None where nothing was
+    loaded. Raises Refusal(out_of_space).
     """
-    if not (lane.artefact / FILE).is_file():
+    if not (folder / FILE).is_file():
         return
-    found = manifests.read(lane.artefact)
-    needs_source = (
-        found.needs_source
-        if lane.needs_source is None
-        else lane.needs_source or not hasattr(lane.backend, "build")
-    )
+    manifest = manifests.read(folder)
+    needs_source = manifest.needs_source
+    if asked_for_source is not None:
+        needs_source = asked_for_source or not hasattr(plugins.backend(manifest.backend), "build")
     with room():
-        if not needs_source and not (lane.artefact / REFERENCE).exists():
-            place_reference(lane.oracle.folder, lane.artefact)
-        found = msgspec.structs.replace(
-            found,
+        if not needs_source and not (folder / REFERENCE).exists():
+            place_reference(oracle, folder)
+        manifest = msgspec.structs.replace(
+            manifest,
             needs_source=needs_source,
-            files=manifests.files(lane.artefact),
+            files=manifests.files(folder),
             checked=True,
-            verified_to="L0" if lane.placement is None else "L7",
-            placement=lane.placement,
-            deviation=lane.deviation,
-            reason=lane.refusal,
+            verified_to="L0" if placement is None else "L7",
+            placement=placement,
+            deviation=deviation,
+            reason=refusal,
         )
-        write(lane.artefact / FILE, manifests.encode(found))
+        write(folder / FILE, manifests.encode(manifest))
 
 
 def self_contained(backend: Backend, case: Case) -> bool:
@@ -135,17 +145,6 @@ def link(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
-
-
-def versions() -> dict[str, str]:
-    """Of the libraries that build or run a model, in this process's installation."""
-    found = {}
-    for name in (*LIBRARIES, *MORE_LIBRARIES):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def architecture(target: str) -> str:
@@ -219,7 +218,7 @@ def doubts(manifest: Manifest) -> list[str]:
         manifest.backend,
         *(name.partition(".")[0] for name in modules(plugins.backend(manifest.backend), manifest.parsed())),
     }
-    installed = versions()
+    installed = survey.versions(LOADERS)
     for name, then in manifest.libraries.items():
         now_is = installed.get(name)
         if (

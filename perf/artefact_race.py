@@ -13,15 +13,15 @@ import msgspec
 
 from . import artefact, manifest, plugins, report
 from .answer import answer, unmeasured
-from .backends import modules
-from .case import Case
+from .case import Case, Plan
 from .cases import PACE
+from .contract import modules
 from .manifest import Manifest
 from .observations import Observations
 from .prepare import entrant, own_work, worker_environment
 from .race import Lane, Oracle, Race
 from .reasons import Reason, Refusal, room
-from .result import Plan, Result
+from .result import Result
 from .rundir import RunFolder
 from .servers import Servers
 

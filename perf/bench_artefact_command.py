@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from . import files, survey
+
 
 def bench_artefact(
     folder: Annotated[
@@ -33,9 +35,9 @@ def bench_artefact(
     """
     import os
 
-    from . import artefact, artefact_race, environment, report, result, rundir, units
+    from . import artefact, artefact_race, report, rundir, units
+    from .case import Plan
     from .reasons import Misuse
-    from .result import Plan
 
     manifest = artefact.checked(folder)
     plan = Plan(
@@ -44,8 +46,8 @@ def bench_artefact(
         timeout_s=units.seconds(timeout),
         threads=threads or len(os.sched_getaffinity(0)),
     )
-    here = environment.collect(plan.threads, "keep")
-    run = rundir.RunFolder(rundir.root() / "artefact" / rundir.new_id(), "hotlap bench-artefact", here)
+    here = survey.collect(plan.threads, "keep")
+    run = rundir.RunFolder(files.runs_folder() / "artefact" / rundir.new_id(), "hotlap bench-artefact", here)
     for line in artefact.doubts(manifest):
         print(f"warning: {line}", file=sys.stderr)
     try:
@@ -62,7 +64,7 @@ def bench_artefact(
         print(f"results: {run.file}")
     if json is not None and str(json) != "-":
         try:
-            result.write(json, run.file.read_bytes())
+            files.write(json, run.file.read_bytes())
         except OSError as error:
             raise Misuse(f"cannot write {json}: {error.strerror}") from None
     return 0 if "latency" in results[0].metrics else NOTHING_MEASURED

@@ -12,7 +12,7 @@ from .case import Workload
 from .reasons import Refusal
 
 if TYPE_CHECKING:
-    from .backends import Arrays
+    from .contract import Arrays
 
 ROWS = 256
 # One batch in this many judges instead of giving ranges, and at most this many do.

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+import msgspec
+
 from .reasons import Misuse
 
 if TYPE_CHECKING:
@@ -171,3 +173,34 @@ class Case:
             found["mode"],
             options,
         )
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """How a race is measured. Times in s.
+
+    budget_s: for the blocks of one race. looks: numbers of blocks after which the intervals are
+    looked at. rounds: turns of each entrant in a block, to begin with. sample_s, longest_sample_s:
+    length of a sample. tail_s: length of the pass of single calls, a block and entrant. half_width:
+    of the ratio to the baseline, at which a race is finished; above noisy_half_width at the end it
+    is noisy. timeout_s: for one answer of a worker. fresh_blocks: first blocks whose workers import
+    everything themselves; later ones may be forked.
+    """
+
+    budget_s: float = 90.0
+    looks: tuple[int, ...] = (6, 9, 14, 20, 30)
+    rounds: int = 30
+    sample_s: float = 0.005
+    longest_sample_s: float = 0.050
+    tail_s: float = 0.2
+    half_width: float = 0.02
+    noisy_half_width: float = 0.05
+    timeout_s: float = 300.0
+    threads: int = 1
+    fresh_blocks: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.budget_s <= 0 or self.rounds < 1 or self.timeout_s <= 0 or not self.looks:
+            raise Misuse(
+                f"a plan needs a budget and a timeout above 0 s, at least one round and one look: {self}"
+            )

@@ -22,9 +22,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .arrays import named, rmse
 from .reasons import Refusal
 from .result import Deviation, Distance, Task
-from .tasks import named, rmse
 
 if TYPE_CHECKING:
     import numpy as np

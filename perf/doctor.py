@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from . import survey
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -74,7 +76,7 @@ def machine(seconds: float, device: str) -> int:
 
     from rich.table import Table
 
-    from . import environment, noise, plugins, report
+    from . import noise, plugins, report
     from .entrant import Entrant
     from .prepare import clean
     from .reasons import Refusal
@@ -82,7 +84,7 @@ def machine(seconds: float, device: str) -> int:
 
     console = report.console()
     cores = len(os.sched_getaffinity(0))
-    here = environment.collect(cores, "keep")
+    here = survey.collect(cores, "keep")
     facts = Table(box=None, show_header=False, pad_edge=False)
     facts.add_row("hardware", here.hardware)
     facts.add_row("system", f"{here.system}, Python {here.python}, huge pages {here.hugepages}")

@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from . import rundir
+from . import files
 
 MOST_BYTES = 20 * 10**9
 ENGINE, ABOUT = "engine.plan", "about.json"
@@ -62,7 +62,7 @@ class Found(msgspec.Struct, frozen=True):
 
 
 def folder() -> Path:
-    return rundir.root() / "cache" / "engines"
+    return files.runs_folder() / "cache" / "engines"
 
 
 def graph_digest(files: list[Path]) -> str:
@@ -115,7 +115,7 @@ def put(key: Key, engine: bytes, seconds: float, layers: str) -> str:
         if get(key)[0] is None:
             shutil.rmtree(place, ignore_errors=True)
             with contextlib.suppress(FileExistsError):
-                rundir.appear(part, place)
+                files.appear(part, place)
         trim()
     except OSError as error:
         return f"the engine is not in the cache: {folder()}: {error.strerror or error}"

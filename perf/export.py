@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import rundir
+from . import files
 from .case import Case, Workload
 from .reasons import Refusal
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import onnx
     import torch
 
-    from .backends import Arrays
+    from .contract import Arrays
 
 # torch.onnx's own default (torch 2.14); the first with Gelu as one operator. ONNX Runtime 1.31 and
 # OpenVINO 2026 read it.
@@ -64,7 +64,7 @@ def export(workload: Workload, case: Case, root: Path) -> Exported:
             _write(workload, precision, part / "model.onnx")
             (part / "export.json").write_text(json.dumps({"export": time.perf_counter() - start}))
             with contextlib.suppress(FileExistsError):  # another process was faster; its export is as good
-                rundir.appear(part, folder)
+                files.appear(part, folder)
         finally:
             shutil.rmtree(part, ignore_errors=True)
     return Exported(folder, json.loads((folder / "export.json").read_bytes())["export"])

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from . import files
+
 if TYPE_CHECKING:
     from .series import Border, Series
     from .verdict import Verdict
@@ -64,16 +66,17 @@ def history(
         if results or not column:
             raise Misuse("--csv FILE goes with --column NAME, and without results")
         return of_csv(csv, column, json)
-    from . import archive, rundir, series, units
+    from . import archive, series, units
+    from .files import put
     from .verdict import Unreadable
-    from .verdict_output import put, write
+    from .verdict_output import write
 
     told = Note()
-    files = found_files(results or [rundir.root()])
-    store = archive.Archive(index or rundir.root() / "history.sqlite")
+    paths = found_files(results or [files.runs_folder()])
+    store = archive.Archive(index or files.runs_folder() / "history.sqlite")
     try:
-        read, problems = store.take_in(files, told)
-        points, settings = store.points(files), store.settings()
+        read, problems = store.take_in(paths, told)
+        points, settings = store.points(paths), store.settings()
     finally:
         store.close()
     for given in results or []:
@@ -84,12 +87,12 @@ def history(
     ]
     if not points:
         raise Misuse(
-            f"no results in {len(files)} files"
+            f"no results in {len(paths)} paths"
             + "".join(f", such as {Path(path).name}: {why}" for path, why in list(problems.items())[:1])
         )
     if not wanted:
         known = sorted({point.metric if metric else point.case for point in points})
-        raise Misuse(f"no point in {len(files)} files matches; there are: {', '.join(known[:10])}")
+        raise Misuse(f"no point in {len(paths)} files matches; there are: {', '.join(known[:10])}")
     found, crossed = series.series(wanted, told), series.borders(wanted, settings)
     told.end()
     if bisect:
@@ -100,7 +103,7 @@ def history(
     if problems:
         verdict = noted(
             verdict,
-            f"{len(problems)} of {len(files)} files are no results, such as"
+            f"{len(problems)} of {len(paths)} files are no results, such as"
             f" {Path(next(iter(problems))).name}",
         )
     write(verdict, {"markdown": markdown}, github=False)
@@ -111,7 +114,7 @@ def history(
 
         put(html, page(verdict, found, crossed).encode())
     if not any(str(path) == "-" for path in (json, html, markdown)):
-        show(verdict, found, crossed, f"{len(files) - len(problems)} files ({read} new)")
+        show(verdict, found, crossed, f"{len(paths) - len(problems)} files ({read} new)")
     return verdict.exit_status
 
 
@@ -131,10 +134,10 @@ def found_files(places: Sequence[Path]) -> list[Path]:
 
     Raises Misuse.
     """
+    from .files import runs_folder
     from .reasons import Misuse
-    from .rundir import root
 
-    sides = (root() / "ab").resolve()  # of hotlap ab: of branches that may never be merged
+    sides = (runs_folder() / "ab").resolve()  # of hotlap ab: of branches that may never be merged
     found: dict[Path, None] = {}
     for place in places:
         if not place.exists():
@@ -247,8 +250,8 @@ def of_csv(path: Path, column: str, json: Path | None) -> int:
     import msgspec
 
     from . import history as detector
+    from .files import put
     from .reasons import Misuse
-    from .verdict_output import put
 
     try:
         found = detector.change_points(values(path, column))

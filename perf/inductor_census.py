@@ -166,7 +166,7 @@ def census(workload: str, targets: list[str], json: Path | None) -> int:
 
     Raises Misuse for a wrong workload, and where the child failed.
     """
-    from .verdict_output import put
+    from .files import put
 
     workloads.check(workloads.Reference(workload))
     for target in targets:
@@ -234,7 +234,7 @@ def generated(reference: workloads.Reference, part: Part, precision: str, batch:
     from torch.fx.experimental.proxy_tensor import make_fx
 
     from .reference import DTYPES
-    from .tasks import resized
+    from .workloads import resized
 
     workload = workloads.load(reference)
     workload = resized(workload, batch or len(workload.inputs[0]))

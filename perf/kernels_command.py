@@ -83,9 +83,10 @@ def kernels(
     import msgspec
 
     from . import kernel_builds, kernel_own, kernel_rules, kernel_table
+    from .files import put
     from .reasons import Misuse
     from .verdict import read as judged
-    from .verdict_output import put, show
+    from .verdict_output import show
 
     version = metadata.version("triton")
     ours = {
@@ -210,7 +211,7 @@ def asked_for(
 def store(file: Path, content: Levels) -> None:
     import msgspec
 
-    from .result import write
+    from .files import write
 
     file.parent.mkdir(parents=True, exist_ok=True)
     write(file, msgspec.json.format(msgspec.json.encode(content, order="deterministic"), indent=1) + b"\n")

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from . import arrays
+from .files import write
 from .reasons import Reason, Refusal
-from .result import Deviation, Placement, Proof, Rung, write
+from .result import Deviation, Placement, Proof, Rung
 
 if TYPE_CHECKING:
-    from .backends import Arrays, Proven
     from .case import Evaluation
+    from .contract import Arrays, Proven
 
 MEANING: dict[Rung, str] = {
     "L0": "imports and configuration",
@@ -114,18 +116,18 @@ def ledger(folder: Path, build_s: dict[str, float]) -> dict[str, float]:
 
 def distance(lowered: Callable[[Arrays], Arrays], folder: Path, yardstick: Yardstick) -> Deviation:
     """Of the lowered graph's outputs to fp64, and its task metric where there is one."""
-    from . import check, tasks
+    from . import check
 
     outputs = {kind: folder / f"lowered-{kind}.npz" for kind in ("random", "real")}
     for kind, file in outputs.items():
-        tasks.on_stored(lowered, yardstick.oracle / f"{kind}.npz", file)
+        arrays.on_stored(lowered, yardstick.oracle / f"{kind}.npz", file)
     found = check.distances(yardstick.oracle, outputs, yardstick.precision, yardstick.terms)
     for file in outputs.values():
         file.unlink()
     if yardstick.task is None or yardstick.evaluation is None:
         return Deviation(found)
     rows = [value.numpy() for value in yardstick.evaluation.inputs]
-    scores = yardstick.evaluation.score(tasks.on_split(lowered, rows, yardstick.batch))
+    scores = yardstick.evaluation.score(arrays.on_split(lowered, rows, yardstick.batch))
     return Deviation(
         found,
         check.task(

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from . import survey
 from .result import Result
 
 
@@ -28,13 +29,13 @@ def climb(
     from rich.table import Table
     from rich.text import Text
 
-    from . import environment, ladder, report, rundir, workloads
+    from . import ladder, report, rundir, workloads
+    from .case import Plan
     from .cases import default_backends, expand
+    from .files import put
     from .progress import Quiet, carried_out
     from .reasons import Misuse
-    from .result import Plan
     from .run import by_default
-    from .verdict_output import put
 
     if wrong := [target for target in targets if target == "cpu"]:
         raise Misuse(
@@ -55,7 +56,7 @@ def climb(
         if not case.options or case.backend in {text.partition("[")[0] for text in backends}
     ]
     plan = Plan(threads=len(os.sched_getaffinity(0)))
-    here = environment.collect(plan.threads, "keep")
+    here = survey.collect(plan.threads, "keep")
     opened = rundir.RunFolder(None, "hotlap doctor --ladder", here, cases)
     console = report.console()
     results = carried_out(cases, opened, plan, here.key, Quiet(console))

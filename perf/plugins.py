@@ -16,7 +16,7 @@ from importlib import metadata
 from types import ModuleType
 from typing import cast
 
-from .backends import Backend
+from .contract import Backend
 from .reasons import Misuse
 
 OURS = {"hotlap.backends": __package__ + ".backends", "hotlap.metrics": __package__ + ".metrics"}

@@ -12,9 +12,9 @@ from typing import Any
 import msgspec
 
 from . import artefact, ladder, plugins
-from .backends import modules
-from .case import Case
+from .case import Case, Plan
 from .cases import BASELINE, LIBRARY_DEFAULTS
+from .contract import modules
 from .entrant import Entrant
 from .ladder import Ladder
 from .manifest import Signature
@@ -22,7 +22,6 @@ from .observations import Observations
 from .origin import HERE, Origin
 from .race import Lane, Oracle
 from .reasons import Refusal, room
-from .result import Plan
 from .servers import Servers
 from .workloads import Reference
 

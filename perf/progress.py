@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from . import stats
+from .case import Plan
 from .measure import Progress, measure
 from .race import Lane
 from .report import reasons, table
-from .result import Plan, Result
+from .result import Result
 from .units import scaled
 
 if TYPE_CHECKING:

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from . import survey
+
 if TYPE_CHECKING:
     from .result import Result
 
@@ -148,11 +150,10 @@ class Races:
 
     def measure(self, case_id: str, items: Iterable[pytest.Item]) -> None:
         """Races the group of this case: every case of it that a selected test names."""
-        from . import environment, workloads
-        from .case import Case
+        from . import workloads
+        from .case import Case, Plan
         from .cases import PACE
         from .measure import measure
-        from .result import Plan
         from .rundir import RunFolder
         from .units import seconds
 
@@ -165,7 +166,7 @@ class Races:
         pace = Case(wanted.workload, PACE, wanted.precision, wanted.batch, wanted.target, wanted.mode)
         workloads.check(workloads.Reference(wanted.workload))
         plan = Plan(budget_s=seconds(self.config.getoption("hotlap_budget")), threads=_cores())
-        here = environment.collect(plan.threads, "keep")
+        here = survey.collect(plan.threads, "keep")
         if self.folder is None:
             self.folder = RunFolder(None, "pytest", here)
         self.folder.ask([*selected, pace])

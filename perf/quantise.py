@@ -22,7 +22,7 @@ from .reasons import Refusal
 if TYPE_CHECKING:
     import onnx
 
-    from .backends import Arrays
+    from .contract import Arrays
 
 # Nodes are measured alone on the first PROBES of the batches that judge, and for SEARCH_S at most.
 PROBES, SEARCH_S = 2, 60.0

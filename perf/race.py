@@ -18,13 +18,13 @@ from typing import Any
 import msgspec
 
 from . import artefact, check, cores, stats
-from .backends import Backend
 from .budget import Rest
-from .case import Case
+from .case import Case, Plan
+from .contract import Backend
 from .entrant import Entrant
 from .observations import Block, Observations
 from .reasons import Reason, Refusal
-from .result import Deviation, Placement, Plan
+from .result import Deviation, Placement
 from .servers import Servers
 from .telemetry import Span, Window
 from .timing import Turn, WarmUp
@@ -153,7 +153,14 @@ class Race:
                     self.judge(lane)
                 found = lane.refusal
                 with Attempt(lane):
-                    artefact.complete(lane)
+                    artefact.complete(
+                        lane.artefact,
+                        lane.oracle.folder,
+                        lane.needs_source,
+                        lane.placement,
+                        lane.deviation,
+                        lane.refusal,
+                    )
                 lane.refusal = found or lane.refusal
 
     def end(self) -> None:

@@ -24,7 +24,7 @@ from .case import Workload
 from .memory import exhausted
 from .reasons import Refusal
 from .rounded import rounded
-from .tasks import resized
+from .workloads import resized
 
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SAMPLES, LEAST_BATCHES, TIMED = 8, 2, 4

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from . import files
+
 
 def report(
     results: Annotated[Path | None, typer.Argument(help="A results.json. Default: the latest run.")] = None,
@@ -37,7 +39,7 @@ def report(
             sys.stdout.write(made(found))
         elif path is not None:
             try:
-                result.write(path, made(found).encode())
+                files.write(path, made(found).encode())
             except OSError as error:
                 raise Misuse(f"cannot write {path}: {error.strerror}") from None
     return 0

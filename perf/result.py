@@ -8,7 +8,6 @@ in stats.py.
 from __future__ import annotations
 
 import math
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import msgspec
 
 from . import stats
-from .case import Better, Case
+from .case import Better, Case, Plan
 from .environment import Environment
 from .reasons import Misuse, Reason
 
@@ -31,37 +30,6 @@ if TYPE_CHECKING:
 else:
     Real = float | None
 Count = Annotated[int, msgspec.Meta(ge=0)]
-
-
-class Plan(msgspec.Struct, frozen=True):
-    """How a race is measured. Times in s.
-
-    budget_s: for the blocks of one race. looks: numbers of blocks after which the intervals are
-    looked at. rounds: turns of each entrant in a block, to begin with. sample_s, longest_sample_s:
-    length of a sample. tail_s: length of the pass of single calls, a block and entrant. half_width:
-    of the ratio to the baseline, at which a race is finished; above noisy_half_width at the end it
-    is noisy. timeout_s: for one answer of a worker. fresh_blocks: first blocks whose workers import
-    everything themselves; later ones may be forked.
-    """
-
-    budget_s: float = 90.0
-    looks: tuple[int, ...] = (6, 9, 14, 20, 30)
-    rounds: int = 30
-    sample_s: float = 0.005
-    longest_sample_s: float = 0.050
-    tail_s: float = 0.2
-    half_width: float = 0.02
-    noisy_half_width: float = 0.05
-    timeout_s: float = 300.0
-    threads: int = 1
-    fresh_blocks: int = 1
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.budget_s <= 0 or self.rounds < 1 or self.timeout_s <= 0 or not self.looks:
-            raise Misuse(
-                f"a plan needs a budget and a timeout above 0 s, at least one round and one look: {self}"
-            )
 
 
 class Samples(msgspec.Struct, frozen=True):
@@ -290,23 +258,6 @@ def encode(results: Results) -> bytes:
     lines = b",\n".join(msgspec.json.encode(one) for one in results.results)
     head = msgspec.json.encode(msgspec.structs.replace(results, results=()))
     return head.replace(b'"results":[]', b'"results":[\n' + lines + b"\n]", 1) + b"\n"
-
-
-def write(path: Path, content: bytes) -> None:
-    """Replaces the file as a whole or leaves the old one: a reader never sees half a file.
-
-    Raises OSError.
-    """
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
 
 
 def read(path: Path) -> Results:

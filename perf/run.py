@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from . import files, survey
+
 DEFAULT_BUDGET = "90s"
 NOTHING_MEASURED = 4
 
@@ -55,11 +57,11 @@ def run(
     """Race a model's backends against eager: checked, measured, reported."""
     import os
 
-    from . import environment, report, rundir, units, workloads
+    from . import report, rundir, units, workloads
+    from .case import Plan
     from .cases import default_backends, expand
     from .progress import Watched, carried_out
     from .reasons import Misuse
-    from .result import Plan
 
     plan = Plan(
         budget_s=units.seconds(budget),
@@ -69,13 +71,14 @@ def run(
     names = workload or by_default()
     if checkpoint and len(names) != 1:
         raise Misuse("--checkpoint needs exactly one workload, package.module:Class")
-    here = environment.collect(plan.threads, "keep")
+    here = survey.collect(plan.threads, "keep")
     console = report.console()
     if resume:
-        folder = rundir.latest() if resume == "latest" else out or rundir.root() / "race" / resume
+        folder = rundir.latest() if resume == "latest" else out or files.runs_folder() / "race" / resume
         if not (folder / "results.json").exists():
             raise Misuse(
-                f"no results.json in {folder}; hotlap run --resume takes an ID under {rundir.root() / 'race'}"
+                f"no results.json in {folder}; hotlap run --resume takes an ID under"
+                f" {files.runs_folder() / 'race'}"
             )
         opened = rundir.RunFolder(folder, "", here)
         cases = opened.unfinished()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import os
 import secrets
 import time
 from collections.abc import Iterable
@@ -12,9 +11,10 @@ from pathlib import Path
 
 import msgspec
 
-from . import result
+from . import files, result
 from .case import Case
 from .environment import Environment
+from .files import runs_folder
 from .reasons import Misuse
 from .result import Result, Results
 
@@ -22,26 +22,8 @@ from .result import Result, Results
 RETRY = ("interrupted", "crashed", "timeout", "out_of_space")
 
 
-def appear(part: Path, folder: Path) -> None:
-    """Gives a whole folder its name.
-
-    Raises FileExistsError where another process was faster (rename(2): ENOTEMPTY).
-    """
-    try:
-        part.rename(folder)
-    except OSError:
-        if not folder.exists():
-            raise
-        raise FileExistsError(folder) from None
-
-
 class Unusable(Misuse):
     """The folder cannot be used; the message says why and what to do."""
-
-
-def root() -> Path:
-    """Where runs live: $HOTLAP_RUNS, else ./runs."""
-    return Path(os.environ.get("HOTLAP_RUNS", "runs"))
 
 
 def new_id() -> str:
@@ -50,9 +32,9 @@ def new_id() -> str:
 
 def latest() -> Path:
     """The newest race folder with results. Raises Unusable."""
-    found = sorted((root() / "race").glob("*/results.json"), key=lambda path: path.stat().st_mtime)
+    found = sorted((runs_folder() / "race").glob("*/results.json"), key=lambda path: path.stat().st_mtime)
     if not found:
-        raise Unusable(f"no run to resume under {root() / 'race'}; start one with: hotlap run")
+        raise Unusable(f"no run to resume under {runs_folder() / 'race'}; start one with: hotlap run")
     return found[-1].parent
 
 
@@ -71,7 +53,7 @@ class RunFolder:
         references: dict[str, str] | None = None,
     ) -> None:
         self.id = new_id() if folder is None else folder.name
-        self.folder = folder or root() / "race" / self.id
+        self.folder = folder or runs_folder() / "race" / self.id
         self.file = self.folder / "results.json"
         self._open()
         try:
@@ -138,7 +120,7 @@ class RunFolder:
 
     def _write(self) -> None:
         try:
-            result.write(self.file, result.encode(self.results))
+            files.write(self.file, result.encode(self.results))
         except OSError as error:
             raise Unusable(
                 f"cannot write {self.file}: {error.strerror}; free space or choose another --out (what was"

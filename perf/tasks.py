@@ -13,20 +13,21 @@ import random
 import shutil
 import sys
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from . import cuda_devices, memory, origin, plugins, profiling, telemetry, timing, workloads
+from . import contract, cuda_devices, memory, origin, plugins, profiling, survey, telemetry, timing, workloads
 from . import priority as scheduling
-from .backends import Arrays, Artefact, Backend, Step, modules
+from .arrays import named, on_split, on_stored, rmse
 from .case import Case, Workload
+from .contract import Artefact, Backend, Step, modules
 from .power import Meter
 from .reasons import Reason, Refusal, full
+from .workloads import resized
 
 if TYPE_CHECKING:
     from .manifest import Signature
@@ -124,13 +125,13 @@ class Tasks:
         return {"ledger": ledger, "artefact_bytes": size, **self.built(path, case, fed)}
 
     def built(self, folder: Path, case: Case, fed: Signature) -> dict[str, Any]:
-        from . import artefact, signature
+        from . import signature
         from .manifest import Signature
 
         fixed = getattr(plugins.backend(case.backend), "FIXED_BATCH", lambda _: False)(case)
         return {
             "signature": signature.of_files(folder, msgspec.convert(fed, Signature), fixed),
-            "libraries": artefact.versions(),
+            "libraries": survey.versions(),
         }
 
     def verify(
@@ -313,19 +314,19 @@ class Tasks:
                 raise
             return {"window": None, "reason": refusal.reason}
 
-    def profile(self, file: str, schedule: profiling.Schedule, about: dict[str, Any]) -> profiling.Overhead:
+    def profile(self, file: str, schedule: contract.Schedule, about: dict[str, Any]) -> contract.Overhead:
         """The backend's own profile of `active` calls in the file.
 
         What the profiler adds to a call is measured beside it. Raises Refusal.
         """
-        schedule = msgspec.convert(schedule, profiling.Schedule)
+        schedule = msgspec.convert(schedule, contract.Schedule)
         for inputs in self.rotate(schedule.warmup):
             self.alone(inputs)
-        plain = [profiling.timed(partial(self.alone, inputs)) for inputs in self.rotate(schedule.wait)]
+        plain = [contract.timed(partial(self.alone, inputs)) for inputs in self.rotate(schedule.wait)]
         raw = self.artefact.folder / "profile.json"
         feed = [self.pool[index % len(self.pool)] for index in range(schedule.warmup + schedule.active)]
         profiled = self.backend.profile(self.artefact, self.step, feed, schedule, raw)  # type: ignore[attr-defined]  # optional; the parent has looked
-        overhead = profiling.Overhead.of(plain, profiled)
+        overhead = contract.Overhead.of(plain, profiled)
         profiling.seal(raw, Path(file), {**about, "schedule": schedule, "overhead": overhead})
         return overhead
 
@@ -411,72 +412,3 @@ def phases(spent: dict[str, float], name: str) -> Iterator[None]:
         yield
     finally:
         spent[name] = spent.get(name, 0.0) + time.perf_counter() - start
-
-
-def on_stored(run: Callable[[Arrays], Arrays], inputs: Path, outputs: Path) -> None:
-    """Runs the stored inputs (K, B, ...) one after another and stores the outputs (K, B, ...)."""
-    import numpy as np
-
-    with np.load(inputs, allow_pickle=False) as stored:
-        given = named(stored, "in")
-    found = [
-        run(tuple(np.ascontiguousarray(value[index]) for value in given)) for index in range(len(given[0]))
-    ]
-    np.savez(
-        outputs,
-        allow_pickle=False,
-        **{f"out{index}": np.stack(parts) for index, parts in enumerate(zip(*found, strict=True))},
-    )
-
-
-def on_split(run: Callable[[Arrays], Arrays], given: Sequence[Any], batch: int) -> Arrays:
-    """Outputs (N, ...) for a whole split (N, ...), in batches of the case, the last filled up."""
-    import numpy as np
-
-    total = len(given[0])
-    rows = [np.arange(at, at + batch) % total for at in range(0, total, batch)]
-    found = [run(tuple(np.ascontiguousarray(value[row]) for value in given)) for row in rows]
-    return tuple(np.concatenate(parts)[:total] for parts in zip(*found, strict=True))
-
-
-def named(stored: Any, prefix: str) -> list[Any]:
-    """The arrays prefix0, prefix1, ... of an npz file, in order."""
-    return [
-        stored[f"{prefix}{index}"] for index in range(sum(name.startswith(prefix) for name in stored.files))
-    ]
-
-
-def rmse(outputs: Any, expected: Any) -> float:
-    """Root mean square error over all elements of all outputs; NaN where any is NaN, infinite where
-    shapes differ.
-    """
-    import numpy as np
-
-    if len(outputs) != len(expected) or any(
-        a.shape != b.shape for a, b in zip(outputs, expected, strict=True)
-    ):
-        return float("inf")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        total = sum(
-            float(np.sum((a.astype(np.float64) - b) ** 2)) for a, b in zip(outputs, expected, strict=True)
-        )
-    return float((total / max(1, sum(a.size for a in outputs))) ** 0.5)
-
-
-def resized(workload: Workload, batch: int) -> Workload:
-    """The workload with its example inputs at the case's batch.
-
-    Raises Refusal(invalid_input) where the batch is fixed.
-    """
-    from dataclasses import replace
-
-    import torch
-
-    have = workload.inputs[0].shape[0] if workload.inputs[0].ndim else 1
-    if have == batch:
-        return workload
-    if not workload.dynamic:
-        raise Refusal("invalid_input", f"{workload.name} has a fixed batch of {have}; ask for --batch {have}")
-    rows = torch.arange(batch) % have
-    return replace(workload, inputs=tuple(value[rows] for value in workload.inputs))

@@ -5,14 +5,14 @@ summary.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
 import msgspec
 
-from . import result, verdict_formats
+from . import verdict_formats
+from .files import put
 from .reasons import Misuse
 from .verdict import Verdict
 
@@ -53,17 +53,6 @@ def write(verdict: Verdict, paths: Mapping[str, Path | None], github: bool) -> N
                     file.write(verdict_formats.markdown(verdict))
             except OSError as error:
                 raise Misuse(f"cannot write the step summary {summary}: {error.strerror}") from None
-
-
-def put(path: Path, content: bytes) -> None:
-    """To the file as a whole, or to stdout for -. Raises Misuse."""
-    if str(path) == "-":
-        sys.stdout.write(content.decode())
-        return
-    try:
-        result.write(path, content)
-    except (OSError, ValueError) as error:
-        raise Misuse(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from None
 
 
 def plain(text: str) -> str:

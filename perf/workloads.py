@@ -179,3 +179,21 @@ def add_user_folder() -> None:
     here = os.getcwd()
     if here not in sys.path:
         sys.path.append(here)
+
+
+def resized(workload: Workload, batch: int) -> Workload:
+    """The workload with its example inputs at the case's batch.
+
+    Raises Refusal(invalid_input) where the batch is fixed.
+    """
+    from dataclasses import replace
+
+    import torch
+
+    have = workload.inputs[0].shape[0] if workload.inputs[0].ndim else 1
+    if have == batch:
+        return workload
+    if not workload.dynamic:
+        raise Refusal("invalid_input", f"{workload.name} has a fixed batch of {have}; ask for --batch {have}")
+    rows = torch.arange(batch) % have
+    return replace(workload, inputs=tuple(value[rows] for value in workload.inputs))

@@ -17,8 +17,8 @@ from typing import Any
 
 import lightning.pytorch as L
 
-from ..perf import profiling
-from ..perf.profiling import Overhead, Schedule
+from ..perf import profiling, torch_step
+from ..perf.contract import Overhead, Schedule
 
 
 class Profile(L.Callback):
@@ -74,7 +74,7 @@ class Profile(L.Callback):
         if self.profiler is not None:
             self.profiler.step()
         elif len(self.steps) >= self.schedule.wait:
-            self.profiler = profiling.torch_profiler(
+            self.profiler = torch_step.torch_profiler(
                 self.schedule, pl_module.device.type == "cuda", self.write
             )
             self.profiler.start()
@@ -121,7 +121,7 @@ class Profile(L.Callback):
         overhead = Overhead.of(self.steps[1 : self.schedule.wait], self.steps[-self.schedule.active :])
         raw = self.file.with_name(self.file.name + ".raw.json")
         try:
-            profiling.export_torch(profiler, raw)
+            torch_step.export_torch(profiler, raw)
             profiling.seal(raw, self.file, {**self.about, "schedule": self.schedule, "overhead": overhead})
         except OSError as error:
             warnings.warn(f"{self.file} was not written: {error.strerror}", stacklevel=2)

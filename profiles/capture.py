@@ -13,13 +13,12 @@ from typing import Any
 
 import msgspec
 
-from ..perf import environment, plugins, workloads
-from ..perf.case import Case
+from ..perf import plugins, survey, workloads
+from ..perf.case import Case, Plan
+from ..perf.contract import Overhead, Schedule
 from ..perf.prepare import Preparation, worker_environment
-from ..perf.profiling import Overhead, Schedule
 from ..perf.race import Race
 from ..perf.reasons import Refusal
-from ..perf.result import Plan
 from ..perf.servers import Servers
 
 
@@ -121,7 +120,7 @@ def training(case: Case, seed: int, plan: Plan, schedule: Schedule, file: Path) 
 
 def origin(case: Case, threads: int) -> dict[str, Any]:
     """What the file says of where it comes from."""
-    here = environment.collect(threads, "keep")
+    here = survey.collect(threads, "keep")
     return {"case": case.id, "backend": case.backend, "hardware": here.hardware, "libraries": here.libraries}
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from ..perf.case import Case
-from ..perf.profiling import Schedule
+from ..perf.contract import Schedule
 
 
 class Asked(msgspec.Struct):

@@ -13,6 +13,7 @@ from typing import IO, Any
 import msgspec
 import numpy as np
 
+from ..perf import files
 from .events import Event, Events
 from .kineto import GPU, nanoseconds
 from .review import Review
@@ -35,39 +36,30 @@ def write(found: Review, path: Path) -> dict[str, int]:
     counts = {"copied": 0, "moved": 0, "added": 0}
     gpu, row = found.trace.gpu, 0
     lane = lanes(gpu)
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(b'{"traceEvents": [\n')
-            separate = b""
-            for texts in source.texts():
-                for raw in texts:
-                    text, event = bytes(raw), source.alone(bytes(raw))
-                    if (
-                        event is not None
-                        and row < len(gpu)
-                        and times(event) == (gpu.start[row], gpu.dur[row])
-                    ):
-                        if lane[row]:
-                            text = on_lane(text, event, int(lane[row]))
-                            counts["moved"] += 1
-                        row += 1
-                    counts["copied"] += 1
-                    file.write(separate + text)
-                    separate = b",\n"
-            for more in added(found):
-                file.write(separate + msgspec.json.encode(more))
+    with files.whole(path) as file:
+        file.write(b'{"traceEvents": [\n')
+        separate = b""
+        for texts in source.texts():
+            for raw in texts:
+                text, event = bytes(raw), source.alone(bytes(raw))
+                if event is not None and row < len(gpu) and times(event) == (gpu.start[row], gpu.dur[row]):
+                    if lane[row]:
+                        text = on_lane(text, event, int(lane[row]))
+                        counts["moved"] += 1
+                    row += 1
+                counts["copied"] += 1
+                file.write(separate + text)
                 separate = b",\n"
-                counts["added"] += 1
-            put_header(file, source.header)
+        for more in added(found):
+            file.write(separate + msgspec.json.encode(more))
+            separate = b",\n"
+            counts["added"] += 1
+        put_header(file, source.header)
         if counts["copied"] != found.trace.events or row != len(gpu):
             raise Lost(
                 f"{path}: {found.trace.events} events went in, {len(gpu)} of the GPU, and {counts['copied']}"
                 f" came out, {row} of the GPU"
             )
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
     return counts
 
 

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from ..perf import files
+
 NOT_CAPTURED = 4
 
 
@@ -57,11 +59,10 @@ def profile(
 
     from ..models.catalog import names, network
     from ..perf import rundir, units, workloads
-    from ..perf.case import Case
+    from ..perf.case import Case, Plan
     from ..perf.cases import parse_backend
-    from ..perf.profiling import Schedule
+    from ..perf.contract import Schedule
     from ..perf.reasons import Misuse, Refusal
-    from ..perf.result import Plan
     from . import capture, review, text
 
     def report(line: str) -> None:
@@ -69,7 +70,7 @@ def profile(
 
     workloads.check(workloads.Reference(workload, checkpoint))
     name, options = parse_backend(backend)
-    file = out or rundir.root() / "profile" / rundir.new_id() / "trace.json.gz"
+    file = out or files.runs_folder() / "profile" / rundir.new_id() / "trace.json.gz"
     if not file.name.endswith((".json", ".json.gz")):
         raise Misuse(f"--out {file}: a profile's name ends in .json or .json.gz")
     if file.is_dir():

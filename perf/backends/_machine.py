@@ -10,12 +10,7 @@ from pathlib import Path
 
 from .. import cuda_devices
 from ..case import Case
-from ..environment import cpu_flags as cpu_flags
 from ..reasons import Reason, Refusal
-
-# Instructions that add 8-bit products in 32 bits (Intel 64 and IA-32 Architectures Software
-# Developer's Manual, volume 2, VPDPBUSD and TDPBSSD).
-INT8_PRODUCTS = ("avx512_vnni", "avx_vnni", "amx_int8")
 
 
 def missing(package: str, remedy: str) -> Reason | None:

@@ -16,9 +16,10 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from .. import cpu
 from ..calibration import LIMIT, Calibration, cosine
+from ..contract import Arrays
 from ..reasons import Refusal
-from . import Arrays, _machine
 
 REMEDY = "pip install 'hotlap[openvino]'"
 # Tries after the first one: the other preset, then 1, 2, 4 and 8 operations left in fp32. None
@@ -179,10 +180,10 @@ def products(model: Any, found: Iterable[Layer]) -> list[tuple[str, str]]:
 
 def instructions() -> str:
     """Whether this CPU multiplies bytes at full rate."""
-    if found := [flag for flag in _machine.INT8_PRODUCTS if flag in _machine.cpu_flags()]:
+    if found := [flag for flag in cpu.INT8_PRODUCTS if flag in cpu.flags()]:
         return f"8-bit products by {' and '.join(found)}"
     return (
-        f"this CPU has none of {', '.join(_machine.INT8_PRODUCTS)}: 8-bit products take three instructions,"
+        f"this CPU has none of {', '.join(cpu.INT8_PRODUCTS)}: 8-bit products take three instructions,"
         " int8 may be no faster than fp32"
     )
 

@@ -25,12 +25,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from .. import torch_step
 from ..case import Case, Workload
+from ..contract import Arrays
 from ..memory import exhausted
 from ..reasons import Reason, Refusal
 from ..result import Placement
 from ..workloads import Reference
-from . import Arrays, _generated, _int8, eager
+from . import _generated, _int8
 
 if TYPE_CHECKING:
     import torch
@@ -137,7 +139,7 @@ def build(
     for part in program.graph_module.modules():
         if isinstance(part, torch.fx.GraphModule):
             values = [node.meta.get("val") for node in part.graph.nodes if node.op == "call_function"]
-            dtypes.update(eager.name_of(value) for value in values if isinstance(value, torch.Tensor))
+            dtypes.update(torch_step.name_of(value) for value in values if isinstance(value, torch.Tensor))
     settings = {"freezing": frozen(case), "max_autotune": case.option("mode", "default") == "max-autotune"}
     torch._inductor.metrics.reset()
     try:
@@ -219,8 +221,8 @@ def placement(case: Case, folder: Path, about: Package) -> Placement:
         wrong = None if code.constants else Reason("unsupported_op", evidence[-1])
     if case.option("mode", "default") == "max-autotune" and case.target == "cpu":
         evidence.append(_generated.chosen(code, frozen(case)))
-    if case.precision in eager.HALF:
-        evidence.append(eager.by_dtype(case, Counter(about.dtypes)))
+    if case.precision in torch_step.HALF:
+        evidence.append(torch_step.by_dtype(case, Counter(about.dtypes)))
     where = f"inductor on {case.target}"
     found = Placement(
         where,

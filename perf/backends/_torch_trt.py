@@ -15,10 +15,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from .. import torch_step
 from ..case import Case, Workload
+from ..contract import Arrays, Artefact, Phase, Proven, Step
 from ..reasons import Reason, Refusal
 from ..result import Placement
-from . import Arrays, Artefact, Phase, Proven, Step, eager
 
 DTYPES = {"fp16": "float16", "bf16": "bfloat16"}
 
@@ -135,8 +136,8 @@ def parse(text: str) -> Cut:
 
 
 def on_cpu(lowered: Any, case: Case) -> Callable[[Arrays], Arrays]:
-    host = eager.tensors(replace(case, target="cpu"))
-    step = eager.step(host, lowered, None)
+    host = torch_step.tensors(replace(case, target="cpu"))
+    step = torch_step.step(host, lowered, None)
     return lambda arrays: step.fetch(step.call(step.place(arrays)))
 
 
@@ -149,11 +150,11 @@ def load(artefact: Artefact) -> Step:
 
     library = imported()
     workload = artefact.workload()
-    prepared = eager.prepare(workload, artefact.case)
+    prepared = torch_step.prepare(workload, artefact.case)
     inputs = prepared.place(prepared.inputs)
     made = compiled(library, exported(prepared.module, inputs, workload), inputs, artefact.case)
     with torch.inference_mode():
-        return eager.step(prepared, made, made)
+        return torch_step.step(prepared, made, made)
 
 
 def placement(artefact: Artefact, step: Step) -> Placement:

@@ -21,12 +21,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from .. import torch_step
 from ..case import Case, Workload
+from ..contract import Phase, Proven
 from ..inductor_census import PARTS, Census
 from ..memory import exhausted
 from ..reasons import Refusal
 from ..result import Placement
-from . import Phase, Proven, _int8, _package, eager
+from . import _int8, _package
 
 if TYPE_CHECKING:
     import torch
@@ -244,7 +246,7 @@ def compiled(workload: Workload, case: Case, folder: Path, phase: Phase) -> Iter
     )
 
 
-def _tensors(case: Case, target: str) -> eager.Tensors:
+def _tensors(case: Case, target: str) -> torch_step.Tensors:
     import torch
 
     layout = (
@@ -252,7 +254,7 @@ def _tensors(case: Case, target: str) -> eager.Tensors:
         if case.option("layout", "contiguous") == "channels-last"
         else torch.contiguous_format
     )
-    return eager.Tensors(target=target, dtype=eager.dtype(case), layout=layout)
+    return torch_step.Tensors(target=target, dtype=torch_step.dtype(case), layout=layout)
 
 
 def _operators(program: torch.export.ExportedProgram) -> list[str]:
@@ -263,7 +265,7 @@ def _lowered(
     module: torch.nn.Module,
     inputs: tuple[torch.Tensor, ...],
     there: torch.export.ExportedProgram,
-    made: eager.Tensors,
+    made: torch_step.Tensors,
     case: Case,
 ) -> tuple[Any, str]:
     """The step of the decomposed graph on this CPU, and what it has to do with the one exported for
@@ -282,7 +284,7 @@ def _lowered(
     graph = program.run_decompositions(select_decomp_table()).module()
     operators = sum(node.op == "call_function" for node in graph.graph.nodes)
     return (
-        eager.step(made, graph, None),
+        torch_step.step(made, graph, None),
         (
             f"{operators} operators by Inductor's decompositions, run on this CPU in {case.precision};"
             f" exported here it is {same}"

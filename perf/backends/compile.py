@@ -29,11 +29,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from .. import torch_step
 from ..calibration import calibration
 from ..case import Case, Workload
+from ..contract import Arrays, Artefact, Phase, Proven, Step
 from ..reasons import Reason, Refusal
 from ..result import Placement
-from . import Arrays, Artefact, Phase, Proven, Step, _generated, _int8, _package, _regional, eager
+from . import _generated, _int8, _package, _regional, eager
 
 if TYPE_CHECKING:
     import torch
@@ -103,8 +105,8 @@ def supports(case: Case) -> Reason | None:
 
 
 def build(workload: Workload, case: Case, folder: Path, phase: Phase) -> None:
-    """Raises Refusal: what eager.prepare raises; unsupported_op (nothing to compile regionally, or
-    no dynamic batch); export_failed; build_failed.
+    """Raises Refusal: what torch_step.prepare raises; unsupported_op (nothing to compile
+    regionally, or no dynamic batch); export_failed; build_failed.
     """
     import torch
     import torch._inductor.compile_fx
@@ -122,7 +124,7 @@ def build(workload: Workload, case: Case, folder: Path, phase: Phase) -> None:
             source = found.source
             _int8.calibrate(
                 _exported(workload, case),
-                (eager.tensors(case).place(arrays) for arrays in found.batches),
+                (torch_step.tensors(case).place(arrays) for arrays in found.batches),
                 folder,
             )
     if case.option("package", "off") == "aoti":
@@ -205,7 +207,7 @@ def placement(artefact: Artefact, step: Step) -> Placement:
                 " were captured",
             )
     if about.dtypes:
-        evidence.append(eager.by_dtype(case, about.dtypes))
+        evidence.append(torch_step.by_dtype(case, about.dtypes))
     if not counts["graphs"]:
         wrong = Reason(
             "unsupported_op", f"dynamo compiled nothing of {case.workload}; all of it ran in eager"
@@ -289,10 +291,10 @@ def _captured(case: Case) -> int:
 
 def _loaded(case: Case, folder: Path) -> Step:
     """A package: no workload, no dynamo."""
-    made = eager.tensors(case)
+    made = torch_step.tensors(case)
     function, package = _package.load(folder, case.target)
     about = Compiled(_package.inputs(folder), package=package)
-    step = eager.step(made, function, about)
+    step = torch_step.step(made, function, about)
     if case.option("dynamic", "off") == "on":
         return step
 
@@ -315,7 +317,7 @@ def _folders(folder: Path) -> None:
 
 def _exported(workload: Workload, case: Case, folder: Path | None = None) -> torch.export.ExportedProgram:
     """The program of a case; of int8 the quantised one once its ranges are in the folder."""
-    prepared, dynamic = eager.prepare(workload, case), case.option("dynamic", "off") == "on"
+    prepared, dynamic = torch_step.prepare(workload, case), case.option("dynamic", "off") == "on"
     inputs = prepared.place(prepared.inputs)
     program = _package.exported(prepared.module, inputs, dynamic)
     if case.precision == "int8" and folder is not None:
@@ -336,7 +338,7 @@ def _compiled(workload: Workload, case: Case, folder: Path) -> Step:
     dynamic = case.option("dynamic", "off") == "on"
     shapes.backed_size_oblivious = dynamic  # else a batch of 1 would be a constant
     _stable_keys()
-    prepared = eager.prepare(workload, case)
+    prepared = torch_step.prepare(workload, case)
     function: Callable[..., Any] = prepared.module
     parameters, layers = sum(1 for _ in (*prepared.module.parameters(), *prepared.module.buffers())), 0
     if case.precision == "int8":
@@ -357,7 +359,7 @@ def _compiled(workload: Workload, case: Case, folder: Path) -> Step:
             block.compile(dynamic=False, **how)
     else:
         function = torch.compile(function, dynamic=None if dynamic else False, **how)
-    step = eager.step(
+    step = torch_step.step(
         prepared,
         _new_step(function) if mode == "reduce-overhead" and case.target != "cpu" else function,
         about,
@@ -391,7 +393,7 @@ def _counting(dtypes: Counter[str], mode: str) -> Any:
                 for node in model_.graph.nodes
                 if node.op in ("call_function", "call_method", "call_module")
             ]
-            dtypes.update(eager.name_of(value) for value in values if isinstance(value, torch.Tensor))
+            dtypes.update(torch_step.name_of(value) for value in values if isinstance(value, torch.Tensor))
             return super().__call__(model_, inputs_, config_patches=config_patches)
 
     return Counting(mode, None, False)

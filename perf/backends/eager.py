@@ -12,27 +12,27 @@ compile.py shares `prepare` and `step` with this file: they differ only in what 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import profiling, tf32
+from .. import contract, torch_step
 from ..case import Case, Workload
-from ..reasons import Reason, Refusal
+from ..contract import Arrays, Artefact, Phase, Proven, Step
+from ..reasons import Reason
 from ..result import Placement
-from . import Arrays, Artefact, Phase, Proven, Step, _machine, nothing
+from ..torch_step import HALF, by_dtype, name_of, prepare
+from . import _machine
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 SUMMARY = "PyTorch without a compiler: the baseline"
 OPTIONS = {"layout": ("contiguous", "channels-last"), "autocast": ("off", "on"), "l2": ("warm", "cold")}
 PRELOAD = ("torch",)
 
 REMEDY = "pip install torch"
-HALF = ("bf16", "fp16")
 
 
 def available(target: str) -> Reason | None:
@@ -81,7 +81,7 @@ def load(artefact: Artefact) -> Step:
 
     torch.set_num_threads(artefact.threads)
     prepared = prepare(artefact.workload(), artefact.case)
-    return step(prepared, prepared.module, prepared)
+    return torch_step.step(prepared, prepared.module, prepared)
 
 
 def placement(artefact: Artefact, step: Step) -> Placement:
@@ -134,28 +134,6 @@ def placement(artefact: Artefact, step: Step) -> Placement:
     )
 
 
-def name_of(value: torch.Tensor | None) -> str:
-    """fp32, bf16, fp16, or torch's own name of the dtype; `none` for an operator that returns no
-    tensor.
-    """
-    if value is None:
-        return "none"
-    name = str(value.dtype).removeprefix("torch.")
-    return {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}.get(name, name)
-
-
-def by_dtype(case: Case, dtypes: Counter[str]) -> str:
-    how = (
-        "under torch.autocast, module and inputs in fp32"
-        if case.option("autocast", "off") == "on"
-        else "whole model cast"
-    )
-    return (
-        f"{how}; operators by the dtype of their output:"
-        f" {', '.join(f'{count} {name}' for name, count in dtypes.most_common())}"
-    )
-
-
 def verify(workload: Workload, case: Case, folder: Path, phase: Phase) -> Iterator[Proven]:
     """Without the device: configuration, and the module exported for it (_verify.py).
 
@@ -169,7 +147,7 @@ def verify(workload: Workload, case: Case, folder: Path, phase: Phase) -> Iterat
 
 
 def profile(
-    artefact: Artefact, step: Step, feed: Sequence[Arrays], schedule: profiling.Schedule, path: Path
+    artefact: Artefact, step: Step, feed: Sequence[Arrays], schedule: contract.Schedule, path: Path
 ) -> list[float]:
     """torch's profiler, each call one of its steps."""
     import torch
@@ -179,177 +157,10 @@ def profile(
         step.synchronize()
 
     placed, seconds = [step.place(arrays) for arrays in feed], []
-    profiler = profiling.torch_profiler(schedule, artefact.case.target != "cpu")
+    profiler = torch_step.torch_profiler(schedule, artefact.case.target != "cpu")
     with torch.inference_mode(), profiler:
         for inputs in placed:
-            seconds.append(profiling.timed(partial(call, inputs)))
+            seconds.append(contract.timed(partial(call, inputs)))
             profiler.step()
-    profiling.export_torch(profiler, path)
+    torch_step.export_torch(profiler, path)
     return seconds[-schedule.active :]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tensors:
-    """How arrays become inputs. cold: empty the L2 cache before each call."""
-
-    target: str
-    dtype: torch.dtype
-    layout: torch.memory_format
-    cold: bool = False
-
-    def place(self, arrays: Arrays) -> tuple[torch.Tensor, ...]:
-        import torch
-
-        return tuple(self._place(torch.tensor(array)) for array in arrays)
-
-    def _place(self, tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.is_floating_point():
-            tensor = tensor.to(self.dtype)
-        tensor = tensor.to(self.target)
-        return tensor.contiguous(memory_format=self.layout) if tensor.dim() == 4 else tensor
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prepared(Tensors):
-    """A module on the case's target in its precision and layout.
-
-    `inputs`: the workload's own, a batch as the case has it.
-    """
-
-    module: torch.nn.Module
-    inputs: Arrays
-
-
-def tensors(case: Case) -> Tensors:
-    """Sets up the case's device. Raises Refusal: no_device, unsupported_precision."""
-    import torch
-
-    if case.target != "cpu":
-        _set_up_cuda(case)
-    layout = (
-        torch.channels_last
-        if case.option("layout", "contiguous") == "channels-last"
-        else torch.contiguous_format
-    )
-    return Tensors(
-        target=case.target, dtype=dtype(case), layout=layout, cold=case.option("l2", "warm") == "cold"
-    )
-
-
-def dtype(case: Case) -> torch.dtype:
-    """Of the module and its inputs."""
-    import torch
-
-    if case.option("autocast", "off") == "on":
-        return torch.float32
-    return {"fp16": torch.float16, "bf16": torch.bfloat16}.get(case.precision, torch.float32)
-
-
-def prepare(workload: Workload, case: Case) -> Prepared:
-    """Casts and moves the workload's module in place.
-
-    Raises Refusal: no_device, unsupported_precision, unsupported_op.
-    """
-    import torch
-
-    made = tensors(case)
-    if made.layout is torch.channels_last and all(tensor.dim() != 4 for tensor in workload.inputs):
-        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in workload.inputs)
-        raise Refusal(
-            "unsupported_op",
-            f"layout channels-last needs an input with 4 dimensions; {workload.name} has {shapes}",
-        )
-    module = workload.module.to(device=made.target, dtype=made.dtype)
-    module = module.to(memory_format=made.layout)
-    if case.option("autocast", "off") == "on":
-        module = _autocast(module, case)
-    return Prepared(
-        module=module,
-        inputs=tuple(tensor.numpy() for tensor in workload.inputs),
-        target=made.target,
-        dtype=made.dtype,
-        layout=made.layout,
-        cold=made.cold,
-    )
-
-
-def _autocast(module: torch.nn.Module, case: Case) -> torch.nn.Module:
-    """A module, not a context around the call: torch.export forgets an autocast that is not entered
-    inside of forward (seen with torch 2.14.1).
-    """
-    import torch
-
-    lower = {"fp16": torch.float16, "bf16": torch.bfloat16}[case.precision]
-
-    class Autocast(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.module = module
-
-        def forward(self, *inputs: Any) -> Any:
-            with torch.autocast(case.target.partition(":")[0], dtype=lower):
-                return self.module(*inputs)
-
-    return Autocast().eval()
-
-
-def _set_up_cuda(case: Case) -> None:
-    """Makes the device the current one, on whose stream events are recorded and kernels start, and
-    says what fp32 means.
-    """
-    import torch
-
-    device = int(case.target[5:])
-    if not torch.cuda.is_available() or device >= torch.cuda.device_count():
-        raise Refusal(
-            "no_device",
-            f"{case.target}: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA device(s)",
-        )
-    capability = torch.cuda.get_device_capability(device)
-    if case.precision == "tf32" and capability < (8, 0):
-        raise Refusal(
-            "unsupported_precision",
-            f"tf32 needs compute capability 8.0; {case.target} has {capability[0]}.{capability[1]}",
-        )
-    torch.cuda.set_device(device)
-    tf32.allow(case.precision == "tf32")
-
-
-def step(prepared: Tensors, function: Callable[..., Any], about: Any) -> Step:
-    """Tensors of the outputs in their order, whatever holds them: tuple, list, dict or a class that
-    pytree knows.
-    """
-    import torch
-    from torch.utils._pytree import tree_leaves
-
-    @torch.inference_mode()
-    def call(inputs: tuple[torch.Tensor, ...]) -> Any:
-        return function(*inputs)
-
-    def fetch(outputs: Any) -> Arrays:
-        return tuple(_array(leaf) for leaf in tree_leaves(outputs) if isinstance(leaf, torch.Tensor))
-
-    def _array(tensor: torch.Tensor) -> Any:
-        kept = torch.float64 if tensor.dtype == torch.float64 else torch.float32
-        return tensor.detach().to("cpu", kept, copy=True).numpy()
-
-    def synchronize() -> None:
-        torch.cuda.synchronize(prepared.target)
-
-    between = emptied_l2(prepared.target) if prepared.cold else nothing
-    return Step(
-        call, prepared.place, fetch, nothing if prepared.target == "cpu" else synchronize, about, between
-    )
-
-
-def emptied_l2(target: str) -> Callable[[], None]:
-    """Writes twice as much as the device's L2 cache holds."""
-    import torch
-
-    size = 2 * torch.cuda.get_device_properties(target).L2_cache_size
-    buffer = torch.empty(size, dtype=torch.uint8, device=target)
-
-    def write() -> None:
-        buffer.zero_()
-
-    return write

@@ -13,9 +13,9 @@ import time
 from pathlib import Path
 
 from ..case import Case
+from ..contract import Arrays, Artefact, Step
 from ..reasons import Reason, Refusal
 from ..result import Placement
-from . import Arrays, Artefact, Step
 
 SUMMARY = "takes a stated time and returns the stored reference outputs: tests the harness"
 OPTIONS = {"takes": ("5ms", "0.2ms", "1ms", "20ms")}

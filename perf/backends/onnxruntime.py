@@ -37,11 +37,12 @@ from typing import Any
 
 import msgspec
 
-from .. import calibration, export, profiling, quantise
+from .. import calibration, contract, cpu, export, quantise
 from ..case import Case, Workload
+from ..contract import Arrays, Artefact, Phase, Proven, Step
 from ..reasons import Reason, Refusal
 from ..result import Placement
-from . import Arrays, Artefact, Phase, Proven, Step, _machine
+from . import _machine
 
 SUMMARY = "ONNX Runtime, from an ONNX file"
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
@@ -186,7 +187,7 @@ def written(workload: Workload, case: Case, folder: Path, phase: Phase) -> tuple
     spent, said = {"export": exported.seconds}, [f"ONNX opset {export.opset(exported.folder / MODEL)}"]
     start = time.perf_counter()
     if case.precision == "int8":
-        reduced = not _machine.cpu_flags() & set(_machine.INT8_PRODUCTS)
+        reduced = not cpu.flags() & set(cpu.INT8_PRODUCTS)
         style = quantise.Style(signed=_provider(case) != CPU, reduced=reduced, passing=True)
         said += [
             str(
@@ -407,7 +408,7 @@ def _types(node: Mapping[str, Any]) -> list[str]:
 
 
 def profile(
-    artefact: Artefact, step: Step, feed: Sequence[Arrays], schedule: profiling.Schedule, path: Path
+    artefact: Artefact, step: Step, feed: Sequence[Arrays], schedule: contract.Schedule, path: Path
 ) -> list[float]:
     """Of a second session with the same options.
 
@@ -416,7 +417,7 @@ def profile(
     session = _session(artefact, profile=path)
     profiled = _step(session, artefact.case)
     placed = [profiled.place(arrays) for arrays in feed]
-    seconds = [profiling.timed(partial(profiled.call, inputs)) for inputs in placed]
+    seconds = [contract.timed(partial(profiled.call, inputs)) for inputs in placed]
     file = Path(session.end_profiling())
     events = json.loads(file.read_bytes())
     runs = sorted(event["ts"] for event in events if event["name"] == "model_run")

@@ -24,12 +24,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .. import environment, export, profiling
+from .. import contract, cpu, export
 from ..calibration import calibration
 from ..case import Case, Workload
+from ..contract import Arrays, Artefact, Phase, Step
 from ..reasons import Reason, Refusal
 from ..result import Placement
-from . import Arrays, Artefact, Phase, Step, _machine, _nncf
+from . import _machine, _nncf
 
 SUMMARY = "OpenVINO on the CPU, from an ONNX file"
 OPTIONS = {"hint": ("latency", "throughput"), "streams": ("auto", "1", "2"), "cache": ("off", "on")}
@@ -54,8 +55,8 @@ def supports(case: Case) -> Reason | None:
         return Reason("unsupported_precision", f"OpenVINO on a CPU has no {case.precision}")
     if case.precision == "int8" and (missing := _machine.missing("nncf", _nncf.REMEDY)):
         return missing
-    needs = environment.HALF_PRODUCTS.get(case.precision, ())
-    if needs and not _machine.cpu_flags() & set(needs):
+    needs = cpu.HALF_PRODUCTS.get(case.precision, ())
+    if needs and not cpu.flags() & set(needs):
         return Reason(
             "unsupported_precision", f"{case.precision} needs {' or '.join(needs)}, which this CPU has not"
         )
@@ -229,7 +230,7 @@ def _unlike(case: Case, streams: int, cached: bool) -> Reason | None:
 
 
 def profile(
-    artefact: Artefact, step: Step, feed: Sequence[Arrays], schedule: profiling.Schedule, path: Path
+    artefact: Artefact, step: Step, feed: Sequence[Arrays], schedule: contract.Schedule, path: Path
 ) -> list[float]:
     """Of a second compiled model whose performance counters are on.
 
@@ -247,7 +248,7 @@ def profile(
                 layer.node_name: number * layer.real_time.total_seconds() for layer in request.profiling_info
             }
         start = time.perf_counter()
-        calls.append((start, profiling.timed(partial(profiled.call, inputs))))
+        calls.append((start, contract.timed(partial(profiled.call, inputs))))
     active = calls[-schedule.active :]
     layers = []
     for layer in request.profiling_info:

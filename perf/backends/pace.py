@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 from ..case import Case
+from ..contract import Arrays, Artefact, Step
 from ..reasons import Reason
 from ..result import Placement
-from . import Arrays, Artefact, Step
 
 SUMMARY = "fixed work that every race is measured against"
 OPTIONS: dict[str, tuple[str, ...]] = {}

@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, Any
 
 from .. import calibration, engine_cache, export, quantise
 from ..case import Case, Workload
+from ..contract import Arrays, Artefact, Phase, Proven, Step
 from ..reasons import Reason, Refusal
 from ..result import Placement
-from . import Arrays, Artefact, Phase, Proven, Step, _machine, _torch_trt, _trt
+from . import _machine, _torch_trt, _trt
 
 if TYPE_CHECKING:
     import torch

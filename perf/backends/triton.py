@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import torch_step
 from ..case import Case, Workload
+from ..contract import Artefact, Phase, Proven, Step
 from ..reasons import Reason, Refusal
 from ..result import Placement
-from . import Artefact, Phase, Proven, Step, _machine, eager
+from . import _machine, eager
 
 if TYPE_CHECKING:
     from ...kernels.surgery import Report
@@ -47,7 +49,7 @@ def available(target: str) -> Reason | None:
 class Ready:
     """What `placement` and `profile` need."""
 
-    prepared: eager.Prepared
+    prepared: torch_step.Prepared
     report: Report
 
     @property
@@ -67,15 +69,15 @@ def load(artefact: Artefact) -> Step:
     function: Callable[..., Any] = prepared.module
     if artefact.case.option("compile", "off") == "on":
         function = torch.compile(prepared.module, dynamic=False)
-    return eager.step(prepared, function, Ready(prepared, report))
+    return torch_step.step(prepared, function, Ready(prepared, report))
 
 
-def replaced(artefact: Artefact) -> tuple[eager.Prepared, Report]:
+def replaced(artefact: Artefact) -> tuple[torch_step.Prepared, Report]:
     """The module on its target, with our operations in it."""
     from ...kernels import dispatch
     from ...kernels.surgery import replace
 
-    prepared = eager.prepare(artefact.workload(), artefact.case)
+    prepared = torch_step.prepare(artefact.workload(), artefact.case)
     report = replace(prepared.module, chosen(artefact.case))
     dispatch.reset()
     return prepared, report
@@ -109,7 +111,7 @@ def verify(workload: Workload, case: Case, folder: Path, phase: Phase) -> Iterat
             if refusal.reason.code != "export_failed":
                 raise
             beside = f"; not seen on the device's tensors, since torch.export fails: {refusal.reason.detail}"
-    prepared = eager.prepare(workload, dataclasses.replace(case, target="cpu", options=()))
+    prepared = torch_step.prepare(workload, dataclasses.replace(case, target="cpu", options=()))
     report = replace(prepared.module, chosen(case))
     if not report.replaced:
         raise Refusal(
@@ -125,7 +127,7 @@ def verify(workload: Workload, case: Case, folder: Path, phase: Phase) -> Iterat
     yield Proven(
         "L2", f"our operations take {words}; {len(report.kept)} modules stay aten's{beside}", placement
     )
-    step = eager.step(prepared, prepared.module, None)
+    step = torch_step.step(prepared, prepared.module, None)
     yield Proven(
         "L3",
         "the module with our operations in it, which take their references on a CPU",

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from hotlap.perf import cli, compare, environment, ledger, plugins
+from hotlap.perf import cli, compare, ledger, plugins, survey
 from hotlap.perf.ab import Comparison, Duel
-from hotlap.perf.case import Case
+from hotlap.perf.case import Case, Plan
 from hotlap.perf.entrant import Entrant
 from hotlap.perf.ledger import Entry
 from hotlap.perf.observations import Block, Observations
@@ -25,7 +25,6 @@ from hotlap.perf.origin import Origin
 from hotlap.perf.policy import Policy
 from hotlap.perf.race import Lane, Race
 from hotlap.perf.reasons import Misuse, Reason
-from hotlap.perf.result import Plan
 from hotlap.perf.revisions import Revision, Revisions, git
 from hotlap.perf.timing import Turn, WarmUp
 from hotlap.perf.verdict import Finding, Verdict
@@ -292,7 +291,7 @@ def comparison(folder: Path, ratios: list[float], sha: str = "s") -> Comparison:
             )
         lanes.append(Lane(case, plugins.backend("eager"), [], {}, folder, folder, folder, seen, nothing))
     sides = Revision("base", Origin("base"), "b"), Revision("head", Origin("head"), sha)
-    made = Comparison(*sides, Policy(), Plan(), folder, environment.collect(1, "keep"), lambda text: None)
+    made = Comparison(*sides, Policy(), Plan(), folder, survey.collect(1, "keep"), lambda text: None)
     race = Race(lanes, made.plan, nothing, lambda text: None, lambda: None)
     made.duels.append(Duel(case, race, 0.03, blocks=len(ratios)))
     return made
@@ -433,9 +432,7 @@ def test_what_the_compiler_lost_is_a_regression_before_anything_is_timed(
     """
     revisions = Revisions(tmp_path)
     sides = revisions.open("base", "planted.changes:whole"), revisions.open("head", f"planted.changes:{head}")
-    comparison = Comparison(
-        *sides, Policy(), Plan(threads=1), tmp_path, environment.collect(1, "keep"), print
-    )
+    comparison = Comparison(*sides, Policy(), Plan(threads=1), tmp_path, survey.collect(1, "keep"), print)
     try:
         comparison.prepare(Case(f"planted.changes:{head}", backend, batch=4), None)
         comparison.duels[0].race.check()

@@ -32,7 +32,7 @@ from hotlap.perf.timing import Turn
     ],
 )
 def test_a_precision_that_is_slower_than_fp32_is_said_with_the_reason(monkeypatch, rate, flags, words):
-    monkeypatch.setattr(answer, "cpu_flags", lambda: frozenset(flags))
+    monkeypatch.setattr(answer.cpu, "flags", lambda: frozenset(flags))
     said = answer.slow_precision(
         Observations(Case("w", "eager", "bf16"), {}, {}, {"flop_rate": rate}, fp32={"flop_rate": 1e11})
     )

@@ -20,15 +20,24 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hotlap.perf import artefact, artefact_race, cli, environment, manifest, plugins, rundir, signature
+from hotlap.perf import (
+    artefact,
+    artefact_race,
+    cli,
+    manifest,
+    plugins,
+    rundir,
+    signature,
+    survey,
+)
 from hotlap.perf.artefact import open_artefact
-from hotlap.perf.case import Case, Workload
+from hotlap.perf.case import Case, Plan, Workload
 from hotlap.perf.cases import expand
 from hotlap.perf.manifest import Manifest
 from hotlap.perf.measure import Progress, measure
 from hotlap.perf.race import Lane
 from hotlap.perf.reasons import Misuse, Refusal
-from hotlap.perf.result import Deviation, Distance, Plan, Result, Results, Task, read
+from hotlap.perf.result import Deviation, Distance, Result, Results, Task, read
 from hotlap.perf.tasks import short_of_space
 
 TINY = "planted.workloads:tiny"
@@ -45,7 +54,7 @@ def race(
     out: Path | None = None,
 ) -> tuple[Path, dict[str, Result]]:
     """The run's folder, and results by backend."""
-    here = environment.collect(QUICK.threads, "keep")
+    here = survey.collect(QUICK.threads, "keep")
     cases = expand([workload], backends, ["fp32"], [1], target)
     run = rundir.RunFolder(out, "test", here, cases)
     try:

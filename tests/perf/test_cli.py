@@ -12,9 +12,9 @@ import pytest
 from typer import Abort
 
 from hotlap.perf import cli, result, run
-from hotlap.perf.case import Case
+from hotlap.perf.case import Case, Plan
 from hotlap.perf.reasons import Misuse, Reason
-from hotlap.perf.result import Plan, Result, Results
+from hotlap.perf.result import Result, Results
 
 LIGHT = """
 import json, sys

@@ -17,7 +17,7 @@ import msgspec
 import psutil
 import pytest
 
-from hotlap.perf import environment
+from hotlap.perf import cpu, survey
 from hotlap.perf.environment import Environment
 
 HERE = Environment(
@@ -84,13 +84,13 @@ def test_hardware_in_one_line() -> None:
 
 
 def test_what_is_read_from_this_machine() -> None:
-    found = environment.collect(3, "default")
+    found = survey.collect(3, "default")
     assert (found.threads, found.allocator) == (3, "default")
     assert (found.cores, found.host) == (len(os.sched_getaffinity(0)), platform.node())
     assert found.memory_bytes == pytest.approx(psutil.virtual_memory().total, rel=0.01)
     assert found.libraries["torch"] == metadata.version("torch")
-    assert set(found.libraries) <= set(environment.LIBRARIES)
-    assert set(found.isa) <= environment.cpu_flags()
+    assert set(found.libraries) <= set(survey.LIBRARIES)
+    assert set(found.isa) <= cpu.flags()
     assert found.cpu
     choice = Path("/sys/kernel/mm/transparent_hugepage/enabled")
     assert found.hugepages == "unknown" or f"[{found.hugepages}]" in choice.read_text()
@@ -99,7 +99,7 @@ def test_what_is_read_from_this_machine() -> None:
 def test_the_commit_is_that_of_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert environment.collect(1, "keep").commit == ""
+    assert survey.collect(1, "keep").commit == ""
 
     def git(*arguments: str) -> str:
         settings = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
@@ -112,14 +112,14 @@ def test_the_commit_is_that_of_the_working_directory(tmp_path: Path, monkeypatch
     git("add", "file")
     git("commit", "--quiet", "-m", "first")
     commit = git("rev-parse", "--short=12", "HEAD")
-    assert environment.collect(1, "keep").commit == commit
+    assert survey.collect(1, "keep").commit == commit
     Path("file").write_text("2")
-    assert environment.collect(1, "keep").commit == commit + "+"
+    assert survey.collect(1, "keep").commit == commit + "+"
 
 
 def test_nothing_that_is_measured_is_imported() -> None:
     code = (
-        "import json, sys; from hotlap.perf import environment; environment.collect(1, 'keep');"
+        "import json, sys; from hotlap.perf import survey; survey.collect(1, 'keep');"
         " print(json.dumps(sorted(sys.modules)))"
     )
     modules: list[Any] = json.loads(

@@ -15,11 +15,11 @@ import msgspec
 import pytest
 
 from hotlap.perf import gate, sides, verdict
-from hotlap.perf.case import Case
+from hotlap.perf.case import Case, Plan
 from hotlap.perf.environment import Environment
 from hotlap.perf.policy import Part, Policy
 from hotlap.perf.reasons import Misuse, Reason
-from hotlap.perf.result import Deviation, Distance, Placement, Plan, Result, Results, Samples, Task, encode
+from hotlap.perf.result import Deviation, Distance, Placement, Result, Results, Samples, Task, encode
 from hotlap.perf.verdict import Verdict
 
 HERE = Environment(

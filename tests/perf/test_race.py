@@ -17,14 +17,14 @@ from typing import Any
 import psutil
 import pytest
 
-from hotlap.perf import environment, plugins, rundir
-from hotlap.perf.case import Case
+from hotlap.perf import plugins, rundir, survey
+from hotlap.perf.case import Case, Plan
 from hotlap.perf.cases import expand
 from hotlap.perf.measure import Progress, measure
 from hotlap.perf.observations import Block, Observations
 from hotlap.perf.race import Lane, Race
 from hotlap.perf.reasons import Reason
-from hotlap.perf.result import Plan, Result, read
+from hotlap.perf.result import Result, read
 from hotlap.perf.telemetry import Window
 from hotlap.perf.timing import Turn
 
@@ -44,7 +44,7 @@ def race(
     batch: int = 1,
 ) -> dict[str, Result]:
     """Results by backend spec, and the same read back from the file."""
-    here = environment.collect(plan.threads, "keep")
+    here = survey.collect(plan.threads, "keep")
     cases = expand([workload], backends, [precision], [batch])
     run = rundir.RunFolder(None, "test", here, cases)
     try:
@@ -199,7 +199,7 @@ def test_ctrl_c_keeps_what_is_measured_and_resume_finishes_it() -> None:
     kept = read(folder / "results.json")
     assert {reason(one) for one in kept.results} == {("noisy", "interrupted")}
     assert all(one.metrics["latency"].values for one in kept.results)
-    here = environment.collect(2, "keep")
+    here = survey.collect(2, "keep")
     run = rundir.RunFolder(folder, "", here)
     measure(run.unfinished(), run, QUICK, here.key, Progress())
     assert run.unfinished() == []

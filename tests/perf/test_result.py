@@ -17,23 +17,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hotlap.perf import result
-from hotlap.perf.case import Case
+from hotlap.perf.case import Case, Plan
 from hotlap.perf.environment import Environment
+from hotlap.perf.files import write
 from hotlap.perf.reasons import CODES, Misuse, Reason
 from hotlap.perf.result import (
     Deviation,
     Distance,
     Disturbance,
     Placement,
-    Plan,
     Result,
     Results,
     Samples,
     Task,
     encode,
     read,
-    write,
 )
 
 text = st.text(max_size=4)
@@ -204,7 +202,7 @@ def full(*_: object) -> None:
 def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     path = tmp_path / "results.json"
     write(path, b"old")
-    monkeypatch.setattr(*{"fsync": (result.os, "fsync"), "rename": (Path, "replace")}[step], full)
+    monkeypatch.setattr(*{"fsync": (files.os, "fsync"), "rename": (Path, "replace")}[step], full)
     with pytest.raises(OSError, match="No space left"):
         write(path, b"new")
     assert path.read_bytes() == b"old"
@@ -236,7 +234,7 @@ def test_until_the_new_file_is_on_the_disk_a_reader_sees_the_old_one(
         sync(descriptor)
         seen.append((path.read_bytes(), os.fstat(descriptor).st_size))
 
-    monkeypatch.setattr(result.os, "fsync", watched)
+    monkeypatch.setattr(files.os, "fsync", watched)
     write(path, b"newer")
     assert seen == [(b"old", 5)]
     assert path.read_bytes() == b"newer"

@@ -12,11 +12,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from hotlap.perf import rundir
-from hotlap.perf.case import Case
+from hotlap.perf import files, rundir
+from hotlap.perf.case import Case, Plan
 from hotlap.perf.environment import Environment
 from hotlap.perf.reasons import CODES, Misuse, Reason
-from hotlap.perf.result import Plan, Result, read
+from hotlap.perf.result import Result, read
 from hotlap.perf.rundir import RunFolder, Unusable
 
 HERE = Environment("cpu", 2, 2**30, (), "Linux", "3.11", {}, (), "", 1, "keep", "madvise", "", "host")
@@ -167,7 +167,7 @@ def test_runs_live_under_hotlap_runs(opens: Opens, tmp_path: Path, monkeypatch: 
     assert one.id != other.id
     assert read(one.file).run == one.id
     monkeypatch.delenv("HOTLAP_RUNS")
-    assert rundir.root() == Path("runs")
+    assert files.runs_folder() == Path("runs")
 
 
 def test_the_latest_run_is_the_one_written_last(

@@ -19,7 +19,7 @@ from .test_expected import HERE, TRACES
 def exported(trace: Path, tmp_path: Path) -> dict:
     out = tmp_path / "out.json"
     assert cli.status(["review", str(trace), "--perfetto", str(out)]) == 0
-    assert list(tmp_path.glob("*.partial")) == []
+    assert list(tmp_path.glob("*.part")) == []
     return json.loads(out.read_bytes())
 
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
-from hotlap.perf import peaks, profiling
+from hotlap.perf import contract, peaks, torch_step
 from hotlap.profiles import kineto, review, roofline
 from hotlap.profiles.facts import Facts
 
@@ -167,12 +167,12 @@ def test_work_of_a_cpu_profile_is_what_torch_counts(tmp_path: Path) -> None:
 
     with FlopCounterMode(display=False) as counter:
         work()
-    profiler = profiling.torch_profiler(profiling.Schedule(warmup=1, active=1), False)
+    profiler = torch_step.torch_profiler(contract.Schedule(warmup=1, active=1), False)
     with profiler:
         for _ in range(2):
             work()
             profiler.step()
-    profiling.export_torch(profiler, tmp_path / "trace.json")
+    torch_step.export_torch(profiler, tmp_path / "trace.json")
     found = of(tmp_path / "trace.json")
     assert {row.name for row in found} >= {
         "aten::mkldnn_convolution",

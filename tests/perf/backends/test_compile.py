@@ -24,7 +24,8 @@ spec = importlib.util.spec_from_file_location("planted", sys.argv[1])
 planted = importlib.util.module_from_spec(spec)
 sys.modules["planted"] = planted
 spec.loader.exec_module(planted)
-from hotlap.perf.backends import Artefact, compile as backend
+from hotlap.perf.backends import compile as backend
+from hotlap.perf.contract import Artefact
 from hotlap.perf.case import Case
 case = Case.parse(sys.argv[2])
 artefact = Artefact(case, pathlib.Path(sys.argv[3]), 2, lambda: planted.make(case), pathlib.Path())

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from hotlap.perf.backends import Artefact, _machine, eager
+from hotlap.perf.backends import _machine, eager
 from hotlap.perf.case import Case, Workload
+from hotlap.perf.contract import Artefact
 from hotlap.perf.reasons import Refusal
 
 
@@ -60,7 +61,7 @@ CUDA = """
 import json, sys
 from unittest import mock
 import torch
-from hotlap.perf.backends import eager
+from hotlap.perf import torch_step
 from hotlap.perf.case import Case
 cuda = {
     "is_available": lambda: True,
@@ -69,7 +70,7 @@ cuda = {
     "set_device": mock.Mock(),
 }
 with mock.patch.multiple(torch.cuda, **cuda):
-    eager.tensors(Case("w", "eager", sys.argv[1], target="cuda:1"))
+    torch_step.tensors(Case("w", "eager", sys.argv[1], target="cuda:1"))
 torch.export.export(torch.nn.Linear(2, 2), (torch.randn(1, 2),))
 backends = torch.backends
 allowed = [

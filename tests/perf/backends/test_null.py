@@ -3,8 +3,9 @@ import time
 import numpy as np
 import pytest
 
-from hotlap.perf.backends import Artefact, null
+from hotlap.perf.backends import null
 from hotlap.perf.case import Case
+from hotlap.perf.contract import Artefact
 from hotlap.perf.reasons import Refusal
 
 

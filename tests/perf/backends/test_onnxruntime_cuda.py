@@ -32,7 +32,8 @@ CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 CHILD = """
 import json, pathlib, sys
 import msgspec, numpy as np
-from hotlap.perf.backends import Artefact, onnxruntime as backend
+from hotlap.perf.backends import onnxruntime as backend
+from hotlap.perf.contract import Artefact
 from hotlap.perf.case import Case, Workload
 
 case = Case.parse(sys.argv[1])

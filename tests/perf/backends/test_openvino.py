@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from hotlap.perf import calibration, reference
+from hotlap.perf import calibration, cpu, reference
 from hotlap.perf import check as oracle
 from hotlap.perf.backends import _machine, _nncf
 from hotlap.perf.backends import openvino as backend
 from hotlap.perf.case import Case, Workload
-from hotlap.perf.environment import HALF_PRODUCTS
+from hotlap.perf.cpu import HALF_PRODUCTS
 from hotlap.perf.reasons import Refusal
 
 if backend.available("cpu") is not None:
@@ -22,12 +22,13 @@ if backend.available("cpu") is not None:
 needs_nncf = pytest.mark.skipif(
     backend.supports(Case("conv", "openvino", "int8")) is not None, reason="nncf is not installed"
 )
-has_bf16 = bool(_machine.cpu_flags() & set(HALF_PRODUCTS["bf16"]))
+has_bf16 = bool(cpu.flags() & set(HALF_PRODUCTS["bf16"]))
 
 CHILD = """
 import pathlib, sys
 import numpy as np
-from hotlap.perf.backends import Artefact, openvino as backend
+from hotlap.perf.backends import openvino as backend
+from hotlap.perf.contract import Artefact
 from hotlap.perf.case import Case
 case = Case.parse(sys.argv[1])
 artefact = Artefact(case, pathlib.Path(sys.argv[2]), 2, None, pathlib.Path())
@@ -115,9 +116,9 @@ def test_what_it_does_not_do_has_a_reason(case, code):
 
 
 def test_precisions_follow_the_cpu(monkeypatch):
-    monkeypatch.setattr(_machine, "cpu_flags", lambda: frozenset({"avx2"}))
+    monkeypatch.setattr(cpu, "flags", lambda: frozenset({"avx2"}))
     assert backend.supports(Case("conv", "openvino", "bf16")).code == "unsupported_precision"
-    monkeypatch.setattr(_machine, "cpu_flags", lambda: frozenset({"avx512_bf16"}))
+    monkeypatch.setattr(cpu, "flags", lambda: frozenset({"avx512_bf16"}))
     assert backend.supports(Case("conv", "openvino", "bf16")) is None
     assert backend.available("cuda:0").code == "unsupported_target"
 
@@ -238,7 +239,7 @@ def test_without_nncf_int8_has_a_remedy(monkeypatch):
     ("flags", "says"), [({"avx2", "avx_vnni"}, "by avx_vnni"), ({"avx2"}, "no faster than fp32")]
 )
 def test_the_evidence_says_what_multiplies_bytes(monkeypatch, flags, says):
-    monkeypatch.setattr(_machine, "cpu_flags", lambda: frozenset(flags))
+    monkeypatch.setattr(cpu, "flags", lambda: frozenset(flags))
     assert says in _nncf.instructions()
 
 

@@ -18,7 +18,8 @@ from hotlap.perf.reasons import Refusal
 
 CHILD = """
 import pathlib, sys
-from hotlap.perf.backends import Artefact, _package, compile as backend
+from hotlap.perf.backends import _package, compile as backend
+from hotlap.perf.contract import Artefact
 from hotlap.perf.case import Case
 def workload():
     raise SystemExit("the model was asked for")

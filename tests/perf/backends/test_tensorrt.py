@@ -19,8 +19,9 @@ import torch
 from torch import nn
 
 from hotlap.perf import engine_cache, export, tasks
-from hotlap.perf.backends import Proven, _torch_trt, _trt, tensorrt
+from hotlap.perf.backends import _torch_trt, _trt, tensorrt
 from hotlap.perf.case import Case, Workload
+from hotlap.perf.contract import Proven
 from hotlap.perf.reasons import Refusal
 
 HERE = Path(__file__).parent

@@ -23,7 +23,8 @@ from pathlib import Path
 import torch
 from torch import nn
 from hotlap.kernels import dispatch
-from hotlap.perf.backends import Artefact, triton
+from hotlap.perf.backends import triton
+from hotlap.perf.contract import Artefact
 from hotlap.perf.case import Case, Workload
 
 class Wide(nn.Module):

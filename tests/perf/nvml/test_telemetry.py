@@ -220,7 +220,7 @@ def test_a_meter_reads_joules_or_says_why_not(ask: Ask) -> None:
 
 
 def test_the_environment_names_gpus_and_slices(ask: Ask) -> None:
-    code = "from hotlap.perf.environment import _gpus; told(_gpus())"
+    code = "from hotlap.perf.survey import _gpus; told(_gpus())"
     assert ask(code, MIG) == [
         ["NVIDIA Stand-in 80GB", "NVIDIA Stand-in MIG 1g.10gb", "NVIDIA Stand-in MIG 2g.20gb"],
         "580.95.05",

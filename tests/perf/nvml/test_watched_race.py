@@ -19,7 +19,7 @@ from hotlap.perf import answer
 from hotlap.perf.case import Case
 from hotlap.perf.prepare import Preparation
 from hotlap.perf.race import Race
-from hotlap.perf.result import Plan
+from hotlap.perf.case import Plan
 from hotlap.perf.servers import Servers
 from hotlap.perf.workloads import Reference
 

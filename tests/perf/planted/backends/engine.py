@@ -1,6 +1,6 @@
 """Proves itself for a named architecture and leaves an engine; no machine here can load it."""
 
-from hotlap.perf.backends import Proven
+from hotlap.perf.contract import Proven
 from hotlap.perf.reasons import Reason
 
 SUMMARY, OPTIONS, PRELOAD = "planted engine", {}, ("numpy",)

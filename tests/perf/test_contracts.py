@@ -7,78 +7,17 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from hotlap.perf import backends, plugins
+from hotlap.perf import contract, plugins
 from hotlap.perf.case import Case
 
 ROOT = Path(__file__).resolve().parents[2]
-ORDER = ("kernels", "perf", "models", "profiles", "bench", "tests")
-PACKAGES = [name for name in ORDER[:4] if (ROOT / name).is_dir()]
-
-
-def imported(path: Path) -> list[tuple[int, str]]:
-    """(line, package of ours) for each import of a file, relative ones resolved."""
-    package = path.relative_to(ROOT).parent.parts
-    found = []
-    for node in ast.walk(ast.parse(path.read_text())):
-        names = []
-        if isinstance(node, ast.Import):
-            names = [alias.name.split(".") for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = list(package[: len(package) - node.level + 1]) if node.level else []
-            stem = [*base, *(node.module or "").split(".")] if node.module else base
-            names = [stem] if stem and stem != ["hotlap"] else [[*stem, alias.name] for alias in node.names]
-        for parts in names:
-            inner = (
-                parts[1:]
-                if parts[:1] == ["hotlap"]
-                else parts
-                if isinstance(node, ast.ImportFrom) and node.level
-                else []
-            )
-            if inner and inner[0] in ORDER:
-                found.append((node.lineno, inner[0]))
-            elif parts[0] in PACKAGES:
-                found.append((node.lineno, f"bare {parts[0]}"))
-    return found
-
-
-def wrong_imports(path: Path) -> list[str]:
-    allowed = ORDER[: ORDER.index(path.relative_to(ROOT).parts[0]) + 1]
-    return [
-        f"{path.relative_to(ROOT)}:{line} imports {name}"
-        for line, name in imported(path)
-        if name not in allowed
-    ]
-
-
-def test_packages_import_only_from_their_left() -> None:
-    files = [path for name in (*PACKAGES, "bench", "tests") for path in (ROOT / name).rglob("*.py")]
-    assert len(files) > 40
-    assert [line for path in files for line in wrong_imports(path)] == []
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "from ..models import train",
-        "from hotlap.models.train import train",
-        "import hotlap.models.train",
-        "import models",
-        "from models import train",
-    ],
-)
-def test_a_wrong_import_is_seen(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "perf").mkdir()
-    (tmp_path / "perf" / "planted.py").write_text(text + "\n")
-    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
-    assert len(wrong_imports(tmp_path / "perf" / "planted.py")) == 1
+PACKAGES = ("kernels", "perf", "models", "profiles")
 
 
 def loaded_by(code: str) -> set[str]:
@@ -134,7 +73,7 @@ def test_backend_contract(name: str) -> None:
     module = plugins.backend(name)
     assert isinstance(module.SUMMARY, str) and module.SUMMARY
     assert all(isinstance(values, tuple) and len(values) >= 2 for values in module.OPTIONS.values())
-    assert isinstance(backends.modules(module, Case("w", name)), tuple)
+    assert isinstance(contract.modules(module, Case("w", name)), tuple)
     for function, parameters in SIGNATURES.items():
         if function == "build" and not hasattr(module, "build"):
             continue
@@ -226,32 +165,3 @@ def test_what_unpickles_is_seen(text: str, tmp_path: Path) -> None:
 def test_what_is_safe_is_let_through(text: str, tmp_path: Path) -> None:
     (tmp_path / "planted.py").write_text(text + "\n")
     assert unsafe(tmp_path / "planted.py") == []
-
-
-def tree() -> dict[str, str]:
-    """Path -> description, from the README's tree."""
-    block = (ROOT / "README.md").read_text().split("## The tree")[1].split("```")[1]
-    entries, folder = {}, ""
-    for line in block.strip("\n").splitlines():
-        indented, name, text = re.fullmatch(r"( *)(\S+)\s+(.+)", line).groups()  # type: ignore[union-attr]
-        folder = folder if indented else name
-        entries[folder + name if indented else name] = text
-    return entries
-
-
-def test_the_readme_tree_is_true() -> None:
-    listed = tree()
-    assert [name for name in listed if not (ROOT / name).exists()] == []
-    hidden = {"__init__.py", "__pycache__"}
-    top = {
-        f"{path.name}/"
-        for path in ROOT.iterdir()
-        if path.is_dir() and not path.name.startswith(".") and not path.name.endswith(".egg-info")
-    } - {"runs/", "build/", "dist/"}
-    assert top <= listed.keys()
-    perf = {
-        f"perf/{path.name}" + ("/" if path.is_dir() else "")
-        for path in (ROOT / "perf").iterdir()
-        if path.name not in hidden
-    }
-    assert perf == {name for name in listed if name.startswith("perf/") and name != "perf/"}

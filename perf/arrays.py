@@ -1,0 +1,61 @@
+"""Arrays that processes hand to each other in npz files, and the distance between two lists."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from .contract import Arrays
+
+
+def on_stored(run: Callable[[Arrays], Arrays], inputs: Path, outputs: Path) -> None:
+    """Runs the stored inputs (K, B, ...) one after another and stores the outputs (K, B, ...)."""
+    import numpy as np
+
+    with np.load(inputs, allow_pickle=False) as stored:
+        given = named(stored, "in")
+    found = [
+        run(tuple(np.ascontiguousarray(value[index]) for value in given)) for index in range(len(given[0]))
+    ]
+    np.savez(
+        outputs,
+        allow_pickle=False,
+        **{f"out{index}": np.stack(parts) for index, parts in enumerate(zip(*found, strict=True))},
+    )
+
+
+def on_split(run: Callable[[Arrays], Arrays], given: Sequence[Any], batch: int) -> Arrays:
+    """Outputs (N, ...) for a whole split (N, ...), in batches of the case, the last filled up."""
+    import numpy as np
+
+    total = len(given[0])
+    rows = [np.arange(at, at + batch) % total for at in range(0, total, batch)]
+    found = [run(tuple(np.ascontiguousarray(value[row]) for value in given)) for row in rows]
+    return tuple(np.concatenate(parts)[:total] for parts in zip(*found, strict=True))
+
+
+def named(stored: Any, prefix: str) -> list[Any]:
+    """The arrays prefix0, prefix1, ... of an npz file, in order."""
+    return [
+        stored[f"{prefix}{index}"] for index in range(sum(name.startswith(prefix) for name in stored.files))
+    ]
+
+
+def rmse(outputs: Any, expected: Any) -> float:
+    """Root mean square error over all elements of all outputs; NaN where any is NaN, infinite where
+    shapes differ.
+    """
+    import numpy as np
+
+    if len(outputs) != len(expected) or any(
+        a.shape != b.shape for a, b in zip(outputs, expected, strict=True)
+    ):
+        return float("inf")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        total = sum(
+            float(np.sum((a.astype(np.float64) - b) ** 2)) for a, b in zip(outputs, expected, strict=True)
+        )
+    return float((total / max(1, sum(a.size for a in outputs))) ** 0.5)
