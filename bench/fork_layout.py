@@ -18,14 +18,14 @@ BLOCKS = 6
 
 
 def main() -> None:
-    from hotlap.perf import stats
+    from hotlap.perf.stats import estimates
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--servers", type=int, default=8)
     for number in range(parser.parse_args().servers):
-        found = stats.ratio(*raced("conv", 2, BLOCKS))
+        found = estimates.ratio(*raced("conv", 2, BLOCKS))
         print(f"servers {number + 1}: {found.centre:.3f} [{found.low:.3f}, {found.high:.3f}]", flush=True)
 
 

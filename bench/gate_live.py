@@ -160,11 +160,11 @@ def raced(kind: str, extra: int, blocks: int) -> tuple[list[list[float]], list[l
 
 def trial(kind: str, extra: int) -> dict[str, Any]:
     """One race of 16 blocks, and what each tool says of its samples."""
-    from hotlap.perf import compare, stats
+    from hotlap.perf.stats import compare, estimates
 
     start = time.monotonic()
     base, head = raced(kind, extra, BLOCKS)
-    ratios = [math.log(stats.middle(block)) for block in stats.paired(base, head)]
+    ratios = [math.log(estimates.middle(block)) for block in estimates.paired(base, head)]
     each, looks = compare.level(ALPHA)
     samples = [[value for block in side for value in block] for side in (base, head)]
     return {
@@ -175,7 +175,7 @@ def trial(kind: str, extra: int) -> dict[str, Any]:
         "benchstat": mann_whitney(*samples),
         "pytest-benchmark": pytest_benchmark(*samples),
         "pyperf": pyperf(*samples),
-        "ratio": math.exp(stats.fmean(ratios)),
+        "ratio": math.exp(estimates.fmean(ratios)),
         "seconds": time.monotonic() - start,
         "ratios": [round(value, 6) for value in ratios],
         "hardware": survey.collect(2, "keep").hardware,
@@ -184,7 +184,7 @@ def trial(kind: str, extra: int) -> dict[str, Any]:
 
 def sequence(ratios: list[float], tolerance: float, each: float, looks: tuple[int, ...]) -> dict[str, Any]:
     """The gate's verdict and the block at which it stood."""
-    from hotlap.perf import compare
+    from hotlap.perf.stats import compare
 
     for n in looks:
         found = compare.lockstep(ratios[:n], tolerance, each, each)
@@ -200,7 +200,7 @@ def mann_whitney(base: list[float], head: list[float]) -> bool:
     """
     from scipy.stats import mannwhitneyu
 
-    from hotlap.perf.stats import median
+    from hotlap.perf.stats.estimates import median
 
     return bool(mannwhitneyu(base, head).pvalue < 0.05) and median(head) > median(base)
 
@@ -275,7 +275,7 @@ def table(trials: list[dict[str, Any]]) -> str:
 
 
 def row(extra: int, some: list[dict[str, Any]]) -> list[str]:
-    from hotlap.perf.stats import fmean
+    from hotlap.perf.stats.estimates import fmean
 
     def count(name: str, verdict: str) -> int:
         return sum(one[name]["verdict"] == verdict for one in some)

@@ -72,7 +72,7 @@ def cell(world: tuple[float, float, float, float], slower: float, trials: int) -
     """
     import numpy as np
 
-    from hotlap.perf import compare
+    from hotlap.perf.stats import compare
 
     each, looks = compare.level(ALPHA)
     rng = np.random.default_rng(11)
@@ -90,7 +90,7 @@ def cell(world: tuple[float, float, float, float], slower: float, trials: int) -
 
 def judged(values: np.ndarray, each: float) -> Any:
     """The gate's own judgement."""
-    from hotlap.perf import compare
+    from hotlap.perf.stats import compare
 
     return compare.lockstep([float(value) for value in values], TOLERANCE, each, each)
 

@@ -100,9 +100,9 @@ def labelled(folder: Path) -> list[dict[str, Any]]:
 
 
 def changes(values: list[float]) -> Any:
-    from hotlap.perf import history
+    from hotlap.perf.stats import changes
 
-    return history.change_points(values)
+    return changes.change_points(values)
 
 
 def series(length: int, phi: float, seed: int) -> list[float]:

@@ -118,10 +118,10 @@ def main() -> None:
 
 def race(kind: str, blocks: int, folder: Path, servers: Servers) -> dict[str, object]:
     """Two entrants of the same case in one race of so many blocks, every worker forked."""
-    from hotlap.perf import stats
     from hotlap.perf.case import Case, Plan
     from hotlap.perf.prepare import Preparation
     from hotlap.perf.race import Race
+    from hotlap.perf.stats import estimates
     from hotlap.perf.workloads import Reference
 
     plan = Plan(budget_s=600, looks=(blocks,), rounds=ROUNDS[kind], tail_s=0, fresh_blocks=0, threads=2)
@@ -140,19 +140,21 @@ def race(kind: str, blocks: int, folder: Path, servers: Servers) -> dict[str, ob
         if lane.refusal is not None:
             raise SystemExit(f"{kind}: {lane.refusal}")
     base, head = lanes[0].latencies(), lanes[1].latencies()
-    ratio = stats.ratio(base, head)
+    ratio = estimates.ratio(base, head)
     steal = [block.steal for block in lanes[0].seen.timed]
     return {
         "ratio": ratio.centre,
         "low": ratio.low,
         "high": ratio.high,
-        "block_sd": stats.stdev([math.log(stats.middle(block)) for block in stats.paired(base, head)]),
-        "block_sd_unpaired": stats.stdev(
-            [math.log(stats.median(b) / stats.median(a)) for a, b in zip(base, head, strict=True)]
+        "block_sd": estimates.stdev(
+            [math.log(estimates.middle(block)) for block in estimates.paired(base, head)]
+        ),
+        "block_sd_unpaired": estimates.stdev(
+            [math.log(estimates.median(b) / estimates.median(a)) for a, b in zip(base, head, strict=True)]
         ),
         "blocks": len(lanes[0].seen.timed),
         "rounds": ROUNDS[kind],
-        "latency_s": stats.estimate(base).centre,
+        "latency_s": estimates.estimate(base).centre,
         "steal": sum(steal) / len(steal),
         "priority": lanes[0].seen.timed[-1].priority,
         "seconds": time.monotonic() - start,

@@ -16,11 +16,9 @@ from pathlib import Path
 
 import msgspec
 
-from . import compare, gate, ledger, plugins, sides, stats, verdict_formats
+from . import gate, ledger, plugins, sides, verdict_formats
 from .answer import answer
 from .case import Case, Plan
-from .compare import LATENCY_SHARE, LOOKS, Judgement
-from .compare import Verdict as Outcome
 from .environment import Environment
 from .files import write
 from .policy import Policy
@@ -31,6 +29,9 @@ from .result import Result, Results, encode, now
 from .revisions import SAME_CODE, Revision
 from .servers import Servers
 from .sides import Known, Side
+from .stats import compare, estimates
+from .stats.compare import LATENCY_SHARE, LOOKS, Judgement
+from .stats.compare import Verdict as Outcome
 from .survey import LIBRARIES
 from .verdict import Finding, Verdict
 
@@ -76,7 +77,7 @@ class Duel:
     def values(self, first: int = 0) -> list[float]:
         """Log ratios HEAD / BASE of the blocks from `first` on."""
         base, head = (lane.latencies() for lane in self.sides)
-        return [math.log(stats.middle(block)) for block in stats.paired(base, head)[first:]]
+        return [math.log(estimates.middle(block)) for block in estimates.paired(base, head)[first:]]
 
     def judged(self, worse: Level, fine: Level, first: int = 0) -> Judgement:
         """At the look that it stands at; a look that a level was not solved for decides nothing."""

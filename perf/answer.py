@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from . import cpu, plugins, priority, stats, telemetry
+from . import cpu, plugins, priority, telemetry
 from .case import Case, Plan
 from .cases import LIBRARY_DEFAULTS
 from .ladder import MEANING, Ladder
@@ -17,6 +17,7 @@ from .observations import Observations
 from .race import Lane
 from .reasons import Reason, Refusal
 from .result import Disturbance, Placement, Result, Samples, Status
+from .stats import estimates
 
 SKIPS = ("no_device", "unsupported_target", "unsupported_precision", "dep_missing", "dep_conflict")
 FAULTS_WORTH_A_WORD = 100
@@ -125,7 +126,7 @@ def standing(lane: Lane, baseline: Lane, plan: Plan, interrupted: bool) -> tuple
             " --budget",
         )
     if lane is not baseline and baseline.seen.timed and not lane.own_work:
-        width = stats.ratio(baseline.latencies(), lane.latencies()).half_width
+        width = estimates.ratio(baseline.latencies(), lane.latencies()).half_width
         if math.isinf(width):
             return "noisy", Reason(
                 "wide_interval", f"{len(lane.seen.timed)} blocks give no interval; raise --budget"
@@ -213,7 +214,7 @@ def slower(lane: Lane, fp32: Lane) -> str:
     """
     if lane is fp32 or not fp32.live or not lane.seen.timed or not fp32.seen.timed:
         return ""
-    taken = stats.ratio(fp32.latencies(), lane.latencies())
+    taken = estimates.ratio(fp32.latencies(), lane.latencies())
     if taken.low <= 1:
         return ""
     told = f"{lane.case.precision} takes {taken.centre:.2f} times as long as fp32 in this back end"

@@ -20,11 +20,12 @@ from zlib import crc32
 
 import msgspec
 
-from . import result, sides, stats
+from . import result, sides
 from .case import Better
 from .counters import COUNTERS
 from .reasons import Misuse
 from .sides import Known
+from .stats import estimates
 
 # 1 (0.2.0): first version. Another version is dropped and read anew.
 SCHEMA = 1
@@ -207,7 +208,7 @@ def values(one: Known) -> Iterator[tuple[str, str, float, float, str, Better]]:
     if not one.good:
         return
     for name, sample in one.metrics.items():
-        value = math.exp(min(stats.fmean(sample.logs), 1000.0)) if sample.paced else sample.centre
+        value = math.exp(min(estimates.fmean(sample.logs), 1000.0)) if sample.paced else sample.centre
         if not (0 < value < math.inf):
             raise ValueError(f"{one.case}: {name} is {value:g}, no measurement")
         yield name, "paced" if sample.paced else "time", value, sample.centre, sample.unit, sample.better

@@ -18,10 +18,10 @@ from typing import Literal
 
 from . import verdict as verdicts
 from .case import Case
-from .compare import Verdict as Outcome
 from .reasons import Misuse
 from .revisions import SAME_CODE, git
 from .series import Series
+from .stats.compare import Verdict as Outcome
 from .units import scaled
 from .verdict import EXIT
 from .verdict_formats import interval, percent

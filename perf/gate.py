@@ -12,12 +12,12 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from . import compare
 from . import policy as policies
-from .compare import Judgement
 from .counters import COUNTERS
 from .policy import DEVIATION, TASK, Policy, Rules
 from .sides import Known, Sample, Side, differs
+from .stats import compare
+from .stats.compare import Judgement
 from .verdict import Finding, Verdict, worst
 
 # With fewer values a side there is no interval worth the name.

@@ -249,9 +249,9 @@ def document(
 def of_csv(path: Path, column: str, json: Path | None) -> int:
     import msgspec
 
-    from . import history as detector
     from .files import put
     from .reasons import Misuse
+    from .stats import changes as detector
 
     try:
         found = detector.change_points(values(path, column))

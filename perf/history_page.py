@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-from .history import ChangePoint
 from .series import Border, Series, where
+from .stats.changes import ChangePoint
 from .verdict import Verdict
 from .verdict_formats import WORD, amount, line, percent
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import msgspec
 
-from .compare import Verdict as Outcome
 from .kernel_entries import Entry, Failed
+from .stats.compare import Verdict as Outcome
 from .units import scaled
 from .verdict import EXIT, Unreadable, Verdict
 

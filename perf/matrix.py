@@ -7,10 +7,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence, Set
 
-from . import ladder, report, stats
+from . import ladder, report
 from .case import PRECISIONS
 from .cases import PACE
 from .result import Result, Results
+from .stats import estimates
 from .units import scaled
 
 LEGEND = (
@@ -119,7 +120,7 @@ def cell(one: Result, everything: Sequence[Result], notes: dict[str, int]) -> st
     return "; ".join(parts)
 
 
-def speedups(one: Result, everything: Sequence[Result]) -> list[tuple[stats.Estimate, str]]:
+def speedups(one: Result, everything: Sequence[Result]) -> list[tuple[estimates.Estimate, str]]:
     """Over the race's baseline, and over the same backend and options in fp32."""
     first = report.baseline(everything, one)
     own = next(
@@ -134,10 +135,10 @@ def speedups(one: Result, everything: Sequence[Result]) -> list[tuple[stats.Esti
     )
     bases = [(first, ""), *([(own, " ÷ fp32")] if own is not first else [])]
     return [
-        (stats.inverse(stats.ratio(base.metrics["latency"].values, one.metrics["latency"].values)), suffix)
+        (estimates.inverse(estimates.ratio(latencies(base), latencies(one))), suffix)
         for base, suffix in bases
         if base is not None and base is not one and "latency" in base.metrics
-    ]  # fmt: skip
+    ]
 
 
 def normal(one: Result) -> str:
@@ -149,3 +150,8 @@ def normal(one: Result) -> str:
     if one.reason.code == "wide_interval":
         detail = re.sub(r"known to \d+% only", "known to its ± only", detail)
     return f"{one.status}: {one.reason.code}: {detail}"
+
+
+def latencies(result: Result) -> tuple[tuple[float, ...], ...]:
+    """Samples of the latency in s, one tuple a block."""
+    return result.metrics["latency"].values

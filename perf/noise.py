@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, median, pstdev
 from typing import NamedTuple
 
-from . import cores, stats
+from . import cores
+from .stats import estimates
 
 LOOP_S = 0.005
 NO_TICKS = (0, 0)
@@ -139,7 +140,7 @@ def levels(visits: Mapping[int, Sequence[Sequence[float]]]) -> Levels:
             )
         ),
         cores=math.sqrt(max(0.0, of_cores - of_visits / fmean(len(each) for each in middles.values()))),
-        correlation=fmean(stats.autocorrelation(visit) for each in logs.values() for visit in each),
+        correlation=fmean(estimates.autocorrelation(visit) for each in logs.values() for visit in each),
         tail=every[int(0.95 * len(every))] / median(every),
     )
 

@@ -187,7 +187,7 @@ def in_budget(raced: Sequence[Spread], last: int, budget: str) -> str:
     """How far hotlap ab comes with these cases."""
     import math
 
-    from .compare import LOOKS
+    from .stats.compare import LOOKS
     from .variance import detectable
 
     block_s, cases = 2 * sum(one.block_s for one in raced), len(raced)

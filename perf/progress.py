@@ -9,12 +9,12 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from . import stats
 from .case import Plan
 from .measure import Progress, measure
 from .race import Lane
 from .report import reasons, table
 from .result import Result
+from .stats import estimates
 from .units import scaled
 
 if TYPE_CHECKING:
@@ -87,12 +87,12 @@ class Watched(Progress):
         for head in ("entrant", "blocks", "latency", "to the first"):
             made.add_column(head)
         for lane in lanes:
-            medians = [stats.median(block) for block in lane.latencies() if block]
+            medians = [estimates.median(block) for block in lane.latencies() if block]
             state = lane.refusal.code if lane.refusal else str(len(lane.seen.timed))
             made.add_row(
                 escaped(lane.case.label),
                 state,
-                scaled(stats.median(medians), "s") if medians else "",
+                scaled(estimates.median(medians), "s") if medians else "",
                 so_far(lane, lanes[0]),
             )
         return made
@@ -108,7 +108,7 @@ class Quiet(Watched):
 def so_far(lane: Lane, first: Lane) -> str:
     if lane is first or not lane.seen.timed or not first.seen.timed or lane.refusal:
         return ""
-    return f"{stats.ratio(first.latencies(), lane.latencies()).centre:.2f}x the time"
+    return f"{estimates.ratio(first.latencies(), lane.latencies()).centre:.2f}x the time"
 
 
 def escaped(text: str) -> str:

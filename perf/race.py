@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from . import artefact, check, cores, stats
+from . import artefact, check, cores
 from .budget import Rest
 from .case import Case, Plan
 from .contract import Backend
@@ -26,6 +26,7 @@ from .observations import Block, Observations
 from .reasons import Reason, Refusal
 from .result import Deviation, Placement
 from .servers import Servers
+from .stats import estimates
 from .telemetry import Span, Window
 from .timing import Turn, WarmUp
 
@@ -340,7 +341,7 @@ class Race:
             return "no other entrant to compare with"
         for lane in others:
             if lane.live and self.lanes[0].live:
-                width = stats.ratio(self.lanes[0].latencies(), lane.latencies()).half_width
+                width = estimates.ratio(self.lanes[0].latencies(), lane.latencies()).half_width
                 if width > self.plan.half_width:
                     open_ends.append(len(lane.seen.timed) * (width / self.plan.half_width) ** 2)
         if not open_ends:
@@ -353,7 +354,7 @@ class Race:
         costs = rest.overhead_s, rest.round_s
         return max(
             [
-                stats.best_rounds(stats.paired(self.lanes[0].latencies(), lane.latencies()), *costs)
+                estimates.best_rounds(estimates.paired(self.lanes[0].latencies(), lane.latencies()), *costs)
                 for lane in live
             ],
             default=rounds,

@@ -7,10 +7,10 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from . import stats
 from .case import PRECISIONS
 from .cases import BASELINE, LIBRARY_DEFAULTS, PACE
 from .result import Result, Results
+from .stats import estimates
 from .units import scaled, significant
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def speedup(one: Result, base: Result | None) -> str:
     """How many times faster than base of the same race, with half the interval."""
     if base is None or base is one or "latency" not in one.metrics:
         return ""
-    found = stats.inverse(stats.ratio(base.metrics["latency"].values, one.metrics["latency"].values))
+    found = estimates.inverse(estimates.ratio(base.metrics["latency"].values, one.metrics["latency"].values))
     return with_width(found, f"{found.centre:.2f}x")
 
 
@@ -114,7 +114,7 @@ def baseline(results: Sequence[Result], one: Result) -> Result | None:
     return _entrant(results, one, ())
 
 
-def with_width(found: stats.Estimate, text: str) -> str:
+def with_width(found: estimates.Estimate, text: str) -> str:
     return f"{text} ±{math.expm1(found.half_width):.1%}" if math.isfinite(found.half_width) else text
 
 

@@ -2,7 +2,7 @@
 holds the answers.
 
 Base units inside: s, B, J, 1/s, FLOP. Every raw sample is kept; statistics are computed from them
-in stats.py.
+in estimates.py.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
-from . import stats
 from .case import Better, Case, Plan
 from .environment import Environment
 from .reasons import Misuse, Reason
+from .stats import estimates
 
 # 1 (0.1.0): first version.
 SCHEMA = 1
@@ -46,7 +46,7 @@ class Samples(msgspec.Struct, frozen=True):
     @property
     def blocks(self) -> tuple[float, ...]:
         """One number a block: the median of its samples."""
-        return tuple(stats.median(block) for block in self.values if block)
+        return tuple(estimates.median(block) for block in self.values if block)
 
     @property
     def flat(self) -> tuple[float, ...]:
@@ -54,11 +54,11 @@ class Samples(msgspec.Struct, frozen=True):
         return tuple(value for block in self.values for value in block)
 
     @property
-    def estimate(self) -> stats.Estimate:
+    def estimate(self) -> estimates.Estimate:
         """Centre and 95 % interval over blocks (with fewer than 3 blocks, over batch means of the
         only process).
         """
-        return stats.estimate(self.values)
+        return estimates.estimate(self.values)
 
     @property
     def centre(self) -> float:
@@ -173,11 +173,11 @@ class Disturbance(msgspec.Struct, frozen=True):
 
     @property
     def faults_per_call(self) -> float:
-        return stats.median([value for block in self.faults for value in block])
+        return estimates.median([value for block in self.faults for value in block])
 
     @property
     def switches_per_sample(self) -> float:
-        return stats.fmean([value for block in self.switches for value in block])
+        return estimates.fmean([value for block in self.switches for value in block])
 
 
 class Result(msgspec.Struct, frozen=True):

@@ -15,10 +15,11 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby, pairwise
 from typing import NamedTuple
 
-from . import history, places, stats
+from . import places
 from .archive import Point
 from .case import Better
-from .history import LASTING, SHORTEST, ChangePoint
+from .stats import changes, estimates
+from .stats.changes import LASTING, SHORTEST, ChangePoint
 from .verdict import Finding, Verdict, worst
 
 # A first level has at least ten points (history.lasting), and a confirmed change five more.
@@ -80,7 +81,7 @@ class Series(NamedTuple):
         edges = sorted({0, len(self.points), change.index, *(one.index for one in self.changes)})
         at = edges.index(change.index)
         centres = [point.centre for point in self.points]
-        return stats.median(centres[edges[at - 1] : change.index]), stats.median(
+        return estimates.median(centres[edges[at - 1] : change.index]), estimates.median(
             centres[change.index : edges[at + 1]]
         )
 
@@ -117,8 +118,8 @@ def _kind(point: Point) -> tuple[str, str, str, str]:
 
 def _levels(points: list[Point]) -> Series:
     values = [point.value for point in points]
-    changes = history.change_points(values)
-    return Series(tuple(points), changes, history.provisional(values, changes))
+    steps = changes.change_points(values)
+    return Series(tuple(points), steps, changes.provisional(values, steps))
 
 
 def _steps(points: list[Point]) -> Series:

@@ -15,12 +15,13 @@ from typing import Any
 
 import msgspec
 
-from . import places, stats
+from . import places
 from .case import Better
 from .cases import PACE
 from .environment import Differences, Environment
 from .reasons import Misuse
 from .result import SCHEMA, Result, Results
+from .stats import estimates
 from .verdict import Place, Unreadable
 
 GOOD = ("ok", "noisy", "verified")
@@ -217,9 +218,11 @@ def _of_result(
 
 
 def _of_blocks(unit: str, better: Better, values: list[list[float]], pace: list[list[float]]) -> Sample:
-    centre = math.exp(stats.fmean([math.log(stats.middle(block)) for block in values]))
-    blocks = stats.paired(pace, values) if pace else values
-    return Sample(unit, better, centre, tuple(math.log(stats.middle(block)) for block in blocks), bool(pace))
+    centre = math.exp(estimates.fmean([math.log(estimates.middle(block)) for block in values]))
+    blocks = estimates.paired(pace, values) if pace else values
+    return Sample(
+        unit, better, centre, tuple(math.log(estimates.middle(block)) for block in blocks), bool(pace)
+    )
 
 
 def _check(case: str, values: Sequence[float]) -> None:
@@ -305,13 +308,17 @@ def _of_stats(name: str, found: _Stats) -> Sample:
     _check(name, [centre, *(found.data or [])])
     if not (found.rounds >= 1 and 0 <= found.stddev < math.inf):
         raise Unreadable(f"{name} has {found.rounds} rounds and a standard deviation of {found.stddev}")
-    if found.data and len(found.data) >= 2 * stats.BATCHES:
-        estimate = stats.interval_over_batches(found.data)
-        freedom = stats.BATCHES - 1
+    if found.data and len(found.data) >= 2 * estimates.BATCHES:
+        estimate = estimates.interval_over_batches(found.data)
+        freedom = estimates.BATCHES - 1
         return Sample(
-            "s", "lower", centre, error=estimate.half_width / stats.student_t(0.975, freedom), freedom=freedom
+            "s",
+            "lower",
+            centre,
+            error=estimate.half_width / estimates.student_t(0.975, freedom),
+            freedom=freedom,
         )
-    count = min(found.rounds, stats.BATCHES)
+    count = min(found.rounds, estimates.BATCHES)
     if count < 2:
         return Sample("s", "lower", centre)
     return Sample("s", "lower", centre, error=found.stddev / centre / math.sqrt(count), freedom=count - 1)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from statistics import stdev
 from typing import NamedTuple
 
-from . import compare, stats
 from .result import Result
+from .stats import compare, estimates
 
 
 class Spread(NamedTuple):
@@ -39,28 +39,30 @@ def spread(one: Result, baseline: Result | None) -> Spread:
     seen = one.disturbance
     if len(blocks) < 3 or seen is None:
         raise ValueError(f"{one.case.id}: {len(blocks)} blocks, 3 are needed")
-    within = stats.fmean([stdev(block) ** 2 for block in blocks])
+    within = estimates.fmean([stdev(block) ** 2 for block in blocks])
     # The variance of a median of n normal samples is pi / 2 times that of their mean.
-    of_medians = math.pi / 2 * within / stats.fmean([len(block) for block in blocks])
-    between = stdev([stats.median(block) for block in blocks]) ** 2 - of_medians
+    of_medians = math.pi / 2 * within / estimates.fmean([len(block) for block in blocks])
+    between = stdev([estimates.median(block) for block in blocks]) ** 2 - of_medians
     ratio = None
     if baseline is not None and baseline is not one and "latency" in baseline.metrics:
         ratio = stdev(
             [
-                math.log(stats.middle(block))
-                for block in stats.paired(baseline.metrics["latency"].values, one.metrics["latency"].values)
+                math.log(estimates.middle(block))
+                for block in estimates.paired(
+                    baseline.metrics["latency"].values, one.metrics["latency"].values
+                )
             ]
         )
     return Spread(
         rounds=math.sqrt(within),
         blocks=math.sqrt(max(0.0, between)),
         ratio=ratio,
-        correlation=stats.fmean([stats.autocorrelation(block) for block in blocks]),
+        correlation=estimates.fmean([estimates.autocorrelation(block) for block in blocks]),
         switches=seen.switches_per_sample,
-        migrations=stats.fmean([value for block in seen.migrations for value in block]),
+        migrations=estimates.fmean([value for block in seen.migrations for value in block]),
         faults=seen.faults_per_call,
-        steal=stats.fmean(seen.steal),
-        block_s=stats.fmean(seen.spent_s) if seen.spent_s else 0.0,
+        steal=estimates.fmean(seen.steal),
+        block_s=estimates.fmean(seen.spent_s) if seen.spent_s else 0.0,
     )
 
 
@@ -83,7 +85,7 @@ def detectable(
     each, looks = compare.level(compare.LATENCY_SHARE * alpha / cases)
     if blocks not in looks:
         return None
-    quantiles = stats.student_t(1 - each, blocks - 1) + stats.student_t(compare.POWER, blocks - 1)
+    quantiles = estimates.student_t(1 - each, blocks - 1) + estimates.student_t(compare.POWER, blocks - 1)
     return math.expm1(math.log1p(tolerance) + quantiles * ratio_sd / math.sqrt(blocks))
 
 
@@ -115,7 +117,7 @@ def advice(every: Sequence[Spread], priorities: Sequence[str]) -> list[str]:
             " beside"
         )
     ratios = [one.ratio for one in every if one.ratio is not None]
-    if ratios and max(one.blocks for one in every) > 3 * stats.median(ratios):
+    if ratios and max(one.blocks for one in every) > 3 * estimates.median(ratios):
         found.append(
             "workers differ much more than their ratios do: compare side by side (hotlap ab), never two files"
             " of different hours"

@@ -11,8 +11,8 @@ from typing import Literal
 import msgspec
 
 from .case import Better
-from .compare import Verdict as Outcome
 from .reasons import Misuse
+from .stats.compare import Verdict as Outcome
 
 # 1 (0.2.0): first version.
 SCHEMA = 1

@@ -19,8 +19,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ..perf.case import Case
-from ..perf.compare import Verdict as Outcome
 from ..perf.reasons import Misuse
+from ..perf.stats.compare import Verdict as Outcome
 from ..perf.units import scaled
 from ..perf.verdict import Finding, Verdict, worst
 from . import captured, kinds, review

@@ -7,15 +7,15 @@ A percentile is given only with the effective number of samples that 95 % confid
 
 from __future__ import annotations
 
-from .. import stats
 from ..observations import Observations
 from ..reasons import Refusal
 from ..result import Samples
+from ..stats import estimates
 
 
 def measure(seen: Observations) -> Samples:
     values = tuple(tuple(block.tail) for block in seen.timed if block.tail)
     if not values:
         raise Refusal("interrupted", "the race ended before its pass of single calls")
-    found, n = stats.percentiles([value for block in values for value in block])
+    found, n = estimates.percentiles([value for block in values for value in block])
     return Samples(unit="s", better="lower", values=values, details={**found, "effective_n": n})

@@ -10,7 +10,7 @@ from __future__ import annotations
 from ..observations import Observations
 from ..reasons import Refusal
 from ..result import Samples
-from ..stats import median
+from ..stats.estimates import median
 
 
 def measure(seen: Observations) -> Samples:

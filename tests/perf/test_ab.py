@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from hotlap.perf import cli, compare, ledger, plugins, survey
+from hotlap.perf import cli, ledger, plugins, survey
 from hotlap.perf.ab import Comparison, Duel
 from hotlap.perf.case import Case, Plan
 from hotlap.perf.entrant import Entrant
@@ -26,6 +26,7 @@ from hotlap.perf.policy import Policy
 from hotlap.perf.race import Lane, Race
 from hotlap.perf.reasons import Misuse, Reason
 from hotlap.perf.revisions import Revision, Revisions, git
+from hotlap.perf.stats import compare
 from hotlap.perf.timing import Turn, WarmUp
 from hotlap.perf.verdict import Finding, Verdict
 

@@ -18,7 +18,7 @@ from types import ModuleType
 
 import pytest
 
-from hotlap.perf import compare, history, stats
+from hotlap.perf.stats import changes, compare, estimates
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = re.compile(
@@ -101,7 +101,7 @@ def test_the_example_of_the_statistics_prints_what_stands_below_it(
 
 
 @pytest.mark.parametrize(
-    "module", [stats, compare, history], ids=lambda module: module.__name__.rpartition(".")[2]
+    "module", [estimates, compare, changes], ids=lambda module: module.__name__.rpartition(".")[2]
 )
 def test_the_page_of_the_statistics_has_every_function_as_it_is(module: ModuleType) -> None:
     page = (ROOT / "docs" / "statistics.md").read_text()

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from hotlap.perf import answer, plugins, stats
+from hotlap.perf import answer, plugins
 from hotlap.perf.case import Case
 from hotlap.perf.observations import Block, Observations
 from hotlap.perf.reasons import Reason, Refusal
 from hotlap.perf.result import Samples
+from hotlap.perf.stats import estimates
 from hotlap.perf.tasks import Tasks
 from hotlap.perf.telemetry import Window
 from hotlap.perf.timing import Turn, WarmUp
@@ -196,7 +197,7 @@ def test_call_latency_has_the_percentiles_that_its_single_calls_bear() -> None:
     found = measure("call_latency", seen(block(0.01, tail=tails[0]), block(0.01), block(0.01, tail=tails[1])))
     assert (found.unit, found.better) == ("s", "lower")
     assert found.values == tuple(tuple(tail) for tail in tails)
-    expected, n = stats.percentiles(tails[0] + tails[1])
+    expected, n = estimates.percentiles(tails[0] + tails[1])
     assert set(expected) == {"p90", "p95"}
     assert found.details == {**expected, "effective_n": n}
 

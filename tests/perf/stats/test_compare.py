@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from hotlap.perf import compare
+from hotlap.perf.stats import compare
 
 
 @pytest.mark.parametrize(

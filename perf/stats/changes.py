@@ -217,7 +217,7 @@ def _noise(residuals: np.ndarray) -> float:
 
 
 def _correlation(residuals: np.ndarray) -> float:
-    from .stats import autocorrelation
+    from .estimates import autocorrelation
 
     return min(max(autocorrelation(list(residuals)), 0.0), MOST_CORRELATED)
 

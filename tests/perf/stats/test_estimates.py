@@ -14,7 +14,7 @@ import scipy.stats
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hotlap.perf import stats
+from hotlap.perf.stats import estimates
 
 positive = st.floats(1e-6, 1e3)
 blocks = st.lists(st.lists(positive, min_size=1, max_size=5), min_size=3, max_size=8)
@@ -42,7 +42,7 @@ def test_interval_over_blocks_is_student_t_on_the_log_scale() -> None:
     values = [1.00, 1.10, 0.95, 1.20, 1.05, 1.15]
     logs = np.log(values)
     low, high = scipy.stats.t.interval(0.95, 5, loc=logs.mean(), scale=scipy.stats.sem(logs))
-    found = stats.interval_over_blocks(values)
+    found = estimates.interval_over_blocks(values)
     assert (found.centre, found.low, found.high) == pytest.approx(
         (np.exp(logs.mean()), np.exp(low), np.exp(high)), rel=1e-12
     )
@@ -51,8 +51,8 @@ def test_interval_over_blocks_is_student_t_on_the_log_scale() -> None:
 
 
 def test_student_t_is_the_tabulated_quantile() -> None:
-    assert stats.student_t(0.975, 5) == pytest.approx(2.570582, abs=1e-6)
-    assert stats.student_t(0.975, 15) == pytest.approx(2.131450, abs=1e-6)
+    assert estimates.student_t(0.975, 5) == pytest.approx(2.570582, abs=1e-6)
+    assert estimates.student_t(0.975, 15) == pytest.approx(2.131450, abs=1e-6)
 
 
 def test_intervals_of_ratios_cover_the_truth_when_samples_are_correlated_and_processes_differ() -> None:
@@ -68,7 +68,7 @@ def test_intervals_of_ratios_cover_the_truth_when_samples_are_correlated_and_pro
                 [mean * math.exp(value) for value in autoregressive(rng, 10, 0.8, 0.05)] for mean in means
             ]
 
-        found = stats.ratio(entrant(1.0), entrant(1.1))
+        found = estimates.ratio(entrant(1.0), entrant(1.1))
         hits += found.low <= 1.1 <= found.high
     assert 0.93 <= hits / runs <= 0.97
 
@@ -77,7 +77,7 @@ def test_intervals_of_ratios_cover_the_truth_when_samples_are_correlated_and_pro
 def test_intervals_over_batches_cover_the_truth_in_one_process(phi: float) -> None:
     rng, hits, runs = random.Random(2), 0, 300
     for _ in range(runs):
-        found = stats.interval_over_batches(
+        found = estimates.interval_over_batches(
             [math.exp(value) for value in autoregressive(rng, 640, phi, 0.05)]
         )
         hits += found.low <= 1 <= found.high
@@ -91,7 +91,7 @@ def test_interval_over_batches_by_hand() -> None:
     around = means - means.mean()
     r1 = float(np.clip((around[:-1] * around[1:]).sum() / (around**2).sum(), 0, 0.8))
     half = scipy.stats.t.ppf(0.975, 15) * means.std(ddof=1) / 4 * math.sqrt((1 + r1) / (1 - r1))
-    found = stats.interval_over_batches(samples)
+    found = estimates.interval_over_batches(samples)
     assert r1 > 0
     assert (math.log(found.low), math.log(found.high)) == pytest.approx(
         (means.mean() - half, means.mean() + half), rel=1e-9
@@ -100,25 +100,25 @@ def test_interval_over_batches_by_hand() -> None:
 
 
 def test_autocorrelation_by_hand() -> None:
-    assert stats.autocorrelation([1.0, 2.0, 3.0, 4.0]) == pytest.approx(
+    assert estimates.autocorrelation([1.0, 2.0, 3.0, 4.0]) == pytest.approx(
         (1.5 * 0.5 - 0.5 * 0.5 + 0.5 * 1.5) / 5
     )
-    assert stats.autocorrelation([1.0, -1.0] * 50) == pytest.approx(-0.99)
-    assert stats.autocorrelation([0.1] * 50) == 0
-    assert stats.autocorrelation([1.0, 2.0]) == 0
-    assert stats.autocorrelation([0.0, 0.0, 3.0]) == pytest.approx((1 - 2) / 6)
+    assert estimates.autocorrelation([1.0, -1.0] * 50) == pytest.approx(-0.99)
+    assert estimates.autocorrelation([0.1] * 50) == 0
+    assert estimates.autocorrelation([1.0, 2.0]) == 0
+    assert estimates.autocorrelation([0.0, 0.0, 3.0]) == pytest.approx((1 - 2) / 6)
 
 
 @pytest.mark.parametrize("phi", [0.0, 0.3, 0.6, 0.9])
 def test_effective_n_follows_ar1_theory(phi: float) -> None:
     count = 40_000
-    found = stats.effective_n(autoregressive(random.Random(4), count, phi))
+    found = estimates.effective_n(autoregressive(random.Random(4), count, phi))
     assert found == pytest.approx(count * (1 - phi) / (1 + phi), rel=0.06)
 
 
 def test_effective_n_never_exceeds_n() -> None:
-    assert stats.effective_n(alternating(40)) == 40
-    assert stats.effective_n([5.0] * 40) == 40
+    assert estimates.effective_n(alternating(40)) == 40
+    assert estimates.effective_n([5.0] * 40) == 40
 
 
 @given(blocks, st.floats(1e-3, 1e3))
@@ -126,8 +126,8 @@ def test_effective_n_never_exceeds_n() -> None:
 def test_estimates_contain_their_centre_and_scale_with_the_unit(
     values: list[list[float]], factor: float
 ) -> None:
-    found = stats.estimate(values)
-    larger = stats.estimate([[factor * value for value in block] for block in values])
+    found = estimates.estimate(values)
+    larger = estimates.estimate([[factor * value for value in block] for block in values])
     assert found.low <= found.centre * (1 + 1e-12) and found.centre <= found.high * (1 + 1e-12)
     assert larger.centre == pytest.approx(factor * found.centre, rel=1e-9)
     assert larger.half_width == pytest.approx(found.half_width, rel=1e-6, abs=1e-9)
@@ -137,10 +137,10 @@ def test_estimates_contain_their_centre_and_scale_with_the_unit(
 @settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 def test_a_ratio_and_its_inverse_have_the_same_interval(both: list[tuple[list[float], list[float]]]) -> None:
     base, head = [a for a, _ in both], [b for _, b in both]
-    there, back = stats.ratio(base, head), stats.ratio(head, base)
+    there, back = estimates.ratio(base, head), estimates.ratio(head, base)
     assert there.centre * back.centre == pytest.approx(1, rel=1e-9)
     assert there.low * back.high == pytest.approx(1, rel=1e-6)
-    turned = stats.inverse(there)
+    turned = estimates.inverse(there)
     assert (turned.centre, turned.low, turned.high) == pytest.approx(
         (back.centre, back.low, back.high), rel=1e-6
     )
@@ -148,25 +148,25 @@ def test_a_ratio_and_its_inverse_have_the_same_interval(both: list[tuple[list[fl
 
 def test_drift_shared_by_both_entrants_cancels_in_their_ratio() -> None:
     base = [[drift, 1.1 * drift, 0.9 * drift] for drift in (1.0, 7.0, 0.3, 2.0)]
-    found = stats.ratio(base, [[2 * value for value in block] for block in base])
+    found = estimates.ratio(base, [[2 * value for value in block] for block in base])
     assert (found.low, found.centre, found.high) == pytest.approx((2, 2, 2), rel=1e-12)
-    assert stats.estimate(base).half_width > 1
+    assert estimates.estimate(base).half_width > 1
 
 
 def test_a_ratio_is_over_the_blocks_that_both_have() -> None:
-    found = stats.ratio([[1.0], [], [1.0], [1.0], [9.0]], [[3.0], [5.0], [3.0], [3.0]])
+    found = estimates.ratio([[1.0], [], [1.0], [1.0], [9.0]], [[3.0], [5.0], [3.0], [3.0]])
     assert (found.centre, found.n) == (pytest.approx(3), 3)
     with pytest.raises(ValueError, match="share no block"):
-        stats.ratio([[1.0], []], [[], [1.0]])
+        estimates.ratio([[1.0], []], [[], [1.0]])
 
 
 def test_a_ratio_in_one_block_is_over_its_pairs() -> None:
     rng = random.Random(5)
     base = [math.exp(rng.gauss(0, 0.5)) for _ in range(64)]
-    found = stats.ratio([base], [[1.5 * value for value in base]])
+    found = estimates.ratio([base], [[1.5 * value for value in base]])
     assert (found.low, found.high) == pytest.approx((1.5, 1.5))
     assert found.method == "batch means"
-    assert stats.ratio([base], [base[:-1]]).n == 63
+    assert estimates.ratio([base], [base[:-1]]).n == 63
 
 
 def test_what_hits_a_whole_round_cancels_in_the_ratio() -> None:
@@ -175,14 +175,14 @@ def test_what_hits_a_whole_round_cancels_in_the_ratio() -> None:
     """
     base = [[1.0] * 10 + [3.0] * 9] * 6
     head = [[1.1] * 9 + [3.3] * 10] * 6
-    assert stats.ratio(base, head).centre == pytest.approx(1.1)
-    assert stats.median(head[0]) / stats.median(base[0]) == pytest.approx(3.3)
+    assert estimates.ratio(base, head).centre == pytest.approx(1.1)
+    assert estimates.median(head[0]) / estimates.median(base[0]) == pytest.approx(3.3)
 
 
 def test_a_block_counts_by_its_median() -> None:
     calm = [[1.0, 1.0, 1.0], [1.1, 1.1, 1.1], [1.2, 1.2, 1.2]]
     spiked = [[1.0, 1.0, 900.0], [1.1, 1.1, 1.1], [1.2, 1.2, 1.2]]
-    assert stats.estimate(spiked) == stats.estimate(calm)
+    assert estimates.estimate(spiked) == estimates.estimate(calm)
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_a_block_counts_by_its_median() -> None:
     ],
 )
 def test_what_an_interval_rests_on(values: list[list[float]], method: str, n: int | None) -> None:
-    found = stats.estimate(values)
+    found = estimates.estimate(values)
     assert found.method == method
     assert n is None or found.n == n
     assert math.isinf(found.half_width) == (method == "none")
@@ -205,13 +205,13 @@ def test_what_an_interval_rests_on(values: list[list[float]], method: str, n: in
 
 def test_no_samples_are_no_estimate() -> None:
     with pytest.raises(ValueError, match="no samples"):
-        stats.estimate([[], []])
+        estimates.estimate([[], []])
 
 
 def test_two_blocks_have_a_geometric_centre_without_interval() -> None:
-    found = stats.estimate([[2.0], [8.0]])
+    found = estimates.estimate([[2.0], [8.0]])
     assert (found.centre, found.low, found.high) == (pytest.approx(4), 0, math.inf)
-    turned = stats.inverse(found)
+    turned = estimates.inverse(found)
     assert (turned.centre, turned.low, turned.high) == (pytest.approx(0.25), 0, math.inf)
 
 
@@ -219,14 +219,14 @@ def test_two_blocks_have_a_geometric_centre_without_interval() -> None:
 def test_percentiles_need_their_least_number_of_samples(name: str, least: int) -> None:
     q = float(name[1:]) / 100
     assert 1 - q**least >= 0.95 > 1 - q ** (least - 1)
-    enough, n = stats.percentiles(alternating(least))
+    enough, n = estimates.percentiles(alternating(least))
     assert n == least
     assert enough[name] == np.percentile(alternating(least), 100 * q, method="inverted_cdf")
-    assert name not in stats.percentiles(alternating(least - 1))[0]
+    assert name not in estimates.percentiles(alternating(least - 1))[0]
 
 
 def test_correlated_samples_bear_no_percentile() -> None:
-    found, n = stats.percentiles([float(at) for at in range(58)])
+    found, n = estimates.percentiles([float(at) for at in range(58)])
     assert found == {}
     assert n < 29
 
@@ -234,7 +234,7 @@ def test_correlated_samples_bear_no_percentile() -> None:
 @given(st.lists(positive, min_size=29, max_size=200))
 @settings(max_examples=50, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 def test_percentiles_are_samples_in_order(samples: list[float]) -> None:
-    found, _ = stats.percentiles(samples)
+    found, _ = estimates.percentiles(samples)
     assert list(found.values()) == sorted(found.values())
     assert set(found.values()) <= set(samples)
     assert all(value >= median(samples) for value in found.values())
@@ -248,14 +248,14 @@ def test_best_rounds_by_hand() -> None:
     within = fmean([stdev([-0.1, 0.1]) ** 2, stdev([0.1, 0.3]) ** 2])
     between = stdev([0.0, 0.2]) ** 2 - within / 2
     assert (within, between) == pytest.approx((0.02, 0.01))
-    assert stats.best_rounds(values, 100.0, 1.0) == 15
-    assert stats.best_rounds(values, 1.0, 1.0) == 10
-    assert stats.best_rounds(values, 1e6, 1.0) == 40
+    assert estimates.best_rounds(values, 100.0, 1.0) == 15
+    assert estimates.best_rounds(values, 1.0, 1.0) == 10
+    assert estimates.best_rounds(values, 1e6, 1.0) == 40
 
 
 def test_best_rounds_without_a_difference_between_processes_is_the_most() -> None:
-    assert stats.best_rounds([[1.0, 1.1, 1.2], [1.0, 1.1, 1.2]], 1.0, 1.0, most=33) == 33
+    assert estimates.best_rounds([[1.0, 1.1, 1.2], [1.0, 1.1, 1.2]], 1.0, 1.0, most=33) == 33
 
 
 def test_best_rounds_with_too_little_to_go_by_is_the_least() -> None:
-    assert stats.best_rounds([[1.0, 1.1], [1.0]], 1e9, 1.0, least=7) == 7
+    assert estimates.best_rounds([[1.0, 1.1], [1.0]], 1e9, 1.0, least=7) == 7

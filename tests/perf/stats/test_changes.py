@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from hotlap.perf import history
+from hotlap.perf.stats import changes
 
 
 def series(
@@ -25,14 +25,14 @@ def series(
 
 
 def test_a_step_is_found_where_it_is_with_its_size() -> None:
-    (found,) = history.change_points(series(120, 1, steps={70: 1.1}))
+    (found,) = changes.change_points(series(120, 1, steps={70: 1.1}))
     assert abs(found.index - 70) <= 1
     assert found.effect == pytest.approx(0.1, abs=0.015)
     assert found.p < 0.01
 
 
 def test_two_steps_up_and_down() -> None:
-    found = history.change_points(series(200, 2, steps={60: 1.2, 130: 1 / 1.2}))
+    found = changes.change_points(series(200, 2, steps={60: 1.2, 130: 1 / 1.2}))
     assert [round(one.index, -1) for one in found] == [60, 130]
     assert [one.effect > 0 for one in found] == [True, False]
 
@@ -41,43 +41,43 @@ def test_two_steps_up_and_down() -> None:
 def test_a_spike_is_no_step(length: int) -> None:
     values = series(100, 3)
     values[50 : 50 + length] *= 3
-    assert history.change_points(values) == ()
+    assert changes.change_points(values) == ()
 
 
 @pytest.mark.parametrize(("length", "found"), [(8, 0), (30, 2)])
 def test_an_excursion_that_goes_back_is_a_change_only_if_it_lasted(length: int, found: int) -> None:
-    assert len(history.change_points(series(150, 6, steps={70: 1.4, 70 + length: 1 / 1.4}))) == found
+    assert len(changes.change_points(series(150, 6, steps={70: 1.4, 70 + length: 1 / 1.4}))) == found
 
 
 def test_a_first_level_of_a_few_points_is_none() -> None:
-    assert history.change_points(series(100, 7, steps={7: 1.4})) == ()
+    assert changes.change_points(series(100, 7, steps={7: 1.4})) == ()
 
 
 def test_five_points_at_the_end_are_a_new_level() -> None:
-    (found,) = history.change_points(series(60, 4, noise=0.01, steps={55: 1.3}))
+    (found,) = changes.change_points(series(60, 4, noise=0.01, steps={55: 1.3}))
     assert found.index == 55
 
 
 def test_a_step_too_small_to_matter_is_none() -> None:
-    assert history.change_points(series(400, 5, noise=0.0005, steps={200: 1.003})) == ()
+    assert changes.change_points(series(400, 5, noise=0.0005, steps={200: 1.003})) == ()
 
 
 @pytest.mark.parametrize(("phi", "most"), [(0.0, 0.05), (0.3, 0.05)])
 def test_series_without_a_change_are_left_alone(phi: float, most: float) -> None:
     """300 null series of 200 points; the share allowed plus three standard errors."""
-    alarmed = sum(bool(history.change_points(series(200, seed, phi=phi))) for seed in range(300))
+    alarmed = sum(bool(changes.change_points(series(200, seed, phi=phi))) for seed in range(300))
     assert alarmed <= (most + 3 * math.sqrt(most * (1 - most) / 300)) * 300
 
 
 @pytest.mark.parametrize("values", [[], [1.0] * 9, [5.0] * 50])
 def test_too_short_or_constant_has_none(values: list[float]) -> None:
-    assert history.change_points(values) == ()
+    assert changes.change_points(values) == ()
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, 0.0, -1.0])
 def test_what_is_no_measurement_is_refused(bad: float) -> None:
     with pytest.raises(ValueError, match="above 0"):
-        history.change_points([1.0] * 20 + [bad])
+        changes.change_points([1.0] * 20 + [bad])
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -89,28 +89,28 @@ def test_the_partition_is_the_best_of_all(seed: int) -> None:
 
     def cost(borders: tuple[int, ...]) -> float:
         edges = [0, *borders, 22]
-        if any(b - a < history.SHORTEST for a, b in itertools.pairwise(edges)):
+        if any(b - a < changes.SHORTEST for a, b in itertools.pairwise(edges)):
             return math.inf
         return sum(
             float(((x[a:b] - x[a:b].mean()) ** 2).sum()) for a, b in itertools.pairwise(edges)
         ) + penalty * len(borders)
 
     every = [borders for count in range(4) for borders in itertools.combinations(range(1, 22), count)]
-    assert cost(tuple(history.partition(x, penalty))) == pytest.approx(min(map(cost, every)))
+    assert cost(tuple(changes.partition(x, penalty))) == pytest.approx(min(map(cost, every)))
 
 
 @pytest.mark.parametrize("phi", [0.0, 0.3])
 def test_three_points_of_a_new_level_are_a_provisional_alarm_and_chance_hardly_ever(phi: float) -> None:
-    def young(values: np.ndarray) -> history.ChangePoint | None:
-        return history.provisional(values, history.change_points(values))
+    def young(values: np.ndarray) -> changes.ChangePoint | None:
+        return changes.provisional(values, changes.change_points(values))
 
     false = [young(series(40, seed, phi=phi)) for seed in range(200)]
     assert sum(one is not None for one in false) <= 2
     found = 0
     for seed in range(30):
         values = series(40, seed, phi=phi, steps={37: 1.2})
-        settled = history.change_points(values)
-        one = history.provisional(values, settled)
+        settled = changes.change_points(values)
+        one = changes.provisional(values, settled)
         found += any(at is not None and at.index >= 35 for at in (one, *settled))
     assert found >= 27
 
@@ -119,8 +119,8 @@ def test_three_points_of_a_new_level_are_a_provisional_alarm_and_chance_hardly_e
 def test_a_spike_at_the_end_is_no_alarm(length: int) -> None:
     values = series(40, 1)
     values[-length:] *= 3
-    assert history.provisional(values, history.change_points(values)) is None
+    assert changes.provisional(values, changes.change_points(values)) is None
 
 
 def test_a_short_series_has_no_alarm() -> None:
-    assert history.provisional(series(12, 1, steps={9: 2.0}), ()) is None
+    assert changes.provisional(series(12, 1, steps={9: 2.0}), ()) is None

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from .stats import fmean, student_t
+from .estimates import fmean, student_t
 
 if TYPE_CHECKING:
     import numpy as np
