@@ -85,8 +85,8 @@ def child(which: str, text: str, folder: str) -> None:
 
     from hotlap.perf import workloads
     from hotlap.perf.backends import compile as backend
-    from hotlap.perf.case import Case
-    from hotlap.perf.contract import Artefact, modules
+    from hotlap.perf.terms.case import Case
+    from hotlap.perf.terms.contract import Artefact, modules
 
     case = Case.parse(text)
     for name in modules(

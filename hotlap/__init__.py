@@ -6,15 +6,15 @@ from importlib import import_module
 from typing import Any
 
 _PUBLIC = {
-    "Case": "perf.case",
-    "Evaluation": "perf.case",
-    "Plan": "perf.case",
+    "Case": "perf.terms.case",
+    "Evaluation": "perf.terms.case",
+    "Plan": "perf.terms.case",
     "Profile": "profiles.callback",
-    "Result": "perf.result",
+    "Result": "perf.terms.result",
     "TritonKernels": "kernels.callback",
-    "Workload": "perf.case",
+    "Workload": "perf.terms.case",
     "cases": "perf.pytest_plugin",
-    "read": "perf.result",
+    "read": "perf.terms.result",
 }
 __all__ = sorted(_PUBLIC)
 

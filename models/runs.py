@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ..perf import files
+from ..perf.terms import files
 
 SCHEMA = 1  # of settings.json and metrics.json; 1: the first
 

@@ -18,7 +18,7 @@ import lightning.pytorch as L
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 
-from ..perf import files
+from ..perf.terms import files
 from . import checkpoint, mixed, runs
 from .catalog import network
 from .data.memory import InMemoryData

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..perf.case import Evaluation, Workload
+from ..perf.terms.case import Evaluation, Workload
 from . import checkpoint, runs
 from .catalog import nearest
 from .trainable import Trainable

@@ -18,14 +18,9 @@ import msgspec
 
 from . import gate, ledger, plugins, sides, verdict_formats
 from .answer import answer
-from .case import Case, Plan
-from .environment import Environment
-from .files import write
 from .policy import Policy
 from .prepare import Preparation, own_work
 from .race import Lane, Race
-from .reasons import Misuse, Refusal
-from .result import Result, Results, encode, now
 from .revisions import SAME_CODE, Revision
 from .servers import Servers
 from .sides import Known, Side
@@ -33,7 +28,12 @@ from .stats import compare, estimates
 from .stats.compare import LATENCY_SHARE, LOOKS, Judgement
 from .stats.compare import Verdict as Outcome
 from .survey import LIBRARIES
-from .verdict import Finding, Verdict
+from .terms.case import Case, Plan
+from .terms.environment import Environment
+from .terms.files import write
+from .terms.reasons import Misuse, Refusal
+from .terms.result import Result, Results, encode, now
+from .terms.verdict import Finding, Verdict
 
 # A level for each look, and the looks that it was solved for (compare.level).
 Level = tuple[float, tuple[int, ...]]

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from . import files, survey
+from . import survey
+from .terms import files
 
 
 def ab(
@@ -70,13 +71,14 @@ def ab(
     import os
 
     from . import policy as policies
-    from . import rundir, units
+    from . import rundir
     from .ab import Comparison, write_results
-    from .case import Plan
     from .cases import expand, matching
-    from .reasons import Misuse
     from .revisions import Revisions, kind
     from .run import positive, split
+    from .terms import units
+    from .terms.case import Plan
+    from .terms.reasons import Misuse
     from .verdict_output import show, write
 
     rules = policies.read(policy or (Path("gate.toml") if Path("gate.toml").is_file() else None))

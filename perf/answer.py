@@ -10,14 +10,14 @@ from typing import Any
 import msgspec
 
 from . import cpu, plugins, priority, telemetry
-from .case import Case, Plan
 from .cases import LIBRARY_DEFAULTS
 from .ladder import MEANING, Ladder
 from .observations import Observations
 from .race import Lane
-from .reasons import Reason, Refusal
-from .result import Disturbance, Placement, Result, Samples, Status
 from .stats import estimates
+from .terms.case import Case, Plan
+from .terms.reasons import Reason, Refusal
+from .terms.result import Disturbance, Placement, Result, Samples, Status
 
 SKIPS = ("no_device", "unsupported_target", "unsupported_precision", "dep_missing", "dep_conflict")
 FAULTS_WORTH_A_WORD = 100

@@ -20,12 +20,13 @@ from zlib import crc32
 
 import msgspec
 
-from . import result, sides
-from .case import Better
-from .counters import COUNTERS
-from .reasons import Misuse
+from . import sides
 from .sides import Known
 from .stats import estimates
+from .terms import result
+from .terms.case import Better
+from .terms.counters import COUNTERS
+from .terms.reasons import Misuse
 
 # 1 (0.2.0): first version. Another version is dropped and read anew.
 SCHEMA = 1

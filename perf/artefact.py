@@ -25,19 +25,19 @@ import msgspec
 
 from . import cuda_devices, plugins, survey
 from . import manifest as manifests
-from .case import Case
 from .cases import parse_backend
-from .contract import Arrays, Artefact, Backend, modules
-from .files import write
 from .manifest import FILE, REFERENCE, Manifest, Signature, Work
-from .reasons import Misuse, Refusal, room
-from .result import Unreadable, now
+from .terms.case import Case
+from .terms.contract import Arrays, Artefact, Backend, modules
+from .terms.files import write
+from .terms.reasons import Misuse, Refusal, room
+from .terms.result import Unreadable, now
 
 if TYPE_CHECKING:
-    from .case import Workload
     from .ladder import Ladder
-    from .reasons import Reason
-    from .result import Deviation, Placement
+    from .terms.case import Workload
+    from .terms.reasons import Reason
+    from .terms.result import Deviation, Placement
 
 
 # The libraries that a manifest names: those that build or run a model.

@@ -13,17 +13,17 @@ import msgspec
 
 from . import artefact, manifest, plugins, report
 from .answer import answer, unmeasured
-from .case import Case, Plan
 from .cases import PACE
-from .contract import modules
 from .manifest import Manifest
 from .observations import Observations
 from .prepare import entrant, own_work, worker_environment
 from .race import Lane, Oracle, Race
-from .reasons import Reason, Refusal, room
-from .result import Result
 from .rundir import RunFolder
 from .servers import Servers
+from .terms.case import Case, Plan
+from .terms.contract import modules
+from .terms.reasons import Reason, Refusal, room
+from .terms.result import Result
 
 # The absolute latency has no target to reach, so a race of one entrant ends here or when its budget
 # is spent.

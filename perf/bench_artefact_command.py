@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from . import files, survey
+from . import survey
+from .terms import files
 
 
 def bench_artefact(
@@ -35,9 +36,10 @@ def bench_artefact(
     """
     import os
 
-    from . import artefact, artefact_race, report, rundir, units
-    from .case import Plan
-    from .reasons import Misuse
+    from . import artefact, artefact_race, report, rundir
+    from .terms import units
+    from .terms.case import Plan
+    from .terms.reasons import Misuse
 
     manifest = artefact.checked(folder)
     plan = Plan(

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 from . import plugins
-from .case import ARCHITECTURES, PRECISIONS, Case
-from .reasons import Misuse
+from .terms.case import ARCHITECTURES, PRECISIONS, Case
+from .terms.reasons import Misuse
 
 # Options of the harness itself; all others are the backend's own. Those of library defaults run an
 # entrant as its user would find it.

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .arrays import named, rmse
-from .reasons import Refusal
-from .result import Deviation, Distance, Task
+from .terms.reasons import Refusal
+from .terms.result import Deviation, Distance, Task
 
 if TYPE_CHECKING:
     import numpy as np

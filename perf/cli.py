@@ -21,9 +21,9 @@ from .gate_command import gate
 from .history_command import history
 from .kernels_command import kernels
 from .noise_command import noise
-from .reasons import Misuse
 from .report_command import report
 from .run import run
+from .terms.reasons import Misuse
 
 OUR_FAULT = 70
 

@@ -16,14 +16,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
-from . import verdict as verdicts
-from .case import Case
-from .reasons import Misuse
 from .revisions import SAME_CODE, git
 from .series import Series
 from .stats.compare import Verdict as Outcome
-from .units import scaled
-from .verdict import EXIT
+from .terms import verdict as verdicts
+from .terms.case import Case
+from .terms.reasons import Misuse
+from .terms.units import scaled
+from .terms.verdict import EXIT
 from .verdict_formats import interval, percent
 
 Term = Literal["good", "bad", "skip"]

@@ -56,7 +56,7 @@ def doctor(
 
     With --ladder: what can be proven here of GPUs that are not.
     """
-    from .reasons import Misuse
+    from .terms.reasons import Misuse
 
     if ladder:
         from .ladder_command import climb
@@ -79,8 +79,8 @@ def machine(seconds: float, device: str) -> int:
     from . import noise, plugins, report
     from .entrant import Entrant
     from .prepare import clean
-    from .reasons import Refusal
-    from .units import scaled
+    from .terms.reasons import Refusal
+    from .terms.units import scaled
 
     console = report.console()
     cores = len(os.sched_getaffinity(0))
@@ -143,7 +143,7 @@ def devices() -> Table:
     from rich.text import Text
 
     from . import cuda_devices
-    from .reasons import Refusal
+    from .terms.reasons import Refusal
 
     table = Table(box=None, pad_edge=False, caption_justify="left")
     for head in (
@@ -190,7 +190,7 @@ def devices() -> Table:
 
 
 def row(device: Device, state: State, name: str) -> tuple[str, ...]:
-    from .units import scaled
+    from .terms.units import scaled
 
     def shown(value: float | None, unit: str) -> str:
         return "-" if value is None else scaled(value, unit)

@@ -19,7 +19,7 @@ import msgspec
 
 from . import installed
 from .channel import Channel, Closed, Late
-from .reasons import Reason, Refusal
+from .terms.reasons import Reason, Refusal
 
 # The package through its import name: that folder's parent holds the other packages too
 # (hotlap/perf, not the repository's perf).

@@ -44,7 +44,8 @@ def gate(
     """
     from . import gate as gates
     from . import policy as policies
-    from . import sides, verdict
+    from . import sides
+    from .terms import verdict
     from .verdict_output import show, write
 
     rules = policies.read(policy or (Path("gate.toml") if Path("gate.toml").is_file() else None))

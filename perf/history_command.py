@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import files
+from .terms import files
 
 if TYPE_CHECKING:
     from .series import Border, Series
-    from .verdict import Verdict
+    from .terms.verdict import Verdict
 
 
 def history(
@@ -60,15 +60,16 @@ def history(
 
     Exit: 0 no alarm, 1 a confirmed worsening within the last 9 points, 3 could not tell.
     """
-    from .reasons import Misuse
+    from .terms.reasons import Misuse
 
     if csv is not None:
         if results or not column:
             raise Misuse("--csv FILE goes with --column NAME, and without results")
         return of_csv(csv, column, json)
-    from . import archive, series, units
-    from .files import put
-    from .verdict import Unreadable
+    from . import archive, series
+    from .terms import units
+    from .terms.files import put
+    from .terms.verdict import Unreadable
     from .verdict_output import write
 
     told = Note()
@@ -134,8 +135,8 @@ def found_files(places: Sequence[Path]) -> list[Path]:
 
     Raises Misuse.
     """
-    from .files import runs_folder
-    from .reasons import Misuse
+    from .terms.files import runs_folder
+    from .terms.reasons import Misuse
 
     sides = (runs_folder() / "ab").resolve()  # of hotlap ab: of branches that may never be merged
     found: dict[Path, None] = {}
@@ -249,9 +250,9 @@ def document(
 def of_csv(path: Path, column: str, json: Path | None) -> int:
     import msgspec
 
-    from .files import put
-    from .reasons import Misuse
     from .stats import changes as detector
+    from .terms.files import put
+    from .terms.reasons import Misuse
 
     try:
         found = detector.change_points(values(path, column))
@@ -278,8 +279,8 @@ def values(path: Path, column: str) -> list[float]:
     import csv
 
     from . import plugins
-    from .reasons import Misuse
-    from .verdict import Unreadable
+    from .terms.reasons import Misuse
+    from .terms.verdict import Unreadable
 
     try:
         with path.open(newline="") as file:

@@ -11,7 +11,7 @@ from typing import Any
 
 from .series import Border, Series, where
 from .stats.changes import ChangePoint
-from .verdict import Verdict
+from .terms.verdict import Verdict
 from .verdict_formats import WORD, amount, line, percent
 
 WIDTH, HEIGHT, MARGIN = 800, 150, 8

@@ -28,7 +28,7 @@ from unittest import mock
 import msgspec
 
 from . import workloads
-from .reasons import Misuse
+from .terms.reasons import Misuse
 
 
 class Part(NamedTuple):
@@ -166,7 +166,7 @@ def census(workload: str, targets: list[str], json: Path | None) -> int:
 
     Raises Misuse for a wrong workload, and where the child failed.
     """
-    from .files import put
+    from .terms.files import put
 
     workloads.check(workloads.Reference(workload))
     for target in targets:

@@ -20,7 +20,7 @@ from .kernel_entries import Entry, Failed
 from .kernel_variants import Variants, of_operation
 from .peaks import datasheet
 from .plugins import Unknown
-from .reasons import Misuse
+from .terms.reasons import Misuse
 
 PACKAGE = "hotlap.kernels.ops"
 Progress = Callable[[int, int], None]

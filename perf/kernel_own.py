@@ -22,7 +22,7 @@ from . import aot, kernel_rules, workloads
 from .kernel_builds import plain
 from .kernel_entries import Entry, Failed
 from .plugins import Unknown
-from .reasons import Misuse
+from .terms.reasons import Misuse
 
 SCALARS = (
     "i1",

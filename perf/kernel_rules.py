@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .aot import Figures
 from .kernel_entries import Failed
 from .kernel_variants import SIZES, Variants
-from .verdict import Finding, Verdict, worst
+from .terms.verdict import Finding, Verdict, worst
 
 if TYPE_CHECKING:
     from .kernel_entries import Entry

@@ -10,8 +10,8 @@ import msgspec
 
 from .kernel_entries import Entry, Failed
 from .stats.compare import Verdict as Outcome
-from .units import scaled
-from .verdict import EXIT, Unreadable, Verdict
+from .terms.units import scaled
+from .terms.verdict import EXIT, Unreadable, Verdict
 
 BASELINES = Path(sys.modules["hotlap"].__path__[0]) / "kernels" / "baselines"
 HEAD = (

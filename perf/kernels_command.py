@@ -83,9 +83,9 @@ def kernels(
     import msgspec
 
     from . import kernel_builds, kernel_own, kernel_rules, kernel_table
-    from .files import put
-    from .reasons import Misuse
-    from .verdict import read as judged
+    from .terms.files import put
+    from .terms.reasons import Misuse
+    from .terms.verdict import read as judged
     from .verdict_output import show
 
     version = metadata.version("triton")
@@ -174,7 +174,7 @@ def kernels(
 
 def alone(given: Mapping[str, bool]) -> None:
     """The first three each stand alone; the others are about our own operations. Raises Misuse."""
-    from .reasons import Misuse
+    from .terms.reasons import Misuse
 
     names = [name for name, there in given.items() if there]
     if len(names) > 1 and names[0] in list(given)[:3]:
@@ -185,7 +185,7 @@ def levels(file: Path, required: bool) -> Levels | None:
     """A baseline, or None where there is none. Raises Unreadable."""
     import msgspec
 
-    from .verdict import Unreadable
+    from .terms.verdict import Unreadable
 
     if not file.exists():
         if required:
@@ -211,7 +211,7 @@ def asked_for(
 def store(file: Path, content: Levels) -> None:
     import msgspec
 
-    from .files import write
+    from .terms.files import write
 
     file.parent.mkdir(parents=True, exist_ok=True)
     write(file, msgspec.json.format(msgspec.json.encode(content, order="deterministic"), indent=1) + b"\n")

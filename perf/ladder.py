@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from . import arrays
-from .files import write
-from .reasons import Reason, Refusal
-from .result import Deviation, Placement, Proof, Rung
+from .terms.files import write
+from .terms.reasons import Reason, Refusal
+from .terms.result import Deviation, Placement, Proof, Rung
 
 if TYPE_CHECKING:
-    from .case import Evaluation
-    from .contract import Arrays, Proven
+    from .terms.case import Evaluation
+    from .terms.contract import Arrays, Proven
 
 MEANING: dict[Rung, str] = {
     "L0": "imports and configuration",

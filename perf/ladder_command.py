@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import survey
-from .result import Result
+from .terms.result import Result
 
 
 def climb(
@@ -30,12 +30,12 @@ def climb(
     from rich.text import Text
 
     from . import ladder, report, rundir, workloads
-    from .case import Plan
     from .cases import default_backends, expand
-    from .files import put
     from .progress import Quiet, carried_out
-    from .reasons import Misuse
     from .run import by_default
+    from .terms.case import Plan
+    from .terms.files import put
+    from .terms.reasons import Misuse
 
     if wrong := [target for target in targets if target == "cpu"]:
         raise Misuse(

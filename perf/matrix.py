@@ -8,11 +8,11 @@ import re
 from collections.abc import Sequence, Set
 
 from . import ladder, report
-from .case import PRECISIONS
 from .cases import PACE
-from .result import Result, Results
 from .stats import estimates
-from .units import scaled
+from .terms.case import PRECISIONS
+from .terms.result import Result, Results
+from .terms.units import scaled
 
 LEGEND = (
     "Measured (L7: it ran there): latency ± half its 95 % interval over blocks of fresh processes; speed-up"

@@ -12,14 +12,14 @@ import msgspec
 
 from . import manifest, plugins, workloads
 from .answer import answer, proven, unmeasured
-from .case import Case, Plan
 from .cases import races
 from .prepare import Preparation, entrant, own_work
 from .race import Lane, Race
-from .reasons import Reason, Refusal
-from .result import Result
 from .rundir import RunFolder
 from .servers import Servers
+from .terms.case import Case, Plan
+from .terms.reasons import Reason, Refusal
+from .terms.result import Result
 
 
 class Progress:

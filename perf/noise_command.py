@@ -37,8 +37,9 @@ def noise(
     """Show where the spread of a run and of this machine comes from, and the slow-down that hotlap
     ab would find with 90 % power.
     """
-    from . import report, rundir, units
-    from .reasons import Misuse
+    from . import report, rundir
+    from .terms import units
+    from .terms.reasons import Misuse
 
     budget_s, console = units.seconds(budget), report.console()
     if results is None:
@@ -100,9 +101,10 @@ def of_a_run(console: Console, path: Path, tolerance: float, budget: str, budget
     from rich.table import Table
     from rich.text import Text
 
-    from . import report, result, variance
+    from . import report, variance
     from .cases import BASELINE
     from .prepare import own_work
+    from .terms import result
 
     found = result.read(path)
     every, skipped, priorities = {}, [], []

@@ -6,7 +6,7 @@ import ast
 from pathlib import Path
 
 from . import plugins
-from .verdict import Place
+from .terms.verdict import Place
 
 
 def find(workload: str, root: Path = Path()) -> Place | None:

@@ -16,8 +16,8 @@ from importlib import metadata
 from types import ModuleType
 from typing import cast
 
-from .contract import Backend
-from .reasons import Misuse
+from .terms.contract import Backend
+from .terms.reasons import Misuse
 
 OURS = {"hotlap.backends": __package__ + ".backends", "hotlap.metrics": __package__ + ".metrics"}
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from . import cuda_devices, telemetry
-from .reasons import Refusal
+from .terms.reasons import Refusal
 
 POWERCAP = Path("/sys/class/powercap")
 

@@ -12,17 +12,17 @@ from typing import Any
 import msgspec
 
 from . import artefact, ladder, plugins
-from .case import Case, Plan
 from .cases import BASELINE, LIBRARY_DEFAULTS
-from .contract import modules
 from .entrant import Entrant
 from .ladder import Ladder
 from .manifest import Signature
 from .observations import Observations
 from .origin import HERE, Origin
 from .race import Lane, Oracle
-from .reasons import Refusal, room
 from .servers import Servers
+from .terms.case import Case, Plan
+from .terms.contract import modules
+from .terms.reasons import Refusal, room
 from .workloads import Reference
 
 TRAINING_TIMEOUT_S = 4 * 3600.0

@@ -9,21 +9,21 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .case import Plan
 from .measure import Progress, measure
 from .race import Lane
 from .report import reasons, table
-from .result import Result
 from .stats import estimates
-from .units import scaled
+from .terms.case import Plan
+from .terms.result import Result
+from .terms.units import scaled
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.live import Live
     from rich.table import Table
 
-    from .case import Case
     from .rundir import RunFolder
+    from .terms.case import Case
 
 
 class Watched(Progress):

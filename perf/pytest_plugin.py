@@ -24,7 +24,7 @@ import pytest
 from . import survey
 
 if TYPE_CHECKING:
-    from .result import Result
+    from .terms.result import Result
 
     Lap = Callable[[str], Result]
 
@@ -151,11 +151,11 @@ class Races:
     def measure(self, case_id: str, items: Iterable[pytest.Item]) -> None:
         """Races the group of this case: every case of it that a selected test names."""
         from . import workloads
-        from .case import Case, Plan
         from .cases import PACE
         from .measure import measure
         from .rundir import RunFolder
-        from .units import seconds
+        from .terms.case import Case, Plan
+        from .terms.units import seconds
 
         wanted = Case.parse(case_id)
         selected = [

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .calibration import LIMIT, Calibration, cosine
-from .reasons import Refusal
+from .terms.reasons import Refusal
 
 if TYPE_CHECKING:
     import onnx
 
-    from .contract import Arrays
+    from .terms.contract import Arrays
 
 # Nodes are measured alone on the first PROBES of the batches that judge, and for SEARCH_S at most.
 PROBES, SEARCH_S = 2, 60.0

@@ -19,15 +19,15 @@ import msgspec
 
 from . import artefact, check, cores
 from .budget import Rest
-from .case import Case, Plan
-from .contract import Backend
 from .entrant import Entrant
 from .observations import Block, Observations
-from .reasons import Reason, Refusal
-from .result import Deviation, Placement
 from .servers import Servers
 from .stats import estimates
 from .telemetry import Span, Window
+from .terms.case import Case, Plan
+from .terms.contract import Backend
+from .terms.reasons import Reason, Refusal
+from .terms.result import Deviation, Placement
 from .timing import Turn, WarmUp
 
 WARM_SHARE = 0.2

@@ -20,10 +20,10 @@ import numpy as np
 import torch
 
 from . import tf32
-from .case import Workload
 from .memory import exhausted
-from .reasons import Refusal
 from .rounded import rounded
+from .terms.case import Workload
+from .terms.reasons import Refusal
 from .workloads import resized
 
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from . import files
+from .terms import files
 
 
 def report(
@@ -22,8 +22,9 @@ def report(
     """Print the table of a results file again."""
     from . import matrix as matrices
     from . import report as tables
-    from . import result, rundir
-    from .reasons import Misuse
+    from . import rundir
+    from .terms import result
+    from .terms.reasons import Misuse
 
     found = result.read(results or rundir.latest() / "results.json")
     if markdown is None and matrix is None:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from .installed import PROBE, interpreter
 from .origin import Origin
-from .reasons import Misuse
+from .terms.reasons import Misuse
 from .workloads import Reference
 
 WORKING_COPY = "."

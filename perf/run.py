@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from . import files, survey
+from . import survey
+from .terms import files
 
 DEFAULT_BUDGET = "90s"
 NOTHING_MEASURED = 4
@@ -57,11 +58,12 @@ def run(
     """Race a model's backends against eager: checked, measured, reported."""
     import os
 
-    from . import report, rundir, units, workloads
-    from .case import Plan
+    from . import report, rundir, workloads
     from .cases import default_backends, expand
     from .progress import Watched, carried_out
-    from .reasons import Misuse
+    from .terms import units
+    from .terms.case import Plan
+    from .terms.reasons import Misuse
 
     plan = Plan(
         budget_s=units.seconds(budget),
@@ -127,7 +129,7 @@ def split(text: str) -> list[str]:
 
 
 def positive(text: str) -> int:
-    from .reasons import Misuse
+    from .terms.reasons import Misuse
 
     if not text.isdecimal() or int(text) < 1:
         raise Misuse(f"--batch {text!r}: expected whole numbers of at least 1, such as 1,8")

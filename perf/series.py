@@ -17,10 +17,10 @@ from typing import NamedTuple
 
 from . import places
 from .archive import Point
-from .case import Better
 from .stats import changes, estimates
 from .stats.changes import LASTING, SHORTEST, ChangePoint
-from .verdict import Finding, Verdict, worst
+from .terms.case import Better
+from .terms.verdict import Finding, Verdict, worst
 
 # A first level has at least ten points (history.lasting), and a confirmed change five more.
 FEWEST = LASTING + SHORTEST

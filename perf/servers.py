@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .entrant import Entrant
-from .reasons import Refusal
+from .terms.reasons import Refusal
 
 
 @dataclass

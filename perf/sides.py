@@ -16,13 +16,13 @@ from typing import Any
 import msgspec
 
 from . import places
-from .case import Better
 from .cases import PACE
-from .environment import Differences, Environment
-from .reasons import Misuse
-from .result import SCHEMA, Result, Results
 from .stats import estimates
-from .verdict import Place, Unreadable
+from .terms.case import Better
+from .terms.environment import Differences, Environment
+from .terms.reasons import Misuse
+from .terms.result import SCHEMA, Result, Results
+from .terms.verdict import Place, Unreadable
 
 GOOD = ("ok", "noisy", "verified")
 # What of pytest-benchmark's machine_info forbids a comparison; all the rest (node, release, clock)

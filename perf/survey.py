@@ -10,8 +10,8 @@ from importlib import metadata
 from pathlib import Path
 
 from . import cpu, cuda_devices
-from .environment import Environment
-from .reasons import Refusal
+from .terms.environment import Environment
+from .terms.reasons import Refusal
 
 LIBRARIES = (
     "hotlap",

@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from . import contract, cuda_devices, memory, origin, plugins, profiling, survey, telemetry, timing, workloads
+from . import cuda_devices, memory, origin, plugins, profiling, survey, telemetry, timing, workloads
 from . import priority as scheduling
 from .arrays import named, on_split, on_stored, rmse
-from .case import Case, Workload
-from .contract import Artefact, Backend, Step, modules
 from .power import Meter
-from .reasons import Reason, Refusal, full
+from .terms import contract
+from .terms.case import Case, Workload
+from .terms.contract import Artefact, Backend, Step, modules
+from .terms.reasons import Reason, Refusal, full
 from .workloads import resized
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import tf32
-from .case import Case, Workload
-from .contract import Arrays, Schedule, Step, nothing
-from .reasons import Refusal
+from .terms.case import Case, Workload
+from .terms.contract import Arrays, Schedule, Step, nothing
+from .terms.reasons import Refusal
 
 if TYPE_CHECKING:
     import torch

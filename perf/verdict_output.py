@@ -12,9 +12,9 @@ from typing import TextIO
 import msgspec
 
 from . import verdict_formats
-from .files import put
-from .reasons import Misuse
-from .verdict import Verdict
+from .terms.files import put
+from .terms.reasons import Misuse
+from .terms.verdict import Verdict
 
 
 def show(verdict: Verdict, to: TextIO) -> None:

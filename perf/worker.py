@@ -20,8 +20,8 @@ from typing import Any
 from . import layout, origin
 from .channel import Channel, Closed
 from .memory import exhausted
-from .reasons import Reason, Refusal, full
 from .tasks import Tasks
+from .terms.reasons import Reason, Refusal, full
 
 PR_SET_PDEATHSIG = 1
 

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import plugins
-from .case import Workload
 from .memory import exhausted
-from .reasons import Misuse, Refusal
+from .terms.case import Workload
+from .terms.reasons import Misuse, Refusal
 
 
 class Reference(NamedTuple):

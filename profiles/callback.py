@@ -18,7 +18,7 @@ from typing import Any
 import lightning.pytorch as L
 
 from ..perf import profiling, torch_step
-from ..perf.contract import Overhead, Schedule
+from ..perf.terms.contract import Overhead, Schedule
 
 
 class Profile(L.Callback):

@@ -14,12 +14,12 @@ from typing import Any
 import msgspec
 
 from ..perf import plugins, survey, workloads
-from ..perf.case import Case, Plan
-from ..perf.contract import Overhead, Schedule
 from ..perf.prepare import Preparation, worker_environment
 from ..perf.race import Race
-from ..perf.reasons import Refusal
 from ..perf.servers import Servers
+from ..perf.terms.case import Case, Plan
+from ..perf.terms.contract import Overhead, Schedule
+from ..perf.terms.reasons import Refusal
 
 
 def inference(

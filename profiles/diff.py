@@ -18,11 +18,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..perf.case import Case
-from ..perf.reasons import Misuse
 from ..perf.stats.compare import Verdict as Outcome
-from ..perf.units import scaled
-from ..perf.verdict import Finding, Verdict, worst
+from ..perf.terms.case import Case
+from ..perf.terms.reasons import Misuse
+from ..perf.terms.units import scaled
+from ..perf.terms.verdict import Finding, Verdict, worst
 from . import captured, kinds, review
 from .figures import summed
 from .review import Review

@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from ..perf.case import Case
-from ..perf.contract import Schedule
+from ..perf.terms.case import Case
+from ..perf.terms.contract import Schedule
 
 
 class Asked(msgspec.Struct):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..perf.units import scaled
+from ..perf.terms.units import scaled
 from ..perf.verdict_formats import WORD
 from . import roofline
 from .bound import PARTS

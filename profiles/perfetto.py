@@ -13,7 +13,7 @@ from typing import IO, Any
 import msgspec
 import numpy as np
 
-from ..perf import files
+from ..perf.terms import files
 from .events import Event, Events
 from .kineto import GPU, nanoseconds
 from .review import Review

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ..perf import files
+from ..perf.terms import files
 
 NOT_CAPTURED = 4
 
@@ -58,11 +58,12 @@ def profile(
     import sys
 
     from ..models.catalog import names, network
-    from ..perf import rundir, units, workloads
-    from ..perf.case import Case, Plan
+    from ..perf import rundir, workloads
     from ..perf.cases import parse_backend
-    from ..perf.contract import Schedule
-    from ..perf.reasons import Misuse, Refusal
+    from ..perf.terms import units
+    from ..perf.terms.case import Case, Plan
+    from ..perf.terms.contract import Schedule
+    from ..perf.terms.reasons import Misuse, Refusal
     from . import capture, review, text
 
     def report(line: str) -> None:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from ..perf.verdict import Verdict
+from ..perf.terms.verdict import Verdict
 from . import figures, review
 from .events import Unreadable
 from .review import Review

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from ..perf.verdict import Verdict
+from ..perf.terms.verdict import Verdict
 from . import bound, captured, figures, files, fix, roofline, trust
 from .bound import Bound
 from .culprits import Culprit, Gap

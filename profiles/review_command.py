@@ -51,9 +51,9 @@ def review(
     """
     import sys
 
-    from ..perf.files import put
-    from ..perf.reasons import Misuse
-    from ..perf.verdict import Unreadable
+    from ..perf.terms.files import put
+    from ..perf.terms.reasons import Misuse
+    from ..perf.terms.verdict import Unreadable
     from . import diff, ranks, text
     from . import review as reviewing
     from .events import Unreadable as NoTrace

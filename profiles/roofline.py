@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from ..perf.case import Case
 from ..perf.peaks import Peak, datasheet
-from ..perf.reasons import Misuse
+from ..perf.terms.case import Case
+from ..perf.terms.reasons import Misuse
 from . import captured
 from .trace import NONE, Column, Gpu, Trace
 

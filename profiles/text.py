@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from ..perf.units import scaled
+from ..perf.terms.units import scaled
 from ..perf.verdict_formats import WORD
 from ..perf.verdict_output import plain
 from . import captured, roofline

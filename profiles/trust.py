@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from ..perf.units import scaled
+from ..perf.terms.units import scaled
 from . import captured
 from .facts import Facts
 from .trace import NONE

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...perf.case import Workload
+from ...perf.terms.case import Workload
 from .. import workload
 from ..data.stdlib_source import StdlibSource
 from ..language_model import LanguageModel

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...perf.case import Workload
+from ...perf.terms.case import Workload
 from .. import workload
 from ..classifier import Classifier
 from ..data.breast_cancer import BreastCancer

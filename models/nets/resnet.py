@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...perf.case import Workload
+from ...perf.terms.case import Workload
 from .. import workload
 from ..classifier import Classifier
 from ..data.digits import Digits

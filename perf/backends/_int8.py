@@ -18,9 +18,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..case import Case
-from ..reasons import Reason, Refusal
-from ..result import Placement
+from ..terms.case import Case
+from ..terms.reasons import Reason, Refusal
+from ..terms.result import Placement
 from . import _generated, _machine
 
 if TYPE_CHECKING:

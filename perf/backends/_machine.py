@@ -9,8 +9,8 @@ import os
 from pathlib import Path
 
 from .. import cuda_devices
-from ..case import Case
-from ..reasons import Reason, Refusal
+from ..terms.case import Case
+from ..terms.reasons import Reason, Refusal
 
 
 def missing(package: str, remedy: str) -> Reason | None:

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 
 from .. import cpu
 from ..calibration import LIMIT, Calibration, cosine
-from ..contract import Arrays
-from ..reasons import Refusal
+from ..terms.contract import Arrays
+from ..terms.reasons import Refusal
 
 REMEDY = "pip install 'hotlap[openvino]'"
 # Tries after the first one: the other preset, then 1, 2, 4 and 8 operations left in fp32. None

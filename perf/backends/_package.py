@@ -26,11 +26,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from .. import torch_step
-from ..case import Case, Workload
-from ..contract import Arrays
 from ..memory import exhausted
-from ..reasons import Reason, Refusal
-from ..result import Placement
+from ..terms.case import Case, Workload
+from ..terms.contract import Arrays
+from ..terms.reasons import Reason, Refusal
+from ..terms.result import Placement
 from ..workloads import Reference
 from . import _generated, _int8
 

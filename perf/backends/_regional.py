@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..reasons import Refusal
+from ..terms.reasons import Refusal
 
 if TYPE_CHECKING:
     import torch

@@ -16,10 +16,10 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from .. import torch_step
-from ..case import Case, Workload
-from ..contract import Arrays, Artefact, Phase, Proven, Step
-from ..reasons import Reason, Refusal
-from ..result import Placement
+from ..terms.case import Case, Workload
+from ..terms.contract import Arrays, Artefact, Phase, Proven, Step
+from ..terms.reasons import Reason, Refusal
+from ..terms.result import Placement
 
 DTYPES = {"fp16": "float16", "bf16": "bfloat16"}
 

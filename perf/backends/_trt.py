@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .. import export
-from ..reasons import Reason, Refusal
-from ..result import Placement
+from ..terms.reasons import Reason, Refusal
+from ..terms.result import Placement
 
 MODULES = ("tensorrt", "tensorrt_rtx")
 REMEDY = "pip install 'hotlap[tensorrt-rtx]', or NVIDIA's own tensorrt"

@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from .. import torch_step
-from ..case import Case, Workload
-from ..contract import Phase, Proven
 from ..inductor_census import PARTS, Census
 from ..memory import exhausted
-from ..reasons import Refusal
-from ..result import Placement
+from ..terms.case import Case, Workload
+from ..terms.contract import Phase, Proven
+from ..terms.reasons import Refusal
+from ..terms.result import Placement
 from . import _int8, _package
 
 if TYPE_CHECKING:

@@ -31,10 +31,10 @@ import msgspec
 
 from .. import torch_step
 from ..calibration import calibration
-from ..case import Case, Workload
-from ..contract import Arrays, Artefact, Phase, Proven, Step
-from ..reasons import Reason, Refusal
-from ..result import Placement
+from ..terms.case import Case, Workload
+from ..terms.contract import Arrays, Artefact, Phase, Proven, Step
+from ..terms.reasons import Reason, Refusal
+from ..terms.result import Placement
 from . import _generated, _int8, _package, _regional, eager
 
 if TYPE_CHECKING:

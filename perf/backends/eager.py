@@ -17,11 +17,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import contract, torch_step
-from ..case import Case, Workload
-from ..contract import Arrays, Artefact, Phase, Proven, Step
-from ..reasons import Reason
-from ..result import Placement
+from .. import torch_step
+from ..terms import contract
+from ..terms.case import Case, Workload
+from ..terms.contract import Arrays, Artefact, Phase, Proven, Step
+from ..terms.reasons import Reason
+from ..terms.result import Placement
 from ..torch_step import HALF, by_dtype, name_of, prepare
 from . import _machine
 

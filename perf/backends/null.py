@@ -12,10 +12,10 @@ import hashlib
 import time
 from pathlib import Path
 
-from ..case import Case
-from ..contract import Arrays, Artefact, Step
-from ..reasons import Reason, Refusal
-from ..result import Placement
+from ..terms.case import Case
+from ..terms.contract import Arrays, Artefact, Step
+from ..terms.reasons import Reason, Refusal
+from ..terms.result import Placement
 
 SUMMARY = "takes a stated time and returns the stored reference outputs: tests the harness"
 OPTIONS = {"takes": ("5ms", "0.2ms", "1ms", "20ms")}

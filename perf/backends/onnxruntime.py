@@ -37,11 +37,12 @@ from typing import Any
 
 import msgspec
 
-from .. import calibration, contract, cpu, export, quantise
-from ..case import Case, Workload
-from ..contract import Arrays, Artefact, Phase, Proven, Step
-from ..reasons import Reason, Refusal
-from ..result import Placement
+from .. import calibration, cpu, export, quantise
+from ..terms import contract
+from ..terms.case import Case, Workload
+from ..terms.contract import Arrays, Artefact, Phase, Proven, Step
+from ..terms.reasons import Reason, Refusal
+from ..terms.result import Placement
 from . import _machine
 
 SUMMARY = "ONNX Runtime, from an ONNX file"

@@ -24,12 +24,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .. import contract, cpu, export
+from .. import cpu, export
 from ..calibration import calibration
-from ..case import Case, Workload
-from ..contract import Arrays, Artefact, Phase, Step
-from ..reasons import Reason, Refusal
-from ..result import Placement
+from ..terms import contract
+from ..terms.case import Case, Workload
+from ..terms.contract import Arrays, Artefact, Phase, Step
+from ..terms.reasons import Reason, Refusal
+from ..terms.result import Placement
 from . import _machine, _nncf
 
 SUMMARY = "OpenVINO on the CPU, from an ONNX file"

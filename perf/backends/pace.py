@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..case import Case
-from ..contract import Arrays, Artefact, Step
-from ..reasons import Reason
-from ..result import Placement
+from ..terms.case import Case
+from ..terms.contract import Arrays, Artefact, Step
+from ..terms.reasons import Reason
+from ..terms.result import Placement
 
 SUMMARY = "fixed work that every race is measured against"
 OPTIONS: dict[str, tuple[str, ...]] = {}

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import calibration, engine_cache, export, quantise
-from ..case import Case, Workload
-from ..contract import Arrays, Artefact, Phase, Proven, Step
-from ..reasons import Reason, Refusal
-from ..result import Placement
+from ..terms.case import Case, Workload
+from ..terms.contract import Arrays, Artefact, Phase, Proven, Step
+from ..terms.reasons import Reason, Refusal
+from ..terms.result import Placement
 from . import _machine, _torch_trt, _trt
 
 if TYPE_CHECKING:

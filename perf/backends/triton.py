@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import torch_step
-from ..case import Case, Workload
-from ..contract import Artefact, Phase, Proven, Step
-from ..reasons import Reason, Refusal
-from ..result import Placement
+from ..terms.case import Case, Workload
+from ..terms.contract import Artefact, Phase, Proven, Step
+from ..terms.reasons import Reason, Refusal
+from ..terms.result import Placement
 from . import _machine, eager
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ A percentile is given only with the effective number of samples that 95 % confid
 from __future__ import annotations
 
 from ..observations import Observations
-from ..reasons import Refusal
-from ..result import Samples
 from ..stats import estimates
+from ..terms.reasons import Refusal
+from ..terms.result import Samples
 
 
 def measure(seen: Observations) -> Samples:

@@ -7,8 +7,8 @@ then start and imports, load, first call.
 from __future__ import annotations
 
 from ..observations import Observations
-from ..reasons import Refusal
-from ..result import Samples
+from ..terms.reasons import Refusal
+from ..terms.result import Samples
 
 
 def measure(seen: Observations) -> Samples:

@@ -13,8 +13,8 @@ from __future__ import annotations
 import msgspec
 
 from ..observations import Observations
-from ..reasons import Reason, Refusal
-from ..result import Samples
+from ..terms.reasons import Reason, Refusal
+from ..terms.result import Samples
 
 
 def measure(seen: Observations) -> Samples:

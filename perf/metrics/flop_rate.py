@@ -8,9 +8,9 @@ a backend really executed.
 from __future__ import annotations
 
 from ..observations import Observations
-from ..reasons import Refusal
-from ..result import Samples
 from ..stats.estimates import median
+from ..terms.reasons import Refusal
+from ..terms.result import Samples
 
 
 def measure(seen: Observations) -> Samples:

@@ -6,8 +6,8 @@ On a GPU the details say what state it was in meanwhile (telemetry.summary).
 from __future__ import annotations
 
 from ..observations import Observations
-from ..result import Samples
 from ..telemetry import summary
+from ..terms.result import Samples
 
 
 def measure(seen: Observations) -> Samples:

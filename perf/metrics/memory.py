@@ -9,8 +9,8 @@ not see ONNX Runtime's or TensorRT's).
 from __future__ import annotations
 
 from ..observations import Observations
-from ..reasons import Refusal
-from ..result import Samples
+from ..terms.reasons import Refusal
+from ..terms.result import Samples
 
 
 def measure(seen: Observations) -> Samples:

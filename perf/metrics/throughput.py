@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..observations import Observations
-from ..result import Samples
+from ..terms.result import Samples
 
 
 def measure(seen: Observations) -> Samples:

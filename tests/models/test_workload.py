@@ -16,7 +16,7 @@ import torch
 from hotlap.models import runs
 from hotlap.models.catalog import names, network
 from hotlap.models.train import train
-from hotlap.perf.case import Workload
+from hotlap.perf.terms.case import Workload
 
 
 def load(name: str, preset: str = "") -> Workload:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from hotlap.perf.case import Case, Plan
-from hotlap.perf.environment import Environment
-from hotlap.perf.result import Placement, Result, Results, Samples, encode
+from hotlap.perf.terms.case import Case, Plan
+from hotlap.perf.terms.environment import Environment
+from hotlap.perf.terms.result import Placement, Result, Results, Samples, encode
 
 HERE = Environment(
     "Xeon", 2, 2**30, (), "Linux 6", "3.11.7", {"torch": "2.14.1"}, (), "", 2, "keep", "madvise", "", "one"

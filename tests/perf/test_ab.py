@@ -17,18 +17,18 @@ import pytest
 
 from hotlap.perf import cli, ledger, plugins, survey
 from hotlap.perf.ab import Comparison, Duel
-from hotlap.perf.case import Case, Plan
 from hotlap.perf.entrant import Entrant
 from hotlap.perf.ledger import Entry
 from hotlap.perf.observations import Block, Observations
 from hotlap.perf.origin import Origin
 from hotlap.perf.policy import Policy
 from hotlap.perf.race import Lane, Race
-from hotlap.perf.reasons import Misuse, Reason
 from hotlap.perf.revisions import Revision, Revisions, git
 from hotlap.perf.stats import compare
+from hotlap.perf.terms.case import Case, Plan
+from hotlap.perf.terms.reasons import Misuse, Reason
+from hotlap.perf.terms.verdict import Finding, Verdict
 from hotlap.perf.timing import Turn, WarmUp
-from hotlap.perf.verdict import Finding, Verdict
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = """

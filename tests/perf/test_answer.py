@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from hotlap.perf import answer, plugins
-from hotlap.perf.case import Case
 from hotlap.perf.observations import Block, Observations
 from hotlap.perf.race import Lane
-from hotlap.perf.reasons import Reason
-from hotlap.perf.result import Placement
+from hotlap.perf.terms.case import Case
+from hotlap.perf.terms.reasons import Reason
+from hotlap.perf.terms.result import Placement
 from hotlap.perf.timing import Turn
 
 

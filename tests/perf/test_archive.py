@@ -18,7 +18,7 @@ import pytest
 
 from hotlap.perf import archive, cli
 from hotlap.perf.archive import Archive
-from hotlap.perf.reasons import Misuse
+from hotlap.perf.terms.reasons import Misuse
 
 
 def taken_in(index: Path, files: list[Path]) -> tuple[int, dict[str, str]]:

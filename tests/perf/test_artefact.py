@@ -31,14 +31,14 @@ from hotlap.perf import (
     survey,
 )
 from hotlap.perf.artefact import open_artefact
-from hotlap.perf.case import Case, Plan, Workload
 from hotlap.perf.cases import expand
 from hotlap.perf.manifest import Manifest
 from hotlap.perf.measure import Progress, measure
 from hotlap.perf.race import Lane
-from hotlap.perf.reasons import Misuse, Refusal
-from hotlap.perf.result import Deviation, Distance, Result, Results, Task, read
 from hotlap.perf.tasks import short_of_space
+from hotlap.perf.terms.case import Case, Plan, Workload
+from hotlap.perf.terms.reasons import Misuse, Refusal
+from hotlap.perf.terms.result import Deviation, Distance, Result, Results, Task, read
 
 TINY = "planted.workloads:tiny"
 QUICK = Plan(budget_s=30, looks=(1,), rounds=2, tail_s=0, timeout_s=60, threads=2)
@@ -644,7 +644,7 @@ import sys, time
 from pathlib import Path
 import torch
 from hotlap.perf import export
-from hotlap.perf.case import Case, Workload
+from hotlap.perf.terms.case import Case, Workload
 from torch import nn
 
 folder, number = Path(sys.argv[1]), sys.argv[2]

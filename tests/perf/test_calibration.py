@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from hotlap.perf.calibration import ROWS, Calibration, calibration, cosine
-from hotlap.perf.case import Workload
-from hotlap.perf.reasons import Refusal
+from hotlap.perf.terms.case import Workload
+from hotlap.perf.terms.reasons import Refusal
 
 
 def workload(batch, calibrated):

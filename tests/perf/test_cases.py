@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from hotlap.perf import cases
-from hotlap.perf.case import Case
-from hotlap.perf.reasons import Misuse
+from hotlap.perf.terms.case import Case
+from hotlap.perf.terms.reasons import Misuse
 
 BACKENDS = Path(cases.__file__).parent / "backends"
 

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hotlap.perf import check
-from hotlap.perf.reasons import Refusal
-from hotlap.perf.result import Better, Deviation, Distance, Task
+from hotlap.perf.terms.reasons import Refusal
+from hotlap.perf.terms.result import Better, Deviation, Distance, Task
 
 DTYPES = {"fp32": np.float32, "fp16": np.float16, "bf16": ml_dtypes.bfloat16, "tf32": np.float16}
 INFO = {"metric": "accuracy", "better": "higher", "reference": 0.75, "budget": 0.125, "int8_budget": 0.25}

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from typer import Abort
 
-from hotlap.perf import cli, result, run
-from hotlap.perf.case import Case, Plan
-from hotlap.perf.reasons import Misuse, Reason
-from hotlap.perf.result import Result, Results
+from hotlap.perf import cli, run
+from hotlap.perf.terms import result
+from hotlap.perf.terms.case import Case, Plan
+from hotlap.perf.terms.reasons import Misuse, Reason
+from hotlap.perf.terms.result import Result, Results
 
 LIGHT = """
 import json, sys

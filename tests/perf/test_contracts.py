@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from hotlap.perf import contract, plugins
-from hotlap.perf.case import Case
+from hotlap.perf import plugins
+from hotlap.perf.terms import contract
+from hotlap.perf.terms.case import Case
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("kernels", "perf", "models", "profiles")

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from hotlap.perf import cli, culprit
-from hotlap.perf.case import Case
-from hotlap.perf.reasons import Misuse
 from hotlap.perf.revisions import git
+from hotlap.perf.terms.case import Case
+from hotlap.perf.terms.reasons import Misuse
 
 MODELS = """
 import torch

@@ -14,13 +14,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from hotlap.perf import gate, sides, verdict
-from hotlap.perf.case import Case, Plan
-from hotlap.perf.environment import Environment
+from hotlap.perf import gate, sides
 from hotlap.perf.policy import Part, Policy
-from hotlap.perf.reasons import Misuse, Reason
-from hotlap.perf.result import Deviation, Distance, Placement, Result, Results, Samples, Task, encode
-from hotlap.perf.verdict import Verdict
+from hotlap.perf.terms import verdict
+from hotlap.perf.terms.case import Case, Plan
+from hotlap.perf.terms.environment import Environment
+from hotlap.perf.terms.reasons import Misuse, Reason
+from hotlap.perf.terms.result import Deviation, Distance, Placement, Result, Results, Samples, Task, encode
+from hotlap.perf.terms.verdict import Verdict
 
 HERE = Environment(
     "Xeon", 2, 2**30, (), "Linux 6", "3.11.7", {"torch": "2.14.1"}, (), "", 2, "keep", "madvise", "", "one"

@@ -16,7 +16,7 @@ from hotlap.perf.cli import status
 from hotlap.perf.kernel_entries import Entry
 from hotlap.perf.kernel_launches import recorded
 from hotlap.perf.kernel_table import page
-from hotlap.perf.reasons import Misuse
+from hotlap.perf.terms.reasons import Misuse
 
 TOY = """
 import triton

@@ -18,11 +18,11 @@ import torch
 from torch import nn
 
 from hotlap.perf import answer, ladder, matrix, plugins, reference
-from hotlap.perf.case import Case, Evaluation, Plan, Workload
-from hotlap.perf.contract import Proven
 from hotlap.perf.ladder import Yardstick, climb
-from hotlap.perf.reasons import Reason, Refusal
-from hotlap.perf.result import Placement, Results
+from hotlap.perf.terms.case import Case, Evaluation, Plan, Workload
+from hotlap.perf.terms.contract import Proven
+from hotlap.perf.terms.reasons import Reason, Refusal
+from hotlap.perf.terms.result import Placement, Results
 
 CASE = Case("w", "tensorrt", "fp16", 2, "sm_89")
 GONE = Reason("no_device", "sm_89 is an architecture")
@@ -134,7 +134,7 @@ def test_the_end_of_the_process_keeps_the_rungs_below(tmp_path: Path) -> None:
     code = f"""
 import os, signal
 from pathlib import Path
-from hotlap.perf.contract import Proven
+from hotlap.perf.terms.contract import Proven
 from hotlap.perf.ladder import climb
 def rungs():
     yield Proven("L0", "imported")

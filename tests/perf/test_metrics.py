@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from hotlap.perf import answer, plugins
-from hotlap.perf.case import Case
 from hotlap.perf.observations import Block, Observations
-from hotlap.perf.reasons import Reason, Refusal
-from hotlap.perf.result import Samples
 from hotlap.perf.stats import estimates
 from hotlap.perf.tasks import Tasks
 from hotlap.perf.telemetry import Window
+from hotlap.perf.terms.case import Case
+from hotlap.perf.terms.reasons import Reason, Refusal
+from hotlap.perf.terms.result import Samples
 from hotlap.perf.timing import Turn, WarmUp
 
 MIB = 2**20

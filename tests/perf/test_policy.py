@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hotlap.perf import policy
-from hotlap.perf.reasons import Misuse
+from hotlap.perf.terms.reasons import Misuse
 
 CASE = "resnet/compile/fp32/b1/cpu/inference[mode:max-autotune]"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hotlap.perf.power import Meter
-from hotlap.perf.reasons import Refusal
+from hotlap.perf.terms.reasons import Refusal
 
 RANGE_UJ = 1_000_000_000
 

@@ -9,11 +9,11 @@ from typing import Any
 from rich.console import Console
 
 from hotlap.perf import plugins
-from hotlap.perf.case import Case
 from hotlap.perf.observations import Block, Observations
 from hotlap.perf.progress import Watched
 from hotlap.perf.race import Lane
-from hotlap.perf.reasons import Reason
+from hotlap.perf.terms.case import Case
+from hotlap.perf.terms.reasons import Reason
 from hotlap.perf.timing import Turn
 
 HERE = Path()

@@ -14,9 +14,9 @@ from torch import nn
 
 from hotlap.perf import export, quantise
 from hotlap.perf.calibration import LIMIT, Calibration
-from hotlap.perf.case import Case, Workload
 from hotlap.perf.quantise import Style, computing, doubling, spread
-from hotlap.perf.reasons import Refusal
+from hotlap.perf.terms.case import Case, Workload
+from hotlap.perf.terms.reasons import Refusal
 
 CPU, GPU = Style(signed=False, reduced=False, passing=True), Style(signed=True, reduced=False, passing=False)
 

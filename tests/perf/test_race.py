@@ -18,14 +18,14 @@ import psutil
 import pytest
 
 from hotlap.perf import plugins, rundir, survey
-from hotlap.perf.case import Case, Plan
 from hotlap.perf.cases import expand
 from hotlap.perf.measure import Progress, measure
 from hotlap.perf.observations import Block, Observations
 from hotlap.perf.race import Lane, Race
-from hotlap.perf.reasons import Reason
-from hotlap.perf.result import Result, read
 from hotlap.perf.telemetry import Window
+from hotlap.perf.terms.case import Case, Plan
+from hotlap.perf.terms.reasons import Reason
+from hotlap.perf.terms.result import Result, read
 from hotlap.perf.timing import Turn
 
 TINY = "planted.workloads:tiny"

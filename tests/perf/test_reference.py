@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from hotlap.perf import reference
-from hotlap.perf.case import Evaluation, Workload
-from hotlap.perf.reasons import Refusal
+from hotlap.perf.terms.case import Evaluation, Workload
+from hotlap.perf.terms.reasons import Refusal
 
 
 class Does(nn.Module):

@@ -13,11 +13,11 @@ import pytest
 from rich.console import Console
 
 from hotlap.perf import report
-from hotlap.perf.case import Case, Plan
 from hotlap.perf.cases import LIBRARY_DEFAULTS
-from hotlap.perf.environment import Environment
-from hotlap.perf.reasons import Reason
-from hotlap.perf.result import Deviation, Distance, Result, Results, Samples, Task
+from hotlap.perf.terms.case import Case, Plan
+from hotlap.perf.terms.environment import Environment
+from hotlap.perf.terms.reasons import Reason
+from hotlap.perf.terms.result import Deviation, Distance, Result, Results, Samples, Task
 
 HERE = Environment(
     "Xeon",

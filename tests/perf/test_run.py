@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from hotlap.perf.backends import _trt
-from hotlap.perf.result import Results, read
+from hotlap.perf.terms.result import Results, read
 
 
 def hotlap(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -12,12 +12,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from hotlap.perf import files, rundir
-from hotlap.perf.case import Case, Plan
-from hotlap.perf.environment import Environment
-from hotlap.perf.reasons import CODES, Misuse, Reason
-from hotlap.perf.result import Result, read
+from hotlap.perf import rundir
 from hotlap.perf.rundir import RunFolder, Unusable
+from hotlap.perf.terms import files
+from hotlap.perf.terms.case import Case, Plan
+from hotlap.perf.terms.environment import Environment
+from hotlap.perf.terms.reasons import CODES, Misuse, Reason
+from hotlap.perf.terms.result import Result, read
 
 HERE = Environment("cpu", 2, 2**30, (), "Linux", "3.11", {}, (), "", 1, "keep", "madvise", "", "host")
 EAGER, NULL, OTHER = Case("w", "eager"), Case("w", "null"), Case("other", "eager")

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from hotlap.perf import cli, verdict
+from hotlap.perf import cli
+from hotlap.perf.terms import verdict
 
 
 def noise(count: int, seed: int = 1, level: float = 1e-3, spread: float = 0.01) -> list[float]:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from hotlap.perf.reasons import Refusal
 from hotlap.perf.servers import Servers
+from hotlap.perf.terms.reasons import Refusal
 
 WHO = "import os, pathlib; pathlib.Path(__file__).with_suffix('.pid').open('a').write(f'{os.getpid()}\\n')\n"
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from hotlap.perf import timing
-from hotlap.perf.contract import Step
+from hotlap.perf.terms.contract import Step
 
 Clock = Callable[[Step, Sequence[Any]], tuple[float, Any]]
 
@@ -211,7 +211,7 @@ EVENTS = """
 import json, time
 import torch
 from hotlap.perf import timing
-from hotlap.perf.contract import Step
+from hotlap.perf.terms.contract import Step
 
 order = []
 class Event:  # stands in for torch.cuda.Event: host time, readable only after a synchronisation, as CUDA's is

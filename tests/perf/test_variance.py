@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from hotlap.perf import cli, variance
-from hotlap.perf.case import Case, Plan
-from hotlap.perf.result import Disturbance, Result, Results, Samples, encode
+from hotlap.perf.terms.case import Case, Plan
+from hotlap.perf.terms.result import Disturbance, Result, Results, Samples, encode
 
 BLOCKS, ROUNDS = 60, 40
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from hotlap.perf import workloads
-from hotlap.perf.case import Workload
 from hotlap.perf.plugins import Unknown
-from hotlap.perf.reasons import Misuse, Refusal
 from hotlap.perf.tasks import Tasks
+from hotlap.perf.terms.case import Workload
+from hotlap.perf.terms.reasons import Misuse, Refusal
 from hotlap.perf.workloads import Reference
 
 USER = """

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from hotlap.perf import cli, verdict
+from hotlap.perf import cli
+from hotlap.perf.terms import verdict
 from hotlap.profiles import kinds
 
 from . import made

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from hotlap.perf import cli, verdict
+from hotlap.perf import cli
+from hotlap.perf.terms import verdict
 from hotlap.profiles import text
 
 from . import made

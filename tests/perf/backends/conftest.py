@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from hotlap.perf.case import Case, Workload
-from hotlap.perf.contract import Artefact, Step
+from hotlap.perf.terms.case import Case, Workload
+from hotlap.perf.terms.contract import Artefact, Step
 
 
 class Conv(nn.Module):

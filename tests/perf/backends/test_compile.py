@@ -15,8 +15,8 @@ import torch
 
 from hotlap.perf.backends import _generated, _regional
 from hotlap.perf.backends import compile as backend
-from hotlap.perf.case import Case
-from hotlap.perf.reasons import Refusal
+from hotlap.perf.terms.case import Case
+from hotlap.perf.terms.reasons import Refusal
 
 CHILD = """
 import importlib.util, sys, pathlib
@@ -25,8 +25,8 @@ planted = importlib.util.module_from_spec(spec)
 sys.modules["planted"] = planted
 spec.loader.exec_module(planted)
 from hotlap.perf.backends import compile as backend
-from hotlap.perf.contract import Artefact
-from hotlap.perf.case import Case
+from hotlap.perf.terms.contract import Artefact
+from hotlap.perf.terms.case import Case
 case = Case.parse(sys.argv[2])
 artefact = Artefact(case, pathlib.Path(sys.argv[3]), 2, lambda: planted.make(case), pathlib.Path())
 step = backend.load(artefact)

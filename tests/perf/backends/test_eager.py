@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from hotlap.perf.backends import _machine, eager
-from hotlap.perf.case import Case, Workload
-from hotlap.perf.contract import Artefact
-from hotlap.perf.reasons import Refusal
+from hotlap.perf.terms.case import Case, Workload
+from hotlap.perf.terms.contract import Artefact
+from hotlap.perf.terms.reasons import Refusal
 
 
 @pytest.mark.parametrize("workload", ["conv", "mlp", "attention"])
@@ -62,7 +62,7 @@ import json, sys
 from unittest import mock
 import torch
 from hotlap.perf import torch_step
-from hotlap.perf.case import Case
+from hotlap.perf.terms.case import Case
 cuda = {
     "is_available": lambda: True,
     "device_count": lambda: 2,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hotlap.perf.reasons import Refusal
+from hotlap.perf.terms.reasons import Refusal
 
 
 def cosine(ran, workload):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from hotlap.perf.backends import null
-from hotlap.perf.case import Case
-from hotlap.perf.contract import Artefact
-from hotlap.perf.reasons import Refusal
+from hotlap.perf.terms.case import Case
+from hotlap.perf.terms.contract import Artefact
+from hotlap.perf.terms.reasons import Refusal
 
 
 @pytest.fixture

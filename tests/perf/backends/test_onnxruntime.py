@@ -9,16 +9,16 @@ import pytest
 
 from hotlap.perf.backends import _machine
 from hotlap.perf.backends import onnxruntime as backend
-from hotlap.perf.case import Case
-from hotlap.perf.contract import Artefact
-from hotlap.perf.reasons import Refusal
+from hotlap.perf.terms.case import Case
+from hotlap.perf.terms.contract import Artefact
+from hotlap.perf.terms.reasons import Refusal
 
 CHILD = """
 import pathlib, sys
 import numpy as np
 from hotlap.perf.backends import onnxruntime as backend
-from hotlap.perf.contract import Artefact
-from hotlap.perf.case import Case
+from hotlap.perf.terms.contract import Artefact
+from hotlap.perf.terms.case import Case
 case = Case.parse(sys.argv[1])
 artefact = Artefact(case, pathlib.Path(sys.argv[2]), 2, None, pathlib.Path())
 step = backend.load(artefact)

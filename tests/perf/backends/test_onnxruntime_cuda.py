@@ -22,7 +22,7 @@ from onnx import TensorProto, helper
 
 from hotlap.perf import workloads
 from hotlap.perf.backends import onnxruntime as backend
-from hotlap.perf.case import Case, Workload
+from hotlap.perf.terms.case import Case, Workload
 
 SITE = Path(ort.__file__).parents[1]
 SOURCE = Path(__file__).with_name("standin_cuda.c")
@@ -33,8 +33,8 @@ CHILD = """
 import json, pathlib, sys
 import msgspec, numpy as np
 from hotlap.perf.backends import onnxruntime as backend
-from hotlap.perf.contract import Artefact
-from hotlap.perf.case import Case, Workload
+from hotlap.perf.terms.contract import Artefact
+from hotlap.perf.terms.case import Case, Workload
 
 case = Case.parse(sys.argv[1])
 artefact = Artefact(case, pathlib.Path(sys.argv[2]), 2, None, pathlib.Path())

@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from hotlap.perf import tasks
-from hotlap.perf.case import Case
+from hotlap.perf.terms.case import Case
 
 ort_backend = importlib.import_module("hotlap.perf.backends.onnxruntime")
 

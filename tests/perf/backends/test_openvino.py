@@ -12,9 +12,9 @@ from hotlap.perf import calibration, cpu, reference
 from hotlap.perf import check as oracle
 from hotlap.perf.backends import _machine, _nncf
 from hotlap.perf.backends import openvino as backend
-from hotlap.perf.case import Case, Workload
 from hotlap.perf.cpu import HALF_PRODUCTS
-from hotlap.perf.reasons import Refusal
+from hotlap.perf.terms.case import Case, Workload
+from hotlap.perf.terms.reasons import Refusal
 
 if backend.available("cpu") is not None:
     pytest.skip("openvino is not installed", allow_module_level=True)
@@ -28,8 +28,8 @@ CHILD = """
 import pathlib, sys
 import numpy as np
 from hotlap.perf.backends import openvino as backend
-from hotlap.perf.contract import Artefact
-from hotlap.perf.case import Case
+from hotlap.perf.terms.contract import Artefact
+from hotlap.perf.terms.case import Case
 case = Case.parse(sys.argv[1])
 artefact = Artefact(case, pathlib.Path(sys.argv[2]), 2, None, pathlib.Path())
 step = backend.load(artefact)
@@ -45,7 +45,7 @@ QUANTISES = """
 import contextlib, pathlib, sys
 import torch
 from hotlap.perf.backends import openvino as backend
-from hotlap.perf.case import Case, Workload
+from hotlap.perf.terms.case import Case, Workload
 torch.manual_seed(0)
 workload = Workload("linear", torch.nn.Linear(8, 8).eval().requires_grad_(False), (torch.randn(2, 8),))
 case = Case("linear", "openvino", "int8", 2)

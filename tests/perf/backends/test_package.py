@@ -13,14 +13,14 @@ import torch
 
 from hotlap.perf.backends import _package
 from hotlap.perf.backends import compile as backend
-from hotlap.perf.case import Case
-from hotlap.perf.reasons import Refusal
+from hotlap.perf.terms.case import Case
+from hotlap.perf.terms.reasons import Refusal
 
 CHILD = """
 import pathlib, sys
 from hotlap.perf.backends import _package, compile as backend
-from hotlap.perf.contract import Artefact
-from hotlap.perf.case import Case
+from hotlap.perf.terms.contract import Artefact
+from hotlap.perf.terms.case import Case
 def workload():
     raise SystemExit("the model was asked for")
 case = Case.parse(sys.argv[1])

@@ -20,9 +20,9 @@ from torch import nn
 
 from hotlap.perf import engine_cache, export, tasks
 from hotlap.perf.backends import _torch_trt, _trt, tensorrt
-from hotlap.perf.case import Case, Workload
-from hotlap.perf.contract import Proven
-from hotlap.perf.reasons import Refusal
+from hotlap.perf.terms.case import Case, Workload
+from hotlap.perf.terms.contract import Proven
+from hotlap.perf.terms.reasons import Refusal
 
 HERE = Path(__file__).parent
 needs_trt = pytest.mark.skipif(

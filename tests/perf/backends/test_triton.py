@@ -14,8 +14,8 @@ import pytest
 
 from hotlap.perf import kernel_rules, plugins, tasks
 from hotlap.perf.backends import triton as backend
-from hotlap.perf.case import Case
-from hotlap.perf.reasons import Refusal
+from hotlap.perf.terms.case import Case
+from hotlap.perf.terms.reasons import Refusal
 
 RUN = """
 import sys
@@ -24,8 +24,8 @@ import torch
 from torch import nn
 from hotlap.kernels import dispatch
 from hotlap.perf.backends import triton
-from hotlap.perf.contract import Artefact
-from hotlap.perf.case import Case, Workload
+from hotlap.perf.terms.contract import Artefact
+from hotlap.perf.terms.case import Case, Workload
 
 class Wide(nn.Module):
     def __init__(self, width):

@@ -13,9 +13,9 @@ import torch
 from hotlap.perf import workloads
 from hotlap.perf.backends import _package, _verify, eager
 from hotlap.perf.backends import compile as backend
-from hotlap.perf.case import Case
 from hotlap.perf.inductor_census import PARTS, Census
-from hotlap.perf.reasons import Refusal
+from hotlap.perf.terms.case import Case
+from hotlap.perf.terms.reasons import Refusal
 
 PLANTED = """
 import torch
@@ -184,7 +184,7 @@ import contextlib, sys
 from pathlib import Path
 from hotlap.perf import workloads
 from hotlap.perf.backends import compile as backend
-from hotlap.perf.case import Case
+from hotlap.perf.terms.case import Case
 case = Case.parse("m/compile/fp32/b2/cuda:0/inference")
 workload = workloads.load(workloads.Reference("planted_here:pooled"))
 rungs = backend.verify(workload, case, Path(), lambda phase: contextlib.nullcontext())

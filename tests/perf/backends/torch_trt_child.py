@@ -40,7 +40,7 @@ class Airy(torch.nn.Module):
 def main(precision):
     from hotlap.perf import tasks
     from hotlap.perf.backends import tensorrt
-    from hotlap.perf.case import Case, Workload
+    from hotlap.perf.terms.case import Case, Workload
 
     torch.manual_seed(0)
     conv = torch.nn.Sequential(

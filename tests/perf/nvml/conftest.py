@@ -27,7 +27,7 @@ PREAMBLE = """
 import json, os, sys, time
 import msgspec, pynvml
 from hotlap.perf import cuda_devices, telemetry
-from hotlap.perf.reasons import Refusal
+from hotlap.perf.terms.reasons import Refusal
 
 ask = pynvml._nvmlGetFunctionPointer
 def loud(name):

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from hotlap.perf import memory, telemetry
-from hotlap.perf.reasons import Reason
 from hotlap.perf.telemetry import Span, State
+from hotlap.perf.terms.reasons import Reason
 
 from .scenarios import GIB, MIG, NORMAL, READ, SLICES, Ask, absent, state
 

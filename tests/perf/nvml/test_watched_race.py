@@ -16,10 +16,10 @@ ASKED_UNTIL_TURNS = 24
 RACE = """
 from pathlib import Path
 from hotlap.perf import answer
-from hotlap.perf.case import Case
+from hotlap.perf.terms.case import Case
 from hotlap.perf.prepare import Preparation
 from hotlap.perf.race import Race
-from hotlap.perf.case import Plan
+from hotlap.perf.terms.case import Plan
 from hotlap.perf.servers import Servers
 from hotlap.perf.workloads import Reference
 

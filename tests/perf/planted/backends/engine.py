@@ -1,7 +1,7 @@
 """Proves itself for a named architecture and leaves an engine; no machine here can load it."""
 
-from hotlap.perf.contract import Proven
-from hotlap.perf.reasons import Reason
+from hotlap.perf.terms.contract import Proven
+from hotlap.perf.terms.reasons import Reason
 
 SUMMARY, OPTIONS, PRELOAD = "planted engine", {}, ("numpy",)
 

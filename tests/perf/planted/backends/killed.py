@@ -5,7 +5,7 @@ import signal
 
 from hotlap.perf.backends import eager
 from hotlap.perf.backends.eager import available, placement, supports, variables  # noqa: F401
-from hotlap.perf.contract import Step
+from hotlap.perf.terms.contract import Step
 
 SUMMARY, OPTIONS, PRELOAD = "planted defect", {}, ("torch",)
 LAST_CALL = 2000

@@ -5,7 +5,7 @@ The oracle's own calls are answered rightly.
 
 from hotlap.perf.backends import eager
 from hotlap.perf.backends.eager import available, placement, supports, variables  # noqa: F401
-from hotlap.perf.contract import Step
+from hotlap.perf.terms.contract import Step
 
 SUMMARY, OPTIONS, PRELOAD = "planted defect", {}, ("torch",)
 HONEST_CALLS = 60

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hotlap.perf.case import MODES, PRECISIONS, Case, Workload
-from hotlap.perf.reasons import Misuse
+from hotlap.perf.terms.case import MODES, PRECISIONS, Case, Workload
+from hotlap.perf.terms.reasons import Misuse
 
 
 def meaningful(word: str) -> bool:

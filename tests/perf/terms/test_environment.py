@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from hotlap.perf import cpu, survey
-from hotlap.perf.environment import Environment
+from hotlap.perf.terms.environment import Environment
 
 HERE = Environment(
     cpu="Xeon",
@@ -125,5 +125,5 @@ def test_nothing_that_is_measured_is_imported() -> None:
     modules: list[Any] = json.loads(
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     )
-    assert "hotlap.perf.environment" in modules
+    assert "hotlap.perf.terms.environment" in modules
     assert {"torch", "numpy", "onnx", "onnxruntime", "openvino", "lightning", "triton"}.isdisjoint(modules)

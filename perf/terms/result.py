@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
+from ..stats import estimates
 from .case import Better, Case, Plan
 from .environment import Environment
 from .reasons import Misuse, Reason
-from .stats import estimates
 
 # 1 (0.1.0): first version.
 SCHEMA = 1

@@ -11,9 +11,10 @@ from xml.etree import ElementTree
 import msgspec
 import pytest
 
-from hotlap.perf import places, verdict, verdict_formats
-from hotlap.perf.reasons import Misuse
-from hotlap.perf.verdict import Finding, Place, Verdict
+from hotlap.perf import places, verdict_formats
+from hotlap.perf.terms import verdict
+from hotlap.perf.terms.reasons import Misuse
+from hotlap.perf.terms.verdict import Finding, Place, Verdict
 
 NASTY = "a<script>|`x`\n::error::%0A\x00 & [b](c)"
 REGRESSION = Finding(

@@ -10,9 +10,9 @@ from typing import Literal
 
 import msgspec
 
+from ..stats.compare import Verdict as Outcome
 from .case import Better
 from .reasons import Misuse
-from .stats.compare import Verdict as Outcome
 
 # 1 (0.2.0): first version.
 SCHEMA = 1

@@ -17,11 +17,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hotlap.perf.case import Case, Plan
-from hotlap.perf.environment import Environment
-from hotlap.perf.files import write
-from hotlap.perf.reasons import CODES, Misuse, Reason
-from hotlap.perf.result import (
+from hotlap.perf.terms.case import Case, Plan
+from hotlap.perf.terms.environment import Environment
+from hotlap.perf.terms.files import write
+from hotlap.perf.terms.reasons import CODES, Misuse, Reason
+from hotlap.perf.terms.result import (
     Deviation,
     Distance,
     Disturbance,

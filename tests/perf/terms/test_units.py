@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from hotlap.perf import units
-from hotlap.perf.reasons import Misuse
+from hotlap.perf.terms import units
+from hotlap.perf.terms.reasons import Misuse
 
 FACTORS = {
     "s": {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0},
