@@ -119,13 +119,13 @@ def share_of_roofline(result: hotlap.Result) -> float:
     import torch
 
     from hotlap.kernels.library import operation
-    from hotlap.perf.peaks import datasheet
+    from hotlap.perf.machine.peaks import datasheet
 
     name = result.case.workload.rpartition(":")[2]
     peak = datasheet(torch.cuda.get_device_name(TARGET))
     if peak is None:
         pytest.fail(
-            f"{torch.cuda.get_device_name(TARGET)} is not in perf/peaks.py, so no share of its roofline is"
+            f"{torch.cuda.get_device_name(TARGET)} is not in perf/machine/peaks.py, so no share of its roofline is"
             " known; add its datasheet"
         )
     module = operation(name).module

@@ -180,7 +180,7 @@ def main() -> None:
         return
     if not TRACES.is_dir():
         sys.exit("there is no folder ../shared/traces beside the repository")
-    from hotlap.perf.survey import collect
+    from hotlap.perf.machine.survey import collect
 
     review = [sys.executable, "-m", "hotlap.perf.cli", "review"]
     version = (

@@ -26,7 +26,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from hotlap.perf import survey
+from hotlap.perf.machine import survey
 
 HERE = Path(__file__).resolve().parent
 FILE = HERE.parent / "docs" / "results" / "gate_live.jsonl"

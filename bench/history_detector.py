@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hotlap.perf import survey
+from hotlap.perf.machine import survey
 
 if TYPE_CHECKING:
     import numpy as np

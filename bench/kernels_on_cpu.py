@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hotlap.perf import survey
+from hotlap.perf.machine import survey
 
 if TYPE_CHECKING:
     from hotlap import Workload

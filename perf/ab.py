@@ -18,6 +18,7 @@ import msgspec
 
 from . import gate, ledger, plugins, sides, verdict_formats
 from .answer import answer
+from .machine.survey import LIBRARIES
 from .policy import Policy
 from .prepare import Preparation, own_work
 from .race import Lane, Race
@@ -27,7 +28,6 @@ from .sides import Known, Side
 from .stats import compare, estimates
 from .stats.compare import LATENCY_SHARE, LOOKS, Judgement
 from .stats.compare import Verdict as Outcome
-from .survey import LIBRARIES
 from .terms.case import Case, Plan
 from .terms.environment import Environment
 from .terms.files import write

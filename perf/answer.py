@@ -9,9 +9,10 @@ from typing import Any
 
 import msgspec
 
-from . import cpu, plugins, priority, telemetry
+from . import plugins, priority
 from .cases import LIBRARY_DEFAULTS
 from .ladder import MEANING, Ladder
+from .machine import cpu, telemetry
 from .observations import Observations
 from .race import Lane
 from .stats import estimates

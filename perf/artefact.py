@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from . import cuda_devices, plugins, survey
 from . import manifest as manifests
+from . import plugins
 from .cases import parse_backend
+from .machine import cuda_devices, survey
 from .manifest import FILE, REFERENCE, Manifest, Signature, Work
 from .terms.case import Case
 from .terms.contract import Arrays, Artefact, Backend, modules

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from . import survey
+from .machine import survey
 from .terms import files
 
 

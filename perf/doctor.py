@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import survey
+from .machine import survey
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from .telemetry import Device, State
+    from .machine.telemetry import Device, State
 
 LADDER_TARGETS = "sm_80,sm_89"
 
@@ -76,8 +76,9 @@ def machine(seconds: float, device: str) -> int:
 
     from rich.table import Table
 
-    from . import noise, plugins, report
+    from . import plugins, report
     from .entrant import Entrant
+    from .machine import noise
     from .prepare import clean
     from .terms.reasons import Refusal
     from .terms.units import scaled
@@ -142,7 +143,7 @@ def devices() -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    from . import cuda_devices
+    from .machine import cuda_devices
     from .terms.reasons import Refusal
 
     table = Table(box=None, pad_edge=False, caption_justify="left")

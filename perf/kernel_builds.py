@@ -18,7 +18,7 @@ import msgspec
 from . import aot, kernel_rules
 from .kernel_entries import Entry, Failed
 from .kernel_variants import Variants, of_operation
-from .peaks import datasheet
+from .machine.peaks import datasheet
 from .plugins import Unknown
 from .terms.reasons import Misuse
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import survey
+from .machine import survey
 from .terms.result import Result
 
 

@@ -63,7 +63,7 @@ def now(console: Console, seconds: float) -> None:
     """This machine's cores, one after the other."""
     from rich.table import Table
 
-    from . import noise
+    from .machine import noise
 
     heard = noise.listen(seconds)
     table = Table(box=None, pad_edge=False)

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from .telemetry import Span, Window
+from .machine.telemetry import Span, Window
 from .terms.case import Case
 from .terms.reasons import Reason
 from .timing import Turn, WarmUp

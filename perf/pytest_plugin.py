@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from . import survey
+from .machine import survey
 
 if TYPE_CHECKING:
     from .terms.result import Result

@@ -17,13 +17,14 @@ from typing import Any
 
 import msgspec
 
-from . import artefact, check, cores
+from . import artefact, check
 from .budget import Rest
 from .entrant import Entrant
+from .machine import cores
+from .machine.telemetry import Span, Window
 from .observations import Block, Observations
 from .servers import Servers
 from .stats import estimates
-from .telemetry import Span, Window
 from .terms.case import Case, Plan
 from .terms.contract import Backend
 from .terms.reasons import Reason, Refusal

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from . import tf32
-from .memory import exhausted
+from .machine import tf32
+from .machine.memory import exhausted
 from .rounded import rounded
 from .terms.case import Workload
 from .terms.reasons import Refusal

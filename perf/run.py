@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from . import survey
+from .machine import survey
 from .terms import files
 
 DEFAULT_BUDGET = "90s"

@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from . import cuda_devices, memory, origin, plugins, profiling, survey, telemetry, timing, workloads
+from . import origin, plugins, profiling, timing, workloads
 from . import priority as scheduling
 from .arrays import named, on_split, on_stored, rmse
-from .power import Meter
+from .machine import cuda_devices, memory, survey, telemetry
+from .machine.power import Meter
 from .terms import contract
 from .terms.case import Case, Workload
 from .terms.contract import Artefact, Backend, Step, modules
@@ -97,7 +98,7 @@ class Tasks:
         return oracle.score(self.workload, Path(path))
 
     def peaks(self, precision: str, threads: int) -> dict[str, float]:
-        from . import peaks
+        from .machine import peaks
 
         return peaks.measure(precision, threads)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import tf32
+from .machine import tf32
 from .terms.case import Case, Workload
 from .terms.contract import Arrays, Schedule, Step, nothing
 from .terms.reasons import Refusal

@@ -19,7 +19,7 @@ from typing import Any
 
 from . import layout, origin
 from .channel import Channel, Closed
-from .memory import exhausted
+from .machine.memory import exhausted
 from .tasks import Tasks
 from .terms.reasons import Reason, Refusal, full
 

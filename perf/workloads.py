@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import plugins
-from .memory import exhausted
+from .machine.memory import exhausted
 from .terms.case import Workload
 from .terms.reasons import Misuse, Refusal
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import msgspec
 
-from ..perf import plugins, survey, workloads
+from ..perf import plugins, workloads
+from ..perf.machine import survey
 from ..perf.prepare import Preparation, worker_environment
 from ..perf.race import Race
 from ..perf.servers import Servers

@@ -1,5 +1,5 @@
 """How near an operator comes to what the device can do: work and bytes from the recorded shapes,
-peaks from the datasheet (perf/peaks.py) or, of a CPU, as `hotlap profile` measured them.
+peaks from the datasheet (perf/machine/peaks.py) or, of a CPU, as `hotlap profile` measured them.
 
 Only products, convolutions and attention, whose work follows from their shapes. Bytes are each
 input once and each output once. An operator above 100 % is no finding but a sign that shapes, peak
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from ..perf.peaks import Peak, datasheet
+from ..perf.machine.peaks import Peak, datasheet
 from ..perf.terms.case import Case
 from ..perf.terms.reasons import Misuse
 from . import captured

@@ -18,10 +18,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..machine import present
 from ..terms.case import Case
 from ..terms.reasons import Reason, Refusal
 from ..terms.result import Placement
-from . import _generated, _machine
+from . import _generated
 
 if TYPE_CHECKING:
     import torch
@@ -62,7 +63,7 @@ def supports(case: Case) -> Reason | None:
             "with mode max-autotune int8 layers become C++ templates that cannot be told from fp32 ones"
             " afterwards; use mode default",
         )
-    return _machine.missing("torchao", "pip install 'hotlap[int8]'")
+    return present.missing("torchao", "pip install 'hotlap[int8]'")
 
 
 def calibrate(

@@ -16,8 +16,8 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from .. import cpu
 from ..calibration import LIMIT, Calibration, cosine
+from ..machine import cpu
 from ..terms.contract import Arrays
 from ..terms.reasons import Refusal
 

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from .. import torch_step
-from ..memory import exhausted
+from ..machine.memory import exhausted
 from ..terms.case import Case, Workload
 from ..terms.contract import Arrays
 from ..terms.reasons import Reason, Refusal

@@ -23,7 +23,7 @@ import msgspec
 
 from .. import torch_step
 from ..inductor_census import PARTS, Census
-from ..memory import exhausted
+from ..machine.memory import exhausted
 from ..terms.case import Case, Workload
 from ..terms.contract import Phase, Proven
 from ..terms.reasons import Refusal

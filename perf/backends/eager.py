@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import torch_step
+from ..machine import present
 from ..terms import contract
 from ..terms.case import Case, Workload
 from ..terms.contract import Arrays, Artefact, Phase, Proven, Step
 from ..terms.reasons import Reason
 from ..terms.result import Placement
 from ..torch_step import HALF, by_dtype, name_of, prepare
-from . import _machine
 
 if TYPE_CHECKING:
     pass
@@ -37,7 +37,7 @@ REMEDY = "pip install torch"
 
 
 def available(target: str) -> Reason | None:
-    return _machine.missing("torch", REMEDY) or _machine.no_device(target)
+    return present.missing("torch", REMEDY) or present.no_device(target)
 
 
 def supports(case: Case) -> Reason | None:
@@ -70,7 +70,7 @@ def variables(case: Case, threads: int) -> dict[str, str]:
     """OpenMP's own binding: it binds the pool and the calling thread when the library is loaded
     (OpenMP 5.0, 6.4 to 6.6).
     """
-    bound = _machine.places(case, threads)
+    bound = present.places(case, threads)
     binding = (
         {"OMP_PROC_BIND": "close", "OMP_PLACES": ",".join(f"{{{cpu}}}" for cpu in bound)} if bound else {}
     )

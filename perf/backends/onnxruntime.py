@@ -37,13 +37,13 @@ from typing import Any
 
 import msgspec
 
-from .. import calibration, cpu, export, quantise
+from .. import calibration, export, quantise
+from ..machine import cpu, present
 from ..terms import contract
 from ..terms.case import Case, Workload
 from ..terms.contract import Arrays, Artefact, Phase, Proven, Step
 from ..terms.reasons import Reason, Refusal
 from ..terms.result import Placement
-from . import _machine
 
 SUMMARY = "ONNX Runtime, from an ONNX file"
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
@@ -106,7 +106,7 @@ FUSED = (
 
 def available(target: str) -> Reason | None:
     remedy = "pip install onnxruntime-gpu, or onnxruntime where there is no such wheel"
-    return _machine.missing("onnxruntime", remedy) or _machine.no_device(target)
+    return present.missing("onnxruntime", remedy) or present.no_device(target)
 
 
 def supports(case: Case) -> Reason | None:
@@ -284,7 +284,7 @@ def load(artefact: Artefact) -> Step:
     """
     case = artefact.case
     session = _session(artefact)
-    if bound := _machine.places(case, artefact.threads):
+    if bound := present.places(case, artefact.threads):
         os.sched_setaffinity(0, bound[:1])
     return _step(session, case)
 
@@ -456,7 +456,7 @@ def _session(artefact: Artefact, profile: Path | None = None) -> Any:
     options.add_session_config_entry(
         "session.intra_op.allow_spinning", str(int(case.option("spinning", "on") == "on"))
     )
-    bound = _machine.places(case, threads)
+    bound = present.places(case, threads)
     if len(bound) > 1:
         options.add_session_config_entry(
             "session.intra_op_thread_affinities", ";".join(str(cpu + 1) for cpu in bound[1:])

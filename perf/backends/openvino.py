@@ -24,14 +24,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .. import cpu, export
+from .. import export
 from ..calibration import calibration
+from ..machine import cpu, present
 from ..terms import contract
 from ..terms.case import Case, Workload
 from ..terms.contract import Arrays, Artefact, Phase, Step
 from ..terms.reasons import Reason, Refusal
 from ..terms.result import Placement
-from . import _machine, _nncf
+from . import _nncf
 
 SUMMARY = "OpenVINO on the CPU, from an ONNX file"
 OPTIONS = {"hint": ("latency", "throughput"), "streams": ("auto", "1", "2"), "cache": ("off", "on")}
@@ -46,7 +47,7 @@ MODEL, QUANTISED, CACHE = "model.xml", "quantised.json", "cache"
 def available(target: str) -> Reason | None:
     if target != "cpu":
         return Reason("unsupported_target", f"OpenVINO has no plug-in for {target}; it runs on cpu here")
-    return _machine.missing("openvino", "pip install 'hotlap[openvino]'")
+    return present.missing("openvino", "pip install 'hotlap[openvino]'")
 
 
 def supports(case: Case) -> Reason | None:
@@ -54,7 +55,7 @@ def supports(case: Case) -> Reason | None:
         return Reason("unsupported_op", f"mode {case.mode}: this backend runs inference only")
     if case.precision not in NAMES:
         return Reason("unsupported_precision", f"OpenVINO on a CPU has no {case.precision}")
-    if case.precision == "int8" and (missing := _machine.missing("nncf", _nncf.REMEDY)):
+    if case.precision == "int8" and (missing := present.missing("nncf", _nncf.REMEDY)):
         return missing
     needs = cpu.HALF_PRODUCTS.get(case.precision, ())
     if needs and not cpu.flags() & set(needs):

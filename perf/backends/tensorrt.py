@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import calibration, engine_cache, export, quantise
+from ..machine import present
 from ..terms.case import Case, Workload
 from ..terms.contract import Arrays, Artefact, Phase, Proven, Step
 from ..terms.reasons import Reason, Refusal
 from ..terms.result import Placement
-from . import _machine, _torch_trt, _trt
+from . import _torch_trt, _trt
 
 if TYPE_CHECKING:
     import torch
@@ -60,7 +61,7 @@ def available(target: str) -> Reason | None:
         )
     if not _trt.installed():
         return Reason("dep_missing", f"neither tensorrt nor tensorrt_rtx is installed: {_trt.REMEDY}")
-    return _machine.no_device(target)
+    return present.no_device(target)
 
 
 def supports(case: Case) -> Reason | None:

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import torch_step
+from ..machine import present
 from ..terms.case import Case, Workload
 from ..terms.contract import Artefact, Phase, Proven, Step
 from ..terms.reasons import Reason, Refusal
 from ..terms.result import Placement
-from . import _machine, eager
+from . import eager
 
 if TYPE_CHECKING:
     from ...kernels.surgery import Report
@@ -42,7 +43,7 @@ def available(target: str) -> Reason | None:
             "Triton kernels run on a GPU; on a CPU a replaced model runs the same aten operators as eager"
             " (hotlap kernels shows what the compiler makes of them)",
         )
-    return _machine.missing("triton", "pip install triton") or eager.available(target)
+    return present.missing("triton", "pip install triton") or eager.available(target)
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ On a GPU the details say what state it was in meanwhile (telemetry.summary).
 
 from __future__ import annotations
 
+from ..machine.telemetry import summary
 from ..observations import Observations
-from ..telemetry import summary
 from ..terms.result import Samples
 
 

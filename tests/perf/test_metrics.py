@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from hotlap.perf import answer, plugins
+from hotlap.perf.machine.telemetry import Window
 from hotlap.perf.observations import Block, Observations
 from hotlap.perf.stats import estimates
 from hotlap.perf.tasks import Tasks
-from hotlap.perf.telemetry import Window
 from hotlap.perf.terms.case import Case
 from hotlap.perf.terms.reasons import Reason, Refusal
 from hotlap.perf.terms.result import Samples

@@ -17,12 +17,13 @@ from typing import Any
 import psutil
 import pytest
 
-from hotlap.perf import plugins, rundir, survey
+from hotlap.perf import plugins, rundir
 from hotlap.perf.cases import expand
+from hotlap.perf.machine import survey
+from hotlap.perf.machine.telemetry import Window
 from hotlap.perf.measure import Progress, measure
 from hotlap.perf.observations import Block, Observations
 from hotlap.perf.race import Lane, Race
-from hotlap.perf.telemetry import Window
 from hotlap.perf.terms.case import Case, Plan
 from hotlap.perf.terms.reasons import Reason
 from hotlap.perf.terms.result import Result, read

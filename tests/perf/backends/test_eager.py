@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from hotlap.perf.backends import _machine, eager
+from hotlap.perf.backends import eager
+from hotlap.perf.machine import present
 from hotlap.perf.terms.case import Case, Workload
 from hotlap.perf.terms.contract import Artefact
 from hotlap.perf.terms.reasons import Refusal
@@ -105,8 +106,8 @@ def test_fp32_on_cuda_is_told_what_it_is_and_torch_can_still_export(precision, t
 
 
 def test_threads_are_bound_by_openmp_unless_told_not_to(monkeypatch):
-    monkeypatch.setattr(_machine.os, "sched_getaffinity", lambda pid: {4, 5, 6, 7})
-    monkeypatch.setattr(_machine, "_sibling", lambda cpu: cpu % 2)
+    monkeypatch.setattr(present.os, "sched_getaffinity", lambda pid: {4, 5, 6, 7})
+    monkeypatch.setattr(present, "_sibling", lambda cpu: cpu % 2)
     case, free = Case("conv", "eager"), Case("conv", "eager", options=(("binding", "none"),))
     assert eager.variables(case, 3) == {
         "OMP_NUM_THREADS": "3",
@@ -119,9 +120,9 @@ def test_threads_are_bound_by_openmp_unless_told_not_to(monkeypatch):
 
 def test_sibling_is_the_rank_within_the_core(monkeypatch, tmp_path):
     for text, cpu, rank in [("0-1", 1, 1), ("0,4", 4, 1), ("0,4", 0, 0), ("2", 2, 0), ("0-1,8-9", 8, 2)]:
-        monkeypatch.setattr(_machine.Path, "read_text", lambda self, text=text: text + "\n")
-        monkeypatch.setattr(_machine.Path, "is_file", lambda self: True)
-        assert _machine._sibling(cpu) == rank
+        monkeypatch.setattr(present.Path, "read_text", lambda self, text=text: text + "\n")
+        monkeypatch.setattr(present.Path, "is_file", lambda self: True)
+        assert present._sibling(cpu) == rank
 
 
 def test_autocast_casts_at_the_operators_and_leaves_the_module_in_fp32(run):

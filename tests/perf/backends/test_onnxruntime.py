@@ -7,8 +7,8 @@ from pathlib import Path
 import onnxruntime
 import pytest
 
-from hotlap.perf.backends import _machine
 from hotlap.perf.backends import onnxruntime as backend
+from hotlap.perf.machine import present
 from hotlap.perf.terms.case import Case
 from hotlap.perf.terms.contract import Artefact
 from hotlap.perf.terms.reasons import Refusal
@@ -70,7 +70,7 @@ def test_an_operator_that_cannot_be_exported_is_named(run):
 
 
 @pytest.mark.skipif(
-    _machine.no_device("cuda:0") is None, reason="there is a CUDA device, so the provider can be had"
+    present.no_device("cuda:0") is None, reason="there is a CUDA device, so the provider can be had"
 )
 def test_cuda_without_a_device_is_not_passed_off_as_cuda(run, check):
     assert backend.available("cuda:0").code == "no_device"
@@ -250,7 +250,7 @@ def test_every_thread_of_the_session_is_bound_to_a_cpu_of_its_own(run):
     """The calling thread and the pool's one thread; the test process has others, which keep their
     mask.
     """
-    wanted = _machine.places(Case("mlp", "onnxruntime"), 2)
+    wanted = present.places(Case("mlp", "onnxruntime"), 2)
     if not wanted:
         pytest.skip("one CPU")
     before = set(os.listdir("/proc/self/task"))

@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from hotlap.perf import calibration, cpu, reference
+from hotlap.perf import calibration, reference
 from hotlap.perf import check as oracle
-from hotlap.perf.backends import _machine, _nncf
+from hotlap.perf.backends import _nncf
 from hotlap.perf.backends import openvino as backend
-from hotlap.perf.cpu import HALF_PRODUCTS
+from hotlap.perf.machine import cpu, present
+from hotlap.perf.machine.cpu import HALF_PRODUCTS
 from hotlap.perf.terms.case import Case, Workload
 from hotlap.perf.terms.reasons import Refusal
 
@@ -229,7 +230,7 @@ def test_nncf_prints_nothing_and_sends_nothing(tmp_path):
 
 
 def test_without_nncf_int8_has_a_remedy(monkeypatch):
-    monkeypatch.setattr(_machine.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(present.importlib.util, "find_spec", lambda name: None)
     missing = backend.supports(Case("conv", "openvino", "int8"))
     assert missing.code == "dep_missing" and "pip install 'hotlap[openvino]'" in missing.detail
     assert backend.supports(Case("conv", "openvino")) is None

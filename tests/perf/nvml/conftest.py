@@ -26,7 +26,7 @@ COMPILER = shutil.which("gcc") or shutil.which("cc")
 PREAMBLE = """
 import json, os, sys, time
 import msgspec, pynvml
-from hotlap.perf import cuda_devices, telemetry
+from hotlap.perf.machine import cuda_devices, telemetry
 from hotlap.perf.terms.reasons import Refusal
 
 ask = pynvml._nvmlGetFunctionPointer

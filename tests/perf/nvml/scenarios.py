@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from hotlap.perf.telemetry import State
+from hotlap.perf.machine.telemetry import State
 
 Ask = Callable[..., Any]
 

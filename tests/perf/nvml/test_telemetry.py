@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from hotlap.perf import memory, telemetry
-from hotlap.perf.telemetry import Span, State
+from hotlap.perf.machine import memory, telemetry
+from hotlap.perf.machine.telemetry import Span, State
 from hotlap.perf.terms.reasons import Reason
 
 from .scenarios import GIB, MIG, NORMAL, READ, SLICES, Ask, absent, state
@@ -208,7 +208,7 @@ def test_a_counter_that_went_back_gives_no_energy(ask: Ask) -> None:
     assert found["code"] == "not_steady" and "went back" in found["detail"]
 
 
-METER = "from hotlap.perf.power import Meter; told(refused(lambda: Meter('cuda:0').read()))"
+METER = "from hotlap.perf.machine.power import Meter; told(refused(lambda: Meter('cuda:0').read()))"
 
 
 def test_a_meter_reads_joules_or_says_why_not(ask: Ask) -> None:
@@ -220,7 +220,7 @@ def test_a_meter_reads_joules_or_says_why_not(ask: Ask) -> None:
 
 
 def test_the_environment_names_gpus_and_slices(ask: Ask) -> None:
-    code = "from hotlap.perf.survey import _gpus; told(_gpus())"
+    code = "from hotlap.perf.machine.survey import _gpus; told(_gpus())"
     assert ask(code, MIG) == [
         ["NVIDIA Stand-in 80GB", "NVIDIA Stand-in MIG 1g.10gb", "NVIDIA Stand-in MIG 2g.20gb"],
         "580.95.05",
@@ -232,9 +232,7 @@ def test_the_environment_names_gpus_and_slices(ask: Ask) -> None:
 
 
 def test_memory_of_the_process_is_named_by_its_source(ask: Ask) -> None:
-    code = (
-        "from hotlap.perf import memory; told(memory.gpu_bytes('cuda:0', cuda_devices.open_device('cuda:0')))"
-    )
+    code = "from hotlap.perf.machine import memory; told(memory.gpu_bytes('cuda:0', cuda_devices.open_device('cuda:0')))"
     assert ask(code) == {"nvml_process": 3 * GIB}
     assert ask(code, {**NORMAL, "compute": ""}) == {"nvml_device_delta": 0}
     assert ask(code, {**NORMAL, "compute": "", "nvmlDeviceGetMemoryInfo.error": 3}) == {}

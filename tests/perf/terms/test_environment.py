@@ -17,7 +17,7 @@ import msgspec
 import psutil
 import pytest
 
-from hotlap.perf import cpu, survey
+from hotlap.perf.machine import cpu, survey
 from hotlap.perf.terms.environment import Environment
 
 HERE = Environment(
@@ -119,7 +119,7 @@ def test_the_commit_is_that_of_the_working_directory(tmp_path: Path, monkeypatch
 
 def test_nothing_that_is_measured_is_imported() -> None:
     code = (
-        "import json, sys; from hotlap.perf import survey; survey.collect(1, 'keep');"
+        "import json, sys; from hotlap.perf.machine import survey; survey.collect(1, 'keep');"
         " print(json.dumps(sorted(sys.modules)))"
     )
     modules: list[Any] = json.loads(

@@ -10,12 +10,12 @@ import sys
 
 import pytest
 
-from hotlap.perf import memory
+from hotlap.perf.machine import memory
 
 MIB = 2**20
 CHILD = f"""
 import json
-from hotlap.perf import memory
+from hotlap.perf.machine import memory
 peaks = [memory.peak_bytes()]
 block = bytearray(200 * {MIB})
 peaks.append(memory.peak_bytes())

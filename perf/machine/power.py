@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..terms.reasons import Refusal
 from . import cuda_devices, telemetry
-from .terms.reasons import Refusal
 
 POWERCAP = Path("/sys/class/powercap")
 

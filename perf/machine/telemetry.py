@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from .terms.reasons import Code, Reason, Refusal
+from ..terms.reasons import Code, Reason, Refusal
 
 # nvml.h, nvmlClocksEventReasons; the last two are of the older nvmlClocksThrottleReasons.
 THROTTLE_BITS = {

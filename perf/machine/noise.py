@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, median, pstdev
 from typing import NamedTuple
 
+from ..stats import estimates
 from . import cores
-from .stats import estimates
 
 LOOP_S = 0.005
 NO_TICKS = (0, 0)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hotlap.perf.power import Meter
+from hotlap.perf.machine.power import Meter
 from hotlap.perf.terms.reasons import Refusal
 
 RANGE_UJ = 1_000_000_000

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from hotlap.perf import cli, cores, noise
+from hotlap.perf import cli
+from hotlap.perf.machine import cores, noise
 
 NOTHING = "no busy process, no steal and few switches"
 SPIN = "import time\nend = time.perf_counter() + 20\nwhile time.perf_counter() < end: pass"

@@ -8,9 +8,9 @@ import importlib.util
 import os
 from pathlib import Path
 
-from .. import cuda_devices
 from ..terms.case import Case
 from ..terms.reasons import Reason, Refusal
+from . import cuda_devices
 
 
 def missing(package: str, remedy: str) -> Reason | None:

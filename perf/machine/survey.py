@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
+from ..terms.environment import Environment
+from ..terms.reasons import Refusal
 from . import cpu, cuda_devices
-from .terms.environment import Environment
-from .terms.reasons import Refusal
 
 LIBRARIES = (
     "hotlap",

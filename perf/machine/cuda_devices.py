@@ -8,8 +8,8 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 
+from ..terms.reasons import Reason, Refusal
 from .telemetry import Device, refusal
-from .terms.reasons import Reason, Refusal
 
 
 def gpus() -> list[Device]:
