@@ -125,8 +125,8 @@ def share_of_roofline(result: hotlap.Result) -> float:
     peak = datasheet(torch.cuda.get_device_name(TARGET))
     if peak is None:
         pytest.fail(
-            f"{torch.cuda.get_device_name(TARGET)} is not in perf/machine/peaks.py, so no share of its roofline is"
-            " known; add its datasheet"
+            f"{torch.cuda.get_device_name(TARGET)} is not in perf/machine/peaks.py, so no share of its"
+            " roofline is known; add its datasheet"
         )
     module = operation(name).module
     count = {"count": COUNTS[name]} if name in COUNTS else {}

@@ -83,8 +83,8 @@ def run(which: str, case: str, folder: str) -> tuple[float, float]:
 def child(which: str, text: str, folder: str) -> None:
     import torch
 
-    from hotlap.perf import workloads
     from hotlap.perf.backends import compile as backend
+    from hotlap.perf.lookup import workloads
     from hotlap.perf.terms.case import Case
     from hotlap.perf.terms.contract import Artefact, modules
 

@@ -118,11 +118,11 @@ def main() -> None:
 
 def race(kind: str, blocks: int, folder: Path, servers: Servers) -> dict[str, object]:
     """Two entrants of the same case in one race of so many blocks, every worker forked."""
+    from hotlap.perf.lookup.workloads import Reference
     from hotlap.perf.prepare import Preparation
     from hotlap.perf.race import Race
     from hotlap.perf.stats import estimates
     from hotlap.perf.terms.case import Case, Plan
-    from hotlap.perf.workloads import Reference
 
     plan = Plan(budget_s=600, looks=(blocks,), rounds=ROUNDS[kind], tail_s=0, fresh_blocks=0, threads=2)
     here = survey.collect(plan.threads, "keep")

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import msgspec
 
-from . import gate, ledger, plugins, sides, verdict_formats
+from . import gate, ledger, sides, verdict_formats
 from .answer import answer
+from .lookup import plugins
 from .machine.survey import LIBRARIES
 from .policy import Policy
 from .prepare import Preparation, own_work

@@ -73,7 +73,7 @@ def ab(
     from . import policy as policies
     from . import rundir
     from .ab import Comparison, write_results
-    from .cases import expand, matching
+    from .lookup.cases import expand, matching
     from .revisions import Revisions, kind
     from .run import positive, split
     from .terms import units

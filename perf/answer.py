@@ -9,9 +9,10 @@ from typing import Any
 
 import msgspec
 
-from . import plugins, priority
-from .cases import LIBRARY_DEFAULTS
+from . import priority
 from .ladder import MEANING, Ladder
+from .lookup import plugins
+from .lookup.cases import LIBRARY_DEFAULTS
 from .machine import cpu, telemetry
 from .observations import Observations
 from .race import Lane

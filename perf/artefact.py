@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from . import manifest as manifests
-from . import plugins
-from .cases import parse_backend
+from .lookup import plugins
+from .lookup.cases import parse_backend
 from .machine import cuda_devices, survey
 from .manifest import FILE, REFERENCE, Manifest, Signature, Work
 from .terms.case import Case

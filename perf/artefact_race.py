@@ -11,9 +11,10 @@ from typing import Any
 
 import msgspec
 
-from . import artefact, manifest, plugins, report
+from . import artefact, manifest, report
 from .answer import answer, unmeasured
-from .cases import PACE
+from .lookup import plugins
+from .lookup.cases import PACE
 from .manifest import Manifest
 from .observations import Observations
 from .prepare import entrant, own_work, worker_environment

@@ -76,8 +76,9 @@ def machine(seconds: float, device: str) -> int:
 
     from rich.table import Table
 
-    from . import plugins, report
+    from . import report
     from .entrant import Entrant
+    from .lookup import plugins
     from .machine import noise
     from .prepare import clean
     from .terms.reasons import Refusal

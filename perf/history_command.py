@@ -278,7 +278,7 @@ def values(path: Path, column: str) -> list[float]:
     """
     import csv
 
-    from . import plugins
+    from .lookup import plugins
     from .terms.reasons import Misuse
     from .terms.verdict import Unreadable
 

@@ -27,7 +27,7 @@ from unittest import mock
 
 import msgspec
 
-from . import workloads
+from .lookup import workloads
 from .terms.reasons import Misuse
 
 
@@ -233,8 +233,8 @@ def generated(reference: workloads.Reference, part: Part, precision: str, batch:
     from torch._subclasses import FakeTensorMode
     from torch.fx.experimental.proxy_tensor import make_fx
 
+    from .lookup.workloads import resized
     from .reference import DTYPES
-    from .workloads import resized
 
     workload = workloads.load(reference)
     workload = resized(workload, batch or len(workload.inputs[0]))

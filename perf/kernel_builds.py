@@ -18,8 +18,8 @@ import msgspec
 from . import aot, kernel_rules
 from .kernel_entries import Entry, Failed
 from .kernel_variants import Variants, of_operation
+from .lookup.plugins import Unknown
 from .machine.peaks import datasheet
-from .plugins import Unknown
 from .terms.reasons import Misuse
 
 PACKAGE = "hotlap.kernels.ops"

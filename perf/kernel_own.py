@@ -18,10 +18,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from . import aot, kernel_rules, workloads
+from . import aot, kernel_rules
 from .kernel_builds import plain
 from .kernel_entries import Entry, Failed
-from .plugins import Unknown
+from .lookup import workloads
+from .lookup.plugins import Unknown
 from .terms.reasons import Misuse
 
 SCALARS = (

@@ -29,8 +29,9 @@ def climb(
     from rich.table import Table
     from rich.text import Text
 
-    from . import ladder, report, rundir, workloads
-    from .cases import default_backends, expand
+    from . import ladder, report, rundir
+    from .lookup import workloads
+    from .lookup.cases import default_backends, expand
     from .progress import Quiet, carried_out
     from .run import by_default
     from .terms.case import Plan

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence, Set
 
 from . import ladder, report
-from .cases import PACE
+from .lookup.cases import PACE
 from .stats import estimates
 from .terms.case import PRECISIONS
 from .terms.result import Result, Results

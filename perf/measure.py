@@ -10,9 +10,10 @@ from dataclasses import replace
 
 import msgspec
 
-from . import manifest, plugins, workloads
+from . import manifest
 from .answer import answer, proven, unmeasured
-from .cases import races
+from .lookup import plugins, workloads
+from .lookup.cases import races
 from .prepare import Preparation, entrant, own_work
 from .race import Lane, Race
 from .rundir import RunFolder

@@ -102,7 +102,7 @@ def of_a_run(console: Console, path: Path, tolerance: float, budget: str, budget
     from rich.text import Text
 
     from . import report, variance
-    from .cases import BASELINE
+    from .lookup.cases import BASELINE
     from .prepare import own_work
     from .terms import result
 

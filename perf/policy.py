@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from . import plugins
+from .lookup import plugins
 from .terms import units
 from .terms.counters import COUNTERS
 from .terms.reasons import Misuse

@@ -11,10 +11,12 @@ from typing import Any
 
 import msgspec
 
-from . import artefact, ladder, plugins
-from .cases import BASELINE, LIBRARY_DEFAULTS
+from . import artefact, ladder
 from .entrant import Entrant
 from .ladder import Ladder
+from .lookup import plugins
+from .lookup.cases import BASELINE, LIBRARY_DEFAULTS
+from .lookup.workloads import Reference
 from .manifest import Signature
 from .observations import Observations
 from .origin import HERE, Origin
@@ -23,7 +25,6 @@ from .servers import Servers
 from .terms.case import Case, Plan
 from .terms.contract import modules
 from .terms.reasons import Refusal, room
-from .workloads import Reference
 
 TRAINING_TIMEOUT_S = 4 * 3600.0
 # Settings of thread pools and allocators decide a race: a worker has those of the harness, never

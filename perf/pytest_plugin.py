@@ -42,7 +42,7 @@ def cases(
 
     Backends default to every one there is. Raises Misuse.
     """
-    from .cases import default_backends, expand
+    from .lookup.cases import default_backends, expand
 
     chosen = default_backends(target) if backends is None else backends
     return [case.id for case in expand(workloads, chosen, precisions, batches, target, pace=False)]
@@ -150,8 +150,8 @@ class Races:
 
     def measure(self, case_id: str, items: Iterable[pytest.Item]) -> None:
         """Races the group of this case: every case of it that a selected test names."""
-        from . import workloads
-        from .cases import PACE
+        from .lookup import workloads
+        from .lookup.cases import PACE
         from .measure import measure
         from .rundir import RunFolder
         from .terms.case import Case, Plan

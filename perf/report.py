@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .cases import BASELINE, LIBRARY_DEFAULTS, PACE
+from .lookup.cases import BASELINE, LIBRARY_DEFAULTS, PACE
 from .stats import estimates
 from .terms.case import PRECISIONS
 from .terms.result import Result, Results

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 from .installed import PROBE, interpreter
+from .lookup.workloads import Reference
 from .origin import Origin
 from .terms.reasons import Misuse
-from .workloads import Reference
 
 WORKING_COPY = "."
 SAME_CODE = "there is nothing to compare"

@@ -58,8 +58,9 @@ def run(
     """Race a model's backends against eager: checked, measured, reported."""
     import os
 
-    from . import report, rundir, workloads
-    from .cases import default_backends, expand
+    from . import report, rundir
+    from .lookup import workloads
+    from .lookup.cases import default_backends, expand
     from .progress import Watched, carried_out
     from .terms import units
     from .terms.case import Plan
@@ -113,7 +114,7 @@ def by_default() -> list[str]:
     """
     from importlib import import_module
 
-    from .plugins import found
+    from .lookup.plugins import found
 
     modules = found("hotlap.workloads")
     first = {

@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby, pairwise
 from typing import NamedTuple
 
-from . import places
 from .archive import Point
+from .lookup import source_lines
 from .stats import changes, estimates
 from .stats.changes import LASTING, SHORTEST, ChangePoint
 from .terms.case import Better
@@ -231,9 +231,17 @@ def finding(one: Series, alarm: ChangePoint) -> Finding:
         *(["as ratios to the pace"] if after.kind == "paced" else []),
     )
     return Finding(
-        one.case, one.metric, "regression" if one.confirmed else "inconclusive", base, head, 1 + alarm.effect,
-        better=one.better, unit=after.unit, evidence=said, place=places.find(one.case.partition("/")[0]),
-    )  # fmt: skip
+        one.case,
+        one.metric,
+        "regression" if one.confirmed else "inconclusive",
+        base,
+        head,
+        1 + alarm.effect,
+        better=one.better,
+        unit=after.unit,
+        evidence=said,
+        place=source_lines.find(one.case.partition("/")[0]),
+    )
 
 
 def where(point: Point) -> str:

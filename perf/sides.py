@@ -15,8 +15,8 @@ from typing import Any
 
 import msgspec
 
-from . import places
-from .cases import PACE
+from .lookup import source_lines
+from .lookup.cases import PACE
 from .stats import estimates
 from .terms.case import Better
 from .terms.environment import Differences, Environment
@@ -213,7 +213,7 @@ def _of_result(
         task=(task.metric, task.better, task.value) if task is not None else None,
         weights=one.weights,
         commit=environments[one.environment].commit,
-        place=place or places.find(one.case.workload),
+        place=place or source_lines.find(one.case.workload),
     )
 
 

@@ -20,16 +20,17 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from . import origin, plugins, profiling, timing, workloads
+from . import origin, profiling, timing
 from . import priority as scheduling
 from .arrays import named, on_split, on_stored, rmse
+from .lookup import plugins, workloads
+from .lookup.workloads import resized
 from .machine import cuda_devices, memory, survey, telemetry
 from .machine.power import Meter
 from .terms import contract
 from .terms.case import Case, Workload
 from .terms.contract import Artefact, Backend, Step, modules
 from .terms.reasons import Reason, Refusal, full
-from .workloads import resized
 
 if TYPE_CHECKING:
     from .manifest import Signature

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from ..perf import plugins, workloads
+from ..perf.lookup import plugins, workloads
 from ..perf.machine import survey
 from ..perf.prepare import Preparation, worker_environment
 from ..perf.race import Race

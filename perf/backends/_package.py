@@ -26,12 +26,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from .. import torch_step
+from ..lookup.workloads import Reference
 from ..machine.memory import exhausted
 from ..terms.case import Case, Workload
 from ..terms.contract import Arrays
 from ..terms.reasons import Reason, Refusal
 from ..terms.result import Placement
-from ..workloads import Reference
 from . import _generated, _int8
 
 if TYPE_CHECKING:

@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 
-from hotlap.perf import cli, ledger, plugins
+from hotlap.perf import cli, ledger
 from hotlap.perf.ab import Comparison, Duel
 from hotlap.perf.entrant import Entrant
 from hotlap.perf.ledger import Entry
+from hotlap.perf.lookup import plugins
 from hotlap.perf.machine import survey
 from hotlap.perf.observations import Block, Observations
 from hotlap.perf.origin import Origin

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hotlap.perf import answer, plugins
+from hotlap.perf import answer
+from hotlap.perf.lookup import plugins
 from hotlap.perf.observations import Block, Observations
 from hotlap.perf.race import Lane
 from hotlap.perf.terms.case import Case

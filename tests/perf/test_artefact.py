@@ -20,9 +20,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hotlap.perf import artefact, artefact_race, cli, manifest, plugins, rundir, signature
+from hotlap.perf import artefact, artefact_race, cli, manifest, rundir, signature
 from hotlap.perf.artefact import open_artefact
-from hotlap.perf.cases import expand
+from hotlap.perf.lookup import plugins
+from hotlap.perf.lookup.cases import expand
 from hotlap.perf.machine import survey
 from hotlap.perf.manifest import Manifest
 from hotlap.perf.measure import Progress, measure

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from hotlap.perf import plugins
+from hotlap.perf.lookup import plugins
 from hotlap.perf.terms import contract
 from hotlap.perf.terms.case import Case
 
@@ -42,8 +42,9 @@ def test_the_command_line_starts_without_torch() -> None:
 
 def test_plug_ins_are_asked_without_heavy_imports() -> None:
     code = (
-        "from hotlap.perf import plugins; from hotlap.perf.cases import expand, default_backends\nfor case in"
-        " expand(['mlp'], [*default_backends(), 'null']): b = plugins.backend(case.backend);"
+        "from hotlap.perf.lookup import plugins\n"
+        "from hotlap.perf.lookup.cases import expand, default_backends\n"
+        "for case in expand(['mlp'], [*default_backends(), 'null']): b = plugins.backend(case.backend);"
         " b.available('cpu'); b.supports(case); b.variables(case, 2)"
     )
     assert loaded_by(code) & HEAVY == set()

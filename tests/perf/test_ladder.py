@@ -17,8 +17,9 @@ import pytest
 import torch
 from torch import nn
 
-from hotlap.perf import answer, ladder, matrix, plugins, reference
+from hotlap.perf import answer, ladder, matrix, reference
 from hotlap.perf.ladder import Yardstick, climb
+from hotlap.perf.lookup import plugins
 from hotlap.perf.terms.case import Case, Evaluation, Plan, Workload
 from hotlap.perf.terms.contract import Proven
 from hotlap.perf.terms.reasons import Reason, Refusal

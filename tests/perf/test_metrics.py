@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from hotlap.perf import answer, plugins
+from hotlap.perf import answer
+from hotlap.perf.lookup import plugins
 from hotlap.perf.machine.telemetry import Window
 from hotlap.perf.observations import Block, Observations
 from hotlap.perf.stats import estimates

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from hotlap.perf import plugins
+from hotlap.perf.lookup import plugins
 from hotlap.perf.observations import Block, Observations
 from hotlap.perf.progress import Watched
 from hotlap.perf.race import Lane

@@ -17,8 +17,9 @@ from typing import Any
 import psutil
 import pytest
 
-from hotlap.perf import plugins, rundir
-from hotlap.perf.cases import expand
+from hotlap.perf import rundir
+from hotlap.perf.lookup import plugins
+from hotlap.perf.lookup.cases import expand
 from hotlap.perf.machine import survey
 from hotlap.perf.machine.telemetry import Window
 from hotlap.perf.measure import Progress, measure

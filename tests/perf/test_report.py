@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from hotlap.perf import report
-from hotlap.perf.cases import LIBRARY_DEFAULTS
+from hotlap.perf.lookup.cases import LIBRARY_DEFAULTS
 from hotlap.perf.terms.case import Case, Plan
 from hotlap.perf.terms.environment import Environment
 from hotlap.perf.terms.reasons import Reason

@@ -20,8 +20,8 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
-from hotlap.perf import workloads
 from hotlap.perf.backends import onnxruntime as backend
+from hotlap.perf.lookup import workloads
 from hotlap.perf.terms.case import Case, Workload
 
 SITE = Path(ort.__file__).parents[1]

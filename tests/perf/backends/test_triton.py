@@ -12,8 +12,9 @@ from functools import partial
 import numpy as np
 import pytest
 
-from hotlap.perf import kernel_rules, plugins, tasks
+from hotlap.perf import kernel_rules, tasks
 from hotlap.perf.backends import triton as backend
+from hotlap.perf.lookup import plugins
 from hotlap.perf.terms.case import Case
 from hotlap.perf.terms.reasons import Refusal
 

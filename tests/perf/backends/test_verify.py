@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from hotlap.perf import workloads
 from hotlap.perf.backends import _package, _verify, eager
 from hotlap.perf.backends import compile as backend
 from hotlap.perf.inductor_census import PARTS, Census
+from hotlap.perf.lookup import workloads
 from hotlap.perf.terms.case import Case
 from hotlap.perf.terms.reasons import Refusal
 
@@ -182,7 +182,7 @@ def test_a_process_that_has_imported_nothing_more_climbs_as_far(climb, tmp_path)
     code = """
 import contextlib, sys
 from pathlib import Path
-from hotlap.perf import workloads
+from hotlap.perf.lookup import workloads
 from hotlap.perf.backends import compile as backend
 from hotlap.perf.terms.case import Case
 case = Case.parse("m/compile/fp32/b2/cuda:0/inference")

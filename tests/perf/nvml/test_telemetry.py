@@ -232,7 +232,8 @@ def test_the_environment_names_gpus_and_slices(ask: Ask) -> None:
 
 
 def test_memory_of_the_process_is_named_by_its_source(ask: Ask) -> None:
-    code = "from hotlap.perf.machine import memory; told(memory.gpu_bytes('cuda:0', cuda_devices.open_device('cuda:0')))"
+    device = "cuda_devices.open_device('cuda:0')"
+    code = f"from hotlap.perf.machine import memory; told(memory.gpu_bytes('cuda:0', {device}))"
     assert ask(code) == {"nvml_process": 3 * GIB}
     assert ask(code, {**NORMAL, "compute": ""}) == {"nvml_device_delta": 0}
     assert ask(code, {**NORMAL, "compute": "", "nvmlDeviceGetMemoryInfo.error": 3}) == {}

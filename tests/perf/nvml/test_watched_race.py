@@ -21,7 +21,7 @@ from hotlap.perf.prepare import Preparation
 from hotlap.perf.race import Race
 from hotlap.perf.terms.case import Plan
 from hotlap.perf.servers import Servers
-from hotlap.perf.workloads import Reference
+from hotlap.perf.lookup.workloads import Reference
 
 plan = Plan(budget_s=BUDGET_S, looks=(2,), rounds=4, tail_s=0.02, timeout_s=60, threads=1)
 folder = Path(os.environ["HOTLAP_STANDIN_NVML"]).parent / "race"

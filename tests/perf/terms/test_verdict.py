@@ -11,7 +11,8 @@ from xml.etree import ElementTree
 import msgspec
 import pytest
 
-from hotlap.perf import places, verdict_formats
+from hotlap.perf import verdict_formats
+from hotlap.perf.lookup import source_lines
 from hotlap.perf.terms import verdict
 from hotlap.perf.terms.reasons import Misuse
 from hotlap.perf.terms.verdict import Finding, Place, Verdict
@@ -153,9 +154,9 @@ def test_names_from_files_stay_text() -> None:
 def test_a_workload_is_found_in_its_file(tmp_path: Path) -> None:
     (tmp_path / "pkg").mkdir()
     (tmp_path / "pkg" / "models.py").write_text("import os\n\n\ndef make():\n    pass\n")
-    assert places.find("pkg.models:make", tmp_path) == Place("pkg/models.py", 4)
-    assert places.find("pkg.models:absent", tmp_path) == Place("pkg/models.py", 1)
-    assert places.find("pkg.other:make", tmp_path) is None
+    assert source_lines.find("pkg.models:make", tmp_path) == Place("pkg/models.py", 4)
+    assert source_lines.find("pkg.models:absent", tmp_path) == Place("pkg/models.py", 1)
+    assert source_lines.find("pkg.other:make", tmp_path) is None
     (tmp_path / "models" / "nets").mkdir(parents=True)
     (tmp_path / "models" / "nets" / "resnet.py").write_text("\ndef load():\n    pass\n")
-    assert places.find("resnet:full", tmp_path) == Place("models/nets/resnet.py", 2)
+    assert source_lines.find("resnet:full", tmp_path) == Place("models/nets/resnet.py", 2)

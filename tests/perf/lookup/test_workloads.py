@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from hotlap.perf import workloads
-from hotlap.perf.plugins import Unknown
+from hotlap.perf.lookup import workloads
+from hotlap.perf.lookup.plugins import Unknown
+from hotlap.perf.lookup.workloads import Reference
 from hotlap.perf.tasks import Tasks
 from hotlap.perf.terms.case import Workload
 from hotlap.perf.terms.reasons import Misuse, Refusal
-from hotlap.perf.workloads import Reference
 
 USER = """
 import torch

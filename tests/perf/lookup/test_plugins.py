@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hotlap.perf import plugins
+from hotlap.perf.lookup import plugins
 
 Installs = Callable[..., None]
 
@@ -38,7 +38,7 @@ def installs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Instal
 
 @pytest.mark.parametrize("group", ["hotlap.backends", "hotlap.metrics"])
 def test_each_file_of_ours_is_a_plugin(group: str) -> None:
-    folder = Path(plugins.__file__).parent / group.partition(".")[2]
+    folder = Path(plugins.__file__).parents[1] / group.partition(".")[2]
     names = {path.stem for path in folder.glob("*.py") if not path.stem.startswith("_")}
     found = plugins.found(group)
     assert names

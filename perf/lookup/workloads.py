@@ -17,10 +17,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..machine.memory import exhausted
+from ..terms.case import Workload
+from ..terms.reasons import Misuse, Refusal
 from . import plugins
-from .machine.memory import exhausted
-from .terms.case import Workload
-from .terms.reasons import Misuse, Refusal
 
 
 class Reference(NamedTuple):

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from hotlap.perf import cases
+from hotlap.perf.lookup import cases
 from hotlap.perf.terms.case import Case
 from hotlap.perf.terms.reasons import Misuse
 
-BACKENDS = Path(cases.__file__).parent / "backends"
+BACKENDS = Path(cases.__file__).parents[1] / "backends"
 
 
 @pytest.mark.parametrize(

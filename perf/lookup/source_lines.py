@@ -5,8 +5,8 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+from ..terms.verdict import Place
 from . import plugins
-from .terms.verdict import Place
 
 
 def find(workload: str, root: Path = Path()) -> Place | None:

@@ -16,10 +16,11 @@ from importlib import metadata
 from types import ModuleType
 from typing import cast
 
-from .terms.contract import Backend
-from .terms.reasons import Misuse
+from ..terms.contract import Backend
+from ..terms.reasons import Misuse
 
-OURS = {"hotlap.backends": __package__ + ".backends", "hotlap.metrics": __package__ + ".metrics"}
+PERF = __package__.rpartition(".")[0]
+OURS = {"hotlap.backends": f"{PERF}.backends", "hotlap.metrics": f"{PERF}.metrics"}
 
 
 class Unknown(Misuse):

@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
+from ..terms.case import ARCHITECTURES, PRECISIONS, Case
+from ..terms.reasons import Misuse
 from . import plugins
-from .terms.case import ARCHITECTURES, PRECISIONS, Case
-from .terms.reasons import Misuse
 
 # Options of the harness itself; all others are the backend's own. Those of library defaults run an
 # entrant as its user would find it.
