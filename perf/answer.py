@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 
 from . import priority
-from .ladder import MEANING, Ladder
 from .lookup import plugins
 from .lookup.cases import LIBRARY_DEFAULTS
 from .machine import cpu, telemetry
 from .observations import Observations
+from .oracle.ladder import MEANING, Ladder
 from .race import Lane
 from .stats import estimates
 from .terms.case import Case, Plan

@@ -35,7 +35,7 @@ from .terms.reasons import Misuse, Refusal, room
 from .terms.result import Unreadable, now
 
 if TYPE_CHECKING:
-    from .ladder import Ladder
+    from .oracle.ladder import Ladder
     from .terms.case import Workload
     from .terms.reasons import Reason
     from .terms.result import Deviation, Placement

@@ -53,7 +53,7 @@ def calibration(workload: Workload) -> Calibration:
     """
     import torch
 
-    from .reference import lookalike
+    from .oracle.reference import lookalike
 
     rows = len(workload.inputs[0])
     given = workload.calibration

@@ -234,7 +234,7 @@ def generated(reference: workloads.Reference, part: Part, precision: str, batch:
     from torch.fx.experimental.proxy_tensor import make_fx
 
     from .lookup.workloads import resized
-    from .reference import DTYPES
+    from .oracle.reference import DTYPES
 
     workload = workloads.load(reference)
     workload = resized(workload, batch or len(workload.inputs[0]))

@@ -29,9 +29,10 @@ def climb(
     from rich.table import Table
     from rich.text import Text
 
-    from . import ladder, report, rundir
+    from . import report, rundir
     from .lookup import workloads
     from .lookup.cases import default_backends, expand
+    from .oracle import ladder
     from .progress import Quiet, carried_out
     from .run import by_default
     from .terms.case import Plan

@@ -7,8 +7,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence, Set
 
-from . import ladder, report
+from . import report
 from .lookup.cases import PACE
+from .oracle import ladder
 from .stats import estimates
 from .terms.case import PRECISIONS
 from .terms.result import Result, Results

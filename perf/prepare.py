@@ -11,14 +11,15 @@ from typing import Any
 
 import msgspec
 
-from . import artefact, ladder
+from . import artefact
 from .entrant import Entrant
-from .ladder import Ladder
 from .lookup import plugins
 from .lookup.cases import BASELINE, LIBRARY_DEFAULTS
 from .lookup.workloads import Reference
 from .manifest import Signature
 from .observations import Observations
+from .oracle import ladder
+from .oracle.ladder import Ladder
 from .origin import HERE, Origin
 from .race import Lane, Oracle
 from .servers import Servers

@@ -17,12 +17,13 @@ from typing import Any
 
 import msgspec
 
-from . import artefact, check
+from . import artefact
 from .budget import Rest
 from .entrant import Entrant
 from .machine import cores
 from .machine.telemetry import Span, Window
 from .observations import Block, Observations
+from .oracle import check
 from .servers import Servers
 from .stats import estimates
 from .terms.case import Case, Plan

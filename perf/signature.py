@@ -32,7 +32,7 @@ def of_reference(random: Path, dynamic: bool) -> Signature:
     """
     import numpy as np
 
-    from .arrays import named
+    from .oracle.arrays import named
 
     with np.load(random, allow_pickle=False) as stored:
         given = [(value.dtype.name, value.shape[1:]) for value in named(stored, "in")]

@@ -22,11 +22,11 @@ import msgspec
 
 from . import origin, profiling, timing
 from . import priority as scheduling
-from .arrays import named, on_split, on_stored, rmse
 from .lookup import plugins, workloads
 from .lookup.workloads import resized
 from .machine import cuda_devices, memory, survey, telemetry
 from .machine.power import Meter
+from .oracle.arrays import named, on_split, on_stored, rmse
 from .terms import contract
 from .terms.case import Case, Workload
 from .terms.contract import Artefact, Backend, Step, modules
@@ -81,8 +81,8 @@ class Tasks:
         threads: int,
     ) -> dict[str, Any]:
         """Makes the reference outputs of a race; this worker stays its referee."""
-        from . import reference as oracle
         from . import signature
+        from .oracle import reference as oracle
 
         self.workload = workloads.load(workloads.Reference(*reference))
         found = oracle.refer(self.workload, batch, precisions, target, Path(folder), threads)
@@ -93,7 +93,7 @@ class Tasks:
 
     def score(self, path: str) -> dict[str, float]:
         """The task metrics of outputs that another worker stored."""
-        from . import reference as oracle
+        from .oracle import reference as oracle
 
         assert self.workload is not None
         return oracle.score(self.workload, Path(path))
@@ -153,7 +153,7 @@ class Tasks:
         """
         import torch
 
-        from . import ladder
+        from .oracle import ladder
 
         torch.set_num_threads(threads)
         case = msgspec.convert(case, Case)

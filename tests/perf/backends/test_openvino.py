@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from hotlap.perf import calibration, reference
-from hotlap.perf import check as oracle
+from hotlap.perf import calibration
 from hotlap.perf.backends import _nncf
 from hotlap.perf.backends import openvino as backend
 from hotlap.perf.machine import cpu, present
 from hotlap.perf.machine.cpu import HALF_PRODUCTS
+from hotlap.perf.oracle import check as oracle
+from hotlap.perf.oracle import reference
 from hotlap.perf.terms.case import Case, Workload
 from hotlap.perf.terms.reasons import Refusal
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hotlap.perf import check
+from hotlap.perf.oracle import check
 from hotlap.perf.terms.reasons import Refusal
 from hotlap.perf.terms.result import Better, Deviation, Distance, Task
 

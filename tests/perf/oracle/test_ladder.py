@@ -17,9 +17,10 @@ import pytest
 import torch
 from torch import nn
 
-from hotlap.perf import answer, ladder, matrix, reference
-from hotlap.perf.ladder import Yardstick, climb
+from hotlap.perf import answer, matrix
 from hotlap.perf.lookup import plugins
+from hotlap.perf.oracle import ladder, reference
+from hotlap.perf.oracle.ladder import Yardstick, climb
 from hotlap.perf.terms.case import Case, Evaluation, Plan, Workload
 from hotlap.perf.terms.contract import Proven
 from hotlap.perf.terms.reasons import Reason, Refusal
@@ -136,7 +137,7 @@ def test_the_end_of_the_process_keeps_the_rungs_below(tmp_path: Path) -> None:
 import os, signal
 from pathlib import Path
 from hotlap.perf.terms.contract import Proven
-from hotlap.perf.ladder import climb
+from hotlap.perf.oracle.ladder import climb
 def rungs():
     yield Proven("L0", "imported")
     yield Proven("L1", "exported")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .terms.contract import Arrays
+from ..terms.contract import Arrays
 
 
 def on_stored(run: Callable[[Arrays], Arrays], inputs: Path, outputs: Path) -> None:

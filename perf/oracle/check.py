@@ -22,9 +22,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..terms.reasons import Refusal
+from ..terms.result import Deviation, Distance, Task
 from .arrays import named, rmse
-from .terms.reasons import Refusal
-from .terms.result import Deviation, Distance, Task
 
 if TYPE_CHECKING:
     import numpy as np

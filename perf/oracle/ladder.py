@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from ..terms.files import write
+from ..terms.reasons import Reason, Refusal
+from ..terms.result import Deviation, Placement, Proof, Rung
 from . import arrays
-from .terms.files import write
-from .terms.reasons import Reason, Refusal
-from .terms.result import Deviation, Placement, Proof, Rung
 
 if TYPE_CHECKING:
-    from .terms.case import Evaluation
-    from .terms.contract import Arrays, Proven
+    from ..terms.case import Evaluation
+    from ..terms.contract import Arrays, Proven
 
 MEANING: dict[Rung, str] = {
     "L0": "imports and configuration",

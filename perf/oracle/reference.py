@@ -19,12 +19,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from .lookup.workloads import resized
-from .machine import tf32
-from .machine.memory import exhausted
+from ..lookup.workloads import resized
+from ..machine import tf32
+from ..machine.memory import exhausted
+from ..terms.case import Workload
+from ..terms.reasons import Refusal
 from .rounded import rounded
-from .terms.case import Workload
-from .terms.reasons import Refusal
 
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SAMPLES, LEAST_BATCHES, TIMED = 8, 2, 4

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from hotlap.perf import reference
+from hotlap.perf.oracle import reference
 from hotlap.perf.terms.case import Evaluation, Workload
 from hotlap.perf.terms.reasons import Refusal
 
