@@ -73,9 +73,9 @@ def static(name: str) -> list[dict[str, Any]]:
     import torch
 
     from hotlap.kernels.library import operation
-    from hotlap.perf import aot
-    from hotlap.perf.kernel_launches import Launch, recorded
-    from hotlap.perf.kernel_variants import forth_and_back
+    from hotlap.perf.compiled import aot
+    from hotlap.perf.compiled.launches import Launch, recorded
+    from hotlap.perf.compiled.variants import forth_and_back
 
     module = operation(name).module
     given = module.typical("bf16", 64, "cpu")

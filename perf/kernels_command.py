@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from .kernel_entries import Entry, Failed
+    from .compiled.entries import Entry, Failed
 
     Levels = dict[str, dict[str, int]]
 
@@ -82,7 +82,7 @@ def kernels(
 
     import msgspec
 
-    from . import kernel_builds, kernel_own, kernel_rules, kernel_table
+    from .compiled import builds, own, rules, table
     from .terms.files import put
     from .terms.reasons import Misuse
     from .terms.verdict import read as judged
@@ -111,26 +111,26 @@ def kernels(
     if stored is not None:
         if json is not None or target:
             raise Misuse("--stored compiles nothing: it goes with --markdown and --html")
-        earlier = kernel_table.read(stored)
+        earlier = table.read(stored)
         if markdown is not None or html is None:
-            put(markdown or Path("-"), kernel_table.markdown(earlier.kernels, earlier.triton).encode())
+            put(markdown or Path("-"), table.markdown(earlier.kernels, earlier.triton).encode())
         if html is not None:
-            put(html, kernel_table.page(earlier.kernels, earlier.triton, judged(stored)).encode())
+            put(html, table.page(earlier.kernels, earlier.triton, judged(stored)).encode())
         return earlier.exit_status
-    targets = kernel_builds.checked(target or [])
+    targets = builds.checked(target or [])
     if inductor:
-        from .inductor_census import census
+        from .compiled.census import census
 
         if markdown is not None or html is not None:
             raise Misuse("--inductor prints a table and goes with --json")
         return census(inductor, targets if target else ["sm_90"], json)
     found: Sequence[Entry | Failed]
     if own:
-        before, file, found = None, None, kernel_own.build(own, signature, targets, warps, stages)
+        before, file, found = None, None, own.build(own, signature, targets, warps, stages)
     else:
-        file = baseline or kernel_table.BASELINES / f"triton-{version}.json"
+        file = baseline or table.BASELINES / f"triton-{version}.json"
         before = levels(file, required=baseline is not None and not accept)
-        ops = kernel_builds.operations(op)
+        ops = builds.operations(op)
 
         def report(done: int, total: int) -> None:
             if sys.stderr.isatty():
@@ -141,9 +141,9 @@ def kernels(
                     flush=True,
                 )
 
-        found = kernel_builds.build(ops, targets, report, all_settings)
+        found = builds.build(ops, targets, report, all_settings)
     chosen = None if before is None else asked_for(before, ops, targets, all_settings)
-    verdict = kernel_rules.judge(found, chosen, version, ours=not own)
+    verdict = rules.judge(found, chosen, version, ours=not own)
     if json is not None:
         document = {
             **msgspec.to_builtins(verdict),
@@ -152,11 +152,11 @@ def kernels(
         }
         put(json, msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n")
     if markdown is not None:
-        put(markdown, kernel_table.markdown(found, version).encode())
+        put(markdown, table.markdown(found, version).encode())
     if html is not None:
-        put(html, kernel_table.page(found, version, verdict).encode())
+        put(html, table.page(found, version, verdict).encode())
     if not any(str(path) == "-" for path in (json, markdown, html)):
-        print(kernel_table.markdown(found, version), end="")
+        print(table.markdown(found, version), end="")
         show(verdict, sys.stdout)
     if not accept or file is None:
         return verdict.exit_status
@@ -166,7 +166,7 @@ def kernels(
         file,
         {
             **{key: value for key, value in (before or {}).items() if key not in (chosen or {})},
-            **kernel_rules.accepted(found),
+            **rules.accepted(found),
         },
     )
     return 0

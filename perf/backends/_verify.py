@@ -5,7 +5,7 @@ L1 runs and exports the module on fake tensors of cuda:0: what makes a tensor on
 its operator, and so is an operator of which torch's dispatcher has no kernel for CUDA (a wheel
 built for CUDA has registered them all, with or without a device). L3 runs the graph, taken apart by
 Inductor's decompositions, on this CPU. L4 and L5 are Inductor's lowering and Triton's compiler for
-a named architecture (inductor_census.py), which knows the default settings only: with options that
+a named architecture (census.py), which knows the default settings only: with options that
 change the code, and for a target without figures, the proof ends at L3 and says so.
 """
 
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from .. import torch_step
-from ..inductor_census import PARTS, Census
+from ..compiled.census import PARTS, Census
 from ..machine.memory import exhausted
 from ..terms.case import Case, Workload
 from ..terms.contract import Phase, Proven
@@ -313,7 +313,7 @@ def _census(workload: Workload, case: Case, folder: Path) -> Census:
         "TRITON_CACHE_DIR": str(folder / "triton"),
     }
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "hotlap.perf.inductor_census", *asked],
+        [sys.executable, "-P", "-m", "hotlap.perf.compiled.census", *asked],
         env=environment,
         capture_output=True,
         text=True,

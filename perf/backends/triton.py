@@ -24,7 +24,7 @@ from . import eager
 
 if TYPE_CHECKING:
     from ...kernels.surgery import Report
-    from ..kernel_entries import Entry, Failed
+    from ..compiled.entries import Entry, Failed
 
 SUMMARY = "our Triton kernels in place of aten's operators, on GPUs"
 OPTIONS = {"compile": ("off", "on"), "attention": ("torch", "triton"), **eager.OPTIONS}
@@ -95,12 +95,12 @@ def chosen(case: Case) -> list[str] | None:
 
 def verify(workload: Workload, case: Case, folder: Path, phase: Phase) -> Iterator[Proven]:
     """To L5 for an architecture that `hotlap kernels` knows: the operations that were found,
-    compiled at their typical sizes. No rule may be broken (kernel_rules.py).
+    compiled at their typical sizes. No rule may be broken (rules.py).
     """
     import triton
 
     from ...kernels.surgery import replace
-    from .. import aot, kernel_builds
+    from ..compiled import aot, builds
     from ._verify import exported
 
     yield Proven("L0", f"triton {triton.__version__}")
@@ -138,9 +138,7 @@ def verify(workload: Workload, case: Case, folder: Path, phase: Phase) -> Iterat
         return
     with phase("compile"):
         kernels = [
-            kernel
-            for name in found
-            for _, kernel in kernel_builds.one(name, case.precision, case.target, False)
+            kernel for name in found for _, kernel in builds.one(name, case.precision, case.target, False)
         ]
     if wrong := [text for kernel in kernels if (text := fault(kernel))]:
         raise Refusal("build_failed", f"{len(wrong)} of {len(kernels)} kernels for {case.target}: {wrong[0]}")

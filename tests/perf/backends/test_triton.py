@@ -12,8 +12,9 @@ from functools import partial
 import numpy as np
 import pytest
 
-from hotlap.perf import kernel_rules, tasks
+from hotlap.perf import tasks
 from hotlap.perf.backends import triton as backend
+from hotlap.perf.compiled import rules
 from hotlap.perf.lookup import plugins
 from hotlap.perf.terms.case import Case
 from hotlap.perf.terms.reasons import Refusal
@@ -126,7 +127,7 @@ def test_what_torch_cannot_export_is_proven_without_the_devices_tensors_and_says
 
 def test_a_kernel_that_breaks_a_rule_is_no_rung(workload, tmp_path, monkeypatch):
     case = Case.parse("attention/triton/bf16/b2/sm_89/inference")
-    monkeypatch.setattr(kernel_rules, "broken", lambda *given: ("spills 8 registers",))
+    monkeypatch.setattr(rules, "broken", lambda *given: ("spills 8 registers",))
     with pytest.raises(Refusal, match=r"build_failed: .* kernels for sm_89: layer_norm.*spills 8"):
         list(backend.verify(workload(case), case, tmp_path, partial(tasks.phases, {})))
 

@@ -12,7 +12,7 @@ import torch
 
 from hotlap.perf.backends import _package, _verify, eager
 from hotlap.perf.backends import compile as backend
-from hotlap.perf.inductor_census import PARTS, Census
+from hotlap.perf.compiled.census import PARTS, Census
 from hotlap.perf.lookup import workloads
 from hotlap.perf.terms.case import Case
 from hotlap.perf.terms.reasons import Refusal

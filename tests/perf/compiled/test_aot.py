@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from hotlap.kernels.ops import attention, rms_norm, softmax, swiglu
-from hotlap.perf import aot, kernel_rules
-from hotlap.perf.aot import Figures
 from hotlap.perf.cli import status
-from hotlap.perf.kernel_entries import Entry, Failed
+from hotlap.perf.compiled import aot, rules
+from hotlap.perf.compiled.aot import Figures
+from hotlap.perf.compiled.entries import Entry, Failed
 
 
 def compiled(build: Any, target: str, **changed: Any) -> Figures:
@@ -23,7 +23,7 @@ def compiled(build: Any, target: str, **changed: Any) -> Figures:
 
 
 def broken(build: Any, target: str, **changed: Any) -> tuple[str, ...]:
-    return kernel_rules.broken(compiled(build, target, **changed), target, "bf16", build.dot)
+    return rules.broken(compiled(build, target, **changed), target, "bf16", build.dot)
 
 
 def test_aligned_rows_are_loaded_in_16_bytes_and_others_are_not() -> None:
@@ -108,15 +108,15 @@ def test_a_dot_without_tensor_cores_is_seen() -> None:
     bare = Figures(32, 0, 0, 0, 0, 1.0, 100, {"load_128": 4, "other": 96})
     said = ("multiplies matrices without tensor cores",)
     assert (
-        kernel_rules.broken(bare, "sm_90", "bf16", dot=True)
+        rules.broken(bare, "sm_90", "bf16", dot=True)
         == said
-        == kernel_rules.broken(bare, "gfx942", "fp16", dot=True)
+        == rules.broken(bare, "gfx942", "fp16", dot=True)
     )
     assert (
-        kernel_rules.broken(bare, "sm_75", "fp16", dot=True)
+        rules.broken(bare, "sm_75", "fp16", dot=True)
         == ()
-        == kernel_rules.broken(bare, "sm_90", "fp32", dot=True)
-        == kernel_rules.broken(bare, "sm_90", "bf16", dot=False)
+        == rules.broken(bare, "sm_90", "fp32", dot=True)
+        == rules.broken(bare, "sm_90", "bf16", dot=False)
     )
 
 
@@ -153,17 +153,12 @@ def entry(registers: int = 32, instructions: int = 100, violations: tuple[str, .
     ],
 )
 def test_ratchets_and_hard_rules(now: Entry, verdict: str) -> None:
-    assert (
-        kernel_rules.judge([now], {now.key: {"registers": 32, "instructions": 100}}, "3.8.0").verdict
-        == verdict
-    )
+    assert rules.judge([now], {now.key: {"registers": 32, "instructions": 100}}, "3.8.0").verdict == verdict
 
 
 def test_what_cannot_be_compiled_and_what_is_gone_is_said() -> None:
     failed = Failed("norm/forward", "bf16", "sm_90", "CompilationError: no")
-    found = kernel_rules.judge(
-        [failed], {"kernels/other/bf16/sm_90": {"registers": 1, "instructions": 1}}, "3.8.0"
-    )
+    found = rules.judge([failed], {"kernels/other/bf16/sm_90": {"registers": 1, "instructions": 1}}, "3.8.0")
     assert found.verdict == "regression" and found.findings[0].evidence == ("CompilationError: no",)
     assert found.reasons == ("kernels/other/bf16/sm_90 is in the baseline and was not built",)
 
@@ -222,8 +217,8 @@ def test_wrong_names(arguments: list[str], words: str, capsys: pytest.CaptureFix
 
 def test_single_narrow_loads_must_be_meant() -> None:
     found = Figures(32, 0, 0, 0, 0, 1.0, 100, {"load_128": 4, "load_16": 1, "other": 95})
-    assert kernel_rules.broken(found, "sm_90", "bf16", dot=False, single_loads=1) == ()
-    assert kernel_rules.broken(found, "sm_90", "bf16", dot=False) == (
+    assert rules.broken(found, "sm_90", "bf16", dot=False, single_loads=1) == ()
+    assert rules.broken(found, "sm_90", "bf16", dot=False) == (
         "1 loads of two bytes or less although everything is aligned",
     )
 
@@ -233,5 +228,5 @@ def test_single_narrow_loads_must_be_meant() -> None:
 def test_attention_is_on_tensor_cores_and_spills_nothing(dtype: str, depth: int) -> None:
     for build in attention.builds(dtype, depth=depth):
         found = compiled(build, "sm_90")
-        assert kernel_rules.broken(found, "sm_90", dtype, build.dot) == ()
+        assert rules.broken(found, "sm_90", dtype, build.dot) == ()
         assert ("tensor_core" in found.sass) == (dtype == "bf16")

@@ -3,7 +3,7 @@
 
 Each size that is a constexpr, equals 1 or becomes a multiple of 16 can be another variant, each
 with seconds of compiling in the middle of a run. Nothing is compiled or launched here
-(kernel_launches.py).
+(launches.py).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections import defaultdict
 from functools import partial
 from typing import Any, NamedTuple
 
-from .kernel_launches import Launch, recorded
+from .launches import Launch, recorded
 
 SIZES = (*range(1, 34), 47, 48, 63, 64, 65, 96, 128)
 

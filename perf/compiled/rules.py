@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..terms.verdict import Finding, Verdict, worst
 from .aot import Figures
-from .kernel_entries import Failed
-from .kernel_variants import SIZES, Variants
-from .terms.verdict import Finding, Verdict, worst
+from .entries import Failed
+from .variants import SIZES, Variants
 
 if TYPE_CHECKING:
-    from .kernel_entries import Entry
+    from .entries import Entry
 
 MORE_REGISTERS, MORE_INSTRUCTIONS, MOST_VARIANTS = 8, 1.10, 4
 RATCHETS = ("registers", "instructions")

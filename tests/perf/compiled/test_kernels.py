@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from hotlap.kernels.library import NAMES
-from hotlap.perf import kernel_builds, kernel_own, kernel_rules, kernel_variants
 from hotlap.perf.cli import status
-from hotlap.perf.kernel_entries import Entry
-from hotlap.perf.kernel_launches import recorded
-from hotlap.perf.kernel_table import page
+from hotlap.perf.compiled import builds, own, rules, variants
+from hotlap.perf.compiled.entries import Entry
+from hotlap.perf.compiled.launches import recorded
+from hotlap.perf.compiled.table import page
 from hotlap.perf.terms.reasons import Misuse
 
 TOY = """
@@ -92,25 +92,23 @@ def test_a_batch_that_is_a_constexpr_is_caught(toy: str) -> None:
     x = torch.empty(4096)
     found = {}
     for name in ("baked", "free"):
-        kernel = kernel_own.kernel(f"{toy}:{name}")
+        kernel = own.kernel(f"{toy}:{name}")
         launches = [
             one
-            for count in kernel_variants.SIZES
+            for count in variants.SIZES
             for one in recorded(lambda kernel=kernel, count=count: kernel[(1,)](x, count, 1024))
         ]
-        found |= kernel_variants.counted(launches)
-    assert len(kernel_variants.SIZES) == 40
+        found |= variants.counted(launches)
+    assert len(variants.SIZES) == 40
     assert found["baked"] == (40, ("batch",)) and found["free"].number == 3
-    (said,) = kernel_rules.too_many(found["baked"])
-    assert (
-        said.startswith("40 variants over 40 sizes, by batch") and kernel_rules.too_many(found["free"]) == ()
-    )
+    (said,) = rules.too_many(found["baked"])
+    assert said.startswith("40 variants over 40 sizes, by batch") and rules.too_many(found["free"]) == ()
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "fused_linear_cross_entropy"])
 def test_ours_have_few(name: str) -> None:
     """fused_linear_cross_entropy launches cross_entropy's kernels; hotlap kernels counts it too."""
-    found = kernel_variants.of_operation(name, sizes=(1, 2, 16, 33))
+    found = variants.of_operation(name, sizes=(1, 2, 16, 33))
     assert found and all(variants.number <= 4 for variants in found.values())
 
 
@@ -192,7 +190,7 @@ def test_wrong_words_for_it(
 
 
 def test_all_settings_are_entries_by_themselves() -> None:
-    found = kernel_builds.one("rotary", "bf16", "sm_90", all_settings=True)
+    found = builds.one("rotary", "bf16", "sm_90", all_settings=True)
     assert {entry.op for _, entry in found} == {
         f"rotary/{kernel}{setting}"
         for kernel in ("forward", "backward")
@@ -220,7 +218,7 @@ def test_the_page_escapes_every_name() -> None:
         None,
         ("spills <b>",),
     )
-    text = page([bad], "3.8.0", kernel_rules.judge([bad], None, "3.8.0"))
+    text = page([bad], "3.8.0", rules.judge([bad], None, "3.8.0"))
     assert (
         "<script>" not in text
         and "spills <b>" not in text
@@ -244,4 +242,4 @@ def test_a_census_of_what_inductor_generates(tmp_path: Path, capsys: pytest.Capt
 
 def test_a_reference_that_is_no_kernel() -> None:
     with pytest.raises(Misuse, match="is no kernel"):
-        kernel_own.kernel("module:")
+        own.kernel("module:")

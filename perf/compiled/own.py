@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from . import aot, kernel_rules
-from .kernel_builds import plain
-from .kernel_entries import Entry, Failed
-from .lookup import workloads
-from .lookup.plugins import Unknown
-from .terms.reasons import Misuse
+from ..lookup import workloads
+from ..lookup.plugins import Unknown
+from ..terms.reasons import Misuse
+from . import aot, rules
+from .builds import plain
+from .entries import Entry, Failed
 
 SCALARS = (
     "i1",
@@ -165,7 +165,7 @@ def build(reference: str, text: str, targets: list[str], warps: int, stages: int
             found.append(Failed(name, dtype, target, aot.why(error)))
             continue
         figures = aot.read(made, target)
-        broken = kernel_rules.broken(figures, target, "", aot.multiplies(made), aligned=said.aligned)
+        broken = rules.broken(figures, target, "", aot.multiplies(made), aligned=said.aligned)
         config = {
             **{key: plain(value) for key, value in said.constexprs.items()},
             "num_warps": warps,

@@ -14,7 +14,7 @@ class Entry(msgspec.Struct, frozen=True):
 
     bytes, flops, roofline_s: of the typical size; None where nothing is known of it, or for a part
     without a datasheet. variants: kernels that Triton would compile over 40 sizes
-    (kernel_variants.py); None where it was not asked.
+    (variants.py); None where it was not asked.
     """
 
     op: str

@@ -15,12 +15,12 @@ from typing import Any
 
 import msgspec
 
-from . import aot, kernel_rules
-from .kernel_entries import Entry, Failed
-from .kernel_variants import Variants, of_operation
-from .lookup.plugins import Unknown
-from .machine.peaks import datasheet
-from .terms.reasons import Misuse
+from ..lookup.plugins import Unknown
+from ..machine.peaks import datasheet
+from ..terms.reasons import Misuse
+from . import aot, rules
+from .entries import Entry, Failed
+from .variants import Variants, of_operation
 
 PACKAGE = "hotlap.kernels.ops"
 Progress = Callable[[int, int], None]
@@ -82,7 +82,7 @@ def with_variants(
     if variants is None or isinstance(entry, Failed):
         return entry
     return msgspec.structs.replace(
-        entry, variants=variants.number, violations=entry.violations + kernel_rules.too_many(variants)
+        entry, variants=variants.number, violations=entry.violations + rules.too_many(variants)
     )
 
 
@@ -119,7 +119,7 @@ def entries(
         least_s = (
             peak.roofline_s(cost.flops, cost.moved_bytes, "fp32" if not made.dot else dtype) if peak else None
         )
-        broken = kernel_rules.broken(figures, target, dtype, made.dot, made.single_loads)
+        broken = rules.broken(figures, target, dtype, made.dot, made.single_loads)
         yield (
             kernel,
             Entry(

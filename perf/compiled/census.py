@@ -8,7 +8,7 @@ those passes: resnet the same 20 kernels, vit 8 instead of 14, gpt 12 instead of
 A census, never a verdict: it stands on private parts of torch 2.14 (GraphLowering, CudaInterface)
 in a child process, and where one of them has moved it ends with that error. In the child torch.cuda
 is answered for by what a part of the architecture says of itself (PARTS); nothing runs. `python -P
--m hotlap.perf.inductor_census WORKLOAD TARGET [PRECISION [BATCH [CHECKPOINT]]]` prints JSON; the
+-m hotlap.perf.compiled.census WORKLOAD TARGET [PRECISION [BATCH [CHECKPOINT]]]` prints JSON; the
 batch is the workload's own where none is given.
 """
 
@@ -27,8 +27,8 @@ from unittest import mock
 
 import msgspec
 
-from .lookup import workloads
-from .terms.reasons import Misuse
+from ..lookup import workloads
+from ..terms.reasons import Misuse
 
 
 class Part(NamedTuple):
@@ -166,7 +166,7 @@ def census(workload: str, targets: list[str], json: Path | None) -> int:
 
     Raises Misuse for a wrong workload, and where the child failed.
     """
-    from .terms.files import put
+    from ..terms.files import put
 
     workloads.check(workloads.Reference(workload))
     for target in targets:
@@ -176,7 +176,7 @@ def census(workload: str, targets: list[str], json: Path | None) -> int:
                 f" not {target}"
             )
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "hotlap.perf.inductor_census", workload, target],
+            [sys.executable, "-P", "-m", "hotlap.perf.compiled.census", workload, target],
             capture_output=True,
             text=True,
             check=False,
@@ -233,8 +233,8 @@ def generated(reference: workloads.Reference, part: Part, precision: str, batch:
     from torch._subclasses import FakeTensorMode
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    from .lookup.workloads import resized
-    from .oracle.reference import DTYPES
+    from ..lookup.workloads import resized
+    from ..oracle.reference import DTYPES
 
     workload = workloads.load(reference)
     workload = resized(workload, batch or len(workload.inputs[0]))

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import msgspec
 
-from .kernel_entries import Entry, Failed
-from .stats.compare import Verdict as Outcome
-from .terms.units import scaled
-from .terms.verdict import EXIT, Unreadable, Verdict
+from ..stats.compare import Verdict as Outcome
+from ..terms.units import scaled
+from ..terms.verdict import EXIT, Unreadable, Verdict
+from .entries import Entry, Failed
 
 BASELINES = Path(sys.modules["hotlap"].__path__[0]) / "kernels" / "baselines"
 HEAD = (
@@ -86,7 +86,7 @@ def page(entries: Sequence[Entry | Failed], version: str, verdict: Verdict) -> s
     """The table as a page by itself; every name is escaped."""
     from jinja2 import Environment, PackageLoader
 
-    template = Environment(loader=PackageLoader("hotlap.perf", ""), autoescape=True).get_template(
+    template = Environment(loader=PackageLoader(__package__, ""), autoescape=True).get_template(
         "kernels.html"
     )
     broken = [
