@@ -82,7 +82,7 @@ def kernels(
 
     import msgspec
 
-    from .compiled import builds, own, rules, table
+    from .compiled import builds, custom, rules, table
     from .terms.files import put
     from .terms.reasons import Misuse
     from .terms.verdict import read as judged
@@ -126,7 +126,7 @@ def kernels(
         return census(inductor, targets if target else ["sm_90"], json)
     found: Sequence[Entry | Failed]
     if own:
-        before, file, found = None, None, own.build(own, signature, targets, warps, stages)
+        before, file, found = None, None, custom.build(own, signature, targets, warps, stages)
     else:
         file = baseline or table.BASELINES / f"triton-{version}.json"
         before = levels(file, required=baseline is not None and not accept)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from .export import BATCH
+from .lowering.export import BATCH
 from .manifest import Signature, Tensor
 
 # Element types of OpenVINO's IR (its operation set documentation) -> numpy's names.

@@ -4,7 +4,7 @@
 code there and pays for dynamo's trace and the loading only. With freezing on the CPU, Inductor
 cannot store its graphs (its reason: "mkldnn tensors unpickleable"), so a later process lowers again
 and only the C++ compiler's work is saved. package:aoti is the way out of both: one file, no trace
-(_package.py).
+(aoti.py).
 
 The cache's keys are pickles, and pickle names a dtype or a memory format after the first module in
 sys.modules that holds it: the order of imports, different in the process that builds, would change
@@ -12,7 +12,7 @@ every key (seen with torch 2.14.1). `_stable_keys` names them itself.
 
 Shapes are static: another batch size than the case's is a recompilation, counted as such. With
 dynamic:on the batch is a symbol, and two other batch sizes must find the code of the first. int8
-(on the CPU) is quantised by PT2E (_int8.py).
+(on the CPU) is quantised by PT2E (pt2e.py).
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from .. import torch_step
-from ..calibration import calibration
+from ..lowering import aoti, generated, pt2e, regional, torch_step
+from ..lowering.calibration import calibration
 from ..terms.case import Case, Workload
 from ..terms.contract import Arrays, Artefact, Phase, Proven, Step
 from ..terms.reasons import Reason, Refusal
 from ..terms.result import Placement
-from . import _generated, _int8, _package, _regional, eager
+from . import eager
 
 if TYPE_CHECKING:
     import torch
@@ -62,7 +62,7 @@ def SELF_CONTAINED(case: Case) -> bool:
 
 
 def PRELOAD(case: Case) -> tuple[str, ...]:
-    return ("torch",) if SELF_CONTAINED(case) else ("torch", f"{__package__}._inductor")
+    return ("torch",) if SELF_CONTAINED(case) else ("torch", "hotlap.perf.lowering.inductor")
 
 
 def FIXED_BATCH(case: Case) -> bool:
@@ -98,10 +98,8 @@ def supports(case: Case) -> Reason | None:
             " of the two",
         )
     if case.precision == "int8":
-        return (
-            _int8.supports(case) or _package.supports(case) or eager.supports(replace(case, precision="fp32"))
-        )
-    return _package.supports(case) or eager.supports(case)
+        return pt2e.supports(case) or aoti.supports(case) or eager.supports(replace(case, precision="fp32"))
+    return aoti.supports(case) or eager.supports(case)
 
 
 def build(workload: Workload, case: Case, folder: Path, phase: Phase) -> None:
@@ -122,7 +120,7 @@ def build(workload: Workload, case: Case, folder: Path, phase: Phase) -> None:
         with phase("calibrate"):
             found = calibration(workload)
             source = found.source
-            _int8.calibrate(
+            pt2e.calibrate(
                 _exported(workload, case),
                 (torch_step.tensors(case).place(arrays) for arrays in found.batches),
                 folder,
@@ -131,7 +129,7 @@ def build(workload: Workload, case: Case, folder: Path, phase: Phase) -> None:
         with phase("export"):
             program = _exported(workload, case, folder)
         with phase("compile"):
-            _package.build(program, workload, case, folder, source)
+            aoti.build(program, workload, case, folder, source)
         shutil.rmtree(folder / CACHE, ignore_errors=True)  # the package holds what is needed of it
         return
     (folder / SOURCE).write_text(source)
@@ -140,7 +138,7 @@ def build(workload: Workload, case: Case, folder: Path, phase: Phase) -> None:
         try:
             step.call(step.place(step.about.inputs))
         except torch._dynamo.exc.TorchDynamoException as error:
-            raise Refusal("build_failed", _int8.innermost(error)) from error
+            raise Refusal("build_failed", pt2e.innermost(error)) from error
         step.synchronize()
 
 
@@ -167,7 +165,7 @@ def placement(artefact: Artefact, step: Step) -> Placement:
     """
     case, about = artefact.case, step.about
     if about.package is not None:
-        return _resized(_package.placement(case, artefact.folder, about.package), case, step)
+        return _resized(aoti.placement(case, artefact.folder, about.package), case, step)
     from torch._dynamo.utils import counters
     from torch._inductor import metrics
 
@@ -187,13 +185,13 @@ def placement(artefact: Artefact, step: Step) -> Placement:
         f"Inductor's cache: {inductor['fxgraph_cache_hit']} hits, {inductor['fxgraph_cache_miss']} misses, "
         f"{inductor['fxgraph_cache_bypass']} graphs it cannot store"
     )
-    wrong, code = None, _generated.here()
-    if _package.frozen(case):
-        evidence.append(_generated.frozen(code, about.parameters))
+    wrong, code = None, generated.here()
+    if aoti.frozen(case):
+        evidence.append(generated.frozen(code, about.parameters))
         wrong = None if code.constants else Reason("unsupported_op", evidence[-1])
     mode = case.option("mode", "default")
     if mode == "max-autotune" and case.target == "cpu":
-        evidence.append(_generated.chosen(code, _package.frozen(case)))
+        evidence.append(generated.chosen(code, aoti.frozen(case)))
     if mode == "reduce-overhead" and case.target == "cpu":
         evidence.append("mode reduce-overhead is CUDA graphs; on cpu it does what mode default does")
     elif mode != "default" and case.target != "cpu":
@@ -215,12 +213,12 @@ def placement(artefact: Artefact, step: Step) -> Placement:
     where = f"inductor on {case.target}"
     found = Placement(where, {where: stats["calls_captured"]}, counts, tuple(evidence), wrong, partial)
     if case.precision == "int8":
-        found = _int8.judged(code, about.layers, found, (artefact.folder / SOURCE).read_text())
+        found = pt2e.judged(code, about.layers, found, (artefact.folder / SOURCE).read_text())
     return _resized(found, case, step)
 
 
 def verify(workload: Workload, case: Case, folder: Path, phase: Phase) -> Iterator[Proven]:
-    from ._verify import compiled
+    from ..lowering.proofs import compiled
 
     yield from compiled(workload, case, folder, phase)
 
@@ -241,7 +239,7 @@ class Compiled:
     parameters: int = 0
     layers: int = 0
     dtypes: Counter[str] = field(default_factory=Counter)
-    package: _package.Package | None = None
+    package: aoti.Package | None = None
 
     @property
     def recompiles(self) -> int:
@@ -292,8 +290,8 @@ def _captured(case: Case) -> int:
 def _loaded(case: Case, folder: Path) -> Step:
     """A package: no workload, no dynamo."""
     made = torch_step.tensors(case)
-    function, package = _package.load(folder, case.target)
-    about = Compiled(_package.inputs(folder), package=package)
+    function, package = aoti.load(folder, case.target)
+    about = Compiled(aoti.inputs(folder), package=package)
     step = torch_step.step(made, function, about)
     if case.option("dynamic", "off") == "on":
         return step
@@ -319,9 +317,9 @@ def _exported(workload: Workload, case: Case, folder: Path | None = None) -> tor
     """The program of a case; of int8 the quantised one once its ranges are in the folder."""
     prepared, dynamic = torch_step.prepare(workload, case), case.option("dynamic", "off") == "on"
     inputs = prepared.place(prepared.inputs)
-    program = _package.exported(prepared.module, inputs, dynamic)
+    program = aoti.exported(prepared.module, inputs, dynamic)
     if case.precision == "int8" and folder is not None:
-        return _package.exported(_int8.converted(program, folder), inputs, dynamic)
+        return aoti.exported(pt2e.converted(program, folder), inputs, dynamic)
     return program
 
 
@@ -334,7 +332,7 @@ def _compiled(workload: Workload, case: Case, folder: Path) -> Step:
     import torch.fx.experimental._config as shapes
 
     _folders(folder)
-    torch._inductor.config.freezing = _package.frozen(case)
+    torch._inductor.config.freezing = aoti.frozen(case)
     dynamic = case.option("dynamic", "off") == "on"
     shapes.backed_size_oblivious = dynamic  # else a batch of 1 would be a constant
     _stable_keys()
@@ -342,20 +340,20 @@ def _compiled(workload: Workload, case: Case, folder: Path) -> Step:
     function: Callable[..., Any] = prepared.module
     parameters, layers = sum(1 for _ in (*prepared.module.parameters(), *prepared.module.buffers())), 0
     if case.precision == "int8":
-        graph = _int8.converted(_exported(workload, case), folder)
-        function, layers = graph, _int8.layers(graph)
+        graph = pt2e.converted(_exported(workload, case), folder)
+        function, layers = graph, pt2e.layers(graph)
     about = Compiled(prepared.inputs, parameters=parameters, layers=layers)
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     torch._inductor.metrics.reset()
-    _generated.forget()
+    generated.forget()
     torch._dynamo.callback.on_compile_end(lambda event: about.compilations.append(event.compile_id))
     mode = case.option("mode", "default")
     how: dict[str, Any] = {"mode": mode}
     if case.option("autocast", "off") == "on":
         how = {"backend": _counting(about.dtypes, mode)}
     if case.option("regional", "off") == "on":
-        for block in _regional.blocks(prepared.module, workload.name):
+        for block in regional.blocks(prepared.module, workload.name):
             block.compile(dynamic=False, **how)
     else:
         function = torch.compile(function, dynamic=None if dynamic else False, **how)

@@ -17,14 +17,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import torch_step
+from ..lowering import torch_step
+from ..lowering.torch_step import HALF, by_dtype, name_of, prepare
 from ..machine import present
 from ..terms import contract
 from ..terms.case import Case, Workload
 from ..terms.contract import Arrays, Artefact, Phase, Proven, Step
 from ..terms.reasons import Reason
 from ..terms.result import Placement
-from ..torch_step import HALF, by_dtype, name_of, prepare
 
 if TYPE_CHECKING:
     pass
@@ -136,11 +136,11 @@ def placement(artefact: Artefact, step: Step) -> Placement:
 
 
 def verify(workload: Workload, case: Case, folder: Path, phase: Phase) -> Iterator[Proven]:
-    """Without the device: configuration, and the module exported for it (_verify.py).
+    """Without the device: configuration, and the module exported for it (proofs.py).
 
     Nothing of eager is lowered, so it ends there.
     """
-    from ._verify import configured, exported
+    from ..lowering.proofs import configured, exported
 
     yield from configured(workload, case)
     if case.option("autocast", "off") == "off":

@@ -37,7 +37,7 @@ from typing import Any
 
 import msgspec
 
-from .. import calibration, export, quantise
+from ..lowering import calibration, export, quantise
 from ..machine import cpu, present
 from ..terms import contract
 from ..terms.case import Case, Workload

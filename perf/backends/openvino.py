@@ -1,7 +1,7 @@
 """OpenVINO on the CPU, from an ONNX file. Workers load its IR and import neither torch nor NNCF.
 
 The precision is always said: on a CPU with bf16 instructions OpenVINO's default for a fp32 model is
-bf16. int8 is NNCF's (_nncf.py), made in the build; what stays in floating point then runs in fp32.
+bf16. int8 is NNCF's (nncf.py), made in the build; what stays in floating point then runs in fp32.
 `placement` reads the precision that each layer of the compiled graph runs in.
 
 A call is one batch, run by one request and waited for. So it occupies one stream: with hint
@@ -24,15 +24,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .. import export
-from ..calibration import calibration
+from ..lowering import export, nncf
+from ..lowering.calibration import calibration
 from ..machine import cpu, present
 from ..terms import contract
 from ..terms.case import Case, Workload
 from ..terms.contract import Arrays, Artefact, Phase, Step
 from ..terms.reasons import Reason, Refusal
 from ..terms.result import Placement
-from . import _nncf
 
 SUMMARY = "OpenVINO on the CPU, from an ONNX file"
 OPTIONS = {"hint": ("latency", "throughput"), "streams": ("auto", "1", "2"), "cache": ("off", "on")}
@@ -55,7 +54,7 @@ def supports(case: Case) -> Reason | None:
         return Reason("unsupported_op", f"mode {case.mode}: this backend runs inference only")
     if case.precision not in NAMES:
         return Reason("unsupported_precision", f"OpenVINO on a CPU has no {case.precision}")
-    if case.precision == "int8" and (missing := present.missing("nncf", _nncf.REMEDY)):
+    if case.precision == "int8" and (missing := present.missing("nncf", nncf.REMEDY)):
         return missing
     needs = cpu.HALF_PRODUCTS.get(case.precision, ())
     if needs and not cpu.flags() & set(needs):
@@ -82,7 +81,7 @@ def build(workload: Workload, case: Case, folder: Path, phase: Phase) -> None:
     ov, read = _library(), partial(_read, exported.folder / "model.onnx", workload.dynamic, case.batch)
     if case.precision == "int8":
         with phase("quantise"):
-            quantised = _nncf.quantise(ov, read(), calibration(workload))
+            quantised = nncf.quantise(ov, read(), calibration(workload))
         (folder / QUANTISED).write_text(json.dumps(quantised.evidence))
     with phase("build"):
         ov.save_model(
@@ -148,7 +147,7 @@ def _step(artefact: Artefact, profiled: bool = False) -> Step:
 def placement(artefact: Artefact, step: Step) -> Placement:
     """Precision and kind of each layer of the compiled graph (its runtime model)."""
     case, compiled = artefact.case, step.about.model
-    layers = _nncf.layers(compiled)
+    layers = nncf.layers(compiled)
     counted = (
         _bytes(artefact.folder, layers)
         if case.precision == "int8"
@@ -159,7 +158,7 @@ def placement(artefact: Artefact, step: Step) -> Placement:
     if case.precision == "int8":
         quantised = artefact.folder / QUANTISED
         said = json.loads(quantised.read_bytes()) if quantised.exists() else []
-        evidence = [*said, counted.evidence, _nncf.instructions(), *evidence]
+        evidence = [*said, counted.evidence, nncf.instructions(), *evidence]
     streams, threads = (int(compiled.get_property(name)) for name in ("NUM_STREAMS", "INFERENCE_NUM_THREADS"))
     evidence.append(f"{streams} stream(s) of {threads} thread(s) in all; a call occupies one")
     return Placement(
@@ -181,7 +180,7 @@ class Counted(NamedTuple):
     wrong: Reason | None
 
 
-def _floats(requested: str, layers: Sequence[_nncf.Layer]) -> Counted:
+def _floats(requested: str, layers: Sequence[nncf.Layer]) -> Counted:
     computing = Counter(
         layer.precision for layer in layers if layer.precision in FLOATS and layer.kind != "Reorder"
     )
@@ -197,20 +196,20 @@ def _floats(requested: str, layers: Sequence[_nncf.Layer]) -> Counted:
     return Counted(other, ran, wrong)
 
 
-def _bytes(folder: Path, layers: Sequence[_nncf.Layer]) -> Counted:
+def _bytes(folder: Path, layers: Sequence[nncf.Layer]) -> Counted:
     """Of all that multiplies matrices; the rest may take floating point.
 
     Bytes for weights alone do not count: OpenVINO names the precision of the activations.
     """
-    products = _nncf.products(_library().Core().read_model(folder / MODEL), layers)
+    products = nncf.products(_library().Core().read_model(folder / MODEL), layers)
     computing = Counter(precision for _, precision in products)
-    left = [name for name, precision in products if precision not in _nncf.BYTES]
+    left = [name for name, precision in products if precision not in nncf.BYTES]
     eight = len(products) - len(left)
     ran = f"of {len(products)} convolutions and matrix products {eight} run in 8 bits"
     counts = ", ".join(f"{count} in {precision}" for precision, count in computing.most_common())
     wrong = None if eight else Reason("unsupported_precision", f"requested int8, but {ran} ({counts})")
     return Counted(
-        len(left), f"{ran} ({counts})" + (f"; not in 8 bits: {_nncf.named(left)}" if left else ""), wrong
+        len(left), f"{ran} ({counts})" + (f"; not in 8 bits: {nncf.named(left)}" if left else ""), wrong
     )
 
 

@@ -20,13 +20,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import calibration, engine_cache, export, quantise
+from ..lowering import calibration, engine_cache, export, quantise, torch_trt, trt_engine
 from ..machine import present
 from ..terms.case import Case, Workload
 from ..terms.contract import Arrays, Artefact, Phase, Proven, Step
 from ..terms.reasons import Reason, Refusal
 from ..terms.result import Placement
-from . import _torch_trt, _trt
 
 if TYPE_CHECKING:
     import torch
@@ -59,8 +58,8 @@ def available(target: str) -> Reason | None:
             "unsupported_target",
             "TensorRT runs on NVIDIA GPUs; --target sm_89 builds an engine for one that is not here",
         )
-    if not _trt.installed():
-        return Reason("dep_missing", f"neither tensorrt nor tensorrt_rtx is installed: {_trt.REMEDY}")
+    if not trt_engine.installed():
+        return Reason("dep_missing", f"neither tensorrt nor tensorrt_rtx is installed: {trt_engine.REMEDY}")
     return present.no_device(target)
 
 
@@ -92,7 +91,7 @@ def variables(case: Case, threads: int) -> dict[str, str]:
 
 def build(workload: Workload, case: Case, folder: Path, phase: Phase) -> None:
     """Raises Refusal: export_failed, unsupported_op, unsupported_precision, build_failed."""
-    trt = _trt.library()
+    trt = trt_engine.library()
     if case.option("route", "onnx") == "torch":
         return  # compiled by load, in the process that runs it
     with phase("export"):
@@ -109,14 +108,14 @@ def verify(workload: Workload, case: Case, folder: Path, phase: Phase) -> Iterat
     """To L5 for an architecture that the library builds for by name; for cuda:N, whose architecture
     nobody knows, to L3.
     """
-    trt = _trt.library()
+    trt = trt_engine.library()
     yield Proven(
         "L0",
-        f"{_trt.version(trt)} imports; it builds for"
-        f" {', '.join(_trt.architectures(trt)) or 'the GPU in the machine only'}",
+        f"{trt_engine.version(trt)} imports; it builds for"
+        f" {', '.join(trt_engine.architectures(trt)) or 'the GPU in the machine only'}",
     )
     if case.option("route", "onnx") == "torch":
-        yield from _torch_trt.verify(workload, case, phase)
+        yield from torch_trt.verify(workload, case, phase)
         return
     with phase("export"):
         exported = export.export(workload, case, folder.parent)
@@ -130,11 +129,11 @@ def verify(workload: Workload, case: Case, folder: Path, phase: Phase) -> Iterat
             ]
         ),
     )
-    parts, refused = _trt.coverage(trt, folder / MODEL)
+    parts, refused = trt_engine.coverage(trt, folder / MODEL)
     if refused:
         raise Refusal(
             "unsupported_op",
-            f"{_trt.version(trt)} takes not all of the graph ({parts} parts): operator"
+            f"{trt_engine.version(trt)} takes not all of the graph ({parts} parts): operator"
             f" {', '.join(refused[:3])}",
         )
     yield Proven("L2", f"the parser takes the whole graph: {parts} part, so one engine and nothing beside it")
@@ -147,13 +146,11 @@ def verify(workload: Workload, case: Case, folder: Path, phase: Phase) -> Iterat
         return
     made = engine(trt, case, folder, case.target, phase)
     (folder / "ledger.json").write_text(json.dumps({"export": exported.seconds, "build": made.seconds}))
-    placement = _trt.placement(case.precision, made.layers, made.nodes)
+    placement = trt_engine.placement(case.precision, made.layers, made.nodes)
     took = f"{made.seconds:.2f} s on this machine's CPU" + ("" if made.fresh else ", earlier; from the cache")
+    size = (folder / ENGINE).stat().st_size
     said = [
-        (
-            f"engine for {case.target} by {_trt.version(trt)}: {(folder / ENGINE).stat().st_size:,} bytes,"
-            f" built in {took}"
-        ),
+        f"engine for {case.target} by {trt_engine.version(trt)}: {size:,} bytes, built in {took}",
         f"shapes {shapes(made.profile)}",
         *made.said,
     ]
@@ -175,7 +172,9 @@ def ready(
         signed=True, reduced=False, passing=False, convolutions=not trt.__name__.endswith("_rtx")
     )
     beside = (
-        [] if style.convolutions else [f"convolutions stay in fp32: {_trt.version(trt)} has none in int8"]
+        []
+        if style.convolutions
+        else [f"convolutions stay in fp32: {trt_engine.version(trt)} has none in int8"]
     )
     with phase("quantise"):
         return [
@@ -207,15 +206,15 @@ class Engine:
 def engine(trt: Any, case: Case, folder: Path, architecture: str, phase: Phase) -> Engine:
     """Raises Refusal: unsupported_op, unsupported_target, unsupported_precision, build_failed."""
     with phase("parse"):
-        parsed = _trt.parse(trt, folder / MODEL, case.precision)
-    profile = _trt.profile(parsed, case.batch, case.option("shapes", "fixed") == "dynamic")
+        parsed = trt_engine.parse(trt, folder / MODEL, case.precision)
+    profile = trt_engine.profile(parsed, case.batch, case.option("shapes", "fixed") == "dynamic")
     tf32 = case.precision == "tf32"
     key = engine_cache.Key(
         engine_cache.graph_digest(sorted(folder.glob(f"{MODEL}*"))),
         profile,
         case.precision,
         {"tf32": str(tf32)},
-        _trt.version(trt),
+        trt_engine.version(trt),
         architecture or _device(case),
     )
     cached, said = engine_cache.get(key) if case.option("cache", "on") == "on" else (None, "")
@@ -224,7 +223,7 @@ def engine(trt: Any, case: Case, folder: Path, architecture: str, phase: Phase) 
         return Engine(cached.entry.layers, parsed.nodes, profile, cached.entry.seconds, False, [])
     start = time.perf_counter()
     with phase("build"):
-        made = _trt.build(trt, parsed, architecture, profile, tf32)
+        made = trt_engine.build(trt, parsed, architecture, profile, tf32)
     seconds, layers = time.perf_counter() - start, parsed.log.layers()
     (folder / ENGINE).write_bytes(made)
     stored = engine_cache.put(key, made, seconds, layers) if case.option("cache", "on") == "on" else ""
@@ -297,17 +296,18 @@ def load(artefact: Artefact) -> Step:
     stream = torch.cuda.Stream(case.target)  # type: ignore[no-untyped-call]
     torch.cuda.set_stream(stream)  # on the default one TensorRT synchronises more than once a call
     if case.option("route", "onnx") == "torch":
-        return _torch_trt.load(artefact)
-    trt = _trt.library()
-    log = _trt.Log(trt)
+        return torch_trt.load(artefact)
+    trt = trt_engine.library()
+    log = trt_engine.Log(trt)
     runtime = trt.Runtime(log.logger)
     found = runtime.deserialize_cuda_engine((artefact.folder / ENGINE).read_bytes())
     if found is None:
-        raise Refusal("build_failed", f"{_trt.version(trt)} does not load the engine: {log.error()}")
+        raise Refusal("build_failed", f"{trt_engine.version(trt)} does not load the engine: {log.error()}")
     context = _context(trt, found)
     if context is None:
         raise Refusal(
-            "build_failed", f"{_trt.version(trt)} makes no execution context of the engine: {log.error()}"
+            "build_failed",
+            f"{trt_engine.version(trt)} makes no execution context of the engine: {log.error()}",
         )
     about = Loaded(found, context, [])
     names = [found.get_tensor_name(at) for at in range(found.num_io_tensors)]
@@ -320,7 +320,7 @@ def load(artefact: Artefact) -> Step:
         for name, tensor in zip([*ins, *outs], [*bound.inputs, *bound.outputs], strict=True):
             context.set_tensor_address(name, tensor.data_ptr())
         if not context.execute_async_v3(torch.cuda.current_stream().cuda_stream):
-            raise Refusal("crashed", f"{_trt.version(trt)}: execute_async_v3 failed: {log.error()}")
+            raise Refusal("crashed", f"{trt_engine.version(trt)}: execute_async_v3 failed: {log.error()}")
 
     def place(arrays: Arrays) -> Bound:
         """Through pinned memory.
@@ -353,7 +353,8 @@ def load(artefact: Artefact) -> Step:
         ):
             raise Refusal(
                 "unsupported_op",
-                f"{_trt.version(trt)} cannot put this engine's work into a CUDA graph; use [cudagraph:off]",
+                f"{trt_engine.version(trt)} cannot put this engine's work into a CUDA graph;"
+                " use [cudagraph:off]",
             )
         graph: Any = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
@@ -411,13 +412,15 @@ def placement(artefact: Artefact, step: Step) -> Placement:
     graph was captured.
     """
     if artefact.case.option("route", "onnx") == "torch":
-        return _torch_trt.placement(artefact, step)
-    trt = _trt.library()
+        return torch_trt.placement(artefact, step)
+    trt = trt_engine.library()
     about = json.loads((artefact.folder / ABOUT).read_text())
     inspector = step.about.engine.create_engine_inspector()
     layers = "Layers:\n" + inspector.get_engine_information(trt.LayerInformationFormat.ONELINE)
     captured = f"CUDA graphs captured: {len(step.about.captured)}" if step.about.captured else "no CUDA graph"
-    found = _trt.placement(
-        artefact.case.precision, layers if _trt.LAYER.search(layers) else about["layers"], about["nodes"]
+    found = trt_engine.placement(
+        artefact.case.precision,
+        layers if trt_engine.LAYER.search(layers) else about["layers"],
+        about["nodes"],
     )
     return completed(found, [captured, *about["said"]], (artefact.folder / ENGINE).stat().st_size)

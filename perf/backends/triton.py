@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import torch_step
+from ..lowering import torch_step
 from ..machine import present
 from ..terms.case import Case, Workload
 from ..terms.contract import Artefact, Phase, Proven, Step
@@ -101,7 +101,7 @@ def verify(workload: Workload, case: Case, folder: Path, phase: Phase) -> Iterat
 
     from ...kernels.surgery import replace
     from ..compiled import aot, builds
-    from ._verify import exported
+    from ..lowering.proofs import exported
 
     yield Proven("L0", f"triton {triton.__version__}")
     beside = ""

@@ -1,1 +1,1 @@
-"""Are the outputs right: references, the rule, and the ladder of what is proven without a device."""
+"""Are the outputs right: references, the rule, and what is proven without a device."""

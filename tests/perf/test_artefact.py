@@ -636,7 +636,7 @@ EXPORT = """
 import sys, time
 from pathlib import Path
 import torch
-from hotlap.perf import export
+from hotlap.perf.lowering import export
 from hotlap.perf.terms.case import Case, Workload
 from torch import nn
 

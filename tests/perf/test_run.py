@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from hotlap.perf.backends import _trt
+from hotlap.perf.lowering import trt_engine
 from hotlap.perf.terms.result import Results, read
 
 
@@ -254,7 +254,13 @@ def test_a_users_checkpoint_and_the_wrong_class_for_it(planted: Path) -> None:
 
 
 def test_an_operator_that_only_the_cpu_has_is_named_by_every_backend(planted: Path) -> None:
-    backends = ["eager", "compile", "triton", "onnxruntime", *(["tensorrt"] if _trt.installed() else [])]
+    backends = [
+        "eager",
+        "compile",
+        "triton",
+        "onnxruntime",
+        *(["tensorrt"] if trt_engine.installed() else []),
+    ]
     done = hotlap(
         "run",
         "planted.workloads:only_here",

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
-from hotlap.perf import torch_step
+from hotlap.perf.lowering import torch_step
 from hotlap.perf.machine import peaks
 from hotlap.perf.terms import contract
 from hotlap.profiles import kineto, review, roofline

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from hotlap.perf.backends import _generated, _regional
 from hotlap.perf.backends import compile as backend
+from hotlap.perf.lowering import generated, regional
 from hotlap.perf.terms.case import Case
 from hotlap.perf.terms.reasons import Refusal
 
@@ -140,15 +140,15 @@ def test_max_autotune_says_what_it_chose(run, check):
         line.startswith("max-autotune: no product took the C++ GEMM template (it takes constant weights only")
         for line in ran.placement().evidence
     )
-    code = _generated.read(
+    code = generated.read(
         [
             "inline void kernel_micro_gemm(\n buf = torch.ops.mkl._mkl_linear.default(x)\n f(x,"
             " 'torch.ops.aten.convolution.default')"
         ],
-        _generated.PYTHON,
+        generated.PYTHON,
     )
     assert code.templates == 1 and code.operators == {"_mkl_linear": 1}
-    assert "was chosen for 1 products; calls of libraries: 1 _mkl_linear" in _generated.chosen(code, True)
+    assert "was chosen for 1 products; calls of libraries: 1 _mkl_linear" in generated.chosen(code, True)
 
 
 def test_a_dynamic_batch_serves_other_sizes(run, check):
@@ -250,9 +250,9 @@ def test_repeated_blocks_are_the_outermost_that_share_code():
             self.blocks = torch.nn.ModuleList(block(width) for _ in range(blocks))
 
     stages = torch.nn.Sequential(Stage(4, 2), Stage(8, 3))
-    assert _regional.repeated(stages) == [*stages[0].blocks, *stages[1].blocks]
+    assert regional.repeated(stages) == [*stages[0].blocks, *stages[1].blocks]
     twins = torch.nn.Sequential(Stage(4, 2), Stage(4, 2))
-    assert _regional.repeated(twins) == list(twins)
+    assert regional.repeated(twins) == list(twins)
     single = torch.nn.Sequential(Stage(4, 1), Stage(8, 1))
-    assert _regional.repeated(single) == list(single)
-    assert _regional.repeated(torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4))) == []
+    assert regional.repeated(single) == list(single)
+    assert regional.repeated(torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4))) == []

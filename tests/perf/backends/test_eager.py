@@ -62,7 +62,7 @@ CUDA = """
 import json, sys
 from unittest import mock
 import torch
-from hotlap.perf import torch_step
+from hotlap.perf.lowering import torch_step
 from hotlap.perf.terms.case import Case
 cuda = {
     "is_available": lambda: True,

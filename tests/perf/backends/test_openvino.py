@@ -8,9 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from hotlap.perf import calibration
-from hotlap.perf.backends import _nncf
 from hotlap.perf.backends import openvino as backend
+from hotlap.perf.lowering import calibration, nncf
 from hotlap.perf.machine import cpu, present
 from hotlap.perf.machine.cpu import HALF_PRODUCTS
 from hotlap.perf.oracle import check as oracle
@@ -165,7 +164,7 @@ def test_int8_is_as_near_as_8_bits_can_be_and_runs_in_8_bits(run, workload, tmp_
     assert (
         "ranges from 4 of 5 batches of the example inputs" in said
         and "cosine to fp32 0.999" in said
-        and _nncf.instructions() in said
+        and nncf.instructions() in said
     )
     assert ("model type transformer" in said) == (name == "attention")
 
@@ -196,7 +195,7 @@ def test_what_8_bits_would_ruin_stays_in_fp32(tmp_path):
 
 @needs_nncf
 def test_where_nothing_helps_the_evidence_says_so(tmp_path, monkeypatch, linear):
-    monkeypatch.setattr(_nncf, "LIMIT", 1.1)
+    monkeypatch.setattr(nncf, "LIMIT", 1.1)
     _, placement = _built(linear, Case("linear", "openvino", "int8", 2), tmp_path)
     assert "best of 2 tries" in placement.evidence[2] and "stays below 1.1" in placement.evidence[3]
 
@@ -242,7 +241,7 @@ def test_without_nncf_int8_has_a_remedy(monkeypatch):
 )
 def test_the_evidence_says_what_multiplies_bytes(monkeypatch, flags, says):
     monkeypatch.setattr(cpu, "flags", lambda: frozenset(flags))
-    assert says in _nncf.instructions()
+    assert says in nncf.instructions()
 
 
 def test_a_call_occupies_one_stream_and_streams_need_threads(run):

@@ -11,8 +11,8 @@ import zipfile
 import pytest
 import torch
 
-from hotlap.perf.backends import _package
 from hotlap.perf.backends import compile as backend
+from hotlap.perf.lowering import aoti
 from hotlap.perf.terms.case import Case
 from hotlap.perf.terms.reasons import Refusal
 
@@ -39,9 +39,9 @@ def test_a_package_runs_without_the_model_and_without_dynamo(run, check):
     check(ran)
     assert ran.phases == ["export", "compile"]
     assert sorted(file.name for file in ran.artefact.folder.iterdir()) == [
-        _package.INPUTS,
-        _package.FILE,
-        _package.ABOUT,
+        aoti.INPUTS,
+        aoti.FILE,
+        aoti.ABOUT,
     ]
     placement = ran.placement()
     told = " ".join(placement.evidence)
@@ -66,7 +66,7 @@ def test_a_package_runs_without_the_model_and_without_dynamo(run, check):
     assert printed.startswith("no dynamo") and repr(placement) in printed
     with pytest.raises(Refusal, match="invalid_input: the package was made for a batch of 2, not 3"):
         ran.step.place((torch.randn(3, 3, 8, 8).numpy(),))
-    file = ran.artefact.folder / _package.FILE
+    file = ran.artefact.folder / aoti.FILE
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
@@ -111,7 +111,7 @@ def test_a_failing_compiler_is_the_reason(workload, tmp_path):
 def test_a_package_is_no_pickle(run):
     """Not one byte string of the zip begins as a pickle does, and no file in it is one by name."""
     ran = run("specialised/compile/fp32/b2/cpu/inference[package:aoti]")
-    with zipfile.ZipFile(ran.artefact.folder / _package.FILE) as archive:
+    with zipfile.ZipFile(ran.artefact.folder / aoti.FILE) as archive:
         names = archive.namelist()
         assert not [name for name in names if name.endswith((".pkl", ".pt"))]
         assert not [

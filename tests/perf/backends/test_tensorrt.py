@@ -18,15 +18,16 @@ import pytest
 import torch
 from torch import nn
 
-from hotlap.perf import engine_cache, export, tasks
-from hotlap.perf.backends import _torch_trt, _trt, tensorrt
+from hotlap.perf import tasks
+from hotlap.perf.backends import tensorrt
+from hotlap.perf.lowering import engine_cache, export, torch_trt, trt_engine
 from hotlap.perf.terms.case import Case, Workload
 from hotlap.perf.terms.contract import Proven
 from hotlap.perf.terms.reasons import Refusal
 
 HERE = Path(__file__).parent
 needs_trt = pytest.mark.skipif(
-    _trt.installed() != "tensorrt_rtx",
+    trt_engine.installed() != "tensorrt_rtx",
     reason="tensorrt_rtx is not installed: pip install 'hotlap[tensorrt-rtx]'",
 )
 
@@ -192,7 +193,7 @@ def test_another_library_another_architecture_and_other_weights_are_other_engine
     given = workload(Case.parse("conv/tensorrt/fp16/b4/sm_89/inference"))
     given.module.head.bias.data += 1
     weights, _ = climb("weights/tensorrt/fp16/b4/sm_89/inference", given)
-    monkeypatch.setattr(_trt, "version", lambda trt: "tensorrt_rtx 9.9")
+    monkeypatch.setattr(trt_engine, "version", lambda trt: "tensorrt_rtx 9.9")
     library, _ = climb("conv/tensorrt/fp16/b4/sm_89/inference")
     assert not any("from the cache" in found[-1].evidence for found in (other, weights, library))
 
@@ -212,13 +213,13 @@ Format/Datatype: Channel major FP32 format where C % 4 == 0 }], Outputs: \
 ParameterType: Convolution, TacticName: k
 Name: c, LayerType: shape_call, Inputs: [], Constants: [], Outputs: [], TacticName: , StreamId: 0
 """
-    found = _trt.placement("fp16", text, 7)
+    found = trt_engine.placement("fp16", text, 7)
     assert (
         found.ran_on == {"fp16": 1, "fp32": 1}
         and found.counters == {"engines": 1, "nodes": 3, "nodes_other_precision": 1}
         and found.wrong is None
     )
-    assert _trt.placement("int8", text, 7).wrong.code == "unsupported_precision"
+    assert trt_engine.placement("int8", text, 7).wrong.code == "unsupported_precision"
     assert "1 x gemm fp16 -> fp16" in found.evidence and "1 x CaskConvolution fp32 -> fp32" in found.evidence
 
 
@@ -235,7 +236,7 @@ def test_it_is_no_back_end_of_the_cpu_and_says_what_is() -> None:
 
 
 def test_without_the_library_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_trt, "MODULES", ("no_such_tensorrt",))
+    monkeypatch.setattr(trt_engine, "MODULES", ("no_such_tensorrt",))
     assert (
         tensorrt.available("sm_89").code == "dep_missing"
         and "hotlap[tensorrt-rtx]" in tensorrt.available("sm_89").detail
@@ -297,7 +298,7 @@ def test_route_torch_refuses_what_only_route_onnx_knows() -> None:
 
 @needs_trt
 def test_what_load_asks_of_the_library_on_a_gpu_is_there() -> None:
-    trt = _trt.library()
+    trt = trt_engine.library()
     asked = {
         trt.Runtime: ["deserialize_cuda_engine"],
         trt.ICudaEngine: [
@@ -349,10 +350,10 @@ def test_route_torch_keeps_fp32_from_becoming_tf32(precision: str, kept: bool) -
     library = SimpleNamespace(
         dynamo=SimpleNamespace(compile=lambda program, **settings: asked.update(settings)), __version__="0"
     )
-    _torch_trt.compiled(library, None, (), Case("conv", "tensorrt", precision))
+    torch_trt.compiled(library, None, (), Case("conv", "tensorrt", precision))
     assert asked["disable_tf32"] is kept
 
 
 def test_a_dry_run_of_another_form_is_no_coverage() -> None:
     with pytest.raises(Refusal, match="its report has changed"):
-        _torch_trt.parse("The graph has 4 operators")
+        torch_trt.parse("The graph has 4 operators")

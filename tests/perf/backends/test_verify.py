@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from hotlap.perf.backends import _package, _verify, eager
 from hotlap.perf.backends import compile as backend
+from hotlap.perf.backends import eager
 from hotlap.perf.compiled.census import PARTS, Census
 from hotlap.perf.lookup import workloads
+from hotlap.perf.lowering import aoti, proofs
 from hotlap.perf.terms.case import Case
 from hotlap.perf.terms.reasons import Refusal
 
@@ -161,10 +162,10 @@ def test_an_operator_that_only_the_cpu_has_is_refused_by_its_name(climb, name):
 
 def test_an_operator_of_a_branch_is_seen_too(climb):
     climb("sound", "m/eager/fp32/b2/sm_90/inference")
-    program = _package.exported(
+    program = aoti.exported(
         workloads.load(workloads.Reference("planted_here:in_a_branch")).module, (torch.randn(2, 16),), False
     )
-    assert _verify.without_kernel(program) == ["planted::here"]
+    assert proofs.without_kernel(program) == ["planted::here"]
 
 
 def test_without_rocm_nothing_is_said_of_its_kernels(climb):
@@ -212,7 +213,7 @@ def test_graph_breaks_are_told(climb):
 
 def test_a_kernel_that_does_not_compile_ends_at_the_code(climb, monkeypatch):
     monkeypatch.setattr(
-        _verify, "_census", lambda *asked: Census("m", "sm_90", {}, [], failed=["triton_0: ptxas"])
+        proofs, "_census", lambda *asked: Census("m", "sm_90", {}, [], failed=["triton_0: ptxas"])
     )
     rungs, why = climb("sound", "m/compile/fp32/b2/sm_90/inference")
     assert (
@@ -228,12 +229,12 @@ def test_the_census_is_asked_for_the_workload_with_its_checkpoint(climb, monkeyp
         asked.append(command)
         return subprocess.CompletedProcess(command, 1, "", "planted end")
 
-    monkeypatch.setattr(_verify.subprocess, "run", run)
+    monkeypatch.setattr(proofs.subprocess, "run", run)
     workload = dataclasses.replace(
         workloads.load(workloads.Reference("planted_here:sound")), checkpoint="last.ckpt"
     )
     with pytest.raises(Refusal, match="planted end"):
-        _verify._census(workload, Case.parse("m/compile/bf16/b2/sm_90/inference"), Path())
+        proofs._census(workload, Case.parse("m/compile/bf16/b2/sm_90/inference"), Path())
     assert asked[0][-5:] == ["planted_here:sound", "sm_90", "bf16", "2", "last.ckpt"]
 
 

@@ -12,7 +12,7 @@ import torch
 
 from hotlap.kernels.library import NAMES
 from hotlap.perf.cli import status
-from hotlap.perf.compiled import builds, own, rules, variants
+from hotlap.perf.compiled import builds, custom, rules, variants
 from hotlap.perf.compiled.entries import Entry
 from hotlap.perf.compiled.launches import recorded
 from hotlap.perf.compiled.table import page
@@ -92,7 +92,7 @@ def test_a_batch_that_is_a_constexpr_is_caught(toy: str) -> None:
     x = torch.empty(4096)
     found = {}
     for name in ("baked", "free"):
-        kernel = own.kernel(f"{toy}:{name}")
+        kernel = custom.kernel(f"{toy}:{name}")
         launches = [
             one
             for count in variants.SIZES
@@ -109,7 +109,7 @@ def test_a_batch_that_is_a_constexpr_is_caught(toy: str) -> None:
 def test_ours_have_few(name: str) -> None:
     """fused_linear_cross_entropy launches cross_entropy's kernels; hotlap kernels counts it too."""
     found = variants.of_operation(name, sizes=(1, 2, 16, 33))
-    assert found and all(variants.number <= 4 for variants in found.values())
+    assert found and all(each.number <= 4 for each in found.values())
 
 
 def test_a_kernel_of_a_user_s_own(toy: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -242,4 +242,4 @@ def test_a_census_of_what_inductor_generates(tmp_path: Path, capsys: pytest.Capt
 
 def test_a_reference_that_is_no_kernel() -> None:
     with pytest.raises(Misuse, match="is no kernel"):
-        own.kernel("module:")
+        custom.kernel("module:")

@@ -16,13 +16,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..terms.reasons import Refusal
 from .calibration import LIMIT, Calibration, cosine
-from .terms.reasons import Refusal
 
 if TYPE_CHECKING:
     import onnx
 
-    from .terms.contract import Arrays
+    from ..terms.contract import Arrays
 
 # Nodes are measured alone on the first PROBES of the batches that judge, and for SEARCH_S at most.
 PROBES, SEARCH_S = 2, 60.0

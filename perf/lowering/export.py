@@ -19,15 +19,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .terms import files
-from .terms.case import Case, Workload
-from .terms.reasons import Refusal
+from ..terms import files
+from ..terms.case import Case, Workload
+from ..terms.reasons import Refusal
 
 if TYPE_CHECKING:
     import onnx
     import torch
 
-    from .terms.contract import Arrays
+    from ..terms.contract import Arrays
 
 # torch.onnx's own default (torch 2.14); the first with Gelu as one operator. ONNX Runtime 1.31 and
 # OpenVINO 2026 read it.

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from hotlap.perf.calibration import ROWS, Calibration, calibration, cosine
+from hotlap.perf.lowering.calibration import ROWS, Calibration, calibration, cosine
 from hotlap.perf.terms.case import Workload
 from hotlap.perf.terms.reasons import Refusal
 

@@ -16,9 +16,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .. import export
 from ..terms.reasons import Reason, Refusal
 from ..terms.result import Placement
+from . import export
 
 MODULES = ("tensorrt", "tensorrt_rtx")
 REMEDY = "pip install 'hotlap[tensorrt-rtx]', or NVIDIA's own tensorrt"

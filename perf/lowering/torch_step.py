@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .machine import tf32
-from .terms.case import Case, Workload
-from .terms.contract import Arrays, Schedule, Step, nothing
-from .terms.reasons import Refusal
+from ..machine import tf32
+from ..terms.case import Case, Workload
+from ..terms.contract import Arrays, Schedule, Step, nothing
+from ..terms.reasons import Refusal
 
 if TYPE_CHECKING:
     import torch

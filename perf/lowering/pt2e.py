@@ -22,7 +22,7 @@ from ..machine import present
 from ..terms.case import Case
 from ..terms.reasons import Reason, Refusal
 from ..terms.result import Placement
-from . import _generated
+from . import generated
 
 if TYPE_CHECKING:
     import torch
@@ -114,7 +114,7 @@ def layers(graph: torch.fx.GraphModule) -> int:
     return sum(str(node.target) in LAYERS for node in graph.graph.nodes if node.op == "call_function")
 
 
-def judged(code: _generated.Code, total: int, placement: Placement, source: str) -> Placement:
+def judged(code: generated.Code, total: int, placement: Placement, source: str) -> Placement:
     """The placement with what runs in int8 and what does not."""
     import msgspec
 

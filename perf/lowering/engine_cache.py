@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from .terms import files
+from ..terms import files
 
 MOST_BYTES = 20 * 10**9
 ENGINE, ABOUT = "engine.plan", "about.json"

@@ -13,8 +13,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from hotlap.perf import engine_cache
-from hotlap.perf.engine_cache import ABOUT, ENGINE, Key
+from hotlap.perf.lowering import engine_cache
+from hotlap.perf.lowering.engine_cache import ABOUT, ENGINE, Key
 
 KEY = Key(
     "graph", {"in0": ((1, 3), (4, 3), (8, 3))}, "fp16", {"tf32": "False"}, "tensorrt_rtx 1.6.1", "sm_89"
@@ -111,8 +111,8 @@ def test_a_read_only_cache_is_said(runs: Path) -> None:
 def test_processes_that_build_the_same_entry_at_once_leave_one_whole(runs: Path) -> None:
     code = """
 import sys
-from hotlap.perf import engine_cache
-from hotlap.perf.engine_cache import Key
+from hotlap.perf.lowering import engine_cache
+from hotlap.perf.lowering.engine_cache import Key
 key = Key("graph", {}, "fp16", {}, "library", "sm_89")
 for at in range(40):
     assert engine_cache.put(key, sys.argv[1].encode() * 100_000, 1.0, "") == ""

@@ -1,5 +1,5 @@
 """What Inductor's own code says of itself, read from the Python that it generated in this process
-or from the C++ of a package (_package.py).
+or from the C++ of a package (aoti.py).
 
 The code is the evidence, since Inductor's counters stay at 0 where a graph comes from the cache.
 """

@@ -25,14 +25,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from .. import torch_step
 from ..lookup.workloads import Reference
 from ..machine.memory import exhausted
 from ..terms.case import Case, Workload
 from ..terms.contract import Arrays
 from ..terms.reasons import Reason, Refusal
 from ..terms.result import Placement
-from . import _generated, _int8
+from . import generated, pt2e, torch_step
 
 if TYPE_CHECKING:
     import torch
@@ -99,7 +98,7 @@ def exported(
                 "unsupported_op",
                 f"dynamic:on: the model is made for one batch size: {_line(error, 'specialized')}",
             ) from error
-        raise Refusal("export_failed", _int8.innermost(error)) from error
+        raise Refusal("export_failed", pt2e.innermost(error)) from error
 
 
 def _positional(module: torch.nn.Module) -> torch.nn.Module:
@@ -150,13 +149,13 @@ def build(
     except Exception as error:  # Inductor's passes and the C++ compiler behind them
         if exhausted(error):
             raise
-        raise Refusal("build_failed", _int8.innermost(error)) from error
+        raise Refusal("build_failed", pt2e.innermost(error)) from error
     about = Package(
         _digest(folder),
         torch._inductor.metrics.generated_kernel_count,
         len(named),
         dict(dtypes.most_common()),
-        _int8.layers(graph) if calibration else 0,
+        pt2e.layers(graph) if calibration else 0,
         calibration,
     )
     (folder / ABOUT).write_bytes(msgspec.json.encode(about))
@@ -217,10 +216,10 @@ def placement(case: Case, folder: Path, about: Package) -> Placement:
     ]
     wrong = None
     if frozen(case):
-        evidence.append(_generated.frozen(code, about.parameters))
+        evidence.append(generated.frozen(code, about.parameters))
         wrong = None if code.constants else Reason("unsupported_op", evidence[-1])
     if case.option("mode", "default") == "max-autotune" and case.target == "cpu":
-        evidence.append(_generated.chosen(code, frozen(case)))
+        evidence.append(generated.chosen(code, frozen(case)))
     if case.precision in torch_step.HALF:
         evidence.append(torch_step.by_dtype(case, Counter(about.dtypes)))
     where = f"inductor on {case.target}"
@@ -231,10 +230,10 @@ def placement(case: Case, folder: Path, about: Package) -> Placement:
         tuple(evidence),
         wrong,
     )
-    return _int8.judged(code, about.layers, found, about.calibration) if case.precision == "int8" else found
+    return pt2e.judged(code, about.layers, found, about.calibration) if case.precision == "int8" else found
 
 
-def contents(folder: Path) -> tuple[_generated.Code, str, int]:
+def contents(folder: Path) -> tuple[generated.Code, str, int]:
     """The C++ in the package, its shared library in words, and how many CUDA binaries there are."""
     with zipfile.ZipFile(folder / FILE) as archive:
         names = archive.infolist()
@@ -245,7 +244,7 @@ def contents(folder: Path) -> tuple[_generated.Code, str, int]:
             if one.filename.endswith(".so")
         )
     cubins = sum(one.filename.endswith(".cubin") for one in names)
-    return _generated.package(sources), libraries, cubins
+    return generated.package(sources), libraries, cubins
 
 
 def _digest(folder: Path) -> str:

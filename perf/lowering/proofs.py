@@ -21,14 +21,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from .. import torch_step
 from ..compiled.census import PARTS, Census
 from ..machine.memory import exhausted
 from ..terms.case import Case, Workload
 from ..terms.contract import Phase, Proven
 from ..terms.reasons import Refusal
 from ..terms.result import Placement
-from . import _int8, _package
+from . import aoti, pt2e, torch_step
 
 if TYPE_CHECKING:
     import torch
@@ -74,7 +73,7 @@ def exported(workload: Workload, case: Case, phase: Phase) -> Exported:
         module = module.to(device=DEVICE, dtype=made.dtype, memory_format=made.layout)  # type: ignore[call-overload]  # one call: fake parameters cannot be swapped twice
         inputs = made.place(arrays)
         _run(module, inputs, workload.name)
-        program = _package.exported(module, inputs, case.option("dynamic", "off") == "on")
+        program = aoti.exported(module, inputs, case.option("dynamic", "off") == "on")
     nodes = [node for node in program.graph.nodes if isinstance(node.meta.get("val"), torch.Tensor)]
     here = [node for node in nodes if node.meta["val"].device.type != "cuda" and node.meta["val"].dim()]
     if here:
@@ -167,7 +166,7 @@ def _run(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], name: str) -
             raise Refusal(
                 "unsupported_op", f"{called[-1]} in {name} meets tensors of two devices; {source}"
             ) from error
-        raise Refusal("export_failed", f"operator {called[-1]}: {_int8.innermost(error)}") from error
+        raise Refusal("export_failed", f"operator {called[-1]}: {pt2e.innermost(error)}") from error
     if on_cpu:
         raise Refusal(
             "unsupported_op",
@@ -274,7 +273,7 @@ def _lowered(
     import torch._inductor.lowering  # noqa: F401  # the decomposition of max_pool2d takes it for imported (torch 2.14.1)
     from torch._inductor.decomposition import select_decomp_table
 
-    program = _package.exported(module, inputs, case.option("dynamic", "off") == "on")
+    program = aoti.exported(module, inputs, case.option("dynamic", "off") == "on")
     mine, theirs = _operators(program), _operators(there)
     same = (
         "operator by operator the one exported for the device"

@@ -8,11 +8,11 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from .terms.case import Workload
-from .terms.reasons import Refusal
+from ..terms.case import Workload
+from ..terms.reasons import Refusal
 
 if TYPE_CHECKING:
-    from .terms.contract import Arrays
+    from ..terms.contract import Arrays
 
 ROWS = 256
 # One batch in this many judges instead of giving ranges, and at most this many do.
@@ -53,7 +53,7 @@ def calibration(workload: Workload) -> Calibration:
     """
     import torch
 
-    from .oracle.reference import lookalike
+    from ..oracle.reference import lookalike
 
     rows = len(workload.inputs[0])
     given = workload.calibration

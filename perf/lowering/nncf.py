@@ -16,10 +16,10 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from ..calibration import LIMIT, Calibration, cosine
 from ..machine import cpu
 from ..terms.contract import Arrays
 from ..terms.reasons import Refusal
+from .calibration import LIMIT, Calibration, cosine
 
 REMEDY = "pip install 'hotlap[openvino]'"
 # Tries after the first one: the other preset, then 1, 2, 4 and 8 operations left in fp32. None

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import nn
 
-from hotlap.perf import export, quantise
-from hotlap.perf.calibration import LIMIT, Calibration
-from hotlap.perf.quantise import Style, computing, doubling, spread
+from hotlap.perf.lowering import export, quantise
+from hotlap.perf.lowering.calibration import LIMIT, Calibration
+from hotlap.perf.lowering.quantise import Style, computing, doubling, spread
 from hotlap.perf.terms.case import Case, Workload
 from hotlap.perf.terms.reasons import Refusal
 
