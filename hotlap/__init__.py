@@ -14,6 +14,7 @@ _PUBLIC = {
     "TritonKernels": "kernels.callback",
     "Workload": "perf.terms.case",
     "cases": "perf.pytest_plugin",
+    "open_artefact": "perf.artefacts.opening",
     "read": "perf.terms.result",
 }
 __all__ = sorted(_PUBLIC)

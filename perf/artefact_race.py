@@ -11,11 +11,12 @@ from typing import Any
 
 import msgspec
 
-from . import artefact, manifest, report
+from . import report
 from .answer import answer, unmeasured
+from .artefacts import manifest, opening, writing
+from .artefacts.manifest import Manifest
 from .lookup import plugins
 from .lookup.cases import PACE
-from .manifest import Manifest
 from .observations import Observations
 from .prepare import entrant, own_work, worker_environment
 from .race import Lane, Oracle, Race
@@ -50,7 +51,7 @@ def measure(
     """The artefact's result and the pace's. `run` has them after each block."""
     race_id = f"{run.id}/artefact"
     try:
-        case = artefact.here(found)
+        case = opening.here(found)
     except Refusal as refusal:
         case = found.parsed()
         run.ask([case])
@@ -96,11 +97,11 @@ def copy(folder: Path, found: Manifest, work: Path) -> None:
     for file in found.files:
         target = work / "model" / file.path
         target.parent.mkdir(parents=True, exist_ok=True)
-        artefact.link(folder / file.path, target)
+        writing.link(folder / file.path, target)
     manifest.compare(work / "model", found)
     (work / "oracle").mkdir()
     for name in ("random", "timed"):
-        artefact.link(folder / manifest.REFERENCE, work / "oracle" / f"{name}.npz")
+        writing.link(folder / manifest.REFERENCE, work / "oracle" / f"{name}.npz")
 
 
 def lane(case: Case, found: Manifest, work: Path, log: Path, plan: Plan) -> Lane:

@@ -36,12 +36,13 @@ def bench_artefact(
     """
     import os
 
-    from . import artefact, artefact_race, report, rundir
+    from . import artefact_race, report, rundir
+    from .artefacts import opening
     from .terms import units
     from .terms.case import Plan
     from .terms.reasons import Misuse
 
-    manifest = artefact.checked(folder)
+    manifest = opening.checked(folder)
     plan = Plan(
         budget_s=units.seconds(budget),
         looks=(artefact_race.BLOCKS,),
@@ -50,7 +51,7 @@ def bench_artefact(
     )
     here = survey.collect(plan.threads, "keep")
     run = rundir.RunFolder(files.runs_folder() / "artefact" / rundir.new_id(), "hotlap bench-artefact", here)
-    for line in artefact.doubts(manifest):
+    for line in opening.doubts(manifest):
         print(f"warning: {line}", file=sys.stderr)
     try:
         results = artefact_race.measure(folder, manifest, run, plan, here.key, tell)

@@ -10,8 +10,8 @@ from dataclasses import replace
 
 import msgspec
 
-from . import manifest
 from .answer import answer, proven, unmeasured
+from .artefacts import manifest
 from .lookup import plugins, workloads
 from .lookup.cases import races
 from .prepare import Preparation, entrant, own_work

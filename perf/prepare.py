@@ -11,12 +11,12 @@ from typing import Any
 
 import msgspec
 
-from . import artefact
+from .artefacts import writing
+from .artefacts.manifest import Signature
 from .entrant import Entrant
 from .lookup import plugins
 from .lookup.cases import BASELINE, LIBRARY_DEFAULTS
 from .lookup.workloads import Reference
-from .manifest import Signature
 from .observations import Observations
 from .oracle import ladder
 from .oracle.ladder import Ladder
@@ -119,7 +119,7 @@ class Preparation:
                 self.describe(case, folder, built)
         own = modules(backend, case)
         model = (
-            [self.reference.module] if "torch" in own and not artefact.self_contained(backend, case) else []
+            [self.reference.module] if "torch" in own and not writing.self_contained(backend, case) else []
         )
         seen = Observations(
             case,
@@ -184,7 +184,7 @@ class Preparation:
         check and placement complete it. Raises OSError.
         """
         signature = msgspec.convert(built.get("signature", self.info["signature"]), Signature)
-        artefact.describe(
+        writing.describe(
             folder, case, self.info, signature, self.oracle.folder, built.get("libraries"), proven
         )
 

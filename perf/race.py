@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from . import artefact
+from .artefacts import writing
 from .budget import Rest
 from .entrant import Entrant
 from .machine import cores
@@ -156,7 +156,7 @@ class Race:
                     self.judge(lane)
                 found = lane.refusal
                 with Attempt(lane):
-                    artefact.complete(
+                    writing.complete(
                         lane.artefact,
                         lane.oracle.folder,
                         lane.needs_source,

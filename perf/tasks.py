@@ -33,7 +33,7 @@ from .terms.contract import Artefact, Backend, Step, modules
 from .terms.reasons import Reason, Refusal, full
 
 if TYPE_CHECKING:
-    from .manifest import Signature
+    from .artefacts.manifest import Signature
 
 TAIL_MOST = 200
 
@@ -81,7 +81,7 @@ class Tasks:
         threads: int,
     ) -> dict[str, Any]:
         """Makes the reference outputs of a race; this worker stays its referee."""
-        from . import signature
+        from .artefacts import signature
         from .oracle import reference as oracle
 
         self.workload = workloads.load(workloads.Reference(*reference))
@@ -128,8 +128,8 @@ class Tasks:
         return {"ledger": ledger, "artefact_bytes": size, **self.built(path, case, fed)}
 
     def built(self, folder: Path, case: Case, fed: Signature) -> dict[str, Any]:
-        from . import signature
-        from .manifest import Signature
+        from .artefacts import signature
+        from .artefacts.manifest import Signature
 
         fixed = getattr(plugins.backend(case.backend), "FIXED_BATCH", lambda _: False)(case)
         return {

@@ -187,7 +187,7 @@ class Result(msgspec.Struct, frozen=True):
     reasons for the rest.
 
     proofs: of a case whose device is not here, the rungs up to `verified_to`. build_s: what each
-    phase of its build took on this machine's CPU. artefact: what its build left (artefact.py),
+    phase of its build took on this machine's CPU. artefact: what its build left (opening.py),
     relative to the folder of results.json; empty where there is none.
     """
 

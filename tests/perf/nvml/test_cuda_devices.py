@@ -145,4 +145,11 @@ def test_an_artefact_looks_for_its_architecture_where_cuda_has_it(
     """cuda:N of a process is the Nth of those that it is shown."""
     both = {**TWO, "0.capability": 80, "1.capability": 89}
     shown = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
-    assert ask("from hotlap.perf import artefact; told(artefact.capabilities()[0])", both, **shown) == seen
+    assert (
+        ask(
+            "from hotlap.perf.artefacts import opening as artefact; told(artefact.capabilities()[0])",
+            both,
+            **shown,
+        )
+        == seen
+    )

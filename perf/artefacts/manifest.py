@@ -17,9 +17,9 @@ from typing import Annotated
 
 import msgspec
 
-from .terms.case import Case
-from .terms.reasons import Misuse, Reason
-from .terms.result import Count, Deviation, Placement, Rung, Unreadable
+from ..terms.case import Case
+from ..terms.reasons import Misuse, Reason
+from ..terms.result import Count, Deviation, Placement, Rung, Unreadable
 
 # 1 (0.1.0): first version.
 SCHEMA = 1

@@ -20,12 +20,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hotlap.perf import artefact, artefact_race, cli, manifest, rundir, signature
-from hotlap.perf.artefact import open_artefact
+from hotlap.perf import artefact_race, cli, rundir
+from hotlap.perf.artefacts import manifest, opening, signature, writing
+from hotlap.perf.artefacts.manifest import Manifest
+from hotlap.perf.artefacts.opening import open_artefact
 from hotlap.perf.lookup import plugins
 from hotlap.perf.lookup.cases import expand
 from hotlap.perf.machine import survey
-from hotlap.perf.manifest import Manifest
 from hotlap.perf.measure import Progress, measure
 from hotlap.perf.race import Lane
 from hotlap.perf.tasks import short_of_space
@@ -152,7 +153,7 @@ def test_a_backend_that_needs_the_source_says_so(
 def test_the_first_load_says_whether_the_source_is_needed_and_the_check_whether_it_is_right() -> None:
     run, results = race(["eager", "hungry", "imprecise"])
     hungry, imprecise = (manifest.read(run / results[name].artefact) for name in ("hungry", "imprecise"))
-    assert artefact.self_contained(plugins.backend("hungry"), hungry.parsed()) and hungry.needs_source
+    assert writing.self_contained(plugins.backend("hungry"), hungry.parsed()) and hungry.needs_source
     assert hungry.checked and hungry.reason is None
     assert (
         imprecise.checked
@@ -181,7 +182,7 @@ def test_a_manifest_holds_no_path_of_the_machine(built: dict[str, Path]) -> None
 def test_the_stored_inputs_are_not_the_users(built: dict[str, Path]) -> None:
     with (
         np.load(built["onnxruntime"] / "reference.npz", allow_pickle=False) as stored,
-        np.load(built["onnxruntime"].parents[1] / "oracle" / "real.npz", allow_pickle=False) as real,
+        np.load(built["onnxruntime"].parents[2] / "oracle" / "real.npz", allow_pickle=False) as real,
     ):
         drawn = {row.tobytes() for row in stored["in0"]}
         assert len(drawn) >= 2 and not drawn & {row.tobytes() for row in real["in0"]}
@@ -346,7 +347,7 @@ def test_any_other_value_of_a_field_is_read_or_refused(field: str, value: Any, c
     message = ""
     try:
         edit(copied, **{field: value})
-        artefact.doubts(artefact.checked(copied))
+        opening.doubts(opening.checked(copied))
     except Misuse as error:
         message = str(error)
     finally:
@@ -483,7 +484,7 @@ def test_a_manifest_that_denies_its_need_of_the_source_gets_none(
 
 def test_another_major_version_is_a_warning(copied: Path) -> None:
     edit(copied, libraries={"onnxruntime-gpu": "0.9.1", "torch": "1.0", "numpy": "1.0"})
-    (line,) = artefact.doubts(artefact.checked(copied))
+    (line,) = opening.doubts(opening.checked(copied))
     assert line.startswith("built with onnxruntime-gpu 0.9.1, here is 1.")
     with pytest.warns(UserWarning, match=r"onnxruntime-gpu 0\.9\.1"):
         open_artefact(copied)
@@ -528,7 +529,7 @@ def test_an_engine_of_another_architecture_has_no_device(
     monkeypatch.setenv("HOTLAP_RUNS", str(tmp_path))
     for devices in ([], ["sm_90"]):
         monkeypatch.setattr(
-            artefact, "capabilities", lambda devices=devices: (devices, f"this machine has {devices}")
+            opening, "capabilities", lambda devices=devices: (devices, f"this machine has {devices}")
         )
         assert cli.status(["bench-artefact", str(folder), "--json", str(tmp_path / "one.json")]) == 4
         printed = capsys.readouterr()
@@ -537,9 +538,9 @@ def test_an_engine_of_another_architecture_has_no_device(
         assert read(tmp_path / "one.json").results[0].status == "skipped"
     with pytest.warns(UserWarning, match="L5 only"), pytest.raises(Refusal, match="no_device"):
         open_artefact(folder)
-    monkeypatch.setattr(artefact, "capabilities", lambda: (["sm_90", "sm_89"], ""))
+    monkeypatch.setattr(opening, "capabilities", lambda: (["sm_90", "sm_89"], ""))
     monkeypatch.setattr(plugins.backend("engine"), "available", lambda target: None)
-    assert artefact.here(found).target == "cuda:1"
+    assert opening.here(found).target == "cuda:1"
 
 
 class StopAtCheck(Progress):
@@ -554,7 +555,7 @@ def test_the_manifest_is_there_before_the_check() -> None:
     with pytest.raises(KeyboardInterrupt):
         race(["onnxruntime"], progress=StopAtCheck())
     folder = next(rundir.latest().glob("work/**/onnxruntime-fp32/manifest.json")).parent
-    found = artefact.checked(folder)
+    found = opening.checked(folder)
     assert (found.checked, found.verified_to, found.deviation) == (False, "L0", None)
     with pytest.warns(UserWarning, match="L0 only"):
         assert open_artefact(folder)(np.zeros((1, 64), np.float32))[0].shape == (1, 10)
@@ -595,7 +596,7 @@ def test_an_artefact_that_was_wrong_when_it_was_built_is_not_opened(copied: Path
 
 
 def snippets() -> list[str]:
-    page = (Path(__file__).resolve().parents[2] / "docs" / "artefacts.md").read_text()
+    page = (Path(__file__).resolve().parents[3] / "docs" / "artefacts.md").read_text()
     return re.findall(r"```python\n(.*?)```", page, re.DOTALL)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from .lowering.export import BATCH
+from ..lowering.export import BATCH
 from .manifest import Signature, Tensor
 
 # Element types of OpenVINO's IR (its operation set documentation) -> numpy's names.
@@ -32,7 +32,7 @@ def of_reference(random: Path, dynamic: bool) -> Signature:
     """
     import numpy as np
 
-    from .oracle.arrays import named
+    from ..oracle.arrays import named
 
     with np.load(random, allow_pickle=False) as stored:
         given = [(value.dtype.name, value.shape[1:]) for value in named(stored, "in")]
