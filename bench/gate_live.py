@@ -128,10 +128,10 @@ def raced(kind: str, extra: int, blocks: int) -> tuple[list[list[float]], list[l
     As in hotlap ab each side has fork servers of its own, and they are new for each trial.
     """
     from hotlap.perf.lookup.workloads import Reference
-    from hotlap.perf.origin import Origin
     from hotlap.perf.prepare import Preparation
-    from hotlap.perf.race import Race
-    from hotlap.perf.servers import Servers
+    from hotlap.perf.race.origin import Origin
+    from hotlap.perf.race.race import Race
+    from hotlap.perf.race.servers import Servers
     from hotlap.perf.terms.case import Case, Plan
 
     plan = Plan(budget_s=600, looks=(blocks,), rounds=ROUNDS, tail_s=0, fresh_blocks=0, threads=2)

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 from hotlap.perf.machine import survey
 
 if TYPE_CHECKING:
-    from hotlap.perf.servers import Servers
+    from hotlap.perf.race.servers import Servers
 
 HERE = Path(__file__).resolve().parent
 FILE = HERE.parent / "docs" / "results" / "twins.jsonl"
@@ -80,7 +80,7 @@ def main() -> None:
     if asked.table:
         print(table([json.loads(line) for line in asked.table.read_text().splitlines()]), end="")
         return
-    from hotlap.perf.servers import Servers
+    from hotlap.perf.race.servers import Servers
 
     FILE.parent.mkdir(parents=True, exist_ok=True)
     lock = FILE.open("a")
@@ -120,7 +120,7 @@ def race(kind: str, blocks: int, folder: Path, servers: Servers) -> dict[str, ob
     """Two entrants of the same case in one race of so many blocks, every worker forked."""
     from hotlap.perf.lookup.workloads import Reference
     from hotlap.perf.prepare import Preparation
-    from hotlap.perf.race import Race
+    from hotlap.perf.race.race import Race
     from hotlap.perf.stats import estimates
     from hotlap.perf.terms.case import Case, Plan
 

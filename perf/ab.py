@@ -22,9 +22,9 @@ from .lookup import plugins
 from .machine.survey import LIBRARIES
 from .policy import Policy
 from .prepare import Preparation, own_work
-from .race import Lane, Race
+from .race.race import Lane, Race
+from .race.servers import Servers
 from .revisions import SAME_CODE, Revision
-from .servers import Servers
 from .sides import Known, Side
 from .stats import compare, estimates
 from .stats.compare import LATENCY_SHARE, LOOKS, Judgement

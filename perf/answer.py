@@ -9,13 +9,13 @@ from typing import Any
 
 import msgspec
 
-from . import priority
 from .lookup import plugins
 from .lookup.cases import LIBRARY_DEFAULTS
 from .machine import cpu, telemetry
-from .observations import Observations
 from .oracle.ladder import MEANING, Ladder
-from .race import Lane
+from .race import priority
+from .race.observations import Observations
+from .race.race import Lane
 from .stats import estimates
 from .terms.case import Case, Plan
 from .terms.reasons import Reason, Refusal

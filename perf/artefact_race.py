@@ -17,11 +17,11 @@ from .artefacts import manifest, opening, writing
 from .artefacts.manifest import Manifest
 from .lookup import plugins
 from .lookup.cases import PACE
-from .observations import Observations
 from .prepare import entrant, own_work, worker_environment
-from .race import Lane, Oracle, Race
+from .race.observations import Observations
+from .race.race import Lane, Oracle, Race
+from .race.servers import Servers
 from .rundir import RunFolder
-from .servers import Servers
 from .terms.case import Case, Plan
 from .terms.contract import modules
 from .terms.reasons import Reason, Refusal, room

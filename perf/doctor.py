@@ -77,10 +77,10 @@ def machine(seconds: float, device: str) -> int:
     from rich.table import Table
 
     from . import report
-    from .entrant import Entrant
     from .lookup import plugins
     from .machine import noise
     from .prepare import clean
+    from .race.handle import Entrant
     from .terms.reasons import Refusal
     from .terms.units import scaled
 

@@ -15,9 +15,9 @@ from .artefacts import manifest
 from .lookup import plugins, workloads
 from .lookup.cases import races
 from .prepare import Preparation, entrant, own_work
-from .race import Lane, Race
+from .race.race import Lane, Race
+from .race.servers import Servers
 from .rundir import RunFolder
-from .servers import Servers
 from .terms.case import Case, Plan
 from .terms.reasons import Reason, Refusal
 from .terms.result import Result

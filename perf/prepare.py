@@ -13,16 +13,16 @@ import msgspec
 
 from .artefacts import writing
 from .artefacts.manifest import Signature
-from .entrant import Entrant
 from .lookup import plugins
 from .lookup.cases import BASELINE, LIBRARY_DEFAULTS
 from .lookup.workloads import Reference
-from .observations import Observations
 from .oracle import ladder
 from .oracle.ladder import Ladder
-from .origin import HERE, Origin
-from .race import Lane, Oracle
-from .servers import Servers
+from .race.handle import Entrant
+from .race.observations import Observations
+from .race.origin import HERE, Origin
+from .race.race import Lane, Oracle
+from .race.servers import Servers
 from .terms.case import Case, Plan
 from .terms.contract import modules
 from .terms.reasons import Refusal, room

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .measure import Progress, measure
-from .race import Lane
+from .race.race import Lane
 from .report import reasons, table
 from .stats import estimates
 from .terms.case import Plan

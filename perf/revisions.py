@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from .installed import PROBE, interpreter
 from .lookup.workloads import Reference
-from .origin import Origin
+from .race.installed import PROBE, interpreter
+from .race.origin import Origin
 from .terms.reasons import Misuse
 
 WORKING_COPY = "."

@@ -17,8 +17,8 @@ from typing import Any
 
 import lightning.pytorch as L
 
-from ..perf import profiling
 from ..perf.lowering import torch_step
+from ..perf.race import profiling
 from ..perf.terms.contract import Overhead, Schedule
 
 

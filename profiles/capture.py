@@ -16,8 +16,8 @@ import msgspec
 from ..perf.lookup import plugins, workloads
 from ..perf.machine import survey
 from ..perf.prepare import Preparation, worker_environment
-from ..perf.race import Race
-from ..perf.servers import Servers
+from ..perf.race.race import Race
+from ..perf.race.servers import Servers
 from ..perf.terms.case import Case, Plan
 from ..perf.terms.contract import Overhead, Schedule
 from ..perf.terms.reasons import Refusal

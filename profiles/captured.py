@@ -1,5 +1,5 @@
 """What a file says of its own origin, where `hotlap profile` or hotlap.Profile wrote it: the
-section `hotlap` (perf/profiling.py). Other files have none.
+section `hotlap` (perf/race/profiling.py). Other files have none.
 """
 
 from __future__ import annotations

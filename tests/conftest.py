@@ -26,7 +26,7 @@ def workers_save_their_coverage() -> Iterator[None]:
     if "coverage" not in sys.modules:
         yield
         return
-    from hotlap.perf.entrant import Entrant
+    from hotlap.perf.race.handle import Entrant
 
     at_once = Entrant.kill
 

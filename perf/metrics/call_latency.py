@@ -7,7 +7,7 @@ A percentile is given only with the effective number of samples that 95 % confid
 
 from __future__ import annotations
 
-from ..observations import Observations
+from ..race.observations import Observations
 from ..stats import estimates
 from ..terms.reasons import Refusal
 from ..terms.result import Samples

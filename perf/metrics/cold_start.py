@@ -6,7 +6,7 @@ then start and imports, load, first call.
 
 from __future__ import annotations
 
-from ..observations import Observations
+from ..race.observations import Observations
 from ..terms.reasons import Refusal
 from ..terms.result import Samples
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import msgspec
 
-from ..observations import Observations
+from ..race.observations import Observations
 from ..terms.reasons import Reason, Refusal
 from ..terms.result import Samples
 

@@ -7,7 +7,7 @@ a backend really executed.
 
 from __future__ import annotations
 
-from ..observations import Observations
+from ..race.observations import Observations
 from ..stats.estimates import median
 from ..terms.reasons import Refusal
 from ..terms.result import Samples

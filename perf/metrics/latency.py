@@ -6,7 +6,7 @@ On a GPU the details say what state it was in meanwhile (telemetry.summary).
 from __future__ import annotations
 
 from ..machine.telemetry import summary
-from ..observations import Observations
+from ..race.observations import Observations
 from ..terms.result import Samples
 
 

@@ -8,7 +8,7 @@ not see ONNX Runtime's or TensorRT's).
 
 from __future__ import annotations
 
-from ..observations import Observations
+from ..race.observations import Observations
 from ..terms.reasons import Refusal
 from ..terms.result import Samples
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..observations import Observations
+from ..race.observations import Observations
 from ..terms.result import Samples
 
 

@@ -8,12 +8,12 @@ import pytest
 
 from hotlap.perf import answer
 from hotlap.perf.lookup import plugins
-from hotlap.perf.observations import Block, Observations
-from hotlap.perf.race import Lane
+from hotlap.perf.race.observations import Block, Observations
+from hotlap.perf.race.race import Lane
+from hotlap.perf.race.timing import Turn
 from hotlap.perf.terms.case import Case
 from hotlap.perf.terms.reasons import Reason
 from hotlap.perf.terms.result import Placement
-from hotlap.perf.timing import Turn
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,13 @@ import pytest
 from hotlap.perf import answer
 from hotlap.perf.lookup import plugins
 from hotlap.perf.machine.telemetry import Window
-from hotlap.perf.observations import Block, Observations
+from hotlap.perf.race.observations import Block, Observations
+from hotlap.perf.race.tasks import Tasks
+from hotlap.perf.race.timing import Turn, WarmUp
 from hotlap.perf.stats import estimates
-from hotlap.perf.tasks import Tasks
 from hotlap.perf.terms.case import Case
 from hotlap.perf.terms.reasons import Reason, Refusal
 from hotlap.perf.terms.result import Samples
-from hotlap.perf.timing import Turn, WarmUp
 
 MIB = 2**20
 

@@ -9,12 +9,12 @@ from typing import Any
 from rich.console import Console
 
 from hotlap.perf.lookup import plugins
-from hotlap.perf.observations import Block, Observations
 from hotlap.perf.progress import Watched
-from hotlap.perf.race import Lane
+from hotlap.perf.race.observations import Block, Observations
+from hotlap.perf.race.race import Lane
+from hotlap.perf.race.timing import Turn
 from hotlap.perf.terms.case import Case
 from hotlap.perf.terms.reasons import Reason
-from hotlap.perf.timing import Turn
 
 HERE = Path()
 NOTHING: Any = None

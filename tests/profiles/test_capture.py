@@ -18,8 +18,8 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 import hotlap
-from hotlap.perf import profiling
 from hotlap.perf.cli import status
+from hotlap.perf.race import profiling
 from hotlap.profiles import captured, kineto, review, text
 
 WORKLOAD = """

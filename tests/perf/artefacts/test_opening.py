@@ -28,8 +28,8 @@ from hotlap.perf.lookup import plugins
 from hotlap.perf.lookup.cases import expand
 from hotlap.perf.machine import survey
 from hotlap.perf.measure import Progress, measure
-from hotlap.perf.race import Lane
-from hotlap.perf.tasks import short_of_space
+from hotlap.perf.race.race import Lane
+from hotlap.perf.race.tasks import short_of_space
 from hotlap.perf.terms.case import Case, Plan, Workload
 from hotlap.perf.terms.reasons import Misuse, Refusal
 from hotlap.perf.terms.result import Deviation, Distance, Result, Results, Task, read

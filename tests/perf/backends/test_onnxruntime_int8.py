@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
-from hotlap.perf import tasks
+from hotlap.perf.race import tasks
 from hotlap.perf.terms.case import Case
 
 ort_backend = importlib.import_module("hotlap.perf.backends.onnxruntime")

@@ -12,10 +12,10 @@ from functools import partial
 import numpy as np
 import pytest
 
-from hotlap.perf import tasks
 from hotlap.perf.backends import triton as backend
 from hotlap.perf.compiled import rules
 from hotlap.perf.lookup import plugins
+from hotlap.perf.race import tasks
 from hotlap.perf.terms.case import Case
 from hotlap.perf.terms.reasons import Refusal
 

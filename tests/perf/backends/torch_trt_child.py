@@ -38,8 +38,8 @@ class Airy(torch.nn.Module):
 
 
 def main(precision):
-    from hotlap.perf import tasks
     from hotlap.perf.backends import tensorrt
+    from hotlap.perf.race import tasks
     from hotlap.perf.terms.case import Case, Workload
 
     torch.manual_seed(0)

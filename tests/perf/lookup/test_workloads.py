@@ -13,7 +13,7 @@ import torch
 from hotlap.perf.lookup import workloads
 from hotlap.perf.lookup.plugins import Unknown
 from hotlap.perf.lookup.workloads import Reference
-from hotlap.perf.tasks import Tasks
+from hotlap.perf.race.tasks import Tasks
 from hotlap.perf.terms.case import Workload
 from hotlap.perf.terms.reasons import Misuse, Refusal
 

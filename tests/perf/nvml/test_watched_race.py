@@ -18,9 +18,9 @@ from pathlib import Path
 from hotlap.perf import answer
 from hotlap.perf.terms.case import Case
 from hotlap.perf.prepare import Preparation
-from hotlap.perf.race import Race
+from hotlap.perf.race.race import Race
 from hotlap.perf.terms.case import Plan
-from hotlap.perf.servers import Servers
+from hotlap.perf.race.servers import Servers
 from hotlap.perf.lookup.workloads import Reference
 
 plan = Plan(budget_s=BUDGET_S, looks=(2,), rounds=4, tail_s=0.02, timeout_s=60, threads=1)

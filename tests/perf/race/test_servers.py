@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hotlap.perf.servers import Servers
+from hotlap.perf.race.servers import Servers
 from hotlap.perf.terms.reasons import Refusal
 
 WHO = "import os, pathlib; pathlib.Path(__file__).with_suffix('.pid').open('a').write(f'{os.getpid()}\\n')\n"

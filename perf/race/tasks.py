@@ -20,20 +20,20 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from ..lookup import plugins, workloads
+from ..lookup.workloads import resized
+from ..machine import cuda_devices, memory, survey, telemetry
+from ..machine.power import Meter
+from ..oracle.arrays import named, on_split, on_stored, rmse
+from ..terms import contract
+from ..terms.case import Case, Workload
+from ..terms.contract import Artefact, Backend, Step, modules
+from ..terms.reasons import Reason, Refusal, full
 from . import origin, profiling, timing
 from . import priority as scheduling
-from .lookup import plugins, workloads
-from .lookup.workloads import resized
-from .machine import cuda_devices, memory, survey, telemetry
-from .machine.power import Meter
-from .oracle.arrays import named, on_split, on_stored, rmse
-from .terms import contract
-from .terms.case import Case, Workload
-from .terms.contract import Artefact, Backend, Step, modules
-from .terms.reasons import Reason, Refusal, full
 
 if TYPE_CHECKING:
-    from .artefacts.manifest import Signature
+    from ..artefacts.manifest import Signature
 
 TAIL_MOST = 200
 
@@ -81,8 +81,8 @@ class Tasks:
         threads: int,
     ) -> dict[str, Any]:
         """Makes the reference outputs of a race; this worker stays its referee."""
-        from .artefacts import signature
-        from .oracle import reference as oracle
+        from ..artefacts import signature
+        from ..oracle import reference as oracle
 
         self.workload = workloads.load(workloads.Reference(*reference))
         found = oracle.refer(self.workload, batch, precisions, target, Path(folder), threads)
@@ -93,13 +93,13 @@ class Tasks:
 
     def score(self, path: str) -> dict[str, float]:
         """The task metrics of outputs that another worker stored."""
-        from .oracle import reference as oracle
+        from ..oracle import reference as oracle
 
         assert self.workload is not None
         return oracle.score(self.workload, Path(path))
 
     def peaks(self, precision: str, threads: int) -> dict[str, float]:
-        from .machine import peaks
+        from ..machine import peaks
 
         return peaks.measure(precision, threads)
 
@@ -128,8 +128,8 @@ class Tasks:
         return {"ledger": ledger, "artefact_bytes": size, **self.built(path, case, fed)}
 
     def built(self, folder: Path, case: Case, fed: Signature) -> dict[str, Any]:
-        from .artefacts import signature
-        from .artefacts.manifest import Signature
+        from ..artefacts import signature
+        from ..artefacts.manifest import Signature
 
         fixed = getattr(plugins.backend(case.backend), "FIXED_BATCH", lambda _: False)(case)
         return {
@@ -153,7 +153,7 @@ class Tasks:
         """
         import torch
 
-        from .oracle import ladder
+        from ..oracle import ladder
 
         torch.set_num_threads(threads)
         case = msgspec.convert(case, Case)

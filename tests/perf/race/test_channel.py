@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hotlap.perf.channel import Channel, Closed, Late
+from hotlap.perf.race.channel import Channel, Closed, Late
 
 Pair = tuple[Channel, Channel]
 SCALARS = (

@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 
-from .machine.telemetry import Span, Window
-from .terms.case import Case
-from .terms.reasons import Reason
+from ..machine.telemetry import Span, Window
+from ..terms.case import Case
+from ..terms.reasons import Reason
 from .timing import Turn, WarmUp
 
 

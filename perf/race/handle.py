@@ -17,9 +17,9 @@ from typing import Any
 
 import msgspec
 
+from ..terms.reasons import Reason, Refusal
 from . import installed
 from .channel import Channel, Closed, Late
-from .terms.reasons import Reason, Refusal
 
 # The package through its import name: that folder's parent holds the other packages too
 # (hotlap/perf, not the repository's perf).
@@ -48,7 +48,7 @@ class Entrant:
     @classmethod
     def start(cls, environment: Mapping[str, str], log: Path) -> Entrant:
         """A fresh Python in exactly this environment, of another installation if it names one
-        (installed.py).
+        (bootstrap.py).
 
         The user's directory is appended to its path by the code that needs it, never prepended
         (-P).
@@ -56,9 +56,9 @@ class Entrant:
         ours, theirs = socket.socketpair()
         other = environment.get(installed.VARIABLE)
         program = (
-            [other, "-P", str(HERE / "installed.py")]
+            [other, "-P", str(HERE / "bootstrap.py")]
             if other
-            else [sys.executable, "-P", "-m", "hotlap.perf.worker"]
+            else [sys.executable, "-P", "-m", "hotlap.perf.race.worker"]
         )
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output, theirs:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from hotlap.perf import timing
+from hotlap.perf.race import timing
 from hotlap.perf.terms.contract import Step
 
 Clock = Callable[[Step, Sequence[Any]], tuple[float, Any]]
@@ -210,7 +210,7 @@ def test_at_a_cap_of_nothing_six_windows_are_seen_all_the_same() -> None:
 EVENTS = """
 import json, time
 import torch
-from hotlap.perf import timing
+from hotlap.perf.race import timing
 from hotlap.perf.terms.contract import Step
 
 order = []

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from .terms.contract import Step
+from ..terms.contract import Step
 
 WINDOW, WINDOWS = 8, 3
 # How far the medians of three windows may lie apart, in median absolute deviations of the samples

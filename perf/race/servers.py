@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .entrant import Entrant
-from .terms.reasons import Refusal
+from ..terms.reasons import Refusal
+from .handle import Entrant
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """A worker process:
 
-`python -P -m hotlap.perf.worker DESCRIPTOR`, one entrant of one block, or a fork server for such.
+`python -P -m hotlap.perf.race.worker DESCRIPTOR` runs one entrant of one block, or a fork server
+for such.
 
 It answers one message after another and is stopped by its parent whenever it is not its turn. It
 dies with its parent.
@@ -17,11 +18,11 @@ import sys
 import traceback
 from typing import Any
 
+from ..machine.memory import exhausted
+from ..terms.reasons import Reason, Refusal, full
 from . import layout, origin
 from .channel import Channel, Closed
-from .machine.memory import exhausted
 from .tasks import Tasks
-from .terms.reasons import Reason, Refusal, full
 
 PR_SET_PDEATHSIG = 1
 

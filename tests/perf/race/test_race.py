@@ -23,12 +23,12 @@ from hotlap.perf.lookup.cases import expand
 from hotlap.perf.machine import survey
 from hotlap.perf.machine.telemetry import Window
 from hotlap.perf.measure import Progress, measure
-from hotlap.perf.observations import Block, Observations
-from hotlap.perf.race import Lane, Race
+from hotlap.perf.race.observations import Block, Observations
+from hotlap.perf.race.race import Lane, Race
+from hotlap.perf.race.timing import Turn
 from hotlap.perf.terms.case import Case, Plan
 from hotlap.perf.terms.reasons import Reason
 from hotlap.perf.terms.result import Result, read
-from hotlap.perf.timing import Turn
 
 TINY = "planted.workloads:tiny"
 QUICK = Plan(budget_s=60, looks=(2,), rounds=4, tail_s=0.02, timeout_s=60, threads=2)
@@ -226,7 +226,9 @@ def test_no_worker_outlives_a_killed_parent(tmp_path: Path) -> None:
         while time.monotonic() < deadline and not any(
             process.status() == psutil.STATUS_STOPPED for process in started
         ):
-            started = [process for process in below(parent.pid) if "hotlap.perf.worker" in command(process)]
+            started = [
+                process for process in below(parent.pid) if "hotlap.perf.race.worker" in command(process)
+            ]
             time.sleep(0.05)
         assert any(process.status() == psutil.STATUS_STOPPED for process in started)
     finally:
@@ -307,7 +309,7 @@ def test_a_slow_model_has_fewer_rounds_in_the_blocks_that_its_budget_has_room_fo
     monkeypatch: pytest.MonkeyPatch, budget_s: float, imports_s: float, rounds: list[int]
 ) -> None:
     made = Clocked(10.0, imports_s, Plan(budget_s=budget_s, looks=(6,)))
-    monkeypatch.setattr("hotlap.perf.race.time.monotonic", lambda: made.now)
+    monkeypatch.setattr("hotlap.perf.race.race.time.monotonic", lambda: made.now)
     made.run()
     assert made.rounds == rounds
     assert made.now <= budget_s
@@ -342,7 +344,7 @@ def test_energy_is_weighed_in_as_many_blocks_as_its_share_of_the_budget_has_room
     there is room for once.
     """
     one, worker = lane("eager", []), Weighing(needs_s)
-    monkeypatch.setattr("hotlap.perf.race.time.monotonic", lambda: worker.now)
+    monkeypatch.setattr("hotlap.perf.race.race.time.monotonic", lambda: worker.now)
     one.case = Case("w", "eager", target="cuda:0")
     race = Race([one, one], Plan(budget_s=40), nothing, nothing, nothing)
     for _ in range(6):

@@ -12,7 +12,7 @@ import pytest
 CLAIM = """
 import os, resource, sys
 from pathlib import Path
-from hotlap.perf import priority
+from hotlap.perf.race import priority
 if sys.argv[2] == "user":
     resource.setrlimit(resource.RLIMIT_NICE, (0, 0))
     os.setresuid(65534, 65534, 65534)

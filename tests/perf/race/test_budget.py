@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hotlap.perf.budget import Rest
+from hotlap.perf.race.budget import Rest
 
 
 def test_rounds_are_fewer_where_the_blocks_that_are_wanted_would_not_fit() -> None:

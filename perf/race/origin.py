@@ -64,7 +64,7 @@ def loaded(repository: Path, worktree: Path) -> tuple[dict[str, str], list[str]]
     hotlap.perf and what is installed inside the repository (a virtual environment) belong to
     neither.
     """
-    inside, outside, ours = {}, [], Path(__file__).resolve().parent
+    inside, outside, ours = {}, [], Path(__file__).resolve().parents[1]
     for module in list(sys.modules.values()):
         file = getattr(module, "__file__", None)
         if (

@@ -10,7 +10,7 @@ import pytest
 
 FORKS = """
 import ctypes, os, sys
-from hotlap.perf import layout
+from hotlap.perf.race import layout
 
 malloc = ctypes.CDLL(None).malloc
 malloc.argtypes, malloc.restype = [ctypes.c_size_t], ctypes.c_void_p

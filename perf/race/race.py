@@ -17,19 +17,19 @@ from typing import Any
 
 import msgspec
 
-from .artefacts import writing
+from ..artefacts import writing
+from ..machine import cores
+from ..machine.telemetry import Span, Window
+from ..oracle import check
+from ..stats import estimates
+from ..terms.case import Case, Plan
+from ..terms.contract import Backend
+from ..terms.reasons import Reason, Refusal
+from ..terms.result import Deviation, Placement
 from .budget import Rest
-from .entrant import Entrant
-from .machine import cores
-from .machine.telemetry import Span, Window
+from .handle import Entrant
 from .observations import Block, Observations
-from .oracle import check
 from .servers import Servers
-from .stats import estimates
-from .terms.case import Case, Plan
-from .terms.contract import Backend
-from .terms.reasons import Reason, Refusal
-from .terms.result import Deviation, Placement
 from .timing import Turn, WarmUp
 
 WARM_SHARE = 0.2

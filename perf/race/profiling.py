@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from .terms import files
+from ..terms import files
 
 # 1 (0.1.0): first version of the section `hotlap`.
 SCHEMA = 1

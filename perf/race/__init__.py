@@ -1,0 +1,1 @@
+"""Entrants measured side by side: the parent, its workers, and the one timing loop."""
