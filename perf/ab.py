@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from . import gate, ledger, sides, verdict_formats
+from . import gate, ledger, sides
 from .answer import answer
 from .lookup import plugins
 from .machine.survey import LIBRARIES
@@ -24,6 +24,7 @@ from .policy import Policy
 from .prepare import Preparation, own_work
 from .race.race import Lane, Race
 from .race.servers import Servers
+from .reports import formats
 from .revisions import SAME_CODE, Revision
 from .sides import Known, Side
 from .stats import compare, estimates
@@ -309,7 +310,7 @@ class Comparison:
                 ),
                 None,
             )
-            moved = f" ({verdict_formats.percent(again.ratio)})" if again is not None and again.ratio else ""
+            moved = f" ({formats.percent(again.ratio)})" if again is not None and again.ratio else ""
             confirmed = again is not None and again.verdict == "regression"
             self.memory[duel.case.id] = (
                 confirmed,

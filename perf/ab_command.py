@@ -74,12 +74,12 @@ def ab(
     from . import rundir
     from .ab import Comparison, write_results
     from .lookup.cases import expand, matching
+    from .reports.output import show, write
     from .revisions import Revisions, kind
     from .run import positive, split
     from .terms import units
     from .terms.case import Plan
     from .terms.reasons import Misuse
-    from .verdict_output import show, write
 
     rules = policies.read(policy or (Path("gate.toml") if Path("gate.toml").is_file() else None))
     plan = Plan(

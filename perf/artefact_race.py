@@ -11,7 +11,6 @@ from typing import Any
 
 import msgspec
 
-from . import report
 from .answer import answer, unmeasured
 from .artefacts import manifest, opening, writing
 from .artefacts.manifest import Manifest
@@ -21,6 +20,7 @@ from .prepare import entrant, own_work, worker_environment
 from .race.observations import Observations
 from .race.race import Lane, Oracle, Race
 from .race.servers import Servers
+from .reports import report
 from .rundir import RunFolder
 from .terms.case import Case, Plan
 from .terms.contract import modules

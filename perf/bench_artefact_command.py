@@ -36,8 +36,9 @@ def bench_artefact(
     """
     import os
 
-    from . import artefact_race, report, rundir
+    from . import artefact_race, rundir
     from .artefacts import opening
+    from .reports import report
     from .terms import units
     from .terms.case import Plan
     from .terms.reasons import Misuse

@@ -16,6 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
+from .reports.formats import interval, percent
 from .revisions import SAME_CODE, git
 from .series import Series
 from .stats.compare import Verdict as Outcome
@@ -24,7 +25,6 @@ from .terms.case import Case
 from .terms.reasons import Misuse
 from .terms.units import scaled
 from .terms.verdict import EXIT
-from .verdict_formats import interval, percent
 
 Term = Literal["good", "bad", "skip"]
 TERM: dict[Outcome, Term] = {

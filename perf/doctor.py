@@ -76,11 +76,11 @@ def machine(seconds: float, device: str) -> int:
 
     from rich.table import Table
 
-    from . import report
     from .lookup import plugins
     from .machine import noise
     from .prepare import clean
     from .race.handle import Entrant
+    from .reports import report
     from .terms.reasons import Refusal
     from .terms.units import scaled
 

@@ -45,8 +45,8 @@ def gate(
     from . import gate as gates
     from . import policy as policies
     from . import sides
+    from .reports.output import show, write
     from .terms import verdict
-    from .verdict_output import show, write
 
     rules = policies.read(policy or (Path("gate.toml") if Path("gate.toml").is_file() else None))
     others = [verdict.read(path) for path in with_ or []]

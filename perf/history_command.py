@@ -67,10 +67,10 @@ def history(
             raise Misuse("--csv FILE goes with --column NAME, and without results")
         return of_csv(csv, column, json)
     from . import archive, series
+    from .reports.output import write
     from .terms import units
     from .terms.files import put
     from .terms.verdict import Unreadable
-    from .verdict_output import write
 
     told = Note()
     paths = found_files(results or [files.runs_folder()])
@@ -172,10 +172,10 @@ def noted(verdict: Verdict, text: str) -> Verdict:
 
 def show(verdict: Verdict, found: Sequence[Series], borders: Sequence[Border], files: str) -> None:
     """What has changed, oldest first; then the alarms; then the verdict as the last line."""
+    from .reports.formats import amount, percent
+    from .reports.output import plain
+    from .reports.output import show as conclude
     from .series import where
-    from .verdict_formats import amount, percent
-    from .verdict_output import plain
-    from .verdict_output import show as conclude
 
     for border in borders:
         changed = ", ".join(f"{name} {a} -> {b}" for name, (a, b) in border.changed.items())

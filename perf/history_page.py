@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+from .reports.formats import WORD, amount, line, percent
 from .series import Border, Series, where
 from .stats.changes import ChangePoint
 from .terms.verdict import Verdict
-from .verdict_formats import WORD, amount, line, percent
 
 WIDTH, HEIGHT, MARGIN = 800, 150, 8
 # Points that say what they are under the pointer: the latest, and those where a level changed. All

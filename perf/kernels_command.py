@@ -83,10 +83,10 @@ def kernels(
     import msgspec
 
     from .compiled import builds, custom, rules, table
+    from .reports.output import show
     from .terms.files import put
     from .terms.reasons import Misuse
     from .terms.verdict import read as judged
-    from .verdict_output import show
 
     version = metadata.version("triton")
     ours = {

@@ -29,11 +29,12 @@ def climb(
     from rich.table import Table
     from rich.text import Text
 
-    from . import report, rundir
+    from . import rundir
     from .lookup import workloads
     from .lookup.cases import default_backends, expand
     from .oracle import ladder
     from .progress import Quiet, carried_out
+    from .reports import report
     from .run import by_default
     from .terms.case import Plan
     from .terms.files import put

@@ -37,7 +37,8 @@ def noise(
     """Show where the spread of a run and of this machine comes from, and the slow-down that hotlap
     ab would find with 90 % power.
     """
-    from . import report, rundir
+    from . import rundir
+    from .reports import report
     from .terms import units
     from .terms.reasons import Misuse
 
@@ -101,9 +102,10 @@ def of_a_run(console: Console, path: Path, tolerance: float, budget: str, budget
     from rich.table import Table
     from rich.text import Text
 
-    from . import report, variance
+    from . import variance
     from .lookup.cases import BASELINE
     from .prepare import own_work
+    from .reports import report
     from .terms import result
 
     found = result.read(path)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from .measure import Progress, measure
 from .race.race import Lane
-from .report import reasons, table
+from .reports.report import reasons, table
 from .stats import estimates
 from .terms.case import Plan
 from .terms.result import Result

@@ -213,7 +213,7 @@ class Races:
         }
 
     def lines(self) -> list[str]:
-        from .report import reasons
+        from .reports.report import reasons
 
         return [*reasons(list(self.done.values())), f"results: {self.folder.file}"]
 

@@ -20,9 +20,9 @@ def report(
     ] = None,
 ) -> int:
     """Print the table of a results file again."""
-    from . import matrix as matrices
-    from . import report as tables
     from . import rundir
+    from .reports import matrix as matrices
+    from .reports import report as tables
     from .terms import result
     from .terms.reasons import Misuse
 

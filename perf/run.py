@@ -58,10 +58,11 @@ def run(
     """Race a model's backends against eager: checked, measured, reported."""
     import os
 
-    from . import report, rundir
+    from . import rundir
     from .lookup import workloads
     from .lookup.cases import default_backends, expand
     from .progress import Watched, carried_out
+    from .reports import report
     from .terms import units
     from .terms.case import Plan
     from .terms.reasons import Misuse

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from ..perf.reports.formats import WORD
 from ..perf.terms.units import scaled
-from ..perf.verdict_formats import WORD
 from . import roofline
 from .bound import PARTS
 from .diff import Diff, Moved

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+from ..perf.reports.formats import WORD
+from ..perf.reports.output import plain
 from ..perf.terms.units import scaled
-from ..perf.verdict_formats import WORD
-from ..perf.verdict_output import plain
 from . import captured, roofline
 from .diff import Diff
 from .ranks import Ranks

@@ -17,10 +17,11 @@ import pytest
 import torch
 from torch import nn
 
-from hotlap.perf import answer, matrix
+from hotlap.perf import answer
 from hotlap.perf.lookup import plugins
 from hotlap.perf.oracle import ladder, reference
 from hotlap.perf.oracle.ladder import Yardstick, climb
+from hotlap.perf.reports import matrix
 from hotlap.perf.terms.case import Case, Evaluation, Plan, Workload
 from hotlap.perf.terms.contract import Proven
 from hotlap.perf.terms.reasons import Reason, Refusal

@@ -11,8 +11,8 @@ from xml.etree import ElementTree
 import msgspec
 import pytest
 
-from hotlap.perf import verdict_formats
 from hotlap.perf.lookup import source_lines
+from hotlap.perf.reports import formats
 from hotlap.perf.terms import verdict
 from hotlap.perf.terms.reasons import Misuse
 from hotlap.perf.terms.verdict import Finding, Place, Verdict
@@ -92,7 +92,7 @@ def test_the_envelope_survives_a_round_trip(tmp_path: Path) -> None:
 
 
 def test_junit_has_one_failure_for_each_regression_and_errors_for_what_could_not_be_told() -> None:
-    root = ElementTree.fromstring(verdict_formats.junit(FULL))
+    root = ElementTree.fromstring(formats.junit(FULL))
     assert (root.get("tests"), root.get("failures"), root.get("errors")) == ("5", "2", "1")
     assert len(root.findall(".//failure")) == 2 and len(root.findall(".//error")) == 1
     first = root.find(".//testcase")
@@ -101,14 +101,12 @@ def test_junit_has_one_failure_for_each_regression_and_errors_for_what_could_not
 
 @pytest.mark.parametrize("outcome", ["inconclusive", "not_comparable"])
 def test_junit_of_nothing_judged_is_red(outcome: verdict.Outcome) -> None:
-    root = ElementTree.fromstring(
-        verdict_formats.junit(Verdict("gate", outcome, ("nothing could be judged",)))
-    )
+    root = ElementTree.fromstring(formats.junit(Verdict("gate", outcome, ("nothing could be judged",))))
     assert root.get("errors") == "1" and len(root.findall(".//error")) == 1
 
 
 def test_sarif_names_the_place() -> None:
-    log = json.loads(verdict_formats.sarif(FULL))
+    log = json.loads(formats.sarif(FULL))
     results = log["runs"][0]["results"]
     assert log["version"] == "2.1.0" and len(results) == 3
     assert [one["level"] for one in results] == ["error", "warning", "error"]
@@ -119,7 +117,7 @@ def test_sarif_names_the_place() -> None:
 
 
 def test_markdown_leads_with_the_verdict_and_with_structure() -> None:
-    text = verdict_formats.markdown(FULL)
+    text = formats.markdown(FULL)
     titles = [
         text.index(title)
         for title in (
@@ -139,13 +137,13 @@ def test_names_from_files_stay_text() -> None:
     nasty = Verdict(
         "gate", "regression", (NASTY,), (Finding(NASTY, NASTY, "regression", 1, 2, place=Place(NASTY)),)
     )
-    text = verdict_formats.markdown(nasty)
+    text = formats.markdown(nasty)
     assert "<script>" not in text and "[b](c)" not in text and "`x`" not in text.replace(r"\`", "")
     rows = [line for line in text.splitlines() if "script" in line and line.startswith("|")]
     assert len(rows) == 1 and rows[0].replace(r"\|", "").count("|") == 10
-    ElementTree.fromstring(verdict_formats.junit(nasty))
-    json.loads(verdict_formats.sarif(nasty))
-    (command,) = verdict_formats.workflow_commands(nasty)
+    ElementTree.fromstring(formats.junit(nasty))
+    json.loads(formats.sarif(nasty))
+    (command,) = formats.workflow_commands(nasty)
     assert "\n" not in command and "\r" not in command, "GitHub reads a command at the start of a line only"
     properties = command.removeprefix("::error ").partition("::")[0]
     assert properties.count(",") == 2 and properties.endswith("title=hotlap gate")

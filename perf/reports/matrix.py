@@ -7,13 +7,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence, Set
 
+from ..lookup.cases import PACE
+from ..oracle import ladder
+from ..stats import estimates
+from ..terms.case import PRECISIONS
+from ..terms.result import Result, Results
+from ..terms.units import scaled
 from . import report
-from .lookup.cases import PACE
-from .oracle import ladder
-from .stats import estimates
-from .terms.case import PRECISIONS
-from .terms.result import Result, Results
-from .terms.units import scaled
 
 LEGEND = (
     "Measured (L7: it ran there): latency ± half its 95 % interval over blocks of fresh processes; speed-up"

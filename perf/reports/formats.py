@@ -16,8 +16,8 @@ from xml.etree import ElementTree
 
 import msgspec
 
-from .terms.units import scaled, significant
-from .terms.verdict import Finding, Verdict
+from ..terms.units import scaled, significant
+from ..terms.verdict import Finding, Verdict
 
 WORD = {
     "pass": "pass",

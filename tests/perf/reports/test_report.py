@@ -12,8 +12,8 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from hotlap.perf import report
 from hotlap.perf.lookup.cases import LIBRARY_DEFAULTS
+from hotlap.perf.reports import report
 from hotlap.perf.terms.case import Case, Plan
 from hotlap.perf.terms.environment import Environment
 from hotlap.perf.terms.reasons import Reason

@@ -7,11 +7,11 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .lookup.cases import BASELINE, LIBRARY_DEFAULTS, PACE
-from .stats import estimates
-from .terms.case import PRECISIONS
-from .terms.result import Result, Results
-from .terms.units import scaled, significant
+from ..lookup.cases import BASELINE, LIBRARY_DEFAULTS, PACE
+from ..stats import estimates
+from ..terms.case import PRECISIONS
+from ..terms.result import Result, Results
+from ..terms.units import scaled, significant
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -11,22 +11,22 @@ from typing import TextIO
 
 import msgspec
 
-from . import verdict_formats
-from .terms.files import put
-from .terms.reasons import Misuse
-from .terms.verdict import Verdict
+from ..terms.files import put
+from ..terms.reasons import Misuse
+from ..terms.verdict import Verdict
+from . import formats
 
 
 def show(verdict: Verdict, to: TextIO) -> None:
     """What a person needs: what did not pass, then the notes, then the verdict as the last line."""
     for finding in verdict.findings:
         if finding.verdict != "pass":
-            print(f"- {plain(verdict_formats.line(finding))}", file=to)
+            print(f"- {plain(formats.line(finding))}", file=to)
     for reason in verdict.reasons:
         print(f"note: {plain(reason)}", file=to)
     passed = len(verdict.having("pass"))
     print(
-        f"{verdict.tool}: {verdict_formats.WORD[verdict.verdict]} ({passed} of {len(verdict.findings)}"
+        f"{verdict.tool}: {formats.WORD[verdict.verdict]} ({passed} of {len(verdict.findings)}"
         " findings passed)",
         file=to,
     )
@@ -36,21 +36,21 @@ def write(verdict: Verdict, paths: Mapping[str, Path | None], github: bool) -> N
     """paths: format -> file, - for stdout. Raises Misuse where a file cannot be written."""
     made = {
         "json": lambda: msgspec.json.format(msgspec.json.encode(verdict), indent=1) + b"\n",
-        "junit": lambda: verdict_formats.junit(verdict),
-        "sarif": lambda: verdict_formats.sarif(verdict),
-        "markdown": lambda: verdict_formats.markdown(verdict).encode(),
+        "junit": lambda: formats.junit(verdict),
+        "sarif": lambda: formats.sarif(verdict),
+        "markdown": lambda: formats.markdown(verdict).encode(),
     }
     for name, path in paths.items():
         if path is None:
             continue
         put(path, made[name]())
     if github:
-        for command in verdict_formats.workflow_commands(verdict):
+        for command in formats.workflow_commands(verdict):
             print(command)
         if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
             try:
                 with Path(summary).open("a") as file:
-                    file.write(verdict_formats.markdown(verdict))
+                    file.write(formats.markdown(verdict))
             except OSError as error:
                 raise Misuse(f"cannot write the step summary {summary}: {error.strerror}") from None
 

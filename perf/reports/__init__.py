@@ -1,0 +1,1 @@
+"""Results and verdicts as tables and in the formats of other tools."""
