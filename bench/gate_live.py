@@ -128,7 +128,7 @@ def raced(kind: str, extra: int, blocks: int) -> tuple[list[list[float]], list[l
     As in hotlap ab each side has fork servers of its own, and they are new for each trial.
     """
     from hotlap.perf.lookup.workloads import Reference
-    from hotlap.perf.prepare import Preparation
+    from hotlap.perf.measure.prepare import Preparation
     from hotlap.perf.race.origin import Origin
     from hotlap.perf.race.race import Race
     from hotlap.perf.race.servers import Servers

@@ -119,7 +119,7 @@ def main() -> None:
 def race(kind: str, blocks: int, folder: Path, servers: Servers) -> dict[str, object]:
     """Two entrants of the same case in one race of so many blocks, every worker forked."""
     from hotlap.perf.lookup.workloads import Reference
-    from hotlap.perf.prepare import Preparation
+    from hotlap.perf.measure.prepare import Preparation
     from hotlap.perf.race.race import Race
     from hotlap.perf.stats import estimates
     from hotlap.perf.terms.case import Case, Plan

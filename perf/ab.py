@@ -17,11 +17,11 @@ from pathlib import Path
 import msgspec
 
 from . import gate, ledger, sides
-from .answer import answer
 from .lookup import plugins
 from .machine.survey import LIBRARIES
+from .measure.answer import answer
+from .measure.prepare import Preparation, own_work
 from .policy import Policy
-from .prepare import Preparation, own_work
 from .race.race import Lane, Race
 from .race.servers import Servers
 from .reports import formats

@@ -71,9 +71,9 @@ def ab(
     import os
 
     from . import policy as policies
-    from . import rundir
     from .ab import Comparison, write_results
     from .lookup.cases import expand, matching
+    from .measure import rundir
     from .reports.output import show, write
     from .revisions import Revisions, kind
     from .run import positive, split

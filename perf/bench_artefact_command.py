@@ -36,8 +36,8 @@ def bench_artefact(
     """
     import os
 
-    from . import artefact_race, rundir
     from .artefacts import opening
+    from .measure import artefact, rundir
     from .reports import report
     from .terms import units
     from .terms.case import Plan
@@ -46,7 +46,7 @@ def bench_artefact(
     manifest = opening.checked(folder)
     plan = Plan(
         budget_s=units.seconds(budget),
-        looks=(artefact_race.BLOCKS,),
+        looks=(artefact.BLOCKS,),
         timeout_s=units.seconds(timeout),
         threads=threads or len(os.sched_getaffinity(0)),
     )
@@ -55,7 +55,7 @@ def bench_artefact(
     for line in opening.doubts(manifest):
         print(f"warning: {line}", file=sys.stderr)
     try:
-        results = artefact_race.measure(folder, manifest, run, plan, here.key, tell)
+        results = artefact.measure(folder, manifest, run, plan, here.key, tell)
     finally:
         run.close()
     if str(json) == "-":
@@ -63,7 +63,7 @@ def bench_artefact(
     else:
         console = report.console()
         console.print(report.table(results, console.width))
-        for line in artefact_race.summary(manifest, results):
+        for line in artefact.summary(manifest, results):
             console.print(f"  {line}", highlight=False, markup=False)
         print(f"results: {run.file}")
     if json is not None and str(json) != "-":

@@ -78,7 +78,7 @@ def machine(seconds: float, device: str) -> int:
 
     from .lookup import plugins
     from .machine import noise
-    from .prepare import clean
+    from .measure.prepare import clean
     from .race.handle import Entrant
     from .reports import report
     from .terms.reasons import Refusal

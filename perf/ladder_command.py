@@ -29,9 +29,9 @@ def climb(
     from rich.table import Table
     from rich.text import Text
 
-    from . import rundir
     from .lookup import workloads
     from .lookup.cases import default_backends, expand
+    from .measure import rundir
     from .oracle import ladder
     from .progress import Quiet, carried_out
     from .reports import report

@@ -37,7 +37,7 @@ def noise(
     """Show where the spread of a run and of this machine comes from, and the slow-down that hotlap
     ab would find with 90 % power.
     """
-    from . import rundir
+    from .measure import rundir
     from .reports import report
     from .terms import units
     from .terms.reasons import Misuse
@@ -104,7 +104,7 @@ def of_a_run(console: Console, path: Path, tolerance: float, budget: str, budget
 
     from . import variance
     from .lookup.cases import BASELINE
-    from .prepare import own_work
+    from .measure.prepare import own_work
     from .reports import report
     from .terms import result
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .measure import Progress, measure
+from .measure.measure import Progress, measure
 from .race.race import Lane
 from .reports.report import reasons, table
 from .stats import estimates
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.live import Live
     from rich.table import Table
 
-    from .rundir import RunFolder
+    from .measure.rundir import RunFolder
     from .terms.case import Case
 
 

@@ -152,8 +152,8 @@ class Races:
         """Races the group of this case: every case of it that a selected test names."""
         from .lookup import workloads
         from .lookup.cases import PACE
-        from .measure import measure
-        from .rundir import RunFolder
+        from .measure.measure import measure
+        from .measure.rundir import RunFolder
         from .terms.case import Case, Plan
         from .terms.units import seconds
 
@@ -250,6 +250,6 @@ def _cores() -> int:
 
 
 def _quiet() -> Any:
-    from .measure import Progress
+    from .measure.measure import Progress
 
     return Progress()

@@ -20,7 +20,7 @@ def report(
     ] = None,
 ) -> int:
     """Print the table of a results file again."""
-    from . import rundir
+    from .measure import rundir
     from .reports import matrix as matrices
     from .reports import report as tables
     from .terms import result

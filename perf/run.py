@@ -58,9 +58,9 @@ def run(
     """Race a model's backends against eager: checked, measured, reported."""
     import os
 
-    from . import rundir
     from .lookup import workloads
     from .lookup.cases import default_backends, expand
+    from .measure import rundir
     from .progress import Watched, carried_out
     from .reports import report
     from .terms import units

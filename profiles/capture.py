@@ -15,7 +15,7 @@ import msgspec
 
 from ..perf.lookup import plugins, workloads
 from ..perf.machine import survey
-from ..perf.prepare import Preparation, worker_environment
+from ..perf.measure.prepare import Preparation, worker_environment
 from ..perf.race.race import Race
 from ..perf.race.servers import Servers
 from ..perf.terms.case import Case, Plan

@@ -58,9 +58,9 @@ def profile(
     import sys
 
     from ..models.catalog import names, network
-    from ..perf import rundir
     from ..perf.lookup import workloads
     from ..perf.lookup.cases import parse_backend
+    from ..perf.measure import rundir
     from ..perf.terms import units
     from ..perf.terms.case import Case, Plan
     from ..perf.terms.contract import Schedule

@@ -42,7 +42,7 @@ class Oracle:
     """What lanes are checked against: a workload, the folder of its reference outputs, and the
     worker that made them and scores others.
 
-    An artefact by itself (artefact_race.py) has no workload, no referee (nothing is scored then),
+    An artefact by itself (artefact.py) has no workload, no referee (nothing is scored then),
     and random inputs only. judged: by its task metric when it was built, for int8.
     """
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from hotlap.perf import answer
 from hotlap.perf.lookup import plugins
 from hotlap.perf.machine.telemetry import Window
+from hotlap.perf.measure import answer
 from hotlap.perf.race.observations import Block, Observations
 from hotlap.perf.race.tasks import Tasks
 from hotlap.perf.race.timing import Turn, WarmUp

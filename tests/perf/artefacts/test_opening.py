@@ -20,14 +20,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hotlap.perf import artefact_race, cli, rundir
+from hotlap.perf import cli
 from hotlap.perf.artefacts import manifest, opening, signature, writing
 from hotlap.perf.artefacts.manifest import Manifest
 from hotlap.perf.artefacts.opening import open_artefact
 from hotlap.perf.lookup import plugins
 from hotlap.perf.lookup.cases import expand
 from hotlap.perf.machine import survey
-from hotlap.perf.measure import Progress, measure
+from hotlap.perf.measure import artefact, rundir
+from hotlap.perf.measure.measure import Progress, measure
 from hotlap.perf.race.race import Lane
 from hotlap.perf.race.tasks import short_of_space
 from hotlap.perf.terms.case import Case, Plan, Workload
@@ -502,10 +503,10 @@ def test_int8_by_itself_may_be_as_far_out_as_it_was_when_its_task_metric_passed(
 
     found = msgspec.structs.replace(manifest.read(built["onnxruntime"]), deviation=deviation(1.0))
     case = Case(TINY, "onnxruntime", "int8")
-    lane = artefact_race.lane(case, found, Path(), Path(), QUICK)
+    lane = artefact.lane(case, found, Path(), Path(), QUICK)
     assert lane.oracle.judged
     lane.deviation = deviation(rmse)
-    reason = artefact_race.worse(found, lane)
+    reason = artefact.worse(found, lane)
     assert (reason and reason.code) == code
 
 

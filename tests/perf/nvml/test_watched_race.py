@@ -15,9 +15,9 @@ from .scenarios import GIB, NORMAL, Ask
 ASKED_UNTIL_TURNS = 24
 RACE = """
 from pathlib import Path
-from hotlap.perf import answer
+from hotlap.perf.measure import answer
 from hotlap.perf.terms.case import Case
-from hotlap.perf.prepare import Preparation
+from hotlap.perf.measure.prepare import Preparation
 from hotlap.perf.race.race import Race
 from hotlap.perf.terms.case import Plan
 from hotlap.perf.race.servers import Servers

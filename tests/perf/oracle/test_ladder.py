@@ -17,8 +17,8 @@ import pytest
 import torch
 from torch import nn
 
-from hotlap.perf import answer
 from hotlap.perf.lookup import plugins
+from hotlap.perf.measure import answer
 from hotlap.perf.oracle import ladder, reference
 from hotlap.perf.oracle.ladder import Yardstick, climb
 from hotlap.perf.reports import matrix

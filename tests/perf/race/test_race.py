@@ -17,12 +17,12 @@ from typing import Any
 import psutil
 import pytest
 
-from hotlap.perf import rundir
 from hotlap.perf.lookup import plugins
 from hotlap.perf.lookup.cases import expand
 from hotlap.perf.machine import survey
 from hotlap.perf.machine.telemetry import Window
-from hotlap.perf.measure import Progress, measure
+from hotlap.perf.measure import rundir
+from hotlap.perf.measure.measure import Progress, measure
 from hotlap.perf.race.observations import Block, Observations
 from hotlap.perf.race.race import Lane, Race
 from hotlap.perf.race.timing import Turn

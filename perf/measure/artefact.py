@@ -11,21 +11,21 @@ from typing import Any
 
 import msgspec
 
+from ..artefacts import manifest, opening, writing
+from ..artefacts.manifest import Manifest
+from ..lookup import plugins
+from ..lookup.cases import PACE
+from ..race.observations import Observations
+from ..race.race import Lane, Oracle, Race
+from ..race.servers import Servers
+from ..reports import report
+from ..terms.case import Case, Plan
+from ..terms.contract import modules
+from ..terms.reasons import Reason, Refusal, room
+from ..terms.result import Result
 from .answer import answer, unmeasured
-from .artefacts import manifest, opening, writing
-from .artefacts.manifest import Manifest
-from .lookup import plugins
-from .lookup.cases import PACE
 from .prepare import entrant, own_work, worker_environment
-from .race.observations import Observations
-from .race.race import Lane, Oracle, Race
-from .race.servers import Servers
-from .reports import report
 from .rundir import RunFolder
-from .terms.case import Case, Plan
-from .terms.contract import modules
-from .terms.reasons import Reason, Refusal, room
-from .terms.result import Result
 
 # The absolute latency has no target to reach, so a race of one entrant ends here or when its budget
 # is spent.

@@ -11,21 +11,21 @@ from typing import Any
 
 import msgspec
 
-from .artefacts import writing
-from .artefacts.manifest import Signature
-from .lookup import plugins
-from .lookup.cases import BASELINE, LIBRARY_DEFAULTS
-from .lookup.workloads import Reference
-from .oracle import ladder
-from .oracle.ladder import Ladder
-from .race.handle import Entrant
-from .race.observations import Observations
-from .race.origin import HERE, Origin
-from .race.race import Lane, Oracle
-from .race.servers import Servers
-from .terms.case import Case, Plan
-from .terms.contract import modules
-from .terms.reasons import Refusal, room
+from ..artefacts import writing
+from ..artefacts.manifest import Signature
+from ..lookup import plugins
+from ..lookup.cases import BASELINE, LIBRARY_DEFAULTS
+from ..lookup.workloads import Reference
+from ..oracle import ladder
+from ..oracle.ladder import Ladder
+from ..race.handle import Entrant
+from ..race.observations import Observations
+from ..race.origin import HERE, Origin
+from ..race.race import Lane, Oracle
+from ..race.servers import Servers
+from ..terms.case import Case, Plan
+from ..terms.contract import modules
+from ..terms.reasons import Refusal, room
 
 TRAINING_TIMEOUT_S = 4 * 3600.0
 # Settings of thread pools and allocators decide a race: a worker has those of the harness, never

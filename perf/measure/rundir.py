@@ -11,12 +11,12 @@ from pathlib import Path
 
 import msgspec
 
-from .terms import files, result
-from .terms.case import Case
-from .terms.environment import Environment
-from .terms.files import runs_folder
-from .terms.reasons import Misuse
-from .terms.result import Result, Results
+from ..terms import files, result
+from ..terms.case import Case
+from ..terms.environment import Environment
+from ..terms.files import runs_folder
+from ..terms.reasons import Misuse
+from ..terms.result import Result, Results
 
 # A result with one of these reasons is measured again by --resume: its cause may have gone.
 RETRY = ("interrupted", "crashed", "timeout", "out_of_space")

@@ -10,17 +10,17 @@ from dataclasses import replace
 
 import msgspec
 
+from ..artefacts import manifest
+from ..lookup import plugins, workloads
+from ..lookup.cases import races
+from ..race.race import Lane, Race
+from ..race.servers import Servers
+from ..terms.case import Case, Plan
+from ..terms.reasons import Reason, Refusal
+from ..terms.result import Result
 from .answer import answer, proven, unmeasured
-from .artefacts import manifest
-from .lookup import plugins, workloads
-from .lookup.cases import races
 from .prepare import Preparation, entrant, own_work
-from .race.race import Lane, Race
-from .race.servers import Servers
 from .rundir import RunFolder
-from .terms.case import Case, Plan
-from .terms.reasons import Reason, Refusal
-from .terms.result import Result
 
 
 class Progress:

@@ -12,8 +12,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from hotlap.perf import rundir
-from hotlap.perf.rundir import RunFolder, Unusable
+from hotlap.perf.measure import rundir
+from hotlap.perf.measure.rundir import RunFolder, Unusable
 from hotlap.perf.terms import files
 from hotlap.perf.terms.case import Case, Plan
 from hotlap.perf.terms.environment import Environment

@@ -9,17 +9,17 @@ from typing import Any
 
 import msgspec
 
-from .lookup import plugins
-from .lookup.cases import LIBRARY_DEFAULTS
-from .machine import cpu, telemetry
-from .oracle.ladder import MEANING, Ladder
-from .race import priority
-from .race.observations import Observations
-from .race.race import Lane
-from .stats import estimates
-from .terms.case import Case, Plan
-from .terms.reasons import Reason, Refusal
-from .terms.result import Disturbance, Placement, Result, Samples, Status
+from ..lookup import plugins
+from ..lookup.cases import LIBRARY_DEFAULTS
+from ..machine import cpu, telemetry
+from ..oracle.ladder import MEANING, Ladder
+from ..race import priority
+from ..race.observations import Observations
+from ..race.race import Lane
+from ..stats import estimates
+from ..terms.case import Case, Plan
+from ..terms.reasons import Reason, Refusal
+from ..terms.result import Disturbance, Placement, Result, Samples, Status
 
 SKIPS = ("no_device", "unsupported_target", "unsupported_precision", "dep_missing", "dep_conflict")
 FAULTS_WORTH_A_WORD = 100

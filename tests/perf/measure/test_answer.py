@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hotlap.perf import answer
 from hotlap.perf.lookup import plugins
+from hotlap.perf.measure import answer
 from hotlap.perf.race.observations import Block, Observations
 from hotlap.perf.race.race import Lane
 from hotlap.perf.race.timing import Turn
