@@ -70,12 +70,12 @@ def ab(
     """Race two revisions side by side in this job and judge HEAD. Exit as hotlap gate."""
     import os
 
-    from . import policy as policies
-    from .ab import Comparison, write_results
+    from .gate import policy as policies
+    from .gate.ab import Comparison, write_results
+    from .gate.revisions import Revisions, kind
     from .lookup.cases import expand, matching
     from .measure import rundir
     from .reports.output import show, write
-    from .revisions import Revisions, kind
     from .run import positive, split
     from .terms import units
     from .terms.case import Plan

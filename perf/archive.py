@@ -20,8 +20,8 @@ from zlib import crc32
 
 import msgspec
 
-from . import sides
-from .sides import Known
+from .gate import sides
+from .gate.sides import Known
 from .stats import estimates
 from .terms import result
 from .terms.case import Better

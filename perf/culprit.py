@@ -16,8 +16,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
+from .gate.revisions import SAME_CODE, git
 from .reports.formats import interval, percent
-from .revisions import SAME_CODE, git
 from .series import Series
 from .stats.compare import Verdict as Outcome
 from .terms import verdict as verdicts

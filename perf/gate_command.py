@@ -42,9 +42,9 @@ def gate(
 
     Exit: 0 pass, 1 regression, 2 usage, 3 could not tell, 4 unreadable or not comparable.
     """
-    from . import gate as gates
-    from . import policy as policies
-    from . import sides
+    from .gate import judge as gates
+    from .gate import policy as policies
+    from .gate import sides
     from .reports.output import show, write
     from .terms import verdict
 

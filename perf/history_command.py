@@ -159,7 +159,7 @@ def found_files(places: Sequence[Path]) -> list[Path]:
 
 
 def matches(name: str, globs: Sequence[str] | None) -> bool:
-    from .policy import Part
+    from .gate.policy import Part
 
     return not globs or any(Part(text).matches(name) for text in globs)
 

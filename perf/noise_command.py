@@ -13,7 +13,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from .variance import Spread
+    from .gate.variance import Spread
 
 BLOCKS = (6, 16)
 LEGEND = (
@@ -102,7 +102,7 @@ def of_a_run(console: Console, path: Path, tolerance: float, budget: str, budget
     from rich.table import Table
     from rich.text import Text
 
-    from . import variance
+    from .gate import variance
     from .lookup.cases import BASELINE
     from .measure.prepare import own_work
     from .reports import report
@@ -191,8 +191,8 @@ def in_budget(raced: Sequence[Spread], last: int, budget: str) -> str:
     """How far hotlap ab comes with these cases."""
     import math
 
+    from .gate.variance import detectable
     from .stats.compare import LOOKS
-    from .variance import detectable
 
     block_s, cases = 2 * sum(one.block_s for one in raced), len(raced)
     if not all(one.block_s for one in raced):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hotlap.perf import cli, culprit
-from hotlap.perf.revisions import git
+from hotlap.perf.gate.revisions import git
 from hotlap.perf.terms.case import Case
 from hotlap.perf.terms.reasons import Misuse
 

@@ -15,24 +15,25 @@ from typing import Any
 
 import pytest
 
-from hotlap.perf import cli, ledger
-from hotlap.perf.ab import Comparison, Duel
-from hotlap.perf.ledger import Entry
+from hotlap.perf import cli
+from hotlap.perf.gate import ledger
+from hotlap.perf.gate.ab import Comparison, Duel
+from hotlap.perf.gate.ledger import Entry
+from hotlap.perf.gate.policy import Policy
+from hotlap.perf.gate.revisions import Revision, Revisions, git
 from hotlap.perf.lookup import plugins
 from hotlap.perf.machine import survey
-from hotlap.perf.policy import Policy
 from hotlap.perf.race.handle import Entrant
 from hotlap.perf.race.observations import Block, Observations
 from hotlap.perf.race.origin import Origin
 from hotlap.perf.race.race import Lane, Race
 from hotlap.perf.race.timing import Turn, WarmUp
-from hotlap.perf.revisions import Revision, Revisions, git
 from hotlap.perf.stats import compare
 from hotlap.perf.terms.case import Case, Plan
 from hotlap.perf.terms.reasons import Misuse, Reason
 from hotlap.perf.terms.verdict import Finding, Verdict
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 MODELS = """
 import torch
 from torch import nn

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from .lookup.workloads import Reference
-from .race.installed import PROBE, interpreter
-from .race.origin import Origin
-from .terms.reasons import Misuse
+from ..lookup.workloads import Reference
+from ..race.installed import PROBE, interpreter
+from ..race.origin import Origin
+from ..terms.reasons import Misuse
 
 WORKING_COPY = "."
 SAME_CODE = "there is nothing to compare"

@@ -16,10 +16,10 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from .lookup import plugins
-from .terms import units
-from .terms.counters import COUNTERS
-from .terms.reasons import Misuse
+from ..lookup import plugins
+from ..terms import units
+from ..terms.counters import COUNTERS
+from ..terms.reasons import Misuse
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=10)]
 Bound = Annotated[float, msgspec.Meta(gt=0)]

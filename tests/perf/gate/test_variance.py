@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from hotlap.perf import cli, variance
+from hotlap.perf import cli
+from hotlap.perf.gate import variance
 from hotlap.perf.terms.case import Case, Plan
 from hotlap.perf.terms.result import Disturbance, Result, Results, Samples, encode
 

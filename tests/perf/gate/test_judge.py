@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from hotlap.perf import gate, sides
-from hotlap.perf.policy import Part, Policy
+from hotlap.perf.gate import judge, sides
+from hotlap.perf.gate.policy import Part, Policy
 from hotlap.perf.terms import verdict
 from hotlap.perf.terms.case import Case, Plan
 from hotlap.perf.terms.environment import Environment
@@ -86,7 +86,7 @@ def side(tmp_path: Path) -> Write:
 
 
 def judged(base: sides.Side, head: sides.Side, **policy: Any) -> Verdict:
-    return gate.judge(base, head, Policy(**policy))
+    return judge.judge(base, head, Policy(**policy))
 
 
 def of(found: Verdict, metric: str) -> verdict.Finding:

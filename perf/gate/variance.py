@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from statistics import stdev
 from typing import NamedTuple
 
-from .stats import compare, estimates
-from .terms.result import Result
+from ..stats import compare, estimates
+from ..terms.result import Result
 
 
 class Spread(NamedTuple):

@@ -15,14 +15,14 @@ from typing import Any
 
 import msgspec
 
-from .lookup import source_lines
-from .lookup.cases import PACE
-from .stats import estimates
-from .terms.case import Better
-from .terms.environment import Differences, Environment
-from .terms.reasons import Misuse
-from .terms.result import SCHEMA, Result, Results
-from .terms.verdict import Place, Unreadable
+from ..lookup import source_lines
+from ..lookup.cases import PACE
+from ..stats import estimates
+from ..terms.case import Better
+from ..terms.environment import Differences, Environment
+from ..terms.reasons import Misuse
+from ..terms.result import SCHEMA, Result, Results
+from ..terms.verdict import Place, Unreadable
 
 GOOD = ("ok", "noisy", "verified")
 # What of pytest-benchmark's machine_info forbids a comparison; all the rest (node, release, clock)

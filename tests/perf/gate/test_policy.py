@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hotlap.perf import policy
+from hotlap.perf.gate import policy
 from hotlap.perf.terms.reasons import Misuse
 
 CASE = "resnet/compile/fp32/b1/cpu/inference[mode:max-autotune]"

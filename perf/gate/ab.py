@@ -16,26 +16,26 @@ from pathlib import Path
 
 import msgspec
 
-from . import gate, ledger, sides
-from .lookup import plugins
-from .machine.survey import LIBRARIES
-from .measure.answer import answer
-from .measure.prepare import Preparation, own_work
+from ..lookup import plugins
+from ..machine.survey import LIBRARIES
+from ..measure.answer import answer
+from ..measure.prepare import Preparation, own_work
+from ..race.race import Lane, Race
+from ..race.servers import Servers
+from ..reports import formats
+from ..stats import compare, estimates
+from ..stats.compare import LATENCY_SHARE, LOOKS, Judgement
+from ..stats.compare import Verdict as Outcome
+from ..terms.case import Case, Plan
+from ..terms.environment import Environment
+from ..terms.files import write
+from ..terms.reasons import Misuse, Refusal
+from ..terms.result import Result, Results, encode, now
+from ..terms.verdict import Finding, Verdict
+from . import judge, ledger, sides
 from .policy import Policy
-from .race.race import Lane, Race
-from .race.servers import Servers
-from .reports import formats
 from .revisions import SAME_CODE, Revision
 from .sides import Known, Side
-from .stats import compare, estimates
-from .stats.compare import LATENCY_SHARE, LOOKS, Judgement
-from .stats.compare import Verdict as Outcome
-from .terms.case import Case, Plan
-from .terms.environment import Environment
-from .terms.files import write
-from .terms.reasons import Misuse, Refusal
-from .terms.result import Result, Results, encode, now
-from .terms.verdict import Finding, Verdict
 
 # A level for each look, and the looks that it was solved for (compare.level).
 Level = tuple[float, tuple[int, ...]]
@@ -398,7 +398,7 @@ class Comparison:
 
     def rest(self, duels: Sequence[Duel] | None = None, first: int = 0) -> Verdict:
         """Structure, presence, limits and all metrics but latency, as hotlap gate judges them."""
-        return gate.judge(
+        return judge.judge(
             *self.both(duels, first),
             self.policy,
             (1 - LATENCY_SHARE) * self.policy.alpha,
@@ -412,7 +412,10 @@ class Comparison:
         moved = [
             self.finding(duel, base.cases[duel.case.id], head.cases[duel.case.id]) for duel in self.duels
         ]
-        reasons = [*self.reasons, *(reason for reason in rest.reasons if reason != gate.NOTHING or not moved)]
+        reasons = [
+            *self.reasons,
+            *(reason for reason in rest.reasons if reason != judge.NOTHING or not moved),
+        ]
         if why := ledger.distrusted(ledger.read(aa), self.policy.alpha):
             reasons.insert(0, why)
             moved = [
@@ -422,7 +425,7 @@ class Comparison:
                 for one in moved
             ]
         findings = [*self.findings, *map(self.with_confirmation, rest.findings)]
-        return gate.conclude([*findings, *gate.causes(moved, findings)], reasons, self.policy, "ab")
+        return judge.conclude([*findings, *judge.causes(moved, findings)], reasons, self.policy, "ab")
 
     def with_confirmation(self, one: Finding) -> Finding:
         if one.metric != "memory" or one.kind != "time" or one.case not in self.memory:

@@ -12,13 +12,13 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from ..stats import compare
+from ..stats.compare import Judgement
+from ..terms.counters import COUNTERS
+from ..terms.verdict import Finding, Verdict, worst
 from . import policy as policies
 from .policy import DEVIATION, TASK, Policy, Rules
 from .sides import Known, Sample, Side, differs
-from .stats import compare
-from .stats.compare import Judgement
-from .terms.counters import COUNTERS
-from .terms.verdict import Finding, Verdict, worst
 
 # With fewer values a side there is no interval worth the name.
 FEWEST = 3
