@@ -14,7 +14,7 @@ import typer
 from .terms import files
 
 if TYPE_CHECKING:
-    from .series import Border, Series
+    from .history.series import Border, Series
     from .terms.verdict import Verdict
 
 
@@ -66,7 +66,7 @@ def history(
         if results or not column:
             raise Misuse("--csv FILE goes with --column NAME, and without results")
         return of_csv(csv, column, json)
-    from . import archive, series
+    from .history import archive, series
     from .reports.output import write
     from .terms import units
     from .terms.files import put
@@ -97,7 +97,7 @@ def history(
     found, crossed = series.series(wanted, told), series.borders(wanted, settings)
     told.end()
     if bisect:
-        from .culprit import hunt
+        from .history.culprit import hunt
 
         return hunt([one for one in found if one.case == bisect], bisect, units.seconds(budget), print)
     verdict = series.judge(found)
@@ -111,7 +111,7 @@ def history(
     if json is not None:
         put(json, document(verdict, found, crossed, settings, problems))
     if html is not None:
-        from .history_page import page
+        from .history.page import page
 
         put(html, page(verdict, found, crossed).encode())
     if not any(str(path) == "-" for path in (json, html, markdown)):
@@ -172,10 +172,10 @@ def noted(verdict: Verdict, text: str) -> Verdict:
 
 def show(verdict: Verdict, found: Sequence[Series], borders: Sequence[Border], files: str) -> None:
     """What has changed, oldest first; then the alarms; then the verdict as the last line."""
+    from .history.series import where
     from .reports.formats import amount, percent
     from .reports.output import plain
     from .reports.output import show as conclude
-    from .series import where
 
     for border in borders:
         changed = ", ".join(f"{name} {a} -> {b}" for name, (a, b) in border.changed.items())

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from hotlap.perf import cli, culprit
+from hotlap.perf import cli
 from hotlap.perf.gate.revisions import git
+from hotlap.perf.history import culprit
 from hotlap.perf.terms.case import Case
 from hotlap.perf.terms.reasons import Misuse
 

@@ -20,13 +20,13 @@ from zlib import crc32
 
 import msgspec
 
-from .gate import sides
-from .gate.sides import Known
-from .stats import estimates
-from .terms import result
-from .terms.case import Better
-from .terms.counters import COUNTERS
-from .terms.reasons import Misuse
+from ..gate import sides
+from ..gate.sides import Known
+from ..stats import estimates
+from ..terms import result
+from ..terms.case import Better
+from ..terms.counters import COUNTERS
+from ..terms.reasons import Misuse
 
 # 1 (0.2.0): first version. Another version is dropped and read anew.
 SCHEMA = 1

@@ -15,12 +15,12 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby, pairwise
 from typing import NamedTuple
 
+from ..lookup import source_lines
+from ..stats import changes, estimates
+from ..stats.changes import LASTING, SHORTEST, ChangePoint
+from ..terms.case import Better
+from ..terms.verdict import Finding, Verdict, worst
 from .archive import Point
-from .lookup import source_lines
-from .stats import changes, estimates
-from .stats.changes import LASTING, SHORTEST, ChangePoint
-from .terms.case import Better
-from .terms.verdict import Finding, Verdict, worst
 
 # A first level has at least ten points (history.lasting), and a confirmed change five more.
 FEWEST = LASTING + SHORTEST

@@ -16,15 +16,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
-from .gate.revisions import SAME_CODE, git
-from .reports.formats import interval, percent
+from ..gate.revisions import SAME_CODE, git
+from ..reports.formats import interval, percent
+from ..stats.compare import Verdict as Outcome
+from ..terms import verdict as verdicts
+from ..terms.case import Case
+from ..terms.reasons import Misuse
+from ..terms.units import scaled
+from ..terms.verdict import EXIT
 from .series import Series
-from .stats.compare import Verdict as Outcome
-from .terms import verdict as verdicts
-from .terms.case import Case
-from .terms.reasons import Misuse
-from .terms.units import scaled
-from .terms.verdict import EXIT
 
 Term = Literal["good", "bad", "skip"]
 TERM: dict[Outcome, Term] = {

@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
-from hotlap.perf import archive, cli
-from hotlap.perf.archive import Archive
+from hotlap.perf import cli
+from hotlap.perf.history import archive
+from hotlap.perf.history.archive import Archive
 from hotlap.perf.terms.reasons import Misuse
 
 
@@ -55,7 +56,7 @@ def test_two_writers_at_once(stored: Any, tmp_path: Path) -> None:
     """Both see every file as new; the index has each point once."""
     files = stored.runs(tmp_path / "results", {"a": [1e-3] * 30, "b": [2e-3] * 30})
     script = (
-        "import sys; from pathlib import Path; from hotlap.perf.archive import Archive; s ="
+        "import sys; from pathlib import Path; from hotlap.perf.history.archive import Archive; s ="
         " Archive(Path(sys.argv[1])); s.take_in([Path(p) for p in sys.argv[2:]], print)"
     )
     command = [sys.executable, "-c", script, str(tmp_path / "index"), *map(str, files)]
@@ -75,7 +76,7 @@ def test_two_that_make_the_index_at_the_same_moment(tmp_path: Path) -> None:
     script = """
 import sys, time
 from pathlib import Path
-from hotlap.perf.archive import Archive
+from hotlap.perf.history.archive import Archive
 print("ready", flush=True)
 start = float(input())
 for at in range(100):
@@ -104,7 +105,7 @@ def test_a_writer_that_is_killed_leaves_files_whole_or_unread(stored: Any, tmp_p
     script = """
 import os, sys
 from pathlib import Path
-from hotlap.perf import archive
+from hotlap.perf.history import archive
 store = archive.Archive(Path(sys.argv[1]))
 store.take_in([Path(sys.argv[2])], print)
 store.store.execute("begin immediate")

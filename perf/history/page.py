@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-from .reports.formats import WORD, amount, line, percent
+from ..reports.formats import WORD, amount, line, percent
+from ..stats.changes import ChangePoint
+from ..terms.verdict import Verdict
 from .series import Border, Series, where
-from .stats.changes import ChangePoint
-from .terms.verdict import Verdict
 
 WIDTH, HEIGHT, MARGIN = 800, 150, 8
 # Points that say what they are under the pointer: the latest, and those where a level changed. All
@@ -26,7 +26,7 @@ def page(verdict: Verdict, found: Sequence[Series], borders: Sequence[Border]) -
 
     ranked = sorted(found, key=lambda one: (not one.confirmed, one.alarm is None, not one.changes))
     template = Environment(
-        loader=PackageLoader("hotlap.perf", ""),
+        loader=PackageLoader(__package__, ""),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
