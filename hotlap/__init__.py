@@ -13,7 +13,7 @@ _PUBLIC = {
     "Result": "perf.terms.result",
     "TritonKernels": "kernels.callback",
     "Workload": "perf.terms.case",
-    "cases": "perf.pytest_plugin",
+    "cases": "perf.commands.pytest_plugin",
     "open_artefact": "perf.artefacts.opening",
     "read": "perf.terms.result",
 }

@@ -14,15 +14,15 @@ from importlib import metadata
 
 import typer
 
-from .ab_command import ab
-from .bench_artefact_command import bench_artefact
-from .doctor import doctor
-from .gate_command import gate
-from .history_command import history
-from .kernels_command import kernels
-from .noise_command import noise
-from .report_command import report
-from .run import run
+from .commands.ab import ab
+from .commands.bench_artefact import bench_artefact
+from .commands.doctor import doctor
+from .commands.gate import gate
+from .commands.history import history
+from .commands.kernels import kernels
+from .commands.noise import noise
+from .commands.report import report
+from .commands.run import run
 from .terms.reasons import Misuse
 
 OUR_FAULT = 70

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from typer import Abort
 
-from hotlap.perf import cli, run
+from hotlap.perf import cli
+from hotlap.perf.commands import run
 from hotlap.perf.terms import result
 from hotlap.perf.terms.case import Case, Plan
 from hotlap.perf.terms.reasons import Misuse, Reason

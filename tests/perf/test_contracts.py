@@ -51,7 +51,7 @@ def test_plug_ins_are_asked_without_heavy_imports() -> None:
 
 
 def test_the_pytest_plug_in_imports_no_torch() -> None:
-    assert loaded_by("import hotlap.perf.pytest_plugin as p; p.cases('mlp')") & HEAVY == set()
+    assert loaded_by("import hotlap.perf.commands.pytest_plugin as p; p.cases('mlp')") & HEAVY == set()
 
 
 def test_an_onnxruntime_worker_never_imports_torch() -> None:

@@ -242,7 +242,7 @@ def test_memory_of_the_process_is_named_by_its_source(ask: Ask) -> None:
 
 def test_doctor_shows_each_device(child: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     code = (
-        "from rich.console import Console; from hotlap.perf import doctor;"
+        "from rich.console import Console; from hotlap.perf.commands import doctor;"
         " Console(width=240).print(doctor.devices())"
     )
     lines = child(

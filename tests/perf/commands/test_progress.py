@@ -8,8 +8,8 @@ from typing import Any
 
 from rich.console import Console
 
+from hotlap.perf.commands.progress import Watched
 from hotlap.perf.lookup import plugins
-from hotlap.perf.progress import Watched
 from hotlap.perf.race.observations import Block, Observations
 from hotlap.perf.race.race import Lane
 from hotlap.perf.race.timing import Turn

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .machine import survey
+from ..machine import survey
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from .machine.telemetry import Device, State
+    from ..machine.telemetry import Device, State
 
 LADDER_TARGETS = "sm_80,sm_89"
 
@@ -56,10 +56,10 @@ def doctor(
 
     With --ladder: what can be proven here of GPUs that are not.
     """
-    from .terms.reasons import Misuse
+    from ..terms.reasons import Misuse
 
     if ladder:
-        from .ladder_command import climb
+        from .ladder import climb
         from .run import split
 
         return climb(
@@ -76,13 +76,13 @@ def machine(seconds: float, device: str) -> int:
 
     from rich.table import Table
 
-    from .lookup import plugins
-    from .machine import noise
-    from .measure.prepare import clean
-    from .race.handle import Entrant
-    from .reports import report
-    from .terms.reasons import Refusal
-    from .terms.units import scaled
+    from ..lookup import plugins
+    from ..machine import noise
+    from ..measure.prepare import clean
+    from ..race.handle import Entrant
+    from ..reports import report
+    from ..terms.reasons import Refusal
+    from ..terms.units import scaled
 
     console = report.console()
     cores = len(os.sched_getaffinity(0))
@@ -144,8 +144,8 @@ def devices() -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    from .machine import cuda_devices
-    from .terms.reasons import Refusal
+    from ..machine import cuda_devices
+    from ..terms.reasons import Refusal
 
     table = Table(box=None, pad_edge=False, caption_justify="left")
     for head in (
@@ -192,7 +192,7 @@ def devices() -> Table:
 
 
 def row(device: Device, state: State, name: str) -> tuple[str, ...]:
-    from .terms.units import scaled
+    from ..terms.units import scaled
 
     def shown(value: float | None, unit: str) -> str:
         return "-" if value is None else scaled(value, unit)

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .terms import files
+from ..terms import files
 
 if TYPE_CHECKING:
-    from .history.series import Border, Series
-    from .terms.verdict import Verdict
+    from ..history.series import Border, Series
+    from ..terms.verdict import Verdict
 
 
 def history(
@@ -60,17 +60,17 @@ def history(
 
     Exit: 0 no alarm, 1 a confirmed worsening within the last 9 points, 3 could not tell.
     """
-    from .terms.reasons import Misuse
+    from ..terms.reasons import Misuse
 
     if csv is not None:
         if results or not column:
             raise Misuse("--csv FILE goes with --column NAME, and without results")
         return of_csv(csv, column, json)
-    from .history import archive, series
-    from .reports.output import write
-    from .terms import units
-    from .terms.files import put
-    from .terms.verdict import Unreadable
+    from ..history import archive, series
+    from ..reports.output import write
+    from ..terms import units
+    from ..terms.files import put
+    from ..terms.verdict import Unreadable
 
     told = Note()
     paths = found_files(results or [files.runs_folder()])
@@ -97,7 +97,7 @@ def history(
     found, crossed = series.series(wanted, told), series.borders(wanted, settings)
     told.end()
     if bisect:
-        from .history.culprit import hunt
+        from ..history.culprit import hunt
 
         return hunt([one for one in found if one.case == bisect], bisect, units.seconds(budget), print)
     verdict = series.judge(found)
@@ -111,7 +111,7 @@ def history(
     if json is not None:
         put(json, document(verdict, found, crossed, settings, problems))
     if html is not None:
-        from .history.page import page
+        from ..history.page import page
 
         put(html, page(verdict, found, crossed).encode())
     if not any(str(path) == "-" for path in (json, html, markdown)):
@@ -135,8 +135,8 @@ def found_files(places: Sequence[Path]) -> list[Path]:
 
     Raises Misuse.
     """
-    from .terms.files import runs_folder
-    from .terms.reasons import Misuse
+    from ..terms.files import runs_folder
+    from ..terms.reasons import Misuse
 
     sides = (runs_folder() / "ab").resolve()  # of hotlap ab: of branches that may never be merged
     found: dict[Path, None] = {}
@@ -159,7 +159,7 @@ def found_files(places: Sequence[Path]) -> list[Path]:
 
 
 def matches(name: str, globs: Sequence[str] | None) -> bool:
-    from .gate.policy import Part
+    from ..gate.policy import Part
 
     return not globs or any(Part(text).matches(name) for text in globs)
 
@@ -172,10 +172,10 @@ def noted(verdict: Verdict, text: str) -> Verdict:
 
 def show(verdict: Verdict, found: Sequence[Series], borders: Sequence[Border], files: str) -> None:
     """What has changed, oldest first; then the alarms; then the verdict as the last line."""
-    from .history.series import where
-    from .reports.formats import amount, percent
-    from .reports.output import plain
-    from .reports.output import show as conclude
+    from ..history.series import where
+    from ..reports.formats import amount, percent
+    from ..reports.output import plain
+    from ..reports.output import show as conclude
 
     for border in borders:
         changed = ", ".join(f"{name} {a} -> {b}" for name, (a, b) in border.changed.items())
@@ -250,9 +250,9 @@ def document(
 def of_csv(path: Path, column: str, json: Path | None) -> int:
     import msgspec
 
-    from .stats import changes as detector
-    from .terms.files import put
-    from .terms.reasons import Misuse
+    from ..stats import changes as detector
+    from ..terms.files import put
+    from ..terms.reasons import Misuse
 
     try:
         found = detector.change_points(values(path, column))
@@ -278,9 +278,9 @@ def values(path: Path, column: str) -> list[float]:
     """
     import csv
 
-    from .lookup import plugins
-    from .terms.reasons import Misuse
-    from .terms.verdict import Unreadable
+    from ..lookup import plugins
+    from ..terms.reasons import Misuse
+    from ..terms.verdict import Unreadable
 
     try:
         with path.open(newline="") as file:

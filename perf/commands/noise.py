@@ -13,7 +13,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from .gate.variance import Spread
+    from ..gate.variance import Spread
 
 BLOCKS = (6, 16)
 LEGEND = (
@@ -37,10 +37,10 @@ def noise(
     """Show where the spread of a run and of this machine comes from, and the slow-down that hotlap
     ab would find with 90 % power.
     """
-    from .measure import rundir
-    from .reports import report
-    from .terms import units
-    from .terms.reasons import Misuse
+    from ..measure import rundir
+    from ..reports import report
+    from ..terms import units
+    from ..terms.reasons import Misuse
 
     budget_s, console = units.seconds(budget), report.console()
     if results is None:
@@ -64,7 +64,7 @@ def now(console: Console, seconds: float) -> None:
     """This machine's cores, one after the other."""
     from rich.table import Table
 
-    from .machine import noise
+    from ..machine import noise
 
     heard = noise.listen(seconds)
     table = Table(box=None, pad_edge=False)
@@ -102,11 +102,11 @@ def of_a_run(console: Console, path: Path, tolerance: float, budget: str, budget
     from rich.table import Table
     from rich.text import Text
 
-    from .gate import variance
-    from .lookup.cases import BASELINE
-    from .measure.prepare import own_work
-    from .reports import report
-    from .terms import result
+    from ..gate import variance
+    from ..lookup.cases import BASELINE
+    from ..measure.prepare import own_work
+    from ..reports import report
+    from ..terms import result
 
     found = result.read(path)
     every, skipped, priorities = {}, [], []
@@ -191,8 +191,8 @@ def in_budget(raced: Sequence[Spread], last: int, budget: str) -> str:
     """How far hotlap ab comes with these cases."""
     import math
 
-    from .gate.variance import detectable
-    from .stats.compare import LOOKS
+    from ..gate.variance import detectable
+    from ..stats.compare import LOOKS
 
     block_s, cases = 2 * sum(one.block_s for one in raced), len(raced)
     if not all(one.block_s for one in raced):

@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from .machine import survey
-from .terms.result import Result
+from ..machine import survey
+from ..terms.result import Result
 
 
 def climb(
@@ -29,16 +29,16 @@ def climb(
     from rich.table import Table
     from rich.text import Text
 
-    from .lookup import workloads
-    from .lookup.cases import default_backends, expand
-    from .measure import rundir
-    from .oracle import ladder
+    from ..lookup import workloads
+    from ..lookup.cases import default_backends, expand
+    from ..measure import rundir
+    from ..oracle import ladder
+    from ..reports import report
+    from ..terms.case import Plan
+    from ..terms.files import put
+    from ..terms.reasons import Misuse
     from .progress import Quiet, carried_out
-    from .reports import report
     from .run import by_default
-    from .terms.case import Plan
-    from .terms.files import put
-    from .terms.reasons import Misuse
 
     if wrong := [target for target in targets if target == "cpu"]:
         raise Misuse(

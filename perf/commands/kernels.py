@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from .compiled.entries import Entry, Failed
+    from ..compiled.entries import Entry, Failed
 
     Levels = dict[str, dict[str, int]]
 
@@ -82,11 +82,11 @@ def kernels(
 
     import msgspec
 
-    from .compiled import builds, custom, rules, table
-    from .reports.output import show
-    from .terms.files import put
-    from .terms.reasons import Misuse
-    from .terms.verdict import read as judged
+    from ..compiled import builds, custom, rules, table
+    from ..reports.output import show
+    from ..terms.files import put
+    from ..terms.reasons import Misuse
+    from ..terms.verdict import read as judged
 
     version = metadata.version("triton")
     ours = {
@@ -119,7 +119,7 @@ def kernels(
         return earlier.exit_status
     targets = builds.checked(target or [])
     if inductor:
-        from .compiled.census import census
+        from ..compiled.census import census
 
         if markdown is not None or html is not None:
             raise Misuse("--inductor prints a table and goes with --json")
@@ -174,7 +174,7 @@ def kernels(
 
 def alone(given: Mapping[str, bool]) -> None:
     """The first three each stand alone; the others are about our own operations. Raises Misuse."""
-    from .terms.reasons import Misuse
+    from ..terms.reasons import Misuse
 
     names = [name for name, there in given.items() if there]
     if len(names) > 1 and names[0] in list(given)[:3]:
@@ -185,7 +185,7 @@ def levels(file: Path, required: bool) -> Levels | None:
     """A baseline, or None where there is none. Raises Unreadable."""
     import msgspec
 
-    from .terms.verdict import Unreadable
+    from ..terms.verdict import Unreadable
 
     if not file.exists():
         if required:
@@ -211,7 +211,7 @@ def asked_for(
 def store(file: Path, content: Levels) -> None:
     import msgspec
 
-    from .terms.files import write
+    from ..terms.files import write
 
     file.parent.mkdir(parents=True, exist_ok=True)
     write(file, msgspec.json.format(msgspec.json.encode(content, order="deterministic"), indent=1) + b"\n")

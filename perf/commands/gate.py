@@ -42,11 +42,11 @@ def gate(
 
     Exit: 0 pass, 1 regression, 2 usage, 3 could not tell, 4 unreadable or not comparable.
     """
-    from .gate import judge as gates
-    from .gate import policy as policies
-    from .gate import sides
-    from .reports.output import show, write
-    from .terms import verdict
+    from ..gate import judge as gates
+    from ..gate import policy as policies
+    from ..gate import sides
+    from ..reports.output import show, write
+    from ..terms import verdict
 
     rules = policies.read(policy or (Path("gate.toml") if Path("gate.toml").is_file() else None))
     others = [verdict.read(path) for path in with_ or []]

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from .machine import survey
-from .terms import files
+from ..machine import survey
+from ..terms import files
 
 DEFAULT_BUDGET = "90s"
 NOTHING_MEASURED = 4
@@ -58,14 +58,14 @@ def run(
     """Race a model's backends against eager: checked, measured, reported."""
     import os
 
-    from .lookup import workloads
-    from .lookup.cases import default_backends, expand
-    from .measure import rundir
+    from ..lookup import workloads
+    from ..lookup.cases import default_backends, expand
+    from ..measure import rundir
+    from ..reports import report
+    from ..terms import units
+    from ..terms.case import Plan
+    from ..terms.reasons import Misuse
     from .progress import Watched, carried_out
-    from .reports import report
-    from .terms import units
-    from .terms.case import Plan
-    from .terms.reasons import Misuse
 
     plan = Plan(
         budget_s=units.seconds(budget),
@@ -115,7 +115,7 @@ def by_default() -> list[str]:
     """
     from importlib import import_module
 
-    from .lookup.plugins import found
+    from ..lookup.plugins import found
 
     modules = found("hotlap.workloads")
     first = {
@@ -131,7 +131,7 @@ def split(text: str) -> list[str]:
 
 
 def positive(text: str) -> int:
-    from .terms.reasons import Misuse
+    from ..terms.reasons import Misuse
 
     if not text.isdecimal() or int(text) < 1:
         raise Misuse(f"--batch {text!r}: expected whole numbers of at least 1, such as 1,8")

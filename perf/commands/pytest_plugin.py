@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .machine import survey
+from ..machine import survey
 
 if TYPE_CHECKING:
-    from .terms.result import Result
+    from ..terms.result import Result
 
     Lap = Callable[[str], Result]
 
@@ -42,7 +42,7 @@ def cases(
 
     Backends default to every one there is. Raises Misuse.
     """
-    from .lookup.cases import default_backends, expand
+    from ..lookup.cases import default_backends, expand
 
     chosen = default_backends(target) if backends is None else backends
     return [case.id for case in expand(workloads, chosen, precisions, batches, target, pace=False)]
@@ -150,12 +150,12 @@ class Races:
 
     def measure(self, case_id: str, items: Iterable[pytest.Item]) -> None:
         """Races the group of this case: every case of it that a selected test names."""
-        from .lookup import workloads
-        from .lookup.cases import PACE
-        from .measure.measure import measure
-        from .measure.rundir import RunFolder
-        from .terms.case import Case, Plan
-        from .terms.units import seconds
+        from ..lookup import workloads
+        from ..lookup.cases import PACE
+        from ..measure.measure import measure
+        from ..measure.rundir import RunFolder
+        from ..terms.case import Case, Plan
+        from ..terms.units import seconds
 
         wanted = Case.parse(case_id)
         selected = [
@@ -213,7 +213,7 @@ class Races:
         }
 
     def lines(self) -> list[str]:
-        from .reports.report import reasons
+        from ..reports.report import reasons
 
         return [*reasons(list(self.done.values())), f"results: {self.folder.file}"]
 
@@ -250,6 +250,6 @@ def _cores() -> int:
 
 
 def _quiet() -> Any:
-    from .measure.measure import Progress
+    from ..measure.measure import Progress
 
     return Progress()

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .terms import files
+from ..terms import files
 
 
 def report(
@@ -20,11 +20,11 @@ def report(
     ] = None,
 ) -> int:
     """Print the table of a results file again."""
-    from .measure import rundir
-    from .reports import matrix as matrices
-    from .reports import report as tables
-    from .terms import result
-    from .terms.reasons import Misuse
+    from ..measure import rundir
+    from ..reports import matrix as matrices
+    from ..reports import report as tables
+    from ..terms import result
+    from ..terms.reasons import Misuse
 
     found = result.read(results or rundir.latest() / "results.json")
     if markdown is None and matrix is None:

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from .machine import survey
-from .terms import files
+from ..machine import survey
+from ..terms import files
 
 
 def bench_artefact(
@@ -36,12 +36,12 @@ def bench_artefact(
     """
     import os
 
-    from .artefacts import opening
-    from .measure import artefact, rundir
-    from .reports import report
-    from .terms import units
-    from .terms.case import Plan
-    from .terms.reasons import Misuse
+    from ..artefacts import opening
+    from ..measure import artefact, rundir
+    from ..reports import report
+    from ..terms import units
+    from ..terms.case import Plan
+    from ..terms.reasons import Misuse
 
     manifest = opening.checked(folder)
     plan = Plan(

@@ -9,21 +9,21 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .measure.measure import Progress, measure
-from .race.race import Lane
-from .reports.report import reasons, table
-from .stats import estimates
-from .terms.case import Plan
-from .terms.result import Result
-from .terms.units import scaled
+from ..measure.measure import Progress, measure
+from ..race.race import Lane
+from ..reports.report import reasons, table
+from ..stats import estimates
+from ..terms.case import Plan
+from ..terms.result import Result
+from ..terms.units import scaled
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.live import Live
     from rich.table import Table
 
-    from .measure.rundir import RunFolder
-    from .terms.case import Case
+    from ..measure.rundir import RunFolder
+    from ..terms.case import Case
 
 
 class Watched(Progress):

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from .machine import survey
-from .terms import files
+from ..machine import survey
+from ..terms import files
 
 
 def ab(
@@ -70,16 +70,16 @@ def ab(
     """Race two revisions side by side in this job and judge HEAD. Exit as hotlap gate."""
     import os
 
-    from .gate import policy as policies
-    from .gate.ab import Comparison, write_results
-    from .gate.revisions import Revisions, kind
-    from .lookup.cases import expand, matching
-    from .measure import rundir
-    from .reports.output import show, write
+    from ..gate import policy as policies
+    from ..gate.ab import Comparison, write_results
+    from ..gate.revisions import Revisions, kind
+    from ..lookup.cases import expand, matching
+    from ..measure import rundir
+    from ..reports.output import show, write
+    from ..terms import units
+    from ..terms.case import Plan
+    from ..terms.reasons import Misuse
     from .run import positive, split
-    from .terms import units
-    from .terms.case import Plan
-    from .terms.reasons import Misuse
 
     rules = policies.read(policy or (Path("gate.toml") if Path("gate.toml").is_file() else None))
     plan = Plan(

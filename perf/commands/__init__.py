@@ -1,0 +1,1 @@
+"""One command of hotlap a file, and the pytest plug-in."""
