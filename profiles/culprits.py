@@ -16,8 +16,8 @@ import numpy as np
 from . import host
 from .host import Doing
 from .launches import CAUSES, Idle, Launches
+from .tables.trace import Calls, Column, Mask, Trace
 from .timeline import Timeline
-from .trace import Calls, Column, Mask, Trace
 
 # Why the GPU was idle. launch: the host had not issued the work, nor was it fetching data, waiting
 # for the GPU when the gap began, or setting up.

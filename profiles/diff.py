@@ -23,10 +23,11 @@ from ..perf.terms.case import Case
 from ..perf.terms.reasons import Misuse
 from ..perf.terms.units import scaled
 from ..perf.terms.verdict import Finding, Verdict, worst
-from . import captured, kinds, review
+from . import kinds, review
 from .figures import summed
 from .review import Review
-from .trace import NONE
+from .tables import captured
+from .tables.trace import NONE
 
 WORK_FLOOR, WALL_FLOOR, WALL_FINE, CPU_FLOOR = 0.01, 0.128, 0.03, 1.0
 # A kind of operator is a reason for a change from this share of it on.

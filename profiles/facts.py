@@ -13,8 +13,8 @@ from .launches import Idle, Launches
 from .processor import Own
 from .roofline import Attained
 from .steps import Step
+from .tables.trace import Column, Trace
 from .timeline import Timeline
-from .trace import Column, Trace
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ import numpy as np
 from . import launches as launching
 from . import operators, steps, timeline
 from .launches import CAUSES, LAUNCH, SYNCHRONISE, Launches
+from .tables.trace import NONE, Column, Kind, Spans, Trace
 from .timeline import Timeline
-from .trace import NONE, Column, Kind, Spans, Trace
 
 LARGEST, TOP, NAME = 5, 8, 160
 EDGES = (

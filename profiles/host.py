@@ -10,7 +10,7 @@ import numpy as np
 
 from .launches import SYNCHRONISE
 from .steps import STEP
-from .trace import Calls, Column, Rows, Spans, Trace
+from .tables.trace import Calls, Column, Rows, Spans, Trace
 
 NOTHING = "no recorded host code"
 BETWEEN = "Python between operators (no stacks recorded)"

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .tables.trace import NONE, Calls, Column, Gpu, Mask, Trace
 from .timeline import Timeline
-from .trace import NONE, Calls, Column, Gpu, Mask, Trace
 
 GRAPH_LAUNCH = re.compile(r"GraphLaunch", re.IGNORECASE)
 LAUNCH = re.compile(r"Launch(?!HostFunc)|Mem(?:cpy|set)", re.IGNORECASE)

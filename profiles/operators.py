@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from .launches import Launches
-from .trace import NONE, Column, Spans
+from .tables.trace import NONE, Column, Spans
 
 AT_ONCE = 100_000
 LAST = (1 << 63, 0, 0)

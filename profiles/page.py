@@ -17,8 +17,8 @@ from .bound import PARTS
 from .diff import Diff, Moved
 from .intervals import Intervals
 from .review import Review, Row
+from .tables.trace import NONE, Column, Kind
 from .text import machine, ns, stepped, trusted
-from .trace import NONE, Column, Kind
 
 WIDTH, BINS, BAND = 960, 320, 60
 MOST_STEPS, MEMORY_POINTS, MOST_SHAPES = 60, 480, 40

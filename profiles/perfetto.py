@@ -14,10 +14,10 @@ import msgspec
 import numpy as np
 
 from ..perf.terms import files
-from .events import Event, Events
-from .kineto import GPU, nanoseconds
 from .review import Review
-from .trace import Column, Gpu
+from .tables.events import Event, Events
+from .tables.kineto import GPU, nanoseconds
+from .tables.trace import Column, Gpu
 
 GAPS = 10_000
 TRACK = "hotlap: why the GPU was idle"

@@ -18,9 +18,9 @@ import numpy as np
 
 from ..perf.terms.verdict import Verdict
 from . import figures, review
-from .events import Unreadable
 from .review import Review
-from .trace import NONE, Column, Trace
+from .tables.events import Unreadable
+from .tables.trace import NONE, Column, Trace
 
 # Ends of one collective on two ranks: this far apart at most, or this share of the shorter one.
 TOGETHER_NS, TOGETHER = 200_000, 0.02

@@ -11,13 +11,14 @@ import msgspec
 import numpy as np
 
 from ..perf.terms.verdict import Verdict
-from . import bound, captured, figures, files, fix, roofline, trust
+from . import bound, figures, fix, roofline, trust
 from .bound import Bound
 from .culprits import Culprit, Gap
 from .facts import Facts
 from .fix import Fix
 from .roofline import Attained
-from .trace import NONE, Kind, Trace
+from .tables import captured, files
+from .tables.trace import NONE, Kind, Trace
 from .trust import Trust
 
 NO_OPERATOR = "(no operator recorded)"

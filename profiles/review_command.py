@@ -56,7 +56,7 @@ def review(
     from ..perf.terms.verdict import Unreadable
     from . import diff, ranks, text
     from . import review as reviewing
-    from .events import Unreadable as NoTrace
+    from .tables.events import Unreadable as NoTrace
 
     def read(path: Path, how: Callable[[Path], Any] = reviewing.review) -> Any:
         try:

@@ -20,8 +20,8 @@ import numpy as np
 from ..perf.machine.peaks import Peak, datasheet
 from ..perf.terms.case import Case
 from ..perf.terms.reasons import Misuse
-from . import captured
-from .trace import NONE, Column, Gpu, Trace
+from .tables import captured
+from .tables.trace import NONE, Column, Gpu, Trace
 
 DTYPES = {
     "float": "fp32",

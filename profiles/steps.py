@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .tables.trace import Trace
 from .timeline import Timeline
-from .trace import Trace
 
 STEP = re.compile(r"^ProfilerStep#\d+\Z")
 # What ONNX Runtime calls one run of a session, and a profile of OpenVINO here as well; of TensorRT

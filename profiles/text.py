@@ -10,10 +10,11 @@ from types import MappingProxyType
 from ..perf.reports.formats import WORD
 from ..perf.reports.output import plain
 from ..perf.terms.units import scaled
-from . import captured, roofline
+from . import roofline
 from .diff import Diff
 from .ranks import Ranks
 from .review import Review, Row
+from .tables import captured
 
 BAR = 60
 MARKS = {

@@ -12,7 +12,7 @@ import numpy as np
 
 from . import intervals
 from .intervals import Intervals
-from .trace import Gpu, Kind, Mask, Trace
+from .tables.trace import Gpu, Kind, Mask, Trace
 
 # Collectives that are not NCCL's: of vLLM, TensorRT-LLM, torch's symmetric memory, NVSHMEM.
 OTHER_COLLECTIVES = re.compile(

@@ -9,9 +9,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from ..perf.terms.units import scaled
-from . import captured
 from .facts import Facts
-from .trace import NONE
+from .tables import captured
+from .tables.trace import NONE
 
 Grade = Literal["exact", "lower bound", "unknown"]
 VISIBLE = 1.05

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..facts import Facts
 from ..fix import Fix
-from ..trace import Kind
+from ..tables.trace import Kind
 
 ELEMENTWISE = re.compile(r"elementwise_kernel")
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from ..facts import Facts
 from ..fix import Fix
-from ..trace import Kind
+from ..tables.trace import Kind
 
 
 def look(facts: Facts) -> Fix | None:

@@ -11,7 +11,7 @@ import numpy as np
 from ..facts import Facts
 from ..figures import summed
 from ..fix import Fix
-from ..trace import Kind
+from ..tables.trace import Kind
 
 PRODUCT = re.compile(
     r"sgemm|scudnn|gemmSN|simt_s|(?:dgrad|wgrad)\w*_engine<float|implicit_convolve|gemv\w*<[^>]*float"

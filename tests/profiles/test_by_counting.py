@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from hotlap.profiles import kineto
 from hotlap.profiles.figures import figures
+from hotlap.profiles.tables import kineto
 
 SMALL = Path(__file__).with_name("small.json")
 SPAN = 4000

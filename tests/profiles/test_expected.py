@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from hotlap.perf import cli
-from hotlap.profiles import kineto
 from hotlap.profiles.figures import figures
+from hotlap.profiles.tables import kineto
 
 TRACES = Path(__file__).resolve().parents[3] / "shared" / "traces"
 SECTIONS = (

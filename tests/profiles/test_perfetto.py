@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from hotlap.perf import cli
-from hotlap.profiles import kineto
 from hotlap.profiles.perfetto import TRACK
+from hotlap.profiles.tables import kineto
 
 from . import made
 from .test_expected import HERE, TRACES

@@ -18,8 +18,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from hotlap.perf.lowering import torch_step
 from hotlap.perf.machine import peaks
 from hotlap.perf.terms import contract
-from hotlap.profiles import kineto, review, roofline
+from hotlap.profiles import review, roofline
 from hotlap.profiles.facts import Facts
+from hotlap.profiles.tables import kineto
 
 from . import made
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from hotlap.profiles import bound, fix, kineto, rules
+from hotlap.profiles import bound, fix, rules
 from hotlap.profiles.facts import Facts
+from hotlap.profiles.tables import kineto
 
 from . import made
 

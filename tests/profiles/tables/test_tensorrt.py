@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hotlap.perf.cli import status
-from hotlap.profiles import files, review, tensorrt
-from hotlap.profiles.events import Unreadable
+from hotlap.profiles import review
+from hotlap.profiles.tables import files, tensorrt
+from hotlap.profiles.tables.events import Unreadable
 
-TRT = Path(__file__).parents[3] / "shared" / "traces" / "trt"
+TRT = Path(__file__).parents[4] / "shared" / "traces" / "trt"
 CONV = {
     "Name": "conv1 + relu",
     "LayerType": "CaskConvolution",

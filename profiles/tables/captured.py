@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import msgspec
 
-from ..perf.terms.contract import Overhead
+from ...perf.terms.contract import Overhead
 from .trace import Trace
 
 # Seconds, FLOP/s, B/s: nothing measured comes near.

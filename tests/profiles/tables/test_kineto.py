@@ -12,9 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hotlap.profiles import events, kineto, review
-from hotlap.profiles.events import Unreadable
-from hotlap.profiles.trace import Kind
+from hotlap.profiles import review
+from hotlap.profiles.tables import events, kineto
+from hotlap.profiles.tables.events import Unreadable
+from hotlap.profiles.tables.trace import Kind
 
 from . import made
 

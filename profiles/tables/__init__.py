@@ -1,0 +1,1 @@
+"""From the bytes of any trace to tables of integers."""
