@@ -23,8 +23,9 @@ from ..perf.terms.case import Case
 from ..perf.terms.reasons import Misuse
 from ..perf.terms.units import scaled
 from ..perf.terms.verdict import Finding, Verdict, worst
-from . import kinds, review
-from .figures import summed
+from . import review
+from .facts import kinds
+from .facts.figures import summed
 from .review import Review
 from .tables import captured
 from .tables.trace import NONE

@@ -8,7 +8,7 @@ import importlib
 import pkgutil
 from typing import NamedTuple
 
-from .facts import Facts
+from .facts.facts import Facts
 
 # Of the window, on a CPU of the steps: below this nothing is suggested.
 WORTH = 0.02

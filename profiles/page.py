@@ -12,10 +12,10 @@ import numpy as np
 
 from ..perf.reports.formats import WORD
 from ..perf.terms.units import scaled
-from . import roofline
 from .bound import PARTS
 from .diff import Diff, Moved
-from .intervals import Intervals
+from .facts import roofline
+from .facts.intervals import Intervals
 from .review import Review, Row
 from .tables.trace import NONE, Column, Kind
 from .text import machine, ns, stepped, trusted

@@ -17,7 +17,8 @@ import msgspec
 import numpy as np
 
 from ..perf.terms.verdict import Verdict
-from . import figures, review
+from . import review
+from .facts import figures
 from .review import Review
 from .tables.events import Unreadable
 from .tables.trace import NONE, Column, Trace

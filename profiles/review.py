@@ -11,12 +11,13 @@ import msgspec
 import numpy as np
 
 from ..perf.terms.verdict import Verdict
-from . import bound, figures, fix, roofline, trust
+from . import bound, fix, trust
 from .bound import Bound
-from .culprits import Culprit, Gap
-from .facts import Facts
+from .facts import figures, roofline
+from .facts.culprits import Culprit, Gap
+from .facts.facts import Facts
+from .facts.roofline import Attained
 from .fix import Fix
-from .roofline import Attained
 from .tables import captured, files
 from .tables.trace import NONE, Kind, Trace
 from .trust import Trust

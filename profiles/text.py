@@ -10,8 +10,8 @@ from types import MappingProxyType
 from ..perf.reports.formats import WORD
 from ..perf.reports.output import plain
 from ..perf.terms.units import scaled
-from . import roofline
 from .diff import Diff
+from .facts import roofline
 from .ranks import Ranks
 from .review import Review, Row
 from .tables import captured

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from ..perf.terms.units import scaled
-from .facts import Facts
+from .facts.facts import Facts
 from .tables import captured
 from .tables.trace import NONE
 

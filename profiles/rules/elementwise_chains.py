@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-from ..facts import Facts
+from ..facts.facts import Facts
 from ..fix import Fix
 from ..tables.trace import Kind
 

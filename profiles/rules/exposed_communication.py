@@ -1,7 +1,7 @@
 """Collectives that no computation hides."""
 
-from ..facts import Facts
-from ..figures import summed
+from ..facts.facts import Facts
+from ..facts.figures import summed
 from ..fix import Fix
 
 

@@ -1,6 +1,6 @@
 """Memory from the driver and kernels loaded for the first time, within what is profiled."""
 
-from ..facts import Facts
+from ..facts.facts import Facts
 from ..fix import Fix
 
 

@@ -1,6 +1,6 @@
 """On a CPU: Python and the dispatch of many small operators, beside the work itself."""
 
-from ..facts import Facts
+from ..facts.facts import Facts
 from ..fix import Fix
 
 ON_CPU = True

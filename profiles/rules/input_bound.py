@@ -1,6 +1,6 @@
 """The GPU waits for the data loader."""
 
-from ..facts import Facts
+from ..facts.facts import Facts
 from ..fix import Fix
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..facts import Facts
+from ..facts.facts import Facts
 from ..fix import Fix
 
 MOST_GRAPHED = 0.9

@@ -4,8 +4,8 @@ import re
 
 import numpy as np
 
-from ..facts import Facts
-from ..figures import summed
+from ..facts.facts import Facts
+from ..facts.figures import summed
 from ..fix import Fix
 
 CONVERSION = re.compile(

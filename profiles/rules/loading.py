@@ -1,6 +1,6 @@
 """On a CPU: the step stands still while the data loader works in the same process."""
 
-from ..facts import Facts
+from ..facts.facts import Facts
 from ..fix import Fix
 
 ON_CPU = True

@@ -4,8 +4,8 @@ import re
 
 import numpy as np
 
-from .. import intervals
-from ..facts import Facts
+from ..facts import intervals
+from ..facts.facts import Facts
 from ..fix import Fix
 
 COMPILER = re.compile(

@@ -2,7 +2,7 @@
 worth oneDNN (use_mkldnn in aten/src/ATen/native/Convolution.cpp).
 """
 
-from ..facts import Facts
+from ..facts.facts import Facts
 from ..fix import Fix
 
 ON_CPU = True

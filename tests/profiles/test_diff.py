@@ -10,7 +10,7 @@ import pytest
 
 from hotlap.perf import cli
 from hotlap.perf.terms import verdict
-from hotlap.profiles import kinds
+from hotlap.profiles.facts import kinds
 
 from . import made
 

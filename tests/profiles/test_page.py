@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hotlap.perf import cli
-from hotlap.profiles import intervals, page, review
+from hotlap.profiles import page, review
+from hotlap.profiles.facts import intervals
 
 from . import made
 

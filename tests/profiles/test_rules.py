@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from hotlap.profiles import bound, fix, rules
-from hotlap.profiles.facts import Facts
+from hotlap.profiles.facts.facts import Facts
 from hotlap.profiles.tables import kineto
 
 from . import made

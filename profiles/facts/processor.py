@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..tables.trace import Trace
 from . import host, kinds
 from .steps import Step
-from .tables.trace import Trace
 
 # Parts of the steps in the order of the bar; kinds that are none of these compute.
 PARTS = ("compute", "layout", "framework", "input", "outside operators")

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..tables.trace import Calls, Column, Rows, Spans, Trace
 from .launches import SYNCHRONISE
 from .steps import STEP
-from .tables.trace import Calls, Column, Rows, Spans, Trace
 
 NOTHING = "no recorded host code"
 BETWEEN = "Python between operators (no stacks recorded)"

@@ -10,9 +10,9 @@ from functools import cached_property
 
 import numpy as np
 
+from ..tables.trace import Gpu, Kind, Mask, Trace
 from . import intervals
 from .intervals import Intervals
-from .tables.trace import Gpu, Kind, Mask, Trace
 
 # Collectives that are not NCCL's: of vLLM, TensorRT-LLM, torch's symmetric memory, NVSHMEM.
 OTHER_COLLECTIVES = re.compile(

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .tables.trace import Column
+from ..tables.trace import Column
 
 
 class Intervals(NamedTuple):

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from hotlap.profiles.figures import figures
+from hotlap.profiles.facts.figures import figures
 from hotlap.profiles.tables import kineto
 
 SMALL = Path(__file__).with_name("small.json")

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ..tables.trace import NONE, Column, Spans
 from .launches import Launches
-from .tables.trace import NONE, Column, Spans
 
 AT_ONCE = 100_000
 LAST = (1 << 63, 0, 0)

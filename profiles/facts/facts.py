@@ -7,13 +7,13 @@ from functools import cached_property
 
 import numpy as np
 
+from ..tables.trace import Column, Trace
 from . import culprits, launches, operators, processor, roofline, steps, timeline
 from .culprits import Culprits, Gap
 from .launches import Idle, Launches
 from .processor import Own
 from .roofline import Attained
 from .steps import Step
-from .tables.trace import Column, Trace
 from .timeline import Timeline
 
 

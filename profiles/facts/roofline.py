@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from ..perf.machine.peaks import Peak, datasheet
-from ..perf.terms.case import Case
-from ..perf.terms.reasons import Misuse
-from .tables import captured
-from .tables.trace import NONE, Column, Gpu, Trace
+from ...perf.machine.peaks import Peak, datasheet
+from ...perf.terms.case import Case
+from ...perf.terms.reasons import Misuse
+from ..tables import captured
+from ..tables.trace import NONE, Column, Gpu, Trace
 
 DTYPES = {
     "float": "fp32",

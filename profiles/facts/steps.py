@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .tables.trace import Trace
+from ..tables.trace import Trace
 from .timeline import Timeline
 
 STEP = re.compile(r"^ProfilerStep#\d+\Z")

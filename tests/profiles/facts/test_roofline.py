@@ -18,13 +18,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from hotlap.perf.lowering import torch_step
 from hotlap.perf.machine import peaks
 from hotlap.perf.terms import contract
-from hotlap.profiles import review, roofline
-from hotlap.profiles.facts import Facts
+from hotlap.profiles import review
+from hotlap.profiles.facts import roofline
+from hotlap.profiles.facts.facts import Facts
 from hotlap.profiles.tables import kineto
 
 from . import made
 
-TRACES = Path(__file__).parents[3] / "shared" / "traces"
+TRACES = Path(__file__).parents[4] / "shared" / "traces"
 
 
 def of(path: Path) -> list[roofline.Attained]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .tables.trace import NONE, Calls, Column, Gpu, Mask, Trace
+from ..tables.trace import NONE, Calls, Column, Gpu, Mask, Trace
 from .timeline import Timeline
 
 GRAPH_LAUNCH = re.compile(r"GraphLaunch", re.IGNORECASE)

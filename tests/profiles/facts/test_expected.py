@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from hotlap.perf import cli
-from hotlap.profiles.figures import figures
+from hotlap.profiles.facts.figures import figures
 from hotlap.profiles.tables import kineto
 
-TRACES = Path(__file__).resolve().parents[3] / "shared" / "traces"
+TRACES = Path(__file__).resolve().parents[4] / "shared" / "traces"
 SECTIONS = (
     "n_events",
     "ph",

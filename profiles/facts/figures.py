@@ -13,10 +13,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from ..tables.trace import NONE, Column, Kind, Spans, Trace
 from . import launches as launching
 from . import operators, steps, timeline
 from .launches import CAUSES, LAUNCH, SYNCHRONISE, Launches
-from .tables.trace import NONE, Column, Kind, Spans, Trace
 from .timeline import Timeline
 
 LARGEST, TOP, NAME = 5, 8, 160

@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..tables.trace import Calls, Column, Mask, Trace
 from . import host
 from .host import Doing
 from .launches import CAUSES, Idle, Launches
-from .tables.trace import Calls, Column, Mask, Trace
 from .timeline import Timeline
 
 # Why the GPU was idle. launch: the host had not issued the work, nor was it fetching data, waiting
