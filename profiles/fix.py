@@ -34,7 +34,7 @@ def suggested(facts: Facts) -> list[Fix]:
 
     They overlap: ceilings do not add up.
     """
-    from . import rules
+    from .findings import rules
 
     modules = [
         importlib.import_module(f"{rules.__name__}.{module.name}")

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from ..facts.facts import Facts
-from ..fix import Fix
+from ...facts.facts import Facts
+from ...fix import Fix
 
 MOST_GRAPHED = 0.9
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from ..facts.facts import Facts
-from ..fix import Fix
-from ..tables.trace import Kind
+from ...facts.facts import Facts
+from ...fix import Fix
+from ...tables.trace import Kind
 
 
 def look(facts: Facts) -> Fix | None:

@@ -1,8 +1,8 @@
 """Collectives that no computation hides."""
 
-from ..facts.facts import Facts
-from ..facts.figures import summed
-from ..fix import Fix
+from ...facts.facts import Facts
+from ...facts.figures import summed
+from ...fix import Fix
 
 
 def look(facts: Facts) -> Fix | None:

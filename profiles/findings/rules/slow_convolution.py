@@ -2,8 +2,8 @@
 worth oneDNN (use_mkldnn in aten/src/ATen/native/Convolution.cpp).
 """
 
-from ..facts.facts import Facts
-from ..fix import Fix
+from ...facts.facts import Facts
+from ...fix import Fix
 
 ON_CPU = True
 UNFOLDED = "aten::_slow_conv2d_forward"

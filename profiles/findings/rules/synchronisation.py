@@ -2,9 +2,9 @@
 
 from collections import defaultdict
 
-from ..facts.facts import Facts
-from ..facts.launches import SYNCHRONISE
-from ..fix import Fix
+from ...facts.facts import Facts
+from ...facts.launches import SYNCHRONISE
+from ...fix import Fix
 
 
 def look(facts: Facts) -> Fix | None:
@@ -15,7 +15,7 @@ def look(facts: Facts) -> Fix | None:
     named = trace.named(SYNCHRONISE)
     rows = calls.rows(named[calls.name])
     counts: dict[str, int] = defaultdict(int)
-    from ..facts.operators import innermost
+    from ...facts.operators import innermost
 
     for name, operator in zip(
         rows.name.tolist(), innermost(trace.operators, rows.lane, rows.start).tolist(), strict=True

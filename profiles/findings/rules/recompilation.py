@@ -4,9 +4,9 @@ import re
 
 import numpy as np
 
-from ..facts import intervals
-from ..facts.facts import Facts
-from ..fix import Fix
+from ...facts import intervals
+from ...facts.facts import Facts
+from ...fix import Fix
 
 COMPILER = re.compile(
     r"torch/_dynamo/convert_frame\.py.*:"

@@ -4,9 +4,9 @@ import re
 
 import numpy as np
 
-from ..facts.facts import Facts
-from ..fix import Fix
-from ..tables.trace import Kind
+from ...facts.facts import Facts
+from ...fix import Fix
+from ...tables.trace import Kind
 
 ELEMENTWISE = re.compile(r"elementwise_kernel")
 
