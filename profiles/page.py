@@ -12,11 +12,11 @@ import numpy as np
 
 from ..perf.reports.formats import WORD
 from ..perf.terms.units import scaled
-from .bound import PARTS
-from .diff import Diff, Moved
 from .facts import roofline
 from .facts.intervals import Intervals
-from .review import Review, Row
+from .findings.bound import PARTS
+from .findings.diff import Diff, Moved
+from .findings.review import Review, Row
 from .tables.trace import NONE, Column, Kind
 from .text import machine, ns, stepped, trusted
 

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from ..perf.terms import files
-from .review import Review
+from .findings.review import Review
 from .tables.events import Event, Events
 from .tables.kineto import GPU, nanoseconds
 from .tables.trace import Column, Gpu

@@ -65,7 +65,8 @@ def profile(
     from ..perf.terms.case import Case, Plan
     from ..perf.terms.contract import Schedule
     from ..perf.terms.reasons import Misuse, Refusal
-    from . import capture, review, text
+    from . import capture, text
+    from .findings import review
 
     def report(line: str) -> None:
         print(f"  {line}", file=sys.stderr)

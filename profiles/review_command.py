@@ -54,8 +54,9 @@ def review(
     from ..perf.terms.files import put
     from ..perf.terms.reasons import Misuse
     from ..perf.terms.verdict import Unreadable
-    from . import diff, ranks, text
-    from . import review as reviewing
+    from . import text
+    from .findings import diff, ranks
+    from .findings import review as reviewing
     from .tables.events import Unreadable as NoTrace
 
     def read(path: Path, how: Callable[[Path], Any] = reviewing.review) -> Any:

@@ -10,10 +10,10 @@ from types import MappingProxyType
 from ..perf.reports.formats import WORD
 from ..perf.reports.output import plain
 from ..perf.terms.units import scaled
-from .diff import Diff
 from .facts import roofline
-from .ranks import Ranks
-from .review import Review, Row
+from .findings.diff import Diff
+from .findings.ranks import Ranks
+from .findings.review import Review, Row
 from .tables import captured
 
 BAR = 60

@@ -5,8 +5,8 @@ import re
 import numpy as np
 
 from ...facts.facts import Facts
-from ...fix import Fix
 from ...tables.trace import Kind
+from ..fix import Fix
 
 ELEMENTWISE = re.compile(r"elementwise_kernel")
 

@@ -2,7 +2,7 @@
 
 from ...facts.facts import Facts
 from ...facts.figures import summed
-from ...fix import Fix
+from ..fix import Fix
 
 
 def look(facts: Facts) -> Fix | None:

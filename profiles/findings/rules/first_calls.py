@@ -1,7 +1,7 @@
 """Memory from the driver and kernels loaded for the first time, within what is profiled."""
 
 from ...facts.facts import Facts
-from ...fix import Fix
+from ..fix import Fix
 
 
 def look(facts: Facts) -> Fix | None:

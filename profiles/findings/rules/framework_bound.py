@@ -1,7 +1,7 @@
 """On a CPU: Python and the dispatch of many small operators, beside the work itself."""
 
 from ...facts.facts import Facts
-from ...fix import Fix
+from ..fix import Fix
 
 ON_CPU = True
 

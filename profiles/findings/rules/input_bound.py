@@ -1,7 +1,7 @@
 """The GPU waits for the data loader."""
 
 from ...facts.facts import Facts
-from ...fix import Fix
+from ..fix import Fix
 
 
 def look(facts: Facts) -> Fix | None:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ...facts.facts import Facts
-from ...fix import Fix
+from ..fix import Fix
 
 MOST_GRAPHED = 0.9
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from ...facts.facts import Facts
 from ...facts.figures import summed
-from ...fix import Fix
+from ..fix import Fix
 
 CONVERSION = re.compile(
     r"nchwToNhwc|nhwcToNchw|nchw2nhwc|transpose_readWrite|Reformatting CopyNode", re.IGNORECASE

@@ -1,7 +1,7 @@
 """On a CPU: the step stands still while the data loader works in the same process."""
 
 from ...facts.facts import Facts
-from ...fix import Fix
+from ..fix import Fix
 
 ON_CPU = True
 

@@ -3,8 +3,8 @@
 import numpy as np
 
 from ...facts.facts import Facts
-from ...fix import Fix
 from ...tables.trace import Kind
+from ..fix import Fix
 
 
 def look(facts: Facts) -> Fix | None:

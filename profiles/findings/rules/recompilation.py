@@ -6,7 +6,7 @@ import numpy as np
 
 from ...facts import intervals
 from ...facts.facts import Facts
-from ...fix import Fix
+from ..fix import Fix
 
 COMPILER = re.compile(
     r"torch/_dynamo/convert_frame\.py.*:"

@@ -3,7 +3,7 @@ worth oneDNN (use_mkldnn in aten/src/ATen/native/Convolution.cpp).
 """
 
 from ...facts.facts import Facts
-from ...fix import Fix
+from ..fix import Fix
 
 ON_CPU = True
 UNFOLDED = "aten::_slow_conv2d_forward"

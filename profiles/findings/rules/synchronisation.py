@@ -4,7 +4,7 @@ from collections import defaultdict
 
 from ...facts.facts import Facts
 from ...facts.launches import SYNCHRONISE
-from ...fix import Fix
+from ..fix import Fix
 
 
 def look(facts: Facts) -> Fix | None:

@@ -10,8 +10,8 @@ import numpy as np
 
 from ...facts.facts import Facts
 from ...facts.figures import summed
-from ...fix import Fix
 from ...tables.trace import Kind
+from ..fix import Fix
 
 PRODUCT = re.compile(
     r"sgemm|scudnn|gemmSN|simt_s|(?:dgrad|wgrad)\w*_engine<float|implicit_convolve|gemv\w*<[^>]*float"

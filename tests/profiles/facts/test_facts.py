@@ -8,9 +8,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hotlap.profiles import trust
 from hotlap.profiles.facts import host, intervals, launches, operators, timeline
 from hotlap.profiles.facts.facts import Facts
+from hotlap.profiles.findings import trust
 from hotlap.profiles.tables import kineto
 
 from . import made

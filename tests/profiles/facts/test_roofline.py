@@ -18,9 +18,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from hotlap.perf.lowering import torch_step
 from hotlap.perf.machine import peaks
 from hotlap.perf.terms import contract
-from hotlap.profiles import review
 from hotlap.profiles.facts import roofline
 from hotlap.profiles.facts.facts import Facts
+from hotlap.profiles.findings import review
 from hotlap.profiles.tables import kineto
 
 from . import made

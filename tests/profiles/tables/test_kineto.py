@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hotlap.profiles import review
+from hotlap.profiles.findings import review
 from hotlap.profiles.tables import events, kineto
 from hotlap.profiles.tables.events import Unreadable
 from hotlap.profiles.tables.trace import Kind

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hotlap.perf.cli import status
-from hotlap.profiles import review
+from hotlap.profiles.findings import review
 from hotlap.profiles.tables import files, tensorrt
 from hotlap.profiles.tables.events import Unreadable
 

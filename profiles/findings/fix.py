@@ -8,7 +8,7 @@ import importlib
 import pkgutil
 from typing import NamedTuple
 
-from .facts.facts import Facts
+from ..facts.facts import Facts
 
 # Of the window, on a CPU of the steps: below this nothing is suggested.
 WORTH = 0.02
@@ -34,7 +34,7 @@ def suggested(facts: Facts) -> list[Fix]:
 
     They overlap: ceilings do not add up.
     """
-    from .findings import rules
+    from . import rules
 
     modules = [
         importlib.import_module(f"{rules.__name__}.{module.name}")

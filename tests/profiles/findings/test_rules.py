@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 
-from hotlap.profiles import bound, fix
 from hotlap.profiles.facts.facts import Facts
-from hotlap.profiles.findings import rules
+from hotlap.profiles.findings import bound, fix, rules
 from hotlap.profiles.tables import kineto
 
 from . import made

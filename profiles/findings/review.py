@@ -10,16 +10,16 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from ..perf.terms.verdict import Verdict
+from ...perf.terms.verdict import Verdict
+from ..facts import figures, roofline
+from ..facts.culprits import Culprit, Gap
+from ..facts.facts import Facts
+from ..facts.roofline import Attained
+from ..tables import captured, files
+from ..tables.trace import NONE, Kind, Trace
 from . import bound, fix, trust
 from .bound import Bound
-from .facts import figures, roofline
-from .facts.culprits import Culprit, Gap
-from .facts.facts import Facts
-from .facts.roofline import Attained
 from .fix import Fix
-from .tables import captured, files
-from .tables.trace import NONE, Kind, Trace
 from .trust import Trust
 
 NO_OPERATOR = "(no operator recorded)"

@@ -16,12 +16,12 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from ..perf.terms.verdict import Verdict
+from ...perf.terms.verdict import Verdict
+from ..facts import figures
+from ..tables.events import Unreadable
+from ..tables.trace import NONE, Column, Trace
 from . import review
-from .facts import figures
 from .review import Review
-from .tables.events import Unreadable
-from .tables.trace import NONE, Column, Trace
 
 # Ends of one collective on two ranks: this far apart at most, or this share of the shorter one.
 TOGETHER_NS, TOGETHER = 200_000, 0.02

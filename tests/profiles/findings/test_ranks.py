@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hotlap.perf.cli import status
-from hotlap.profiles import ranks
+from hotlap.profiles.findings import ranks
 
 from . import made
 
-TRACES = Path(__file__).parents[3] / "shared" / "traces"
+TRACES = Path(__file__).parents[4] / "shared" / "traces"
 REDUCE = "ncclDevKernel_AllReduce_Sum_f32_RING_LL"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .facts.facts import Facts
+from ..facts.facts import Facts
 
 # Parts of the window in the order of the bar. Together they are the window.
 PARTS = (

@@ -8,10 +8,10 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from ..perf.terms.units import scaled
-from .facts.facts import Facts
-from .tables import captured
-from .tables.trace import NONE
+from ...perf.terms.units import scaled
+from ..facts.facts import Facts
+from ..tables import captured
+from ..tables.trace import NONE
 
 Grade = Literal["exact", "lower bound", "unknown"]
 VISIBLE = 1.05

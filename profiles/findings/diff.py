@@ -18,17 +18,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..perf.stats.compare import Verdict as Outcome
-from ..perf.terms.case import Case
-from ..perf.terms.reasons import Misuse
-from ..perf.terms.units import scaled
-from ..perf.terms.verdict import Finding, Verdict, worst
+from ...perf.stats.compare import Verdict as Outcome
+from ...perf.terms.case import Case
+from ...perf.terms.reasons import Misuse
+from ...perf.terms.units import scaled
+from ...perf.terms.verdict import Finding, Verdict, worst
+from ..facts import kinds
+from ..facts.figures import summed
+from ..tables import captured
+from ..tables.trace import NONE
 from . import review
-from .facts import kinds
-from .facts.figures import summed
 from .review import Review
-from .tables import captured
-from .tables.trace import NONE
 
 WORK_FLOOR, WALL_FLOOR, WALL_FINE, CPU_FLOOR = 0.01, 0.128, 0.03, 1.0
 # A kind of operator is a reason for a change from this share of it on.
