@@ -65,8 +65,9 @@ def profile(
     from ..perf.terms.case import Case, Plan
     from ..perf.terms.contract import Schedule
     from ..perf.terms.reasons import Misuse, Refusal
-    from . import capture, text
+    from . import capture
     from .findings import review
+    from .pages import text
 
     def report(line: str) -> None:
         print(f"  {line}", file=sys.stderr)

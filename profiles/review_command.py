@@ -54,9 +54,9 @@ def review(
     from ..perf.terms.files import put
     from ..perf.terms.reasons import Misuse
     from ..perf.terms.verdict import Unreadable
-    from . import text
     from .findings import diff, ranks
     from .findings import review as reviewing
+    from .pages import text
     from .tables.events import Unreadable as NoTrace
 
     def read(path: Path, how: Callable[[Path], Any] = reviewing.review) -> Any:
@@ -95,11 +95,11 @@ def review(
             reviewing.document(found, verdict, {"baseline": diff.document(compared)} if compared else {}),
         )
     if html is not None:
-        from .page import page
+        from .pages.page import page
 
         put(html, page(found, compared).encode())
     if perfetto is not None:
-        from .perfetto import write
+        from .pages.perfetto import write
 
         if str(perfetto) == "-":
             raise Misuse("--perfetto writes a file; name one")

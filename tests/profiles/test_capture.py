@@ -20,8 +20,8 @@ from torch.utils.data import DataLoader, TensorDataset
 import hotlap
 from hotlap.perf.cli import status
 from hotlap.perf.race import profiling
-from hotlap.profiles import text
 from hotlap.profiles.findings import review
+from hotlap.profiles.pages import text
 from hotlap.profiles.tables import captured, kineto
 
 WORKLOAD = """

@@ -215,7 +215,7 @@ def test_any_shapes_are_survived(name: str, dims: Any, types: Any, values: Any) 
 
 def test_operators_say_their_share_on_the_screen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from hotlap.perf.cli import status
-    from hotlap.profiles.page import page
+    from hotlap.profiles.pages.page import page
 
     path = product(tmp_path, 50)
     share = FLOPS / 19.5e12 / 50e-6

@@ -11,7 +11,7 @@ import pytest
 
 from hotlap.perf import cli
 from hotlap.perf.terms import verdict
-from hotlap.profiles import text
+from hotlap.profiles.pages import text
 
 from . import made
 

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hotlap.perf import cli
-from hotlap.profiles import page
 from hotlap.profiles.facts import intervals
 from hotlap.profiles.findings import review
+from hotlap.profiles.pages import page
 
 from . import made
 

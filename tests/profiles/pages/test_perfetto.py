@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from hotlap.perf import cli
-from hotlap.profiles.perfetto import TRACK
+from hotlap.profiles.pages.perfetto import TRACK
 from hotlap.profiles.tables import kineto
 
+from ..test_expected import HERE, TRACES
 from . import made
-from .test_expected import HERE, TRACES
 
 
 def exported(trace: Path, tmp_path: Path) -> dict:

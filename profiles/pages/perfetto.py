@@ -13,11 +13,11 @@ from typing import IO, Any
 import msgspec
 import numpy as np
 
-from ..perf.terms import files
-from .findings.review import Review
-from .tables.events import Event, Events
-from .tables.kineto import GPU, nanoseconds
-from .tables.trace import Column, Gpu
+from ...perf.terms import files
+from ..findings.review import Review
+from ..tables.events import Event, Events
+from ..tables.kineto import GPU, nanoseconds
+from ..tables.trace import Column, Gpu
 
 GAPS = 10_000
 TRACK = "hotlap: why the GPU was idle"

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from ..perf.reports.formats import WORD
-from ..perf.terms.units import scaled
-from .facts import roofline
-from .facts.intervals import Intervals
-from .findings.bound import PARTS
-from .findings.diff import Diff, Moved
-from .findings.review import Review, Row
-from .tables.trace import NONE, Column, Kind
+from ...perf.reports.formats import WORD
+from ...perf.terms.units import scaled
+from ..facts import roofline
+from ..facts.intervals import Intervals
+from ..findings.bound import PARTS
+from ..findings.diff import Diff, Moved
+from ..findings.review import Review, Row
+from ..tables.trace import NONE, Column, Kind
 from .text import machine, ns, stepped, trusted
 
 WIDTH, BINS, BAND = 960, 320, 60
@@ -31,7 +31,7 @@ def page(found: Review, compared: Diff | None = None) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     template = Environment(
-        loader=PackageLoader("hotlap.profiles", ""),
+        loader=PackageLoader(__package__, ""),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from ..perf.reports.formats import WORD
-from ..perf.reports.output import plain
-from ..perf.terms.units import scaled
-from .facts import roofline
-from .findings.diff import Diff
-from .findings.ranks import Ranks
-from .findings.review import Review, Row
-from .tables import captured
+from ...perf.reports.formats import WORD
+from ...perf.reports.output import plain
+from ...perf.terms.units import scaled
+from ..facts import roofline
+from ..findings.diff import Diff
+from ..findings.ranks import Ranks
+from ..findings.review import Review, Row
+from ..tables import captured
 
 BAR = 60
 MARKS = {
