@@ -9,7 +9,7 @@ _PUBLIC = {
     "Case": "perf.terms.case",
     "Evaluation": "perf.terms.case",
     "Plan": "perf.terms.case",
-    "Profile": "profiles.callback",
+    "Profile": "profiles.recording.callback",
     "Result": "perf.terms.result",
     "TritonKernels": "kernels.callback",
     "Workload": "perf.terms.case",

@@ -65,9 +65,9 @@ def profile(
     from ..perf.terms.case import Case, Plan
     from ..perf.terms.contract import Schedule
     from ..perf.terms.reasons import Misuse, Refusal
-    from . import capture
     from .findings import review
     from .pages import text
+    from .recording import capture
 
     def report(line: str) -> None:
         print(f"  {line}", file=sys.stderr)

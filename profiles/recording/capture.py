@@ -13,14 +13,14 @@ from typing import Any
 
 import msgspec
 
-from ..perf.lookup import plugins, workloads
-from ..perf.machine import survey
-from ..perf.measure.prepare import Preparation, worker_environment
-from ..perf.race.race import Race
-from ..perf.race.servers import Servers
-from ..perf.terms.case import Case, Plan
-from ..perf.terms.contract import Overhead, Schedule
-from ..perf.terms.reasons import Refusal
+from ...perf.lookup import plugins, workloads
+from ...perf.machine import survey
+from ...perf.measure.prepare import Preparation, worker_environment
+from ...perf.race.race import Race
+from ...perf.race.servers import Servers
+from ...perf.terms.case import Case, Plan
+from ...perf.terms.contract import Overhead, Schedule
+from ...perf.terms.reasons import Refusal
 
 
 def inference(

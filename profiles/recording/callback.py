@@ -17,9 +17,9 @@ from typing import Any
 
 import lightning.pytorch as L
 
-from ..perf.lowering import torch_step
-from ..perf.race import profiling
-from ..perf.terms.contract import Overhead, Schedule
+from ...perf.lowering import torch_step
+from ...perf.race import profiling
+from ...perf.terms.contract import Overhead, Schedule
 
 
 class Profile(L.Callback):

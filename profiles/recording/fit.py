@@ -1,6 +1,6 @@
 """Profile a training of one of our own networks:
 
-`python -m hotlap.profiles.fit`, what to do on stdin (capture.training).
+`python -m hotlap.profiles.recording.fit`, what to do on stdin (capture.training).
 
 A process of its own, so that threads and allocator are the harness's.
 """
@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from ..perf.terms.case import Case
-from ..perf.terms.contract import Schedule
+from ...perf.terms.case import Case
+from ...perf.terms.contract import Schedule
 
 
 class Asked(msgspec.Struct):
@@ -29,8 +29,8 @@ def main() -> None:
     import lightning.pytorch as L
     import torch
 
-    from ..models.catalog import network
-    from ..models.quiet import undisturbed
+    from ...models.catalog import network
+    from ...models.quiet import undisturbed
     from .callback import Profile
 
     case, schedule = asked.case, asked.schedule

@@ -1,0 +1,1 @@
+"""A case or a training recorded by its own profiler."""
