@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ..perf.terms import files
+from ...perf.terms import files
 
 NOT_CAPTURED = 4
 
@@ -57,17 +57,17 @@ def profile(
     import shutil
     import sys
 
-    from ..models.catalog import names, network
-    from ..perf.lookup import workloads
-    from ..perf.lookup.cases import parse_backend
-    from ..perf.measure import rundir
-    from ..perf.terms import units
-    from ..perf.terms.case import Case, Plan
-    from ..perf.terms.contract import Schedule
-    from ..perf.terms.reasons import Misuse, Refusal
-    from .findings import review
-    from .pages import text
-    from .recording import capture
+    from ...models.catalog import names, network
+    from ...perf.lookup import workloads
+    from ...perf.lookup.cases import parse_backend
+    from ...perf.measure import rundir
+    from ...perf.terms import units
+    from ...perf.terms.case import Case, Plan
+    from ...perf.terms.contract import Schedule
+    from ...perf.terms.reasons import Misuse, Refusal
+    from ..findings import review
+    from ..pages import text
+    from ..recording import capture
 
     def report(line: str) -> None:
         print(f"  {line}", file=sys.stderr)

@@ -51,13 +51,13 @@ def review(
     """
     import sys
 
-    from ..perf.terms.files import put
-    from ..perf.terms.reasons import Misuse
-    from ..perf.terms.verdict import Unreadable
-    from .findings import diff, ranks
-    from .findings import review as reviewing
-    from .pages import text
-    from .tables.events import Unreadable as NoTrace
+    from ...perf.terms.files import put
+    from ...perf.terms.reasons import Misuse
+    from ...perf.terms.verdict import Unreadable
+    from ..findings import diff, ranks
+    from ..findings import review as reviewing
+    from ..pages import text
+    from ..tables.events import Unreadable as NoTrace
 
     def read(path: Path, how: Callable[[Path], Any] = reviewing.review) -> Any:
         try:
@@ -95,11 +95,11 @@ def review(
             reviewing.document(found, verdict, {"baseline": diff.document(compared)} if compared else {}),
         )
     if html is not None:
-        from .pages.page import page
+        from ..pages.page import page
 
         put(html, page(found, compared).encode())
     if perfetto is not None:
-        from .pages.perfetto import write
+        from ..pages.perfetto import write
 
         if str(perfetto) == "-":
             raise Misuse("--perfetto writes a file; name one")
