@@ -1,5 +1,7 @@
-"""Reading Lightning checkpoints without trusting them: damage is found, code in pickles is refused,
-the class must fit.
+"""Reads Lightning checkpoints without trusting them.
+
+Damage is noticed, code in pickles is refused, and the class must fit. Every refusal is a ValueError
+of one line that says what is wrong, with which file, and what to do.
 """
 
 from __future__ import annotations
@@ -19,13 +21,16 @@ Module = TypeVar("Module", bound=L.LightningModule)
 
 
 def digest(path: Path) -> str:
-    """sha256 of the file, in hexadecimal."""
+    """The sha256 of the file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint, on the CPU. Raises ValueError: what, where, what to do."""
+    """Reads a checkpoint's content, with its tensors on the CPU.
+
+    Raises ValueError where the file is absent, damaged, holds code, or is no Lightning checkpoint.
+    """
     if not path.is_file():
         raise ValueError(f"there is no checkpoint {path}; check the path")
     try:
@@ -58,9 +63,9 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def restore(cls: type[Module], path: Path) -> tuple[Module, dict[str, Any]]:
-    """The module of class `cls` in eval mode on the CPU, and the checkpoint's content.
+    """Returns the module of class `cls`, in eval mode on the CPU, and the checkpoint's content.
 
-    Raises ValueError: what, where, what to do.
+    Raises ValueError where `read` does, and where the class is not the one that was trained.
     """
     content = read(path)
     check_class(cls, path, content)
@@ -81,7 +86,9 @@ def restore(cls: type[Module], path: Path) -> tuple[Module, dict[str, Any]]:
 
 
 def check_class(cls: type[L.LightningModule], path: Path, content: dict[str, Any]) -> None:
-    """Checkpoints of hotlap's own networks say whose they are; others are known only by whether
+    """Raises ValueError where the checkpoint's content is known to be of another class than `cls`.
+
+    Checkpoints of hotlap's own networks name their class; of others it only shows later whether
     their weights fit.
     """
     written_by = content.get("hotlap", {}).get("class")

@@ -8,9 +8,12 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
 from . import runs
 from .catalog import names, nearest
+from .runs import TrainingRun
 
 
 def train(
@@ -28,9 +31,8 @@ def train(
     precision: Annotated[
         str | None,
         typer.Option(
-            help=(
-                "fp32, or bf16 or fp16: mixed, with fp32 weights and, for fp16, a scaled loss. Default: fp32."
-            )
+            help="fp32, or bf16 or fp16: mixed, with fp32 weights and, for fp16, a scaled loss."
+            " Default: fp32."
         ),
     ] = None,
     resume: Annotated[
@@ -40,10 +42,15 @@ def train(
     """Train a network on data that ships with the installed packages; checkpoints go to
     runs/train/ID.
     """
-    from rich.console import Console
-    from rich.table import Table
-
     console = Console(soft_wrap=True, highlight=False)
+    refuse_wrong_words(name, run, resume)
+    finished = trained(name, epochs, seed, (run or "latest") if resume else None, precision, console)
+    console.print(scores(finished))
+    console.print(f"checkpoint: {finished.checkpoint}")
+
+
+def refuse_wrong_words(name: str, run: str | None, resume: bool) -> None:
+    """Raises typer.BadParameter for an unknown network, and for an ID without --resume."""
     if name not in names():
         raise typer.BadParameter(
             f"no network is called {name!r}; {nearest(name, names())}", param_hint="NAME"
@@ -52,26 +59,42 @@ def train(
         raise typer.BadParameter(
             f"{run!r} is the ID of a run to resume; write --resume {run}", param_hint="ID"
         )
-    which = (run or "latest") if resume else None
-    try:
-        from .train import train as train_network
 
-        finished = train_network(name, epochs, seed, which, console.print, precision)
+
+def trained(
+    name: str,
+    epochs: int | None,
+    seed: int | None,
+    resume: str | None,
+    precision: str | None,
+    console: Console,
+) -> TrainingRun:
+    """Trains with one line an epoch and returns the finished run.
+
+    Ends with exit status 130 after Ctrl-C, 2 where a run cannot be resumed, 4 where training is
+    refused otherwise.
+    """
+    try:
+        from .train import train as train_network  # takes seconds, as it brings torch
+
+        return train_network(name, epochs, seed, resume, console.print, precision)
     except KeyboardInterrupt:
         folder = runs.newest(name, finished=False)
-        console.print(
-            f"interrupted; hotlap train {name} --resume {folder.name} goes on"
-            if folder
-            else "interrupted before training began"
-        )
+        if folder is None:
+            console.print("interrupted before training began")
+        else:
+            console.print(f"interrupted; hotlap train {name} --resume {folder.name} goes on")
         raise typer.Exit(130) from None
     except runs.NotResumable as error:
         raise typer.BadParameter(str(error), param_hint="--resume") from error
     except ValueError as error:
         Console(stderr=True, soft_wrap=True, highlight=False).print(str(error))
         raise typer.Exit(4) from error
+
+
+def scores(run: TrainingRun) -> Table:
+    """The run's scores on the test split, one row a metric."""
     table = Table("metric", "test split")
-    for metric, value in finished.test.items():
+    for metric, value in run.test.items():
         table.add_row(metric, f"{value:.4f}")
-    console.print(table)
-    console.print(f"checkpoint: {finished.checkpoint}")
+    return table

@@ -1,5 +1,7 @@
-"""Mixed precision in training: weights and optimizer in fp32, forward and backward under autocast,
-fp16's gradients scaled.
+"""Mixed precision in training.
+
+Weights and optimizer stay in fp32, forward and backward run under autocast, and fp16's gradients
+are scaled.
 
 fp16 has no numbers below 6e-8, so small gradients would be 0: the loss is multiplied by a factor
 that grows while gradients stay finite, and a step whose gradients do not is left out (Micikevicius
@@ -13,11 +15,15 @@ from __future__ import annotations
 import torch
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 
+# Precision as hotlap calls it -> as Lightning does.
 NAMES = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
 def plugin(precision: str, device: str) -> Precision:
-    """device: cpu or cuda. Raises ValueError for another precision than NAMES has."""
+    """Returns Lightning's plug-in for a precision of NAMES on a device, which is "cpu" or "cuda".
+
+    Raises ValueError for a precision that NAMES does not have.
+    """
     if precision not in NAMES:
         raise ValueError(f"precision {precision!r} is none of {', '.join(NAMES)}")
     if precision == "fp32":
@@ -27,6 +33,6 @@ def plugin(precision: str, device: str) -> Precision:
 
 
 def scale(trainer: object) -> float | None:
-    """The factor that a training's loss is multiplied by now; None where it is not."""
+    """The factor by which a trainer multiplies its loss now; None where it does not."""
     scaler = getattr(getattr(trainer, "precision_plugin", None), "scaler", None)
     return None if scaler is None else float(scaler.get_scale())

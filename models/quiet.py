@@ -1,5 +1,4 @@
-"""Training inside somebody else's process: nothing printed by Lightning, and the process left as it
-was.
+"""Trains inside somebody else's process: Lightning prints nothing, and the process stays as it was.
 
 On the CPU training takes one thread. The networks are small, results then do not depend on the
 number of cores, and a busy machine does not slow training out of proportion (seen on 2 cores with
@@ -20,31 +19,33 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 
+# Those that print what a training is about to do, and advice.
 LIGHTNING_LOGGERS = ("lightning.pytorch", "lightning.fabric")
 
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Restores random state, determinism, threads, environment, logging, warnings and the meaning
-    of Ctrl-C, which training changes.
+    """Restores afterwards what training changes.
+
+    That is random state, determinism, threads, environment variables, log levels, warnings and the
+    meaning of Ctrl-C.
     """
     loggers = [(logging.getLogger(name), logging.getLogger(name).level) for name in LIGHTNING_LOGGERS]
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     debugging: Any = torch.utils.deterministic
-    filled = debugging.fill_uninitialized_memory
+    fills_memory = debugging.fill_uninitialized_memory
     threads = torch.get_num_threads()
     environment = dict(os.environ)
     ctrl_c = signal.getsignal(signal.SIGINT)
     try:
         with warnings.catch_warnings(), torch.random.fork_rng():
-            warnings.simplefilter(
-                "ignore", PossibleUserWarning
-            )  # advice on dataloader workers and logging intervals
-            warnings.filterwarnings("ignore", r".*LeafSpec", FutureWarning)  # lightning 2.6 with torch 2.14
-            debugging.fill_uninitialized_memory = (
-                False  # finds reads of unset memory, at 14 % of the time of a resnet step
-            )
+            # Advice on dataloader workers and logging intervals.
+            warnings.simplefilter("ignore", PossibleUserWarning)
+            # Lightning 2.6 with torch 2.14.
+            warnings.filterwarnings("ignore", r".*LeafSpec", FutureWarning)
+            # It shows reads of unset memory, and takes 14 % of the time of a resnet step.
+            debugging.fill_uninitialized_memory = False
             torch.set_num_threads(1)
             for logger, _ in loggers:
                 logger.setLevel(logging.ERROR)
@@ -53,7 +54,7 @@ def undisturbed() -> Iterator[None]:
         for logger, level in loggers:
             logger.setLevel(level)
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
-        debugging.fill_uninitialized_memory = filled
+        debugging.fill_uninitialized_memory = fills_memory
         torch.set_num_threads(threads)
         os.environ.clear()
         os.environ.update(environment)

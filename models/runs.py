@@ -1,7 +1,7 @@
-"""Folders of trainings: runs/train/ID, under the current directory or under HOTLAP_RUNS instead of
-`runs`. Imports no torch.
+"""Folders of trainings: runs/train/ID.
 
-A folder holds settings.json from the start, last.ckpt after the first epoch, and metrics.json once
+They lie under the current directory, or under HOTLAP_RUNS instead of `runs`. Imports no torch. A
+folder holds settings.json from the start, last.ckpt after the first epoch, and metrics.json once
 training has finished.
 """
 
@@ -15,9 +15,14 @@ from typing import Any
 
 from ..perf.terms import files
 
-SCHEMA = 1  # of settings.json and metrics.json; 1: the first
-
-SETTINGS, CHECKPOINT, METRICS = "settings.json", "last.ckpt", "metrics.json"
+# Version of the formats of settings.json and metrics.json. 1: the first.
+SCHEMA = 1
+# Written when a run begins.
+SETTINGS = "settings.json"
+# Written after each epoch.
+CHECKPOINT = "last.ckpt"
+# Written last: a run that has it is finished.
+METRICS = "metrics.json"
 
 
 class NotResumable(ValueError):
@@ -26,32 +31,33 @@ class NotResumable(ValueError):
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run was started with; everything random follows from it.
+    """What a run was started with; everything random follows from it."""
 
-    precision: of the training, see mixed.py.
-    """
-
+    # The network's.
     name: str
     seed: int
     epochs: int
+    # Of the training: one of mixed.NAMES.
     precision: str = "fp32"
 
     @classmethod
     def read(cls, folder: Path) -> Settings:
+        """Reads the settings of a run's folder; those without a precision were of fp32."""
         stored = json.loads((folder / SETTINGS).read_text())
         return cls(stored["name"], stored["seed"], stored["epochs"], stored.get("precision", "fp32"))
 
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """A finished training. validation and test: metric name -> value; seconds: wall time over all
-    its sessions.
-    """
+    """A finished training."""
 
     folder: Path
     settings: Settings
+    # Metric name -> value on the validation split.
     validation: dict[str, float]
+    # The same on the test split.
     test: dict[str, float]
+    # Wall time over all sessions of the run.
     seconds: float
 
     @property
@@ -68,7 +74,10 @@ def root() -> Path:
 
 
 def create(settings: Settings) -> Path:
-    """A new folder whose name sorts by time: the last part counts 1/65536 seconds."""
+    """Makes a new folder and writes its settings.
+
+    Its name sorts by time: the last part counts 1/65536 seconds.
+    """
     now = datetime.now(UTC)
     folder = root() / f"{settings.name}-{now:%Y%m%d-%H%M%S}-{now.microsecond * 65536 // 1_000_000:04x}"
     folder.mkdir(parents=True)
@@ -77,7 +86,7 @@ def create(settings: Settings) -> Path:
 
 
 def newest(name: str, finished: bool) -> Path | None:
-    """The newest finished or unfinished run of a network."""
+    """The folder of a network's newest finished, or unfinished, run; None where there is none."""
     folders = root().glob(f"{name}-????????-??????-????")
     fitting = [
         folder
@@ -90,22 +99,12 @@ def newest(name: str, finished: bool) -> Path | None:
 def to_resume(
     name: str, which: str, epochs: int | None, seed: int | None, precision: str | None = None
 ) -> Path:
-    """The unfinished run `which` ("latest" or an ID) of a network.
+    """The folder of the unfinished run `which` ("latest" or an ID) of a network.
 
-    Raises NotResumable, in one line.
+    Raises NotResumable, in one line, where there is none, and where epochs, seed or precision
+    differ from those that the run was started with.
     """
-    if which == "latest":
-        folder = newest(name, finished=False)
-        if folder is None:
-            raise NotResumable(
-                f"{name} has no unfinished run in {root()}; start one with: hotlap train {name}"
-            )
-    else:
-        folder = root() / which
-        if not (folder / SETTINGS).exists():
-            raise NotResumable(
-                f"there is no run {which!r} in {root()}; leave the ID out to resume the newest unfinished one"
-            )
+    folder = _existing(name, which)
     settings = Settings.read(folder)
     if settings.name != name:
         raise NotResumable(
@@ -125,6 +124,21 @@ def to_resume(
                 f" --{word} out"
             )
     return folder
+
+
+def _existing(name: str, which: str) -> Path:
+    """The folder of the run with the ID `which`, or of the newest unfinished one for "latest"."""
+    if which != "latest":
+        folder = root() / which
+        if not (folder / SETTINGS).exists():
+            raise NotResumable(
+                f"there is no run {which!r} in {root()}; leave the ID out to resume the newest unfinished one"
+            )
+        return folder
+    unfinished = newest(name, finished=False)
+    if unfinished is None:
+        raise NotResumable(f"{name} has no unfinished run in {root()}; start one with: hotlap train {name}")
+    return unfinished
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -1,10 +1,9 @@
-"""Training by one path:
+"""Trains a network, by one path and repeatably.
 
-Lightning's Trainer, everything random derived from (seed, epoch or step), resumable after a kill.
-
-Two runs with the same seed on the same machine and versions give the same weights and metrics to
-the bit, and so does one that was killed after any epoch and resumed. The test split is used once,
-when training has finished.
+Lightning's Trainer does the work; everything random is derived from (seed, epoch or step), so that
+a run can be resumed after a kill. Two runs with the same seed on the same machine and versions give
+the same weights and metrics to the bit, and so does one that was killed after any epoch and
+resumed. The test split is used once, when training has finished.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from .trainable import Trainable
 
 
 class EveryEpoch(Checkpoint):
-    """After each epoch a checkpoint, whole or not at all, and one line to whoever waits."""
+    """Writes a checkpoint after each epoch, whole or not at all, and reports one line about it."""
 
     def __init__(self, folder: Path, settings: Settings, report: Callable[[str], None]) -> None:
         self.folder, self.settings, self.report = folder, settings, report
@@ -38,6 +37,7 @@ class EveryEpoch(Checkpoint):
 
     @property
     def seconds(self) -> float:
+        """Wall time of the run until now, with its earlier sessions."""
         return self.earlier_s + time.monotonic() - self.started
 
     def state_dict(self) -> dict[str, float]:
@@ -74,18 +74,18 @@ def train(
     report: Callable[[str], None] = print,
     precision: str | None = None,
 ) -> TrainingRun:
-    """Train nets/NAME.py; epochs, seed and precision default to the network's recipe, 0 and fp32,
-    or to those of the run that is resumed.
+    """Trains nets/NAME.py and returns the finished run.
 
-    resume: the ID of an unfinished run, or "latest". report gets one line per epoch, after its
-    checkpoint is on the disk. Raises ValueError for an unknown name, a damaged checkpoint or other
-    data, and its subclass NotResumable for a run that cannot go on.
+    epochs, seed and precision default to the network's recipe, 0 and fp32, or to those of the run
+    that is resumed; resume is the ID of an unfinished run, or "latest". report gets one line per
+    epoch, after its checkpoint is on the disk. Raises ValueError for an unknown name, a damaged
+    checkpoint or other data, and its subclass NotResumable for a run that cannot go on.
     """
     net = network(name)
     if epochs is not None and epochs < 1:
         raise ValueError(f"epochs must be at least 1, not {epochs}")
     if resume is None:
-        mixed.plugin(precision or "fp32", "cpu")
+        mixed.plugin(precision or "fp32", "cpu")  # refuses an unknown precision before there is a folder
         folder = runs.create(Settings(name, seed or 0, epochs or net.recipe.epochs, precision or "fp32"))
     else:
         folder = runs.to_resume(name, resume, epochs, seed, precision)
@@ -99,6 +99,7 @@ def train(
 def _fit(
     net: type[Trainable], data: InMemoryData, folder: Path, settings: Settings, report: Callable[[str], None]
 ) -> TrainingRun:
+    """Trains, validates and tests, and writes the run's metrics."""
     torch.manual_seed(settings.seed)
     module = net().to(memory_format=net.layout)
     every_epoch = EveryEpoch(folder, settings, report)
@@ -130,9 +131,9 @@ def _fit(
 
 
 def resumable_checkpoint(net: type[Trainable], data: InMemoryData, folder: Path) -> Path | None:
-    """The run's checkpoint if it has one yet, known to be whole, of this network and of these data.
+    """The path of the run's checkpoint; None where it has none yet.
 
-    Raises ValueError.
+    Raises ValueError where it is damaged, of another network or of other data.
     """
     path = folder / runs.CHECKPOINT
     if not path.exists():
@@ -148,7 +149,7 @@ def resumable_checkpoint(net: type[Trainable], data: InMemoryData, folder: Path)
 
 
 def write_metrics(run: TrainingRun, data: InMemoryData) -> None:
-    """Written last and at once: this file's existence says that the training is finished."""
+    """Writes metrics.json, last and at once: that it exists says that the training is finished."""
     content = {
         "schema": runs.SCHEMA,
         "id": run.id,
@@ -166,5 +167,5 @@ def write_metrics(run: TrainingRun, data: InMemoryData) -> None:
 
 
 def _scores(results: Any) -> dict[str, float]:
-    """`[{"test_accuracy": 0.9}]` as Lightning returns it -> `{"accuracy": 0.9}`."""
+    """Returns {"accuracy": 0.9} of Lightning's [{"test_accuracy": 0.9}]."""
     return {name.partition("_")[2]: float(value) for name, value in results[0].items()}

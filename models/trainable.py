@@ -1,9 +1,11 @@
-"""What every network here is beside its topology: data, a recipe, a loss, a score, and what its
-checkpoints say of themselves.
+"""What every network here has beside its topology.
+
+That is data, a recipe, a loss, a score, and what its checkpoints say of themselves.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -18,35 +20,43 @@ from .provenance import provenance
 
 @dataclass(frozen=True)
 class Recipe:
-    """Default training settings:
+    """Default training settings.
 
-    AdamW, one cycle of the learning rate (up, then down, along cosines), gradients clipped by norm.
+    The optimiser is AdamW, with one cycle of the learning rate: up, then down, along cosines.
     """
 
+    # How often the training split is gone through, or its `samples_per_epoch` are drawn.
     epochs: int
+    # Samples in one step.
     batch_size: int
+    # At the top of the cycle.
     learning_rate: float
+    # Of matrices; vectors are not decayed.
     weight_decay: float = 0.01
+    # Share of the steps in which the learning rate goes up.
     warmup: float = 0.2
+    # Gradients are scaled down to this norm.
     clip: float = 1.0
 
 
-class Trainable(L.LightningModule):
-    """A LightningModule that knows how to train and to score itself.
+class Trainable(L.LightningModule, ABC):
+    """A LightningModule that knows how to train and to score itself."""
 
-    metric, better, budget: the deciding key of `score`, which way is better, and how much worse it
-    may get (in its own unit), in int8 by int8_budget before the outputs of an accelerated model
-    count as wrong. layout: of the weights in training; convolutions want channels_last. item: what
-    one item of the workload is called; a sample holds `items_per_sample` of them.
-    """
-
+    # Where samples come from.
     data: ClassVar[type[InMemoryData]]
+    # How it is trained by default.
     recipe: ClassVar[Recipe]
+    # The key of `score` that decides.
     metric: ClassVar[str]
+    # Which way the metric is better.
     better: ClassVar[Literal["higher", "lower"]]
+    # How much worse, in the metric's unit, an accelerated model scores before it counts as wrong.
     budget: ClassVar[float]
+    # The same for a model in int8.
     int8_budget: ClassVar[float]
+    # Of the weights in training; convolutions want channels_last.
     layout: ClassVar[torch.memory_format] = torch.contiguous_format
+    # What one item of the workload is called; a sample holds `items_per_sample` of them.
     item: ClassVar[str]
 
     def __init__(self) -> None:
@@ -59,20 +69,23 @@ class Trainable(L.LightningModule):
         return cls.__module__.rpartition(".")[2]
 
     @classmethod
+    @abstractmethod
     def loss(cls, logits: Tensor, targets: Tensor) -> Tensor:
-        raise NotImplementedError
+        """The scalar that training minimises."""
 
     @classmethod
+    @abstractmethod
     def score(cls, logits: Tensor, targets: Tensor) -> dict[str, float]:
-        raise NotImplementedError
+        """Metric name -> value over all samples; one of the names is `metric`."""
 
     @classmethod
     def items_per_sample(cls, inputs: Tensor) -> int:
+        """How many items one of the inputs (N, ...) holds."""
         return 1
 
+    @abstractmethod
     def example(self) -> Tensor:
         """One seeded random sample of the shape that the constructor arguments ask for."""
-        raise NotImplementedError
 
     @property  # type: ignore[misc]  # Lightning's own can be set; ours follows from the constructor arguments
     def example_input_array(self) -> Tensor:
@@ -103,10 +116,10 @@ class Trainable(L.LightningModule):
         self.log_dict({f"{split}_{name}": value for name, value in self.score(logits, targets).items()})
 
     def configure_optimizers(self) -> Any:
-        """Biases, norms and other vectors are not decayed.
+        """Returns AdamW and its cycle; biases, norms and other vectors are not decayed.
 
-        Under mixed precision not fused: Lightning clips no gradients that such an optimizer would
-        unscale.
+        Under mixed precision AdamW is not fused: Lightning clips no gradients that a fused
+        optimizer would unscale.
         """
         decayed = [parameter for parameter in self.parameters() if parameter.ndim >= 2]
         others = [parameter for parameter in self.parameters() if parameter.ndim < 2]
@@ -135,4 +148,5 @@ class Trainable(L.LightningModule):
 
 
 def class_name(cls: type) -> str:
+    """The class as checkpoints name it, package.module:Class."""
     return f"{cls.__module__}:{cls.__qualname__}"

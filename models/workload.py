@@ -1,4 +1,4 @@
-"""From a network or a checkpoint to the Workload that the harness runs."""
+"""Makes the Workload that the harness runs from a network and its newest checkpoint."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from torch import Tensor
 from ..perf.terms.case import Evaluation, Workload
 from . import checkpoint, runs
 from .catalog import nearest
+from .train import train
 from .trainable import Trainable
 
-# Rows of the training split from which int8 takes its ranges.
+# Samples of the training split from which int8 takes its ranges.
 CALIBRATION = 256
 
 
 def load(net: type[Trainable], presets: Mapping[str, Mapping[str, Any]], preset: str = "") -> Workload:
-    """The workload of a network of nets/.
+    """Returns the workload of a network of nets/.
 
-    Default preset: weights of the newest finished training, else seeded; one real sample of the
-    validation split, which is also what the evaluation takes. Other presets: seeded weights, seeded
-    inputs, no evaluation. Raises ValueError for an unknown preset or an unreadable checkpoint.
+    The default preset has the weights of the newest finished training, else seeded ones; its input
+    is one real sample of the validation split, which is also what the evaluation takes. Other
+    presets have seeded weights, seeded inputs and no evaluation. Raises ValueError for an unknown
+    preset or an unreadable checkpoint.
     """
     if preset not in presets:
         raise ValueError(
@@ -51,42 +53,39 @@ def load(net: type[Trainable], presets: Mapping[str, Mapping[str, Any]], preset:
 
 
 def ready(net: type[Trainable], report: Callable[[str], None]) -> None:
-    """Train with default settings unless a finished training is there."""
+    """Trains with default settings unless a finished training is there."""
     if runs.newest(net.label(), finished=True) is None:
-        from .train import train
-
         train(net.label(), report=report)
 
 
 def seeded(net: type[Trainable], arguments: Mapping[str, Any]) -> Trainable:
-    """Random weights that are the same every time; the caller's random state stays as it was."""
+    """Returns the network with random weights, the same every time.
+
+    The caller's random state stays as it was.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return net(**arguments).eval()
 
 
 def trained(net: type[Trainable], arguments: Mapping[str, Any], data_hash: str) -> tuple[Trainable, str]:
-    """The newest finished training's module, else a seeded one, and words that say which."""
+    """The newest finished training's module, else a seeded one, and words that say which it is."""
     folder = runs.newest(net.label(), finished=True)
     if folder is None:
         return seeded(net, arguments), f"random, seed 0 (no checkpoint; hotlap train {net.label()} makes one)"
     path = folder / runs.CHECKPOINT
     module, content = checkpoint.restore(net, path)
-    elsewhere = (
-        "" if content["hotlap"]["data_hash"] == data_hash else ", on other data than this installation's"
-    )
     precision = runs.Settings.read(folder).precision
     mixed = "" if precision == "fp32" else f" in mixed {precision}"
-    return (
-        module,
-        (
-            f"trained{mixed}, epoch {content['epoch'] + 1}, checkpoint"
-            f" sha256:{checkpoint.digest(path)[:8]}{elsewhere}"
-        ),
-    )
+    words = f"trained{mixed}, epoch {content['epoch'] + 1}, checkpoint sha256:{checkpoint.digest(path)[:8]}"
+    if content["hotlap"]["data_hash"] != data_hash:
+        words += ", on other data than this installation's"
+    return module, words
 
 
 def evaluation(net: type[Trainable], inputs: Tensor, targets: Tensor) -> Evaluation:
+    """How outputs for all of these inputs are scored, and how much worse they may be."""
+
     def score(outputs: tuple[np.ndarray, ...]) -> dict[str, float]:
         return net.score(torch.as_tensor(outputs[0], dtype=torch.float32), targets)
 

@@ -1,9 +1,7 @@
-"""Breast Cancer Wisconsin (Diagnostic), as it ships with scikit-learn:
+"""Breast Cancer Wisconsin (Diagnostic), as it ships with scikit-learn.
 
-569 rows of 30 measurements, 2 classes.
-
-Source: Wolberg, Mangasarian, Street and Street, UCI Machine Learning Repository, 1993,
-https://doi.org/10.24432/C5DW2B.
+569 rows of 30 measurements, 2 classes. Source: Wolberg, Mangasarian, Street and Street, UCI Machine
+Learning Repository, 1993, https://doi.org/10.24432/C5DW2B.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Handwritten digits, as they ship with scikit-learn:
+"""Handwritten digits, as they ship with scikit-learn.
 
-1,797 grey images of 8x8 pixels, 10 classes, upscaled to 32x32 RGB.
-
-Source: Alpaydin and Kaynak, UCI Machine Learning Repository, 1998, https://doi.org/10.24432/C50P49.
+1,797 grey images of 8x8 pixels, 10 classes, upscaled to 32x32 RGB. Source: Alpaydin and Kaynak, UCI
+Machine Learning Repository, 1998, https://doi.org/10.24432/C50P49.
 """
 
 from __future__ import annotations
@@ -18,18 +17,20 @@ from .memory import InMemoryData, Split
 from .order import generator
 from .splits import stratified
 
+# Pixels of an image's height and width after upscaling, as in CIFAR-10.
 SIDE = 32
-MAX_PIXEL = 16  # load_digits counts set pixels in 4x4 blocks
+# load_digits counts set pixels in 4x4 blocks.
+MAX_PIXEL = 16
 
 
 def augment(
     images: Tensor, random: torch.Generator, degrees: float = 10.0, scale: float = 0.1, shift: float = 0.125
 ) -> Tensor:
-    """Each image (B, C, H, W) rotated, scaled and shifted by amounts of its own, uniform in +- the
-    limits.
+    """Returns the images (B, C, H, W), each rotated, scaled and shifted by amounts of its own.
 
-    scale is a share of the size, shift a share of half the side (0.125 of 32 pixels: 2 pixels).
-    What comes in from outside is 0, the background.
+    The amounts are uniform in +- the limits: degrees, scale as a share of the size, shift as a
+    share of half the side (0.125 of 32 pixels: 2 pixels). What comes in from outside is 0, the
+    background.
     """
     angle, size, across, down = (torch.rand(4, len(images), generator=random) * 2 - 1).to(images)
     angle, size = angle * math.radians(degrees), 1 + size * scale

@@ -1,8 +1,9 @@
-"""The LightningDataModule all data modules share: splits that are tensors in memory."""
+"""The LightningDataModule that all data modules share: splits are tensors in memory."""
 
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -13,11 +14,12 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from .order import EpochOrder
 
-Split = tuple[Tensor, Tensor]  # inputs (N, ...), targets (N, ...)
+# Inputs (N, ...) and targets (N, ...).
+Split = tuple[Tensor, Tensor]
 
 
 def hash_arrays(arrays: Mapping[str, np.ndarray]) -> str:
-    """sha256 over name, type, shape and bytes of each array, in the order of the names."""
+    """The sha256 over name, type, shape and bytes of each array, in the order of the names."""
     digest = hashlib.sha256()
     for name, array in sorted(arrays.items()):
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
@@ -25,27 +27,28 @@ def hash_arrays(arrays: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-class InMemoryData(L.LightningDataModule):
-    """Subclasses say how to `read` the raw arrays and how to `prepare` them into train, validation
-    and test.
+class InMemoryData(L.LightningDataModule, ABC):
+    """A data module whose subclasses `read` raw arrays and `prepare` them into the three splits."""
 
-    samples_per_epoch: how many training samples make an epoch; None means all of them.
-    data_hash: sha256 of the raw arrays, known after `setup`.
-    """
-
+    # How many training samples make an epoch; None: all of them.
     samples_per_epoch: ClassVar[int | None] = None
 
     def __init__(self, batch_size: int = 64, seed: int = 0) -> None:
         super().__init__()
-        self.batch_size, self.seed = batch_size, seed
+        self.batch_size = batch_size
+        self.seed = seed
+        # Empty until `setup`.
         self.splits: dict[str, Split] = {}
+        # The sha256 of the raw arrays; empty until `setup`.
         self.data_hash = ""
 
+    @abstractmethod
     def read(self) -> dict[str, np.ndarray]:
-        raise NotImplementedError
+        """The raw arrays, by name."""
 
+    @abstractmethod
     def prepare(self, raw: dict[str, np.ndarray]) -> dict[str, Split]:
-        raise NotImplementedError
+        """Makes the splits train, validation and test of the raw arrays."""
 
     def setup(self, stage: str | None = None) -> None:
         if not self.splits:

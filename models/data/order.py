@@ -1,8 +1,7 @@
-"""Randomness without state: every draw is a function of the training seed and of how far training
-has come.
+"""Randomness without state.
 
-A training that was killed and resumed therefore sees the same samples in the same order as one that
-was not.
+Every draw is a function of the training seed and of how far training has come. A training that was
+killed and resumed therefore sees the same samples in the same order as one that was not.
 """
 
 from __future__ import annotations
@@ -15,22 +14,21 @@ from torch.utils.data import Sampler
 
 
 def derived_seed(seed: int, purpose: str, count: int) -> int:
-    """A seed in [0, 2**63) for one purpose ("order", "augment" ...) at one count (an epoch or a
-    step).
-    """
+    """A seed in [0, 2**63) for a purpose ("order", "augment" ...) at a count of epochs or steps."""
     digest = hashlib.sha256(f"{seed}/{purpose}/{count}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
 def generator(seed: int, purpose: str, count: int) -> torch.Generator:
+    """A generator on the CPU with the seed that `derived_seed` makes of the arguments."""
     return torch.Generator().manual_seed(derived_seed(seed, purpose, count))
 
 
 class EpochOrder(Sampler[int]):
-    """`drawn` of `size` samples without replacement, in an order that depends on (seed, epoch)
-    only.
+    """Draws `drawn` of `size` samples without replacement.
 
-    Lightning calls `set_epoch` of any sampler that has it before each epoch.
+    Which ones, and in which order, depends on (seed, epoch) only. Lightning calls `set_epoch` of
+    any sampler that has it before each epoch.
     """
 
     def __init__(self, size: int, drawn: int, seed: int) -> None:

@@ -1,19 +1,18 @@
-"""Splits of labelled samples: disjoint, together everything, and with the classes in the same
-shares.
-"""
+"""Splits of labelled samples: disjoint, together everything, with equal shares of each class."""
 
 from __future__ import annotations
 
 import numpy as np
 
-# fixed: a split that moved with the training seed would let one run validate on what another
-# trained on
+# Fixed: a split that moved with the training seed would let one run validate on what another
+# trained on.
 SPLIT_SEED = 0
 
 
 def stratified(labels: np.ndarray, validation: float = 0.2, test: float = 0.2) -> dict[str, np.ndarray]:
-    """Sorted sample numbers of the splits train, validation and test; the two arguments are shares
-    of the whole.
+    """Sorted sample numbers of the splits train, validation and test.
+
+    validation and test are shares of the whole; labels are (N,).
     """
     from sklearn.model_selection import train_test_split
 

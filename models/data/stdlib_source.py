@@ -16,22 +16,28 @@ import torch
 
 from .memory import InMemoryData, Split
 
+# Bytes that the network sees at once: the context of the default gpt.
 WINDOW = 128
+# So that a few long files do not outweigh the rest.
 BYTES_PER_FILE = 16 * 1024
+# Each backend is evaluated on all of them: 4,096 tokens.
 VALIDATION_WINDOWS = 32
+# Used once, when training has finished.
 TEST_WINDOWS = 128
 
 
 def split_of(position: int) -> str:
-    """Of ten files in a row eight are for training, the ninth for validation, the tenth for the
-    test.
+    """The split that the file at a position belongs to.
+
+    Of ten files in a row eight are for training, the ninth for validation, the tenth for the test.
     """
     return {8: "validation", 9: "test"}.get(position % 10, "train")
 
 
 def windows(text: np.ndarray, at_most: int | None = None) -> Split:
-    """Windows that do not overlap, evenly spread where there are more than `at_most`: bytes (N, T)
-    and the bytes that follow (N, T).
+    """Cuts windows of bytes (N, T), and of the bytes that follow each (N, T), out of a text.
+
+    They do not overlap, and are evenly spread where there are more than `at_most`.
     """
     count = len(text) // (WINDOW + 1)
     rows = torch.from_numpy(text[: count * (WINDOW + 1)].reshape(count, WINDOW + 1).astype(np.int64))

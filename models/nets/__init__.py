@@ -1,12 +1,10 @@
-"""One network per file; the file's name is the network's name everywhere (workload, run folder,
-command line).
+"""Networks, one per file.
 
-A file holds
+The file's name is the network's name everywhere: workload, run folder, command line. A file holds
 
-- one subclass of `Classifier` or `LanguageModel` with the class attributes `data` and `recipe`,
-  whose constructor takes plain values
-  only and calls `self.save_hyperparameters()`, and whose `forward` takes tensors and returns one
-    tensor of logits;
+- one subclass of `Classifier` or `LanguageModel` with the class attributes `data`, `recipe` and
+  `item`, whose constructor takes plain values only and calls `self.save_hyperparameters()`, whose
+  `example` returns a sample, and whose `forward` takes tensors and returns one tensor of logits;
 - `PRESETS`, from preset name to constructor arguments, "" being the default;
 - `load(preset="") -> Workload` and `ready(report) -> None`, one line each over
   `hotlap.models.workload`.

@@ -1,6 +1,7 @@
-"""Decoder-only language model:
+"""Decoder-only language model.
 
-RMSNorm, rotary positions, causal attention, SwiGLU, embedding and output weights tied.
+It has RMSNorm, rotary positions, causal attention, SwiGLU, and its embedding and output weights are
+tied.
 
 Rotary embeddings: Su and others, RoFormer, https://arxiv.org/abs/2104.09864, in the half-split
 layout of GPT-NeoX; SwiGLU: Shazeer, https://arxiv.org/abs/2002.05202; RMSNorm: Zhang and Sennrich,
@@ -28,7 +29,7 @@ from ..trainable import Recipe
 class Rotary(nn.Module):
     """Turns the pair (x[i], x[i + D/2]) at position t by the angle t * base**(-2i/D).
 
-    No parameters; the tables are not saved.
+    RoFormer's base is 10000. There are no parameters, and the tables are not saved.
     """
 
     cos: Tensor
@@ -48,6 +49,8 @@ class Rotary(nn.Module):
 
 
 class CausalSelfAttention(nn.Module):
+    """Attention of each token to itself and those before it, over rotated queries and keys."""
+
     def __init__(self, width: int, heads: int, context: int) -> None:
         super().__init__()
         self.heads = heads
@@ -63,8 +66,9 @@ class CausalSelfAttention(nn.Module):
 
 
 class SwiGLU(nn.Module):
-    """down(silu(gate(x)) * up(x)); the hidden width is 8/3 of the width, rounded up to a multiple
-    of 64.
+    """down(silu(gate(x)) * up(x)).
+
+    The hidden width is 8/3 of the width, rounded up to a multiple of 64.
     """
 
     def __init__(self, width: int) -> None:
@@ -78,7 +82,7 @@ class SwiGLU(nn.Module):
         return self.down(F.silu(self.gate(x)) * self.up(x))
 
 
-class Block(nn.Module):
+class DecoderBlock(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x))."""
 
     def __init__(self, width: int, heads: int, context: int) -> None:
@@ -94,6 +98,8 @@ class Block(nn.Module):
 
 
 class GPT(LanguageModel):
+    """Embedding, blocks, norm and output layer; residual outputs begin small, as in GPT-2."""
+
     data = StdlibSource
     recipe = Recipe(epochs=8, batch_size=16, learning_rate=3e-3, weight_decay=0.1)
 
@@ -103,7 +109,7 @@ class GPT(LanguageModel):
         super().__init__()
         self.save_hyperparameters()
         self.embedding = nn.Embedding(vocabulary, width)
-        self.blocks = nn.Sequential(*(Block(width, heads, context) for _ in range(depth)))
+        self.blocks = nn.Sequential(*(DecoderBlock(width, heads, context) for _ in range(depth)))
         self.norm = nn.RMSNorm(width, eps=1e-6)
         self.head = nn.Linear(width, vocabulary, bias=False)
         self.head.weight = self.embedding.weight
@@ -121,6 +127,7 @@ class GPT(LanguageModel):
         return self.head(self.norm(self.blocks(x)))
 
 
+# Preset name -> constructor arguments that differ from the defaults.
 PRESETS: dict[str, dict[str, Any]] = {
     "": {},
     "124m": {"vocabulary": 50304, "context": 1024, "width": 768, "depth": 12, "heads": 12},
@@ -128,8 +135,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def load(preset: str = "") -> Workload:
+    """The network as a workload; see `hotlap.models.workload`."""
     return workload.load(GPT, PRESETS, preset)
 
 
 def ready(report: Callable[[str], None]) -> None:
+    """Trains the network unless that was done; see `hotlap.models.workload`."""
     workload.ready(GPT, report)

@@ -1,6 +1,4 @@
-"""Multi-layer perceptron on tabular data: two hidden layers with GELU; scikit-learn's breast
-cancer.
-"""
+"""Multi-layer perceptron with two hidden layers and GELU, for rows of a table (breast cancer)."""
 
 from __future__ import annotations
 
@@ -18,6 +16,8 @@ from ..trainable import Recipe
 
 
 class MLP(Classifier):
+    """Three linear layers with GELU between them."""
+
     data = BreastCancer
     recipe = Recipe(epochs=20, batch_size=32, learning_rate=3e-3)
     item = "row"
@@ -40,12 +40,15 @@ class MLP(Classifier):
         return self.layers(rows)
 
 
+# Preset name -> constructor arguments that differ from the defaults.
 PRESETS: dict[str, dict[str, Any]] = {"": {}, "wide": {"width": 4096}}
 
 
 def load(preset: str = "") -> Workload:
+    """The network as a workload; see `hotlap.models.workload`."""
     return workload.load(MLP, PRESETS, preset)
 
 
 def ready(report: Callable[[str], None]) -> None:
+    """Trains the network unless that was done; see `hotlap.models.workload`."""
     workload.ready(MLP, report)

@@ -23,8 +23,9 @@ from ..trainable import Recipe
 
 
 class BasicBlock(nn.Module):
-    """relu(x + norm(conv(relu(norm(conv(x)))))), with a 1x1 convolution on x where the shape
-    changes.
+    """relu(x + norm(conv(relu(norm(conv(x)))))).
+
+    Where the shape changes, x passes a 1x1 convolution.
     """
 
     def __init__(self, channels_in: int, channels: int, stride: int) -> None:
@@ -46,6 +47,11 @@ class BasicBlock(nn.Module):
 
 
 class ResNet18(Classifier):
+    """Stem, eight basic blocks, mean over the pixels, output layer.
+
+    large_stem: a 7x7 convolution and a max-pool instead of a 3x3 convolution alone.
+    """
+
     data = Digits
     recipe = Recipe(epochs=8, batch_size=32, learning_rate=5e-3)
     layout = torch.channels_last
@@ -61,9 +67,9 @@ class ResNet18(Classifier):
         super().__init__()
         self.save_hyperparameters()
         size, stride = (7, 2) if large_stem else (3, 1)
-        first = nn.Conv2d(3, channels[0], size, stride, padding=size // 2, bias=False)
+        convolution = nn.Conv2d(3, channels[0], size, stride, padding=size // 2, bias=False)
         pool = nn.MaxPool2d(3, 2, padding=1) if large_stem else nn.Identity()
-        self.stem = nn.Sequential(first, nn.BatchNorm2d(channels[0]), nn.ReLU(), pool)
+        self.stem = nn.Sequential(convolution, nn.BatchNorm2d(channels[0]), nn.ReLU(), pool)
         blocks = [
             BasicBlock(channels[0], channels[0], stride=1),
             BasicBlock(channels[0], channels[0], stride=1),
@@ -85,6 +91,7 @@ class ResNet18(Classifier):
         return self.head(features.mean(dim=(2, 3)))
 
 
+# Preset name -> constructor arguments that differ from the defaults.
 PRESETS: dict[str, dict[str, Any]] = {
     "": {},
     "full": {"channels": (64, 128, 256, 512), "classes": 1000, "side": 224, "large_stem": True},
@@ -92,8 +99,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def load(preset: str = "") -> Workload:
+    """The network as a workload; see `hotlap.models.workload`."""
     return workload.load(ResNet18, PRESETS, preset)
 
 
 def ready(report: Callable[[str], None]) -> None:
+    """Trains the network unless that was done; see `hotlap.models.workload`."""
     workload.ready(ResNet18, report)

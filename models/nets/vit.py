@@ -23,6 +23,8 @@ from ..trainable import Recipe
 
 
 class SelfAttention(nn.Module):
+    """Attention of each patch to all patches."""
+
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
@@ -30,14 +32,13 @@ class SelfAttention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, T, C) -> (B, T, C)
-        q, k, v = (
-            self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        )  # each (B, H, T, D)
+        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (3, B, H, T, D)
+        q, k, v = qkv.unbind(0)
         y = F.scaled_dot_product_attention(q, k, v)  # (B, H, T, D)
         return self.out(y.transpose(1, 2).flatten(2))
 
 
-class Block(nn.Module):
+class EncoderBlock(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x))."""
 
     def __init__(self, width: int, heads: int) -> None:
@@ -53,6 +54,8 @@ class Block(nn.Module):
 
 
 class ViT(Classifier):
+    """Patches, class token, positions, blocks, norm, and an output layer on the class token."""
+
     data = Digits
     recipe = Recipe(epochs=20, batch_size=32, learning_rate=5e-4, weight_decay=0.05)
     item = "image"
@@ -71,7 +74,7 @@ class ViT(Classifier):
         self.patches = nn.Conv2d(3, width, patch, stride=patch)
         self.token = nn.Parameter(torch.zeros(1, 1, width))
         self.positions = nn.Parameter(torch.randn(1, (side // patch) ** 2 + 1, width) * 0.02)
-        self.blocks = nn.Sequential(*(Block(width, heads) for _ in range(depth)))
+        self.blocks = nn.Sequential(*(EncoderBlock(width, heads) for _ in range(depth)))
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.head = nn.Linear(width, classes)
         for module in self.modules():
@@ -90,6 +93,7 @@ class ViT(Classifier):
         return self.head(x[:, 0])
 
 
+# Preset name -> constructor arguments that differ from the defaults.
 PRESETS: dict[str, dict[str, Any]] = {
     "": {},
     "tiny": {"depth": 12},
@@ -98,8 +102,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def load(preset: str = "") -> Workload:
+    """The network as a workload; see `hotlap.models.workload`."""
     return workload.load(ViT, PRESETS, preset)
 
 
 def ready(report: Callable[[str], None]) -> None:
+    """Trains the network unless that was done; see `hotlap.models.workload`."""
     workload.ready(ViT, report)

@@ -78,19 +78,17 @@ def test_ctrl_c_exits_130_and_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch)
     done = call("mlp", "--epochs", "2")
     run = runs.newest("mlp", finished=False)
     assert done.exit_code == 130
-    assert (
-        run is not None
-        and done.output.splitlines()[-1] == f"interrupted; hotlap train mlp --resume {run.name} goes on"
-    )
+    assert run is not None
+    assert done.output.splitlines()[-1] == f"interrupted; hotlap train mlp --resume {run.name} goes on"
 
 
 def test_after_ctrl_c_the_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(self: MLP) -> None:
+        if self.current_epoch == 1:
+            raise KeyboardInterrupt
+
     with monkeypatch.context() as patched:
-        patched.setattr(
-            MLP,
-            "on_train_epoch_start",
-            lambda self: (_ for _ in ()).throw(KeyboardInterrupt) if self.current_epoch else None,
-        )
+        patched.setattr(MLP, "on_train_epoch_start", interrupted)
         assert call("mlp", "--epochs", "2").exit_code == 130
     done = call("mlp", "--resume")
     assert done.exit_code == 0 and done.output.startswith("mlp: epoch 2 of 2")

@@ -35,19 +35,18 @@ def test_stratified_splits_are_disjoint_whole_and_even() -> None:
 
 @pytest.mark.parametrize("name", ["mlp", "resnet"])
 def test_no_sample_is_in_two_splits(name: str) -> None:
-    """Rows and images repeat nowhere; windows of text may (licences), which is why the next test is
-    about files.
+    """Rows and images repeat nowhere; windows of text may, such as licences.
+
+    Which is why the next test is about files.
     """
     splits = {
         split: {row.numpy().tobytes() for row in inputs}
         for split, (inputs, _) in prepared(name).splits.items()
     }
     assert all(splits.values())
-    assert (
-        not splits["train"] & splits["validation"]
-        and not splits["train"] & splits["test"]
-        and not splits["validation"] & splits["test"]
-    )
+    assert not splits["train"] & splits["validation"]
+    assert not splits["train"] & splits["test"]
+    assert not splits["validation"] & splits["test"]
 
 
 def test_no_file_is_in_two_splits() -> None:
@@ -57,13 +56,8 @@ def test_no_file_is_in_two_splits() -> None:
     files = {name: set(inputs.unique().tolist()) for name, (inputs, _) in splits.items()}
     assert files["validation"] == {8, 18, 28, 38} and files["test"] == {9, 19, 29, 39}
     assert files["train"] == set(range(40)) - files["validation"] - files["test"]
-    assert [split_of(position) for position in (0, 7, 8, 9, 10)] == [
-        "train",
-        "train",
-        "validation",
-        "test",
-        "train",
-    ]
+    expected = {0: "train", 7: "train", 8: "validation", 9: "test", 10: "train"}
+    assert {position: split_of(position) for position in expected} == expected
 
 
 def test_targets_of_text_are_the_next_bytes() -> None:

@@ -1,5 +1,6 @@
-"""Mixed precision in training: what runs in half precision, the scaled loss of fp16, and that a run
-goes on as it began.
+"""Mixed precision in training.
+
+What runs in half precision, the scaled loss of fp16, and that a run goes on as it began.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ def products(monkeypatch: pytest.MonkeyPatch) -> set[torch.dtype]:
     forward = MLP.forward
 
     def watched(self: MLP, rows: torch.Tensor) -> torch.Tensor:
-        found = forward(self, rows)
+        logits = forward(self, rows)
         if self.training:
-            seen.add(found.dtype)
-        return found
+            seen.add(logits.dtype)
+        return logits
 
     monkeypatch.setattr(MLP, "forward", watched)
     return seen
@@ -40,13 +41,11 @@ def test_products_are_in_the_precision_and_weights_in_fp32(
     products: set[torch.dtype], precision: str, dtype: torch.dtype
 ) -> None:
     run = train("mlp", epochs=1, precision=precision, report=silent)
-    assert products == {dtype}, (
-        "Lightning's own precision= would have run bf16 where fp16 was asked for on a CPU"
-    )
+    # Lightning's own precision= would have run bf16 where fp16 was asked for on a CPU.
+    assert products == {dtype}
     content = read(run.checkpoint)
-    assert {value.dtype for value in content["state_dict"].values() if value.is_floating_point()} == {
-        torch.float32
-    }
+    weights = [value for value in content["state_dict"].values() if value.is_floating_point()]
+    assert {value.dtype for value in weights} == {torch.float32}
     assert ("MixedPrecision" in content and content["MixedPrecision"]["scale"] > 1) == (precision == "fp16")
     assert runs.Settings.read(run.folder).precision == precision
 
@@ -65,10 +64,11 @@ def test_a_step_with_infinite_gradients_is_left_out_and_the_scale_falls(
     assert "(loss scale 32768)" in lines[0], "half of torch's first scale"
 
 
-def moments(run: runs.TrainingRun) -> float:
+def share_without_gradient(run: runs.TrainingRun) -> float:
     """Share of the weights whose gradients were all 0."""
     state = read(run.checkpoint)["optimizer_states"][0]["state"]
-    return float(torch.cat([(one["exp_avg_sq"] == 0).flatten() for one in state.values()]).float().mean())
+    squares = torch.cat([moments["exp_avg_sq"].flatten() for moments in state.values()])
+    return float((squares == 0).float().mean())
 
 
 def test_gradients_below_fp16s_smallest_number_are_lost_without_the_scale(
@@ -79,24 +79,17 @@ def test_gradients_below_fp16s_smallest_number_are_lost_without_the_scale(
     monkeypatch.setattr(
         MLP, "training_step", lambda self, batch, batch_idx: step(self, batch, batch_idx) * 1e-6
     )
-    scaled = moments(train("mlp", epochs=1, precision="fp16", report=silent))
-    plugin = mixed.plugin
+    scaled = share_without_gradient(train("mlp", epochs=1, precision="fp16", report=silent))
     monkeypatch.setattr(
-        mixed,
-        "plugin",
-        lambda precision, device: (
-            mixed.MixedPrecision("16-mixed", device, None)
-            if precision == "fp16"
-            else plugin(precision, device)
-        ),
+        mixed, "plugin", lambda precision, device: mixed.MixedPrecision("16-mixed", device, None)
     )
     monkeypatch.setattr(mixed.MixedPrecision, "__init__", unscaled)
-    lost = moments(train("mlp", epochs=1, precision="fp16", report=silent))
+    lost = share_without_gradient(train("mlp", epochs=1, precision="fp16", report=silent))
     assert scaled < 0.05 < 0.5 < lost
 
 
 def unscaled(self: mixed.MixedPrecision, precision: str, device: str, scaler: None = None) -> None:
-    """As Lightning's own, which refuses fp16 without a scaler."""
+    """Does what Lightning's own constructor does, but does not refuse fp16 without a scaler."""
     self.precision = precision
     self.scaler = None
     self.device = device

@@ -64,9 +64,9 @@ def count(net: torch.nn.Module) -> int:
 
 
 def test_parameter_counts_are_those_of_the_published_networks() -> None:
-    """ResNet-18 and ViT-B/16 as torchvision counts them; 124m by hand:
+    """ResNet-18 and ViT-B/16 have as many parameters as torchvision counts.
 
-    50304*768 + 12*(4*768**2 + 3*768*2048 + 2*768) + 768.
+    Those of 124m are counted by hand: 50304*768 + 12*(4*768**2 + 3*768*2048 + 2*768) + 768.
     """
     with torch.device("meta"):
         assert count(ResNet18(**RESNET_PRESETS["full"])) == 11_689_512

@@ -17,6 +17,7 @@ import torch
 
 from hotlap.models import runs
 from hotlap.models.checkpoint import read
+from hotlap.models.data.breast_cancer import BreastCancer
 from hotlap.models.train import train
 
 EPOCHS = 4
@@ -83,8 +84,9 @@ def child(runs_root: Path, deadly: str, mode: str) -> subprocess.CompletedProces
 def test_a_killed_training_ends_as_an_uninterrupted_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed with SIGKILL in the middle of epoch 3, with augmented data and batch norm; the metrics
-    and every weight must agree.
+    """The metrics and every weight must agree, with augmented data and batch norm.
+
+    The training is killed with SIGKILL in the middle of epoch 3.
     """
     whole = child(tmp_path / "whole", "never", "start")
     assert whole.returncode == 0, whole.stderr
@@ -122,35 +124,22 @@ def test_killed_between_last_epoch_and_metrics() -> None:
 def test_checkpoint_and_metrics_say_where_they_come_from() -> None:
     lines: list[str] = []
     run = train("mlp", epochs=2, seed=7, report=lines.append)
-    assert (
-        len(lines) == 2
-        and lines[0].startswith("mlp: epoch 1 of 2, loss ")
-        and "validation accuracy 0." in lines[1]
-    )
+    first, second = lines
+    assert first.startswith("mlp: epoch 1 of 2, loss ") and "validation accuracy 0." in second
     content = read(run.checkpoint)
     assert content["hyper_parameters"] == {"features": 30, "width": 64, "classes": 2}
     story = content["hotlap"]
     assert story["class"] == "hotlap.models.nets.mlp:MLP" and story["seed"] == 7 and story["epochs"] == 2
-    assert story["versions"]["torch"] == torch.__version__ and set(story["versions"]) == {
-        "python",
-        "torch",
-        "lightning",
-    }
+    assert set(story["versions"]) == {"python", "torch", "lightning"}
+    assert story["versions"]["torch"] == torch.__version__
     metrics = json.loads((run.folder / "metrics.json").read_text())
     assert metrics["data_hash"] == story["data_hash"] and len(story["data_hash"]) == 64
-    assert (
-        metrics["test"] == run.test and set(run.test) == {"accuracy", "f1_macro"} and metrics["seconds"] > 0
-    )
-    assert sorted(path.name for path in run.folder.iterdir()) == [
-        "last.ckpt",
-        "metrics.json",
-        "settings.json",
-    ]
+    assert metrics["test"] == run.test and set(run.test) == {"accuracy", "f1_macro"}
+    assert metrics["seconds"] > 0
+    assert {path.name for path in run.folder.iterdir()} == {"last.ckpt", "metrics.json", "settings.json"}
 
 
 def test_the_test_split_is_used_once_and_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    from hotlap.models.data.breast_cancer import BreastCancer
-
     uses: list[str] = []
     original = BreastCancer.test_dataloader
     monkeypatch.setattr(BreastCancer, "test_dataloader", lambda self: uses.append("test") or original(self))
@@ -169,15 +158,11 @@ def test_training_leaves_the_process_as_it_was() -> None:
     train("mlp", epochs=1, report=silent)
     assert (random.random(), np.random.rand(), torch.rand(1)) == expected
     assert torch.get_num_threads() == threads
-    assert (
-        not torch.are_deterministic_algorithms_enabled()
-        and torch.utils.deterministic.fill_uninitialized_memory
-    )
-    assert (
-        dict(os.environ),
-        signal.getsignal(signal.SIGINT),
-        logging.getLogger("lightning.pytorch").level,
-    ) == (environment, ctrl_c, level)
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.utils.deterministic.fill_uninitialized_memory
+    assert dict(os.environ) == environment
+    assert signal.getsignal(signal.SIGINT) == ctrl_c
+    assert logging.getLogger("lightning.pytorch").level == level
 
 
 def test_lightning_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
@@ -216,8 +201,6 @@ def test_runs_that_cannot_go_on() -> None:
 
 
 def test_resuming_on_other_data_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from hotlap.models.data.breast_cancer import BreastCancer
-
     run = train("mlp", epochs=1, report=silent)
     (run.folder / "metrics.json").unlink()
     original = BreastCancer.read

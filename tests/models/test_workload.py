@@ -15,6 +15,7 @@ import torch
 
 from hotlap.models import runs
 from hotlap.models.catalog import names, network
+from hotlap.models.nets import mlp
 from hotlap.models.train import train
 from hotlap.perf.terms.case import Workload
 
@@ -37,9 +38,8 @@ def test_without_a_checkpoint_weights_are_seeded(name: str) -> None:
     assert workload.weights == f"random, seed 0 (no checkpoint; hotlap train {name} makes one)"
     assert not workload.module.training and {p.dtype for p in workload.module.parameters()} == {torch.float32}
     assert len(workload.inputs[0]) == 1
-    assert (workload.item, workload.items) == {"mlp": ("row", 1), "gpt": ("token", 128)}.get(
-        name, ("image", 1)
-    )
+    items = {"mlp": ("row", 1), "gpt": ("token", 128)}.get(name, ("image", 1))
+    assert (workload.item, workload.items) == items
     torch.manual_seed(12)
     again = load(name).module.state_dict()
     assert all(torch.equal(value, again[key]) for key, value in workload.module.state_dict().items())
@@ -60,11 +60,8 @@ def test_perfect_and_wrong_classes_are_scored_as_such() -> None:
     data = network("resnet").data()
     data.setup()
     labels = data.splits["validation"][1].numpy()
-    assert evaluate is not None and (evaluate.metric, evaluate.better, evaluate.budget) == (
-        "accuracy",
-        "higher",
-        0.005,
-    )
+    assert evaluate is not None
+    assert (evaluate.metric, evaluate.better, evaluate.budget) == ("accuracy", "higher", 0.005)
     assert evaluate.score((np.eye(10)[labels],)) == pytest.approx({"accuracy": 1.0, "f1_macro": 1.0})
     one_wrong = np.eye(10)[labels]
     one_wrong[0] = np.roll(one_wrong[0], 1)
@@ -105,8 +102,6 @@ def test_unknown_preset_names_the_known_ones() -> None:
 
 
 def test_ready_trains_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    from hotlap.models.nets import mlp
-
     monkeypatch.setattr(mlp.MLP, "recipe", dataclasses.replace(mlp.MLP.recipe, epochs=2))
     lines: list[str] = []
     mlp.ready(lines.append)

@@ -190,7 +190,7 @@ def test_a_child_that_is_set_later_is_used() -> None:
     block = small(GPT)[0].blocks[0]
     replace(block)
     block.norm2 = nn.Identity()
-    assert type(block).__name__ == "Block" and not hasattr(type(block), "hotlap_replaced")
+    assert type(block).__name__ == "DecoderBlock" and not hasattr(type(block), "hotlap_replaced")
 
 
 class Optional(nn.Module):
