@@ -1,6 +1,6 @@
-"""Our Triton operations one by one on a GPU, beside eager and torch.compile:
+"""Our Triton operations one by one on a GPU, beside eager and torch.compile.
 
-`pytest bench -k kernels --benchmark-json=out.json`.
+    pytest bench -k kernels --benchmark-json=out.json
 
 Forward, fp16 and bf16, at the sizes of `hotlap kernels`, with inputs that rotate (warm) and after
 the L2 cache was emptied (cold). A share of the roofline above 100 % is refused: then something was
@@ -13,12 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import pytest
+import torch
 
 import hotlap
+from hotlap.kernels.library import operation
+from hotlap.kernels.operation import Operation
 
 TARGET = "cuda:0"
+# Those over tensors alone, and not over lists of them.
 OPERATIONS = (
     "add_layer_norm",
     "add_rms_norm",
@@ -34,75 +39,62 @@ OPERATIONS = (
     "softmax",
     "swiglu",
 )
-# Rows of logits: the fp64 reference of all that `typical` has would not fit beside the others.
+# Rows of logits, fewer than at the typical size: the fp64 reference of all would not fit beside
+# the others.
 COUNTS = {"cross_entropy": 1024, "fused_linear_cross_entropy": 1024}
 
 
 def __getattr__(name: str) -> Callable[[], hotlap.Workload]:
-    """bench.bench_kernels:rms_norm is a function that makes a workload."""
+    """The function that makes an operation's workload, such as bench.bench_kernels:rms_norm."""
     if name not in OPERATIONS:
         raise AttributeError(f"no operation is called {name!r}; there are {', '.join(OPERATIONS)}")
     return lambda: workload(name)
 
 
 def workload(name: str) -> hotlap.Workload:
-    import torch
-
-    from hotlap.kernels.library import operation
-    from hotlap.kernels.operation import Operation
-
-    given = operation(name).module.typical(
-        "fp32", device="cpu", **({"count": COUNTS[name]} if name in COUNTS else {})
-    )
-    filled = tuple(fill(value) if isinstance(value, torch.Tensor) else value for value in given)
-    return hotlap.Workload(
-        name,
-        Operation(name, filled).eval(),
-        tuple(value for value in filled if isinstance(value, torch.Tensor)),
-        item="row",
-        dynamic=False,
-    )
+    """The operation with random inputs of its typical size."""
+    arguments = typical(name, "fp32", device="cpu")
+    filled = tuple(fill(value) if isinstance(value, torch.Tensor) else value for value in arguments)
+    tensors = tuple(value for value in filled if isinstance(value, torch.Tensor))
+    return hotlap.Workload(name, Operation(name, filled).eval(), tensors, item="row", dynamic=False)
 
 
-def fill(value):
-    """Random numbers of the same layout; targets spread over the vocabulary."""
-    import torch
+def typical(name: str, precision: str, **more: Any) -> tuple[Any, ...]:
+    """The operation's arguments at the size of `hotlap kernels`, on the meta device by default."""
+    rows = {"count": COUNTS[name]} if name in COUNTS else {}
+    return operation(name).module.typical(precision, **rows, **more)
 
+
+def fill(value: torch.Tensor) -> torch.Tensor:
+    """Random numbers of the same layout; targets are spread over a vocabulary of 50,000."""
     return torch.randn_like(value) if value.is_floating_point() else torch.randint_like(value, 50000)
 
 
 @cache
 def batch(name: str) -> int:
-    from hotlap.kernels.library import operation
-
-    return int(
-        operation(name)
-        .module.typical("fp32", **({"count": COUNTS[name]} if name in COUNTS else {}))[0]
-        .shape[0]
-    )
+    """The first size of the operation's first input."""
+    return int(typical(name, "fp32")[0].shape[0])
 
 
-def entrants(name: str) -> list[str]:
-    ours = [
-        f"triton{chosen}"
-        for chosen in (("[attention:triton]",) if name == "attention" else ("", "[compile:on]"))
-    ]
+def backends(name: str) -> list[str]:
+    """What an operation is measured in, each with a warm and with a cold L2 cache."""
+    ours = ("triton[attention:triton]",) if name == "attention" else ("triton", "triton[compile:on]")
     return [f"{backend}{cold}" for backend in ("eager", "compile", *ours) for cold in ("", "[l2:cold]")]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    found = [
+    cases = [
         case
         for name in OPERATIONS
         for case in hotlap.cases(
             f"{__name__}:{name}",
-            backends=entrants(name),
+            backends=backends(name),
             precisions=("fp16", "bf16"),
             batches=(batch(name),),
             target=TARGET,
         )
     ]
-    metafunc.parametrize("case", found)
+    metafunc.parametrize("case", cases)
 
 
 def test_kernels(lap, case, record_property):
@@ -113,29 +105,23 @@ def test_kernels(lap, case, record_property):
 
 
 def share_of_roofline(result: hotlap.Result) -> float:
-    """The least time by the part's datasheet over the time that was seen: of all the operation's
-    kernels.
-    """
-    import torch
+    """The least time that the part's datasheet allows over the time that was seen.
 
-    from hotlap.kernels.library import operation
+    The least time is the sum over the operation's forward kernels. Fails the test where the part's
+    datasheet is not known.
+    """
     from hotlap.perf.machine.peaks import datasheet
 
     name = result.case.workload.rpartition(":")[2]
-    peak = datasheet(torch.cuda.get_device_name(TARGET))
+    part = torch.cuda.get_device_name(TARGET)
+    peak = datasheet(part)
     if peak is None:
         pytest.fail(
-            f"{torch.cuda.get_device_name(TARGET)} is not in perf/machine/peaks.py, so no share of its"
-            " roofline is known; add its datasheet"
+            f"{part} is not in perf/machine/peaks.py, so no share of its roofline is known; add its datasheet"
         )
-    module = operation(name).module
-    count = {"count": COUNTS[name]} if name in COUNTS else {}
-    costs = module.cost(*module.typical(result.case.precision, **count))
-    builds = module.builds(result.case.precision)
-    forward = [
-        cost for cost, build in zip(costs, builds, strict=True) if not build.name.startswith("backward")
-    ]
-    least = sum(
-        peak.roofline_s(cost.flops, cost.moved_bytes, result.case.precision) or 0.0 for cost in forward
-    )
-    return least / result.metrics["latency"].centre
+    module, precision = operation(name).module, result.case.precision
+    costs = module.cost(*typical(name, precision))
+    kernels = zip(costs, module.builds(precision), strict=True)
+    forward = [cost for cost, build in kernels if not build.name.startswith("backward")]
+    least_s = sum(peak.roofline_s(cost.flops, cost.moved_bytes, precision) or 0.0 for cost in forward)
+    return least_s / result.metrics["latency"].centre

@@ -1,4 +1,6 @@
-"""The models through every backend: `pytest bench --benchmark-json=out.json`.
+"""The models through every backend.
+
+    pytest bench --benchmark-json=out.json
 
 The default grid is what CI can afford (under 8 minutes on 2 cores); `--hotlap-grid=full` is every
 model, precision and batch size.
@@ -8,6 +10,7 @@ import pytest
 
 import hotlap
 
+# Name, as --hotlap-grid takes it -> the cases, expanded only when they are asked for.
 GRIDS = {
     "default": lambda: hotlap.cases("mlp", "resnet"),
     "full": lambda: hotlap.cases(

@@ -1,5 +1,6 @@
-"""Our kernels beside Liger-Kernel's (pip install liger-kernel==0.8.5): distance to fp64 in the
-interpreter, and what the compiler makes of both for sm_90.
+"""Our kernels beside Liger-Kernel's (pip install liger-kernel==0.8.5).
+
+Compared are the distance to fp64 in the interpreter, and what the compiler makes of both for sm_90.
 
     python bench/beside_liger.py                     writes docs/results/liger.json, about a minute
     python bench/beside_liger.py --table docs/results/liger.json
@@ -15,12 +16,16 @@ import json
 import subprocess
 import sys
 from collections import defaultdict
+from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 FILE = ROOT / "docs" / "results" / "liger.json"
+# A unit in the last place of 1, for 24, 11 and 8 bits of significand (IEEE 754, and bfloat16).
 ULP = {"fp32": 2.0**-23, "fp16": 2.0**-10, "bf16": 2.0**-7}
+# Hopper, the architecture both are written for.
 TARGET = "sm_90"
 
 
@@ -29,24 +34,24 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--table", type=Path)
-    asked = parser.parse_args()
-    if asked.table:
-        print(table(json.loads(asked.table.read_text())))
+    arguments = parser.parse_args()
+    if arguments.table:
+        print(table(json.loads(arguments.table.read_text())))
         return
-    from importlib.metadata import version
-
-    errors = distances()
-    found = {
+    errors, theirs = distances(), their_functions()
+    names = sorted({row["op"] for row in errors})
+    results = {
         "liger": version("liger-kernel"),
         "triton": version("triton"),
         "errors": errors,
-        "kernels": [one for name in sorted({row["op"] for row in errors}) for one in static(name)],
+        "kernels": [kernel for name in names for kernel in compiled_kernels(name, theirs[name])],
     }
-    FILE.write_text(json.dumps(found, indent=1) + "\n")
-    print(table(found))
+    FILE.write_text(json.dumps(results, indent=1) + "\n")
+    print(table(results))
 
 
 def distances() -> list[dict[str, Any]]:
+    """Distance of both libraries to fp64, in ulp, root mean square over examples and outputs."""
     lines = subprocess.run(
         [sys.executable, str(ROOT / "tests" / "kernels" / "liger.py")],
         capture_output=True,
@@ -57,74 +62,66 @@ def distances() -> list[dict[str, Any]]:
     for row in map(json.loads, lines):
         unit = row["scale"] * ULP[row["dtype"]]
         squares[row["op"], row["dtype"]].append(((row["ours"] / unit) ** 2, (row["theirs"] / unit) ** 2))
-    return [
-        {
-            "op": op,
-            "dtype": dtype,
-            "ours": (sum(one for one, _ in pairs) / len(pairs)) ** 0.5,
-            "theirs": (sum(other for _, other in pairs) / len(pairs)) ** 0.5,
-        }
-        for (op, dtype), pairs in squares.items()
-    ]
+    rows = []
+    for (op, dtype), pairs in squares.items():
+        ours, theirs = ((sum(values) / len(pairs)) ** 0.5 for values in zip(*pairs, strict=True))
+        rows.append({"op": op, "dtype": dtype, "ours": ours, "theirs": theirs})
+    return rows
 
 
-def static(name: str) -> list[dict[str, Any]]:
-    """Each kernel of both, compiled as launched."""
+def compiled_kernels(name: str, their_function: Callable[..., Any]) -> list[dict[str, Any]]:
+    """What the compiler says of each kernel of both libraries, compiled as it is launched."""
     import torch
 
     from hotlap.kernels.library import operation
-    from hotlap.perf.compiled import aot
-    from hotlap.perf.compiled.launches import Launch, recorded
+    from hotlap.perf.compiled.launches import recorded
     from hotlap.perf.compiled.variants import forth_and_back
 
     module = operation(name).module
-    given = module.typical("bf16", 64, "cpu")
-    tensors = [value for value in given if isinstance(value, torch.Tensor)]
+    inputs = module.typical("bf16", 64, "cpu")
+    tensors = [value for value in inputs if isinstance(value, torch.Tensor)]
 
     def theirs() -> None:
         leaves = [value.requires_grad_() if value.is_floating_point() else value for value in tensors]
-        outputs = THEIRS[name](*leaves)
+        outputs = their_function(*leaves)
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-        torch.autograd.backward(outputs, [torch.empty_like(one) for one in outputs])
+        torch.autograd.backward(outputs, [torch.empty_like(output) for output in outputs])
 
-    found = []
-    for whose, call in (("ours", lambda: forth_and_back(module, given)), ("Liger", theirs)):
-        seen: set[str] = set()
-        launches: list[Launch] = [
-            one for one in recorded(call, TARGET) if not (one.name in seen or seen.add(one.name))
+    kernels = []
+    for whose, call in (("ours", lambda: forth_and_back(module, inputs)), ("Liger", theirs)):
+        launches: dict[str, Any] = {}
+        for launch in recorded(call, TARGET):
+            launches.setdefault(launch.name, launch)
+        kernels += [
+            {"op": name, "whose": whose, "kernel": kernel, **figures_of(launch)}
+            for kernel, launch in launches.items()
         ]
-        for one in launches:
-            figures = aot.compiled(
-                one.kernel,
-                one.types,
-                one.constexprs,
-                one.divisible,
-                one.options.get("num_warps", 4),
-                one.options.get("num_stages", 3),
-                TARGET,
-            )
-            loads = {size: count for size, count in figures.sass.items() if size.startswith("load_")}
-            wide, spills = loads.get("load_128", 0), figures.spill_loads + figures.spill_stores
-            found.append(
-                {
-                    "op": name,
-                    "whose": whose,
-                    "kernel": one.name,
-                    "registers": figures.registers,
-                    "spills": spills,
-                    "occupancy": figures.occupancy,
-                    "instructions": figures.instructions,
-                    "wide": wide,
-                    "loads": sum(loads.values()),
-                }
-            )
-    return found
+    return kernels
 
 
-def their_functions() -> dict[str, Any]:
-    """By our names.
+def figures_of(launch: Any) -> dict[str, Any]:
+    """Registers, spills, occupancy (a share), instructions and loads of a recorded launch."""
+    from hotlap.perf.compiled import aot
 
-    They write gradients in place, so what they are given is copied where it is used again.
+    warps, stages = launch.options.get("num_warps", 4), launch.options.get("num_stages", 3)
+    figures = aot.compiled(
+        launch.kernel, launch.types, launch.constexprs, launch.divisible, warps, stages, TARGET
+    )
+    loads = {size: count for size, count in figures.sass.items() if size.startswith("load_")}
+    return {
+        "registers": figures.registers,
+        "spills": figures.spill_loads + figures.spill_stores,
+        "occupancy": figures.occupancy,
+        "instructions": figures.instructions,
+        "wide": loads.get("load_128", 0),
+        "loads": sum(loads.values()),
+    }
+
+
+def their_functions() -> dict[str, Callable[..., Any]]:
+    """Liger's functions by our names.
+
+    They write gradients in place, so their inputs are copied where they are used again.
     """
     from liger_kernel.ops.cross_entropy import LigerCrossEntropyFunction
     from liger_kernel.ops.fused_add_rms_norm import LigerFusedAddRMSNormFunction
@@ -136,7 +133,7 @@ def their_functions() -> dict[str, Any]:
     from liger_kernel.ops.swiglu import LigerSiLUMulFunction
 
     def rotary(x: Any, cos: Any, sin: Any) -> Any:
-        """Theirs turns queries and keys at once, in place, with tables for both halves."""
+        """Calls theirs: queries and keys at once, in place, with tables for both halves."""
         both = [table.repeat(1, 2)[None] for table in (cos, sin)]
         return LigerRopeFunction.apply(x.clone(), x.new_zeros(x.shape), *both)[0]
 
@@ -156,17 +153,17 @@ def their_functions() -> dict[str, Any]:
     }
 
 
-def table(found: dict[str, Any]) -> str:
+def table(results: dict[str, Any]) -> str:
     lines = [
-        f"Liger-Kernel {found['liger']}, Triton {found['triton']}.",
+        f"Liger-Kernel {results['liger']}, Triton {results['triton']}.",
         "",
         "| operation | dtype | ours, ulp | Liger, ulp | ours / Liger |",
         "|---|---|---|---|---|",
     ]
     lines += [
-        f"| {one['op']} | {one['dtype']} | {one['ours']:.3f} | {one['theirs']:.3f} |"
-        f" {one['ours'] / one['theirs']:.3f} |"
-        for one in found["errors"]
+        f"| {row['op']} | {row['dtype']} | {row['ours']:.3f} | {row['theirs']:.3f} |"
+        f" {row['ours'] / row['theirs']:.3f} |"
+        for row in results["errors"]
     ]
     lines += [
         "",
@@ -177,13 +174,11 @@ def table(found: dict[str, Any]) -> str:
     ]
     lines += [
         "| {op} | {whose} | {kernel} | {registers} | {spills} | {occupancy:.0%} | {instructions} | {wide} of"
-        " {loads} |".format(**one)
-        for one in found["kernels"]
+        " {loads} |".format(**kernel)
+        for kernel in results["kernels"]
     ]
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    if "--table" not in sys.argv:
-        THEIRS = their_functions()
     main()

@@ -14,6 +14,7 @@ import argparse
 
 from bench.gate_live import raced
 
+# As many as the gate has at its first look.
 BLOCKS = 6
 
 
@@ -25,8 +26,8 @@ def main() -> None:
     )
     parser.add_argument("--servers", type=int, default=8)
     for number in range(parser.parse_args().servers):
-        found = estimates.ratio(*raced("conv", 2, BLOCKS))
-        print(f"servers {number + 1}: {found.centre:.3f} [{found.low:.3f}, {found.high:.3f}]", flush=True)
+        ratio = estimates.ratio(*raced("conv", 2, BLOCKS))
+        print(f"servers {number + 1}: {ratio.centre:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
-"""Does the gate find injected slow-downs on this machine, beside a process that loads one core, and
-leave the same code alone?
+"""Does the gate find injected slow-downs on this machine, and leave the same code alone?
+
+It is asked beside a process that loads one core.
 
     python bench/gate_live.py [--trials 20]
         appends one line a trial to docs/results/gate_live.jsonl; goes on where it was stopped
@@ -17,12 +18,14 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import itertools
 import json
 import math
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +33,25 @@ from hotlap.perf.machine import survey
 
 HERE = Path(__file__).resolve().parent
 FILE = HERE.parent / "docs" / "results" / "gate_live.jsonl"
-LAYERS, EXTRA = 60, (0, 2, 3, 6)
+# Layers of BASE.
+LAYERS = 60
+# Layers that HEAD has more.
+EXTRA = (0, 2, 3, 6)
+# What the layers are.
 KINDS = ("linear", "conv")
-BLOCKS, ROUNDS, TOLERANCE, ALPHA = 16, 30, 0.03, 0.05
+# Of one trial, and samples of each entrant in a block.
+BLOCKS = 16
+ROUNDS = 30
+# The gate's defaults: how much slower counts, and the error rate.
+TOLERANCE = 0.03
+ALPHA = 0.05
 # It dies with its parent however that ends (prctl(2): PR_SET_PDEATHSIG, SIGKILL).
 NEIGHBOUR = "import ctypes; ctypes.CDLL(None).prctl(1, 9)\nwhile True: pass"
+# A test whose clock shows stored samples, so that pytest-benchmark reports them as its own.
 REPLAY = """
 import json, sys
 times = json.load(open("samples.json"))
-readings = [reading for one in reversed(times) for reading in (one, 0.0)]
+readings = [reading for time in reversed(times) for reading in (time, 0.0)]
 def clock():
     return readings.pop() if readings else 0.0
 import pytest
@@ -49,26 +62,23 @@ def test_replayed(benchmark):
 
 
 def network(kind: str, layers: int) -> Any:
-    """(module, example input):
+    """The module and its example input.
 
-    60 linear layers of 128 features over 64 rows, or 3x3 convolutions of 8 channels over 24x24; a
-    ReLU after each.
+    Linear layers of 128 features over 64 rows, or 3x3 convolutions of 8 channels over 24x24, each
+    with a ReLU behind it.
     """
     import torch
     from torch import nn
 
     torch.manual_seed(0)
-    if kind == "linear":
-        return nn.Sequential(
-            *[part for _ in range(layers) for part in (nn.Linear(128, 128), nn.ReLU())]
-        ), torch.randn(64, 128)
-    return nn.Sequential(
-        *[part for _ in range(layers) for part in (nn.Conv2d(8, 8, 3, padding=1), nn.ReLU())]
-    ), torch.randn(1, 8, 24, 24)
+    parts: list[nn.Module] = []
+    for _ in range(layers):
+        parts += [nn.Linear(128, 128) if kind == "linear" else nn.Conv2d(8, 8, 3, padding=1), nn.ReLU()]
+    return nn.Sequential(*parts), torch.randn(64, 128) if kind == "linear" else torch.randn(1, 8, 24, 24)
 
 
 def __getattr__(name: str) -> Any:
-    """`linear_3` is the function that makes the network of linear layers with 3 more than 60."""
+    """The function that makes a network: of `linear_3` one of linear layers, 3 more than LAYERS."""
     kind, _, extra = name.partition("_")
     if kind not in KINDS or not extra.isdecimal():
         raise AttributeError(name)
@@ -83,9 +93,9 @@ def main() -> None:
         "--trials", type=int, default=20, help="of each slow-down; twice as many of the same code"
     )
     parser.add_argument("--table", type=Path, metavar="FILE")
-    asked = parser.parse_args()
-    if asked.table:
-        print(table(read(asked.table)), end="")
+    arguments = parser.parse_args()
+    if arguments.table:
+        print(table(read(arguments.table)), end="")
         return
     lock = FILE.open("a")
     try:
@@ -96,36 +106,35 @@ def main() -> None:
         ) from None
     neighbour = subprocess.Popen([sys.executable, "-c", NEIGHBOUR])
     try:
-        while (found := next_one(read(FILE), asked.trials)) is not None:
-            done = trial(*found)
+        while (cell := next_cell(read(FILE), arguments.trials)) is not None:
+            result = trial(*cell)
             with FILE.open("a") as file:
-                file.write(json.dumps(done) + "\n")
-            print({name: value for name, value in done.items() if name != "ratios"}, flush=True)
+                file.write(json.dumps(result) + "\n")
+            print({name: value for name, value in result.items() if name != "ratios"}, flush=True)
     finally:
         neighbour.kill()
         neighbour.wait()
 
 
 def read(path: Path) -> list[dict[str, Any]]:
+    """The trials of a results file, none where it is not there yet."""
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def next_one(done: list[dict[str, Any]], trials: int) -> tuple[str, int] | None:
-    """The kind and slow-down with the fewest trials for their share; None when all have enough."""
+def next_cell(done: list[dict[str, Any]], trials: int) -> tuple[str, int] | None:
+    """The kind and extra layers with the fewest trials for their share; None if all have enough."""
     share = {extra: 2.0 if extra == 0 else 1.0 for extra in EXTRA}
-    count = {
-        (kind, extra): sum((one["kind"], one["extra"]) == (kind, extra) for one in done)
-        for kind in KINDS
-        for extra in EXTRA
-    }
-    open_ones = [cell for cell, number in count.items() if number < trials * share[cell[1]] / len(KINDS)]
-    return min(open_ones, key=lambda cell: count[cell] / share[cell[1]], default=None)
+    stored = Counter((result["kind"], result["extra"]) for result in done)
+    count = {cell: stored[cell] for cell in itertools.product(KINDS, EXTRA)}
+    wanting = [cell for cell, number in count.items() if number < trials * share[cell[1]] / len(KINDS)]
+    return min(wanting, key=lambda cell: count[cell] / share[cell[1]], default=None)
 
 
 def raced(kind: str, extra: int, blocks: int) -> tuple[list[list[float]], list[list[float]]]:
-    """Latencies of BASE and of HEAD.
+    """Races the network against one with `extra` layers more.
 
-    As in hotlap ab each side has fork servers of its own, and they are new for each trial.
+    Returns the latencies of BASE and of HEAD, by block, in seconds. As in hotlap ab each side has
+    fork servers of its own, and they are new for each trial.
     """
     from hotlap.perf.lookup.workloads import Reference
     from hotlap.perf.measure.prepare import Preparation
@@ -135,31 +144,31 @@ def raced(kind: str, extra: int, blocks: int) -> tuple[list[list[float]], list[l
     from hotlap.perf.terms.case import Case, Plan
 
     plan = Plan(budget_s=600, looks=(blocks,), rounds=ROUNDS, tail_s=0, fresh_blocks=0, threads=2)
-    made, lanes = [], []
+    sides, entrants = [], []
     with tempfile.TemporaryDirectory() as folder:
         servers = Servers(Path(folder), 600, print)
         try:
             for name, count in (("base", 0), ("head", extra)):
                 workload = f"bench.gate_live:{kind}_{count}"
                 side = Preparation(Reference(workload), Path(folder) / name, plan, servers, Origin(name))
-                made.append(side)
+                sides.append(side)
                 case = Case(workload, "eager", batch=64 if kind == "linear" else 1)
                 side.refer([case], train=False, report=print, tell=lambda text: None)
-                lanes.append(side.build(case))
-            Race(lanes, plan, servers, lambda text: None, lambda: None).run()
+                entrants.append(side.build(case))
+            Race(entrants, plan, servers, lambda text: None, lambda: None).run()
         finally:
-            for side in made:
+            for side in sides:
                 side.close()
             servers.close()
-    for lane in lanes:
-        if lane.refusal is not None:
-            raise SystemExit(f"{lane.case.id}: {lane.refusal}")
-    base, head = (lane.latencies() for lane in lanes)
+    for entrant in entrants:
+        if entrant.refusal is not None:
+            raise SystemExit(f"{entrant.case.id}: {entrant.refusal}")
+    base, head = (entrant.latencies() for entrant in entrants)
     return base, head
 
 
 def trial(kind: str, extra: int) -> dict[str, Any]:
-    """One race of 16 blocks, and what each tool says of its samples."""
+    """Runs a race of BLOCKS blocks and returns what each tool says of its samples."""
     from hotlap.perf.stats import compare, estimates
 
     start = time.monotonic()
@@ -183,20 +192,23 @@ def trial(kind: str, extra: int) -> dict[str, Any]:
 
 
 def sequence(ratios: list[float], tolerance: float, each: float, looks: tuple[int, ...]) -> dict[str, Any]:
-    """The gate's verdict and the block at which it stood."""
+    """The gate's verdict, and after how many blocks it had decided.
+
+    ratios are the logarithms of HEAD / BASE by block; each is the error rate of one look.
+    """
     from hotlap.perf.stats import compare
 
     for n in looks:
-        found = compare.lockstep(ratios[:n], tolerance, each, each)
-        if found.verdict != "inconclusive":
+        comparison = compare.lockstep(ratios[:n], tolerance, each, each)
+        if comparison.verdict != "inconclusive":
             break
-    return {"verdict": found.verdict, "blocks": n}
+    return {"verdict": comparison.verdict, "blocks": n}
 
 
 def mann_whitney(base: list[float], head: list[float]) -> bool:
-    """Whether benchstat would report a slow-down:
+    """Whether benchstat would report a slow-down.
 
-    U test of all samples at 5 %, and a larger median.
+    It does where the U test of all samples is significant at 5 % and the median is larger.
     """
     from scipy.stats import mannwhitneyu
 
@@ -216,11 +228,11 @@ def pytest_benchmark(base: list[float], head: list[float]) -> bool:
         ):
             (Path(folder) / "samples.json").write_text(json.dumps(samples))
             done = subprocess.run([*command, *more], cwd=folder, capture_output=True, text=True, check=False)
-        if done.returncode not in (0, 1) or (
-            done.returncode == 1 and "Performance has regressed" not in done.stdout + done.stderr
-        ):
-            raise SystemExit(f"pytest-benchmark: {done.stdout[-500:]}{done.stderr[-500:]}")
-        return done.returncode == 1
+    if done.returncode == 0:
+        return False
+    if done.returncode == 1 and "Performance has regressed" in done.stdout + done.stderr:
+        return True
+    raise SystemExit(f"pytest-benchmark: {done.stdout[-500:]}{done.stderr[-500:]}")
 
 
 def pyperf(base: list[float], head: list[float]) -> bool | None:
@@ -255,42 +267,38 @@ def table(trials: list[dict[str, Any]]) -> str:
     titles = ("HEAD", "trials", *judged, "pytest-benchmark median:5%", "pyperf", "benchstat's rule")
     lines += ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
     for extra in EXTRA:
-        some = [one for one in trials if one["extra"] == extra]
-        if some:
-            lines.append("| " + " | ".join(row(extra, some)) + " |")
-    slowest = max(one["seconds"] for one in trials)
-    return (
-        "\n".join(
-            [
-                *lines,
-                "",
-                (
-                    f"A trial took at most {slowest:.0f} s. Of the other tools: how many of the trials they"
-                    " called slower."
-                ),
-            ]
-        )
-        + "\n"
-    )
+        alike = [trial for trial in trials if trial["extra"] == extra]
+        if alike:
+            lines.append("| " + " | ".join(row(extra, alike)) + " |")
+    slowest = max(trial["seconds"] for trial in trials)
+    lines += [
+        "",
+        (
+            f"A trial took at most {slowest:.0f} s. Of the other tools: how many of the trials they called"
+            " slower."
+        ),
+    ]
+    return "\n".join(lines) + "\n"
 
 
-def row(extra: int, some: list[dict[str, Any]]) -> list[str]:
+def row(extra: int, trials: list[dict[str, Any]]) -> list[str]:
+    """The table's cells for the trials with so many layers more."""
     from hotlap.perf.stats.estimates import fmean
 
     def count(name: str, verdict: str) -> int:
-        return sum(one[name]["verdict"] == verdict for one in some)
+        return sum(trial[name]["verdict"] == verdict for trial in trials)
 
     alarms = count("at_zero", "regression")
-    low, high = clopper_pearson(alarms, len(some))
-    others = [[one[name] for one in some] for name in ("pytest-benchmark", "pyperf", "benchstat")]
+    low, high = clopper_pearson(alarms, len(trials))
+    others = [[trial[name] for trial in trials] for name in ("pytest-benchmark", "pyperf", "benchstat")]
     return [
         f"+{extra / LAYERS:.1%} work" if extra else "the same",
-        str(len(some)),
+        str(len(trials)),
         f"{alarms} slower",
         f"{low:.0%} to {high:.0%}",
-        f"{fmean([one['at_zero']['blocks'] for one in some]):.1f}",
+        f"{fmean([trial['at_zero']['blocks'] for trial in trials]):.1f}",
         *(str(count("at_tolerance", verdict)) for verdict in ("regression", "pass", "inconclusive")),
-        *("not installed" if None in said else str(sum(said)) for said in others),
+        *("not installed" if None in slower else str(sum(slower)) for slower in others),
     ]
 
 
@@ -298,9 +306,9 @@ def clopper_pearson(hits: int, n: int) -> tuple[float, float]:
     """Exact 95 % interval of a share (Clopper and Pearson, Biometrika 26, 1934)."""
     from scipy.stats import beta
 
-    return float(beta.ppf(0.025, hits, n - hits + 1)) if hits else 0.0, (
-        float(beta.ppf(0.975, hits + 1, n - hits)) if hits < n else 1.0
-    )
+    low = float(beta.ppf(0.025, hits, n - hits + 1)) if hits else 0.0
+    high = float(beta.ppf(0.975, hits + 1, n - hits)) if hits < n else 1.0
+    return low, high
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Does the gate alarm as rarely as it says? Races with known truth through the gate's own tests.
+"""Does the gate alarm as rarely as it says? Races of known truth go through the gate's own tests.
 
     python bench/gate_simulation.py [--trials 20000]      writes docs/results/gate_simulation.json
     python bench/gate_simulation.py --table FILE           the table of docs/gate.md
@@ -15,23 +15,44 @@ import argparse
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
 
 FILE = Path(__file__).resolve().parent.parent / "docs" / "results" / "gate_simulation.json"
-ROUNDS, BLOCKS, TOLERANCE, ALPHA, NOISE = 20, 16, 0.03, 0.05, 0.05
-# name: (phi and sd of what both sides see from sample to sample, sd of a worker's own effect, sd of
-# an effect of the whole job)
+# Of a race, and rounds of a block.
+BLOCKS = 16
+ROUNDS = 20
+# The gate's defaults: how much slower counts, and the error rate.
+TOLERANCE = 0.03
+ALPHA = 0.05
+# Standard deviation of a sample, as a share.
+NOISE = 0.05
+# How much slower HEAD is.
+SLOWER = (TOLERANCE, 0.05, 0.10)
+
+
+class World(NamedTuple):
+    """What disturbs a race; standard deviations are shares of the latency."""
+
+    # Of the noise that both sides see from sample to sample: its autocorrelation and its sd.
+    phi: float = 0.0
+    drift: float = 0.0
+    # Sd of the effect that a worker of one block has.
+    worker: float = 0.0
+    # Sd of the effect that the whole job has.
+    job: float = 0.0
+
+
 WORLDS = {
-    "independent samples": (0.0, 0.0, 0.0, 0.0),
-    "AR(0.5) of 10 % that both see": (0.5, 0.10, 0.0, 0.0),
-    "AR(0.9) of 10 % that both see": (0.9, 0.10, 0.0, 0.0),
-    "workers differ by 1 %": (0.0, 0.0, 0.01, 0.0),
-    "workers differ by 3 %": (0.0, 0.0, 0.03, 0.0),
-    "jobs differ by 20 %": (0.0, 0.0, 0.01, 0.20),
-    "all of it": (0.9, 0.10, 0.03, 0.20),
+    "independent samples": World(),
+    "AR(0.5) of 10 % that both see": World(phi=0.5, drift=0.10),
+    "AR(0.9) of 10 % that both see": World(phi=0.9, drift=0.10),
+    "workers differ by 1 %": World(worker=0.01),
+    "workers differ by 3 %": World(worker=0.03),
+    "jobs differ by 20 %": World(worker=0.01, job=0.20),
+    "all of it": World(phi=0.9, drift=0.10, worker=0.03, job=0.20),
 }
 
 
@@ -41,34 +62,30 @@ def main() -> None:
     )
     parser.add_argument("--trials", type=int, default=20_000)
     parser.add_argument("--table", type=Path, metavar="FILE")
-    asked = parser.parse_args()
-    if asked.table:
-        print(table(json.loads(asked.table.read_text())), end="")
+    arguments = parser.parse_args()
+    if arguments.table:
+        print(table(json.loads(arguments.table.read_text())), end="")
         return
     cells = []
     for name, world in WORLDS.items():
-        for slower in (TOLERANCE, 0.05, 0.10):
-            cells.append({"world": name, "slower": slower, **cell(world, slower, asked.trials)})
+        for slower in SLOWER:
+            cells.append({"world": name, "slower": slower, **cell(world, slower, arguments.trials)})
             print(cells[-1], flush=True)
-    FILE.write_text(
-        json.dumps(
-            {
-                "trials": asked.trials,
-                "tolerance": TOLERANCE,
-                "alpha": ALPHA,
-                "blocks": BLOCKS,
-                "rounds": ROUNDS,
-                "cells": cells,
-            },
-            indent=1,
-        )
-        + "\n"
-    )
+    results = {
+        "trials": arguments.trials,
+        "tolerance": TOLERANCE,
+        "alpha": ALPHA,
+        "blocks": BLOCKS,
+        "rounds": ROUNDS,
+        "cells": cells,
+    }
+    FILE.write_text(json.dumps(results, indent=1) + "\n")
 
 
-def cell(world: tuple[float, float, float, float], slower: float, trials: int) -> dict[str, float]:
-    """Shares of all races: alarms, passes, and intervals that hold the truth at the look where the
-    race stopped.
+def cell(world: World, slower: float, trials: int) -> dict[str, float]:
+    """Simulates races and returns the shares of each verdict, and of intervals that hold the truth.
+
+    Both are at the look where the race stopped.
     """
     import numpy as np
 
@@ -80,55 +97,50 @@ def cell(world: tuple[float, float, float, float], slower: float, trials: int) -
     for _ in range(trials):
         ratios = race(world, slower, rng)
         for n in looks:
-            found = judged(ratios[:n], each)
-            if found.verdict != "inconclusive":
+            judgement = judged(ratios[:n], each)
+            if judgement.verdict != "inconclusive":
                 break
-        count[found.verdict] += 1
-        count["covered"] += found.low <= 1 + slower <= found.high
+        count[judgement.verdict] += 1
+        count["covered"] += judgement.low <= 1 + slower <= judgement.high
     return {name: number / trials for name, number in count.items()}
 
 
 def judged(values: np.ndarray, each: float) -> Any:
-    """The gate's own judgement."""
+    """The gate's own judgement of log ratios, at one look with the error rate `each`."""
     from hotlap.perf.stats import compare
 
     return compare.lockstep([float(value) for value in values], TOLERANCE, each, each)
 
 
-def race(world: tuple[float, float, float, float], slower: float, rng: np.random.Generator) -> np.ndarray:
-    """Log ratios of the blocks (BLOCKS,)."""
+def race(world: World, slower: float, rng: np.random.Generator) -> np.ndarray:
+    """Simulates a race and returns the log ratios of its blocks (BLOCKS,)."""
     import numpy as np
     from scipy.signal import lfilter
 
-    phi, drift, worker, job = world
     shape = (BLOCKS, ROUNDS)
     seen = np.zeros((BLOCKS, 2 * ROUNDS))
-    if drift:
+    if world.drift:
         noise = rng.standard_normal(BLOCKS * 2 * ROUNDS)
-        seen = drift * lfilter([math.sqrt(1 - phi**2)], [1, -phi], noise).reshape(BLOCKS, 2 * ROUNDS)
-    common = job * rng.standard_normal()
-    first = rng.random(shape) < 0.5  # which side has the first turn of the round
-    early, late = seen[:, ::2], seen[:, 1::2]
-    sides = []
-    for turn, centre in (
-        (np.where(first, early, late), 0.0),
-        (np.where(first, late, early), math.log1p(slower)),
-    ):
-        sides.append(
-            centre
-            + common
-            + turn
-            + worker * rng.standard_normal((BLOCKS, 1))
-            + NOISE * rng.standard_normal(shape)
-        )
-    return np.median(sides[1] - sides[0], axis=1)
+        filtered = lfilter([math.sqrt(1 - world.phi**2)], [1, -world.phi], noise)
+        seen = world.drift * filtered.reshape(BLOCKS, 2 * ROUNDS)
+    job = world.job * rng.standard_normal()
+    base_first = rng.random(shape) < 0.5
+    early, late = seen[:, ::2], seen[:, 1::2]  # the first and the second turn of each round
+
+    def side(turns: np.ndarray, centre: float) -> np.ndarray:
+        workers = world.worker * rng.standard_normal((BLOCKS, 1))
+        return centre + job + turns + workers + NOISE * rng.standard_normal(shape)
+
+    base = side(np.where(base_first, early, late), 0.0)
+    head = side(np.where(base_first, late, early), math.log1p(slower))
+    return np.median(head - base, axis=1)
 
 
-def table(found: dict[str, Any]) -> str:
+def table(results: dict[str, Any]) -> str:
     lines = [
         (
-            f"Tolerance {found['tolerance']:.0%}, alpha {found['alpha']:.0%}, looks after 6, 9, 12 and 16"
-            f" blocks of {found['rounds']} rounds, {found['trials']} races a cell."
+            f"Tolerance {results['tolerance']:.0%}, alpha {results['alpha']:.0%}, looks after 6, 9, 12 and 16"
+            f" blocks of {results['rounds']} rounds, {results['trials']} races a cell."
         ),
         "",
         (
@@ -137,13 +149,9 @@ def table(found: dict[str, Any]) -> str:
         ),
         "|---|---|---|---|---|---|",
     ]
-    for one in found["cells"]:
-        shares = (one["regression"], one["pass"], one["inconclusive"], one["covered"])
-        lines.append(
-            f"| {one['world']} | {one['slower']:.0%} | "
-            + " | ".join(f"{share:.1%}" for share in shares)
-            + " |"
-        )
+    for row in results["cells"]:
+        shares = [f"{row[name]:.1%}" for name in ("regression", "pass", "inconclusive", "covered")]
+        lines.append(f"| {row['world']} | {row['slower']:.0%} | {' | '.join(shares)} |")
     return "\n".join(lines) + "\n"
 
 

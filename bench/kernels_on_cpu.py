@@ -1,5 +1,6 @@
-"""Do our kernels cost anything where they cannot run? gpt and vit, replaced (kernels/surgery.py),
-beside the same models as they are, on this CPU.
+"""Do our kernels cost anything where they cannot run?
+
+gpt and vit, replaced (kernels/surgery.py), beside the same models as they are, on this CPU.
 
     python bench/kernels_on_cpu.py [--budget 8m]
         writes docs/results/kernels_on_cpu.json, about 15 minutes
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hotlap.perf.machine import survey
 
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 FILE = ROOT / "docs" / "results" / "kernels_on_cpu.json"
-MODELS, LIMIT = ("gpt", "vit"), 0.02
+MODELS = ("gpt", "vit")
+# How much slower a replaced model may be.
+LIMIT = 0.02
 
 
 def gpt() -> Workload:
@@ -46,9 +49,9 @@ def vit_replaced() -> Workload:
 
 
 def plain(name: str) -> Workload:
-    """With seeded weights: what a call takes does not depend on them.
+    """The model as it is, with random weights: what a call takes does not depend on them.
 
-    Both sides have imported the same, so that only the forward differs.
+    Our operations are imported all the same, so that only the forward differs between the sides.
     """
     from hotlap import Workload
     from hotlap.kernels import library
@@ -61,6 +64,7 @@ def plain(name: str) -> Workload:
 
 
 def replaced(name: str) -> Workload:
+    """The same model with our operations in it."""
     from hotlap.kernels import replace
 
     workload = plain(name)
@@ -75,62 +79,52 @@ def main() -> None:
     )
     parser.add_argument("--budget", default="8m")
     parser.add_argument("--table", type=Path)
-    asked = parser.parse_args()
-    if asked.table:
-        print(table(json.loads(asked.table.read_text())))
+    arguments = parser.parse_args()
+    if arguments.table:
+        print(table(json.loads(arguments.table.read_text())))
         return
-    found = {"machine": machine(), "models": {name: raced(name, asked.budget) for name in MODELS}}
-    FILE.write_text(json.dumps(found, indent=1) + "\n")
-    print(table(found))
+    models = {name: raced(name, arguments.budget) for name in MODELS}
+    results = {"machine": machine(), "models": models}
+    FILE.write_text(json.dumps(results, indent=1) + "\n")
+    print(table(results))
 
 
 def raced(name: str, budget: str) -> dict[str, object]:
-    """What hotlap ab finds of the replaced model over the plain one; any verdict is a result."""
-    with tempfile.TemporaryDirectory() as folder:
-        policy, verdict = Path(folder) / "gate.toml", Path(folder) / "verdict.json"
+    """Races a replaced model against the plain one with hotlap ab; any verdict is a result."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        policy, verdict = folder / "gate.toml", folder / "verdict.json"
         policy.write_text(f"[tolerance]\nlatency = {LIMIT}\n")
         sides = [f"bench.kernels_on_cpu:{name}", f"bench.kernels_on_cpu:{name}_replaced"]
-        command = [
-            sys.executable,
-            "-m",
-            "hotlap.perf.cli",
-            "ab",
-            *sides,
-            "--budget",
-            budget,
-            "--policy",
-            str(policy),
-            "--json",
-            str(verdict),
-            "--out",
-            str(Path(folder) / "ab"),
-        ]
+        options = {"--budget": budget, "--policy": policy, "--json": verdict, "--out": folder / "ab"}
+        words = [str(word) for option in options.items() for word in option]
+        command = [sys.executable, "-m", "hotlap.perf.cli", "ab", *sides, *words]
         status = subprocess.run(command, cwd=ROOT, check=False).returncode
         if not verdict.exists():
             sys.exit(f"hotlap ab ended with {status} and wrote no verdict")
         content = json.loads(verdict.read_text())
-    (latency,) = (one for one in content["findings"] if one["metric"] == "latency")
-    return {key: latency[key] for key in ("ratio", "low", "high", "verdict")} | {
-        "reasons": content["reasons"]
-    }
+    (latency,) = (finding for finding in content["findings"] if finding["metric"] == "latency")
+    numbers = {key: latency[key] for key in ("ratio", "low", "high", "verdict")}
+    return {**numbers, "reasons": content["reasons"]}
 
 
 def machine() -> str:
+    """The hardware in words."""
 
     return survey.collect(2, "keep").hardware
 
 
-def table(found: dict) -> str:
+def table(results: dict[str, Any]) -> str:
     lines = [
-        f"{found['machine']}; fp32, batch 1, eager; baseline: the model as it is.",
+        f"{results['machine']}; fp32, batch 1, eager; baseline: the model as it is.",
         "",
         "| model | replaced / as it is | 95 % interval | limit | verdict |",
         "|---|---|---|---|---|",
     ]
-    for name, one in found["models"].items():
+    for name, race in results["models"].items():
         lines.append(
-            f"| {name} | {one['ratio']:.4f} | {one['low']:.4f} to {one['high']:.4f} | {1 + LIMIT:.2f} |"
-            f" {one['verdict']} |"
+            f"| {name} | {race['ratio']:.4f} | {race['low']:.4f} to {race['high']:.4f} | {1 + LIMIT:.2f} |"
+            f" {race['verdict']} |"
         )
     return "\n".join(lines)
 

@@ -1,11 +1,10 @@
-"""The checks of bench/on_gpu.sh, one after another, each a command with a log; on_gpu.json after
-each, so that nothing is lost where one is cut off.
+"""Runs the checks of bench/on_gpu.sh one after another, each a command with a log.
 
-A check that passes proves its part on the device (L7), one that only compiles proves L5. A command
-that measures passes when it measured something and no case of it failed or fell back, whatever its
-exit status. None of them has run on a GPU yet: this file is proven as far as a machine without one
-allows, that is that every command starts, that all are skipped with no_device there, and that a
-failing one is reported.
+on_gpu.json is written after each, so that nothing is lost where one is cut off. A check that passes
+proves its part on the device (L7), one that only compiles proves L5. A command that measures passes
+when it measured something and no case of it failed or fell back, whatever its exit status. None of
+them has run on a GPU yet: this file is proven as far as a machine without one allows, that is that
+every command starts, that all are skipped with no_device there, and that a failing one is reported.
 """
 
 from __future__ import annotations
@@ -22,9 +21,11 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
+# Makes tests/kernels/prove.py run on the device instead of in the interpreter.
 PROVE = {"HOTLAP_PROVE_ON": "cuda"}
 PYTHON = sys.executable
 HOTLAP = [PYTHON, "-m", "hotlap.perf.cli"]
+# All that can use an NVIDIA GPU.
 BACKENDS = (
     "eager,compile,compile[mode:reduce-overhead],compile[package:aoti],triton,onnxruntime,"
     "tensorrt,tensorrt[route:torch]"
@@ -32,49 +33,23 @@ BACKENDS = (
 
 
 class Check(NamedTuple):
-    """results: what the command measured, judged case by case. proves: the rung."""
+    """A command, and what it proves where it ends well."""
 
-    what: str
+    # What is checked, in words.
+    name: str
     command: list[str]
+    # Variables that the command gets beside the present ones.
     environment: Mapping[str, str] = MappingProxyType({})
+    # The file of what the command measured, which is then judged case by case.
     results: Path | None = None
+    # The rung of the ladder that the check reaches.
     proves: str = "L7"
 
 
 def checks(out: Path) -> list[Check]:
+    """All checks, in the order in which they run; what they measure goes to the folder `out`."""
     from hotlap.kernels.library import NAMES
 
-    def raced(model: str) -> Check:
-        folder = out / model
-        asked = [
-            "--device",
-            "cuda:0",
-            "--backends",
-            BACKENDS,
-            "--precisions",
-            "fp32,tf32,bf16,fp16",
-            "--budget",
-            "60s",
-            "--out",
-            str(folder),
-        ]
-        return Check(
-            f"{model} in all back ends", [*HOTLAP, "run", model, *asked], results=folder / "results.json"
-        )
-
-    benchmarks = [
-        PYTHON,
-        "-m",
-        "pytest",
-        "bench",
-        "-k",
-        "kernels",
-        "-q",
-        "--hotlap-budget",
-        "10s",
-        "--benchmark-json",
-        str(out / "bench.json"),
-    ]
     return [
         Check("what the machine is", [*HOTLAP, "doctor"]),
         *(Check(f"numbers of {name}", [PYTHON, "bench/on_gpu.py", "--judge", name], PROVE) for name in NAMES),
@@ -84,14 +59,29 @@ def checks(out: Path) -> list[Check]:
             [*HOTLAP, "kernels", "--target", architecture(), "--json", str(out / "kernels.json")],
             proves="L5",
         ),
-        raced("gpt"),
-        raced("vit"),
-        raced("resnet"),
-        Check("operations by themselves", benchmarks, results=out / "bench.json"),
+        raced("gpt", out / "gpt"),
+        raced("vit", out / "vit"),
+        raced("resnet", out / "resnet"),
+        benchmarks(out / "bench.json"),
     ]
 
 
+def raced(model: str, out: Path) -> Check:
+    """The check that measures a model in all backends."""
+    options = ["--device", "cuda:0", "--backends", BACKENDS, "--precisions", "fp32,tf32,bf16,fp16"]
+    command = [*HOTLAP, "run", model, *options, "--budget", "60s", "--out", str(out)]
+    return Check(f"{model} in all backends", command, results=out / "results.json")
+
+
+def benchmarks(out: Path) -> Check:
+    """The check that measures our operations one by one."""
+    options = ["-q", "--hotlap-budget", "10s", "--benchmark-json", str(out)]
+    command = [PYTHON, "-m", "pytest", "bench", "-k", "kernels", *options]
+    return Check("operations by themselves", command, results=out)
+
+
 def architecture() -> str:
+    """The device's, such as sm_89; sm_90 without one."""
     import torch
 
     major, minor = torch.cuda.get_device_capability() if torch.cuda.is_available() else (9, 0)
@@ -99,81 +89,91 @@ def architecture() -> str:
 
 
 def device() -> str:
+    """The device's name; empty without one."""
     import torch
 
     return torch.cuda.get_device_name() if torch.cuda.is_available() else ""
 
 
 def main(out: Path) -> int:
-    found: list[dict[str, Any]] = []
+    """Runs all checks, or says of each that it was skipped; 1 where one failed."""
+    entries: list[dict[str, Any]] = []
     name = device()
     for check in checks(out):
-        log = out / f"{len(found):02d}.log"
-        entry: dict[str, Any] = {
-            "check": check.what,
-            "command": " ".join(check.command[1:]),
-            "verified_to": "L0",
-            "status": "skipped",
-            "reason": "no_device: torch sees no CUDA device",
-        }
         if name:
-            print(f"{check.what} ...", flush=True)
-            start = time.monotonic()
-            with log.open("w") as file:
-                status = subprocess.run(
-                    check.command,
-                    cwd=ROOT,
-                    env={**os.environ, **check.environment},
-                    stdout=file,
-                    stderr=subprocess.STDOUT,
-                    check=False,
-                ).returncode
-            why = last_line(log) if status else unproven(check.results) if check.results else ""
-            entry |= {
-                "verified_to": "L0" if why else check.proves,
-                "status": "failed" if why else "ok",
-                "reason": why,
-                "spent_s": time.monotonic() - start,
-            }
-            entry["log"] = log.name
-        found.append(entry)
-        (out / "on_gpu.json").write_text(
-            json.dumps({"schema": 1, "device": name, "checks": found}, indent=1) + "\n"
-        )
-    for entry in found:
-        print(
-            f"{entry['verified_to']} {entry['status']:8}"
-            f" {entry['check']}{': ' + entry['reason'] if entry['reason'] else ''}"
-        )
-    return int(any(entry["status"] == "failed" for entry in found))
+            print(f"{check.name} ...", flush=True)
+            outcome = run(check, out / f"{len(entries):02d}.log")
+        else:
+            reason = "no_device: torch sees no CUDA device"
+            outcome = {"verified_to": "L0", "status": "skipped", "reason": reason}
+        entries.append({"check": check.name, "command": " ".join(check.command[1:]), **outcome})
+        content = {"schema": 1, "device": name, "checks": entries}
+        (out / "on_gpu.json").write_text(json.dumps(content, indent=1) + "\n")
+    for entry in entries:
+        reason = f": {entry['reason']}" if entry["reason"] else ""
+        print(f"{entry['verified_to']} {entry['status']:8} {entry['check']}{reason}")
+    return int(any(entry["status"] == "failed" for entry in entries))
+
+
+def run(check: Check, log: Path) -> dict[str, Any]:
+    """Runs a check's command and returns its part of the entry in on_gpu.json."""
+    start = time.monotonic()
+    with log.open("w") as file:
+        status = subprocess.run(
+            check.command,
+            cwd=ROOT,
+            env={**os.environ, **check.environment},
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            check=False,
+        ).returncode
+    reason = ""
+    if status:
+        reason = last_line(log)
+    elif check.results:
+        reason = unproven(check.results)
+    return {
+        "verified_to": "L0" if reason else check.proves,
+        "status": "failed" if reason else "ok",
+        "reason": reason,
+        "spent_s": time.monotonic() - start,
+        "log": log.name,
+    }
 
 
 def unproven(file: Path) -> str:
-    """Why a results file, or pytest-benchmark's with ours in it, proves nothing of what was asked;
-    empty if all of its cases ran or were skipped with a reason.
+    """Why a results file, or pytest-benchmark's with ours in it, proves nothing of what was asked.
+
+    Empty where all of its cases ran or were skipped with a reason.
     """
     if not file.is_file():
         return f"{file.name} was not written"
     content = json.loads(file.read_bytes())
-    own = [one for one in content.get("hotlap", content)["results"] if one["case"]["backend"] != "pace"]
-    bad = [one for one in own if one["status"] in ("failed", "fell_back")]
+    results = content.get("hotlap", content)["results"]
+    own = [result for result in results if result["case"]["backend"] != "pace"]
+    bad = [failure(result) for result in own if result["status"] in ("failed", "fell_back")]
     if bad:
-        return "; ".join(
-            f"{one['case']['workload']} {one['case']['backend']} {one['case']['precision']} {one['status']}:"
-            f" {one['reason']['code']}: {one['reason']['detail']}"
-            for one in bad
-        )
-    return "" if any("latency" in one.get("metrics", {}) for one in own) else "nothing was measured"
+        return "; ".join(bad)
+    return "" if any("latency" in result.get("metrics", {}) for result in own) else "nothing was measured"
+
+
+def failure(result: dict[str, Any]) -> str:
+    """A failed result in one line."""
+    case, reason = result["case"], result["reason"]
+    return (
+        f"{case['workload']} {case['backend']} {case['precision']} {result['status']}:"
+        f" {reason['code']}: {reason['detail']}"
+    )
 
 
 def last_line(log: Path) -> str:
-    return next(
-        (line for line in reversed(log.read_text(errors="replace").splitlines()) if line.strip()), "no output"
-    )[:300]
+    """The last line of a log that is not empty, at most 300 characters of it."""
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1][:300] if lines else "no output"
 
 
 def judge(name: str) -> int:
-    """prove.py's figures on the device, by the oracle's rule."""
+    """Judges what prove.py finds of an operation on the device by the oracle's rule; 1 if wrong."""
     done = subprocess.run(
         [PYTHON, "tests/kernels/prove.py", name], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -193,31 +193,28 @@ def judge(name: str) -> int:
 
 
 def opcheck() -> int:
+    """Puts every operation through torch.library.opcheck on the device; raises where one fails."""
     import torch
 
     from hotlap.kernels import library
 
     for name in library.NAMES:
         op = library.operation(name)
-        for given in list(op.module.examples("fp16"))[1:4]:
-            inputs = tuple(moved(value) for value in given) + op.defaults[len(given) :]
-            torch.library.opcheck(
-                op.forward, inputs, test_utils=("test_schema", "test_faketensor", "test_aot_dispatch_dynamic")
-            )
+        for example in list(op.module.examples("fp16"))[1:4]:
+            inputs = tuple(on_device(value) for value in example) + op.defaults[len(example) :]
+            tests = ("test_schema", "test_faketensor", "test_aot_dispatch_dynamic")
+            torch.library.opcheck(op.forward, inputs, test_utils=tests)
         print(f"{name}: fine", flush=True)
     return 0
 
 
-def moved(value: Any) -> Any:
+def on_device(value: Any) -> Any:
+    """A tensor, or a list of tensors, on the device; anything else as it is."""
     import torch
 
-    return (
-        [one.cuda() for one in value]
-        if isinstance(value, list)
-        else value.cuda()
-        if isinstance(value, torch.Tensor)
-        else value
-    )
+    if isinstance(value, list):
+        return [tensor.cuda() for tensor in value]
+    return value.cuda() if isinstance(value, torch.Tensor) else value
 
 
 if __name__ == "__main__":
@@ -227,5 +224,7 @@ if __name__ == "__main__":
     parser.add_argument("out", nargs="?", type=Path, default=Path("runs/on_gpu"))
     parser.add_argument("--judge", metavar="OPERATION")
     parser.add_argument("--opcheck", action="store_true")
-    asked = parser.parse_args()
-    sys.exit(judge(asked.judge) if asked.judge else opcheck() if asked.opcheck else main(asked.out.resolve()))
+    arguments = parser.parse_args()
+    if arguments.judge:
+        sys.exit(judge(arguments.judge))
+    sys.exit(opcheck() if arguments.opcheck else main(arguments.out.resolve()))

@@ -14,7 +14,9 @@ import torch
 
 import hotlap
 
+# Pixels of an image's height and width: what all of them were published for.
 SIDE = 224
+# Our name -> timm's.
 NAMES = {
     "resnet18": "resnet18",
     "resnet50": "resnet50",
@@ -28,17 +30,13 @@ NAMES = {
 
 
 def make(name: str) -> hotlap.Workload:
+    """The architecture with seeded weights and one seeded image (1, 3, SIDE, SIDE)."""
     import timm
 
     torch.manual_seed(0)
     module = timm.create_model(NAMES[name], pretrained=False).eval()
-    return hotlap.Workload(
-        name,
-        module,
-        (torch.randn(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)),),
-        item="image",
-        weights="random, seed 0",
-    )
+    image = torch.randn(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    return hotlap.Workload(name, module, (image,), item="image", weights="random, seed 0")
 
 
 resnet18 = partial(make, "resnet18")

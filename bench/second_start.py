@@ -1,5 +1,6 @@
-"""How much faster does a second process start that finds a compiled case in its folder, than the
-first one that compiled it?
+"""How much faster does a second process start than the first, which compiled the case?
+
+The second finds the compiled case in its folder.
 
     python bench/second_start.py [--workloads mlp,resnet,vit,gpt] [--settings default,freezing,...]
         about 1 minute a line
@@ -23,6 +24,7 @@ import tempfile
 import time
 from pathlib import Path
 
+# Name -> the precision where it is not fp32, and the options of the backend compile.
 SETTINGS = {
     "default": "",
     "freezing": "[freezing:on]",
@@ -40,33 +42,31 @@ def main() -> None:
     parser.add_argument("--workloads", default="mlp,resnet,vit,gpt")
     parser.add_argument("--settings", default="default,freezing,aoti,aoti+freezing")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.child:
-        child(*asked.child)
+    arguments = parser.parse_args()
+    if arguments.child:
+        child(*arguments.child)
         return
-    print(
-        "| workload | setting | cold s | later s | ratio | process |\n|---|---|---|---|---|---|", flush=True
-    )
-    for workload in asked.workloads.split(","):
-        for setting in asked.settings.split(","):
-            precision, options = (
-                ("int8", SETTINGS[setting].removeprefix("int8"))
-                if setting.endswith("int8")
-                else ("fp32", SETTINGS[setting])
-            )
-            case = f"{workload}/compile/{precision}/b1/cpu/inference{options}"
-            with tempfile.TemporaryDirectory() as folder:
-                cold, cold_process = run("cold", case, folder)
-                later, later_process = run("later", case, folder)
-            print(
-                f"| {workload} | {setting} | {cold:.2f} | {later:.2f} | {cold / later:.1f} |"
-                f" {cold_process / later_process:.1f} |",
-                flush=True,
-            )
+    print("| workload | setting | cold s | later s | ratio | process |", flush=True)
+    print("|---|---|---|---|---|---|", flush=True)
+    for workload in arguments.workloads.split(","):
+        for setting in arguments.settings.split(","):
+            print(row(workload, setting), flush=True)
+
+
+def row(workload: str, setting: str) -> str:
+    """Runs one case cold and once more, and returns the table's line."""
+    precision = "int8" if setting.endswith("int8") else "fp32"
+    options = SETTINGS[setting].removeprefix("int8")
+    case = f"{workload}/compile/{precision}/b1/cpu/inference{options}"
+    with tempfile.TemporaryDirectory() as folder:
+        cold, cold_process = run("cold", case, folder)
+        later, later_process = run("later", case, folder)
+    ratio, process = cold / later, cold_process / later_process
+    return f"| {workload} | {setting} | {cold:.2f} | {later:.2f} | {ratio:.1f} | {process:.1f} |"
 
 
 def run(which: str, case: str, folder: str) -> tuple[float, float]:
-    """Seconds that the child measured, and of the whole process."""
+    """Seconds that the child measured, and of its whole process; which is "cold" or "later"."""
     start = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-W", "ignore", __file__, "--child", which, case, folder],
@@ -74,13 +74,14 @@ def run(which: str, case: str, folder: str) -> tuple[float, float]:
         text=True,
         check=False,
     )
-    taken = time.perf_counter() - start
+    process_s = time.perf_counter() - start
     if done.returncode:
         sys.exit(f"{case}: {done.stderr.strip().splitlines()[-1]}")
-    return json.loads(done.stdout.splitlines()[-1]), taken
+    return json.loads(done.stdout.splitlines()[-1]), process_s
 
 
 def child(which: str, text: str, folder: str) -> None:
+    """Builds the case in the folder, or loads it from there, and prints the seconds it took."""
     import torch
 
     from hotlap.perf.backends import compile as backend
@@ -88,22 +89,18 @@ def child(which: str, text: str, folder: str) -> None:
     from hotlap.perf.terms.case import Case
     from hotlap.perf.terms.contract import Artefact, modules
 
-    case = Case.parse(text)
-    for name in modules(
-        backend, case if which == "later" else Case.parse(text.partition("[")[0])
-    ):  # what compiles has imported dynamo
+    case, later = Case.parse(text), which == "later"
+    # What compiles imports dynamo, as the case without options does.
+    for name in modules(backend, case if later else Case.parse(text.partition("[")[0])):
         importlib.import_module(name)
-    workload = (
-        None
-        if which == "later" and backend.SELF_CONTAINED(case)
-        else workloads.load(workloads.Reference(case.workload))
-    )
+    workload = None
+    if not (later and backend.SELF_CONTAINED(case)):
+        workload = workloads.load(workloads.Reference(case.workload))
     start = time.perf_counter()
-    if which == "cold":
+    if not later:
         backend.build(workload, case, Path(folder), lambda name: contextlib.nullcontext())
-    if (
-        which == "later" or case.option("package", "off") == "aoti"
-    ):  # torch.compile's build ends with a first call
+    # The build of torch.compile ends with a first call, that of a package does not.
+    if later or case.option("package", "off") == "aoti":
         step = backend.load(Artefact(case, Path(folder), torch.get_num_threads(), lambda: workload, Path()))
         step.fetch(step.call(step.place(step.about.inputs)))
     print(json.dumps(time.perf_counter() - start))

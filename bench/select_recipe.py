@@ -1,16 +1,18 @@
-"""Chooses a training recipe on the validation split alone: every combination with several seeds;
-the test split is not touched.
+"""Chooses a training recipe on the validation split alone; the test split is not touched.
 
-python bench/select_recipe.py mlp --epochs 10,20,40 --decay 0.01,0.1,1 --seeds 5
-    writes docs/results/recipe-NAME.json
-python bench/select_recipe.py --table docs/results/recipe-mlp.json
-    the table of docs/models/architecture.md
+Every combination is trained with several seeds.
+
+    python bench/select_recipe.py mlp --epochs 10,20,40 --decay 0.01,0.1,1 --seeds 5
+        writes docs/results/recipe-NAME.json
+    python bench/select_recipe.py --table docs/results/recipe-mlp.json
+        the table of docs/models/architecture.md
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import tempfile
 from pathlib import Path
@@ -29,31 +31,26 @@ def main() -> None:
     parser.add_argument("--decay", default="0.01,0.1,1")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--table", type=Path, metavar="FILE")
-    asked = parser.parse_args()
-    if asked.table:
-        print(table(json.loads(asked.table.read_text())), end="")
+    arguments = parser.parse_args()
+    if arguments.table:
+        print(table(json.loads(arguments.table.read_text())), end="")
         return
     from hotlap.models.quiet import undisturbed
 
     cells = []
+    name = arguments.name
+    every_epochs, every_decay = arguments.epochs.split(","), arguments.decay.split(",")
     with undisturbed():
-        for epochs in map(int, asked.epochs.split(",")):
-            for decay in map(float, asked.decay.split(",")):
-                cells.append(
-                    {
-                        "epochs": epochs,
-                        "decay": decay,
-                        "seeds": [scored(asked.name, epochs, decay, seed) for seed in range(asked.seeds)],
-                    }
-                )
-                print(cells[-1], flush=True)
-    (FOLDER / f"recipe-{asked.name}.json").write_text(
-        json.dumps({"name": asked.name, "cells": cells}, indent=1) + "\n"
-    )
+        for epochs, decay in itertools.product(map(int, every_epochs), map(float, every_decay)):
+            scores = [scored(name, epochs, decay, seed) for seed in range(arguments.seeds)]
+            cells.append({"epochs": epochs, "decay": decay, "seeds": scores})
+            print(cells[-1], flush=True)
+    results = {"name": name, "cells": cells}
+    (FOLDER / f"recipe-{name}.json").write_text(json.dumps(results, indent=1) + "\n")
 
 
 def scored(name: str, epochs: int, decay: float, seed: int) -> dict[str, float]:
-    """Validation scores after one training, the mean loss among them."""
+    """Trains once and returns the scores on the validation split, the mean loss among them."""
     import lightning.pytorch as L
     import torch
 
@@ -83,7 +80,7 @@ def scored(name: str, epochs: int, decay: float, seed: int) -> dict[str, float]:
             **quiet,
         )
         trainer.fit(module, datamodule=data)
-        (found,) = trainer.validate(module, datamodule=data, verbose=False)
+        (scores,) = trainer.validate(module, datamodule=data, verbose=False)
     module.eval()
     with torch.inference_mode():
         losses = [
@@ -91,28 +88,22 @@ def scored(name: str, epochs: int, decay: float, seed: int) -> dict[str, float]:
             for inputs, targets in data.val_dataloader()
         ]
     loss = sum(value * count for value, count in losses) / sum(count for _, count in losses)
-    return {**{key.partition("_")[2]: float(value) for key, value in found.items()}, "loss": loss}
+    return {**{key.partition("_")[2]: float(value) for key, value in scores.items()}, "loss": loss}
 
 
-def table(found: dict[str, Any]) -> str:
-    """Best loss first; mean and standard deviation over the seeds."""
-    metrics = list(found["cells"][0]["seeds"][0])
+def table(results: dict[str, Any]) -> str:
+    """The table with the best loss first: mean and standard deviation over the seeds."""
+    seeds = results["cells"][0]["seeds"]
+    metrics = list(seeds[0])
     lines = [
         f"| epochs | weight decay | {' | '.join(metric.replace('_', ' ') for metric in metrics)} |",
         "|---" * (2 + len(metrics)) + "|",
     ]
-    for cell in sorted(found["cells"], key=lambda one: fmean(seed["loss"] for seed in one["seeds"])):
+    for cell in sorted(results["cells"], key=lambda cell: fmean(seed["loss"] for seed in cell["seeds"])):
         values = [[seed[metric] for seed in cell["seeds"]] for metric in metrics]
-        lines.append(
-            f"| {cell['epochs']} | {cell['decay']:g} | "
-            + " | ".join(f"{fmean(some):.4f} ± {stdev(some):.4f}" for some in values)
-            + " |"
-        )
-    return (
-        f"{found['name']}, validation split, {len(found['cells'][0]['seeds'])} seeds.\n\n"
-        + "\n".join(lines)
-        + "\n"
-    )
+        scores = " | ".join(f"{fmean(column):.4f} ± {stdev(column):.4f}" for column in values)
+        lines.append(f"| {cell['epochs']} | {cell['decay']:g} | {scores} |")
+    return "\n".join([f"{results['name']}, validation split, {len(seeds)} seeds.", "", *lines]) + "\n"
 
 
 if __name__ == "__main__":

