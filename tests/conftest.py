@@ -26,20 +26,20 @@ def workers_save_their_coverage() -> Iterator[None]:
     if "coverage" not in sys.modules:
         yield
         return
-    from hotlap.perf.race.handle import Entrant
+    from hotlap.perf.race.handle import Worker
 
-    at_once = Entrant.kill
+    at_once = Worker.kill
 
-    def kill(entrant: Entrant) -> int | None:
-        if not entrant.gone:
-            entrant.go()
-            entrant._signal(signal.SIGTERM)
+    def kill(worker: Worker) -> int | None:
+        if not worker.gone:
+            worker.go()
+            worker._signal(signal.SIGTERM)
             with contextlib.suppress(psutil.Error):
-                psutil.wait_procs([psutil.Process(entrant.pid)], timeout=3)
-        return at_once(entrant)
+                psutil.wait_procs([psutil.Process(worker.pid)], timeout=3)
+        return at_once(worker)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Entrant, "kill", kill)
+        patch.setattr(Worker, "kill", kill)
         yield
 
 

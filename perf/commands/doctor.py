@@ -79,7 +79,7 @@ def machine(seconds: float, device: str) -> int:
     from ..lookup import plugins
     from ..machine import noise
     from ..measure.prepare import clean
-    from ..race.handle import Entrant
+    from ..race.handle import Worker
     from ..reports import report
     from ..terms.reasons import Refusal
     from ..terms.units import scaled
@@ -111,7 +111,7 @@ def machine(seconds: float, device: str) -> int:
     console.print(backends)
     console.print()
     with tempfile.TemporaryDirectory() as folder:
-        worker = Entrant.start(clean(), Path(folder) / "log.txt")
+        worker = Worker.start(clean(), Path(folder) / "log.txt")
         try:
             console.print(f"scheduling priority of workers: {worker.ask('prefer', 60)}", markup=False)
             for precision in ("fp32", "bf16"):

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..measure.measure import Progress, measure
-from ..race.race import Lane
+from ..race.race import Entrant
 from ..reports.report import reasons, table
 from ..stats import estimates
 from ..terms.case import Plan
@@ -41,16 +41,16 @@ class Watched(Progress):
     def line(self, text: str) -> None:
         self.console.print(f"[dim]{self.clock()}[/dim]  {escaped(text)}", highlight=False)
 
-    def race(self, group: str, lanes: Sequence[Lane], event: str) -> None:
+    def race(self, group: str, entrants: Sequence[Entrant], event: str) -> None:
         if self.console.is_terminal:
             from rich.live import Live
 
             if self.live is None:
                 self.live = Live(console=self.console, auto_refresh=False, transient=True)
                 self.live.start()
-            self.live.update(self.standing(group, lanes, event or self.last), refresh=True)
+            self.live.update(self.standing(group, entrants, event or self.last), refresh=True)
         elif event and event != self.last:
-            self.line(f"{group}: {event}{self.summary(lanes)}")
+            self.line(f"{group}: {event}{self.summary(entrants)}")
         self.last = event or self.last
 
     def finished(self, group: str, results: Sequence[Result]) -> None:
@@ -69,12 +69,14 @@ class Watched(Progress):
     def clock(self) -> str:
         return f"{time.monotonic() - self.start:6.1f} s"
 
-    def summary(self, lanes: Sequence[Lane]) -> str:
+    def summary(self, entrants: Sequence[Entrant]) -> str:
         """Each entrant's ratio to the first so far."""
-        parts = [f"{lane.case.label} {text}" for lane in lanes if (text := so_far(lane, lanes[0]))]
+        parts = [
+            f"{entrant.case.label} {text}" for entrant in entrants if (text := so_far(entrant, entrants[0]))
+        ]
         return f" ({', '.join(parts)})" if parts else ""
 
-    def standing(self, group: str, lanes: Sequence[Lane], event: str) -> Table:
+    def standing(self, group: str, entrants: Sequence[Entrant], event: str) -> Table:
         from rich.table import Table
 
         made = Table(
@@ -86,14 +88,14 @@ class Watched(Progress):
         )
         for head in ("entrant", "blocks", "latency", "to the first"):
             made.add_column(head)
-        for lane in lanes:
-            medians = [estimates.median(block) for block in lane.latencies() if block]
-            state = lane.refusal.code if lane.refusal else str(len(lane.seen.timed))
+        for entrant in entrants:
+            medians = [estimates.median(block) for block in entrant.latencies() if block]
+            state = entrant.refusal.code if entrant.refusal else str(len(entrant.seen.timed))
             made.add_row(
-                escaped(lane.case.label),
+                escaped(entrant.case.label),
                 state,
                 scaled(estimates.median(medians), "s") if medians else "",
-                so_far(lane, lanes[0]),
+                so_far(entrant, entrants[0]),
             )
         return made
 
@@ -105,10 +107,10 @@ class Quiet(Watched):
         self.close()
 
 
-def so_far(lane: Lane, first: Lane) -> str:
-    if lane is first or not lane.seen.timed or not first.seen.timed or lane.refusal:
+def so_far(entrant: Entrant, first: Entrant) -> str:
+    if entrant is first or not entrant.seen.timed or not first.seen.timed or entrant.refusal:
         return ""
-    return f"{estimates.ratio(first.latencies(), lane.latencies()).centre:.2f}x the time"
+    return f"{estimates.ratio(first.latencies(), entrant.latencies()).centre:.2f}x the time"
 
 
 def escaped(text: str) -> str:

@@ -20,7 +20,7 @@ from ..lookup import plugins
 from ..machine.survey import LIBRARIES
 from ..measure.answer import answer
 from ..measure.prepare import Preparation, own_work
-from ..race.race import Lane, Race
+from ..race.race import Entrant, Race
 from ..race.servers import Servers
 from ..reports import formats
 from ..stats import compare, estimates
@@ -60,13 +60,13 @@ class Duel:
     notes: list[str] = field(default_factory=list)
 
     @property
-    def sides(self) -> tuple[Lane, Lane]:
-        base, head = self.race.lanes
+    def sides(self) -> tuple[Entrant, Entrant]:
+        base, head = self.race.entrants
         return base, head
 
     @property
     def alive(self) -> bool:
-        return all(lane.live for lane in self.sides)
+        return all(entrant.live for entrant in self.sides)
 
     def up_to(self, count: int, deadline: float, fresh: bool = False) -> None:
         """More blocks, up to so many or to the deadline."""
@@ -78,7 +78,7 @@ class Duel:
 
     def values(self, first: int = 0) -> list[float]:
         """Log ratios HEAD / BASE of the blocks from `first` on."""
-        base, head = (lane.latencies() for lane in self.sides)
+        base, head = (entrant.latencies() for entrant in self.sides)
         return [math.log(estimates.middle(block)) for block in estimates.paired(base, head)[first:]]
 
     def judged(self, worse: Level, fine: Level, first: int = 0) -> Judgement:
@@ -152,7 +152,7 @@ class Comparison:
             self.close()
 
     def prepare(self, case: Case, repository: Path | None) -> None:
-        """Both lanes of a case, or the finding that one of them could not be made.
+        """Both entrants of a case, or the finding that one of them could not be made.
 
         Raises Misuse for what neither side can run.
         """
@@ -162,11 +162,11 @@ class Comparison:
             raise Misuse(
                 f"{case.id}: {reason or 'does no work of the model, so there is nothing to compare'}"
             )
-        lanes: list[Lane] = []
+        entrants: list[Entrant] = []
         for side in (self.base, self.head):
             self.report(f"{case.id}: building {side.name}")
             try:
-                lanes.append(self.preparation(side, case, repository).build(case))
+                entrants.append(self.preparation(side, case, repository).build(case))
             except Refusal as refusal:
                 # HEAD lost what BASE has: a regression. Without a BASE nothing can be told.
                 verdict: Outcome = "regression" if side is self.head else "inconclusive"
@@ -181,7 +181,7 @@ class Comparison:
                 )
                 return
         race = Race(
-            lanes, self.plan, self.servers, lambda text: self.report(f"{case.id}: {text}"), lambda: None
+            entrants, self.plan, self.servers, lambda text: self.report(f"{case.id}: {text}"), lambda: None
         )
         self.duels.append(Duel(case, race, self.policy.of(case.id).tolerance["latency"]))
 
@@ -370,15 +370,17 @@ class Comparison:
         """Of BASE and of HEAD, as hotlap run would write them; of the blocks from `first` on."""
         made: tuple[list[Result], list[Result]] = ([], [])
         for duel in self.duels if duels is None else duels:
-            lanes = [
-                replace(lane, seen=msgspec.structs.replace(lane.seen, blocks=lane.seen.blocks[first:]))
-                for lane in duel.sides
+            entrants = [
+                replace(
+                    entrant, seen=msgspec.structs.replace(entrant.seen, blocks=entrant.seen.blocks[first:])
+                )
+                for entrant in duel.sides
             ]
-            for lane, environment, into in zip(lanes, self.environments, made, strict=True):
+            for entrant, environment, into in zip(entrants, self.environments, made, strict=True):
                 into.append(
                     answer(
-                        lane,
-                        lanes[0],
+                        entrant,
+                        entrants[0],
                         f"ab/{duel.case.group}",
                         self.plan,
                         environment.key,
@@ -439,9 +441,9 @@ class Comparison:
         """What the blocks say of one latency; without a look nothing, and that is said."""
         found, said = duel.found, list(duel.notes)
         dead = [
-            f"{lane.case.backend} of {side.name} ended: {lane.refusal}"
-            for side, lane in zip((self.base, self.head), duel.sides, strict=True)
-            if not lane.live
+            f"{entrant.case.backend} of {side.name} ended: {entrant.refusal}"
+            for side, entrant in zip((self.base, self.head), duel.sides, strict=True)
+            if not entrant.live
         ]
         if found is None:
             said += dead or [f"{duel.blocks} blocks, {min(LOOKS)} are needed; raise --budget"]

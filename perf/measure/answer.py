@@ -15,7 +15,7 @@ from ..machine import cpu, telemetry
 from ..oracle.ladder import MEANING, Ladder
 from ..race import priority
 from ..race.observations import Observations
-from ..race.race import Lane
+from ..race.race import Entrant
 from ..stats import estimates
 from ..terms.case import Case, Plan
 from ..terms.reasons import Reason, Refusal
@@ -71,67 +71,71 @@ def proven(
 
 
 def answer(
-    lane: Lane,
-    baseline: Lane,
+    entrant: Entrant,
+    baseline: Entrant,
     race_id: str,
     plan: Plan,
     environment: str,
     stopped_by: str,
     interrupted: bool,
-    fp32: Lane | None = None,
+    fp32: Entrant | None = None,
 ) -> Result:
-    """The result of one lane.
+    """The result of one entrant.
 
     Wrong outputs and wrong placement carry no time; samples taken before a crash stay. fp32: the
-    lane that differs from it in precision only.
+    entrant that differs from it in precision only.
     """
-    status, reason = standing(lane, baseline, plan, interrupted)
+    status, reason = standing(entrant, baseline, plan, interrupted)
     shown = (
-        bool(lane.seen.timed)
-        and not lane.fell_back
+        bool(entrant.seen.timed)
+        and not entrant.fell_back
         and not (reason is not None and reason.code in ("accuracy", "stale_output", "nondeterministic"))
     )
-    metrics, absent = measured(lane.seen, lane.own_work) if shown else ({}, {})
+    metrics, absent = measured(entrant.seen, entrant.own_work) if shown else ({}, {})
     return Result(
-        case=lane.case,
+        case=entrant.case,
         race_id=race_id,
         plan=plan,
         status=status,
         reason=reason,
-        verified_to="L7" if lane.placement is not None or (lane.own_work and lane.seen.timed) else "L0",
-        weights=str(lane.seen.info["weights"]),
-        items=int(lane.seen.info["items"]),
-        item=str(lane.seen.info["item"]),
-        placement=with_counters(lane),
+        verified_to="L7"
+        if entrant.placement is not None or (entrant.own_work and entrant.seen.timed)
+        else "L0",
+        weights=str(entrant.seen.info["weights"]),
+        items=int(entrant.seen.info["items"]),
+        item=str(entrant.seen.info["item"]),
+        placement=with_counters(entrant),
         metrics=metrics,
         absent=absent,
-        deviation=lane.deviation,
-        disturbance=disturbance(lane.seen) if shown else None,
-        warnings=tuple(warnings(lane, fp32 if shown else None)),
+        deviation=entrant.deviation,
+        disturbance=disturbance(entrant.seen) if shown else None,
+        warnings=tuple(warnings(entrant, fp32 if shown else None)),
         environment=environment,
         stopped_by=stopped_by,
     )
 
 
-def standing(lane: Lane, baseline: Lane, plan: Plan, interrupted: bool) -> tuple[Status, Reason | None]:
-    if lane.refusal is not None:
-        return ("fell_back" if lane.fell_back else "failed"), lane.refusal
+def standing(
+    entrant: Entrant, baseline: Entrant, plan: Plan, interrupted: bool
+) -> tuple[Status, Reason | None]:
+    if entrant.refusal is not None:
+        return ("fell_back" if entrant.fell_back else "failed"), entrant.refusal
     if interrupted:
         return "noisy", Reason(
-            "interrupted", f"stopped after {len(lane.seen.timed)} blocks; go on with: hotlap run --resume"
+            "interrupted", f"stopped after {len(entrant.seen.timed)} blocks; go on with: hotlap run --resume"
         )
-    unsteady = sum(block.warm is not None and not block.warm.steady for block in lane.seen.timed)
-    if 2 * unsteady >= len(lane.seen.timed):
+    unsteady = sum(block.warm is not None and not block.warm.steady for block in entrant.seen.timed)
+    if 2 * unsteady >= len(entrant.seen.timed):
         return "noisy", Reason(
             "not_steady",
-            f"in {unsteady} of {len(lane.seen.timed)} blocks the warm-up ended before samples agreed; raise"
-            " --budget",
+            f"in {unsteady} of {len(entrant.seen.timed)} blocks the warm-up ended before samples agreed;"
+            " raise --budget",
         )
-    if lane is not baseline and baseline.seen.timed and not lane.own_work:
-        width = estimates.ratio(baseline.latencies(), lane.latencies()).half_width
+    if entrant is not baseline and baseline.seen.timed and not entrant.own_work:
+        width = estimates.ratio(baseline.latencies(), entrant.latencies()).half_width
         if math.isinf(width):
             return "noisy", Reason(
-                "wide_interval", f"{len(lane.seen.timed)} blocks give no interval; raise --budget"
+                "wide_interval", f"{len(entrant.seen.timed)} blocks give no interval; raise --budget"
             )
         if width > plan.noisy_half_width:
             return "noisy", Reason(
@@ -156,12 +160,12 @@ def measured(seen: Observations, own_work: bool) -> tuple[dict[str, Samples], di
     return metrics, absent
 
 
-def with_counters(lane: Lane) -> Placement | None:
-    if lane.placement is None:
+def with_counters(entrant: Entrant) -> Placement | None:
+    if entrant.placement is None:
         return None
     return msgspec.structs.replace(
-        lane.placement,
-        counters={**lane.placement.counters, "artefact_bytes": int(lane.seen.info["artefact_bytes"])},
+        entrant.placement,
+        counters={**entrant.placement.counters, "artefact_bytes": int(entrant.seen.info["artefact_bytes"])},
     )
 
 
@@ -183,26 +187,31 @@ def disturbance(seen: Observations) -> Disturbance:
     )
 
 
-def warnings(lane: Lane, fp32: Lane | None = None) -> list[str]:
-    found = list(lane.warnings)
-    info = lane.seen.info
-    if not lane.own_work:
+def warnings(entrant: Entrant, fp32: Entrant | None = None) -> list[str]:
+    found = list(entrant.warnings)
+    info = entrant.seen.info
+    if not entrant.own_work:
         if not info["sensitive"]:
             found.append("the outputs do not depend on the inputs, so a stale output could not be noticed")
         if str(info["weights"]).startswith("random"):
             found.append(f"weights: {info['weights']}")
-    if lane.placement is not None and lane.placement.partial:
-        found.append(lane.placement.partial)
-    if share := slow_precision(lane.seen):
+    if entrant.placement is not None and entrant.placement.partial:
+        found.append(entrant.placement.partial)
+    if share := slow_precision(entrant.seen):
         found.append(share)
-    if fp32 is not None and (longer := slower(lane, fp32)):
+    if fp32 is not None and (longer := slower(entrant, fp32)):
         found.append(longer)
-    found += telemetry.warnings([block.device for block in lane.seen.blocks if block.device is not None])
-    if unseen := next((block.no_device for block in lane.seen.blocks if block.no_device is not None), None):
+    found += telemetry.warnings([block.device for block in entrant.seen.blocks if block.device is not None])
+    if unseen := next(
+        (block.no_device for block in entrant.seen.blocks if block.no_device is not None), None
+    ):
         found.append(f"the GPU's clocks and memory errors were not watched: {unseen}")
-    if lane.seen.timed:
-        faults = disturbance(lane.seen).faults_per_call
-        if faults > FAULTS_WORTH_A_WORD and dict(LIBRARY_DEFAULTS).items() <= dict(lane.case.options).items():
+    if entrant.seen.timed:
+        faults = disturbance(entrant.seen).faults_per_call
+        if (
+            faults > FAULTS_WORTH_A_WORD
+            and dict(LIBRARY_DEFAULTS).items() <= dict(entrant.case.options).items()
+        ):
             found.append(
                 f"{faults:.0f} page faults a call: the allocator returns memory to the system;"
                 " MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=4000000000 may help"
@@ -210,19 +219,19 @@ def warnings(lane: Lane, fp32: Lane | None = None) -> list[str]:
     return found
 
 
-def slower(lane: Lane, fp32: Lane) -> str:
+def slower(entrant: Entrant, fp32: Entrant) -> str:
     """Empty, or that a precision took longer than fp32 did in the same back end, and what was
     measured of why where `slow_precision` has not said it.
     """
-    if lane is fp32 or not fp32.live or not lane.seen.timed or not fp32.seen.timed:
+    if entrant is fp32 or not fp32.live or not entrant.seen.timed or not fp32.seen.timed:
         return ""
-    taken = estimates.ratio(fp32.latencies(), lane.latencies())
+    taken = estimates.ratio(fp32.latencies(), entrant.latencies())
     if taken.low <= 1:
         return ""
-    told = f"{lane.case.precision} takes {taken.centre:.2f} times as long as fp32 in this back end"
-    if slow_precision(lane.seen):
+    told = f"{entrant.case.precision} takes {taken.centre:.2f} times as long as fp32 in this back end"
+    if slow_precision(entrant.seen):
         return told
-    ours, theirs = lane.seen.peaks.get("flop_rate"), lane.seen.fp32.get("flop_rate")
+    ours, theirs = entrant.seen.peaks.get("flop_rate"), entrant.seen.fp32.get("flop_rate")
     if ours and theirs:
         told += (
             f", although a product of large matrices runs at {ours / theirs:.1f} of fp32's speed here: this"

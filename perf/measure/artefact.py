@@ -16,7 +16,7 @@ from ..artefacts.manifest import Manifest
 from ..lookup import plugins
 from ..lookup.cases import PACE
 from ..race.observations import Observations
-from ..race.race import Lane, Oracle, Race
+from ..race.race import Entrant, Oracle, Race
 from ..race.servers import Servers
 from ..reports import report
 from ..terms.case import Case, Plan
@@ -24,7 +24,7 @@ from ..terms.contract import modules
 from ..terms.reasons import Reason, Refusal, room
 from ..terms.result import Result
 from .answer import answer, unmeasured
-from .prepare import entrant, own_work, worker_environment
+from .prepare import folder_name, own_work, worker_environment
 from .rundir import RunFolder
 
 # The absolute latency has no target to reach, so a race of one entrant ends here or when its budget
@@ -41,8 +41,8 @@ class Alone(Race):
 
     def check(self) -> None:
         super().check()
-        for lane in self.lanes[1:]:
-            lane.refusal = self.lanes[0].refusal
+        for entrant in self.entrants[1:]:
+            entrant.refusal = self.entrants[0].refusal
 
 
 def measure(
@@ -59,26 +59,26 @@ def measure(
         return [one]
     run.ask([case])
     servers = Servers(run.folder, plan.timeout_s, tell)
-    lanes: list[Lane] = []
+    entrants: list[Entrant] = []
     work = run.folder / "work"
 
     def journal(interrupted: bool = True) -> None:
         run.put(
-            answer(lane, lanes[0], race_id, plan, environment, race.stopped_by, interrupted)
-            for lane in lanes
-            if lane is lanes[0] or lane.seen.timed
+            answer(entrant, entrants[0], race_id, plan, environment, race.stopped_by, interrupted)
+            for entrant in entrants
+            if entrant is entrants[0] or entrant.seen.timed
         )
 
     try:
         with room():
             copy(folder, found, work)
-        lanes += [
-            lane(one, found, work, run.folder / "log", plan)
+        entrants += [
+            entrant(one, found, work, run.folder / "log", plan)
             for one in (case, Case(case.workload, PACE, case.precision, case.batch, case.target))
         ]
-        race = Alone(lanes, plan, servers, tell, journal)
+        race = Alone(entrants, plan, servers, tell, journal)
         race.run()
-        lanes[0].refusal = lanes[0].refusal or worse(found, lanes[0])
+        entrants[0].refusal = entrants[0].refusal or worse(found, entrants[0])
         journal(interrupted=False)
         return list(run.results.results)
     except Refusal as refusal:
@@ -104,8 +104,8 @@ def copy(folder: Path, found: Manifest, work: Path) -> None:
         writing.link(folder / manifest.REFERENCE, work / "oracle" / f"{name}.npz")
 
 
-def lane(case: Case, found: Manifest, work: Path, log: Path, plan: Plan) -> Lane:
-    backend, name = plugins.backend(case.backend), entrant(case)
+def entrant(case: Case, found: Manifest, work: Path, log: Path, plan: Plan) -> Entrant:
+    backend, name = plugins.backend(case.backend), folder_name(case)
     info: dict[str, Any] = {
         **msgspec.structs.asdict(found.work),
         "weights": found.weights,
@@ -113,7 +113,7 @@ def lane(case: Case, found: Manifest, work: Path, log: Path, plan: Plan) -> Lane
         "artefact_bytes": sum(file.bytes for file in found.files),
     }
     judged = found.deviation is not None and found.deviation.task is not None
-    return Lane(
+    return Entrant(
         case,
         backend,
         list(modules(backend, case)),
@@ -128,18 +128,18 @@ def lane(case: Case, found: Manifest, work: Path, log: Path, plan: Plan) -> Lane
     )
 
 
-def worse(found: Manifest, lane: Lane) -> Reason | None:
+def worse(found: Manifest, entrant: Entrant) -> Reason | None:
     """Whether outputs of int8, which a task metric judged when it was built, are further out than
     they were.
     """
     if (
-        lane.case.precision != "int8"
+        entrant.case.precision != "int8"
         or found.deviation is None
-        or lane.deviation is None
+        or entrant.deviation is None
         or "random" not in found.deviation.distances
     ):
         return None
-    then, now = found.deviation.distances["random"], lane.deviation.distances["random"]
+    then, now = found.deviation.distances["random"], entrant.deviation.distances["random"]
     if now.rmse <= max(now.tolerance, AS_BUILT * then.rmse):
         return None
     return Reason(

@@ -13,13 +13,13 @@ import msgspec
 from ..artefacts import manifest
 from ..lookup import plugins, workloads
 from ..lookup.cases import races
-from ..race.race import Lane, Race
+from ..race.race import Entrant, Race
 from ..race.servers import Servers
 from ..terms.case import Case, Plan
 from ..terms.reasons import Reason, Refusal
 from ..terms.result import Result
 from .answer import answer, proven, unmeasured
-from .prepare import Preparation, entrant, own_work
+from .prepare import Preparation, folder_name, own_work
 from .rundir import RunFolder
 
 
@@ -33,7 +33,7 @@ class Progress:
     def line(self, text: str) -> None:
         """One event."""
 
-    def race(self, group: str, lanes: Sequence[Lane], event: str) -> None:
+    def race(self, group: str, entrants: Sequence[Entrant], event: str) -> None:
         """The race's entrants as they stand, and what happens next."""
 
     def finished(self, group: str, results: Sequence[Result]) -> None:
@@ -97,7 +97,7 @@ class Entry:
         self.reference = workloads.Reference(
             cases[0].workload, run.results.references.get(cases[0].workload, "")
         )
-        self.lanes: list[Lane] = []
+        self.entrants: list[Entrant] = []
         self.settled: dict[Case, Result] = {}
         self.absent: dict[Case, Reason] = {}
         self.stopped_by = ""
@@ -132,10 +132,10 @@ class Entry:
             for case in willing:
                 self.tell(f"building {case.label}")
                 try:
-                    self.lanes.append(made.build(case))
+                    self.entrants.append(made.build(case))
                 except Refusal as refusal:
                     self.settle([case], refusal.reason)
-            race = Race(self.lanes, self.plan, self.servers, self.tell, self.journal)
+            race = Race(self.entrants, self.plan, self.servers, self.tell, self.journal)
             race.run()
             self.stopped_by = race.stopped_by
         except Refusal as refusal:
@@ -146,7 +146,7 @@ class Entry:
             unbuilt = [
                 case
                 for case in [*willing, *self.absent]
-                if case not in self.settled and all(lane.case != case for lane in self.lanes)
+                if case not in self.settled and all(entrant.case != case for entrant in self.entrants)
             ]
             self.settle(
                 unbuilt, Reason("interrupted", "Ctrl-C before it was built; go on with: hotlap run --resume")
@@ -174,13 +174,14 @@ class Entry:
 
     def journal(self, interrupted: bool = True) -> None:
         """Writes what is known now; until the race has ended it counts as interrupted."""
-        for lane in self.lanes:
+        for entrant in self.entrants:
             fp32 = next(
-                (other for other in self.lanes if other.case == replace(lane.case, precision="fp32")), None
+                (other for other in self.entrants if other.case == replace(entrant.case, precision="fp32")),
+                None,
             )
             found = answer(
-                lane,
-                self.lanes[0],
+                entrant,
+                self.entrants[0],
                 self.race_id,
                 self.plan,
                 self.environment,
@@ -188,13 +189,13 @@ class Entry:
                 interrupted,
                 fp32,
             )
-            self.settled[lane.case] = msgspec.structs.replace(found, artefact=self.kept(lane.case))
+            self.settled[entrant.case] = msgspec.structs.replace(found, artefact=self.kept(entrant.case))
         self.run.put(self.settled.values())
         self.tell("")
 
     def kept(self, case: Case) -> str:
         """The case's artefact, relative to the run's folder; empty where there is none."""
-        folder = self.folder / "artefacts" / entrant(case)
+        folder = self.folder / "artefacts" / folder_name(case)
         return folder.relative_to(self.run.folder).as_posix() if (folder / manifest.FILE).is_file() else ""
 
     def settle(self, cases: Sequence[Case], reason: Reason) -> None:
@@ -206,4 +207,4 @@ class Entry:
         return [self.settled[case] for case in self.cases]
 
     def tell(self, event: str) -> None:
-        self.progress.race(self.group, self.lanes, event)
+        self.progress.race(self.group, self.entrants, event)

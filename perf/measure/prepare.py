@@ -1,5 +1,5 @@
-"""From cases to lanes: reference outputs once for all of them, then each case built in a process of
-its own, with cold caches.
+"""From cases to entrants: reference outputs once for all of them, then each case built in a process
+of its own, with cold caches.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from ..lookup.cases import BASELINE, LIBRARY_DEFAULTS
 from ..lookup.workloads import Reference
 from ..oracle import ladder
 from ..oracle.ladder import Ladder
-from ..race.handle import Entrant
+from ..race.handle import Worker
 from ..race.observations import Observations
 from ..race.origin import HERE, Origin
-from ..race.race import Lane, Oracle
+from ..race.race import Entrant, Oracle
 from ..race.servers import Servers
 from ..terms.case import Case, Plan
 from ..terms.contract import modules
@@ -47,7 +47,7 @@ ALLOCATORS = {"keep": {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "40000
 
 
 class Preparation:
-    """The lanes of one workload in one folder. `close` ends the referee."""
+    """The entrants of one workload in one folder. `close` ends the referee."""
 
     def __init__(
         self, reference: Reference, folder: Path, plan: Plan, servers: Servers, origin: Origin = HERE
@@ -97,10 +97,10 @@ class Preparation:
             }
         referee.stop()
 
-    def build(self, case: Case) -> Lane:
+    def build(self, case: Case) -> Entrant:
         """Raises Refusal."""
         backend = plugins.backend(case.backend)
-        name = entrant(case)
+        name = folder_name(case)
         folder, log = self.folder / "artefacts" / name, self.folder / "log" / name
         environment = {**worker_environment(case, self.plan.threads), **self.origin.variables()}
         built: dict[str, Any] = {"ledger": {}, "artefact_bytes": 0}
@@ -129,7 +129,7 @@ class Preparation:
             fp32=self.peaks.get("fp32", {}),
         )
         outputs, kind = self.folder / "outputs" / name, kind_of_worker(case, own, bool(model))
-        return Lane(
+        return Entrant(
             case,
             backend,
             [*own, *model],
@@ -147,9 +147,9 @@ class Preparation:
         """How far the case gets without its device, in a process of its own: whatever ends that
         process, the rungs up to there stay.
         """
-        folder = self.folder / "artefacts" / entrant(case)
+        folder = self.folder / "artefacts" / folder_name(case)
         folder.mkdir(parents=True, exist_ok=True)
-        prover = self.torch_worker(f"{entrant(case)}/verify")
+        prover = self.torch_worker(f"{folder_name(case)}/verify")
         asked = {
             "oracle": str(self.oracle.folder),
             "terms": self.info["terms"],
@@ -188,7 +188,7 @@ class Preparation:
             folder, case, self.info, signature, self.oracle.folder, built.get("libraries"), proven
         )
 
-    def torch_worker(self, name: str) -> Entrant:
+    def torch_worker(self, name: str) -> Worker:
         """A worker that has torch and the workload's module, as eager would have it.
 
         Raises Refusal.
@@ -208,7 +208,7 @@ class Preparation:
             self.oracle.referee.kill()
 
 
-def entrant(case: Case) -> str:
+def folder_name(case: Case) -> str:
     """The name of its folders, within those of its race."""
     return f"{case.backend}-{case.precision}" + (f"-{case.target}" if case.built_only else "") + case.settings
 

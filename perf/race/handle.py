@@ -26,7 +26,7 @@ from .channel import Channel, Closed, Late
 HERE = Path(sys.modules["hotlap"].__path__[0]) / "perf"
 
 
-class Entrant:
+class Worker:
     """One worker process.
 
     Every request has a deadline; a worker that misses it or dies raises Refusal and is gone.
@@ -38,7 +38,7 @@ class Entrant:
         channel: Channel,
         log: Path,
         process: subprocess.Popen[bytes] | None,
-        server: Entrant | None = None,
+        server: Worker | None = None,
     ) -> None:
         self.pid, self.channel, self.log = pid, channel, log
         self.process, self.server = process, server
@@ -46,7 +46,7 @@ class Entrant:
         self.gone = False
 
     @classmethod
-    def start(cls, environment: Mapping[str, str], log: Path) -> Entrant:
+    def start(cls, environment: Mapping[str, str], log: Path) -> Worker:
         """A fresh Python in exactly this environment, of another installation if it names one
         (bootstrap.py).
 
@@ -73,7 +73,7 @@ class Entrant:
             )
         return cls(process.pid, Channel(ours), log, process)
 
-    def fork(self, log: Path, timeout_s: float) -> Entrant:
+    def fork(self, log: Path, timeout_s: float) -> Worker:
         """A worker forked from this one, which has done nothing but imports."""
         ours, theirs = socket.socketpair()
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ class Entrant:
             self._send({"do": "fork"})
             self.channel.send_descriptors([theirs.fileno(), output.fileno()])
             pid = int(self._receive("fork", timeout_s)["done"])
-        return Entrant(pid, Channel(ours), log, None, self)
+        return Worker(pid, Channel(ours), log, None, self)
 
     def ask(
         self, task: str, timeout_s: float, report: Callable[[str], None] | None = None, **arguments: Any

@@ -27,7 +27,7 @@ from ..terms.contract import Backend
 from ..terms.reasons import Reason, Refusal
 from ..terms.result import Deviation, Placement
 from .budget import Rest
-from .handle import Entrant
+from .handle import Worker
 from .observations import Block, Observations
 from .servers import Servers
 from .timing import Turn, WarmUp
@@ -39,7 +39,7 @@ ENERGY_MARGIN = 1.2
 
 @dataclass
 class Oracle:
-    """What lanes are checked against: a workload, the folder of its reference outputs, and the
+    """What entrants are checked against: a workload, the folder of its reference outputs, and the
     worker that made them and scores others.
 
     An artefact by itself (artefact.py) has no workload, no referee (nothing is scored then),
@@ -48,20 +48,20 @@ class Oracle:
 
     reference: tuple[str, str]
     folder: Path
-    referee: Entrant
+    referee: Worker
     kinds: tuple[str, ...] = ("random", "real")
     judged: bool = False
 
 
 @dataclass
-class Lane:
+class Entrant:
     """One entrant of a race, over all its blocks.
 
     `refusal` is why it left the race; its blocks up to then are kept.
 
     spent_s: of the present block; weighed_s: of each window for energy.
 
-    kind: lanes of one kind preload the same modules but for the workload's, so they may share a
+    kind: entrants of one kind preload the same modules but for the workload's, so they may share a
     fork server.
     """
 
@@ -83,7 +83,7 @@ class Lane:
     fell_back: bool = False
     needs_source: bool | None = None
     warnings: list[str] = field(default_factory=list)
-    worker: Entrant | None = None
+    worker: Worker | None = None
     spent_s: float = 0.0
     weighed_s: list[float] = field(default_factory=list)
 
@@ -97,9 +97,9 @@ class Lane:
 
 @dataclass
 class Race:
-    """What the entrants share. `lanes[0]` is the baseline."""
+    """What the entrants share. `entrants[0]` is the baseline."""
 
-    lanes: list[Lane]
+    entrants: list[Entrant]
     plan: Plan
     servers: Servers
     report: Callable[[str], None]
@@ -116,7 +116,7 @@ class Race:
             self.check()
             rounds, start, first = self.plan.rounds, time.monotonic(), self.plan.looks[0]
             for number in range(max(self.plan.looks)):
-                if not any(lane.live for lane in self.lanes):
+                if not any(entrant.live for entrant in self.entrants):
                     self.stopped_by = "nothing left to measure"
                     return
                 began = time.monotonic()
@@ -145,32 +145,32 @@ class Race:
             self.end()
 
     def check(self) -> None:
-        """The oracle for every lane that does the workload's work; those that fail leave the race.
+        """Checks every entrant that does the workload's work; those that fail leave the race.
 
-        What it found completes the lane's manifest.
+        What it found completes the entrant's manifest.
         """
-        for lane in self.lanes:
-            if not lane.own_work:
-                self.report(f"checking {lane.case.label}")
-                with Attempt(lane):
-                    self.judge(lane)
-                found = lane.refusal
-                with Attempt(lane):
+        for entrant in self.entrants:
+            if not entrant.own_work:
+                self.report(f"checking {entrant.case.label}")
+                with Attempt(entrant):
+                    self.judge(entrant)
+                found = entrant.refusal
+                with Attempt(entrant):
                     writing.complete(
-                        lane.artefact,
-                        lane.oracle.folder,
-                        lane.needs_source,
-                        lane.placement,
-                        lane.deviation,
-                        lane.refusal,
+                        entrant.artefact,
+                        entrant.oracle.folder,
+                        entrant.needs_source,
+                        entrant.placement,
+                        entrant.deviation,
+                        entrant.refusal,
                     )
-                lane.refusal = found or lane.refusal
+                entrant.refusal = found or entrant.refusal
 
     def end(self) -> None:
-        """Ends all workers of the lanes."""
-        for lane in self.lanes:
-            if lane.worker is not None:
-                lane.worker.kill()
+        """Ends all workers of the entrants."""
+        for entrant in self.entrants:
+            if entrant.worker is not None:
+                entrant.worker.kill()
 
     def block(
         self, number: int, rounds: int, order: random.Random, fresh: bool = False
@@ -183,30 +183,30 @@ class Race:
         """
         before = cores.ticks()[None]
         self.report(f"block {number + 1}")
-        for lane in self.lanes:
-            lane.spent_s = 0.0
-        for lane in shuffled(self.lanes, order):
-            if lane.live:
-                with Attempt(lane):
-                    self.enter(lane, number, fresh or number < self.plan.fresh_blocks)
+        for entrant in self.entrants:
+            entrant.spent_s = 0.0
+        for entrant in shuffled(self.entrants, order):
+            if entrant.live:
+                with Attempt(entrant):
+                    self.enter(entrant, number, fresh or number < self.plan.fresh_blocks)
         began = time.monotonic()
         for _ in range(rounds):
-            for lane in shuffled(self.lanes, order):
-                if lane.live:
-                    with Attempt(lane) as worker:
+            for entrant in shuffled(self.entrants, order):
+                if entrant.live:
+                    with Attempt(entrant) as worker:
                         answer = worker.ask("turn", self.plan.timeout_s)
                         self.turn += 1
-                        block = lane.seen.blocks[-1]
+                        block = entrant.seen.blocks[-1]
                         block.turns.append(msgspec.convert(answer["turn"], Turn))
                         block.numbers.append(self.turn)
                         block.rmse.append(float(answer["rmse"]))
                         if answer["joules"] is not None:
                             block.joules.append(answer["joules"])
         rounds_s, weighed_s = time.monotonic() - began, 0.0
-        for lane in shuffled(self.lanes, order):
-            if lane.live:
-                with Attempt(lane) as worker:
-                    block = lane.seen.blocks[-1]
+        for entrant in shuffled(self.entrants, order):
+            if entrant.live:
+                with Attempt(entrant) as worker:
+                    block = entrant.seen.blocks[-1]
                     if self.plan.tail_s > 0:
                         block.tail = worker.ask("tail", self.plan.timeout_s, cap_s=self.plan.tail_s)
                     finished = worker.ask("finish", self.plan.timeout_s)
@@ -214,86 +214,88 @@ class Race:
                     block.device, block.no_device = msgspec.convert(
                         (finished["device"], finished["no_device"]), tuple[Span | None, Reason | None]
                     )
-                    weighed_s += self.weigh(lane, worker)
-        for lane in self.lanes:
-            if lane.worker is not None:
-                lane.worker.kill()
-                lane.worker = None
+                    weighed_s += self.weigh(entrant, worker)
+        for entrant in self.entrants:
+            if entrant.worker is not None:
+                entrant.worker.kill()
+                entrant.worker = None
         taken = cores.stolen(before, cores.ticks()[None])
-        for lane in self.lanes:
-            if len(lane.seen.blocks) == number + 1:
-                lane.seen.blocks[-1].steal, lane.seen.blocks[-1].spent_s = taken, lane.spent_s
+        for entrant in self.entrants:
+            if len(entrant.seen.blocks) == number + 1:
+                entrant.seen.blocks[-1].steal, entrant.seen.blocks[-1].spent_s = taken, entrant.spent_s
         return rounds_s, weighed_s
 
-    def weigh(self, lane: Lane, worker: Entrant) -> float:
+    def weigh(self, entrant: Entrant, worker: Worker) -> float:
         """Energy of a GPU, over enough updates of its counter, in as many blocks as a share of the
         budget has room for; where it has room for none, no more time is spent on it.
 
         Returns what it took in s.
         """
         if (
-            not lane.case.target.startswith("cuda:")
-            or lane.own_work
-            or lane.seen.no_meter is not None
-            or lane.seen.no_energy is not None
+            not entrant.case.target.startswith("cuda:")
+            or entrant.own_work
+            or entrant.seen.no_meter is not None
+            or entrant.seen.no_energy is not None
         ):
             return 0.0
-        left_s = ENERGY_SHARE * self.plan.budget_s / len(self.lanes) - sum(lane.weighed_s)
-        if lane.weighed_s and left_s < ENERGY_MARGIN * lane.weighed_s[-1]:
+        left_s = ENERGY_SHARE * self.plan.budget_s / len(self.entrants) - sum(entrant.weighed_s)
+        if entrant.weighed_s and left_s < ENERGY_MARGIN * entrant.weighed_s[-1]:
             return 0.0
         began = time.monotonic()
         found = worker.ask("energy", self.plan.timeout_s, cap_s=min(left_s, self.plan.timeout_s / 2))
-        lane.weighed_s.append(time.monotonic() - began)
-        lane.seen.blocks[-1].energy = msgspec.convert(found["window"], Window | None)
-        if all(block.energy is None for block in lane.seen.blocks):
-            lane.seen.no_energy = msgspec.convert(found["reason"], Reason | None)
-        return lane.weighed_s[-1]
+        entrant.weighed_s.append(time.monotonic() - began)
+        entrant.seen.blocks[-1].energy = msgspec.convert(found["window"], Window | None)
+        if all(block.energy is None for block in entrant.seen.blocks):
+            entrant.seen.no_energy = msgspec.convert(found["reason"], Reason | None)
+        return entrant.weighed_s[-1]
 
-    def enter(self, lane: Lane, number: int, fresh: bool) -> None:
-        """A worker for this lane: imports, load, first call, warm-up. Raises Refusal."""
-        worker, block = self.open(lane, f"block-{number}", fresh)
-        cap_s = WARM_SHARE * self.plan.budget_s / (self.plan.looks[0] * len(self.lanes))
+    def enter(self, entrant: Entrant, number: int, fresh: bool) -> None:
+        """A worker for this entrant: imports, load, first call, warm-up. Raises Refusal."""
+        worker, block = self.open(entrant, f"block-{number}", fresh)
+        cap_s = WARM_SHARE * self.plan.budget_s / (self.plan.looks[0] * len(self.entrants))
         warm = worker.ask(
             "warm",
             self.plan.timeout_s,
             sample_s=self.plan.sample_s,
             longest_s=self.plan.longest_sample_s,
             cap_s=cap_s,
-            limits=lane.limits,
+            limits=entrant.limits,
         )
         block.warm = msgspec.convert(warm, WarmUp)
-        lane.seen.blocks.append(block)
+        entrant.seen.blocks.append(block)
 
-    def open(self, lane: Lane, name: str, fresh: bool) -> tuple[Entrant, Block]:
-        """The lane's next worker, loaded: a fresh process, or forked where its imports allow it.
+    def open(self, entrant: Entrant, name: str, fresh: bool) -> tuple[Worker, Block]:
+        """The entrant's next worker, loaded: a fresh process, or forked where its imports allow it.
 
         Raises Refusal.
         """
-        timeout_s, log = self.plan.timeout_s, lane.log / f"{name}.txt"
+        timeout_s, log = self.plan.timeout_s, entrant.log / f"{name}.txt"
         start = time.perf_counter()
         if fresh:
-            lane.worker = Entrant.start(lane.environment, log)
+            entrant.worker = Worker.start(entrant.environment, log)
         else:
-            lane.worker, fresh = self.servers.worker(lane.kind, lane.environment, lane.preload, log)
-        worker = lane.worker
-        imported = worker.ask("preload", timeout_s, names=lane.preload)
+            entrant.worker, fresh = self.servers.worker(
+                entrant.kind, entrant.environment, entrant.preload, log
+            )
+        worker = entrant.worker
+        imported = worker.ask("preload", timeout_s, names=entrant.preload)
         start_s = time.perf_counter() - start
         given: dict[str, Any] = {
-            "reference": lane.oracle.reference,
-            "folder": str(lane.artefact),
-            "oracle": str(lane.oracle.folder),
+            "reference": entrant.oracle.reference,
+            "folder": str(entrant.artefact),
+            "oracle": str(entrant.oracle.folder),
         }
-        loaded = worker.ask("load", timeout_s, case=lane.case, threads=self.plan.threads, **given)
-        lane.seen.no_meter = loaded.pop("no_meter")
-        lane.needs_source = loaded.pop("needs_source")
+        loaded = worker.ask("load", timeout_s, case=entrant.case, threads=self.plan.threads, **given)
+        entrant.seen.no_meter = loaded.pop("no_meter")
+        entrant.needs_source = loaded.pop("needs_source")
         return worker, Block(fresh=fresh, start_s=start_s, import_peak_bytes=imported["peak_bytes"], **loaded)
 
-    def judge(self, lane: Lane) -> None:
+    def judge(self, entrant: Entrant) -> None:
         """The oracle, in a worker of its own: random, real and rotating inputs, then the task
         metric, then where the work ran. Raises Refusal.
         """
-        timeout_s, outputs, oracle = self.plan.timeout_s, lane.outputs, lane.oracle
-        worker, _ = self.open(lane, "check", fresh=False)
+        timeout_s, outputs, oracle = self.plan.timeout_s, entrant.outputs, entrant.oracle
+        worker, _ = self.open(entrant, "check", fresh=False)
         outputs.mkdir(parents=True, exist_ok=True)
         for kind in (*oracle.kinds, "timed"):
             worker.ask(
@@ -305,13 +307,13 @@ class Race:
         found = check.distances(
             oracle.folder,
             {kind: outputs / f"{kind}.npz" for kind in oracle.kinds},
-            lane.case.precision,
-            lane.seen.info["terms"],
+            entrant.case.precision,
+            entrant.seen.info["terms"],
         )
-        lane.deviation = Deviation(found)
-        has_task = lane.seen.info["task"] is not None or oracle.judged
-        check.judge(lane.deviation, lane.case.precision, has_task)
-        if lane.seen.info["task"] is not None:
+        entrant.deviation = Deviation(found)
+        has_task = entrant.seen.info["task"] is not None or oracle.judged
+        check.judge(entrant.deviation, entrant.case.precision, has_task)
+        if entrant.seen.info["task"] is not None:
             worker.ask(
                 "evaluate",
                 timeout_s,
@@ -323,74 +325,78 @@ class Race:
             scores = oracle.referee.ask("score", timeout_s, path=str(outputs / "validation.npz"))
             oracle.referee.stop()
             worker.go()
-            lane.deviation = Deviation(found, check.task(lane.seen.info["task"], scores, lane.case.precision))
-            check.judge(lane.deviation, lane.case.precision, has_task)
-        lane.limits = check.timed_limits(oracle.folder, outputs / "timed.npz", found)
-        lane.placement = msgspec.convert(worker.ask("place", timeout_s), Placement)
-        if lane.placement.wrong is not None:
-            lane.fell_back = True
-            raise Refusal(lane.placement.wrong.code, lane.placement.wrong.detail)
+            entrant.deviation = Deviation(
+                found, check.task(entrant.seen.info["task"], scores, entrant.case.precision)
+            )
+            check.judge(entrant.deviation, entrant.case.precision, has_task)
+        entrant.limits = check.timed_limits(oracle.folder, outputs / "timed.npz", found)
+        entrant.placement = msgspec.convert(worker.ask("place", timeout_s), Placement)
+        if entrant.placement.wrong is not None:
+            entrant.fell_back = True
+            raise Refusal(entrant.placement.wrong.code, entrant.placement.wrong.detail)
         worker.kill()
-        lane.worker = None
+        entrant.worker = None
 
     def look(self, affordable: float) -> str:
         """Why the race may end now; empty if it goes on.
 
         Only ratios to the baseline count: the absolute latency has no target.
         """
-        open_ends, others = [], [lane for lane in self.lanes[1:] if not lane.own_work]
+        open_ends, others = [], [entrant for entrant in self.entrants[1:] if not entrant.own_work]
         if not others:
             return "no other entrant to compare with"
-        for lane in others:
-            if lane.live and self.lanes[0].live:
-                width = estimates.ratio(self.lanes[0].latencies(), lane.latencies()).half_width
+        for entrant in others:
+            if entrant.live and self.entrants[0].live:
+                width = estimates.ratio(self.entrants[0].latencies(), entrant.latencies()).half_width
                 if width > self.plan.half_width:
-                    open_ends.append(len(lane.seen.timed) * (width / self.plan.half_width) ** 2)
+                    open_ends.append(len(entrant.seen.timed) * (width / self.plan.half_width) ** 2)
         if not open_ends:
             return f"half-width of {self.plan.half_width:.0%}"
         return "hopeless: four times the budget would not do" if min(open_ends) > 4 * affordable else ""
 
     def best_rounds(self, rounds: int, rest: Rest) -> int:
         """Rounds a block that waste least time, for the ratio that needs most."""
-        live = [lane for lane in self.lanes[1:] if lane.live and not lane.own_work]
+        live = [entrant for entrant in self.entrants[1:] if entrant.live and not entrant.own_work]
         costs = rest.overhead_s, rest.round_s
         return max(
             [
-                estimates.best_rounds(estimates.paired(self.lanes[0].latencies(), lane.latencies()), *costs)
-                for lane in live
+                estimates.best_rounds(
+                    estimates.paired(self.entrants[0].latencies(), entrant.latencies()), *costs
+                )
+                for entrant in live
             ],
             default=rounds,
         )
 
 
 class Attempt:
-    """Lets one lane's worker run, stops it afterwards, and turns a refusal into the lane's end.
+    """Lets one entrant's worker run, stops it afterwards, and turns a refusal into its end.
 
     The others go on.
     """
 
-    def __init__(self, lane: Lane) -> None:
-        self.lane = lane
+    def __init__(self, entrant: Entrant) -> None:
+        self.entrant = entrant
 
-    def __enter__(self) -> Entrant:
+    def __enter__(self) -> Worker:
         self.start = time.monotonic()
-        if self.lane.worker is not None:
-            self.lane.worker.go()
-        return self.lane.worker  # type: ignore[return-value]  # only `enter` runs without one, and it does not use it
+        if self.entrant.worker is not None:
+            self.entrant.worker.go()
+        return self.entrant.worker  # type: ignore[return-value]  # only `enter` runs without one, and it does not use it
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
-        worker = self.lane.worker
-        self.lane.spent_s += time.monotonic() - self.start
+        worker = self.entrant.worker
+        self.entrant.spent_s += time.monotonic() - self.start
         if isinstance(error, Refusal):
-            self.lane.refusal = error.reason
+            self.entrant.refusal = error.reason
             if worker is not None:
                 worker.kill()
-                self.lane.worker = None
+                self.entrant.worker = None
             return True
         if worker is not None and error is None:
             worker.stop()
         return False
 
 
-def shuffled(lanes: list[Lane], order: random.Random) -> list[Lane]:
-    return order.sample(lanes, len(lanes))
+def shuffled(entrants: list[Entrant], order: random.Random) -> list[Entrant]:
+    return order.sample(entrants, len(entrants))

@@ -14,14 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..terms.reasons import Refusal
-from .handle import Entrant
+from .handle import Worker
 
 
 @dataclass
 class Server:
     """process: None if it cannot be forked. modules: what it was told to import."""
 
-    process: Entrant | None
+    process: Worker | None
     modules: set[str] = field(default_factory=set)
 
 
@@ -34,12 +34,12 @@ class Servers:
 
     def __init__(self, folder: Path, timeout_s: float, report: Callable[[str], None]) -> None:
         self.folder, self.timeout_s, self.report = folder, timeout_s, report
-        self.retired: list[Entrant] = []
+        self.retired: list[Worker] = []
         self.running: dict[tuple[str, tuple[tuple[str, str], ...]], Server] = {}
 
     def worker(
         self, kind: str, environment: Mapping[str, str], modules: Sequence[str], log: Path
-    ) -> tuple[Entrant, bool]:
+    ) -> tuple[Worker, bool]:
         """A worker in this environment and whether it is a fresh process; only those that import
         torch are worth a fork. Raises Refusal.
 
@@ -48,16 +48,16 @@ class Servers:
         """
         server = self.server(kind, environment, modules) if "torch" in modules else None
         return (
-            (Entrant.start(environment, log), True)
+            (Worker.start(environment, log), True)
             if server is None
             else (server.fork(log, self.timeout_s), False)
         )
 
-    def server(self, kind: str, environment: Mapping[str, str], modules: Sequence[str]) -> Entrant | None:
+    def server(self, kind: str, environment: Mapping[str, str], modules: Sequence[str]) -> Worker | None:
         key = (kind, tuple(sorted(environment.items())))
         if key not in self.running:
             self.running[key] = Server(
-                Entrant.start(environment, self.folder / "log" / f"server-{len(self.running)}.txt")
+                Worker.start(environment, self.folder / "log" / f"server-{len(self.running)}.txt")
             )
         server = self.running[key]
         if server.process is not None and not server.modules.issuperset(modules):

@@ -29,7 +29,7 @@ from hotlap.perf.lookup.cases import expand
 from hotlap.perf.machine import survey
 from hotlap.perf.measure import artefact, rundir
 from hotlap.perf.measure.measure import Progress, measure
-from hotlap.perf.race.race import Lane
+from hotlap.perf.race.race import Entrant
 from hotlap.perf.race.tasks import short_of_space
 from hotlap.perf.terms.case import Case, Plan, Workload
 from hotlap.perf.terms.reasons import Misuse, Refusal
@@ -503,10 +503,10 @@ def test_int8_by_itself_may_be_as_far_out_as_it_was_when_its_task_metric_passed(
 
     found = msgspec.structs.replace(manifest.read(built["onnxruntime"]), deviation=deviation(1.0))
     case = Case(TINY, "onnxruntime", "int8")
-    lane = artefact.lane(case, found, Path(), Path(), QUICK)
-    assert lane.oracle.judged
-    lane.deviation = deviation(rmse)
-    reason = artefact.worse(found, lane)
+    entrant = artefact.entrant(case, found, Path(), Path(), QUICK)
+    assert entrant.oracle.judged
+    entrant.deviation = deviation(rmse)
+    reason = artefact.worse(found, entrant)
     assert (reason and reason.code) == code
 
 
@@ -547,7 +547,7 @@ def test_an_engine_of_another_architecture_has_no_device(
 class StopAtCheck(Progress):
     """Presses Ctrl-C when all is built."""
 
-    def race(self, group: str, lanes: Sequence[Lane], event: str) -> None:
+    def race(self, group: str, entrants: Sequence[Entrant], event: str) -> None:
         if event.startswith("checking"):
             raise KeyboardInterrupt
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from hotlap.perf.commands.progress import Watched
 from hotlap.perf.lookup import plugins
 from hotlap.perf.race.observations import Block, Observations
-from hotlap.perf.race.race import Lane
+from hotlap.perf.race.race import Entrant
 from hotlap.perf.race.timing import Turn
 from hotlap.perf.terms.case import Case
 from hotlap.perf.terms.reasons import Reason
@@ -20,11 +20,11 @@ HERE = Path()
 NOTHING: Any = None
 
 
-def lane(backend: str, call_s: float, refusal: Reason | None = None) -> Lane:
+def entrant(backend: str, call_s: float, refusal: Reason | None = None) -> Entrant:
     case = Case("mlp", backend, options=(("layout", "channels-last"),) if backend == "compile" else ())
     turns = [Turn(call_s, call_s, 1, call_s, 0, 0, 0)] * 3
     block = Block(True, 1.0, 1.0, 1.0, 1, 1, 1, turns=turns, numbers=[1, 2, 3])
-    return Lane(
+    return Entrant(
         case,
         plugins.backend(backend),
         [],
@@ -43,7 +43,11 @@ def watched(terminal: bool) -> tuple[Watched, io.StringIO]:
     return Watched(Console(file=text, force_terminal=terminal, width=120, highlight=False)), text
 
 
-LANES = [lane("eager", 0.002), lane("compile", 0.001), lane("null", 0.005, Reason("timeout", "too late"))]
+LANES = [
+    entrant("eager", 0.002),
+    entrant("compile", 0.001),
+    entrant("null", 0.005, Reason("timeout", "too late")),
+]
 
 
 def test_a_terminal_shows_each_entrant_beside_the_first() -> None:

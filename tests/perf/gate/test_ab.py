@@ -23,10 +23,10 @@ from hotlap.perf.gate.policy import Policy
 from hotlap.perf.gate.revisions import Revision, Revisions, git
 from hotlap.perf.lookup import plugins
 from hotlap.perf.machine import survey
-from hotlap.perf.race.handle import Entrant
+from hotlap.perf.race.handle import Worker
 from hotlap.perf.race.observations import Block, Observations
 from hotlap.perf.race.origin import Origin
-from hotlap.perf.race.race import Lane, Race
+from hotlap.perf.race.race import Entrant, Race
 from hotlap.perf.race.timing import Turn, WarmUp
 from hotlap.perf.stats import compare
 from hotlap.perf.terms.case import Case, Plan
@@ -268,7 +268,7 @@ def comparison(folder: Path, ratios: list[float], sha: str = "s") -> Comparison:
     """
     nothing: Any = None
     case = Case("w", "eager")
-    lanes = []
+    entrants = []
     for factor in ([1.0] * len(ratios), ratios):
         seen = Observations(
             case,
@@ -293,10 +293,12 @@ def comparison(folder: Path, ratios: list[float], sha: str = "s") -> Comparison:
                     priority="raised",
                 )
             )
-        lanes.append(Lane(case, plugins.backend("eager"), [], {}, folder, folder, folder, seen, nothing))
+        entrants.append(
+            Entrant(case, plugins.backend("eager"), [], {}, folder, folder, folder, seen, nothing)
+        )
     sides = Revision("base", Origin("base"), "b"), Revision("head", Origin("head"), sha)
     made = Comparison(*sides, Policy(), Plan(), folder, survey.collect(1, "keep"), lambda text: None)
-    race = Race(lanes, made.plan, nothing, lambda text: None, lambda: None)
+    race = Race(entrants, made.plan, nothing, lambda text: None, lambda: None)
     made.duels.append(Duel(case, race, 0.03, blocks=len(ratios)))
     return made
 
@@ -323,9 +325,9 @@ def test_six_blocks_decide_and_five_do_not(tmp_path: Path) -> None:
 def test_memory_that_grew_must_have_grown_in_fresh_workers_too(
     again: float, verdict: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fresh(lane: Lane, peak: float) -> None:
+    def fresh(entrant: Entrant, peak: float) -> None:
         turns = [Turn(1.0, 1.0, 1, 1.0, 0, 0, 0)] * 3
-        lane.seen.blocks.append(
+        entrant.seen.blocks.append(
             Block(
                 True,
                 1.0,
@@ -346,14 +348,15 @@ def test_memory_that_grew_must_have_grown_in_fresh_workers_too(
     made.plan = Plan(fresh_blocks=3)
     duel = made.duels[0]
     for number in range(3):
-        for lane, peak in zip(duel.sides, (300e6, 345e6), strict=True):
-            fresh(lane, peak + 1e5 * number)
+        for entrant, peak in zip(duel.sides, (300e6, 345e6), strict=True):
+            fresh(entrant, peak + 1e5 * number)
     duel.blocks = 3
     monkeypatch.setattr(
         Race,
         "block",
         lambda race, number, *rest: [
-            fresh(lane, peak + 1e5 * number) for lane, peak in zip(race.lanes, (300e6, again), strict=True)
+            fresh(entrant, peak + 1e5 * number)
+            for entrant, peak in zip(race.entrants, (300e6, again), strict=True)
         ],
     )
     made.confirm_memory(math.inf)
@@ -410,7 +413,7 @@ def test_a_worktree_beside_the_editable_install_is_what_a_worker_loads(
     try:
         side = revisions.open("base", "HEAD")
         assert side.origin.folder is not None and revisions.repository == ROOT
-        worker = Entrant.start({**os.environ, **side.origin.variables()}, tmp_path / "log.txt")
+        worker = Worker.start({**os.environ, **side.origin.variables()}, tmp_path / "log.txt")
         try:
             worker.ask("preload", 120, names=["hotlap.models.nets.mlp"])
             inside, outside = worker.ask("loaded", 60, repository=str(ROOT), worktree=str(side.origin.folder))

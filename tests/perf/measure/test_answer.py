@@ -9,7 +9,7 @@ import pytest
 from hotlap.perf.lookup import plugins
 from hotlap.perf.measure import answer
 from hotlap.perf.race.observations import Block, Observations
-from hotlap.perf.race.race import Lane
+from hotlap.perf.race.race import Entrant
 from hotlap.perf.race.timing import Turn
 from hotlap.perf.terms.case import Case
 from hotlap.perf.terms.reasons import Reason
@@ -46,7 +46,7 @@ def test_of_fp32_itself_and_of_a_machine_without_peaks_nothing_is_said():
     assert answer.slow_precision(Observations(Case("w", "eager", "bf16"), {}, {}, {})) == ""
 
 
-def timed(precision: str, times: list[float], **peaks: float) -> Lane:
+def timed(precision: str, times: list[float], **peaks: float) -> Entrant:
     seen = Observations(
         Case("w", "eager", precision),
         {},
@@ -59,11 +59,11 @@ def timed(precision: str, times: list[float], **peaks: float) -> Lane:
             Turn(first_s=taken, call_s=taken, calls=1, cpu_s=taken, switches=0, migrations=0, faults=0)
         ] * 3
         seen.blocks.append(Block(True, 0.0, 0.0, 0.0, 0, 0, 0, turns=turns))
-    return Lane(seen.case, plugins.backend("eager"), [], {}, Path(), Path(), Path(), seen, None)
+    return Entrant(seen.case, plugins.backend("eager"), [], {}, Path(), Path(), Path(), seen, None)
 
 
 @pytest.mark.parametrize(
-    ("lane", "words"),
+    ("entrant", "words"),
     [
         (
             timed("bf16", [1.2, 1.21, 1.2], bf16=2e11),
@@ -86,9 +86,9 @@ def timed(precision: str, times: list[float], **peaks: float) -> Lane:
         (timed("int8", [1.5, 1.5]), ""),
     ],
 )
-def test_a_precision_that_made_a_model_slower_is_said_with_what_is_known_of_why(lane, words):
+def test_a_precision_that_made_a_model_slower_is_said_with_what_is_known_of_why(entrant, words):
     """Only where the interval says so; two blocks or noise say nothing."""
-    assert answer.slower(lane, timed("fp32", [1.0, 1.0, 1.0])) == words
+    assert answer.slower(entrant, timed("fp32", [1.0, 1.0, 1.0])) == words
 
 
 def test_times_of_a_lane_that_left_the_race_are_no_yardstick():
@@ -99,7 +99,7 @@ def test_times_of_a_lane_that_left_the_race_are_no_yardstick():
 
 def test_what_ran_elsewhere_in_part_is_a_warning():
     seen = Observations(Case("w", "eager"), {}, {"sensitive": True, "weights": "as given"}, {})
-    lane = Lane(seen.case, plugins.backend("eager"), [], {}, Path(), Path(), Path(), seen, None)
-    assert answer.warnings(lane) == []
-    lane.placement = Placement("cuda:0", {"cuda:0": 9, "cpu": 1}, partial="1 of 10 nodes ran on the CPU")
-    assert answer.warnings(lane) == ["1 of 10 nodes ran on the CPU"]
+    entrant = Entrant(seen.case, plugins.backend("eager"), [], {}, Path(), Path(), Path(), seen, None)
+    assert answer.warnings(entrant) == []
+    entrant.placement = Placement("cuda:0", {"cuda:0": 9, "cpu": 1}, partial="1 of 10 nodes ran on the CPU")
+    assert answer.warnings(entrant) == ["1 of 10 nodes ran on the CPU"]

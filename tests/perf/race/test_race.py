@@ -24,7 +24,7 @@ from hotlap.perf.machine.telemetry import Window
 from hotlap.perf.measure import rundir
 from hotlap.perf.measure.measure import Progress, measure
 from hotlap.perf.race.observations import Block, Observations
-from hotlap.perf.race.race import Lane, Race
+from hotlap.perf.race.race import Entrant, Race
 from hotlap.perf.race.timing import Turn
 from hotlap.perf.terms.case import Case, Plan
 from hotlap.perf.terms.reasons import Reason
@@ -189,8 +189,8 @@ def test_a_precision_that_nothing_supports_is_skipped_with_its_reason() -> None:
 class StopAfterBlock(Progress):
     """Presses Ctrl-C when the first block is in the file."""
 
-    def race(self, group: str, lanes: Sequence[Lane], event: str) -> None:
-        if any(lane.seen.timed for lane in lanes):
+    def race(self, group: str, entrants: Sequence[Entrant], event: str) -> None:
+        if any(entrant.seen.timed for entrant in entrants):
             raise KeyboardInterrupt
 
 
@@ -241,8 +241,8 @@ def test_no_worker_outlives_a_killed_parent(tmp_path: Path) -> None:
 nothing: Any = None
 
 
-def lane(backend: str, blocks: Sequence[Sequence[float]]) -> Lane:
-    """A lane that has seen samples of these times."""
+def entrant(backend: str, blocks: Sequence[Sequence[float]]) -> Entrant:
+    """An entrant that has seen samples of these times."""
     case = Case("w", backend)
     seen = Observations(case, {}, {}, {})
     for times in blocks:
@@ -251,15 +251,15 @@ def lane(backend: str, blocks: Sequence[Sequence[float]]) -> Lane:
             for one in times
         ]
         seen.blocks.append(Block(True, 0.0, 0.0, 0.0, 0, 0, 0, turns=turns))
-    return Lane(case, plugins.backend(backend), [], {}, Path(), Path(), Path(), seen, nothing)
+    return Entrant(case, plugins.backend(backend), [], {}, Path(), Path(), Path(), seen, nothing)
 
 
 def look(ratios: Sequence[float], affordable: float) -> str:
-    lanes = [
-        lane("eager", [[1.0, 1.1]] * len(ratios)),
-        lane("compile", [[ratio, 1.1 * ratio] for ratio in ratios]),
+    entrants = [
+        entrant("eager", [[1.0, 1.1]] * len(ratios)),
+        entrant("compile", [[ratio, 1.1 * ratio] for ratio in ratios]),
     ]
-    return Race(lanes, Plan(), nothing, nothing, nothing).look(affordable)
+    return Race(entrants, Plan(), nothing, nothing, nothing).look(affordable)
 
 
 def test_a_race_ends_when_the_ratio_is_known_when_it_is_hopeless_and_not_before() -> None:
@@ -277,7 +277,7 @@ class Clocked(Race):
 
     def __init__(self, overhead_s: float, imports_s: float, plan: Plan) -> None:
         super().__init__(
-            [lane("eager", []), lane("compile", [])], plan, nothing, lambda event: None, lambda: None
+            [entrant("eager", []), entrant("compile", [])], plan, nothing, lambda event: None, lambda: None
         )
         self.now, self.overhead_s, self.imports_s = 0.0, overhead_s, imports_s
         self.rounds: list[int] = []
@@ -290,9 +290,9 @@ class Clocked(Race):
     ) -> tuple[float, float]:
         self.rounds.append(rounds)
         for one, times in zip(
-            self.lanes, ([1.0 + 0.1 * number, 1.1], [0.5, 0.5 + 0.1 * number]), strict=True
+            self.entrants, ([1.0 + 0.1 * number, 1.1], [0.5, 0.5 + 0.1 * number]), strict=True
         ):
-            one.seen.blocks += lane("eager", [times]).seen.blocks
+            one.seen.blocks += entrant("eager", [times]).seen.blocks
         self.now += self.overhead_s + rounds + (self.imports_s if number == 0 else 0.0)
         return float(rounds), 0.0
 
@@ -343,7 +343,7 @@ def test_energy_is_weighed_in_as_many_blocks_as_its_share_of_the_budget_has_room
     """A tenth of 40 s for each of two: a counter that is updated seldom is still read once where
     there is room for once.
     """
-    one, worker = lane("eager", []), Weighing(needs_s)
+    one, worker = entrant("eager", []), Weighing(needs_s)
     monkeypatch.setattr("hotlap.perf.race.race.time.monotonic", lambda: worker.now)
     one.case = Case("w", "eager", target="cuda:0")
     race = Race([one, one], Plan(budget_s=40), nothing, nothing, nothing)

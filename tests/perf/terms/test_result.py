@@ -202,7 +202,7 @@ def full(*_: object) -> None:
 def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     path = tmp_path / "results.json"
     write(path, b"old")
-    monkeypatch.setattr(*{"fsync": (files.os, "fsync"), "rename": (Path, "replace")}[step], full)
+    monkeypatch.setattr(*{"fsync": (os, "fsync"), "rename": (Path, "replace")}[step], full)
     with pytest.raises(OSError, match="No space left"):
         write(path, b"new")
     assert path.read_bytes() == b"old"
@@ -234,7 +234,7 @@ def test_until_the_new_file_is_on_the_disk_a_reader_sees_the_old_one(
         sync(descriptor)
         seen.append((path.read_bytes(), os.fstat(descriptor).st_size))
 
-    monkeypatch.setattr(files.os, "fsync", watched)
+    monkeypatch.setattr(os, "fsync", watched)
     write(path, b"newer")
     assert seen == [(b"old", 5)]
     assert path.read_bytes() == b"newer"

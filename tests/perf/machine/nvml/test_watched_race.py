@@ -31,13 +31,14 @@ def journal():
     scenario(**CHANGES)
 try:
     made.refer([Case("planted.workloads:tiny", "null")], False, lambda line: None, lambda line: None)
-    lane = made.build(Case("planted.workloads:tiny", "null", target="cuda:0", options=(("takes", "0.2ms"),)))
-    race = Race([lane], plan, servers, lambda line: None, journal)
+    case = Case("planted.workloads:tiny", "null", target="cuda:0", options=(("takes", "0.2ms"),))
+    entrant = made.build(case)
+    race = Race([entrant], plan, servers, lambda line: None, journal)
     race.run()
 finally:
     made.close()
     servers.close()
-told(answer.answer(lane, lane, "race", plan, "", race.stopped_by, False))
+told(answer.answer(entrant, entrant, "race", plan, "", race.stopped_by, False))
 """
 
 
