@@ -20,6 +20,7 @@ import msgspec
 from ..terms.case import Case
 from ..terms.reasons import Misuse, Reason
 from ..terms.result import Count, Deviation, Placement, Rung, Unreadable
+from ..terms.work import Work
 
 # 1 (0.1.0): first version.
 SCHEMA = 1
@@ -52,17 +53,6 @@ class File(msgspec.Struct, frozen=True):
     path: str
     sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
     bytes: Count
-
-
-class Work(msgspec.Struct, frozen=True):
-    """Of one call (reference.py): what the metrics and the oracle need to know of the workload."""
-
-    flops: Count
-    operators: Count
-    terms: Count
-    items: Count
-    item: str
-    sensitive: bool
 
 
 class Manifest(msgspec.Struct, frozen=True):

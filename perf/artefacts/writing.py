@@ -7,9 +7,8 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -20,8 +19,9 @@ from ..terms.contract import Backend
 from ..terms.files import write
 from ..terms.reasons import Refusal, room
 from ..terms.result import now
+from ..terms.work import Subject
 from . import manifest as manifests
-from .manifest import FILE, REFERENCE, Manifest, Signature, Work
+from .manifest import FILE, REFERENCE, Manifest, Signature
 
 if TYPE_CHECKING:
     from ..oracle.ladder import Ladder
@@ -35,7 +35,7 @@ LOADERS = (*survey.LIBRARIES, *survey.BUILDERS)
 def describe(
     folder: Path,
     case: Case,
-    info: Mapping[str, Any],
+    subject: Subject,
     signature: Signature,
     oracle: Path,
     libraries: dict[str, str] | None,
@@ -61,8 +61,8 @@ def describe(
         files=manifests.files(folder),
         libraries=survey.versions(LOADERS) if libraries is None else libraries,
         python=platform.python_version(),
-        weights=str(info["weights"]),
-        work=msgspec.convert({name: info[name] for name in Work.__struct_fields__}, Work),
+        weights=subject.weights,
+        work=subject.work,
         made=now(),
     )
     if proven is not None:

@@ -80,6 +80,7 @@ def machine(seconds: float, device: str) -> int:
     from ..machine import noise
     from ..measure.prepare import clean
     from ..race.handle import Worker
+    from ..race.messages import MeasurePeaks, Prefer
     from ..reports import report
     from ..terms.reasons import Refusal
     from ..terms.units import scaled
@@ -113,9 +114,9 @@ def machine(seconds: float, device: str) -> int:
     with tempfile.TemporaryDirectory() as folder:
         worker = Worker.start(clean(), Path(folder) / "log.txt")
         try:
-            console.print(f"scheduling priority of workers: {worker.ask('prefer', 60)}", markup=False)
+            console.print(f"scheduling priority of workers: {worker.ask(Prefer(), 60)}", markup=False)
             for precision in ("fp32", "bf16"):
-                peaks = worker.ask("peaks", 300, precision=precision, threads=cores)
+                peaks = worker.ask(MeasurePeaks(precision, cores), 300)
                 console.print(
                     f"peak {precision}: {scaled(peaks['flop_rate'], 'FLOP/s')} (matrix product),"
                     f" {scaled(peaks['byte_rate'], 'B')}/s (copy), {cores} threads"

@@ -9,8 +9,9 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..measure.measure import Progress, measure
-from ..race.race import Entrant
+from ..measure.journal import Progress
+from ..measure.measure import measure
+from ..race.entrant import Entrant
 from ..reports.report import reasons, table
 from ..stats import estimates
 from ..terms.case import Plan

@@ -250,6 +250,6 @@ def _cores() -> int:
 
 
 def _quiet() -> Any:
-    from ..measure.measure import Progress
+    from ..measure.journal import Progress
 
     return Progress()

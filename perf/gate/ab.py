@@ -18,9 +18,11 @@ import msgspec
 
 from ..lookup import plugins
 from ..machine.survey import LIBRARIES
-from ..measure.answer import answer
+from ..measure.answer import Setting, answer
 from ..measure.prepare import Preparation, own_work
-from ..race.race import Entrant, Race
+from ..race.entrant import Entrant
+from ..race.messages import TraceSource
+from ..race.race import Race
 from ..race.servers import Servers
 from ..reports import formats
 from ..stats import compare, estimates
@@ -211,17 +213,16 @@ class Comparison:
     def note_what_is_loaded(self, side: Revision, made: Preparation, repository: Path) -> None:
         """Raises Misuse where a side runs code of the working copy."""
         referee = made.oracle.referee
+        assert referee is not None
         referee.go()
-        inside, outside = referee.ask(
-            "loaded", self.plan.timeout_s, repository=str(repository), worktree=str(side.origin.folder)
-        )
+        source = referee.ask(TraceSource(str(repository), str(side.origin.folder)), self.plan.timeout_s)
         referee.stop()
-        if outside:
+        if source.outside:
             raise Misuse(
-                f"{side.name}: {', '.join(outside[:3])} came from the working copy, not from the worktree of"
-                f" {side.sha[:12]}; import it as a part of its package"
+                f"{side.name}: {', '.join(source.outside[:3])} came from the working copy, not from the"
+                f" worktree of {side.sha[:12]}; import it as a part of its package"
             )
-        self.loaded[side.name] |= inside
+        self.loaded[side.name] |= source.inside
 
     def refuse_the_same_code(self, repository: Path | None) -> None:
         """An A/A race that calls itself A/B would always pass."""
@@ -377,17 +378,8 @@ class Comparison:
                 for entrant in duel.sides
             ]
             for entrant, environment, into in zip(entrants, self.environments, made, strict=True):
-                into.append(
-                    answer(
-                        entrant,
-                        entrants[0],
-                        f"ab/{duel.case.group}",
-                        self.plan,
-                        environment.key,
-                        f"{duel.blocks} blocks",
-                        False,
-                    )
-                )
+                setting = Setting(f"ab/{duel.case.group}", self.plan, environment.key)
+                into.append(answer(setting, entrant, entrants[0], f"{duel.blocks} blocks", False))
         return made
 
     def both(self, duels: Sequence[Duel] | None = None, first: int = 0) -> tuple[Side, Side]:

@@ -5,7 +5,7 @@ reason.
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import dataclass
 
 import msgspec
 
@@ -14,68 +14,66 @@ from ..lookup.cases import LIBRARY_DEFAULTS
 from ..machine import cpu, telemetry
 from ..oracle.ladder import MEANING, Ladder
 from ..race import priority
+from ..race.entrant import Entrant
 from ..race.observations import Observations
-from ..race.race import Entrant
 from ..stats import estimates
 from ..terms.case import Case, Plan
 from ..terms.reasons import Reason, Refusal
 from ..terms.result import Disturbance, Placement, Result, Samples, Status
+from ..terms.work import Subject
 
+# What makes a case skipped, not failed.
 SKIPS = ("no_device", "unsupported_target", "unsupported_precision", "dep_missing", "dep_conflict")
+# What makes a time worthless.
+WRONG = ("accuracy", "stale_output", "nondeterministic")
+# Page faults a call, from which on the allocator is named.
 FAULTS_WORTH_A_WORD = 100
 
 
-def unmeasured(case: Case, race_id: str, plan: Plan, reason: Reason, environment: str) -> Result:
+@dataclass(frozen=True)
+class Setting:
+    """What all results of one race share. environment: its key in the results file."""
+
+    race_id: str
+    plan: Plan
+    environment: str
+
+
+def unmeasured(setting: Setting, case: Case, reason: Reason) -> Result:
     """The result of a case that never had a worker in the race."""
     status: Status = "skipped" if reason.code in SKIPS or reason.code == "interrupted" else "failed"
-    return Result(case, race_id, plan, status, reason, environment=environment)
+    return Result(case, setting.race_id, setting.plan, status, reason, environment=setting.environment)
 
 
-def proven(
-    case: Case,
-    race_id: str,
-    plan: Plan,
-    found: Ladder,
-    device: Reason,
-    info: dict[str, Any],
-    environment: str,
-) -> Result:
+def proven(setting: Setting, case: Case, ladder: Ladder, device: Reason, subject: Subject) -> Result:
     """The result of a case whose device is not here. It has no time, whatever it reached."""
     status: Status = "verified"
-    reason = Reason(device.code, f"{device.detail}; proven to {found.rung} ({MEANING[found.rung]})")
-    if found.stopped is not None:
-        status, reason = ("skipped" if found.stopped.code in SKIPS else "failed"), found.stopped
-    placement = found.placement
-    if placement is not None:
-        placement = msgspec.structs.replace(
-            placement, counters={**placement.counters, "artefact_bytes": found.artefact_bytes}
-        )
-    weights = (f"weights: {info['weights']}",) if str(info["weights"]).startswith("random") else ()
+    reason = Reason(device.code, f"{device.detail}; proven to {ladder.rung} ({MEANING[ladder.rung]})")
+    if ladder.stopped is not None:
+        status, reason = ("skipped" if ladder.stopped.code in SKIPS else "failed"), ladder.stopped
     return Result(
-        case=case,
-        race_id=race_id,
-        plan=plan,
-        status=status,
-        reason=reason,
-        verified_to=found.rung,
-        proofs=found.proofs,
-        build_s=found.build_s,
-        weights=str(info["weights"]),
-        items=int(info["items"]),
-        item=str(info["item"]),
-        placement=placement,
-        deviation=found.deviation,
-        warnings=weights,
-        environment=environment,
+        case,
+        setting.race_id,
+        setting.plan,
+        status,
+        reason,
+        verified_to=ladder.rung,
+        proofs=ladder.proofs,
+        build_s=ladder.build_s,
+        weights=subject.weights,
+        items=subject.work.items,
+        item=subject.work.item,
+        placement=with_bytes(ladder.placement, ladder.artefact_bytes),
+        deviation=ladder.deviation,
+        warnings=random_weights(subject),
+        environment=setting.environment,
     )
 
 
 def answer(
+    setting: Setting,
     entrant: Entrant,
     baseline: Entrant,
-    race_id: str,
-    plan: Plan,
-    environment: str,
     stopped_by: str,
     interrupted: bool,
     fp32: Entrant | None = None,
@@ -85,32 +83,29 @@ def answer(
     Wrong outputs and wrong placement carry no time; samples taken before a crash stay. fp32: the
     entrant that differs from it in precision only.
     """
-    status, reason = standing(entrant, baseline, plan, interrupted)
-    shown = (
-        bool(entrant.seen.timed)
-        and not entrant.fell_back
-        and not (reason is not None and reason.code in ("accuracy", "stale_output", "nondeterministic"))
-    )
-    metrics, absent = measured(entrant.seen, entrant.own_work) if shown else ({}, {})
+    seen = entrant.seen
+    status, reason = standing(entrant, baseline, setting.plan, interrupted)
+    wrong = entrant.fell_back or (reason is not None and reason.code in WRONG)
+    shown = bool(seen.timed) and not wrong
+    metrics, absent = measured(seen, entrant.own_work) if shown else ({}, {})
+    ran = entrant.placement is not None or (entrant.own_work and bool(seen.timed))
     return Result(
-        case=entrant.case,
-        race_id=race_id,
-        plan=plan,
-        status=status,
-        reason=reason,
-        verified_to="L7"
-        if entrant.placement is not None or (entrant.own_work and entrant.seen.timed)
-        else "L0",
-        weights=str(entrant.seen.info["weights"]),
-        items=int(entrant.seen.info["items"]),
-        item=str(entrant.seen.info["item"]),
-        placement=with_counters(entrant),
+        entrant.case,
+        setting.race_id,
+        setting.plan,
+        status,
+        reason,
+        verified_to="L7" if ran else "L0",
+        weights=seen.subject.weights,
+        items=seen.subject.work.items,
+        item=seen.subject.work.item,
+        placement=with_bytes(entrant.placement, seen.artefact_bytes),
         metrics=metrics,
         absent=absent,
         deviation=entrant.deviation,
-        disturbance=disturbance(entrant.seen) if shown else None,
+        disturbance=disturbance(seen) if shown else None,
         warnings=tuple(warnings(entrant, fp32 if shown else None)),
-        environment=environment,
+        environment=setting.environment,
         stopped_by=stopped_by,
     )
 
@@ -160,13 +155,17 @@ def measured(seen: Observations, own_work: bool) -> tuple[dict[str, Samples], di
     return metrics, absent
 
 
-def with_counters(entrant: Entrant) -> Placement | None:
-    if entrant.placement is None:
+def with_bytes(placement: Placement | None, artefact_bytes: int) -> Placement | None:
+    """The placement with the artefact's size among its counters."""
+    if placement is None:
         return None
-    return msgspec.structs.replace(
-        entrant.placement,
-        counters={**entrant.placement.counters, "artefact_bytes": int(entrant.seen.info["artefact_bytes"])},
-    )
+    counters = {**placement.counters, "artefact_bytes": artefact_bytes}
+    return msgspec.structs.replace(placement, counters=counters)
+
+
+def random_weights(subject: Subject) -> tuple[str, ...]:
+    """A warning where the weights are no trained ones."""
+    return (f"weights: {subject.weights}",) if subject.weights.startswith("random") else ()
 
 
 def disturbance(seen: Observations) -> Disturbance:
@@ -188,35 +187,29 @@ def disturbance(seen: Observations) -> Disturbance:
 
 
 def warnings(entrant: Entrant, fp32: Entrant | None = None) -> list[str]:
-    found = list(entrant.warnings)
-    info = entrant.seen.info
+    """What a reader of the result should know beside its status."""
+    seen = entrant.seen
+    lines = list(entrant.warnings)
     if not entrant.own_work:
-        if not info["sensitive"]:
-            found.append("the outputs do not depend on the inputs, so a stale output could not be noticed")
-        if str(info["weights"]).startswith("random"):
-            found.append(f"weights: {info['weights']}")
+        if not seen.subject.work.sensitive:
+            lines.append("the outputs do not depend on the inputs, so a stale output could not be noticed")
+        lines += random_weights(seen.subject)
     if entrant.placement is not None and entrant.placement.partial:
-        found.append(entrant.placement.partial)
-    if share := slow_precision(entrant.seen):
-        found.append(share)
-    if fp32 is not None and (longer := slower(entrant, fp32)):
-        found.append(longer)
-    found += telemetry.warnings([block.device for block in entrant.seen.blocks if block.device is not None])
-    if unseen := next(
-        (block.no_device for block in entrant.seen.blocks if block.no_device is not None), None
-    ):
-        found.append(f"the GPU's clocks and memory errors were not watched: {unseen}")
-    if entrant.seen.timed:
-        faults = disturbance(entrant.seen).faults_per_call
-        if (
-            faults > FAULTS_WORTH_A_WORD
-            and dict(LIBRARY_DEFAULTS).items() <= dict(entrant.case.options).items()
-        ):
-            found.append(
+        lines.append(entrant.placement.partial)
+    lines += filter(None, [slow_precision(seen), slower(entrant, fp32) if fp32 is not None else ""])
+    lines += telemetry.warnings([block.device for block in seen.blocks if block.device is not None])
+    unwatched = [block.no_device for block in seen.blocks if block.no_device is not None]
+    if unwatched:
+        lines.append(f"the GPU's clocks and memory errors were not watched: {unwatched[0]}")
+    by_library = dict(LIBRARY_DEFAULTS).items() <= dict(entrant.case.options).items()
+    if seen.timed and by_library:
+        faults = disturbance(seen).faults_per_call
+        if faults > FAULTS_WORTH_A_WORD:
+            lines.append(
                 f"{faults:.0f} page faults a call: the allocator returns memory to the system;"
                 " MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=4000000000 may help"
             )
-    return found
+    return lines
 
 
 def slower(entrant: Entrant, fp32: Entrant) -> str:
@@ -228,7 +221,7 @@ def slower(entrant: Entrant, fp32: Entrant) -> str:
     taken = estimates.ratio(fp32.latencies(), entrant.latencies())
     if taken.low <= 1:
         return ""
-    told = f"{entrant.case.precision} takes {taken.centre:.2f} times as long as fp32 in this back end"
+    told = f"{entrant.case.precision} takes {taken.centre:.2f} times as long as fp32 in this backend"
     if slow_precision(entrant.seen):
         return told
     ours, theirs = entrant.seen.peaks.get("flop_rate"), entrant.seen.fp32.get("flop_rate")

@@ -1,43 +1,29 @@
-"""The main path, top to bottom: cases -> races -> (refer, prove or build, race with check) ->
+"""The main path, top to bottom: cases -> races -> (refer, prove, build, race with check) ->
 answers -> results file.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 
-import msgspec
-
-from ..artefacts import manifest
-from ..lookup import plugins, workloads
+from ..lookup import plugins
 from ..lookup.cases import races
-from ..race.race import Entrant, Race
+from ..race.race import Race
 from ..race.servers import Servers
 from ..terms.case import Case, Plan
 from ..terms.reasons import Reason, Refusal
 from ..terms.result import Result
-from .answer import answer, proven, unmeasured
-from .prepare import Preparation, folder_name, own_work
+from .answer import proven
+from .journal import Journal, Progress
+from .prepare import Preparation, own_work
 from .rundir import RunFolder
 
-
-class Progress:
-    """Who watches:
-
-    `line` for what is worth a line, `race` for each change within a race, `finished` when its
-    results are final.
-    """
-
-    def line(self, text: str) -> None:
-        """One event."""
-
-    def race(self, group: str, entrants: Sequence[Entrant], event: str) -> None:
-        """The race's entrants as they stand, and what happens next."""
-
-    def finished(self, group: str, results: Sequence[Result]) -> None:
-        """Final results of one race."""
+NO_PACE = Reason(
+    "unsupported_target",
+    "no other entrant of this race can run here, so there is nothing to keep pace with",
+)
+UNBUILT = Reason("interrupted", "Ctrl-C before it was built; go on with: hotlap run --resume")
 
 
 def measure(
@@ -51,160 +37,90 @@ def measure(
 ) -> list[Result]:
     """Measures every case, race by race; what lacks only its device is proven (prove) or skipped.
 
-    `run` has the results after each block: a Ctrl-C or a crash loses at most one.
+    `run` has the results after each block: a Ctrl-C or a crash loses at most one. environment: its
+    key in the results file.
     """
-    collected: list[Result] = []
+    results: list[Result] = []
     servers = Servers(run.folder, plan.timeout_s, progress.line)
     try:
         for group, members in races(cases):
-            results = Entry(group, members, run, plan, environment, progress, servers, prove).go(train)
-            collected += results
-            progress.finished(group, results)
+            journal = Journal(group, members, run, plan, environment, progress)
+            measure_race(journal, servers, train, prove)
+            results += journal.results()
+            progress.finished(group, journal.results())
     finally:
         servers.close()
-    return collected
+    return results
 
 
-class Entry:
-    """One race from its cases to their results.
+def measure_race(journal: Journal, servers: Servers, train: bool, prove: bool) -> None:
+    """One race from its cases to their results, which the journal has in the end.
 
     What cannot take part gets its reason; what lacks only its device is proven without it; the
     others are built, checked and timed.
     """
-
-    def __init__(
-        self,
-        group: str,
-        cases: Sequence[Case],
-        run: RunFolder,
-        plan: Plan,
-        environment: str,
-        progress: Progress,
-        servers: Servers,
-        prove: bool,
-    ) -> None:
-        self.servers, self.prove = servers, prove
-        self.group = group
-        self.cases = cases
-        self.run = run
-        self.environment = environment
-        self.progress = progress
-        self.plan = msgspec.structs.replace(
-            plan, budget_s=plan.budget_s * len({case.precision for case in cases})
+    willing, absent = sorted_out(journal, prove)
+    if not willing and not absent:
+        return
+    shutil.rmtree(journal.folder, ignore_errors=True)
+    workloads = [case for case in willing if not own_work(case)]
+    preparation = Preparation(journal.reference, journal.folder, journal.plan, servers)
+    try:
+        preparation.refer(
+            [*workloads, *absent], train, journal.progress.line, journal.tell, here=bool(workloads)
         )
-        self.race_id = f"{run.id}/{group}"
-        self.folder = run.folder / "work" / group
-        self.reference = workloads.Reference(
-            cases[0].workload, run.results.references.get(cases[0].workload, "")
-        )
-        self.entrants: list[Entrant] = []
-        self.settled: dict[Case, Result] = {}
-        self.absent: dict[Case, Reason] = {}
-        self.stopped_by = ""
-
-    def go(self, train: bool) -> list[Result]:
-        willing = [case for case in self.cases if self.accepts(case)]
-        workers = [case for case in willing if not own_work(case)]
-        if not workers:
-            self.settle(
-                willing,
-                Reason(
-                    "unsupported_target",
-                    "no other entrant of this race can run here, so there is nothing to keep pace with",
-                ),
-            )
-            willing = []
-        if not workers and not self.absent:
-            return self.results()
-        shutil.rmtree(self.folder, ignore_errors=True)
-        made = Preparation(self.reference, self.folder, self.plan, self.servers)
-        try:
-            made.refer([*workers, *self.absent], train, self.progress.line, self.tell, here=bool(workers))
-            for case, device in self.absent.items():
-                self.tell(f"proving {case.label} for {case.target}")
-                found = proven(
-                    case, self.race_id, self.plan, made.prove(case), device, made.info, self.environment
-                )
-                self.settled[case] = msgspec.structs.replace(found, artefact=self.kept(case))
-                self.journal()
-            if not willing:
-                return self.results()
-            for case in willing:
-                self.tell(f"building {case.label}")
-                try:
-                    self.entrants.append(made.build(case))
-                except Refusal as refusal:
-                    self.settle([case], refusal.reason)
-            race = Race(self.entrants, self.plan, self.servers, self.tell, self.journal)
+        prove_all(absent, preparation, journal)
+        build_all(willing, preparation, journal)
+        if willing:
+            race = Race(journal.entrants, journal.plan, servers, journal.tell, journal.record)
             race.run()
-            self.stopped_by = race.stopped_by
-        except Refusal as refusal:
-            self.settle(
-                [*willing, *(case for case in self.absent if case not in self.settled)], refusal.reason
-            )
-        except KeyboardInterrupt:
-            unbuilt = [
-                case
-                for case in [*willing, *self.absent]
-                if case not in self.settled and all(entrant.case != case for entrant in self.entrants)
-            ]
-            self.settle(
-                unbuilt, Reason("interrupted", "Ctrl-C before it was built; go on with: hotlap run --resume")
-            )
-            self.journal()
-            raise
-        finally:
-            made.close()
-        self.journal(interrupted=False)
-        if any(one.artefact for one in self.settled.values()):
-            self.progress.line(
-                f"artefacts in {self.folder / 'artefacts'}; time one by itself with: hotlap bench-artefact"
-                " FOLDER"
-            )
-        return self.results()
+            journal.stopped_by = race.stopped_by
+    except Refusal as refusal:
+        journal.settle(journal.open(), refusal.reason)
+    except KeyboardInterrupt:
+        journal.settle(journal.open(), UNBUILT)
+        journal.record()
+        raise
+    finally:
+        preparation.close()
+    if willing:
+        journal.close()
 
-    def accepts(self, case: Case) -> bool:
+
+def sorted_out(journal: Journal, prove: bool) -> tuple[list[Case], dict[Case, Reason]]:
+    """The cases that can run here, and those that lack only their device, with its reason. The
+    others are settled.
+    """
+    willing: list[Case] = []
+    absent: dict[Case, Reason] = {}
+    for case in journal.cases:
         backend = plugins.backend(case.backend)
         reason = backend.supports(case) or backend.available(case.target)
-        if self.prove and reason is not None and reason.code == "no_device" and hasattr(backend, "verify"):
-            self.absent[case] = reason
-        elif reason is not None:
-            self.settle([case], reason)
-        return reason is None
+        if reason is None:
+            willing.append(case)
+        elif prove and reason.code == "no_device" and hasattr(backend, "verify"):
+            absent[case] = reason
+        else:
+            journal.settle([case], reason)
+    if all(own_work(case) for case in willing):
+        journal.settle(willing, NO_PACE)
+        willing = []
+    return willing, absent
 
-    def journal(self, interrupted: bool = True) -> None:
-        """Writes what is known now; until the race has ended it counts as interrupted."""
-        for entrant in self.entrants:
-            fp32 = next(
-                (other for other in self.entrants if other.case == replace(entrant.case, precision="fp32")),
-                None,
-            )
-            found = answer(
-                entrant,
-                self.entrants[0],
-                self.race_id,
-                self.plan,
-                self.environment,
-                self.stopped_by,
-                interrupted,
-                fp32,
-            )
-            self.settled[entrant.case] = msgspec.structs.replace(found, artefact=self.kept(entrant.case))
-        self.run.put(self.settled.values())
-        self.tell("")
 
-    def kept(self, case: Case) -> str:
-        """The case's artefact, relative to the run's folder; empty where there is none."""
-        folder = self.folder / "artefacts" / folder_name(case)
-        return folder.relative_to(self.run.folder).as_posix() if (folder / manifest.FILE).is_file() else ""
+def prove_all(absent: Mapping[Case, Reason], preparation: Preparation, journal: Journal) -> None:
+    """Proves each case as far as it gets without its device. Raises Refusal."""
+    for case, device in absent.items():
+        journal.tell(f"proving {case.label} for {case.target}")
+        ladder = preparation.prove(case)
+        journal.put(proven(journal.setting, case, ladder, device, preparation.subject))
 
-    def settle(self, cases: Sequence[Case], reason: Reason) -> None:
-        for case in cases:
-            self.settled[case] = unmeasured(case, self.race_id, self.plan, reason, self.environment)
-        self.run.put(self.settled.values())
 
-    def results(self) -> list[Result]:
-        return [self.settled[case] for case in self.cases]
-
-    def tell(self, event: str) -> None:
-        self.progress.race(self.group, self.entrants, event)
+def build_all(willing: Sequence[Case], preparation: Preparation, journal: Journal) -> None:
+    """Builds each case, which makes it an entrant; one that cannot be built is settled."""
+    for case in willing:
+        journal.tell(f"building {case.label}")
+        try:
+            journal.entrants.append(preparation.build(case))
+        except Refusal as refusal:
+            journal.settle([case], refusal.reason)

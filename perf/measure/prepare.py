@@ -7,7 +7,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -18,15 +17,18 @@ from ..lookup.cases import BASELINE, LIBRARY_DEFAULTS
 from ..lookup.workloads import Reference
 from ..oracle import ladder
 from ..oracle.ladder import Ladder
+from ..race import messages
+from ..race.entrant import Entrant, Oracle
 from ..race.handle import Worker
 from ..race.observations import Observations
 from ..race.origin import HERE, Origin
-from ..race.race import Entrant, Oracle
 from ..race.servers import Servers
 from ..terms.case import Case, Plan
 from ..terms.contract import modules
 from ..terms.reasons import Refusal, room
+from ..terms.work import Subject
 
+# A workload may have to be trained before anything can be measured.
 TRAINING_TIMEOUT_S = 4 * 3600.0
 # Settings of thread pools and allocators decide a race: a worker has those of the harness, never
 # what happens to be in the user's shell.
@@ -41,13 +43,18 @@ SET_BY_US = (
     "TORCHINDUCTOR_",
     "NVIDIA_TF32_",
 )
-# glibc keeps its memory instead of giving activations back after each call (shared/MEASURING.md:
-# 1.8x there, and most of the noise).
+# glibc keeps its memory instead of giving activations back after each call: the largest source of
+# difference between processes of a model with activations of some MB (docs/measuring.md).
 ALLOCATORS = {"keep": {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "4000000000"}, "default": {}}
 
 
 class Preparation:
-    """The entrants of one workload in one folder. `close` ends the referee."""
+    """Makes the entrants of one workload in one folder. `close` ends the referee."""
+
+    oracle: Oracle
+    subject: Subject
+    # Inputs and outputs as the harness feeds them.
+    signature: Signature
 
     def __init__(
         self, reference: Reference, folder: Path, plan: Plan, servers: Servers, origin: Origin = HERE
@@ -57,8 +64,7 @@ class Preparation:
         self.plan = plan
         self.servers = servers
         self.origin = origin
-        self.oracle: Oracle
-        self.info: dict[str, Any] = {}
+        # Precision -> what this machine can do at most.
         self.peaks: dict[str, dict[str, float]] = {}
 
     def refer(
@@ -70,77 +76,66 @@ class Preparation:
         here: bool = True,
     ) -> None:
         """Trains if need be, makes the reference outputs for the cases of one race, measures this
-        machine's peaks. here: their device is. Raises Refusal.
+        machine's peaks. Raises Refusal.
+
+        report: gets a training's lines. tell: gets what happens next. here: the cases' device is.
         """
-        plan, oracle = self.plan, self.folder / "oracle"
+        plan, folder = self.plan, self.folder / "oracle"
         with room():
-            oracle.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
         referee = self.torch_worker("referee")
-        self.oracle = Oracle(self.reference, oracle, referee)
+        self.oracle = Oracle(self.reference, folder, referee)
         if train:
-            referee.ask("ready", TRAINING_TIMEOUT_S, report, reference=self.reference)
+            referee.ask(messages.MakeReady(self.reference), TRAINING_TIMEOUT_S, report)
         tell("making the reference outputs")
-        case, precisions = cases[0], list(dict.fromkeys(case.precision for case in cases))
-        asked: dict[str, Any] = {
-            "batch": case.batch,
-            "precisions": precisions,
-            "target": case.target if here else "cpu",
-            "folder": str(oracle),
-        }
-        self.info = referee.ask(
-            "refer", plan.timeout_s, reference=self.reference, threads=plan.threads, **asked
+        precisions = list(dict.fromkeys(case.precision for case in cases))
+        batch, target = cases[0].batch, cases[0].target
+        request = messages.Refer(
+            self.reference, batch, precisions, target if here else "cpu", str(folder), plan.threads
         )
-        if case.target == "cpu":
+        referred = referee.ask(request, plan.timeout_s)
+        self.subject, self.signature = referred.subject, referred.signature
+        if target == "cpu":
             self.peaks = {
-                precision: referee.ask("peaks", plan.timeout_s, precision=precision, threads=plan.threads)
+                precision: referee.ask(messages.MeasurePeaks(precision, plan.threads), plan.timeout_s)
                 for precision in dict.fromkeys(["fp32", *precisions])
             }
         referee.stop()
 
     def build(self, case: Case) -> Entrant:
-        """Raises Refusal."""
+        """The case built cold in a process of its own, ready to enter a race. Raises Refusal."""
         backend = plugins.backend(case.backend)
         name = folder_name(case)
-        folder, log = self.folder / "artefacts" / name, self.folder / "log" / name
-        environment = {**worker_environment(case, self.plan.threads), **self.origin.variables()}
-        built: dict[str, Any] = {"ledger": {}, "artefact_bytes": 0}
+        folder = self.folder / "artefacts" / name
+        built = messages.Built(self.signature, {})
         with room():
             folder.mkdir(parents=True, exist_ok=True)
             if hasattr(backend, "build"):
-                builder = self.torch_worker(f"{name}/build")
-                asked = {"folder": str(folder), "threads": self.plan.threads, "fed": self.info["signature"]}
-                try:
-                    built = builder.ask(
-                        "build", self.plan.timeout_s, reference=self.reference, case=case, **asked
-                    )
-                finally:
-                    builder.kill()
+                request = messages.Build(self.reference, case, str(folder), self.plan.threads, self.signature)
+                built = self.ask_once(request, f"{name}/build")
             if not own_work(case):
                 self.describe(case, folder, built)
         own = modules(backend, case)
-        model = (
-            [self.reference.module] if "torch" in own and not writing.self_contained(backend, case) else []
-        )
-        seen = Observations(
-            case,
-            built["ledger"],
-            {**self.info, "artefact_bytes": built["artefact_bytes"]},
-            self.peaks.get(case.precision, {}),
-            fp32=self.peaks.get("fp32", {}),
-        )
-        outputs, kind = self.folder / "outputs" / name, kind_of_worker(case, own, bool(model))
+        needs_model = "torch" in own and not writing.self_contained(backend, case)
         return Entrant(
             case,
             backend,
-            [*own, *model],
-            environment,
+            [*own, *([self.reference.module] if needs_model else [])],
+            {**worker_environment(case, self.plan.threads), **self.origin.variables()},
             folder,
-            outputs,
-            log,
-            seen,
+            self.folder / "outputs" / name,
+            self.folder / "log" / name,
+            Observations(
+                case,
+                built.ledger,
+                self.subject,
+                self.peaks.get(case.precision, {}),
+                self.peaks.get("fp32", {}),
+                built.artefact_bytes,
+            ),
             self.oracle,
             own_work=own_work(case),
-            kind=kind,
+            kind=kind_of_worker(case, own, needs_model),
         )
 
     def prove(self, case: Case) -> Ladder:
@@ -149,44 +144,45 @@ class Preparation:
         """
         folder = self.folder / "artefacts" / folder_name(case)
         folder.mkdir(parents=True, exist_ok=True)
-        prover = self.torch_worker(f"{folder_name(case)}/verify")
-        asked = {
-            "oracle": str(self.oracle.folder),
-            "terms": self.info["terms"],
-            "metric": self.info["task"],
-            "threads": self.plan.threads,
-            "fed": self.info["signature"],
-        }
-        built: dict[str, Any] = {}
+        request = messages.Verify(
+            self.reference,
+            case,
+            str(folder),
+            str(self.oracle.folder),
+            self.subject.work.terms,
+            self.subject.task,
+            self.plan.threads,
+            self.signature,
+        )
+        built = messages.Built(self.signature, {})
+        stopped = None
         try:
-            built = prover.ask(
-                "verify",
-                self.plan.timeout_s,
-                reference=self.reference,
-                case=case,
-                folder=str(folder),
-                **asked,
-            )
-            found = ladder.read(folder)
+            built = self.ask_once(request, f"{folder_name(case)}/verify")
         except Refusal as refusal:
-            found = msgspec.structs.replace(ladder.read(folder), stopped=refusal.reason)
-        finally:
-            prover.kill()
+            stopped = refusal.reason
+        reached = ladder.read(folder)
+        reached = msgspec.structs.replace(reached, stopped=stopped or reached.stopped)
         try:
             with room():
-                self.describe(case, folder, built, found)
+                self.describe(case, folder, built, reached)
         except Refusal as refusal:
-            found = msgspec.structs.replace(found, stopped=found.stopped or refusal.reason)
-        return found
+            reached = msgspec.structs.replace(reached, stopped=reached.stopped or refusal.reason)
+        return reached
 
-    def describe(self, case: Case, folder: Path, built: dict[str, Any], proven: Ladder | None = None) -> None:
-        """The manifest of what was built: complete where a case was proven without its device, else
-        check and placement complete it. Raises OSError.
+    def describe(self, case: Case, folder: Path, built: messages.Built, proven: Ladder | None = None) -> None:
+        """Writes the manifest of what was built: complete where a case was proven without its
+        device, else check and placement complete it. Raises OSError.
         """
-        signature = msgspec.convert(built.get("signature", self.info["signature"]), Signature)
-        writing.describe(
-            folder, case, self.info, signature, self.oracle.folder, built.get("libraries"), proven
-        )
+        libraries = built.libraries or None
+        writing.describe(folder, case, self.subject, built.signature, self.oracle.folder, libraries, proven)
+
+    def ask_once(self, request: messages.Build | messages.Verify, log: str) -> messages.Built:
+        """The reply of a worker that lives for this request only. Raises Refusal."""
+        worker = self.torch_worker(log)
+        try:
+            return worker.ask(request, self.plan.timeout_s)
+        finally:
+            worker.kill()
 
     def torch_worker(self, name: str) -> Worker:
         """A worker that has torch and the workload's module, as eager would have it.
@@ -204,31 +200,35 @@ class Preparation:
         )[0]
 
     def close(self) -> None:
-        if hasattr(self, "oracle"):
+        """Ends the referee, if there is one yet."""
+        if hasattr(self, "oracle") and self.oracle.referee is not None:
             self.oracle.referee.kill()
 
 
 def folder_name(case: Case) -> str:
-    """The name of its folders, within those of its race."""
+    """The name of a case's folders within those of its race."""
     return f"{case.backend}-{case.precision}" + (f"-{case.target}" if case.built_only else "") + case.settings
 
 
 def kind_of_worker(case: Case, own: Sequence[str], model: bool) -> str:
-    """For servers.py: what it imports but for which workload's module."""
+    """What workers that may share a fork server have in common: all they import but for which
+    workload's module.
+    """
     return " ".join((case.backend, *own, *(["model"] if model else [])))
 
 
 def own_work(case: Case) -> bool:
+    """Whether the backend does work of its own instead of the workload's, as the pace does."""
     return bool(getattr(plugins.backend(case.backend), "OWN_WORK", False))
 
 
 def clean() -> dict[str, str]:
-    """The user's environment without what decides a race."""
+    """The user's environment variables without those that decide a race."""
     return {name: value for name, value in os.environ.items() if not name.startswith(SET_BY_US)}
 
 
 def worker_environment(case: Case, threads: int) -> dict[str, str]:
-    """The environment of a case's worker. Under library defaults it is the user's own.
+    """The environment variables of a case's worker; under library defaults the user's own.
 
     NumPy's OpenBLAS would start threads at import, and a process with threads cannot be forked
     safely: it gets one thread, unless it is what is measured.

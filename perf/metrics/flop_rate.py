@@ -14,7 +14,7 @@ from ..terms.result import Samples
 
 
 def measure(seen: Observations) -> Samples:
-    flops = int(seen.info["flops"])
+    flops = seen.subject.work.flops
     if flops == 0:
         raise Refusal(
             "unsupported_op",
@@ -23,7 +23,7 @@ def measure(seen: Observations) -> Samples:
     values = tuple(tuple(flops / turn.call_s for turn in block.turns) for block in seen.timed)
     details: dict[str, float | int | str | None] = {
         "flops": flops,
-        "operators_eager": int(seen.info["operators"]),
+        "operators_eager": seen.subject.work.operators,
     }
     peak = seen.peaks.get("flop_rate")
     if peak:

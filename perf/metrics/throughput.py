@@ -7,11 +7,11 @@ from ..terms.result import Samples
 
 
 def measure(seen: Observations) -> Samples:
-    items = seen.case.batch * int(seen.info["items"])
+    items = seen.case.batch * seen.subject.work.items
     return Samples(
         unit="1/s",
         better="higher",
         values=tuple(tuple(items / turn.call_s for turn in block.turns) for block in seen.timed),
         turns=tuple(tuple(block.numbers) for block in seen.timed),
-        details={"item": str(seen.info["item"]), "items_per_call": items},
+        details={"item": seen.subject.work.item, "items_per_call": items},
     )

@@ -20,10 +20,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..terms.reasons import Refusal
 from ..terms.result import Deviation, Distance, Task
+from ..terms.work import TaskMetric
 from .arrays import named, rmse
 
 if TYPE_CHECKING:
@@ -105,11 +106,10 @@ def distances(oracle: Path, outputs: Mapping[str, Path], precision: str, terms: 
     return found
 
 
-def task(info: dict[str, Any], scores: Mapping[str, float], precision: str) -> Task:
-    budget = info["int8_budget" if precision == "int8" else "budget"]
-    return Task(
-        info["metric"], info["better"], scores[info["metric"]], info["reference"], budget, dict(scores)
-    )
+def task(metric: TaskMetric, scores: Mapping[str, float], precision: str) -> Task:
+    """The task metric that the case reached, beside fp32 eager's."""
+    budget = metric.int8_budget if precision == "int8" else metric.budget
+    return Task(metric.metric, metric.better, scores[metric.metric], metric.reference, budget, dict(scores))
 
 
 def judge(deviation: Deviation, precision: str, has_task: bool) -> None:

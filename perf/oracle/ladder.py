@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -22,6 +22,7 @@ from . import arrays
 if TYPE_CHECKING:
     from ..terms.case import Evaluation
     from ..terms.contract import Arrays, Proven
+    from ..terms.work import TaskMetric
 
 MEANING: dict[Rung, str] = {
     "L0": "imports and configuration",
@@ -69,7 +70,7 @@ class Yardstick(NamedTuple):
     oracle: Path
     precision: str
     terms: int
-    task: dict[str, Any] | None
+    task: TaskMetric | None
     evaluation: Evaluation | None
     batch: int
 

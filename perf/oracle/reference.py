@@ -24,6 +24,7 @@ from ..machine import tf32
 from ..machine.memory import exhausted
 from ..terms.case import Workload
 from ..terms.reasons import Refusal
+from ..terms.work import Subject, TaskMetric, Work
 from .rounded import rounded
 
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -32,7 +33,7 @@ SAMPLES, LEAST_BATCHES, TIMED = 8, 2, 4
 
 def refer(
     workload: Workload, batch: int, precisions: Sequence[str], target: str, folder: Path, threads: int
-) -> dict[str, Any]:
+) -> Subject:
     """Writes the files above. Returns what the harness needs to know of the workload."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
@@ -79,36 +80,26 @@ def refer(
         )
     timed = timed_batches(stored, len(workload.inputs))
     np.savez(folder / "timed.npz", allow_pickle=False, **timed)
-    info: dict[str, Any] = {
-        "items": workload.items,
-        "item": workload.item,
-        "weights": workload.weights,
-        "task": None,
-    }
-    info["sensitive"] = any(
-        not (value == value[:1]).all() for name, value in timed.items() if name.startswith("ref")
-    )
-    info |= counted(workload)._asdict()
-    if workload.evaluate is not None:
-        np.savez(
-            folder / "validation.npz",
-            allow_pickle=False,
-            **{f"in{i}": value.numpy() for i, value in enumerate(workload.evaluate.inputs)},
-        )
-        np.savez(folder / "validation-reference.npz", allow_pickle=False, **split_outputs(workload))
-        evaluation = workload.evaluate
-        scores = score(workload, folder / "validation-reference.npz")
-        budgets = {
-            "budget": evaluation.budget,
-            "int8_budget": evaluation.budget if evaluation.int8_budget is None else evaluation.int8_budget,
-        }
-        info["task"] = {
-            "metric": evaluation.metric,
-            "better": evaluation.better,
-            **budgets,
-            "reference": scores[evaluation.metric],
-        }
-    return info
+    sensitive = any(not (value == value[:1]).all() for name, value in timed.items() if name.startswith("ref"))
+    counts = counted(workload)
+    work = Work(counts.flops, counts.operators, counts.terms, workload.items, workload.item, sensitive)
+    return Subject(work, workload.weights, task_metric(workload, folder))
+
+
+def task_metric(workload: Workload, folder: Path) -> TaskMetric | None:
+    """What fp32 eager reaches on the validation split, whose inputs and outputs are written; None
+    for a workload without one.
+    """
+    evaluation = workload.evaluate
+    if evaluation is None:
+        return None
+    inputs = {f"in{index}": value.numpy() for index, value in enumerate(evaluation.inputs)}
+    np.savez(folder / "validation.npz", allow_pickle=False, **inputs)
+    outputs = folder / "validation-reference.npz"
+    np.savez(outputs, allow_pickle=False, **split_outputs(workload))
+    int8_budget = evaluation.budget if evaluation.int8_budget is None else evaluation.int8_budget
+    reached = score(workload, outputs)[evaluation.metric]
+    return TaskMetric(evaluation.metric, evaluation.better, reached, evaluation.budget, int8_budget)
 
 
 def score(workload: Workload, path: Path) -> dict[str, float]:

@@ -1,5 +1,5 @@
-"""Messages between the parent and a worker: length-prefixed JSON over a socket pair, and file
-descriptors for a fork.
+"""Structs between the parent and a worker: length-prefixed MessagePack over a socket pair, which
+keeps NaN and infinity, and file descriptors for a fork.
 """
 
 from __future__ import annotations
@@ -22,21 +22,27 @@ class Late(Exception):
 
 
 class Channel:
+    """One end of the socket pair."""
+
     def __init__(self, end: socket.socket) -> None:
         self.end = end
 
-    def send(self, message: Any) -> None:
-        body = msgspec.json.encode(message)
+    def send(self, message: msgspec.Struct) -> None:
+        """Raises Closed."""
+        body = msgspec.msgpack.encode(message)
         try:
             self.end.sendall(struct.pack("!I", len(body)) + body)
         except OSError as error:
             raise Closed from error
 
-    def receive(self, timeout_s: float | None = None) -> Any:
-        """The next message; blocks without spinning. Raises Closed, or Late after timeout_s."""
+    def receive(self, kind: Any, timeout_s: float | None = None) -> Any:
+        """The next message, a struct of this kind; blocks without spinning.
+
+        Raises Closed, or Late after timeout_s.
+        """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         (length,) = struct.unpack("!I", self._exactly(4, deadline))
-        return msgspec.json.decode(self._exactly(length, deadline))
+        return msgspec.msgpack.decode(self._exactly(length, deadline), type=kind)
 
     def send_descriptors(self, descriptors: list[int]) -> None:
         socket.send_fds(self.end, [b"."], descriptors)

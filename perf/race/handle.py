@@ -17,9 +17,10 @@ from typing import Any
 
 import msgspec
 
-from ..terms.reasons import Reason, Refusal
+from ..terms.reasons import Refusal
 from . import installed
 from .channel import Channel, Closed, Late
+from .messages import Answer, Done, Fork, Reap, Refused, Reply, Request
 
 # The package through its import name: that folder's parent holds the other packages too
 # (hotlap/perf, not the repository's perf).
@@ -78,30 +79,20 @@ class Worker:
         ours, theirs = socket.socketpair()
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output, theirs:
-            self._send({"do": "fork"})
+            self._send(request := Fork())
             self.channel.send_descriptors([theirs.fileno(), output.fileno()])
-            pid = int(self._receive("fork", timeout_s)["done"])
+            pid = self._reply(request, timeout_s)
         return Worker(pid, Channel(ours), log, None, self)
 
     def ask(
-        self, task: str, timeout_s: float, report: Callable[[str], None] | None = None, **arguments: Any
-    ) -> Any:
-        """What the worker answers.
+        self, request: Request[Reply], timeout_s: float, report: Callable[[str], None] | None = None
+    ) -> Reply:
+        """The worker's reply; `report` gets the lines that it tells meanwhile.
 
         Raises Refusal: its own reason, timeout, or crashed with how it ended.
         """
-        self._send({"do": task, "with": arguments})
-        deadline = time.monotonic() + timeout_s
-        while True:
-            answer = self._receive(task, max(0.0, deadline - time.monotonic()), timeout_s)
-            if "report" in answer:
-                if report is not None:
-                    report(answer["report"])
-                continue
-            if "refused" in answer:
-                reason = msgspec.convert(answer["refused"], Reason)
-                raise Refusal(reason.code, reason.detail)
-            return answer["done"]
+        self._send(request)
+        return self._reply(request, timeout_s, report)
 
     def stop(self) -> None:
         self._signal(signal.SIGSTOP)
@@ -120,29 +111,40 @@ class Worker:
             return self.process.wait()
         if self.server is not None and not self.server.gone:
             try:
-                return int(self.server.ask("reap", 10, pid=self.pid))
+                return self.server.ask(Reap(self.pid), 10)
             except Refusal:
                 return None
         return None
 
-    def _send(self, message: dict[str, Any]) -> None:
+    def _send(self, request: Request[Any]) -> None:
         try:
-            self.channel.send(message)
+            self.channel.send(request)
         except Closed:
-            raise self._death(str(message["do"])) from None
+            raise self._death(request.name) from None
 
-    def _receive(self, task: str, timeout_s: float, allowed_s: float | None = None) -> Any:
-        try:
-            return self.channel.receive(timeout_s)
-        except Late:
-            self.kill()
-            raise Refusal(
-                "timeout",
-                f"no answer from {task} within {allowed_s or timeout_s:.0f} s; the worker was ended; raise"
-                f" --timeout or look at {self.log.name}",
-            ) from None
-        except Closed:
-            raise self._death(task) from None
+    def _reply(
+        self, request: Request[Reply], timeout_s: float, report: Callable[[str], None] | None = None
+    ) -> Reply:
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                answer: Answer = self.channel.receive(Answer, max(0.0, deadline - time.monotonic()))
+            except Late:
+                self.kill()
+                raise Refusal(
+                    "timeout",
+                    f"no answer from {request.name} within {timeout_s:.0f} s; the worker was ended; raise"
+                    f" --timeout or look at {self.log.name}",
+                ) from None
+            except Closed:
+                raise self._death(request.name) from None
+            if isinstance(answer, Refused):
+                raise Refusal(answer.reason.code, answer.reason.detail)
+            if isinstance(answer, Done):
+                reply: Reply = msgspec.msgpack.decode(answer.reply, type=request.reply())
+                return reply
+            if report is not None:
+                report(answer.line)
 
     def _death(self, task: str) -> Refusal:
         """Waits briefly for the end of a worker that closed its channel, and names the signal."""

@@ -4,68 +4,70 @@ nothing else.
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from ..machine.telemetry import Span, Window
 from ..terms.case import Case
 from ..terms.reasons import Reason
+from ..terms.work import Subject
 from .timing import Turn, WarmUp
 
 
 class Block(msgspec.Struct):
-    """One worker process.
+    """One worker process."""
 
-    fresh: it imported everything itself, so its import time and memory are those of a real start.
-
-    start_s: from starting the process to imports done. Peaks in bytes, one a phase. steal: share of
-    the machine's time that its host took away. spent_s: of the race's time, what went to this
-    worker. priority: whether the scheduler prefers it (priority.py). gpu: bytes (memory.gpu_bytes).
-    device: the GPU before and after the block; no_device: why it is not known. energy: of calls
-    that were not timed.
-    """
-
+    # It imported everything itself: its import time and memory are those of a real start.
     fresh: bool
+    # Seconds from starting the process to imports done, of loading, and of the first call.
     start_s: float
     load_s: float
     first_call_s: float
+    # Peak resident memory after imports, while loading, during the first call.
     import_peak_bytes: int
     load_peak_bytes: int
     first_call_peak_bytes: int
     warm: WarmUp | None = None
     turns: list[Turn] = []
+    # Each turn's number in the race.
     numbers: list[int] = []
+    # J a call of each turn; empty without a counter.
     joules: list[float] = []
+    # RMSE of each turn's last outputs.
     rmse: list[float] = []
+    # Seconds of single calls.
     tail: list[float] = []
+    # Peak resident memory of the timed calls.
     run_peak_bytes: int = 0
+    # Source -> bytes of the GPU's memory (memory.gpu_bytes).
     gpu: dict[str, int] = {}
+    # The GPU before and after the block, or why it is not known.
     device: Span | None = None
     no_device: Reason | None = None
+    # Of calls that were not timed.
     energy: Window | None = None
+    # Share of the machine's time that its host took away.
     steal: float = 0.0
+    # Seconds of the race that went to this worker.
     spent_s: float = 0.0
+    # Whether the scheduler preferred it (priority.py).
     priority: str = ""
 
 
 class Observations(msgspec.Struct):
-    """ledger: seconds of each phase of the cold build.
-
-    info: what the reference knows (flops, items, item). peaks: of this machine in the case's
-    precision, fp32: in fp32.
-
-    no_meter: why there is no energy counter. no_energy: why a GPU's gave no figure.
-    """
+    """All that was seen of one entrant."""
 
     case: Case
+    # Phase of the cold build -> seconds.
     ledger: dict[str, float]
-    info: dict[str, Any]
-    peaks: dict[str, float]
-    blocks: list[Block] = []
-    no_meter: Any = None
-    no_energy: Reason | None = None
+    subject: Subject
+    # Name -> what this machine can do at most in the case's precision, and in fp32.
+    peaks: dict[str, float] = {}
     fp32: dict[str, float] = {}
+    artefact_bytes: int = 0
+    blocks: list[Block] = []
+    # Why there is no energy counter, and why a GPU's gave no figure.
+    no_meter: Reason | None = None
+    no_energy: Reason | None = None
 
     @property
     def timed(self) -> list[Block]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ..terms.reasons import Refusal
 from .handle import Worker
+from .messages import Preload
 
 
 @dataclass
@@ -62,7 +63,7 @@ class Servers:
         server = self.running[key]
         if server.process is not None and not server.modules.issuperset(modules):
             try:
-                threads = server.process.ask("preload", self.timeout_s, names=list(modules))["threads"]
+                threads = server.process.ask(Preload(list(modules)), self.timeout_s).threads
             except Refusal:
                 self.retired.append(server.process)
                 del self.running[key]

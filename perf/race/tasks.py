@@ -1,13 +1,9 @@
-"""What a worker can be asked to do, one method a message.
-
-A worker holds one case; its heavy imports are its backend's own.
-"""
+"""What a worker does for each request of messages.py."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
-import json
 import os
 import random
 import shutil
@@ -16,340 +12,265 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
+from ..artefacts.manifest import Signature
+from ..artefacts.writing import LOADERS
 from ..lookup import plugins, workloads
 from ..lookup.workloads import resized
 from ..machine import cuda_devices, memory, survey, telemetry
 from ..machine.power import Meter
 from ..oracle.arrays import named, on_split, on_stored, rmse
-from ..terms import contract
 from ..terms.case import Case, Workload
-from ..terms.contract import Artefact, Backend, Step, modules
+from ..terms.contract import Artefact, Backend, Overhead, Step, modules, timed
 from ..terms.reasons import Reason, Refusal, full
-from . import origin, profiling, timing
+from ..terms.result import Placement
+from . import messages, origin, profiling, timing
 from . import priority as scheduling
 
-if TYPE_CHECKING:
-    from ..artefacts.manifest import Signature
-
+# Most single calls that a tail takes.
 TAIL_MOST = 200
 
 
 class Tasks:
+    """Does what messages.py lists, a method a request. It holds one case; its heavy imports are its
+    backend's own.
+    """
+
     def __init__(self, report: Callable[[str], None]) -> None:
         self.report = report
         self.workload: Workload | None = None
 
-    def preload(self, names: list[str]) -> dict[str, Any]:
+    def do(self, request: messages.AnyRequest) -> Any:
+        """The reply to a request. Raises Refusal, or whatever a library raises."""
+        return METHODS[type(request)](self, request)
+
+    def preload(self, request: messages.Preload) -> messages.Imported:
         """Imports what the backend asks for; the peak up to here is the process' baseline."""
         workloads.add_user_folder()
-        for name in names:
+        for name in request.names:
             if "torch" in sys.modules:
-                sys.modules["torch"].manual_seed(
-                    0
-                )  # as workloads.load does: a module may make weights when it is imported
+                # As workloads.load does: a module may make weights when it is imported.
+                sys.modules["torch"].manual_seed(0)
             importlib.import_module(name)
-        return {"peak_bytes": memory.peak_bytes(), "threads": len(os.listdir("/proc/self/task"))}
+        return messages.Imported(memory.peak_bytes(), len(os.listdir("/proc/self/task")))
 
-    def loaded(self, repository: str, worktree: str) -> tuple[dict[str, str], list[str]]:
-        """What of a repository this worker runs (origin.py)."""
-        return origin.loaded(Path(repository), Path(worktree))
+    def trace_source(self, request: messages.TraceSource) -> messages.LoadedSource:
+        return messages.LoadedSource(*origin.loaded(Path(request.repository), Path(request.worktree)))
 
-    def reap(self, pid: int) -> int:
-        """How a forked worker ended (fork server only): its exit status, or minus the signal's
-        number.
-        """
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    def reap(self, request: messages.Reap) -> int:
+        return os.waitstatus_to_exitcode(os.waitpid(request.pid, 0)[1])
 
-    def prefer(self) -> str:
-        """Whether the scheduler lets this worker be preferred, and if not why."""
+    def prefer(self, request: messages.Prefer) -> str:
         return scheduling.claim()
 
-    def ready(self, reference: tuple[str, str]) -> None:
-        workloads.ready(workloads.Reference(*reference), self.report)
+    def make_ready(self, request: messages.MakeReady) -> None:
+        workloads.ready(request.reference, self.report)
 
-    def refer(
-        self,
-        reference: tuple[str, str],
-        batch: int,
-        precisions: list[str],
-        target: str,
-        folder: str,
-        threads: int,
-    ) -> dict[str, Any]:
-        """Makes the reference outputs of a race; this worker stays its referee."""
+    def refer(self, request: messages.Refer) -> messages.Referred:
         from ..artefacts import signature
-        from ..oracle import reference as oracle
+        from ..oracle import reference
 
-        self.workload = workloads.load(workloads.Reference(*reference))
-        found = oracle.refer(self.workload, batch, precisions, target, Path(folder), threads)
-        return {
-            **found,
-            "signature": signature.of_reference(Path(folder) / "random.npz", self.workload.dynamic),
-        }
+        folder = Path(request.folder)
+        self.workload = workloads.load(request.reference)
+        subject = reference.refer(
+            self.workload, request.batch, request.precisions, request.target, folder, request.threads
+        )
+        return messages.Referred(
+            subject, signature.of_reference(folder / "random.npz", self.workload.dynamic)
+        )
 
-    def score(self, path: str) -> dict[str, float]:
-        """The task metrics of outputs that another worker stored."""
-        from ..oracle import reference as oracle
+    def score(self, request: messages.Score) -> dict[str, float]:
+        from ..oracle import reference
 
         assert self.workload is not None
-        return oracle.score(self.workload, Path(path))
+        return reference.score(self.workload, Path(request.path))
 
-    def peaks(self, precision: str, threads: int) -> dict[str, float]:
+    def measure_peaks(self, request: messages.MeasurePeaks) -> dict[str, float]:
         from ..machine import peaks
 
-        return peaks.measure(precision, threads)
+        return peaks.measure(request.precision, request.threads)
 
-    def build(
-        self, reference: tuple[str, str], case: Case, folder: str, threads: int, fed: Signature
-    ) -> dict[str, Any]:
-        """Builds the case cold.
-
-        Returns the ledger of its phases in s, the bytes that it left behind, and what its manifest
-        says of the model (fed: as the harness feeds it).
-        """
-        case = msgspec.convert(case, Case)
+    def build(self, request: messages.Build) -> messages.Built:
+        """Builds the case in its folder, with the seconds of each phase."""
+        case, folder = request.case, Path(request.folder)
         ledger: dict[str, float] = {}
-        workload = resized(workloads.load(workloads.Reference(*reference)), case.batch)
-        path = Path(folder)
+        workload = resized(workloads.load(request.reference), case.batch)
         try:
-            plugins.backend(case.backend).build(workload, case, path, partial(phases, ledger))
+            plugins.backend(case.backend).build(workload, case, folder, partial(phases, ledger))
         except Exception as error:  # a library that cannot write may raise anything
-            if (refusal := short_of_space(error, path, workload)) is not None:
+            if (refusal := short_of_space(error, folder, workload)) is not None:
                 raise refusal from error
             raise
-        shared = path / "ledger.json"
+        shared = folder / "ledger.json"
         if shared.exists():
-            ledger |= json.loads(shared.read_text())
-        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-        return {"ledger": ledger, "artefact_bytes": size, **self.built(path, case, fed)}
+            ledger |= msgspec.json.decode(shared.read_bytes(), type=dict[str, float])
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        return msgspec.structs.replace(built(folder, case, request.fed), ledger=ledger, artefact_bytes=size)
 
-    def built(self, folder: Path, case: Case, fed: Signature) -> dict[str, Any]:
-        from ..artefacts import signature
-        from ..artefacts.manifest import Signature
-
-        fixed = getattr(plugins.backend(case.backend), "FIXED_BATCH", lambda _: False)(case)
-        return {
-            "signature": signature.of_files(folder, msgspec.convert(fed, Signature), fixed),
-            "libraries": survey.versions(),
-        }
-
-    def verify(
-        self,
-        reference: tuple[str, str],
-        case: Case,
-        folder: str,
-        oracle: str,
-        terms: int,
-        metric: dict[str, Any] | None,
-        threads: int,
-        fed: Signature,
-    ) -> dict[str, Any]:
-        """Proves the case for a device that is not here; what was found is in the folder
-        (ladder.py). Returns what its manifest says of the model.
-        """
+    def verify(self, request: messages.Verify) -> messages.Built:
+        """Climbs the ladder; what was reached is in the folder (ladder.py)."""
         import torch
 
         from ..oracle import ladder
 
-        torch.set_num_threads(threads)
-        case = msgspec.convert(case, Case)
+        torch.set_num_threads(request.threads)
+        case, folder = request.case, Path(request.folder)
         spent: dict[str, float] = {}
-        workload = resized(workloads.load(workloads.Reference(*reference)), case.batch)
+        workload = resized(workloads.load(request.reference), case.batch)
         backend: Any = plugins.backend(case.backend)
-        rungs = backend.verify(workload, case, Path(folder), partial(phases, spent))
+        rungs = backend.verify(workload, case, folder, partial(phases, spent))
         yardstick = ladder.Yardstick(
-            Path(oracle), case.precision, terms, metric, workload.evaluate, case.batch
+            Path(request.oracle), case.precision, request.terms, request.task, workload.evaluate, case.batch
         )
-        ladder.climb(rungs, Path(folder), yardstick, spent)
-        return self.built(Path(folder), case, fed)
+        ladder.climb(rungs, folder, yardstick, spent)
+        return built(folder, case, request.fed)
 
-    def load(
-        self, reference: tuple[str, str], case: Case, folder: str, oracle: str, threads: int
-    ) -> dict[str, Any]:
-        """Loads the case and calls it once.
-
-        Returns the times in s and the peak of each phase in bytes.
-        """
+    def load_case(self, request: messages.LoadCase) -> messages.Loaded:
+        """Loads the case, places the rotating inputs and calls it once."""
         import numpy as np
 
         priority = scheduling.claim()
-        self.case = msgspec.convert(case, Case)
-        self.backend: Backend = plugins.backend(self.case.backend)
+        self.case = case = request.case
+        self.backend: Backend = plugins.backend(case.backend)
         asked_for_source = False
 
         def workload() -> Workload:
             nonlocal asked_for_source
             asked_for_source = True
-            if not reference[0]:
+            if not request.reference.text:
                 raise Refusal(
                     "invalid_input",
-                    f"{self.case.backend} asks for the module's source, which an artefact does not hold",
+                    f"{case.backend} asks for the module's source, which an artefact does not hold",
                 )
-            return resized(workloads.load(workloads.Reference(*reference)), self.case.batch)
+            return resized(workloads.load(request.reference), case.batch)
 
-        self.artefact = Artefact(self.case, Path(folder), threads, workload, Path(oracle))
-        with np.load(Path(oracle) / "timed.npz", allow_pickle=False) as stored:
+        oracle = Path(request.oracle)
+        self.artefact = Artefact(case, Path(request.folder), request.threads, workload, oracle)
+        with np.load(oracle / "timed.npz", allow_pickle=False) as stored:
             inputs = named(stored, "in")
             self.expected = named(stored, "ref")
-        self.device, self.no_device = cuda_devices.attach(self.case.target)
+        self.device, self.no_device = cuda_devices.attach(case.target)
         self.before = self.device.read() if self.device else None
         self.throttle: set[str] = set()
         memory.reset()
         start = time.perf_counter()
         self.step: Step = self.backend.load(self.artefact)
-        load_s, load_peak = time.perf_counter() - start, memory.peak_bytes()
-        pool = [
+        load_s, load_peak_bytes = time.perf_counter() - start, memory.peak_bytes()
+        self.pool = [
             tuple(np.ascontiguousarray(value[index]) for value in inputs) for index in range(len(inputs[0]))
         ]
         memory.reset()
         start = time.perf_counter()
-        self.pool = pool
-        self.placed = [self.step.place(arrays) for arrays in pool]
+        self.placed = [self.step.place(arrays) for arrays in self.pool]
         self.step.call(self.placed[0])
         self.step.synchronize()
         first_call_s = time.perf_counter() - start
-        self.at = random.randrange(len(self.placed))
+        self.next = random.randrange(len(self.placed))
         self.limits: list[float] | None = None
-        self.clock = (
-            timing.event_clock
-            if self.case.target.startswith("cuda:") and "torch" in modules(self.backend, self.case)
-            else timing.host_clock
+        on_stream = case.target.startswith("cuda:") and "torch" in modules(self.backend, case)
+        self.clock = timing.event_clock if on_stream else timing.host_clock
+        self.meter, no_meter = meter_of(case.target)
+        return messages.Loaded(
+            load_s,
+            first_call_s,
+            load_peak_bytes,
+            memory.peak_bytes(),
+            asked_for_source,
+            priority,
+            no_meter,
         )
-        no_meter: Reason | None = None
-        self.meter: Meter | None = None
-        try:
-            self.meter = Meter(self.case.target)
-        except Refusal as refusal:
-            no_meter = refusal.reason
-        return {
-            "load_s": load_s,
-            "first_call_s": first_call_s,
-            "load_peak_bytes": load_peak,
-            "first_call_peak_bytes": memory.peak_bytes(),
-            "no_meter": no_meter,
-            "needs_source": asked_for_source,
-            "priority": priority,
-        }
 
-    def check(self, inputs: str, outputs: str) -> None:
-        on_stored(self.run, Path(inputs), Path(outputs))
+    def run_stored(self, request: messages.RunStored) -> None:
+        on_stored(self.run, Path(request.inputs), Path(request.outputs))
 
-    def evaluate(self, inputs: str, outputs: str) -> None:
-        """Runs a whole split (N, ...) and stores the outputs (N, ...)."""
+    def run_split(self, request: messages.RunSplit) -> None:
         import numpy as np
 
-        with np.load(inputs, allow_pickle=False) as stored:
-            given = named(stored, "in")
-        np.savez(
-            outputs,
-            allow_pickle=False,
-            **{
-                f"out{index}": value for index, value in enumerate(on_split(self.run, given, self.case.batch))
-            },
-        )
+        with np.load(request.inputs, allow_pickle=False) as stored:
+            split = named(stored, "in")
+        outputs = on_split(self.run, split, self.case.batch)
+        arrays = {f"out{index}": value for index, value in enumerate(outputs)}
+        np.savez(request.outputs, allow_pickle=False, **arrays)
 
-    def place(self) -> Any:
-        """Where the work ran, by the backend's own evidence."""
+    def place(self, request: messages.Place) -> Placement:
         return self.backend.placement(self.artefact, self.step)
 
-    def warm(
-        self, sample_s: float, longest_s: float, cap_s: float, limits: list[float] | None
-    ) -> timing.WarmUp:
-        """limits: for each rotating input, how far (RMSE) the outputs of a timed call may be from
-        the reference; None: not checked.
-        """
-        self.limits = limits
-        self.warmed = timing.warm_up(self.step, self.rotate, self.clock, sample_s, longest_s, cap_s)
+    def warm(self, request: messages.Warm) -> timing.WarmUp:
+        self.limits = request.limits
+        self.warmed = timing.warm_up(
+            self.step, self.rotate, self.clock, request.sample_s, request.longest_s, request.cap_s
+        )
         memory.reset()
         return self.warmed
 
-    def turn(self) -> dict[str, Any]:
+    def take_turn(self, request: messages.TakeTurn) -> messages.Sampled:
         """One sample, and how far its last outputs are from the reference of their own inputs."""
         feed = self.rotate(self.warmed.calls + 1)
-        last = (self.at - 1) % len(self.placed)
+        last = (self.next - 1) % len(self.placed)
         meter = self.meter if self.meter and self.meter.gpu is None else None
         before = meter.read() if meter else ()
-        taken, outputs = timing.take_turn(self.step, feed, self.clock)
+        turn, outputs = timing.take_turn(self.step, feed, self.clock)
         joules = meter.between(before, meter.read()) if meter else None
         self.watch()
-        return {"turn": taken, "joules": joules, "rmse": self.inspect(outputs, last)}
+        return messages.Sampled(turn, joules, self.inspect(outputs, last))
 
-    def tail(self, cap_s: float) -> list[float]:
-        """Single calls, each timed alone: the only samples that percentiles may come from."""
-        calls = max(1, min(TAIL_MOST, int(cap_s / max(self.warmed.call_s, 1e-9))))
+    def take_tail(self, request: messages.TakeTail) -> list[float]:
+        calls = max(1, min(TAIL_MOST, int(request.cap_s / max(self.warmed.call_s, 1e-9))))
         self.clock(self.step, self.rotate(1))
         return [self.clock(self.step, [inputs])[0] for inputs in self.rotate(calls)]
 
+    def weigh(self, request: messages.Weigh) -> messages.Weighed:
+        """The energy of enough calls. Raises Refusal(crashed) where the GPU is lost."""
+        assert self.meter is not None and self.meter.gpu is not None
+        if self.case.option("l2", "warm") == "cold":
+            why = "l2:cold empties the cache between calls, and the energy of that cannot be told from theirs"
+            return messages.Weighed(None, Reason("unsupported_op", why))
+        try:
+            window = self.meter.gpu.window(lambda: self.call_alone(self.rotate(1)[0]), request.cap_s)
+        except Refusal as refusal:
+            if refusal.reason.code == "crashed":
+                raise
+            return messages.Weighed(None, refusal.reason)
+        return messages.Weighed(window)
+
+    def record(self, request: messages.Record) -> Overhead:
+        """The backend's own profile of `active` calls in the file; what the profiler adds to a call
+        is measured beside it. Raises Refusal.
+        """
+        schedule = request.schedule
+        for inputs in self.rotate(schedule.warmup):
+            self.call_alone(inputs)
+        plain = [timed(partial(self.call_alone, inputs)) for inputs in self.rotate(schedule.wait)]
+        raw = self.artefact.folder / "profile.json"
+        feed = [self.pool[index % len(self.pool)] for index in range(schedule.warmup + schedule.active)]
+        backend: Any = self.backend  # `profile` is optional; the parent has looked
+        profiled = backend.profile(self.artefact, self.step, feed, schedule, raw)
+        overhead = Overhead.of(plain, profiled)
+        profiling.seal(raw, Path(request.file), {**request.about, "schedule": schedule, "overhead": overhead})
+        return overhead
+
+    def finish(self, request: messages.Finish) -> messages.Finished:
+        """The block's peak, and what the GPU says. Raises Refusal(crashed) where it is lost."""
+        span = None
+        if self.device is not None and self.before is not None:
+            span = telemetry.Span(self.before, self.device.read(), tuple(sorted(self.throttle)))
+        gpu = memory.gpu_bytes(self.case.target, self.device)
+        return messages.Finished(memory.peak_bytes(), gpu, span, self.no_device)
+
     def watch(self) -> None:
-        """What holds the GPU's clocks right after work: at the end of a block it is idle.
+        """Notes what holds the GPU's clocks right after work: at the end of a block it is idle.
 
         Raises Refusal(crashed) where it is lost.
         """
         if self.device is not None and self.before is not None and self.before.throttle is not None:
             self.throttle.update(self.device.throttle())
 
-    def energy(self, cap_s: float) -> dict[str, Any]:
-        """On a GPU: the energy of enough calls, or why there is none.
-
-        Raises Refusal(crashed) where the GPU is lost.
-        """
-        assert self.meter is not None and self.meter.gpu is not None
-        if self.case.option("l2", "warm") == "cold":
-            return {
-                "window": None,
-                "reason": Reason(
-                    "unsupported_op",
-                    "l2:cold empties the cache between calls, and the energy of that cannot be told from"
-                    " theirs",
-                ),
-            }
-        try:
-            return {
-                "window": self.meter.gpu.window(lambda: self.alone(self.rotate(1)[0]), cap_s),
-                "reason": None,
-            }
-        except Refusal as refusal:
-            if refusal.reason.code == "crashed":
-                raise
-            return {"window": None, "reason": refusal.reason}
-
-    def profile(self, file: str, schedule: contract.Schedule, about: dict[str, Any]) -> contract.Overhead:
-        """The backend's own profile of `active` calls in the file.
-
-        What the profiler adds to a call is measured beside it. Raises Refusal.
-        """
-        schedule = msgspec.convert(schedule, contract.Schedule)
-        for inputs in self.rotate(schedule.warmup):
-            self.alone(inputs)
-        plain = [contract.timed(partial(self.alone, inputs)) for inputs in self.rotate(schedule.wait)]
-        raw = self.artefact.folder / "profile.json"
-        feed = [self.pool[index % len(self.pool)] for index in range(schedule.warmup + schedule.active)]
-        profiled = self.backend.profile(self.artefact, self.step, feed, schedule, raw)  # type: ignore[attr-defined]  # optional; the parent has looked
-        overhead = contract.Overhead.of(plain, profiled)
-        profiling.seal(raw, Path(file), {**about, "schedule": schedule, "overhead": overhead})
-        return overhead
-
-    def alone(self, inputs: Any) -> None:
+    def call_alone(self, inputs: Any) -> None:
         self.step.call(inputs)
         self.step.synchronize()
-
-    def finish(self) -> dict[str, Any]:
-        """The peak in bytes, and what the GPU says. Raises Refusal(crashed) where it is lost."""
-        span = (
-            telemetry.Span(self.before, self.device.read(), tuple(sorted(self.throttle)))
-            if self.device and self.before
-            else None
-        )
-        return {
-            "run_peak_bytes": memory.peak_bytes(),
-            "gpu": memory.gpu_bytes(self.case.target, self.device),
-            "device": span,
-            "no_device": self.no_device,
-        }
 
     def run(self, arrays: tuple[Any, ...]) -> tuple[Any, ...]:
         outputs = self.step.call(self.step.place(arrays))
@@ -358,8 +279,8 @@ class Tasks:
 
     def rotate(self, count: int) -> list[Any]:
         """The next `count` inputs in turn, so that no call repeats the one before."""
-        feed = [self.placed[(self.at + offset) % len(self.placed)] for offset in range(count)]
-        self.at = (self.at + count) % len(self.placed)
+        feed = [self.placed[(self.next + offset) % len(self.placed)] for offset in range(count)]
+        self.next = (self.next + count) % len(self.placed)
         return feed
 
     def inspect(self, outputs: Any, index: int) -> float:
@@ -387,6 +308,47 @@ class Tasks:
                 f" {self.limits[index]:.3g} was expected from the check",
             )
         return distances[index]
+
+
+# Request -> the method that does it: what a worker can be asked for, and nothing else.
+METHODS: dict[type, Callable[[Tasks, Any], Any]] = {
+    messages.Reap: Tasks.reap,
+    messages.Preload: Tasks.preload,
+    messages.Prefer: Tasks.prefer,
+    messages.TraceSource: Tasks.trace_source,
+    messages.MakeReady: Tasks.make_ready,
+    messages.Refer: Tasks.refer,
+    messages.Score: Tasks.score,
+    messages.MeasurePeaks: Tasks.measure_peaks,
+    messages.Build: Tasks.build,
+    messages.Verify: Tasks.verify,
+    messages.LoadCase: Tasks.load_case,
+    messages.RunStored: Tasks.run_stored,
+    messages.RunSplit: Tasks.run_split,
+    messages.Place: Tasks.place,
+    messages.Warm: Tasks.warm,
+    messages.TakeTurn: Tasks.take_turn,
+    messages.TakeTail: Tasks.take_tail,
+    messages.Weigh: Tasks.weigh,
+    messages.Record: Tasks.record,
+    messages.Finish: Tasks.finish,
+}
+
+
+def built(folder: Path, case: Case, fed: Signature) -> messages.Built:
+    """What the manifest says of a model that this process built. fed: as the harness feeds it."""
+    from ..artefacts import signature
+
+    fixed = getattr(plugins.backend(case.backend), "FIXED_BATCH", lambda _: False)(case)
+    return messages.Built(signature.of_files(folder, fed, fixed), survey.versions(LOADERS))
+
+
+def meter_of(target: str) -> tuple[Meter | None, Reason | None]:
+    """The energy counter of a target, or why there is none."""
+    try:
+        return Meter(target), None
+    except Refusal as refusal:
+        return None, refusal.reason
 
 
 def short_of_space(error: Exception, folder: Path, workload: Workload) -> Refusal | None:

@@ -1,4 +1,4 @@
-"""A worker process:
+"""A worker process.
 
 `python -P -m hotlap.perf.race.worker DESCRIPTOR` runs one entrant of one block, or a fork server
 for such.
@@ -18,10 +18,13 @@ import sys
 import traceback
 from typing import Any
 
+import msgspec
+
 from ..machine.memory import exhausted
 from ..terms.reasons import Reason, Refusal, full
 from . import layout, origin
 from .channel import Channel, Closed
+from .messages import Answer, AnyRequest, Done, Fork, Refused, Report
 from .tasks import Tasks
 
 PR_SET_PDEATHSIG = 1
@@ -44,38 +47,40 @@ def die_with(parent: int) -> None:
 
 def serve(channel: Channel) -> None:
     """Answers until the parent is gone. A fork goes on with its own channel."""
-    tasks = Tasks(report=lambda line: channel.send({"report": line}))
+    tasks = Tasks(report=lambda line: channel.send(Report(line)))
     while True:
         try:
-            message = channel.receive()
+            request: AnyRequest = channel.receive(AnyRequest)
         except Closed:
             return
-        if message["do"] != "fork":
-            channel.send(answer(tasks, message))
+        if not isinstance(request, Fork):
+            channel.send(answer(tasks, request))
         elif (own := fork(channel)) is not None:
             serve(own)
             return
 
 
-def answer(tasks: Tasks, message: dict[str, Any]) -> dict[str, Any]:
-    """Every way a task can end is an answer: the parent learns a reason, the log keeps the
+def answer(tasks: Tasks, request: AnyRequest) -> Answer:
+    """The reply, or the reason why there is none: the parent learns it, the log keeps the
     traceback.
     """
     try:
-        return {"done": getattr(tasks, message["do"])(**message["with"])}
+        return done(tasks.do(request))
     except Refusal as refusal:
         log()
-        return {"refused": refusal.reason}
+        return Refused(refusal.reason)
     except Exception as error:  # a library may raise anything; the case's result carries it
         log()
         if (reason := full(error)) is not None:
-            return {"refused": reason}
+            return Refused(reason)
         text = " ".join(str(error).split())[:300]
         if exhausted(error):
-            return {
-                "refused": Reason("oom", f"out of memory in {message['do']}: {text}; use a smaller batch")
-            }
-        return {"refused": Reason("crashed", f"{type(error).__name__} in {message['do']}: {text}")}
+            return Refused(Reason("oom", f"out of memory in {request.name}: {text}; use a smaller batch"))
+        return Refused(Reason("crashed", f"{type(error).__name__} in {request.name}: {text}"))
+
+
+def done(reply: Any) -> Done:
+    return Done(msgspec.Raw(msgspec.msgpack.encode(reply)))
 
 
 def log() -> None:
@@ -103,7 +108,7 @@ def fork(channel: Channel) -> Channel | None:
         return Channel(socket.socket(fileno=end))
     os.close(end)
     os.close(log)
-    channel.send({"done": child})
+    channel.send(done(child))
     return None
 
 

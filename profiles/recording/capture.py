@@ -16,6 +16,8 @@ import msgspec
 from ...perf.lookup import plugins, workloads
 from ...perf.machine import survey
 from ...perf.measure.prepare import Preparation, worker_environment
+from ...perf.race.entrant import load_worker
+from ...perf.race.messages import Record
 from ...perf.race.race import Race
 from ...perf.race.servers import Servers
 from ...perf.terms.case import Case, Plan
@@ -47,32 +49,30 @@ def inference(
             " openvino",
         )
     servers = Servers(work, plan.timeout_s, report)
-    made = Preparation(workloads.Reference(case.workload, checkpoint), work, plan, servers)
+    preparation = Preparation(workloads.Reference(case.workload, checkpoint), work, plan, servers)
     try:
-        made.refer([case], False, report, report)
+        preparation.refer([case], False, report, report)
         report(f"building {case.backend}")
-        lane = made.build(case)
-        race = Race([lane], plan, servers, report, lambda: None)
+        entrant = preparation.build(case)
+        race = Race([entrant], plan, servers, report, lambda: None)
         try:
             race.check()
-            if lane.refusal is not None:
-                raise Refusal(lane.refusal.code, lane.refusal.detail)
+            if entrant.refusal is not None:
+                raise Refusal(entrant.refusal.code, entrant.refusal.detail)
             report("profiling")
-            worker, _ = race.open(lane, "profile", fresh=True)
+            load_worker(entrant, plan, servers, "profile", fresh=True)
             about = {
                 **origin(case, plan.threads),
-                "weights": lane.seen.info["weights"],
-                "flops": lane.seen.info["flops"],
-                "peaks": lane.seen.peaks,
+                "weights": entrant.seen.subject.weights,
+                "flops": entrant.seen.subject.work.flops,
+                "peaks": entrant.seen.peaks,
             }
-            captured = worker.ask(
-                "profile", plan.timeout_s, file=str(file.absolute()), schedule=schedule, about=about
-            )
-            return msgspec.convert(captured, Overhead)
+            record = Record(str(file.absolute()), schedule, about)
+            return entrant.running().ask(record, plan.timeout_s)
         finally:
             race.end()
     finally:
-        made.close()
+        preparation.close()
         servers.close()
 
 

@@ -28,8 +28,9 @@ from hotlap.perf.lookup import plugins
 from hotlap.perf.lookup.cases import expand
 from hotlap.perf.machine import survey
 from hotlap.perf.measure import artefact, rundir
-from hotlap.perf.measure.measure import Progress, measure
-from hotlap.perf.race.race import Entrant
+from hotlap.perf.measure.journal import Progress
+from hotlap.perf.measure.measure import measure
+from hotlap.perf.race.entrant import Entrant
 from hotlap.perf.race.tasks import short_of_space
 from hotlap.perf.terms.case import Case, Plan, Workload
 from hotlap.perf.terms.reasons import Misuse, Refusal

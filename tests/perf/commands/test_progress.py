@@ -10,11 +10,12 @@ from rich.console import Console
 
 from hotlap.perf.commands.progress import Watched
 from hotlap.perf.lookup import plugins
+from hotlap.perf.race.entrant import Entrant
 from hotlap.perf.race.observations import Block, Observations
-from hotlap.perf.race.race import Entrant
 from hotlap.perf.race.timing import Turn
 from hotlap.perf.terms.case import Case
 from hotlap.perf.terms.reasons import Reason
+from hotlap.perf.terms.work import Subject, Work
 
 HERE = Path()
 NOTHING: Any = None
@@ -32,7 +33,7 @@ def entrant(backend: str, call_s: float, refusal: Reason | None = None) -> Entra
         HERE,
         HERE,
         HERE,
-        Observations(case, {}, {}, {}, [block]),
+        Observations(case, {}, Subject(Work(0, 1, 1, 1, "row", True), ""), blocks=[block]),
         NOTHING,
         refusal=refusal,
     )

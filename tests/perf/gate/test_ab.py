@@ -23,15 +23,18 @@ from hotlap.perf.gate.policy import Policy
 from hotlap.perf.gate.revisions import Revision, Revisions, git
 from hotlap.perf.lookup import plugins
 from hotlap.perf.machine import survey
+from hotlap.perf.race.entrant import Entrant
 from hotlap.perf.race.handle import Worker
+from hotlap.perf.race.messages import Preload, TraceSource
 from hotlap.perf.race.observations import Block, Observations
 from hotlap.perf.race.origin import Origin
-from hotlap.perf.race.race import Entrant, Race
+from hotlap.perf.race.race import Race
 from hotlap.perf.race.timing import Turn, WarmUp
 from hotlap.perf.stats import compare
 from hotlap.perf.terms.case import Case, Plan
 from hotlap.perf.terms.reasons import Misuse, Reason
 from hotlap.perf.terms.verdict import Finding, Verdict
+from hotlap.perf.terms.work import Subject, Work
 
 ROOT = Path(__file__).resolve().parents[3]
 MODELS = """
@@ -270,12 +273,7 @@ def comparison(folder: Path, ratios: list[float], sha: str = "s") -> Comparison:
     case = Case("w", "eager")
     entrants = []
     for factor in ([1.0] * len(ratios), ratios):
-        seen = Observations(
-            case,
-            {},
-            {"weights": "", "items": 1, "item": "row", "sensitive": True, "artefact_bytes": 0, "flops": 0},
-            {},
-        )
+        seen = Observations(case, {}, Subject(Work(0, 1, 1, 1, "row", True), ""))
         for value in factor:
             turns = [Turn(value, value, 1, value, 0, 0, 0)] * 3
             seen.blocks.append(
@@ -415,14 +413,14 @@ def test_a_worktree_beside_the_editable_install_is_what_a_worker_loads(
         assert side.origin.folder is not None and revisions.repository == ROOT
         worker = Worker.start({**os.environ, **side.origin.variables()}, tmp_path / "log.txt")
         try:
-            worker.ask("preload", 120, names=["hotlap.models.nets.mlp"])
-            inside, outside = worker.ask("loaded", 60, repository=str(ROOT), worktree=str(side.origin.folder))
+            worker.ask(Preload(["hotlap.models.nets.mlp"]), 120)
+            source = worker.ask(TraceSource(str(ROOT), str(side.origin.folder)), 60)
         finally:
             worker.kill()
     finally:
         revisions.close()
-    assert "models/nets/mlp.py" in inside and outside == []
-    assert not any(name.startswith("perf/") for name in inside)
+    assert "models/nets/mlp.py" in source.inside and source.outside == []
+    assert not any(name.startswith("perf/") for name in source.inside)
     assert not (tmp_path / "trees" / "base").exists()
 
 

@@ -13,6 +13,7 @@ import torch
 from hotlap.perf.lookup import workloads
 from hotlap.perf.lookup.plugins import Unknown
 from hotlap.perf.lookup.workloads import Reference
+from hotlap.perf.race.messages import Preload
 from hotlap.perf.race.tasks import Tasks
 from hotlap.perf.terms.case import Workload
 from hotlap.perf.terms.reasons import Misuse, Refusal
@@ -117,7 +118,7 @@ def test_every_process_makes_the_same_weights_whether_it_imported_the_module_bef
     referees = workloads.load(Reference(f"lap_user:{attribute}"))
     del sys.modules["lap_user"]
     torch.seed()
-    Tasks(print).preload(["torch", "lap_user"])
+    Tasks(print).preload(Preload(["torch", "lap_user"]))
     entrants = workloads.load(Reference(f"lap_user:{attribute}"))
     assert torch.equal(referees.module.state_dict()["weight"], entrants.module.state_dict()["weight"])
 

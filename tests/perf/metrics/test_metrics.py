@@ -17,6 +17,7 @@ from hotlap.perf.stats import estimates
 from hotlap.perf.terms.case import Case
 from hotlap.perf.terms.reasons import Reason, Refusal
 from hotlap.perf.terms.result import Samples
+from hotlap.perf.terms.work import Subject, Work
 
 MIB = 2**20
 
@@ -50,7 +51,7 @@ def seen(*blocks: Block, **more: Any) -> Observations:
     """
     given: dict[str, Any] = {
         "ledger": {"export": 2.0, "compile": 3.0},
-        "info": {"flops": 1_000_000, "items": 2, "item": "token", "operators": 7},
+        "subject": Subject(Work(1_000_000, 7, 1, 2, "token", True), ""),
         "peaks": {"flop_rate": 4e8},
     }
     return Observations(**{"case": Case("net", "null", batch=8), **given, **more}, blocks=[*blocks, block()])
@@ -96,8 +97,8 @@ def test_flop_rate_stands_beside_the_peak() -> None:
 
 
 def test_flop_rate_needs_arithmetic() -> None:
-    without = {"flops": 0, "items": 1, "item": "row", "operators": 7}
-    assert absent("flop_rate", seen(block(0.01), info=without)).startswith(
+    without = Subject(Work(0, 7, 1, 1, "row", True), "")
+    assert absent("flop_rate", seen(block(0.01), subject=without)).startswith(
         "unsupported_op: torch's flop counter found no matrix product"
     )
 

@@ -26,8 +26,11 @@ from hotlap.perf.terms.case import Case, Evaluation, Plan, Workload
 from hotlap.perf.terms.contract import Proven
 from hotlap.perf.terms.reasons import Reason, Refusal
 from hotlap.perf.terms.result import Placement, Results
+from hotlap.perf.terms.work import Subject, Work
 
 CASE = Case("w", "tensorrt", "fp16", 2, "sm_89")
+SETTING = answer.Setting("race", Plan(), "here")
+WORK = Work(0, 1, 1, 1, "row", True)
 GONE = Reason("no_device", "sm_89 is an architecture")
 
 
@@ -50,10 +53,9 @@ def yardstick(tmp_path: Path, given: Workload) -> Any:
     def make(precision: str, with_task: bool = True) -> Yardstick:
         oracle = tmp_path / "oracle"
         oracle.mkdir(exist_ok=True)
-        info = reference.refer(given, 2, [precision], "cpu", oracle, 1)
-        return Yardstick(
-            oracle, precision, info["terms"], info["task"] if with_task else None, given.evaluate, 2
-        )
+        subject = reference.refer(given, 2, [precision], "cpu", oracle, 1)
+        task = subject.task if with_task else None
+        return Yardstick(oracle, precision, subject.work.terms, task, given.evaluate, 2)
 
     return make
 
@@ -89,9 +91,7 @@ def test_all_rungs_and_what_was_found(tmp_path: Path, yardstick: Any) -> None:
     )
     assert found.deviation.task.value == 1.0 and found.deviation.distances["random"].within
     assert found == ladder.read(tmp_path), "what was found is in the folder"
-    result = answer.proven(
-        CASE, "race", Plan(), found, GONE, {"weights": "random, seed 0", "items": 1, "item": "row"}, "here"
-    )
+    result = answer.proven(SETTING, CASE, found, GONE, Subject(WORK, "random, seed 0"))
     assert (result.status, result.verified_to, result.metrics) == (
         "verified",
         "L5",
@@ -107,9 +107,7 @@ def test_all_rungs_and_what_was_found(tmp_path: Path, yardstick: Any) -> None:
 def test_a_lowered_graph_with_wrong_outputs_is_no_rung(tmp_path: Path, yardstick: Any) -> None:
     found = climb(rungs(wrong), tmp_path, yardstick("fp32"), {})
     assert found.rung == "L0" and found.stopped.code == "accuracy" and found.deviation is not None
-    result = answer.proven(
-        CASE, "race", Plan(), found, GONE, {"weights": "w", "items": 1, "item": "row"}, "here"
-    )
+    result = answer.proven(SETTING, CASE, found, GONE, Subject(WORK, "w"))
     assert (result.status, result.verified_to, result.reason.code) == ("failed", "L0", "accuracy")
 
 
@@ -164,14 +162,11 @@ def test_every_back_end_with_a_ladder_is_one_for_gpus() -> None:
 
 def test_the_matrix_has_no_empty_cell_and_every_reason(tmp_path: Path, yardstick: Any) -> None:
     found = climb(rungs(right), tmp_path, yardstick("fp32"), {"build": 0.5})
-    info = {"weights": "w", "items": 1, "item": "row"}
-    one = answer.proven(CASE, "race", Plan(), found, GONE, info, "here")
+    one = answer.proven(SETTING, CASE, found, GONE, Subject(WORK, "w"))
     two = answer.unmeasured(
+        SETTING,
         Case("bench.public:net", "eager", "fp16", 2, "sm_89"),
-        "race",
-        Plan(),
         Reason("unsupported_op", "bench.public:net has Det"),
-        "here",
     )
     text = matrix.markdown(Results("run", "hotlap run", {}, results=(one, two)))
     rows = [line for line in text.splitlines() if line.startswith("|")]
@@ -193,7 +188,7 @@ def test_the_matrix_has_rows_and_columns_in_the_order_that_was_asked_for() -> No
         for precision in ("fp32", "int8")
     ]
     settled = [
-        answer.unmeasured(case, "race", Plan(), Reason("no_device", "not here"), "here")
+        answer.unmeasured(SETTING, case, Reason("no_device", "not here"))
         for case in sorted(
             asked, key=lambda case: (case.workload, case.precision == "fp32", case.backend != "openvino")
         )
@@ -207,11 +202,9 @@ def test_the_matrix_has_rows_and_columns_in_the_order_that_was_asked_for() -> No
 def test_cells_of_the_matrix_share_a_reason_that_differs_in_its_width_only() -> None:
     def wide(name: str, share: str) -> Any:
         return answer.unmeasured(
+            SETTING,
             Case(name, "eager"),
-            "race",
-            Plan(),
             Reason("wide_interval", f"the ratio to eager is known to {share} only; raise --budget"),
-            "here",
         )
 
     text = matrix.markdown(Results("run", "hotlap run", {}, results=(wide("a", "7%"), wide("b", "12%"))))

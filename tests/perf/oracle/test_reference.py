@@ -16,6 +16,7 @@ from torch import nn
 from hotlap.perf.oracle import reference
 from hotlap.perf.terms.case import Evaluation, Workload
 from hotlap.perf.terms.reasons import Refusal
+from hotlap.perf.terms.work import TaskMetric
 
 
 class Does(nn.Module):
@@ -108,7 +109,7 @@ def test_real_inputs_are_rows_of_the_validation_split_in_order(linear: Workload,
 def test_the_validation_split_is_stored_with_the_outputs_and_score_of_fp32_eager(
     linear: Workload, folder: Path
 ) -> None:
-    info = refer(linear, folder)
+    subject = refer(linear, folder)
     assert linear.evaluate is not None
     with np.load(folder / "validation.npz") as asked, np.load(folder / "validation-reference.npz") as stored:
         np.testing.assert_array_equal(asked["in0"], linear.evaluate.inputs[0].numpy())
@@ -116,26 +117,16 @@ def test_the_validation_split_is_stored_with_the_outputs_and_score_of_fp32_eager
             stored["out0"], linear.module(linear.evaluate.inputs[0]).detach().numpy(), rtol=1e-6
         )
         mean = float(stored["out0"].mean())
-    assert info["task"] == {
-        "metric": "mean",
-        "better": "higher",
-        "budget": 0.01,
-        "int8_budget": 0.01,
-        "reference": pytest.approx(mean),
-    }
+    assert subject.task == TaskMetric("mean", "higher", pytest.approx(mean), 0.01, 0.01)
     np.savez(folder / "other.npz", out0=np.full((10, 3), 2.0))
     assert reference.score(linear, folder / "other.npz") == {"rows": 10, "mean": 2.0}
 
 
 def test_what_is_known_of_the_workload(linear: Workload, folder: Path) -> None:
-    info = refer(linear, folder)
-    assert {name: info[name] for name in ("items", "item", "weights")} == {
-        "items": 5,
-        "item": "row",
-        "weights": "random, seed 1",
-    }
-    assert info["flops"] == 2 * 2 * 4 * 3
-    assert info["sensitive"] is True
+    subject = refer(linear, folder)
+    assert (subject.work.items, subject.work.item, subject.weights) == (5, "row", "random, seed 1")
+    assert subject.work.flops == 2 * 2 * 4 * 3
+    assert subject.work.sensitive is True
 
 
 def test_timed_inputs_differ_from_each_other_and_carry_their_own_outputs(
@@ -164,8 +155,8 @@ def test_the_same_workload_gives_the_same_reference(linear: Workload, tmp_path: 
 
 
 def test_outputs_that_do_not_depend_on_the_inputs_are_noticed(folder: Path) -> None:
-    info = refer(workload(Does(lambda x: x * 0), torch.randn(2, 4)), folder)
-    assert info["sensitive"] is False
+    subject = refer(workload(Does(lambda x: x * 0), torch.randn(2, 4)), folder)
+    assert subject.work.sensitive is False
 
 
 def test_several_inputs_and_outputs_keep_their_order(folder: Path) -> None:

@@ -22,13 +22,17 @@ from hotlap.perf.lookup.cases import expand
 from hotlap.perf.machine import survey
 from hotlap.perf.machine.telemetry import Window
 from hotlap.perf.measure import rundir
-from hotlap.perf.measure.measure import Progress, measure
+from hotlap.perf.measure.journal import Progress
+from hotlap.perf.measure.measure import measure
+from hotlap.perf.race.entrant import Entrant
+from hotlap.perf.race.messages import Weigh, Weighed
 from hotlap.perf.race.observations import Block, Observations
-from hotlap.perf.race.race import Entrant, Race
+from hotlap.perf.race.race import Race
 from hotlap.perf.race.timing import Turn
 from hotlap.perf.terms.case import Case, Plan
 from hotlap.perf.terms.reasons import Reason
 from hotlap.perf.terms.result import Result, read
+from hotlap.perf.terms.work import Subject, Work
 
 TINY = "planted.workloads:tiny"
 QUICK = Plan(budget_s=60, looks=(2,), rounds=4, tail_s=0.02, timeout_s=60, threads=2)
@@ -244,7 +248,7 @@ nothing: Any = None
 def entrant(backend: str, blocks: Sequence[Sequence[float]]) -> Entrant:
     """An entrant that has seen samples of these times."""
     case = Case("w", backend)
-    seen = Observations(case, {}, {}, {})
+    seen = Observations(case, {}, Subject(Work(0, 1, 1, 1, "row", True), ""))
     for times in blocks:
         turns = [
             Turn(first_s=one, call_s=one, calls=1, cpu_s=one, switches=0, migrations=0, faults=0)
@@ -324,14 +328,13 @@ class Weighing:
         self.now, self.needs_s = 0.0, needs_s
         self.asked: list[float] = []
 
-    def ask(self, do: str, timeout_s: float, cap_s: float) -> dict[str, Any]:
-        self.asked.append(cap_s)
-        enough = self.needs_s <= cap_s
-        self.now += min(self.needs_s, cap_s)
-        return {
-            "window": Window(1.0, 10, 100, self.needs_s) if enough else None,
-            "reason": None if enough else Reason("timeout", "too short"),
-        }
+    def ask(self, request: Weigh, timeout_s: float) -> Weighed:
+        self.asked.append(request.cap_s)
+        enough = self.needs_s <= request.cap_s
+        self.now += min(self.needs_s, request.cap_s)
+        if not enough:
+            return Weighed(None, Reason("timeout", "too short"))
+        return Weighed(Window(1.0, 10, 100, self.needs_s))
 
 
 @pytest.mark.parametrize(
@@ -346,10 +349,11 @@ def test_energy_is_weighed_in_as_many_blocks_as_its_share_of_the_budget_has_room
     one, worker = entrant("eager", []), Weighing(needs_s)
     monkeypatch.setattr("hotlap.perf.race.race.time.monotonic", lambda: worker.now)
     one.case = Case("w", "eager", target="cuda:0")
+    monkeypatch.setattr(one, "worker", worker)
     race = Race([one, one], Plan(budget_s=40), nothing, nothing, nothing)
     for _ in range(6):
         one.seen.blocks.append(Block(True, 0.0, 0.0, 0.0, 0, 0, 0))
-        race.weigh(one, worker)
+        race.weigh(one)
     assert sum(block.energy is not None for block in one.seen.blocks) == windows and worker.asked == asked
     assert (one.seen.no_energy is None) == bool(windows)
 

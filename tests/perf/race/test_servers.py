@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from hotlap.perf.race.messages import Preload
 from hotlap.perf.race.servers import Servers
 from hotlap.perf.terms.reasons import Refusal
 
@@ -40,7 +41,7 @@ class Fixture:
         """
         worker, fresh = self.servers.worker(kind, self.environment, ["torch", *modules], self.log)
         try:
-            worker.ask("preload", 60, names=["torch", *modules])
+            worker.ask(Preload(["torch", *modules]), 60)
         finally:
             worker.kill()
         return worker.pid, fresh

@@ -38,7 +38,8 @@ try:
 finally:
     made.close()
     servers.close()
-told(answer.answer(entrant, entrant, "race", plan, "", race.stopped_by, False))
+setting = answer.Setting("race", plan, "")
+told(answer.answer(setting, entrant, entrant, race.stopped_by, False))
 """
 
 

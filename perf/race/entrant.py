@@ -1,0 +1,150 @@
+"""What takes part in a race, over all its blocks, and how its worker is let run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..lookup.workloads import Reference
+from ..terms.case import Case, Plan
+from ..terms.contract import Backend
+from ..terms.reasons import Reason, Refusal
+from ..terms.result import Deviation, Placement
+from .handle import Worker
+from .messages import LoadCase, Preload
+from .observations import Block, Observations
+from .servers import Servers
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """What entrants are checked against."""
+
+    # The workload; an artefact by itself has none, its text is empty.
+    reference: Reference
+    # Folder of the reference outputs (oracle/reference.py).
+    folder: Path
+    # The worker that made them and scores others; None for an artefact, where nothing is scored.
+    referee: Worker | None
+    # Kinds of inputs that outputs are compared on.
+    kinds: tuple[str, ...] = ("random", "real")
+    # Whether an artefact of int8 was judged by its task metric when it was built.
+    judged: bool = False
+
+
+@dataclass
+class Entrant:
+    """One case in a race."""
+
+    case: Case
+    backend: Backend
+    # Modules that its workers import before anything is timed.
+    preload: list[str]
+    # Environment variables of its workers.
+    environment: Mapping[str, str]
+    # Folders of what its build left, of the outputs that are checked, and of its workers' logs.
+    artefact: Path
+    outputs: Path
+    log: Path
+    seen: Observations
+    oracle: Oracle
+    # Whether it does work of its own (the pace, null) instead of the workload's.
+    own_work: bool = False
+    # Entrants of one kind preload the same modules but for the workload's: they may share a server.
+    kind: str = ""
+    placement: Placement | None = None
+    deviation: Deviation | None = None
+    # Each rotating input's largest RMSE that a timed call's outputs may have.
+    limits: list[float] | None = None
+    # Why it left the race; its blocks up to then are kept.
+    refusal: Reason | None = None
+    fell_back: bool = False
+    # Whether its first load asked for the module's source; None before.
+    needs_source: bool | None = None
+    warnings: list[str] = field(default_factory=list)
+    worker: Worker | None = None
+    # Seconds of the present block that went to its worker.
+    spent_s: float = 0.0
+    # Seconds of each window in which its energy was weighed.
+    weighed_s: list[float] = field(default_factory=list)
+
+    @property
+    def live(self) -> bool:
+        return self.refusal is None
+
+    def latencies(self) -> list[list[float]]:
+        """Seconds a call of each sample, a list for each block."""
+        return [[turn.call_s for turn in block.turns] for block in self.seen.blocks]
+
+    def running(self) -> Worker:
+        """Its present worker, which there must be."""
+        assert self.worker is not None
+        return self.worker
+
+    def end_worker(self) -> None:
+        """Ends its present worker, if it has one."""
+        if self.worker is not None:
+            self.worker.kill()
+            self.worker = None
+
+
+class Attempt:
+    """Lets one entrant's worker run, stops it afterwards, and turns a refusal into its end.
+
+    The others go on.
+    """
+
+    def __init__(self, entrant: Entrant) -> None:
+        self.entrant = entrant
+
+    def __enter__(self) -> None:
+        self.start = time.monotonic()
+        if self.entrant.worker is not None:
+            self.entrant.worker.go()
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
+        self.entrant.spent_s += time.monotonic() - self.start
+        if isinstance(error, Refusal):
+            self.entrant.refusal = error.reason
+            self.entrant.end_worker()
+            return True
+        if self.entrant.worker is not None and error is None:
+            self.entrant.worker.stop()
+        return False
+
+
+def load_worker(entrant: Entrant, plan: Plan, servers: Servers, name: str, fresh: bool) -> Block:
+    """Gives the entrant its next worker, loaded: a fresh process, or forked where its imports allow
+    it. Raises Refusal.
+
+    name: of the log file.
+    """
+    log = entrant.log / f"{name}.txt"
+    start = time.perf_counter()
+    if fresh:
+        entrant.worker = Worker.start(entrant.environment, log)
+    else:
+        entrant.worker, fresh = servers.worker(entrant.kind, entrant.environment, entrant.preload, log)
+    worker = entrant.worker
+    imported = worker.ask(Preload(entrant.preload), plan.timeout_s)
+    start_s = time.perf_counter() - start
+    oracle = entrant.oracle
+    loaded = worker.ask(
+        LoadCase(oracle.reference, entrant.case, str(entrant.artefact), str(oracle.folder), plan.threads),
+        plan.timeout_s,
+    )
+    entrant.seen.no_meter = loaded.no_meter
+    entrant.needs_source = loaded.needs_source
+    return Block(
+        fresh=fresh,
+        start_s=start_s,
+        import_peak_bytes=imported.peak_bytes,
+        load_s=loaded.load_s,
+        first_call_s=loaded.first_call_s,
+        load_peak_bytes=loaded.load_peak_bytes,
+        first_call_peak_bytes=loaded.first_call_peak_bytes,
+        priority=loaded.priority,
+    )

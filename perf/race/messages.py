@@ -1,0 +1,313 @@
+"""All that a parent can ask of a worker: one struct a request, which names the type of its reply.
+
+A request is sent with its class name as tag, an answer as Done, Refused or Report. Folders and
+files are absolute paths as text.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Generic, TypeVar, get_args
+
+import msgspec
+
+from ..artefacts.manifest import Signature
+from ..lookup.workloads import Reference
+from ..machine.telemetry import Span, Window
+from ..terms.case import Case
+from ..terms.contract import Overhead, Schedule
+from ..terms.reasons import Reason
+from ..terms.result import Placement
+from ..terms.work import Subject, TaskMetric
+from .timing import Turn, WarmUp
+
+Reply = TypeVar("Reply")
+
+
+class Request(msgspec.Struct, Generic[Reply], frozen=True, tag=True):
+    """What a worker is asked to do."""
+
+    @property
+    def name(self) -> str:
+        """The request in words that stand in a message: `warm up`."""
+        letters = type(self).__name__
+        return "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in letters).strip()
+
+    @classmethod
+    def reply(cls) -> Any:
+        """The type that the reply is decoded to."""
+        return get_args(cls.__orig_bases__[0])[0]  # type: ignore[attr-defined]  # typing sets it
+
+
+class Imported(msgspec.Struct, frozen=True):
+    """peak_bytes: of the process after its imports. threads: how many it has then."""
+
+    peak_bytes: int
+    threads: int
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """A case that was loaded and called once."""
+
+    load_s: float
+    first_call_s: float
+    # Peak resident memory while loading, and during the first call.
+    load_peak_bytes: int
+    first_call_peak_bytes: int
+    # Whether loading asked for the module's source.
+    needs_source: bool
+    # Whether the scheduler prefers this worker, and if not why.
+    priority: str
+    # Why there is no energy counter; None where there is one.
+    no_meter: Reason | None
+
+
+class Built(msgspec.Struct, frozen=True):
+    """What a build left in its folder."""
+
+    signature: Signature
+    # Library -> version in the building process.
+    libraries: dict[str, str]
+    # Phase -> seconds; empty where a case was proven, whose ladder has them.
+    ledger: dict[str, float] = {}
+    artefact_bytes: int = 0
+
+
+class Referred(msgspec.Struct, frozen=True):
+    """What the referee knows of the workload, and inputs and outputs as the harness feeds it."""
+
+    subject: Subject
+    signature: Signature
+
+
+class Sampled(msgspec.Struct, frozen=True):
+    """One turn. joules: per call, None without a counter. rmse: of its last outputs."""
+
+    turn: Turn
+    joules: float | None
+    rmse: float
+
+
+class Weighed(msgspec.Struct, frozen=True):
+    """The energy of a window of calls, or why there is none."""
+
+    window: Window | None
+    reason: Reason | None = None
+
+
+class Finished(msgspec.Struct, frozen=True):
+    """The end of a block."""
+
+    run_peak_bytes: int
+    # Source -> bytes of the GPU's memory that are this process's.
+    gpu: dict[str, int]
+    # The GPU before and after the block, or why it is not known.
+    device: Span | None
+    no_device: Reason | None
+
+
+class LoadedSource(msgspec.Struct, frozen=True):
+    """Where loaded code came from.
+
+    inside: file in the worktree -> SHA-256 of what was loaded. outside: files that came from the
+    repository's working copy instead.
+    """
+
+    inside: dict[str, str]
+    outside: list[str]
+
+
+class Fork(Request[int], frozen=True):
+    """Starts a worker whose channel and log follow as descriptors. Replies its process id."""
+
+
+class Reap(Request[int], frozen=True):
+    """Waits for a forked worker. Replies its exit status, or minus the number of its signal."""
+
+    pid: int
+
+
+class Preload(Request[Imported], frozen=True):
+    """Imports modules."""
+
+    names: list[str]
+
+
+class Prefer(Request[str], frozen=True):
+    """Asks the scheduler to prefer this worker. Replies whether it does, and if not why."""
+
+
+class TraceSource(Request[LoadedSource], frozen=True):
+    """Tells what of a repository this worker has loaded."""
+
+    repository: str
+    worktree: str
+
+
+class MakeReady(Request[None], frozen=True):
+    """Trains the workload if it has to be trained."""
+
+    reference: Reference
+
+
+class Refer(Request[Referred], frozen=True):
+    """Makes the reference outputs of a race; the worker stays its referee."""
+
+    reference: Reference
+    batch: int
+    precisions: list[str]
+    target: str
+    folder: str
+    threads: int
+
+
+class Score(Request[dict[str, float]], frozen=True):
+    """Scores outputs that another worker stored. Replies task metric -> value."""
+
+    path: str
+
+
+class MeasurePeaks(Request[dict[str, float]], frozen=True):
+    """Measures what this machine can do at most. Replies name -> value in base units."""
+
+    precision: str
+    threads: int
+
+
+class Build(Request[Built], frozen=True):
+    """Builds a case cold. fed: inputs and outputs as the harness feeds them."""
+
+    reference: Reference
+    case: Case
+    folder: str
+    threads: int
+    fed: Signature
+
+
+class Verify(Request[Built], frozen=True):
+    """Proves a case without its device; the rungs are written into the folder as they come."""
+
+    reference: Reference
+    case: Case
+    folder: str
+    # The folder of the reference outputs.
+    oracle: str
+    # Longest sum behind any element of the outputs.
+    terms: int
+    task: TaskMetric | None
+    threads: int
+    fed: Signature
+
+
+class LoadCase(Request[Loaded], frozen=True):
+    """Loads a case and calls it once. reference: its text is empty for an artefact by itself."""
+
+    reference: Reference
+    case: Case
+    folder: str
+    oracle: str
+    threads: int
+
+
+class RunStored(Request[None], frozen=True):
+    """Runs stored batches (K, B, ...) and stores the outputs."""
+
+    inputs: str
+    outputs: str
+
+
+class RunSplit(Request[None], frozen=True):
+    """Runs a whole split (N, ...) and stores the outputs (N, ...)."""
+
+    inputs: str
+    outputs: str
+
+
+class Place(Request[Placement], frozen=True):
+    """Replies where the work ran, by the backend's own evidence."""
+
+
+class Warm(Request[WarmUp], frozen=True):
+    """Calls until the samples agree."""
+
+    sample_s: float
+    longest_s: float
+    cap_s: float
+    # Each rotating input's largest RMSE that a timed call's outputs may have; None: not checked.
+    limits: list[float] | None
+
+
+class TakeTurn(Request[Sampled], frozen=True):
+    """Takes one turn."""
+
+
+class TakeTail(Request[list[float]], frozen=True):
+    """Times single calls alone, for the percentiles. Replies their seconds."""
+
+    cap_s: float
+
+
+class Weigh(Request[Weighed], frozen=True):
+    """Takes the energy of a window of calls on a GPU."""
+
+    cap_s: float
+
+
+class Record(Request[Overhead], frozen=True):
+    """Records calls by the backend's own profiler into a file.
+
+    about: what stands in front of the profile.
+    """
+
+    file: str
+    schedule: Schedule
+    about: dict[str, Any]
+
+
+class Finish(Request[Finished], frozen=True):
+    """Ends a block."""
+
+
+AnyRequest = (
+    Fork
+    | Reap
+    | Preload
+    | Prefer
+    | TraceSource
+    | MakeReady
+    | Refer
+    | Score
+    | MeasurePeaks
+    | Build
+    | Verify
+    | LoadCase
+    | RunStored
+    | RunSplit
+    | Place
+    | Warm
+    | TakeTurn
+    | TakeTail
+    | Weigh
+    | Record
+    | Finish
+)
+
+
+class Done(msgspec.Struct, frozen=True, tag=True):
+    """A request that was done; its reply, encoded."""
+
+    reply: msgspec.Raw
+
+
+class Refused(msgspec.Struct, frozen=True, tag=True):
+    """A request that could not be done."""
+
+    reason: Reason
+
+
+class Report(msgspec.Struct, frozen=True, tag=True):
+    """A line about a request that is still being done."""
+
+    line: str
+
+
+Answer = Done | Refused | Report
