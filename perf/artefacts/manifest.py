@@ -24,7 +24,10 @@ from ..terms.work import Work
 
 # 1 (0.1.0): first version.
 SCHEMA = 1
-FILE, REFERENCE = "manifest.json", "reference.npz"
+# Names within the folder.
+FILE = "manifest.json"
+REFERENCE = "reference.npz"
+# A manifest of a model with thousands of inputs has a tenth of it.
 MOST_BYTES = 16 * 2**20
 # An absolute path of at least two folders: its last part stays.
 MACHINE_PATH = re.compile(r"(?<![\w.:/-])/(?:[^\s/\"':,;()]+/)+(?=[^\s/])")
@@ -43,6 +46,8 @@ class Tensor(msgspec.Struct, frozen=True):
 
 
 class Signature(msgspec.Struct, frozen=True):
+    """Inputs and outputs of a model, in its own order."""
+
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
 
@@ -56,34 +61,36 @@ class File(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """case: its id; backend, precision, batch and options stand in it too.
+    """What an artefact says of itself."""
 
-    architecture: cpu or sm_XX.
-
-    needs_source: loading it needs the module's source, so it is no model by itself. libraries:
-    versions that built it. made: when, ISO 8601 in UTC. checked: the oracle has seen it. deviation,
-    placement, verified_to: as in results; reason: why it did not pass, or None.
-    """
-
+    # The case's id; backend, precision, batch and options stand in it too.
     case: str
     backend: str
     precision: str
     batch: Count
     options: dict[str, str]
+    # cpu or sm_XX.
     architecture: str
+    # Whether loading it needs the module's source: then it is no model by itself.
     needs_source: bool
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     files: tuple[File, ...]
+    # Versions of the libraries and of the Python that built it.
     libraries: dict[str, str]
     python: str
+    # Where the weights come from, in words.
     weights: str
     work: Work
+    # When it was built, ISO 8601 in UTC.
     made: str
+    # Whether the oracle has seen it.
     checked: bool = False
+    # How far it was proven, where it ran and how far from fp64, as in results.
     verified_to: Rung = "L0"
     placement: Placement | None = None
     deviation: Deviation | None = None
+    # Why it did not pass; None where it did.
     reason: Reason | None = None
     schema: int = SCHEMA
 
@@ -134,8 +141,8 @@ def read(folder: Path) -> Manifest:
         raise Unreadable(
             f"{path}: not the manifest of an artefact: {' '.join(str(error).split())[:200]}"
         ) from None
-    told = (manifest.backend, manifest.precision, manifest.batch, manifest.options)
-    if told != (case.backend, case.precision, case.batch, dict(case.options)):
+    stated = (manifest.backend, manifest.precision, manifest.batch, manifest.options)
+    if stated != (case.backend, case.precision, case.batch, dict(case.options)):
         raise Unreadable(f"{path}: backend, precision, batch or options are not those of its case {case.id}")
     for file in manifest.files:
         if not inside(file.path):
@@ -160,12 +167,12 @@ def inside(text: str) -> bool:
 
 
 def present(folder: Path) -> dict[str, Path]:
-    """Every file but the manifest: path -> where.
+    """Every file but the manifest: path within the folder -> path.
 
     Raises Unreadable for a link or what is no regular file: the folder would not be all there is of
     the model.
     """
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for root, folders, names in os.walk(folder, onerror=_raise):
         for name in [*folders, *names]:
             path = Path(root) / name
@@ -178,23 +185,22 @@ def present(folder: Path) -> dict[str, Path]:
             if name in names and not path.is_file():
                 raise Unreadable(f"{folder}: {printable(text)} is no regular file")
             if name in names and text != FILE:
-                found[text] = path
-    return dict(sorted(found.items()))
+                files[text] = path
+    return dict(sorted(files.items()))
 
 
 def compare(folder: Path, manifest: Manifest) -> None:
-    """Whether the folder holds what the manifest lists, byte for byte, and nothing else.
-
-    Raises Unreadable naming the first file that differs.
+    """Raises Unreadable, naming the first file that differs, unless the folder holds what the
+    manifest lists, byte for byte, and nothing else.
     """
     listed = {file.path: file for file in manifest.files}
     try:
-        found = present(folder)
-        for name in listed.keys() - found.keys():
+        files = present(folder)
+        for name in listed.keys() - files.keys():
             raise Unreadable(f"{folder}: {printable(name)} is missing")
-        for name in sorted(found.keys() - listed.keys()):
+        for name in sorted(files.keys() - listed.keys()):
             raise Unreadable(f"{folder}: {printable(name)} is not in the manifest")
-        for name, path in found.items():
+        for name, path in files.items():
             size = path.stat().st_size
             if size != listed[name].bytes:
                 raise Unreadable(
@@ -211,9 +217,9 @@ def compare(folder: Path, manifest: Manifest) -> None:
 
 
 def files(folder: Path) -> tuple[File, ...]:
-    """Of a folder that was just built. Links and what is no regular file are left out."""
-    found = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink()]
-    named = [(path.relative_to(folder).as_posix(), path) for path in found]
+    """The files of a folder that was just built; links and what is no regular file are left out."""
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink()]
+    named = [(path.relative_to(folder).as_posix(), path) for path in paths]
     return tuple(
         File(name, digest(path), path.stat().st_size)
         for name, path in named
@@ -222,11 +228,13 @@ def files(folder: Path) -> tuple[File, ...]:
 
 
 def digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def printable(name: str) -> str:
+    """A file's name as a message may hold it."""
     return name if name.isprintable() else ascii(name)
 
 

@@ -36,31 +36,33 @@ if TYPE_CHECKING:
 def capabilities() -> tuple[list[str], str]:
     """The architecture of each device as CUDA numbers them, and why there is none."""
     try:
-        found = [device.architecture for device in cuda_devices.visible(cuda_devices.gpus(), os.environ)]
+        architectures = [
+            device.architecture for device in cuda_devices.visible(cuda_devices.gpus(), os.environ)
+        ]
     except Refusal as refusal:
         return [], refusal.reason.detail
-    return found, f"this machine has {', '.join(found) or 'no NVIDIA device'}"
+    return architectures, f"this machine has {', '.join(architectures) or 'no NVIDIA device'}"
 
 
 def checked(folder: Path) -> Manifest:
     """The manifest of a folder that holds what it lists and that a backend can load from files
     alone. Raises Misuse with one line.
     """
-    found = manifests.read(folder)
+    manifest = manifests.read(folder)
     try:
-        parse_backend(found.parsed().spec)
+        parse_backend(manifest.parsed().spec)
     except Misuse as error:
         raise Unreadable(f"{folder}: {error}") from None
-    if found.needs_source or not hasattr(plugins.backend(found.backend), "build"):
-        again = f"hotlap run {found.parsed().workload} --backends {found.backend}"
+    if manifest.needs_source or not hasattr(plugins.backend(manifest.backend), "build"):
+        again = f"hotlap run {manifest.parsed().workload} --backends {manifest.backend}"
         raise Unreadable(
-            f"{folder}: {found.backend} needs the module's source to load it; with the source at hand:"
+            f"{folder}: {manifest.backend} needs the module's source to load it; with the source at hand:"
             f" {again}"
         )
-    manifests.compare(folder, found)
+    manifests.compare(folder, manifest)
     if not (folder / REFERENCE).is_file():
         raise Unreadable(f"{folder}: {REFERENCE} is missing, against which its outputs are checked")
-    return found
+    return manifest
 
 
 def here(manifest: Manifest) -> Case:
@@ -89,7 +91,7 @@ def doubts(manifest: Manifest) -> list[str]:
     """One line each: other major versions of what loads it, a model that no check has seen run,
     outputs that were wrong.
     """
-    found = []
+    lines = []
     needed = {
         manifest.backend,
         *(name.partition(".")[0] for name in modules(plugins.backend(manifest.backend), manifest.parsed())),
@@ -102,18 +104,18 @@ def doubts(manifest: Manifest) -> list[str]:
             and any(name.startswith(word) for word in needed)
             and now_is.partition(".")[0] != then.partition(".")[0]
         ):
-            found.append(
+            lines.append(
                 f"built with {name} {then}, here is {now_is}: another major version may compute otherwise or"
                 " refuse it"
             )
     if manifest.verified_to != "L7":
-        found.append(
+        lines.append(
             f"it was proven to {manifest.verified_to} only and has never been seen to run on"
             f" {manifest.architecture}"
         )
     if manifest.reason is not None:
-        found.append(f"when it was built: {manifest.reason}")
-    return found
+        lines.append(f"when it was built: {manifest.reason}")
+    return lines
 
 
 class Opened:
@@ -143,12 +145,12 @@ class Opened:
             raise Misuse(f"{self.manifest.case} takes {len(self.manifest.inputs)} arrays, not {len(arrays)}")
         for array, tensor in zip(arrays, self.manifest.inputs, strict=True):
             if not isinstance(array, np.ndarray) or array.shape != tensor.shape:
-                given = (
+                received = (
                     f"{array.dtype}{list(array.shape)}"
                     if isinstance(array, np.ndarray)
                     else type(array).__name__
                 )
-                raise Misuse(f"{tensor.name} takes {tensor.dtype}{list(tensor.shape)}, not {given}")
+                raise Misuse(f"{tensor.name} takes {tensor.dtype}{list(tensor.shape)}, not {received}")
             if np.issubdtype(array.dtype, np.floating) != ("float" in tensor.dtype) or array.dtype == object:
                 raise Misuse(f"{tensor.name} takes {tensor.dtype}, not {array.dtype}")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from ..lowering.export import BATCH
+from ..oracle.arrays import named
 from .manifest import Signature, Tensor
 
 # Element types of OpenVINO's IR (its operation set documentation) -> numpy's names.
@@ -27,65 +28,60 @@ ELEMENTS = {
 
 
 def of_reference(random: Path, dynamic: bool) -> Signature:
-    """As the harness feeds it: in0.. and out0.. of random.npz (reference.py), without the first
-    axis of batches.
+    """The signature as the harness feeds the model: in0.. and out0.. of random.npz
+    (oracle/reference.py), without the first axis of batches. dynamic: the batch axis is free.
     """
     import numpy as np
 
-    from ..oracle.arrays import named
-
     with np.load(random, allow_pickle=False) as stored:
-        given = [(value.dtype.name, value.shape[1:]) for value in named(stored, "in")]
-        answered = [("float32", value.shape[1:]) for value in named(stored, "ref")]
+        inputs = [(value.dtype.name, value.shape[1:]) for value in named(stored, "in")]
+        outputs = [("float32", value.shape[1:]) for value in named(stored, "ref")]
     free = {"0": BATCH} if dynamic else {}
-    return Signature(
-        *(
-            tuple(
-                Tensor(f"{name}{at}", dtype, shape, free if shape else {})
-                for at, (dtype, shape) in enumerate(one)
-            )
-            for name, one in (("in", given), ("out", answered))
+
+    def tensors(name: str, values: list[tuple[str, tuple[int, ...]]]) -> tuple[Tensor, ...]:
+        return tuple(
+            Tensor(f"{name}{index}", dtype, shape, free if shape else {})
+            for index, (dtype, shape) in enumerate(values)
         )
-    )
+
+    return Signature(tensors("in", inputs), tensors("out", outputs))
 
 
 def of_files(folder: Path, fed: Signature, fixed: bool = False) -> Signature:
     """What the model file says, in its own order; `fed` where there is none that says it, and for
     the sizes of free axes. fixed: what was built from it has none.
     """
-    found = fed
+    signature = fed
     if (folder / "model.onnx").is_file():
-        found = _of_onnx(folder / "model.onnx", fed)
+        signature = _of_onnx(folder / "model.onnx", fed)
     elif (folder / "model.xml").is_file():
-        found = _of_openvino(folder / "model.xml", fed)
-    if (len(found.inputs), len(found.outputs)) != (len(fed.inputs), len(fed.outputs)):
-        found = fed
-    return (
-        Signature(
-            *(
-                tuple(msgspec.structs.replace(one, dynamic={}) for one in side)
-                for side in (found.inputs, found.outputs)
-            )
-        )
-        if fixed
-        else found
-    )
+        signature = _of_openvino(folder / "model.xml", fed)
+    if (len(signature.inputs), len(signature.outputs)) != (len(fed.inputs), len(fed.outputs)):
+        signature = fed
+    return Signature(_fixed(signature.inputs), _fixed(signature.outputs)) if fixed else signature
+
+
+def _fixed(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The tensors without free axes."""
+    return tuple(msgspec.structs.replace(tensor, dynamic={}) for tensor in tensors)
 
 
 def _of_onnx(path: Path, fed: Signature) -> Signature:
     import onnx
 
     def tensors(values: Sequence[onnx.ValueInfoProto], like: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        found = []
+        described = []
         for value, known in zip(values, like, strict=False):
             kind = value.type.tensor_type
-            axes = [axis.dim_param or axis.dim_value for axis in kind.shape.dim]
-            shape = tuple(size if isinstance(size, int) else known.shape[at] for at, size in enumerate(axes))
-            free = {str(at): size for at, size in enumerate(axes) if isinstance(size, str)}
-            found.append(
+            axes = [dim.dim_param or dim.dim_value for dim in kind.shape.dim]
+            shape = tuple(
+                size if isinstance(size, int) else known.shape[axis] for axis, size in enumerate(axes)
+            )
+            free = {str(axis): size for axis, size in enumerate(axes) if isinstance(size, str)}
+            described.append(
                 Tensor(value.name, onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name, shape, free)
             )
-        return tuple(found)
+        return tuple(described)
 
     graph = onnx.load(path, load_external_data=False).graph
     return Signature(tensors(graph.input, fed.inputs), tensors(graph.output, fed.outputs))
@@ -96,13 +92,13 @@ def _of_openvino(path: Path, fed: Signature) -> Signature:
     from xml.etree import ElementTree
 
     layers = ElementTree.parse(path).getroot().findall("./layers/layer")
-    given = [
+    parameters = [
         (layer.get("name", ""), layer.find("data")) for layer in layers if layer.get("type") == "Parameter"
     ]
     answered = [layer.find("./input/port") for layer in layers if layer.get("type") == "Result"]
     inputs = tuple(
         Tensor(name, ELEMENTS.get(data.get("element_type", ""), known.dtype), known.shape)
-        for (name, data), known in zip(given, fed.inputs, strict=False) if data is not None
+        for (name, data), known in zip(parameters, fed.inputs, strict=False) if data is not None
     )  # fmt: skip
     outputs = tuple(
         Tensor(

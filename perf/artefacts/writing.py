@@ -48,7 +48,7 @@ def describe(
     needs_source = not self_contained(plugins.backend(case.backend), case)
     if not needs_source:
         place_reference(oracle, folder)
-    found = Manifest(
+    manifest = Manifest(
         case=case.id,
         backend=case.backend,
         precision=case.precision,
@@ -66,15 +66,15 @@ def describe(
         made=now(),
     )
     if proven is not None:
-        found = msgspec.structs.replace(
-            found,
+        manifest = msgspec.structs.replace(
+            manifest,
             checked=True,
             verified_to=proven.rung,
             placement=proven.placement,
             deviation=proven.deviation,
             reason=proven.stopped,
         )
-    write(folder / FILE, manifests.encode(found))
+    write(folder / FILE, manifests.encode(manifest))
 
 
 def complete(

@@ -218,19 +218,19 @@ def slower(entrant: Entrant, fp32: Entrant) -> str:
     """
     if entrant is fp32 or not fp32.live or not entrant.seen.timed or not fp32.seen.timed:
         return ""
-    taken = estimates.ratio(fp32.latencies(), entrant.latencies())
-    if taken.low <= 1:
+    ratio = estimates.ratio(fp32.latencies(), entrant.latencies())
+    if ratio.low <= 1:
         return ""
-    told = f"{entrant.case.precision} takes {taken.centre:.2f} times as long as fp32 in this backend"
+    message = f"{entrant.case.precision} takes {ratio.centre:.2f} times as long as fp32 in this backend"
     if slow_precision(entrant.seen):
-        return told
+        return message
     ours, theirs = entrant.seen.peaks.get("flop_rate"), entrant.seen.fp32.get("flop_rate")
     if ours and theirs:
-        told += (
+        message += (
             f", although a product of large matrices runs at {ours / theirs:.1f} of fp32's speed here: this"
             " model's time is in smaller ones or elsewhere"
         )
-    return f"{told}; hotlap profile shows where its time goes"
+    return f"{message}; hotlap profile shows where its time goes"
 
 
 def slow_precision(seen: Observations) -> str:

@@ -23,23 +23,24 @@ RETRY = ("interrupted", "crashed", "timeout", "out_of_space")
 
 
 class Unusable(Misuse):
-    """The folder cannot be used; the message says why and what to do."""
+    """A folder that cannot be used; the message says why and what to do."""
 
 
 def new_id() -> str:
+    """A run's id, which sorts by time."""
     return time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(2)
 
 
 def latest() -> Path:
     """The newest race folder with results. Raises Unusable."""
-    found = sorted((runs_folder() / "race").glob("*/results.json"), key=lambda path: path.stat().st_mtime)
-    if not found:
+    files = sorted((runs_folder() / "race").glob("*/results.json"), key=lambda path: path.stat().st_mtime)
+    if not files:
         raise Unusable(f"no run to resume under {runs_folder() / 'race'}; start one with: hotlap run")
-    return found[-1].parent
+    return files[-1].parent
 
 
 class RunFolder:
-    """Holds the lock while it is open.
+    """The folder of one run, locked while it is open.
 
     `put` replaces results of the same case and writes the file anew, as a whole.
     """
@@ -69,11 +70,11 @@ class RunFolder:
             old = result.read(self.file) if self.file.exists() else None
         except Misuse as error:
             raise Unusable(f"{error}; move it away or choose another --out") from None
-        found = old or Results(self.id, command, {}, started=result.now())
+        results = old or Results(self.id, command, {}, started=result.now())
         self.results = msgspec.structs.replace(
-            found,
-            environment={**found.environment, environment.key: environment},
-            references={**found.references, **references},
+            results,
+            environment={**results.environment, environment.key: environment},
+            references={**results.references, **references},
         )
         self.ask(asked)
 
@@ -85,7 +86,8 @@ class RunFolder:
         self._write()
 
     def put(self, new: Iterable[Result]) -> None:
-        merged = {one.case.id: one for one in self.results.results} | {one.case.id: one for one in new}
+        """Replaces the results of the same cases, adds the others, and writes the file."""
+        merged = {result.case.id: result for result in [*self.results.results, *new]}
         self.results = msgspec.structs.replace(self.results, results=tuple(merged.values()))
         self._write()
 
@@ -94,7 +96,9 @@ class RunFolder:
         entrants in the same blocks.
         """
         final = {
-            one.case.id for one in self.results.results if one.reason is None or one.reason.code not in RETRY
+            result.case.id
+            for result in self.results.results
+            if result.reason is None or result.reason.code not in RETRY
         }
         groups = {case.group for case in self.results.asked if case.id not in final}
         return [case for case in self.results.asked if case.group in groups]

@@ -17,5 +17,5 @@ def measure(seen: Observations) -> Samples:
     values = tuple(tuple(block.tail) for block in seen.timed if block.tail)
     if not values:
         raise Refusal("interrupted", "the race ended before its pass of single calls")
-    found, n = estimates.percentiles([value for block in values for value in block])
-    return Samples(unit="s", better="lower", values=values, details={**found, "effective_n": n})
+    percentiles, n = estimates.percentiles([value for block in values for value in block])
+    return Samples(unit="s", better="lower", values=values, details={**percentiles, "effective_n": n})

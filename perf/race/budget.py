@@ -6,18 +6,19 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+# Fewer give a block no median worth having.
 LEAST_ROUNDS = 10
 
 
 class Rest(NamedTuple):
-    """In s. round_s: of a round; overhead_s: of a block beside its rounds.
-
-    alike: whether the next block does what the last one did; if not, its overhead is not known yet.
-    """
+    """The time that is left, and what a block takes of it."""
 
     left_s: float
+    # Seconds of one round.
     round_s: float
+    # Seconds of a block beside its rounds.
     overhead_s: float
+    # Whether the next block does what the last one did; if not, its overhead is not known yet.
     alike: bool = True
 
     def blocks(self, rounds: int) -> float:

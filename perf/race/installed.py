@@ -27,9 +27,8 @@ def interpreter(text: str) -> Path | None:
     """The Python of a virtual environment's folder, or the interpreter itself; None if the text is
     neither.
     """
-    path = (
-        Path(text).absolute()
-    )  # not resolved: a virtual environment's interpreter is a link, and known by where the link lies
+    # Not resolved: a virtual environment's interpreter is a link, known by where the link lies.
+    path = Path(text).absolute()
     if path.is_dir() and (path / "bin" / "python").is_file():
         return path / "bin" / "python"
     return path if path.is_file() and path.name.startswith("python") and "/" in text else None

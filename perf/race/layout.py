@@ -26,7 +26,7 @@ _kept: list[mmap.mmap] = []
 
 
 def move() -> None:
-    """Once in a forked worker, before it loads anything."""
+    """Moves what a forked worker will allocate; called once, before it loads anything."""
     chance = random.SystemRandom()
     malloc = ctypes.CDLL(None).malloc
     malloc.argtypes, malloc.restype = [ctypes.c_size_t], ctypes.c_void_p

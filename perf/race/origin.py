@@ -21,28 +21,26 @@ VARIABLE = "HOTLAP_ORIGIN"
 
 @dataclass(frozen=True)
 class Origin:
-    """name: of the side, whose workers share no fork server with the other's.
+    """Where the code of one side comes from."""
 
-    folder: an absolute worktree; None is what is installed here.
-
-    python: the interpreter of another installed environment; None is the running one.
-    """
-
+    # The side's name; its workers share no fork server with the other's.
     name: str = ""
+    # An absolute worktree; None is what is installed here.
     folder: Path | None = None
+    # The interpreter of another installed environment; None is the running one.
     python: Path | None = None
 
     def variables(self) -> dict[str, str]:
-        given = {"HOTLAP_SIDE": self.name or None, VARIABLE: self.folder, installed.VARIABLE: self.python}
-        return {name: str(value) for name, value in given.items() if value is not None}
+        values = {"HOTLAP_SIDE": self.name or None, VARIABLE: self.folder, installed.VARIABLE: self.python}
+        return {name: str(value) for name, value in values.items() if value is not None}
 
 
 HERE = Origin()
 
 
 def enter() -> None:
-    """In a worker, before it imports anything of the user's: takes the place that its environment
-    names.
+    """Puts the worktree that the environment names in front of everything; called in a worker
+    before it imports anything of the user's.
     """
     folder = os.environ.get(VARIABLE)
     if folder is None:
@@ -58,7 +56,7 @@ def enter() -> None:
 
 
 def loaded(repository: Path, worktree: Path) -> tuple[dict[str, str], list[str]]:
-    """Of this process: file in the worktree -> SHA-256 of what was loaded, and files that came from
+    """What this process has loaded: file in the worktree -> its SHA-256, and files that came from
     the repository's working copy instead.
 
     hotlap.perf and what is installed inside the repository (a virtual environment) belong to
@@ -67,9 +65,8 @@ def loaded(repository: Path, worktree: Path) -> tuple[dict[str, str], list[str]]
     inside, outside, ours = {}, [], Path(__file__).resolve().parents[1]
     for module in list(sys.modules.values()):
         file = getattr(module, "__file__", None)
-        if (
-            not file or not os.path.isabs(file) or not os.path.isfile(file)
-        ):  # torch has modules with made-up names of files
+        # torch has modules with made-up names of files.
+        if not file or not os.path.isabs(file) or not os.path.isfile(file):
             continue
         path = Path(file).resolve()
         if path.is_relative_to(ours) or path == ours.parent / "hotlap" / "__init__.py":

@@ -25,7 +25,7 @@ AGAIN_S = 0.15
 
 
 def claim(autogroup: Path = Path("/proc/self/autogroup")) -> str:
-    """Asks for this process. Returns `raised`, or why it stayed as it was."""
+    """Asks for this process to be preferred. Returns `raised`, or why it stayed as it was."""
     try:
         os.setpriority(os.PRIO_PROCESS, 0, NICE)
         if autogroup.exists():

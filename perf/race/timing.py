@@ -19,34 +19,42 @@ import msgspec
 
 from ..terms.contract import Step
 
-WINDOW, WINDOWS = 8, 3
+# Samples of a window, and windows whose medians must agree.
+WINDOW = 8
+WINDOWS = 3
 # How far the medians of three windows may lie apart, in median absolute deviations of the samples
 # from their own window's median: steady normal or log-normal samples stay within 3 in 95 %,
-# exponential ones in 90 % (simulated). One, as in shared/MEASURING.md, turns away every second
-# steady try.
+# exponential ones in 90 % (simulated). One would turn away every second steady try.
 SPREADS = 3
 # Windows that are tried whatever the cap.
 LEAST_WINDOWS = 6
-LEAST_CALLS, TRIES = 3, 5
+# First calls, which are not timed.
+LEAST_CALLS = 3
+# Samples of which the fastest says how many calls a sample needs.
+TRIES = 5
 
 
 class Turn(msgspec.Struct, frozen=True):
-    """One sample.
+    """One sample: `calls` calls between two readings of the clock."""
 
-    call_s: mean time of a call; the counts are of the whole process over the timed calls
-    (migrations: its main thread).
-    """
-
+    # Seconds of the call that re-warmed the caches; not part of the sample.
     first_s: float
+    # Mean seconds of a call.
     call_s: float
     calls: int
+    # CPU seconds of the process a call.
     cpu_s: float
+    # Involuntary context switches of all threads.
     switches: int
+    # Moves of the main thread between cores.
     migrations: int
+    # Minor page faults of the process.
     faults: int
 
 
 class WarmUp(msgspec.Struct, frozen=True):
+    """How a warm-up ended: calls a sample, whether samples agreed, seconds in all and a call."""
+
     calls: int
     steady: bool
     spent_s: float
@@ -65,17 +73,18 @@ def host_clock(step: Step, feed: Sequence[Any]) -> tuple[float, Any]:
 
 
 def event_clock(step: Step, feed: Sequence[Any]) -> tuple[float, Any]:
-    """The same by CUDA events around each call; for steps that launch on torch's current stream.
+    """Seconds and outputs as `host_clock` has them, by CUDA events around each call; for steps that
+    launch on torch's current stream.
 
     What a step does between calls is outside of them.
     """
     import torch
 
-    event: Any = torch.cuda.Event
-    pairs = [(event(enable_timing=True), event(enable_timing=True)) for _ in feed]
+    new: Any = torch.cuda.Event
+    pairs = [(new(enable_timing=True), new(enable_timing=True)) for _ in feed]
     for pair in pairs:
-        for one in pair:
-            one.record()  # what makes it, which must not be timed
+        for event in pair:
+            event.record()  # the first record makes the event, which must not be timed
     outputs = None
     for inputs, (start, end) in zip(feed, pairs, strict=True):
         step.between()
@@ -156,7 +165,7 @@ def agree(samples: Sequence[float]) -> bool:
     """Whether the medians of consecutive windows of 8 lie within 1 % of each other, or as close as
     the noise inside the windows lets them.
     """
-    windows = [samples[at : at + WINDOW] for at in range(0, len(samples), WINDOW)]
+    windows = [samples[start : start + WINDOW] for start in range(0, len(samples), WINDOW)]
     medians = [median(window) for window in windows]
     spread = median(
         abs(value - centre) for window, centre in zip(windows, medians, strict=True) for value in window
