@@ -20,7 +20,7 @@ import torch
 
 import hotlap
 from hotlap.kernels.library import operation
-from hotlap.kernels.operation import Operation
+from hotlap.kernels.operation import OperationModule
 
 TARGET = "cuda:0"
 # Those over tensors alone, and not over lists of them.
@@ -56,7 +56,7 @@ def workload(name: str) -> hotlap.Workload:
     arguments = typical(name, "fp32", device="cpu")
     filled = tuple(fill(value) if isinstance(value, torch.Tensor) else value for value in arguments)
     tensors = tuple(value for value in filled if isinstance(value, torch.Tensor))
-    return hotlap.Workload(name, Operation(name, filled).eval(), tensors, item="row", dynamic=False)
+    return hotlap.Workload(name, OperationModule(name, filled).eval(), tensors, item="row", dynamic=False)
 
 
 def typical(name: str, precision: str, **more: Any) -> tuple[Any, ...]:

@@ -1,11 +1,13 @@
 """Triton kernels for the operations that cost most memory traffic: one operation a file in ops/.
 
-Imports nothing of ours.
+The package imports no other package of hotlap.
 """
 
 from importlib import import_module
 from typing import Any
 
+# Public name -> the module that defines it, imported at first use: `import hotlap.kernels` needs
+# neither torch nor triton.
 _PUBLIC = {
     "AdamW": "adamw",
     "TritonKernels": "callback",

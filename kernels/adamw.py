@@ -11,26 +11,44 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from . import dispatch
-from .chunks import dense
+from .chunks import is_dense
 from .ops import adamw, total_norm
 
+# States of each parameter beside its count of steps, by the names that torch.optim.AdamW has.
 STATES = ("exp_avg", "exp_avg_sq")
-Batch = tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]
+# Added to the norm that gradients are divided by, as torch.nn.utils.clip_grad_norm_ does.
+CLIPPING_EPS = 1e-6
+
+
+class BatchKey(NamedTuple):
+    """What parameters have in common that one launch updates."""
+
+    dtype: torch.dtype
+    device: torch.device
+    # How many steps they have had, with the one that is being made.
+    step: float
+
+
+class Batch(NamedTuple):
+    """Parameters that one launch updates, with what belongs to each."""
+
+    params: list[torch.Tensor]
+    grads: list[torch.Tensor]
+    exp_avgs: list[torch.Tensor]
+    exp_avg_sqs: list[torch.Tensor]
 
 
 class AdamW(torch.optim.Optimizer):
-    """lr: a number or a tensor ().
+    """AdamW, with the total norm of all gradients clipped where `max_norm` is not 0.
 
-    max_norm: the total norm of all gradients of all groups that they are scaled down to, as
-    torch.nn.utils.clip_grad_norm_ does; 0 is none.
-
-    Raises ValueError for settings out of range and for sparse gradients. `total_norm`: of the last
-    step, before clipping, or None.
+    `lr` is a number or a tensor (). Gradients of all groups together are scaled down to `max_norm`,
+    as torch.nn.utils.clip_grad_norm_ does; `total_norm` is the norm before that in the last step,
+    or None. Raises ValueError for settings out of range and, in `step`, for sparse gradients.
     """
 
     def __init__(
@@ -59,102 +77,107 @@ class AdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Updates all parameters that have a gradient, and returns what the closure gives."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         self.total_norm = self.clipping_norm() if self.max_norm else None
         for group in self.param_groups:
-            for (_, device, step), batch in self.batches(group).items():
-                factor = torch.ones((), device=device)
-                if self.total_norm is not None:
-                    factor = (self.max_norm / (self.total_norm.to(device) + 1e-6)).clamp(max=1.0)
-                lr = group["lr"] if isinstance(group["lr"], torch.Tensor) else torch.tensor(group["lr"])
-                run = adamw.forward if dispatch.wanted(batch[0][0]) else adamw.reference
-                run(
-                    *batch,
-                    torch.tensor(step),
-                    lr.to(device),
-                    factor,
-                    *group["betas"],
-                    group["eps"],
-                    group["weight_decay"],
-                )
+            for key, batch in self.batches(group).items():
+                self.update(group, key, batch)
         return loss
 
-    def batches(self, group: dict[str, Any]) -> dict[tuple[torch.dtype, torch.device, float], Batch]:
-        """Parameters with a gradient, gradients and states, by dtype, device and how many steps
-        they have had with this one.
+    def update(self, group: dict[str, Any], key: BatchKey, batch: Batch) -> None:
+        """Updates the parameters of one batch in place."""
+        factor = torch.ones((), device=key.device)
+        if self.total_norm is not None:
+            norm = self.total_norm.to(key.device)
+            factor = (self.max_norm / (norm + CLIPPING_EPS)).clamp(max=1.0)
+        lr = group["lr"] if isinstance(group["lr"], torch.Tensor) else torch.tensor(group["lr"])
+        beta1, beta2 = group["betas"]
+        run = adamw.forward if dispatch.uses_triton(batch.params[0]) else adamw.reference
+        run(
+            *batch,
+            step=torch.tensor(key.step),
+            lr=lr.to(key.device),
+            factor=factor,
+            beta1=beta1,
+            beta2=beta2,
+            eps=group["eps"],
+            weight_decay=group["weight_decay"],
+        )
+
+    def batches(self, group: dict[str, Any]) -> dict[BatchKey, Batch]:
+        """Returns the parameters of a group that have a gradient, in batches for one launch each.
+
+        Raises ValueError for sparse gradients.
         """
-        found: dict[Any, Batch] = defaultdict(lambda: ([], [], [], []))
+        batches: dict[BatchKey, Batch] = defaultdict(lambda: Batch([], [], [], []))
         for param in group["params"]:
             if param.grad is None:
                 continue
             if param.grad.is_sparse:
                 raise ValueError("AdamW takes no sparse gradients; make the embedding with sparse=False")
-            state = self.state[param]
-            if not state:
-                state["step"] = torch.tensor(0.0)
-                for name in STATES:
-                    state[name] = torch.zeros_like(param, dtype=torch.float32)
-            state["step"] += 1
+            state = self.advance_state(param)
+            grad = param.grad
+            if grad.stride() != param.stride():
+                grad = torch.empty_like(param).copy_(grad)
+            batch = batches[BatchKey(param.dtype, param.device, float(state["step"]))]
+            batch.params.append(param)
+            batch.grads.append(grad)
+            batch.exp_avgs.append(state["exp_avg"])
+            batch.exp_avg_sqs.append(state["exp_avg_sq"])
+        return batches
+
+    def advance_state(self, param: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Returns a parameter's states in its own memory format, with this step counted."""
+        state: dict[str, torch.Tensor] = self.state[param]
+        if not state:
+            state["step"] = torch.tensor(0.0)
             for name in STATES:
-                if (
-                    state[name].stride() != param.stride()
-                ):  # a checkpoint of another memory format, or the model changed its own
-                    state[name] = torch.empty_like(param, dtype=torch.float32).copy_(state[name])
-            grad = (
-                param.grad
-                if param.grad.stride() == param.stride()
-                else torch.empty_like(param).copy_(param.grad)
-            )
-            for held, tensor in zip(
-                found[param.dtype, param.device, float(state["step"])],
-                (param, grad, *(state[name] for name in STATES)),
-                strict=True,
-            ):
-                held.append(tensor)
-        return found
+                state[name] = torch.zeros_like(param, dtype=torch.float32)
+        state["step"] += 1
+        for name in STATES:
+            # A checkpoint may have another memory format, or the model may have changed its own.
+            if state[name].stride() != param.stride():
+                state[name] = torch.empty_like(param, dtype=torch.float32).copy_(state[name])
+        return state
 
     def clipping_norm(self) -> torch.Tensor:
-        """Of all gradients of all groups."""
-        by_kind: dict[Any, list[torch.Tensor]] = defaultdict(list)
+        """Returns the norm () of all gradients of all groups; 0 where there is none."""
+        by_kind: dict[tuple[torch.dtype, torch.device], list[torch.Tensor]] = defaultdict(list)
         for group in self.param_groups:
             for param in group["params"]:
                 if param.grad is not None:
                     grad = param.grad
-                    by_kind[grad.dtype, grad.device].append(grad if dense(grad) else grad.contiguous())
+                    by_kind[grad.dtype, grad.device].append(grad if is_dense(grad) else grad.contiguous())
         norms = [
-            total_norm.forward(grads)[0] if dispatch.wanted(grads[0]) else total_norm.reference(grads)
+            total_norm.forward(grads)[0] if dispatch.uses_triton(grads[0]) else total_norm.reference(grads)
             for grads in by_kind.values()
         ]
-        return (
-            torch.stack([norm.to(norms[0].device) for norm in norms]).square().sum().sqrt()
-            if norms
-            else torch.zeros(())
-        )
+        if not norms:
+            return torch.zeros(())
+        return torch.stack([norm.to(norms[0].device) for norm in norms]).square().sum().sqrt()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The states stay fp32, which torch's own would cast to the dtype of each parameter.
+        """Loads a checkpoint; the states stay fp32, which torch's own would cast to the dtype of
+        each parameter.
 
         Raises ValueError for what only torch.optim.AdamW can go on with.
         """
-        if wrong := sorted(
-            {
-                name
-                for group in state_dict["param_groups"]
-                for name in ("amsgrad", "maximize")
-                if group.get(name)
-            }
-        ):
+        groups = state_dict["param_groups"]
+        wrong = sorted({name for group in groups for name in ("amsgrad", "maximize") if group.get(name)})
+        if wrong:
             raise ValueError(
                 f"AdamW has no {' and '.join(wrong)}, with which this checkpoint was made; go on with"
                 " torch.optim.AdamW"
             )
         super().load_state_dict(state_dict)
-        held = [param for group in self.param_groups for param in group["params"]]
-        numbers = [number for group in state_dict["param_groups"] for number in group["params"]]
-        for param, number in zip(held, numbers, strict=True):
+        params = [param for group in self.param_groups for param in group["params"]]
+        numbers = [number for group in groups for number in group["params"]]
+        for param, number in zip(params, numbers, strict=True):
+            stored = state_dict["state"].get(number, {})
             for name in STATES:
-                if name in (given := state_dict["state"].get(number, {})):
-                    self.state[param][name] = given[name].to(param.device, torch.float32, copy=True)
+                if name in stored:
+                    self.state[param][name] = stored[name].to(param.device, torch.float32, copy=True)

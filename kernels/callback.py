@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from typing import Any
 
 import lightning.pytorch as L
 
@@ -20,10 +19,10 @@ log = logging.getLogger("hotlap")
 
 
 class TritonKernels(L.Callback):
-    """only: names of operations, as replace takes them.
+    """Replaces operations of the trained module by ours for as long as a stage runs.
 
-    report: what was replaced in the last stage. Raises Unsupported where the module is compiled
-    already.
+    `only` are names of operations, as `replace` takes them; `report` says what was replaced in the
+    last stage. Its setup raises Unsupported where the module is compiled already.
     """
 
     def __init__(self, only: Iterable[str] | None = None) -> None:
@@ -37,5 +36,7 @@ class TritonKernels(L.Callback):
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         restore(pl_module)
 
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> Any:
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
         restore(pl_module)

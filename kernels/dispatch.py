@@ -1,7 +1,7 @@
-"""Which code runs an operation, and what did:
+"""Which code runs an operation, and what did: Triton, or the reference in aten.
 
-Triton or the reference. Every fallback is counted with its reason, so that no measurement takes the
-one for the other.
+Every fallback is counted with its reason, so that no measurement takes the one for the other. The
+modes are
 
 auto        Triton on a GPU, and the reference where an operation does not take its inputs; on a CPU
             aten
@@ -26,23 +26,25 @@ from .contract import Unsupported
 Mode = Literal["auto", "triton", "reference", "interpret"]
 # One for the process, not for a thread: the backward pass runs in threads of autograd's own.
 _mode: Mode = "auto"
-# operation -> launches of its Triton code; (operation, reason) -> calls that took the reference
-# although Triton was asked for. A graph of torch.compile counts its fallbacks once, when it is
-# traced.
+# Operation -> launches of its Triton code.
 launched: Counter[str] = Counter()
+# (operation, reason) -> calls that took the reference although Triton was asked for. A graph of
+# torch.compile counts its fallbacks once, when it is traced.
 fallbacks: Counter[tuple[str, str]] = Counter()
 
 
 @contextmanager
 def using(mode: Mode) -> Iterator[None]:
-    """Raises ValueError for another word, and for interpret where Triton was imported without the
+    """Runs the operations within the block in this mode.
+
+    Raises ValueError for another word, and for interpret where Triton was imported without its
     interpreter.
     """
     global _mode
     if mode not in get_args(Mode):
         raise ValueError(f"mode {mode!r} is none of {', '.join(get_args(Mode))}")
     if mode == "interpret":
-        from triton import knobs
+        from triton import knobs  # here: no other mode asks anything of triton itself
 
         if not knobs.runtime.interpret:
             raise ValueError(
@@ -56,11 +58,12 @@ def using(mode: Mode) -> Iterator[None]:
 
 
 def reset() -> None:
+    """Sets both counters to nothing."""
     launched.clear()
     fallbacks.clear()
 
 
-def wanted(x: torch.Tensor) -> bool:
+def uses_triton(x: torch.Tensor) -> bool:
     """Whether Triton is to run on this tensor.
 
     Raises Unsupported in mode triton where it cannot.
@@ -72,9 +75,9 @@ def wanted(x: torch.Tensor) -> bool:
     return _mode != "reference" and (x.is_cuda or _mode == "interpret")
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def fell_back(operation: str, reason: str) -> None:
-    """Counts it. Raises Unsupported in mode triton."""
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch gives it no types
+def count_fallback(operation: str, reason: str) -> None:
+    """Counts one call that took the reference. Raises Unsupported in mode triton."""
     if _mode == "triton":
         raise Unsupported(f"{operation}: {reason}")
     fallbacks[operation, reason] += 1

@@ -1,6 +1,6 @@
 """An operation as a module by itself: aten until `replace` makes it ours.
 
-For measuring one alone, in every back end.
+It is for measuring one operation alone, in every backend.
 """
 
 from __future__ import annotations
@@ -13,30 +13,36 @@ from torch import nn
 from . import library
 
 
-class Operation(nn.Module):
-    """given: the operation's inputs.
-
-    Tensors are what forward takes, in their order; the others (flags, numbers, None) are kept.
+class OperationModule(nn.Module):
+    """An operation with its inputs: tensors are what forward takes, in their order, and the other
+    inputs (flags, numbers, None) are kept.
     """
 
-    def __init__(self, name: str, given: tuple[Any, ...]) -> None:
+    def __init__(self, name: str, inputs: tuple[Any, ...]) -> None:
         super().__init__()
         self.operation = name
-        self.others = {at: value for at, value in enumerate(given) if not isinstance(value, torch.Tensor)}
-        self.count = len(given)
+        self.constants = {
+            index: value for index, value in enumerate(inputs) if not isinstance(value, torch.Tensor)
+        }
+        self.count = len(inputs)
 
     def forward(self, *tensors: torch.Tensor) -> Any:
-        return library.operation(self.operation).module.reference(*self.merged(tensors))
+        """What the operation's reference gives."""
+        return library.operation(self.operation).module.reference(*self.merge(tensors))
 
-    def merged(self, tensors: tuple[torch.Tensor, ...]) -> tuple[Any, ...]:
+    def merge(self, tensors: tuple[torch.Tensor, ...]) -> tuple[Any, ...]:
+        """All inputs of the operation, the kept ones in their places among the tensors."""
         rest = iter(tensors)
-        return tuple(self.others[at] if at in self.others else next(rest) for at in range(self.count))
+        return tuple(
+            self.constants[index] if index in self.constants else next(rest) for index in range(self.count)
+        )
 
 
-class ReplacedOperation(Operation):
+class ReplacedOperationModule(OperationModule):
     """The same by our operation."""
 
     hotlap_replaced = True
 
     def forward(self, *tensors: torch.Tensor) -> Any:
-        return library.function(self.operation)(*self.merged(tensors))
+        """What our operation gives: Triton's result where Triton is wanted."""
+        return library.function(self.operation)(*self.merge(tensors))

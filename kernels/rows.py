@@ -1,24 +1,44 @@
-"""Settings that the operations over rows of a matrix share: how many columns a program takes at
-once, how many rows, how many warps.
+"""What the operations over the rows of a matrix share: how many columns a program takes at once,
+how many rows, how many warps, and how their kernels are built ahead of time.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import torch
 
-from .contract import Unsupported
+from .contract import POINTER, Build, Unsupported
 
-# Elements of a program's tile, and of a warp: a load of 16 bytes of bf16 a thread, few enough
-# registers that most of a multiprocessor is filled (`hotlap kernels` shows occupancy; four times
-# the tile was 0.19 instead of 0.56 in the backward of rms_norm).
-TILE, OF_A_WARP, LONGEST = 1024, 256, 8192
+# Elements of a program's tile: few enough registers that most of a multiprocessor is filled
+# (`hotlap kernels` shows occupancy; four times as many were 0.19 instead of 0.56 in the backward
+# of rms_norm).
+TILE = 1024
+# Elements of a warp: a load of 16 bytes of bf16 for each of its 32 threads.
+WARP_ELEMENTS = 256
+# Most warps of a program: a block has at most 1,024 threads (CUDA C++ Programming Guide, table of
+# compute capabilities).
+MOST_WARPS = 32
+# Longest row in elements: a program keeps a whole one in registers, and longer ones spill.
+LONGEST = 8192
+# Most programs of a reduction over rows, so that few partial sums are left to add.
 PROGRAMS = 256
+# Tensors that are fp32 whatever the inputs are: statistics of a row, and partial sums over rows.
+ALWAYS_FP32 = frozenset({"mean", "scale", "partial", "partial_weight", "partial_bias"})
 
 
-def fit(columns: int) -> None:
+class Tiling(NamedTuple):
+    """What one program takes at once."""
+
+    rows: int
+    # Columns, a power of two.
+    block: int
+    warps: int
+
+
+def check_length(columns: int) -> None:
     """Raises Unsupported for rows that do not fit into a program."""
     if columns > LONGEST:
         raise Unsupported(
@@ -27,23 +47,25 @@ def fit(columns: int) -> None:
         )
 
 
-def tile(columns: int) -> tuple[int, int, int]:
-    """(rows a program, block of columns: the power of two that holds a row, warps)."""
-    wide = 1 << max(0, columns - 1).bit_length()
-    rows = max(1, TILE // wide)
-    return rows, wide, warps(rows * wide)
+def row_tiling(columns: int) -> Tiling:
+    """The tiling in which a program holds whole rows of so many columns."""
+    block = 1 << max(0, columns - 1).bit_length()
+    rows = max(1, TILE // block)
+    return Tiling(rows, block, warps_for(rows * block))
 
 
-def warps(elements: int) -> int:
-    """Eight elements a thread, as far as a block's 1,024 threads reach; a warp of AMD's has twice
-    the threads.
+def warps_for(elements: int) -> int:
+    """Warps for a tile of so many elements: one for each 256, eight a thread.
+
+    A warp of AMD's has twice the threads, so half as many are needed.
     """
-    return max(1, min(32, elements // OF_A_WARP) // (2 if torch.version.hip else 1))
+    return max(1, min(MOST_WARPS, elements // WARP_ELEMENTS) // (2 if torch.version.hip else 1))
 
 
-def matrix(x: torch.Tensor, name: str) -> torch.Tensor:
-    """(..., N) as (rows, N) whose elements of a row lie side by side; copied only where they do
-    not.
+def as_matrix(x: torch.Tensor, name: str) -> torch.Tensor:
+    """The tensor (..., N) as a matrix (rows, N) in which the elements of a row lie side by side.
+
+    It is copied only where they do not. Raises Unsupported for a tensor without dimensions.
     """
     if x.ndim == 0:
         raise Unsupported(f"{name} has no dimension; expected (..., N)")
@@ -51,18 +73,19 @@ def matrix(x: torch.Tensor, name: str) -> torch.Tensor:
     return flat if flat.stride(1) == 1 or flat.shape[1] <= 1 else flat.contiguous()
 
 
-def chunks(rows: int, step: int) -> tuple[int, int]:
-    """Programs of a reduction over rows, and the rows of each (a multiple of step): a bounded
-    number of partial sums.
+def split_rows(rows: int, step: int) -> tuple[int, int]:
+    """How many programs share the rows in a reduction, and how many rows each takes.
+
+    The latter is a multiple of `step`; the former is bounded, as are the partial sums.
     """
     each = max(1, -(-rows // PROGRAMS))
     each = -(-each // step) * step
     return max(1, -(-rows // each)), each
 
 
-def examples(kind: torch.dtype) -> Iterator[torch.Tensor]:
-    """Matrices at the edges of the regimes: one element, odd sizes, one past a power of two, empty,
-    every way in which rows may lie.
+def example_matrices(kind: torch.dtype) -> Iterator[torch.Tensor]:
+    """Yields matrices at the edges of the regimes: one element, odd sizes, one past a power of two,
+    none at all, and every way in which rows may lie in memory.
     """
     for shape in ((1, 1), (3, 7), (2, 5, 64), (5, 129), (33, 256), (2, 1025), (0, 16)):
         yield torch.randn(shape, dtype=kind)
@@ -71,3 +94,29 @@ def examples(kind: torch.dtype) -> Iterator[torch.Tensor]:
     yield wide.t()[:64]  # elements of a row that are not
     yield torch.randn(1, 48, dtype=kind).expand(4, 48)  # stride 0
     yield torch.randn(5 * 33 + 1, dtype=kind)[1:].view(5, 33)  # not aligned
+
+
+def row_build(
+    name: str,
+    kernel: Any,
+    dtype: str,
+    tiling: Tiling,
+    tensors: tuple[str, ...],
+    strided: tuple[str, ...],
+    numbers: Mapping[str, str] | None = None,
+) -> Build:
+    """The build of a kernel over rows, whose arguments all such kernels have in one order.
+
+    They are `tensors`, then rows and columns, the strides of the tensors named in `strided`, the
+    `numbers` (name -> type), and the constexprs ROWS and BLOCK. Tensors are of `dtype` but for
+    those that are fp32 always.
+    """
+    strides = tuple(f"{tensor}_stride" for tensor in strided)
+    signature = {
+        **{tensor: "*fp32" if tensor in ALWAYS_FP32 else POINTER[dtype] for tensor in tensors},
+        **dict.fromkeys(("rows", "columns", *strides), "i32"),
+        **(numbers or {}),
+        **dict.fromkeys(("ROWS", "BLOCK"), "constexpr"),
+    }
+    constexprs = {"ROWS": tiling.rows, "BLOCK": tiling.block}
+    return Build(name, kernel, signature, constexprs, tiling.warps, divisible=(*tensors, "columns", *strides))

@@ -1,4 +1,6 @@
-"""One step of AdamW for all parameters in one launch, in place: with g = factor * gradient,
+"""One step of AdamW for all parameters in one launch, in place.
+
+With g = factor * gradient,
 
     p -= lr weight_decay p;  m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2;  p -= lr
                              (m / (1 - beta1^step)) / (sqrt(v / (1 - beta2^step)) + eps)
@@ -14,21 +16,50 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import cycle
+from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 
-from .. import chunks as many
-from ..chunks import CHUNK, KINDS, place, pointer
-from ..contract import DTYPES, Build, Cost, Unsupported, launches
+from ..chunks import CHUNK, KINDS, check_lists, locate_chunk, make_tables, pointer, table_bytes
+from ..contract import DTYPES, Build, Cost, Unsupported, needs_launch
 from . import total_norm
 
 RETURNS = ()
 GRADIENTS = ()
 MUTATES = ("params", "exp_avgs", "exp_avg_sqs")
+# Eight elements of a chunk for each thread.
 WARPS = 8
-Tensors = list[torch.Tensor]
+# As torch.optim.AdamW has them, for examples.
+BETA1 = 0.9
+BETA2 = 0.999
+EPS = 1e-8
+
+
+class AdamWInputs(NamedTuple):
+    """What the operation takes, in the order of forward's parameters."""
+
+    # Parameters, which are changed in place.
+    params: list[torch.Tensor]
+    # A gradient for each.
+    grads: list[torch.Tensor]
+    # Running means of the gradients, fp32, changed in place.
+    exp_avgs: list[torch.Tensor]
+    # Running means of their squares, fp32, changed in place.
+    exp_avg_sqs: list[torch.Tensor]
+    # Steps that were made, with this one (): from 1.
+    step: torch.Tensor
+    # Learning rate ().
+    lr: torch.Tensor
+    # What gradients are multiplied by before all else ().
+    factor: torch.Tensor
+    beta1: float
+    beta2: float
+    # Added to the root that is divided by.
+    eps: float
+    # Share of the learning rate by which a parameter shrinks.
+    weight_decay: float
 
 
 def reference(
@@ -55,21 +86,22 @@ def reference(
 
 
 @triton.jit
-def update(p, g, m, v, at, inside, scalars, rest1, rest2, eps, weight_decay, MASKED: tl.constexpr):
+def update(p, g, m, v, offset, inside, scalars, rest1, rest2, eps, weight_decay, MASKED: tl.constexpr):
+    """One step of the elements at `offset` (CHUNK,), of those `inside` where MASKED."""
     lr = tl.load(scalars)
     first = tl.load(scalars + 1)
     second = tl.load(scalars + 2)
     factor = tl.load(scalars + 3)
     mask = inside if MASKED else None
-    slope = tl.load(g + at, mask=mask).to(tl.float32) * factor
-    mean = tl.load(m + at, mask=mask)
+    slope = tl.load(g + offset, mask=mask).to(tl.float32) * factor
+    mean = tl.load(m + offset, mask=mask)
     mean += (slope - mean) * rest1
-    square = tl.load(v + at, mask=mask) * (1.0 - rest2) + slope * slope * rest2
-    value = tl.load(p + at, mask=mask).to(tl.float32)
+    square = tl.load(v + offset, mask=mask) * (1.0 - rest2) + slope * slope * rest2
+    value = tl.load(p + offset, mask=mask).to(tl.float32)
     value = value * (1.0 - lr * weight_decay) - lr / first * (mean / (tl.sqrt(square / second) + eps))
-    tl.store(p + at, value, mask=mask)
-    tl.store(m + at, mean, mask=mask)
-    tl.store(v + at, square, mask=mask)
+    tl.store(p + offset, value, mask=mask)
+    tl.store(m + offset, mean, mask=mask)
+    tl.store(v + offset, square, mask=mask)
 
 
 @triton.jit(do_not_specialize=["tensors"])
@@ -86,13 +118,12 @@ def update_kernel(
     ALIGNED: tl.constexpr,
     CHUNK: tl.constexpr,
 ):
-    """scalars: lr, 1 - beta1^step, 1 - beta2^step, factor.
+    """Each program updates one chunk.
 
-    addresses: of params, grads, exp_avgs, exp_avg_sqs, `tensors` each.
-
-    rest1, rest2: 1 - beta, which would lose digits in fp32.
+    addresses: of params, grads, exp_avgs, exp_avg_sqs, `tensors` each. scalars: lr, 1 -
+    beta1^step, 1 - beta2^step, factor. rest1, rest2: 1 - beta, which would lose digits in fp32.
     """
-    tensor, first, count = place(chunks, CHUNK)
+    tensor, first, count = locate_chunk(chunks, CHUNK)
     p, g = pointer(addresses, tensor, KIND, ALIGNED), pointer(addresses, tensors + tensor, KIND, ALIGNED)
     m = pointer(addresses, 2 * tensors + tensor, tl.float32, ALIGNED)
     v = pointer(addresses, 3 * tensors + tensor, tl.float32, ALIGNED)
@@ -109,7 +140,7 @@ def check(
     exp_avgs: list[torch.Tensor],
     exp_avg_sqs: list[torch.Tensor],
 ) -> None:
-    many.check([params, grads, exp_avgs, exp_avg_sqs])
+    check_lists([params, grads, exp_avgs, exp_avg_sqs])
     kinds = [tensors[0].dtype for tensors in (params, grads, exp_avgs, exp_avg_sqs)]
     if kinds[0] not in KINDS or kinds[1] != kinds[0] or kinds[2:] != [torch.float32] * 2:
         raise Unsupported(
@@ -132,93 +163,60 @@ def forward(
     weight_decay: float,
 ) -> None:
     check(params, grads, exp_avgs, exp_avg_sqs)
-    filled = [at for at, one in enumerate(params) if launches(one)]
+    filled = [index for index, param in enumerate(params) if needs_launch(param)]
     if not filled:
         return
-    lists = [[tensors[at] for at in filled] for tensors in (params, grads, exp_avgs, exp_avg_sqs)]
-    addresses, chunks, aligned = many.tables(lists)
-    corrections = [
-        1 - beta ** step.double() for beta in (beta1, beta2)
-    ]  # fp32 would lose half the digits of 1 - beta2 at the first steps
-    scalars = torch.stack([one.to(params[0].device, torch.float32) for one in (lr, *corrections, factor)])
+    lists = [[tensors[index] for index in filled] for tensors in (params, grads, exp_avgs, exp_avg_sqs)]
+    addresses, chunks, aligned = make_tables(lists)
+    # In fp64: fp32 would lose half the digits of 1 - beta2 at the first steps.
+    corrections = [1 - beta ** step.double() for beta in (beta1, beta2)]
+    scalars = torch.stack([value.to(params[0].device, torch.float32) for value in (lr, *corrections, factor)])
     numbers = (len(filled), 1 - beta1, 1 - beta2, eps, weight_decay)
     update_kernel[(len(chunks),)](
         addresses, chunks, scalars, *numbers, KINDS[params[0].dtype], aligned, CHUNK, num_warps=WARPS
     )
 
 
-def made(
-    params: Tensors, step: float, lr: float, factor: float, weight_decay: float
-) -> tuple[
-    Tensors, Tensors, Tensors, Tensors, torch.Tensor, torch.Tensor, torch.Tensor, float, float, float, float
-]:
-    grads = [torch.randn_like(one) for one in params]
-    means, squares = ([torch.zeros_like(one, dtype=torch.float32) for one in params] for _ in range(2))
+def example(
+    params: list[torch.Tensor], scalars: tuple[float, float, float], weight_decay: float
+) -> AdamWInputs:
+    """Inputs with random gradients, and with random states after the first step.
+
+    The scalars are step, lr and factor.
+    """
+    step, lr, factor = (torch.tensor(value) for value in scalars)
+    grads = [torch.randn_like(param) for param in params]
+    means, squares = ([torch.zeros_like(param, dtype=torch.float32) for param in params] for _ in range(2))
     if step > 1:
-        means = [torch.randn_like(one) * 0.1 for one in means]
-        squares = [torch.rand_like(one) * 0.1 for one in squares]
-    return (
-        params,
-        grads,
-        means,
-        squares,
-        *(torch.tensor(value) for value in (step, lr, factor)),
-        0.9,
-        0.999,
-        1e-8,
-        weight_decay,
-    )
+        means = [torch.randn_like(mean) * 0.1 for mean in means]
+        squares = [torch.rand_like(square) * 0.1 for square in squares]
+    return AdamWInputs(params, grads, means, squares, step, lr, factor, BETA1, BETA2, EPS, weight_decay)
 
 
-def examples(
-    dtype: str,
-) -> Iterator[
-    tuple[
-        Tensors,
-        Tensors,
-        Tensors,
-        Tensors,
-        torch.Tensor,
-        torch.Tensor,
-        torch.Tensor,
-        float,
-        float,
-        float,
-        float,
-    ]
-]:
+def examples(dtype: str) -> Iterator[AdamWInputs]:
+    # (step, lr, factor) and weight_decay: early and late steps, with and without clipping.
     settings = cycle(
-        ((1.0, 1e-2, 1.0, 0.0), (2.0, 0.1, 0.3, 0.1), (1000.0, 1e-3, 1.0, 0.01), (7.0, 0.5, 0.01, 0.1))
+        (
+            ((1.0, 1e-2, 1.0), 0.0),
+            ((2.0, 0.1, 0.3), 0.1),
+            ((1000.0, 1e-3, 1.0), 0.01),
+            ((7.0, 0.5, 0.01), 0.1),
+        )
     )
-    for (step, lr, factor, decay), params in zip(settings, total_norm.sizes(dtype), strict=False):
-        yield made(params, step, lr, factor, decay)
+    for (scalars, decay), params in zip(settings, total_norm.example_lists(dtype), strict=False):
+        yield example(params, scalars, decay)
 
 
-def typical(
-    dtype: str, count: int = 12, device: str = "meta"
-) -> tuple[
-    Tensors, Tensors, Tensors, Tensors, torch.Tensor, torch.Tensor, torch.Tensor, float, float, float, float
-]:
+def typical(dtype: str, count: int = 12, device: str = "meta") -> AdamWInputs:
     (params,) = total_norm.typical(dtype, count, device)
-    grads, means, squares = (
-        [torch.empty_like(one, dtype=kind) for one in params]
-        for kind in (params[0].dtype, torch.float32, torch.float32)
-    )
-    return (
-        params,
-        grads,
-        means,
-        squares,
-        *(torch.ones((), device=device) for _ in range(3)),
-        0.9,
-        0.999,
-        1e-8,
-        0.1,
-    )
+    grads = [torch.empty_like(param) for param in params]
+    means, squares = ([torch.empty_like(param, dtype=torch.float32) for param in params] for _ in range(2))
+    step, lr, factor = (torch.ones((), device=device) for _ in range(3))
+    return AdamWInputs(params, grads, means, squares, step, lr, factor, BETA1, BETA2, EPS, weight_decay=0.1)
 
 
-def cost(params: Tensors, *rest: object) -> tuple[Cost]:
-    n, (read, _) = sum(one.numel() for one in params), many.table_bytes(params, 4)
+def cost(params: list[torch.Tensor], *rest: object) -> tuple[Cost]:
+    n, (read, _) = sum(param.numel() for param in params), table_bytes(params, 4)
     return (Cost(n * (3 * params[0].element_size() + 16) + read + 16, 15 * n),)
 
 

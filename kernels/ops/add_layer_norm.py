@@ -1,12 +1,13 @@
-"""s = x + residual, y = (s - mean(s)) / sqrt(var(s) + eps) * weight + bias, over the last
-dimension; both are outputs; the variance is the biased one.
+"""Layer normalisation of a sum with its residual, over the last dimension.
 
-x and residual (..., N), weight (N,), bias (N,); fp32, fp16, bf16; s is rounded to the dtype of x
-before its norm is taken, as the two operations one after the other do. Raises Unsupported for N
-above 8,192, different shapes, other sizes of weight and bias or two dtypes of them. Ba, Kiros and
-Hinton, Layer Normalization, https://arxiv.org/abs/1607.06450. With r = 1 / sqrt(var + eps), h = (s
-- mean) r and g = dy weight: dx = dresidual = ds + r (g - mean(g) - h mean(g h)), dweight = sum over
-rows of dy h, dbias = sum over rows of dy.
+s = x + residual, y = (s - mean(s)) / sqrt(var(s) + eps) * weight + bias; both are outputs; the
+variance is the biased one. x and residual (..., N), weight (N,), bias (N,); fp32, fp16, bf16; s is
+rounded to the dtype of x before its norm is taken, as the two operations one after the other do.
+Raises Unsupported for N above 8,192, different shapes, other sizes of weight and bias or two dtypes
+of them. Ba, Kiros and Hinton, Layer Normalization, https://arxiv.org/abs/1607.06450.
+
+With r = 1 / sqrt(var + eps), h = (s - mean) r and g = dy weight: dx = dresidual = ds + r (g -
+mean(g) - h mean(g h)), dweight = sum over rows of dy h, dbias = sum over rows of dy.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ import torch
 import triton
 import triton.language as tl
 
-from .. import rows as settings
-from ..contract import POINTER, Build, Cost, Unsupported, launches
+from ..contract import Build, Cost, Unsupported, needs_launch
 from ..patterns import Pattern
+from ..rows import as_matrix, row_build, row_tiling, split_rows
 from . import add_rms_norm
 
+# The default of torch.nn.LayerNorm.
 EPS = 1e-5
 OUTPUTS = 2
 RETURNS = ("y", "s", "mean", "scale")
@@ -80,13 +82,10 @@ def forward_kernel(
 ):
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)  # (ROWS,)
     column = tl.arange(0, BLOCK)  # (BLOCK,)
-    inside = (row < rows)[:, None] & (column < columns)[None, :]
-    value = tl.load(x + row[:, None] * x_stride + column[None, :], mask=inside, other=0.0).to(
-        tl.float32
-    )  # (ROWS, BLOCK)
-    value += tl.load(residual + row[:, None] * residual_stride + column[None, :], mask=inside, other=0.0).to(
-        tl.float32
-    )
+    inside = (row < rows)[:, None] & (column < columns)[None, :]  # (ROWS, BLOCK)
+    value = tl.load(x + row[:, None] * x_stride + column[None, :], mask=inside, other=0.0).to(tl.float32)
+    added = tl.load(residual + row[:, None] * residual_stride + column[None, :], mask=inside, other=0.0)
+    value += added.to(tl.float32)
     rounded = value.to(s.dtype.element_ty)
     tl.store(s + row[:, None] * y_stride + column[None, :], rounded, mask=inside)
     value = rounded.to(tl.float32)
@@ -135,9 +134,8 @@ def backward_kernel(
         row = program * each + start + tl.arange(0, ROWS)
         inside = (row < rows)[:, None] & (column < columns)[None, :]
         value = tl.load(s + row[:, None] * s_stride + column[None, :], mask=inside, other=0.0).to(tl.float32)
-        slope = tl.load(dy + row[:, None] * dy_stride + column[None, :], mask=inside, other=0.0).to(
-            tl.float32
-        )
+        slope = tl.load(dy + row[:, None] * dy_stride + column[None, :], mask=inside, other=0.0)
+        slope = slope.to(tl.float32)
         m = tl.load(mean + row, mask=row < rows, other=0.0)
         r = tl.load(scale + row, mask=row < rows, other=0.0)
         hat = tl.where(inside, (value - m[:, None]) * r[:, None], 0.0)
@@ -169,13 +167,13 @@ def check(x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, bias: t
 def forward(
     x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float = EPS
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """y, s and of each row its mean and scale r (rows,)."""
+    """Returns y, s, and of each row its mean and its scale r (rows,)."""
     check(x, residual, weight, bias)
-    flat, other = settings.matrix(x, "x"), settings.matrix(residual, "residual")
+    flat, other = as_matrix(x, "x"), as_matrix(residual, "residual")
     y, s = (torch.empty_like(flat, memory_format=torch.contiguous_format) for _ in range(2))
     mean, scale = (torch.empty(flat.shape[0], dtype=torch.float32, device=x.device) for _ in range(2))
-    if launches(flat):
-        rows, block, warps = settings.tile(flat.shape[1])
+    if needs_launch(flat):
+        rows, block, warps = row_tiling(flat.shape[1])
         tensors = (flat, other, weight.contiguous(), bias.contiguous(), y, s, mean, scale)
         strides = (flat.stride(0), other.stride(0), y.stride(0))
         forward_kernel[(triton.cdiv(len(flat), rows),)](
@@ -192,32 +190,27 @@ def backward(
     mean: torch.Tensor,
     scale: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """dx, dresidual (a copy), dweight and dbias."""
-    flat, slope, beside = settings.matrix(s, "s"), settings.matrix(dy, "dy"), settings.matrix(ds, "ds")
+    """Returns dx, dresidual (a copy of it), dweight and dbias."""
+    flat, slope, beside = as_matrix(s, "s"), as_matrix(dy, "dy"), as_matrix(ds, "ds")
     dx = torch.empty_like(flat, memory_format=torch.contiguous_format)
-    if not launches(flat):
-        return (
-            dx.view(s.shape),
-            torch.empty_like(dx).view(s.shape),
-            torch.zeros_like(weight),
-            torch.zeros_like(weight),
-        )
-    rows, block, warps = settings.tile(flat.shape[1])
-    programs, each = settings.chunks(len(flat), rows)
+    if not needs_launch(flat):
+        dresidual = torch.empty_like(dx)
+        return dx.view(s.shape), dresidual.view(s.shape), torch.zeros_like(weight), torch.zeros_like(weight)
+    rows, block, warps = row_tiling(flat.shape[1])
+    programs, each = split_rows(len(flat), rows)
     partial = torch.empty(2, programs, flat.shape[1], dtype=torch.float32, device=s.device)
     tensors = (slope, beside, flat, weight.contiguous(), mean, scale, dx, *partial)
     strides = (slope.stride(0), beside.stride(0), flat.stride(0), dx.stride(0))
     backward_kernel[(programs,)](*tensors, *flat.shape, *strides, each, rows, block, num_warps=warps)
-    return (
-        dx.view(s.shape),
-        dx.clone().view(s.shape),
-        partial[0].sum(0).to(weight.dtype),
-        partial[1].sum(0).to(weight.dtype),
-    )
+    dweight, dbias = (sums.sum(0).to(weight.dtype) for sums in partial)
+    return dx.view(s.shape), dx.clone().view(s.shape), dweight, dbias
 
 
 def examples(dtype: str) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]]:
-    return ((*three, torch.randn_like(three[2])) for three in add_rms_norm.examples(dtype))
+    return (
+        (x, residual, weight, torch.randn_like(weight))
+        for x, residual, weight in add_rms_norm.examples(dtype)
+    )
 
 
 def typical(
@@ -231,49 +224,21 @@ def cost(
     x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor
 ) -> tuple[Cost, Cost]:
     n, rows, item = x.numel(), x.numel() // max(1, x.shape[-1]), x.element_size()
-    programs, _ = settings.chunks(rows, settings.tile(x.shape[-1])[0])
+    programs, _ = split_rows(rows, row_tiling(x.shape[-1]).rows)
     read_weight = weight.numel() * weight.element_size()
-    return Cost(4 * n * item + 2 * read_weight + 8 * rows, 9 * n), Cost(
-        4 * n * item + read_weight + 8 * rows + 8 * programs * weight.numel(), 16 * n
+    return (
+        Cost(4 * n * item + 2 * read_weight + 8 * rows, 9 * n),
+        Cost(4 * n * item + read_weight + 8 * rows + 8 * programs * weight.numel(), 16 * n),
     )
 
 
 def builds(dtype: str, target: str = "sm_80", columns: int = 1024) -> list[Build]:
-    rows, block, warps = settings.tile(columns)
-    pointer = POINTER[dtype]
-    sizes = {"rows": "i32", "columns": "i32"}
-    last = {"ROWS": "constexpr", "BLOCK": "constexpr"}
-    forward_tensors = {
-        **dict.fromkeys(("x", "residual", "weight", "bias", "y", "s"), pointer),
-        "mean": "*fp32",
-        "scale": "*fp32",
-    }
-    backward_tensors = {
-        **dict.fromkeys(("dy", "ds", "s", "weight"), pointer),
-        "mean": "*fp32",
-        "scale": "*fp32",
-        "dx": pointer,
-        "partial_weight": "*fp32",
-        "partial_bias": "*fp32",
-    }
-    forward_strides = ("x_stride", "residual_stride", "y_stride")
-    backward_strides = ("dy_stride", "ds_stride", "s_stride", "dx_stride")
-    constexprs = {"ROWS": rows, "BLOCK": block}
+    tiling = row_tiling(columns)
+    written = ("x", "residual", "weight", "bias", "y", "s", "mean", "scale")
+    gradients = ("dy", "ds", "s", "weight", "mean", "scale", "dx", "partial_weight", "partial_bias")
     return [
-        Build(
-            "forward",
-            forward_kernel,
-            {**forward_tensors, **sizes, **dict.fromkeys(forward_strides, "i32"), "eps": "fp32", **last},
-            constexprs,
-            warps,
-            divisible=(*forward_tensors, "columns", *forward_strides),
-        ),
-        Build(
-            "backward",
-            backward_kernel,
-            {**backward_tensors, **sizes, **dict.fromkeys(backward_strides, "i32"), "each": "i32", **last},
-            constexprs,
-            warps,
-            divisible=(*backward_tensors, "columns", *backward_strides),
+        row_build("forward", forward_kernel, dtype, tiling, written, ("x", "residual", "y"), {"eps": "fp32"}),
+        row_build(
+            "backward", backward_kernel, dtype, tiling, gradients, ("dy", "ds", "s", "dx"), {"each": "i32"}
         ),
     ]

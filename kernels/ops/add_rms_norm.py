@@ -1,9 +1,11 @@
-"""s = x + residual, y = s / sqrt(mean(s^2) + eps) * weight, over the last dimension: both are
-outputs, and the sum is read once instead of three times.
+"""RMS normalisation of a sum with its residual, over the last dimension.
 
-x and residual (..., N), weight (N,); fp32, fp16, bf16; s is rounded to the dtype of x before its
-norm is taken, as the two operations one after the other do. Raises Unsupported for N above 8,192,
-different shapes or another size of weight. Zhang and Sennrich, https://arxiv.org/abs/1910.07467.
+s = x + residual, y = s / sqrt(mean(s^2) + eps) * weight: both are outputs, and the sum is read once
+instead of three times. x and residual (..., N), weight (N,); fp32, fp16, bf16; s is rounded to the
+dtype of x before its norm is taken, as the two operations one after the other do. Raises
+Unsupported for N above 8,192, different shapes or another size of weight. Zhang and Sennrich, Root
+Mean Square Layer Normalization, https://arxiv.org/abs/1910.07467.
+
 With r = 1 / sqrt(mean(s^2) + eps), h = s r and g = dy weight: dx = dresidual = ds + r (g - h mean(g
 h)), dweight = sum over rows of dy h.
 """
@@ -16,10 +18,11 @@ import torch
 import triton
 import triton.language as tl
 
-from .. import rows as settings
-from ..contract import DTYPES, POINTER, Build, Cost, Unsupported, launches
+from ..contract import DTYPES, Build, Cost, Unsupported, needs_launch
 from ..patterns import Pattern
+from ..rows import as_matrix, check_length, example_matrices, row_build, row_tiling, split_rows
 
+# The default of Hugging Face's T5 and Llama; torch.nn.RMSNorm has only the eps of a dtype.
 EPS = 1e-6
 OUTPUTS = 2
 RETURNS = ("y", "s", "scale")
@@ -48,17 +51,13 @@ def in_models(
     return torch.nn.functional.rms_norm(s, shape, weight, eps), s
 
 
-PATTERNS = (
-    Pattern(
-        in_models,
-        lambda x, residual, shape, weight, eps: (
-            x,
-            residual,
-            weight,
-            torch.finfo(torch.float32).eps if eps is None else eps,
-        ),
-    ),
-)
+def inputs_in_models(
+    x: torch.Tensor, residual: torch.Tensor, shape: tuple[int, ...], weight: torch.Tensor, eps: float | None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, float]:
+    return x, residual, weight, torch.finfo(torch.float32).eps if eps is None else eps
+
+
+PATTERNS = (Pattern(in_models, inputs_in_models),)
 
 
 @triton.jit(do_not_specialize=["rows"])
@@ -80,13 +79,10 @@ def forward_kernel(
 ):
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)  # (ROWS,)
     column = tl.arange(0, BLOCK)  # (BLOCK,)
-    inside = (row < rows)[:, None] & (column < columns)[None, :]
-    value = tl.load(x + row[:, None] * x_stride + column[None, :], mask=inside, other=0.0).to(
-        tl.float32
-    )  # (ROWS, BLOCK)
-    value += tl.load(residual + row[:, None] * residual_stride + column[None, :], mask=inside, other=0.0).to(
-        tl.float32
-    )
+    inside = (row < rows)[:, None] & (column < columns)[None, :]  # (ROWS, BLOCK)
+    value = tl.load(x + row[:, None] * x_stride + column[None, :], mask=inside, other=0.0).to(tl.float32)
+    added = tl.load(residual + row[:, None] * residual_stride + column[None, :], mask=inside, other=0.0)
+    value += added.to(tl.float32)
     rounded = value.to(s.dtype.element_ty)
     tl.store(s + row[:, None] * y_stride + column[None, :], rounded, mask=inside)
     value = rounded.to(tl.float32)
@@ -124,12 +120,10 @@ def backward_kernel(
         row = program * each + start + tl.arange(0, ROWS)
         inside = (row < rows)[:, None] & (column < columns)[None, :]
         value = tl.load(s + row[:, None] * s_stride + column[None, :], mask=inside, other=0.0).to(tl.float32)
-        slope = tl.load(dy + row[:, None] * dy_stride + column[None, :], mask=inside, other=0.0).to(
-            tl.float32
-        )
-        beside = tl.load(ds + row[:, None] * ds_stride + column[None, :], mask=inside, other=0.0).to(
-            tl.float32
-        )
+        slope = tl.load(dy + row[:, None] * dy_stride + column[None, :], mask=inside, other=0.0)
+        slope = slope.to(tl.float32)
+        beside = tl.load(ds + row[:, None] * ds_stride + column[None, :], mask=inside, other=0.0)
+        beside = beside.to(tl.float32)
         r = tl.load(scale + row, mask=row < rows, other=0.0)
         hat = value * r[:, None]
         g = slope * w[None, :]
@@ -144,26 +138,26 @@ def backward_kernel(
 
 def check(x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor) -> None:
     if weight.shape != x.shape[-1:] or residual.shape != x.shape or residual.dtype != x.dtype:
-        said = (
+        inputs = (
             f"x {x.dtype}{tuple(x.shape)}, residual {residual.dtype}{tuple(residual.shape)}, weight"
             f" {tuple(weight.shape)}"
         )
         raise Unsupported(
-            f"{said}; expected x and residual of one shape and dtype, and weight ({x.shape[-1]},)"
+            f"{inputs}; expected x and residual of one shape and dtype, and weight ({x.shape[-1]},)"
         )
-    settings.fit(x.shape[-1])
+    check_length(x.shape[-1])
 
 
 def forward(
     x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, eps: float = EPS
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """y, s and the scale r of each row (rows,)."""
+    """Returns y, s and the scale r of each row (rows,)."""
     check(x, residual, weight)
-    flat, other = settings.matrix(x, "x"), settings.matrix(residual, "residual")
+    flat, other = as_matrix(x, "x"), as_matrix(residual, "residual")
     y, s = (torch.empty_like(flat, memory_format=torch.contiguous_format) for _ in range(2))
     scale = torch.empty(flat.shape[0], dtype=torch.float32, device=x.device)
-    if launches(flat):
-        rows, block, warps = settings.tile(flat.shape[1])
+    if needs_launch(flat):
+        rows, block, warps = row_tiling(flat.shape[1])
         tensors = (flat, other, weight.contiguous(), y, s, scale)
         strides = (flat.stride(0), other.stride(0), y.stride(0))
         forward_kernel[(triton.cdiv(len(flat), rows),)](
@@ -175,13 +169,13 @@ def forward(
 def backward(
     dy: torch.Tensor, ds: torch.Tensor, weight: torch.Tensor, s: torch.Tensor, scale: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """dx, dresidual (a copy) and dweight."""
-    flat, slope, beside = settings.matrix(s, "s"), settings.matrix(dy, "dy"), settings.matrix(ds, "ds")
+    """Returns dx, dresidual (a copy of it) and dweight."""
+    flat, slope, beside = as_matrix(s, "s"), as_matrix(dy, "dy"), as_matrix(ds, "ds")
     dx = torch.empty_like(flat, memory_format=torch.contiguous_format)
-    if not launches(flat):
+    if not needs_launch(flat):
         return dx.view(s.shape), torch.empty_like(dx).view(s.shape), torch.zeros_like(weight)
-    rows, block, warps = settings.tile(flat.shape[1])
-    programs, each = settings.chunks(len(flat), rows)
+    rows, block, warps = row_tiling(flat.shape[1])
+    programs, each = split_rows(len(flat), rows)
     partial = torch.empty(programs, flat.shape[1], dtype=torch.float32, device=s.device)
     tensors = (slope, beside, flat, weight.contiguous(), scale, dx, partial)
     strides = (slope.stride(0), beside.stride(0), flat.stride(0), dx.stride(0))
@@ -193,7 +187,7 @@ def examples(dtype: str) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Ten
     kind = getattr(torch, DTYPES[dtype])
     return (
         (x, torch.randn(x.shape, dtype=kind), torch.randn(x.shape[-1], dtype=kind))
-        for x in settings.examples(kind)
+        for x in example_matrices(kind)
     )
 
 
@@ -210,43 +204,21 @@ def typical(
 
 def cost(x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor) -> tuple[Cost, Cost]:
     n, rows, item = x.numel(), x.numel() // max(1, x.shape[-1]), x.element_size()
-    programs, _ = settings.chunks(rows, settings.tile(x.shape[-1])[0])
+    programs, _ = split_rows(rows, row_tiling(x.shape[-1]).rows)
     read_weight = weight.numel() * item
-    return Cost(4 * n * item + read_weight + 4 * rows, 6 * n), Cost(
-        4 * n * item + read_weight + 4 * rows + 4 * programs * weight.numel(), 12 * n
+    return (
+        Cost(4 * n * item + read_weight + 4 * rows, 6 * n),
+        Cost(4 * n * item + read_weight + 4 * rows + 4 * programs * weight.numel(), 12 * n),
     )
 
 
 def builds(dtype: str, target: str = "sm_80", columns: int = 1024) -> list[Build]:
-    rows, block, warps = settings.tile(columns)
-    pointer = POINTER[dtype]
-    sizes = {"rows": "i32", "columns": "i32"}
-    last = {"ROWS": "constexpr", "BLOCK": "constexpr"}
-    forward_tensors = {**dict.fromkeys(("x", "residual", "weight", "y", "s"), pointer), "scale": "*fp32"}
-    backward_tensors = {
-        **dict.fromkeys(("dy", "ds", "s", "weight"), pointer),
-        "scale": "*fp32",
-        "dx": pointer,
-        "partial": "*fp32",
-    }
-    forward_strides = ("x_stride", "residual_stride", "y_stride")
-    backward_strides = ("dy_stride", "ds_stride", "s_stride", "dx_stride")
-    constexprs = {"ROWS": rows, "BLOCK": block}
+    tiling = row_tiling(columns)
+    written = ("x", "residual", "weight", "y", "s", "scale")
+    gradients = ("dy", "ds", "s", "weight", "scale", "dx", "partial")
     return [
-        Build(
-            "forward",
-            forward_kernel,
-            {**forward_tensors, **sizes, **dict.fromkeys(forward_strides, "i32"), "eps": "fp32", **last},
-            constexprs,
-            warps,
-            divisible=(*forward_tensors, "columns", *forward_strides),
-        ),
-        Build(
-            "backward",
-            backward_kernel,
-            {**backward_tensors, **sizes, **dict.fromkeys(backward_strides, "i32"), "each": "i32", **last},
-            constexprs,
-            warps,
-            divisible=(*backward_tensors, "columns", *backward_strides),
+        row_build("forward", forward_kernel, dtype, tiling, written, ("x", "residual", "y"), {"eps": "fp32"}),
+        row_build(
+            "backward", backward_kernel, dtype, tiling, gradients, ("dy", "ds", "s", "dx"), {"each": "i32"}
         ),
     ]

@@ -1,12 +1,13 @@
-"""y = softmax(q k^T / sqrt(D) + mask) v, by blocks, without ever storing the S x T matrix; with
-`causal` query i sees keys 0 to i.
+"""Attention by blocks, without ever storing the matrix of all queries and keys.
 
-q (B, H, S, D), k and v (B, H, T, D); fp32, fp16, bf16; y as q; D up to 128; S and T at run time.
-Raises Unsupported for other forms. Dao, Fu, Ermon, Rudra and Re, FlashAttention,
-https://arxiv.org/abs/2205.14135; the running maximum and sum of Milakov and Gimelshein,
-https://arxiv.org/abs/1805.02867, in powers of two. With p = softmax and d = rowsum(dy y): dv = p^T
-dy, ds = p (dy v^T - d), dq = ds k / sqrt(D), dk = ds^T q / sqrt(D); p is computed again from the
-log of each row's sum. SDPA stays the default of torch; this one is for where it is not there.
+y = softmax(q k^T / sqrt(D) + mask) v; with `causal` query i sees keys 0 to i. q (B, H, S, D), k and
+v (B, H, T, D); fp32, fp16, bf16; y as q; D up to 128; S and T at run time. Raises Unsupported for
+other forms. Dao, Fu, Ermon, Rudra and Re, FlashAttention, https://arxiv.org/abs/2205.14135; the
+running maximum and sum of Milakov and Gimelshein, https://arxiv.org/abs/1805.02867, in powers of
+two. SDPA stays the default of torch; this one is for where it is not there.
+
+With p = softmax and d = rowsum(dy y): dv = p^T dy, ds = p (dy v^T - d), dq = ds k / sqrt(D), dk =
+ds^T q / sqrt(D); p is computed again from the log of each row's sum.
 """
 
 from __future__ import annotations
@@ -18,20 +19,25 @@ import torch
 import triton
 import triton.language as tl
 
-from ..contract import DTYPES, POINTER, Build, Cost, Unsupported, architecture, launches
+from ..contract import DTYPES, POINTER, Build, Cost, Unsupported, architecture, needs_launch
 from ..patterns import Pattern
 
-LARGEST, STAGES = 128, 2
+# Largest depth for which there is a tile below.
+LARGEST = 128
+# Stages of the pipeline of every loop, as Build has it by default.
+STAGES = 2
 RETURNS = ("y", "logs")
 GRADIENTS = ("q", "k", "v")
 AUTOCAST = "lower"
 SETTINGS = ({"depth": 128}, {"causal": False}, {"depth": 128, "causal": False})
 # (queries, keys, warps) of a program by the padded depth: as large as nothing spills (`hotlap
-# kernels`). Without tensor cores, that is in fp32 and on sm_75, for which Triton 3.8 emits none, a
-# product needs several times the registers.
+# kernels`). This is for products on tensor cores.
 TENSOR_CORES = {64: (64, 32, 4), 128: (64, 32, 8)}
+# The same in fp32, without tensor cores: a product needs several times the registers.
 ORDINARY = {64: (32, 16, 8), 128: (16, 16, 8)}
+# The same in fp16 and bf16 on sm_75, for which Triton 3.8 emits no tensor cores.
 HALF_ORDINARY = {64: (32, 32, 8), 128: (16, 16, 8)}
+# log2(e): exp(x) is 2^(x log2(e)), and powers of two are one instruction.
 LOG2E = 1.4426950408889634
 
 
@@ -43,12 +49,10 @@ def results(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
     score = q.float() @ k.float().mT * (LOG2E / math.sqrt(q.shape[3]))  # (B, H, S, T)
-    seen = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril() if causal else None
-    return (
-        reference(q, k, v, causal),
-        torch.logsumexp((score if seen is None else score.masked_fill(~seen, float("-inf"))) / LOG2E, -1)
-        * LOG2E,
-    )
+    if causal:
+        seen = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
+        score = score.masked_fill(~seen, float("-inf"))
+    return reference(q, k, v, causal), torch.logsumexp(score / LOG2E, -1) * LOG2E
 
 
 def whole(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
@@ -79,24 +83,27 @@ def forward_kernel(
     KEYS: tl.constexpr,
     DEPTH: tl.constexpr,
 ):
-    """factor: log2(e) / sqrt(D). logs: log2 of each row's sum of powers of two."""
+    """Each program takes one block of queries, over all keys that it sees.
+
+    factor: log2(e) / sqrt(D). logs: log2 of each row's sum of powers of two.
+    """
     head = tl.program_id(1).to(tl.int64)
     m = tl.program_id(0) * QUERIES + tl.arange(0, QUERIES)  # (QUERIES,)
     d = tl.arange(0, DEPTH)  # (DEPTH,)
     rows = (m < queries)[:, None] & (d < depth)[None, :]
-    at = head * queries * depth + m[:, None] * depth + d[None, :]
-    query = tl.load(q + at, mask=rows, other=0.0)  # (QUERIES, DEPTH)
+    query_at = head * queries * depth + m[:, None] * depth + d[None, :]
+    query = tl.load(q + query_at, mask=rows, other=0.0)  # (QUERIES, DEPTH)
     most = tl.full((QUERIES,), float("-inf"), tl.float32)
     total = tl.zeros((QUERIES,), tl.float32)
-    found = tl.zeros((QUERIES, DEPTH), tl.float32)
+    weighted = tl.zeros((QUERIES, DEPTH), tl.float32)
     last = keys
     if CAUSAL:
         last = tl.minimum(keys, (tl.program_id(0) + 1) * QUERIES)
     for start in range(0, last, KEYS):
         n = start + tl.arange(0, KEYS)  # (KEYS,)
         columns = (n < keys)[:, None] & (d < depth)[None, :]
-        there = head * keys * depth + n[:, None] * depth + d[None, :]
-        key = tl.load(k + there, mask=columns, other=0.0)  # (KEYS, DEPTH)
+        key_at = head * keys * depth + n[:, None] * depth + d[None, :]
+        key = tl.load(k + key_at, mask=columns, other=0.0)  # (KEYS, DEPTH)
         score = tl.dot(query, tl.trans(key), input_precision="ieee") * factor  # (QUERIES, KEYS)
         seen = (n < keys)[None, :]
         if CAUSAL:
@@ -106,10 +113,10 @@ def forward_kernel(
         power = tl.exp2(score - higher[:, None])
         rescaled = tl.exp2(most - higher)
         total = total * rescaled + tl.sum(power, 1)
-        value = tl.load(v + there, mask=columns, other=0.0)
-        found = found * rescaled[:, None] + tl.dot(power.to(value.dtype), value, input_precision="ieee")
+        value = tl.load(v + key_at, mask=columns, other=0.0)
+        weighted = weighted * rescaled[:, None] + tl.dot(power.to(value.dtype), value, input_precision="ieee")
         most = higher
-    tl.store(y + at, found / total[:, None], mask=rows)
+    tl.store(y + query_at, weighted / total[:, None], mask=rows)
     tl.store(logs + head * queries + m, most + tl.log2(total), mask=m < queries)
 
 
@@ -133,14 +140,14 @@ def keys_kernel(
     KEYS: tl.constexpr,
     DEPTH: tl.constexpr,
 ):
-    """dk and dv of one block of keys, over all queries that see it."""
+    """Each program makes dk and dv of one block of keys, over all queries that see it."""
     head = tl.program_id(1).to(tl.int64)
     n = tl.program_id(0) * KEYS + tl.arange(0, KEYS)
     d = tl.arange(0, DEPTH)
     columns = (n < keys)[:, None] & (d < depth)[None, :]
-    there = head * keys * depth + n[:, None] * depth + d[None, :]
-    key = tl.load(k + there, mask=columns, other=0.0)
-    value = tl.load(v + there, mask=columns, other=0.0)
+    key_at = head * keys * depth + n[:, None] * depth + d[None, :]
+    key = tl.load(k + key_at, mask=columns, other=0.0)
+    value = tl.load(v + key_at, mask=columns, other=0.0)
     of_key = tl.zeros((KEYS, DEPTH), tl.float32)
     of_value = tl.zeros((KEYS, DEPTH), tl.float32)
     first = 0
@@ -149,9 +156,9 @@ def keys_kernel(
     for start in range(first, queries, QUERIES):
         m = start + tl.arange(0, QUERIES)
         rows = (m < queries)[:, None] & (d < depth)[None, :]
-        at = head * queries * depth + m[:, None] * depth + d[None, :]
-        query = tl.load(q + at, mask=rows, other=0.0)
-        slope = tl.load(dy + at, mask=rows, other=0.0)
+        query_at = head * queries * depth + m[:, None] * depth + d[None, :]
+        query = tl.load(q + query_at, mask=rows, other=0.0)
+        slope = tl.load(dy + query_at, mask=rows, other=0.0)
         log = tl.load(logs + head * queries + m, mask=m < queries, other=float("inf"))
         dot = tl.load(dots + head * queries + m, mask=m < queries, other=0.0)
         seen = (n < keys)[None, :] & (m < queries)[:, None]
@@ -162,8 +169,8 @@ def keys_kernel(
         of_value += tl.dot(tl.trans(p.to(slope.dtype)), slope, input_precision="ieee")
         ds = p * (tl.dot(slope, tl.trans(value), input_precision="ieee") - dot[:, None])
         of_key += tl.dot(tl.trans(ds.to(query.dtype)), query, input_precision="ieee")
-    tl.store(dk + there, of_key * scale, mask=columns)
-    tl.store(dv + there, of_value, mask=columns)
+    tl.store(dk + key_at, of_key * scale, mask=columns)
+    tl.store(dv + key_at, of_value, mask=columns)
 
 
 @triton.jit(do_not_specialize=["queries", "keys"])
@@ -185,45 +192,50 @@ def queries_kernel(
     KEYS: tl.constexpr,
     DEPTH: tl.constexpr,
 ):
-    """dq of one block of queries, over all keys that it sees."""
+    """Each program makes dq of one block of queries, over all keys that it sees."""
     head = tl.program_id(1).to(tl.int64)
     m = tl.program_id(0) * QUERIES + tl.arange(0, QUERIES)
     d = tl.arange(0, DEPTH)
     rows = (m < queries)[:, None] & (d < depth)[None, :]
-    at = head * queries * depth + m[:, None] * depth + d[None, :]
-    query = tl.load(q + at, mask=rows, other=0.0)
-    slope = tl.load(dy + at, mask=rows, other=0.0)
+    query_at = head * queries * depth + m[:, None] * depth + d[None, :]
+    query = tl.load(q + query_at, mask=rows, other=0.0)
+    slope = tl.load(dy + query_at, mask=rows, other=0.0)
     log = tl.load(logs + head * queries + m, mask=m < queries, other=float("inf"))
     dot = tl.load(dots + head * queries + m, mask=m < queries, other=0.0)
-    found = tl.zeros((QUERIES, DEPTH), tl.float32)
+    of_query = tl.zeros((QUERIES, DEPTH), tl.float32)
     last = keys
     if CAUSAL:
         last = tl.minimum(keys, (tl.program_id(0) + 1) * QUERIES)
     for start in range(0, last, KEYS):
         n = start + tl.arange(0, KEYS)
         columns = (n < keys)[:, None] & (d < depth)[None, :]
-        there = head * keys * depth + n[:, None] * depth + d[None, :]
-        key = tl.load(k + there, mask=columns, other=0.0)
-        value = tl.load(v + there, mask=columns, other=0.0)
+        key_at = head * keys * depth + n[:, None] * depth + d[None, :]
+        key = tl.load(k + key_at, mask=columns, other=0.0)
+        value = tl.load(v + key_at, mask=columns, other=0.0)
         seen = (n < keys)[None, :] & (m < queries)[:, None]
         if CAUSAL:
             seen = seen & (n[None, :] <= m[:, None])
         score = tl.dot(query, tl.trans(key), input_precision="ieee") * factor
         p = tl.where(seen, tl.exp2(score - log[:, None]), 0.0)
         ds = p * (tl.dot(slope, tl.trans(value), input_precision="ieee") - dot[:, None])
-        found += tl.dot(ds.to(key.dtype), key, input_precision="ieee")
-    tl.store(dq + at, found * scale, mask=rows)
+        of_query += tl.dot(ds.to(key.dtype), key, input_precision="ieee")
+    tl.store(dq + query_at, of_query * scale, mask=rows)
 
 
 def padded(depth: int) -> int:
-    """A power of two of at least 16, which products ask for."""
+    """Returns the power of two, of at least 16, to which products ask a depth to be padded."""
     return max(16, 1 << (depth - 1).bit_length())
 
 
 def tile(item: int, depth: int, target: str) -> tuple[int, int, int]:
-    return (ORDINARY if item == 4 else HALF_ORDINARY if target == "sm_75" else TENSOR_CORES)[
-        64 if depth <= 64 else 128
-    ]
+    """Returns queries, keys and warps of a program for elements of `item` bytes."""
+    if item == 4:
+        tiles = ORDINARY
+    elif target == "sm_75":
+        tiles = HALF_ORDINARY
+    else:
+        tiles = TENSOR_CORES
+    return tiles[64 if depth <= 64 else 128]
 
 
 def check(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
@@ -244,30 +256,19 @@ def check(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
 def forward(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """y and the log2 of each row's sum (B, H, S)."""
+    """Returns y and the log2 of each row's sum (B, H, S)."""
     check(q, k, v)
     query, key, value = q.contiguous(), k.contiguous(), v.contiguous()
     batch, heads, queries, depth = q.shape
     y = torch.empty_like(query)
     logs = torch.empty(batch, heads, queries, dtype=torch.float32, device=q.device)
-    if launches(y):
+    if needs_launch(y):
         rows, columns, warps = tile(q.element_size(), depth, architecture(q.device))
         grid = (triton.cdiv(queries, rows), batch * heads)
+        tensors = (query, key, value, y, logs)
         sizes = (queries, k.shape[2], depth, LOG2E / math.sqrt(depth))
-        forward_kernel[grid](
-            query,
-            key,
-            value,
-            y,
-            logs,
-            *sizes,
-            causal,
-            rows,
-            columns,
-            padded(depth),
-            num_warps=warps,
-            num_stages=STAGES,
-        )
+        tiles = (causal, rows, columns, padded(depth))
+        forward_kernel[grid](*tensors, *sizes, *tiles, num_warps=warps, num_stages=STAGES)
     return y, logs
 
 
@@ -280,24 +281,17 @@ def backward(
     y: torch.Tensor,
     logs: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Returns dq, dk and dv."""
     slope, query, key, value = dy.contiguous(), q.contiguous(), k.contiguous(), v.contiguous()
     batch, heads, queries, depth = q.shape
     dots = (slope.float() * y.float()).sum(-1)  # (B, H, S)
     dq, dk, dv = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
-    if launches(q):
+    if needs_launch(q):
         rows, columns, warps = tile(q.element_size(), depth, architecture(q.device))
         tensors = (slope, query, key, value, logs, dots)
-        last = (
-            queries,
-            k.shape[2],
-            depth,
-            LOG2E / math.sqrt(depth),
-            1 / math.sqrt(depth),
-            causal,
-            rows,
-            columns,
-            padded(depth),
-        )
+        scale = 1 / math.sqrt(depth)
+        sizes = (queries, k.shape[2], depth, LOG2E / math.sqrt(depth), scale)
+        last = (*sizes, causal, rows, columns, padded(depth))
         keys_kernel[(triton.cdiv(k.shape[2], columns), batch * heads)](
             *tensors, dk, dv, *last, num_warps=warps, num_stages=STAGES
         )
@@ -319,13 +313,12 @@ def examples(dtype: str) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Ten
         ((1, 2, 64, 64, 64), True),
         ((0, 2, 4, 4, 16), False),
     ):
-        yield (
-            torch.randn(batch, heads, queries, depth, dtype=kind),
-            *(torch.randn(batch, heads, keys, depth, dtype=kind) for _ in range(2)),
-            causal,
-        )
+        q = torch.randn(batch, heads, queries, depth, dtype=kind)
+        k, v = (torch.randn(batch, heads, keys, depth, dtype=kind) for _ in range(2))
+        yield q, k, v, causal
     swapped = torch.randn(1, 40, 2, 32, dtype=kind).transpose(1, 2)  # as (B, S, H, D) lies
-    yield swapped, *(torch.randn(1, 2, 40, 32, dtype=kind) for _ in range(2)), True
+    k, v = (torch.randn(1, 2, 40, 32, dtype=kind) for _ in range(2))
+    yield swapped, k, v, True
 
 
 def typical(
@@ -339,8 +332,10 @@ def typical(
 
 
 def cost(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool) -> tuple[Cost, Cost, Cost]:
-    """What must move at least; blocks are read again by the programs that need them, from the cache
-    where it holds them. Keys that no query sees are not read.
+    """Returns what must move at least, of the forward kernel and of the two backward ones.
+
+    Blocks are read again by the programs that need them, from the cache where it holds them. Keys
+    that no query sees are not read.
     """
     batch, heads, queries, depth = q.shape
     keys, item = k.shape[2], q.element_size()
@@ -363,14 +358,13 @@ def builds(dtype: str, target: str = "sm_80", depth: int = 64, causal: bool = Tr
     sizes = {"queries": "i32", "keys": "i32", "depth": "i32", "factor": "fp32"}
     beside = {**dict.fromkeys(("dy", "q", "k", "v"), pointer), "logs": "*fp32", "dots": "*fp32"}
 
-    def made(name: str, kernel: object, tensors: dict[str, str], more: dict[str, str]) -> Build:
+    def build(name: str, kernel: object, tensors: dict[str, str], more: dict[str, str]) -> Build:
         signature = {**tensors, **sizes, **more, **dict.fromkeys(last, "constexpr")}
         return Build(name, kernel, signature, last, warps, STAGES, divisible=(*tensors, "depth"), dot=True)
 
+    inputs = {**dict.fromkeys(("q", "k", "v", "y"), pointer), "logs": "*fp32"}
     return [
-        made(
-            "forward", forward_kernel, {**dict.fromkeys(("q", "k", "v", "y"), pointer), "logs": "*fp32"}, {}
-        ),
-        made("backward_keys", keys_kernel, {**beside, "dk": pointer, "dv": pointer}, {"scale": "fp32"}),
-        made("backward_queries", queries_kernel, {**beside, "dq": pointer}, {"scale": "fp32"}),
+        build("forward", forward_kernel, inputs, {}),
+        build("backward_keys", keys_kernel, {**beside, "dk": pointer, "dv": pointer}, {"scale": "fp32"}),
+        build("backward_queries", queries_kernel, {**beside, "dq": pointer}, {"scale": "fp32"}),
     ]

@@ -1,16 +1,18 @@
-"""y = act((x - mean) r weight + bias + residual) with r = 1 / sqrt(var + eps); mean and biased
-variance of each channel over all else, in training; act is ReLU or nothing.
+"""Batch normalisation in training, with an optional residual and ReLU after it.
 
-x and residual (N, C, H, W) or (M, C), weight and bias (C,); fp32, fp16, bf16, weight and bias in
-one dtype of their own; y as x. It is for memory in which the channels of a pixel lie side by side
-(channels_last): another layout is copied first, and y is channels_last whatever x is. Raises
-Unsupported for fewer than two values a channel and other shapes or dtypes. Ioffe and Szegedy, Batch
-Normalization, https://arxiv.org/abs/1502.03167. Running statistics are the caller's: the mean is
-returned, and the biased variance is 1 / scale^2 - eps. Programs keep counts, means and sums of
-squares around these, which are joined without cancellation (Chan, Golub and LeVeque, Algorithms for
-computing the sample variance, 1983). With h = (x - mean) r, g = dy where y > 0, and M values a
-channel: dbias = sum(g), dweight = sum(g h), dx = weight r (g - dbias / M - h dweight / M),
-dresidual = g.
+y = act((x - mean) r weight + bias + residual) with r = 1 / sqrt(var + eps); mean and biased
+variance of each channel over all else; act is ReLU or nothing. x and residual (N, C, H, W) or (M,
+C), weight and bias (C,); fp32, fp16, bf16, weight and bias in one dtype of their own; y as x. It is
+for memory in which the channels of a pixel lie side by side (channels_last): another layout is
+copied first, and y is channels_last whatever x is. Raises Unsupported for fewer than two values a
+channel and other shapes or dtypes. Ioffe and Szegedy, Batch Normalization,
+https://arxiv.org/abs/1502.03167.
+
+Running statistics are the caller's: the mean is returned, and the biased variance is 1 / scale^2 -
+eps. Programs keep counts, means and sums of squares around these, which are joined without
+cancellation (Chan, Golub and LeVeque, Algorithms for computing the sample variance, 1983). With h =
+(x - mean) r, g = dy where y > 0, and M values a channel: dbias = sum(g), dweight = sum(g h), dx =
+weight r (g - dbias / M - h dweight / M), dresidual = g.
 """
 
 from __future__ import annotations
@@ -18,27 +20,56 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 
-from .. import rows as settings
-from ..contract import DTYPES, POINTER, Build, Cost, Unsupported, launches
+from ..contract import DTYPES, POINTER, Build, Cost, Unsupported, needs_launch
 from ..patterns import Pattern
+from ..rows import as_matrix, example_matrices
 
+# The default of torch.nn.BatchNorm2d.
 EPS = 1e-5
 RETURNS = ("y", "mean", "scale")
 GRADIENTS = ("x", "weight", "bias", "residual")
 AUTOCAST = "none"
 SETTINGS = ({"channels": 64}, {"channels": 2048}, {"added": False}, {"channels": 64, "added": False})
-# Channels of a program: a line of 128 bytes of bf16. Programs of a reduction: half of what fills an
-# H100 with 8 warps each, so that the second stage stays short. Elements of a tile: of a reduction
-# that holds two sums for each, and of one with as many inputs more; STEPS tiles share the loads of
-# what belongs to a channel.
-CHANNELS, PROGRAMS, WARPS, STEPS = 64, 512, 8, 4
-STATISTICS, TILE = 4096, 2048
+# Channels of a program: a line of 128 bytes of bf16.
+CHANNELS = 64
+# Programs of a reduction: half of what fills an H100 with 8 warps each, so that the second stage
+# stays short.
+PROGRAMS = 512
+# Eight elements of a tile of TILE for each thread.
+WARPS = 8
+# Tiles of a program that share the loads of what belongs to a channel.
+STEPS = 4
+# Elements of a tile in the reduction to statistics, which holds two sums for each.
+STATISTICS = 4096
+# Elements of a tile in the other kernels, which have as many inputs more.
+TILE = 2048
+# (programs, channels) whose partial sums the second stage of a reduction joins at once.
 JOINED = (128, 16)
+# Tensors in the dtype of the operation; all others are fp32.
+IN_DTYPE = frozenset({"dy", "x", "y", "weight", "bias", "residual", "dx", "dweight", "dbias", "dresidual"})
+
+
+class BatchNormInputs(NamedTuple):
+    """What the operation takes, in the order of forward's parameters."""
+
+    # (N, C, H, W) or (M, C).
+    x: torch.Tensor
+    # (C,).
+    weight: torch.Tensor
+    # (C,).
+    bias: torch.Tensor
+    # As x, or None where nothing is added.
+    residual: torch.Tensor | None
+    # Added to the variance.
+    eps: float
+    # Whether a ReLU follows.
+    relu: bool
 
 
 def reference(
@@ -62,13 +93,12 @@ def results(
     eps: float = EPS,
     relu: bool = True,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    variance, mean = torch.var_mean(x.float(), [one for one in range(x.ndim) if one != 1], correction=0)
+    but_channels = [dimension for dimension in range(x.ndim) if dimension != 1]
+    variance, mean = torch.var_mean(x.float(), but_channels, correction=0)
     y = reference(x, weight, bias, residual, eps, relu)
-    return (
-        y.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else y,
-        mean,
-        (variance + eps).rsqrt(),
-    )
+    if x.ndim == 4:
+        y = y.contiguous(memory_format=torch.channels_last)
+    return y, mean, (variance + eps).rsqrt()
 
 
 def with_residual(x: torch.Tensor, norm: torch.nn.BatchNorm2d, residual: torch.Tensor) -> torch.Tensor:
@@ -80,13 +110,18 @@ def with_relu(x: torch.Tensor, norm: torch.nn.BatchNorm2d) -> torch.Tensor:
 
 
 def alone(x: torch.Tensor, norm: torch.nn.BatchNorm2d) -> torch.Tensor:
-    return norm(x)
+    y: torch.Tensor = norm(x)
+    return y
 
 
-def training(
+def inputs_in_training(
     relu: bool, x: torch.Tensor, norm: torch.nn.BatchNorm2d, residual: torch.Tensor | None = None
 ) -> tuple[object, ...] | None:
-    """None in evaluation: an affine map that a compiler folds into the convolution before it."""
+    """Returns the operation's inputs, or None in evaluation, which aten does.
+
+    Then the norm is an affine map, which a compiler folds into the convolution before it. Raises
+    Unsupported for a norm without a weight.
+    """
     if not norm.training:
         return None
     if norm.weight is None:
@@ -94,10 +129,14 @@ def training(
     return x, norm.weight, norm.bias, residual, norm.eps, relu
 
 
-def tracked(given: tuple[object, ...], made: tuple[torch.Tensor, ...]) -> torch.Tensor:
-    """Updates the module's running statistics, with the unbiased variance, as torch does."""
-    x, norm = given[:2]
-    y, mean, scale = made
+def update_statistics(arguments: tuple[Any, ...], results: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    """Updates the module's running statistics, with the unbiased variance, as torch does.
+
+    Returns y. The first two arguments are x and the module; the results are those of forward.
+    """
+    x: torch.Tensor = arguments[0]
+    norm: Any = arguments[1]  # a BatchNorm2d, whose buffers have no types
+    y, mean, scale = results
     if norm.track_running_stats:
         with torch.no_grad():
             norm.num_batches_tracked.add_(1)
@@ -110,16 +149,18 @@ def tracked(given: tuple[object, ...], made: tuple[torch.Tensor, ...]) -> torch.
 
 
 PATTERNS = (
-    Pattern(with_residual, partial(training, True), tracked),
-    Pattern(with_relu, partial(training, True), tracked),
-    Pattern(alone, partial(training, False), tracked),
+    Pattern(with_residual, partial(inputs_in_training, True), update_statistics),
+    Pattern(with_relu, partial(inputs_in_training, True), update_statistics),
+    Pattern(alone, partial(inputs_in_training, False), update_statistics),
 )
 
 
 @triton.jit
 def joined(count, mean, square, rows):
-    """Of sets with a count (K,), means and sums of squares around them (K, BLOCK), those of their
-    union; the mean is rounded once more, around the first one.
+    """The mean and the sum of squares around it (BLOCK,) of the union of K sets, from their counts
+    (K,), means and sums of squares around these (K, BLOCK).
+
+    The mean is taken twice, the second time around the first one, which rounds less.
     """
     rough = tl.sum(count[:, None] * mean, 0) / rows  # (BLOCK,)
     away = mean - rough[None, :]
@@ -139,14 +180,14 @@ def statistics_kernel(
     count = tl.zeros((ROWS,), tl.float32)
     mean = tl.zeros((ROWS, BLOCK), tl.float32)
     square = tl.zeros((ROWS, BLOCK), tl.float32)
-    taken = 0.0
+    steps = 0.0
     for start in range(0, each, ROWS):
         row = program * each + start + tl.arange(0, ROWS)  # (ROWS,)
         inside = (row < rows)[:, None] & (column < columns)[None, :]
         value = tl.load(x + row[:, None] * x_stride + column[None, :], mask=inside, other=0.0).to(tl.float32)
-        taken += 1.0
+        steps += 1.0
         away = tl.where(inside, value - mean, 0.0)
-        mean += away * (1.0 / taken)
+        mean += away * (1.0 / steps)
         square += away * (value - mean)
         count += tl.where(row < rows, 1.0, 0.0)
     m, s = joined(count, mean, square, tl.sum(count, 0))
@@ -345,25 +386,27 @@ def backward_kernel(
 
 
 def tile(columns: int, elements: int) -> tuple[int, int]:
-    """(rows, channels) of a program at once."""
+    """Returns rows and channels that a program takes at once, for tiles of so many elements."""
     block = min(CHANNELS, triton.next_power_of_2(columns))
     return elements // block, block
 
 
-def shares(rows: int, columns: int, elements: int) -> tuple[int, int]:
-    """Programs that share the rows of one block of channels, and the rows of each (whole tiles)."""
+def share_rows(rows: int, columns: int, elements: int) -> tuple[int, int]:
+    """Returns how many programs share the rows of one block of channels, and how many rows each
+    takes (whole tiles).
+    """
     step, block = tile(columns, elements)
     each = triton.cdiv(triton.cdiv(rows, max(1, PROGRAMS // triton.cdiv(columns, block))), step) * step
     return triton.cdiv(rows, each), each
 
 
-def matrix(x: torch.Tensor, name: str) -> torch.Tensor:
-    """(M, C); copied only where the channels do not lie side by side."""
-    return settings.matrix(x.movedim(1, -1), name)
+def pixel_matrix(x: torch.Tensor, name: str) -> torch.Tensor:
+    """x as (M, C), a row for each pixel; copied only where the channels do not lie side by side."""
+    return as_matrix(x.movedim(1, -1), name)
 
 
 def shaped(flat: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """(M, C) in the shape of x: channels_last."""
+    """The matrix (M, C) in the shape of x, as a view that is channels_last."""
     return flat.view(x.movedim(1, -1).shape).movedim(-1, 1)
 
 
@@ -376,11 +419,11 @@ def check(
         or bias.shape != weight.shape
         or bias.dtype != weight.dtype
     ):
-        said = (
+        inputs = (
             f"x {tuple(x.shape)}, weight {weight.dtype}{tuple(weight.shape)}, bias"
             f" {bias.dtype}{tuple(bias.shape)}"
         )
-        raise Unsupported(f"{said}; expected (N, C, H, W) or (M, C), and weight and bias (C,) of one dtype")
+        raise Unsupported(f"{inputs}; expected (N, C, H, W) or (M, C), and weight and bias (C,) of one dtype")
     if math.prod(x.shape[2:]) * x.shape[0] < 2:
         raise Unsupported(f"x {tuple(x.shape)}: training needs more than one value a channel")
     if residual is not None and (residual.shape != x.shape or residual.dtype != x.dtype):
@@ -398,14 +441,15 @@ def forward(
     eps: float = EPS,
     relu: bool = True,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """y, and of each channel its mean and scale r (C,)."""
+    """Returns y, and of each channel its mean and its scale r (C,)."""
     check(x, weight, bias, residual)
-    flat, other = matrix(x, "x"), None if residual is None else matrix(residual, "residual")
+    flat = pixel_matrix(x, "x")
+    other = None if residual is None else pixel_matrix(residual, "residual")
     y = torch.empty_like(flat, memory_format=torch.contiguous_format)
     mean, scale = (torch.empty(x.shape[1], dtype=torch.float32, device=x.device) for _ in range(2))
-    if launches(flat):
+    if needs_launch(flat):
         rows, columns = flat.shape
-        programs, each = shares(rows, columns, STATISTICS)
+        programs, each = share_rows(rows, columns, STATISTICS)
         step, block = tile(columns, STATISTICS)
         blocks = triton.cdiv(columns, block)
         partial = torch.empty(2, programs, columns, dtype=torch.float32, device=x.device)
@@ -434,80 +478,69 @@ def backward(
     mean: torch.Tensor,
     scale: torch.Tensor,
 ) -> list[torch.Tensor]:
-    """dx, dweight, dbias, and dresidual if there was a residual, of which nothing else is asked."""
-    flat, slope, made = matrix(x, "x"), matrix(dy, "dy"), matrix(y, "y") if relu else None
+    """Returns dx, dweight, dbias, and dresidual if there was a residual.
+
+    Nothing else is asked of `residual`, and of y only where a ReLU followed.
+    """
+    flat, slope = pixel_matrix(x, "x"), pixel_matrix(dy, "dy")
+    output = pixel_matrix(y, "y") if relu else None
     dx = torch.empty_like(flat, memory_format=torch.contiguous_format)
     dresidual = None if residual is None else torch.empty_like(dx)
     dweight, dbias = (torch.empty_like(weight, memory_format=torch.contiguous_format) for _ in range(2))
-    if launches(flat):
+    if needs_launch(flat):
         rows, columns = flat.shape
-        programs, each = shares(rows, columns, TILE)
+        programs, each = share_rows(rows, columns, TILE)
         step, block = tile(columns, TILE)
         blocks = triton.cdiv(columns, block)
         partial = torch.empty(2, programs, columns, dtype=torch.float32, device=x.device)
         sums = torch.empty(2, columns, dtype=torch.float32, device=x.device)
-        strides = (slope.stride(0), flat.stride(0), 0 if made is None else made.stride(0))
+        strides = (slope.stride(0), flat.stride(0), 0 if output is None else output.stride(0))
         sums_kernel[(programs, blocks)](
-            slope,
-            flat,
-            made,
-            mean,
-            scale,
-            *partial,
-            rows,
-            columns,
-            *strides,
-            each,
-            step,
-            block,
+            *(slope, flat, output, mean, scale, *partial),
+            *(rows, columns, *strides, each, step, block),
             num_warps=WARPS,
         )
         add_kernel[(triton.cdiv(columns, JOINED[1]),)](
             *partial, *sums, dweight, dbias, columns, programs, *JOINED, num_warps=WARPS
         )
-        tensors = (slope, flat, made, weight.contiguous(), mean, scale, *sums, dx, dresidual)
+        tensors = (slope, flat, output, weight.contiguous(), mean, scale, *sums, dx, dresidual)
         backward_kernel[(triton.cdiv(rows, step * STEPS), blocks)](
             *tensors, rows, columns, *strides, dx.stride(0), STEPS, step, block, num_warps=WARPS
         )
     return [shaped(dx, x), dweight, dbias, *([] if dresidual is None else [shaped(dresidual, x)])]
 
 
-def examples(
-    dtype: str,
-) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None, float, bool]]:
+def examples(dtype: str) -> Iterator[BatchNormInputs]:
     kind = getattr(torch, DTYPES[dtype])
 
-    def made(
-        x: torch.Tensor, added: bool, relu: bool, parameters: torch.dtype = kind
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None, float, bool]:
+    def example(x: torch.Tensor, added: bool, relu: bool, parameters: torch.dtype = kind) -> BatchNormInputs:
         weight, bias = (torch.randn(x.shape[1], dtype=parameters) for _ in range(2))
-        return x, weight, bias, torch.randn_like(x) if added else None, EPS, relu
+        return BatchNormInputs(x, weight, bias, torch.randn_like(x) if added else None, EPS, relu)
 
-    for number, x in enumerate(x for x in settings.examples(kind) if x.ndim == 2 and len(x) > 2):
-        yield made(x, number % 2 == 0, number % 3 != 0)
+    for number, x in enumerate(x for x in example_matrices(kind) if x.ndim == 2 and len(x) > 2):
+        yield example(x, number % 2 == 0, number % 3 != 0)
     wide = torch.randn(2, 96, 9, 9, dtype=kind).contiguous(memory_format=torch.channels_last)
-    yield made(wide, True, True)
-    yield made(wide[:, 16:81], False, True)  # pixels that are not side by side
-    yield made(torch.randn(2, 5, 21, 25, dtype=kind), True, True)  # contiguous: copied
-    yield made(torch.randn(4, 1, 5, 7, dtype=kind), False, True, torch.float32)
+    yield example(wide, True, True)
+    yield example(wide[:, 16:81], False, True)  # pixels that are not side by side
+    yield example(torch.randn(2, 5, 21, 25, dtype=kind), True, True)  # contiguous: copied
+    yield example(torch.randn(4, 1, 5, 7, dtype=kind), False, True, torch.float32)
     if dtype == "fp32":
-        yield made(torch.randn(300, 20) + 1000, False, False)
-        yield made(
-            torch.randn(128 * 64 + 5, 33), True, True
-        )  # more programs than the second stage joins at once
+        yield example(torch.randn(300, 20) + 1000, False, False)
+        # More programs than the second stage joins at once.
+        yield example(torch.randn(128 * 64 + 5, 33), True, True)
 
 
 def typical(
     dtype: str, count: int = 64, device: str = "meta", channels: int = 256, added: bool = True
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None, float, bool]:
-    """Of ResNet-50: 56 x 56 pixels of 256 channels, 7 x 7 of 2,048."""
+) -> BatchNormInputs:
+    """As in ResNet-50: 56 x 56 pixels of 256 channels, 7 x 7 of 2,048."""
     kind, side = getattr(torch, DTYPES[dtype]), min(56, 56 * 256 // channels)
     weight, bias = (torch.empty(channels, dtype=kind, device=device) for _ in range(2))
     x, residual = (
         torch.empty(count, channels, side, side, dtype=kind, device=device, memory_format=torch.channels_last)
         for _ in range(2)
     )
-    return x, weight, bias, residual if added else None, EPS, True
+    return BatchNormInputs(x, weight, bias, residual if added else None, EPS, relu=True)
 
 
 def cost(
@@ -521,7 +554,7 @@ def cost(
     n, item, columns = x.numel(), x.element_size(), weight.numel()
     read_weight, added = columns * weight.element_size(), residual is not None
     joined, summed = (
-        8 * columns * shares(n // columns, columns, elements)[0] for elements in (STATISTICS, TILE)
+        8 * columns * share_rows(n // columns, columns, elements)[0] for elements in (STATISTICS, TILE)
     )
     return (
         Cost(n * item + joined, 6 * n),
@@ -534,82 +567,100 @@ def cost(
 
 
 def builds(dtype: str, target: str = "sm_80", channels: int = 256, added: bool = True) -> list[Build]:
-    pointer = POINTER[dtype]
-    other = pointer if added else "constexpr"
-    places = [
-        dict(zip(("ROWS", "BLOCK"), tile(channels, elements), strict=True)) for elements in (STATISTICS, TILE)
-    ]
-    together = dict(zip(("ROWS", "BLOCK"), JOINED, strict=True))
-
-    def made(
-        name: str,
-        kernel: object,
-        tensors: dict[str, str],
-        numbers: tuple[str, ...],
-        constexprs: dict[str, object],
-    ) -> Build:
-        types = {number: "fp32" if number == "eps" else "i32" for number in numbers}
-        absent = {tensor: None for tensor, kind in tensors.items() if kind == "constexpr"}
-        divisible = (
-            *(tensor for tensor in tensors if tensor not in absent),
-            *(number for number in numbers if number == "columns" or number.endswith("stride")),
-        )
-        return Build(
-            name,
-            kernel,
-            {**tensors, **types, **dict.fromkeys(constexprs, "constexpr")},
-            {**absent, **constexprs},
-            WARPS,
-            divisible=divisible,
-        )
-
-    def tensors(names: str, **others: str) -> dict[str, str]:
-        return {
-            name: pointer if name in ("dy", "x", "y", "weight", "bias", "dx", "dweight", "dbias") else "*fp32"
-            for name in names.split()
-        } | others
-
     return [
-        made(
+        *forward_builds(dtype, channels, added),
+        *backward_builds(dtype, channels, added),
+    ]
+
+
+def tile_constexprs(channels: int, elements: int) -> dict[str, object]:
+    """ROWS and BLOCK of a kernel with tiles of so many elements."""
+    return dict(zip(("ROWS", "BLOCK"), tile(channels, elements), strict=True))
+
+
+def build(
+    name: str,
+    kernel: Any,
+    dtype: str,
+    tensors: str,
+    numbers: tuple[str, ...],
+    constexprs: dict[str, object],
+    absent: tuple[str, ...] = (),
+) -> Build:
+    """The build of one kernel, whose arguments are the tensors, the numbers and the constexprs.
+
+    Tensors that are `absent` are None, which is a constexpr too.
+    """
+    types = {
+        tensor: POINTER[dtype] if tensor in IN_DTYPE else "*fp32" for tensor in tensors.split()
+    } | dict.fromkeys(absent, "constexpr")
+    signature = {
+        **types,
+        **{number: "fp32" if number == "eps" else "i32" for number in numbers},
+        **dict.fromkeys(constexprs, "constexpr"),
+    }
+    divisible = (
+        *(tensor for tensor in types if tensor not in absent),
+        *(number for number in numbers if number == "columns" or number.endswith("stride")),
+    )
+    return Build(name, kernel, signature, {**dict.fromkeys(absent), **constexprs}, WARPS, divisible=divisible)
+
+
+def forward_builds(dtype: str, channels: int, added: bool) -> list[Build]:
+    return [
+        build(
             "forward_statistics",
             statistics_kernel,
-            tensors("x means squares"),
+            dtype,
+            "x means squares",
             ("rows", "columns", "x_stride", "each"),
-            places[0],
+            tile_constexprs(channels, STATISTICS),
         ),
-        made(
+        build(
             "forward_combine",
             combine_kernel,
-            tensors("means squares mean scale"),
+            dtype,
+            "means squares mean scale",
             ("rows", "columns", "programs", "each", "eps"),
-            together,
+            dict(zip(("ROWS", "BLOCK"), JOINED, strict=True)),
         ),
-        made(
+        build(
             "forward",
             forward_kernel,
-            tensors("x residual weight bias mean scale y", residual=other),
+            dtype,
+            "x residual weight bias mean scale y",
             ("rows", "columns", "x_stride", "residual_stride", "y_stride"),
-            {"RELU": True, "STEPS": STEPS, **places[1]},
+            {"RELU": True, "STEPS": STEPS, **tile_constexprs(channels, TILE)},
+            () if added else ("residual",),
         ),
-        made(
+    ]
+
+
+def backward_builds(dtype: str, channels: int, added: bool) -> list[Build]:
+    return [
+        build(
             "backward_sums",
             sums_kernel,
-            tensors("dy x y mean scale partial_weight partial_bias"),
+            dtype,
+            "dy x y mean scale partial_weight partial_bias",
             ("rows", "columns", "dy_stride", "x_stride", "y_stride", "each"),
-            places[1],
+            tile_constexprs(channels, TILE),
         ),
-        made(
+        build(
             "backward_combine",
             add_kernel,
-            tensors("partial_weight partial_bias sum_weight sum_bias dweight dbias"),
+            dtype,
+            "partial_weight partial_bias sum_weight sum_bias dweight dbias",
             ("columns", "programs"),
-            together,
+            dict(zip(("ROWS", "BLOCK"), JOINED, strict=True)),
         ),
-        made(
+        build(
             "backward",
             backward_kernel,
-            tensors("dy x y weight mean scale sum_weight sum_bias dx dresidual", dresidual=other),
+            dtype,
+            "dy x y weight mean scale sum_weight sum_bias dx dresidual",
             ("rows", "columns", "dy_stride", "x_stride", "y_stride", "dx_stride"),
-            {"STEPS": STEPS, **places[1]},
+            {"STEPS": STEPS, **tile_constexprs(channels, TILE)},
+            () if added else ("dresidual",),
         ),
     ]

@@ -1,9 +1,9 @@
-"""y = u (1 + erf(u / sqrt(2))) / 2 with u = x + bias; the bias is added along the last dimension.
+"""The exact GELU of a sum with a bias along the last dimension.
 
-x (..., N), bias (N,); fp32, fp16, bf16; y as x; any N. Raises Unsupported for another size of bias.
-Hendrycks and Gimpel, Gaussian Error Linear Units, https://arxiv.org/abs/1606.08415, the exact form.
-Nothing is saved: dx = dy (Phi(u) + u phi(u)) is computed again from x and bias, dbias = sum over
-rows of dx.
+y = u (1 + erf(u / sqrt(2))) / 2 with u = x + bias. x (..., N), bias (N,); fp32, fp16, bf16; y as x;
+any N. Raises Unsupported for another size of bias. Hendrycks and Gimpel, Gaussian Error Linear
+Units, https://arxiv.org/abs/1606.08415. Nothing is saved: dx = dy (Phi(u) + u phi(u)) is computed
+again from x and bias, dbias = sum over rows of dx.
 """
 
 from __future__ import annotations
@@ -14,11 +14,16 @@ import torch
 import triton
 import triton.language as tl
 
-from .. import rows as settings
-from ..contract import DTYPES, POINTER, Build, Cost, Unsupported, launches
+from ..contract import DTYPES, Build, Cost, Unsupported, needs_launch
 from ..patterns import Pattern
+from ..rows import Tiling, as_matrix, example_matrices, row_build, split_rows
 
-ROWS, BLOCK, WARPS = 4, 256, 4
+# A tile of 1,024 elements, as that of the operations that hold a whole row (rows.TILE).
+ROWS = 4
+# Columns: 512 bytes of bf16 side by side.
+BLOCK = 256
+# Eight elements a thread, a load of 16 bytes of bf16.
+WARPS = 4
 RETURNS = ("y",)
 GRADIENTS = ("x", "bias")
 
@@ -31,20 +36,21 @@ def in_models(x: torch.Tensor, matrix: torch.Tensor, bias: torch.Tensor) -> torc
     return torch.nn.functional.gelu(torch.nn.functional.linear(x, matrix, bias))
 
 
-PATTERNS = (
-    Pattern(in_models, lambda x, matrix, bias: (torch.nn.functional.linear(x, matrix), bias)),
-    Pattern(reference),
-)
+def inputs_in_models(
+    x: torch.Tensor, matrix: torch.Tensor, bias: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.nn.functional.linear(x, matrix), bias
+
+
+PATTERNS = (Pattern(in_models, inputs_in_models), Pattern(reference))
 
 
 @triton.jit(do_not_specialize=["rows"])
 def forward_kernel(x, bias, y, rows, columns, x_stride, y_stride, ROWS: tl.constexpr, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)  # (ROWS,)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)  # (BLOCK,)
-    inside = (row < rows)[:, None] & (column < columns)[None, :]
-    value = tl.load(x + row[:, None] * x_stride + column[None, :], mask=inside, other=0.0).to(
-        tl.float32
-    )  # (ROWS, BLOCK)
+    inside = (row < rows)[:, None] & (column < columns)[None, :]  # (ROWS, BLOCK)
+    value = tl.load(x + row[:, None] * x_stride + column[None, :], mask=inside, other=0.0).to(tl.float32)
     u = value + tl.load(bias + column, mask=column < columns, other=0.0).to(tl.float32)[None, :]
     tl.store(
         y + row[:, None] * y_stride + column[None, :],
@@ -77,13 +83,10 @@ def backward_kernel(
     for start in range(0, each, ROWS):
         row = program * each + start + tl.arange(0, ROWS)
         inside = (row < rows)[:, None] & (column < columns)[None, :]
-        u = (
-            tl.load(x + row[:, None] * x_stride + column[None, :], mask=inside, other=0.0).to(tl.float32)
-            + b[None, :]
-        )
-        slope = tl.load(dy + row[:, None] * dy_stride + column[None, :], mask=inside, other=0.0).to(
-            tl.float32
-        )
+        value = tl.load(x + row[:, None] * x_stride + column[None, :], mask=inside, other=0.0).to(tl.float32)
+        u = value + b[None, :]
+        slope = tl.load(dy + row[:, None] * dy_stride + column[None, :], mask=inside, other=0.0)
+        slope = slope.to(tl.float32)
         density = 0.3989422804014327 * tl.exp(-0.5 * u * u)
         gradient = slope * (0.5 * (1.0 + tl.erf(u * 0.7071067811865476)) + u * density)
         tl.store(dx + row[:, None] * dx_stride + column[None, :], gradient, mask=inside)
@@ -98,9 +101,9 @@ def check(x: torch.Tensor, bias: torch.Tensor) -> None:
 
 def forward(x: torch.Tensor, bias: torch.Tensor) -> tuple[torch.Tensor]:
     check(x, bias)
-    flat = settings.matrix(x, "x")
+    flat = as_matrix(x, "x")
     y = torch.empty_like(flat, memory_format=torch.contiguous_format)
-    if launches(flat):
+    if needs_launch(flat):
         grid = (triton.cdiv(len(flat), ROWS), triton.cdiv(flat.shape[1], BLOCK))
         forward_kernel[grid](
             flat, bias.contiguous(), y, *flat.shape, flat.stride(0), y.stride(0), ROWS, BLOCK, num_warps=WARPS
@@ -109,11 +112,11 @@ def forward(x: torch.Tensor, bias: torch.Tensor) -> tuple[torch.Tensor]:
 
 
 def backward(dy: torch.Tensor, x: torch.Tensor, bias: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    flat, slope = settings.matrix(x, "x"), settings.matrix(dy, "dy")
+    flat, slope = as_matrix(x, "x"), as_matrix(dy, "dy")
     dx = torch.empty_like(flat, memory_format=torch.contiguous_format)
-    if not launches(flat):
+    if not needs_launch(flat):
         return dx.view(x.shape), torch.zeros_like(bias)
-    programs, each = settings.chunks(len(flat), ROWS)
+    programs, each = split_rows(len(flat), ROWS)
     partial = torch.empty(programs, flat.shape[1], dtype=torch.float32, device=x.device)
     grid = (programs, triton.cdiv(flat.shape[1], BLOCK))
     strides = (slope.stride(0), flat.stride(0), dx.stride(0))
@@ -125,54 +128,29 @@ def backward(dy: torch.Tensor, x: torch.Tensor, bias: torch.Tensor) -> tuple[tor
 
 def examples(dtype: str) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     kind = getattr(torch, DTYPES[dtype])
-    return ((x, torch.randn(x.shape[-1], dtype=kind)) for x in settings.examples(kind))
+    return ((x, torch.randn(x.shape[-1], dtype=kind)) for x in example_matrices(kind))
 
 
 def typical(dtype: str, count: int = 16384, device: str = "meta") -> tuple[torch.Tensor, torch.Tensor]:
     kind = getattr(torch, DTYPES[dtype])
-    return torch.empty(count, 4096, dtype=kind, device=device), torch.empty(4096, dtype=kind, device=device)
+    x, bias = (torch.empty(shape, dtype=kind, device=device) for shape in ((count, 4096), (4096,)))
+    return x, bias
 
 
 def cost(x: torch.Tensor, bias: torch.Tensor) -> tuple[Cost, Cost]:
     n, item = x.numel(), x.element_size()
-    programs, _ = settings.chunks(x.numel() // max(1, x.shape[-1]), ROWS)
+    programs, _ = split_rows(x.numel() // max(1, x.shape[-1]), ROWS)
     columns = bias.numel()
-    return Cost(2 * n * item + columns * item, 6 * n), Cost(
-        3 * n * item + columns * item + 4 * programs * columns, 12 * n
+    return (
+        Cost(2 * n * item + columns * item, 6 * n),
+        Cost(3 * n * item + columns * item + 4 * programs * columns, 12 * n),
     )
 
 
 def builds(dtype: str, target: str = "sm_80") -> list[Build]:
-    pointer = POINTER[dtype]
-    sizes = {"rows": "i32", "columns": "i32"}
-    last = {"ROWS": "constexpr", "BLOCK": "constexpr"}
-
-    def made(
-        name: str, kernel: object, tensors: dict[str, str], strides: tuple[str, ...], more: dict[str, str]
-    ) -> Build:
-        signature = {**tensors, **sizes, **dict.fromkeys(strides, "i32"), **more, **last}
-        return Build(
-            name,
-            kernel,
-            signature,
-            {"ROWS": ROWS, "BLOCK": BLOCK},
-            WARPS,
-            divisible=(*tensors, "columns", *strides),
-        )
-
+    tiling = Tiling(ROWS, BLOCK, WARPS)
+    gradients = ("dy", "x", "bias", "dx", "partial")
     return [
-        made(
-            "forward",
-            forward_kernel,
-            dict.fromkeys(("x", "bias", "y"), pointer),
-            ("x_stride", "y_stride"),
-            {},
-        ),
-        made(
-            "backward",
-            backward_kernel,
-            {**dict.fromkeys(("dy", "x", "bias", "dx"), pointer), "partial": "*fp32"},
-            ("dy_stride", "x_stride", "dx_stride"),
-            {"each": "i32"},
-        ),
+        row_build("forward", forward_kernel, dtype, tiling, ("x", "bias", "y"), ("x", "y")),
+        row_build("backward", backward_kernel, dtype, tiling, gradients, ("dy", "x", "dx"), {"each": "i32"}),
     ]

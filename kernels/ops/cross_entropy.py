@@ -1,11 +1,12 @@
-"""loss = mean over rows of log(sum(exp(x))) - x[target]; rows whose target is -100 do not count.
+"""Cross entropy: the mean over rows of log(sum(exp(x))) - x[target].
 
-x (rows, N), target (rows,) int64 from 0 to N - 1, or -100; fp32, fp16, bf16; loss () as x; any N,
-read once in blocks with a running maximum and sum (Milakov and Gimelshein, Online normalizer
-calculation for softmax, https://arxiv.org/abs/1805.02867). Raises Unsupported for another form. dx
-= dloss (softmax(x) - onehot(target)) / count, computed again from x. Maximum and sum are kept
-apart: the log of the sum alone would lose the bits of small probabilities beside large logits. A
-target out of range reads nothing and makes its row's loss infinite.
+Rows whose target is -100 do not count. x (rows, N), target (rows,) int64 from 0 to N - 1, or -100;
+fp32, fp16, bf16; loss () as x; any N, read once in blocks with a running maximum and sum (Milakov
+and Gimelshein, Online normalizer calculation for softmax, https://arxiv.org/abs/1805.02867). Raises
+Unsupported for another form. dx = dloss (softmax(x) - onehot(target)) / count, computed again from
+x. Maximum and sum are kept apart: the log of the sum alone would lose the bits of small
+probabilities beside large logits. A target out of range reads nothing and makes its row's loss
+infinite.
 """
 
 from __future__ import annotations
@@ -16,12 +17,16 @@ import torch
 import triton
 import triton.language as tl
 
-from .. import rows as settings
-from ..contract import DTYPES, POINTER, Build, Cost, Unsupported, launches
+from ..contract import DTYPES, POINTER, Build, Cost, Unsupported, needs_launch
 from ..patterns import Pattern
+from ..rows import as_matrix
 
+# The target of rows that do not count: ignore_index of torch.nn.functional.cross_entropy.
 IGNORED = tl.constexpr(-100)
-BLOCK, WARPS = 2048, 8
+# Columns that a program takes at once.
+BLOCK = 2048
+# Eight elements of a block for each thread, a load of 16 bytes of bf16.
+WARPS = 8
 RETURNS = ("loss", "peaks", "sums", "count")
 GRADIENTS = ("x",)
 AUTOCAST = "fp32"
@@ -52,32 +57,30 @@ def forward_kernel(x, target, losses, peaks, sums, columns, x_stride, BLOCK: tl.
     most, total = float("-inf"), 0.0
     for start in range(0, columns, BLOCK):
         column = start + tl.arange(0, BLOCK)  # (BLOCK,)
-        value = tl.load(x + row * x_stride + column, mask=column < columns, other=float("-inf")).to(
-            tl.float32
-        )
+        value = tl.load(x + row * x_stride + column, mask=column < columns, other=float("-inf"))
+        value = value.to(tl.float32)
         higher = tl.maximum(most, tl.max(value, 0))
         total = total * tl.exp(most - higher) + tl.sum(tl.exp(value - higher), 0)
         most = higher
     wanted = tl.load(target + row)
     inside = (wanted >= 0) & (wanted < columns)
-    said = tl.load(x + row * x_stride + wanted, mask=inside, other=float("-inf")).to(tl.float32)
-    tl.store(losses + row, tl.where(wanted == IGNORED, 0.0, (most - said) + tl.log(total)))
+    logit = tl.load(x + row * x_stride + wanted, mask=inside, other=float("-inf")).to(tl.float32)
+    tl.store(losses + row, tl.where(wanted == IGNORED, 0.0, (most - logit) + tl.log(total)))
     tl.store(peaks + row, most)
     tl.store(sums + row, total)
 
 
 @triton.jit
 def backward_kernel(slope, x, target, peaks, sums, dx, columns, x_stride, dx_stride, BLOCK: tl.constexpr):
-    """slope: of one row's loss, dloss / count."""
+    """Each program makes the gradient of one row; slope (1,) is that of its loss, dloss / count."""
     row = tl.program_id(0).to(tl.int64)
     wanted = tl.load(target + row)
     most, total = tl.load(peaks + row), tl.load(sums + row)
     factor = tl.where(wanted == IGNORED, 0.0, tl.load(slope))
     for start in range(0, columns, BLOCK):
         column = start + tl.arange(0, BLOCK)
-        value = tl.load(x + row * x_stride + column, mask=column < columns, other=float("-inf")).to(
-            tl.float32
-        )
+        value = tl.load(x + row * x_stride + column, mask=column < columns, other=float("-inf"))
+        value = value.to(tl.float32)
         gradient = factor * (tl.exp(value - most) / total - tl.where(column == wanted, 1.0, 0.0))
         tl.store(dx + row * dx_stride + column, gradient, mask=column < columns)
 
@@ -93,23 +96,16 @@ def check(x: torch.Tensor, target: torch.Tensor) -> None:
 def forward(
     x: torch.Tensor, target: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """loss; the maximum and the sum of exponentials of each row; how many rows count."""
+    """Returns the loss, the maximum and the sum of exponentials of each row, and how many rows
+    count.
+    """
     check(x, target)
-    flat = settings.matrix(x, "x")
+    flat = as_matrix(x, "x")
     losses, peaks, sums = (torch.zeros(flat.shape[0], dtype=torch.float32, device=x.device) for _ in range(3))
     count = (target != IGNORED.value).sum()
-    if launches(flat):
-        forward_kernel[(len(flat),)](
-            flat,
-            target.contiguous(),
-            losses,
-            peaks,
-            sums,
-            flat.shape[1],
-            flat.stride(0),
-            BLOCK,
-            num_warps=WARPS,
-        )
+    if needs_launch(flat):
+        tensors = (flat, target.contiguous(), losses, peaks, sums)
+        forward_kernel[(len(flat),)](*tensors, flat.shape[1], flat.stride(0), BLOCK, num_warps=WARPS)
     return (losses.sum(dtype=torch.float64) / count).to(x.dtype), peaks, sums, count
 
 
@@ -121,23 +117,14 @@ def backward(
     sums: torch.Tensor,
     count: torch.Tensor,
 ) -> tuple[torch.Tensor]:
-    flat = settings.matrix(x, "x")
+    """Returns dx."""
+    flat = as_matrix(x, "x")
     dx = torch.empty_like(flat, memory_format=torch.contiguous_format)
     slope = (dloss.float() / count).reshape(1)
-    if launches(flat):
-        backward_kernel[(len(flat),)](
-            slope,
-            flat,
-            target.contiguous(),
-            peaks,
-            sums,
-            dx,
-            flat.shape[1],
-            flat.stride(0),
-            dx.stride(0),
-            BLOCK,
-            num_warps=WARPS,
-        )
+    if needs_launch(flat):
+        tensors = (slope, flat, target.contiguous(), peaks, sums, dx)
+        sizes = (flat.shape[1], flat.stride(0), dx.stride(0))
+        backward_kernel[(len(flat),)](*tensors, *sizes, BLOCK, num_warps=WARPS)
     return (dx,)
 
 
@@ -151,13 +138,12 @@ def examples(dtype: str) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
 
 
 def typical(dtype: str, count: int = 8192, device: str = "meta") -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.empty(count, 50304, dtype=getattr(torch, DTYPES[dtype]), device=device), torch.zeros(
-        count, dtype=torch.int64, device=device
-    )
+    x = torch.empty(count, 50304, dtype=getattr(torch, DTYPES[dtype]), device=device)
+    return x, torch.zeros(count, dtype=torch.int64, device=device)
 
 
 def cost(x: torch.Tensor, target: torch.Tensor) -> tuple[Cost, Cost]:
-    """The target's own logit lies among those that were read."""
+    """Returns the costs of both kernels; the target's own logit lies among those that were read."""
     n, rows, item = x.numel(), len(x), x.element_size()
     return Cost(n * item + rows * (8 + 4 + 4 + 4), 4 * n), Cost(2 * n * item + rows * (8 + 4 + 4) + 4, 4 * n)
 

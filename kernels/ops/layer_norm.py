@@ -1,10 +1,12 @@
-"""y = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias, over the last dimension; the variance is
-the biased one.
+"""Layer normalisation over the last dimension.
 
-x (..., N), weight (N,), bias (N,); fp32, fp16, bf16; y as x. Raises Unsupported for N above 8,192
-or other sizes of weight and bias. Ba, Kiros and Hinton, Layer Normalization,
-https://arxiv.org/abs/1607.06450. With r = 1 / sqrt(var + eps), h = (x - mean) r and g = dy weight:
-dx = r (g - mean(g) - h mean(g h)), dweight = sum over rows of dy h, dbias = sum over rows of dy.
+y = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias; the variance is the biased one. x (..., N),
+weight (N,), bias (N,); fp32, fp16, bf16; y as x. Raises Unsupported for N above 8,192 or other
+sizes of weight and bias. Ba, Kiros and Hinton, Layer Normalization,
+https://arxiv.org/abs/1607.06450.
+
+With r = 1 / sqrt(var + eps), h = (x - mean) r and g = dy weight: dx = r (g - mean(g) - h mean(g
+h)), dweight = sum over rows of dy h, dbias = sum over rows of dy.
 """
 
 from __future__ import annotations
@@ -15,10 +17,11 @@ import torch
 import triton
 import triton.language as tl
 
-from .. import rows as settings
-from ..contract import DTYPES, POINTER, Build, Cost, Unsupported, launches
+from ..contract import DTYPES, Build, Cost, Unsupported, needs_launch
 from ..patterns import Pattern
+from ..rows import as_matrix, check_length, example_matrices, row_build, row_tiling, split_rows
 
+# The default of torch.nn.LayerNorm.
 EPS = 1e-5
 RETURNS = ("y", "mean", "scale")
 GRADIENTS = ("x", "weight", "bias")
@@ -64,10 +67,8 @@ def forward_kernel(
 ):
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)  # (ROWS,)
     column = tl.arange(0, BLOCK)  # (BLOCK,)
-    inside = (row < rows)[:, None] & (column < columns)[None, :]
-    value = tl.load(x + row[:, None] * x_stride + column[None, :], mask=inside, other=0.0).to(
-        tl.float32
-    )  # (ROWS, BLOCK)
+    inside = (row < rows)[:, None] & (column < columns)[None, :]  # (ROWS, BLOCK)
+    value = tl.load(x + row[:, None] * x_stride + column[None, :], mask=inside, other=0.0).to(tl.float32)
     m = tl.sum(value, 1) / columns  # (ROWS,)
     centred = tl.where(inside, value - m[:, None], 0.0)
     r = 1.0 / tl.sqrt(tl.sum(centred * centred, 1) / columns + eps)
@@ -112,9 +113,8 @@ def backward_kernel(
         row = first + start + tl.arange(0, ROWS)
         inside = (row < rows)[:, None] & (column < columns)[None, :]
         value = tl.load(x + row[:, None] * x_stride + column[None, :], mask=inside, other=0.0).to(tl.float32)
-        slope = tl.load(dy + row[:, None] * dy_stride + column[None, :], mask=inside, other=0.0).to(
-            tl.float32
-        )
+        slope = tl.load(dy + row[:, None] * dy_stride + column[None, :], mask=inside, other=0.0)
+        slope = slope.to(tl.float32)
         m = tl.load(mean + row, mask=row < rows, other=0.0)
         r = tl.load(scale + row, mask=row < rows, other=0.0)
         hat = tl.where(inside, (value - m[:, None]) * r[:, None], 0.0)
@@ -133,19 +133,19 @@ def check(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> None:
             f"weight {tuple(weight.shape)} and bias {tuple(bias.shape)} for x {tuple(x.shape)}; expected"
             f" ({x.shape[-1]},)"
         )
-    settings.fit(x.shape[-1])
+    check_length(x.shape[-1])
 
 
 def forward(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float = EPS
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """y, and of each row its mean and scale r (rows,)."""
+    """Returns y, and of each row its mean and its scale r (rows,)."""
     check(x, weight, bias)
-    flat = settings.matrix(x, "x")
+    flat = as_matrix(x, "x")
     y = torch.empty_like(flat, memory_format=torch.contiguous_format)
     mean, scale = (torch.empty(flat.shape[0], dtype=torch.float32, device=x.device) for _ in range(2))
-    if launches(flat):
-        rows, block, warps = settings.tile(flat.shape[1])
+    if needs_launch(flat):
+        rows, block, warps = row_tiling(flat.shape[1])
         tensors = (flat, weight.contiguous(), bias.contiguous(), y, mean, scale)
         forward_kernel[(triton.cdiv(len(flat), rows),)](
             *tensors, *flat.shape, flat.stride(0), y.stride(0), eps, rows, block, num_warps=warps
@@ -161,26 +161,17 @@ def backward(
     mean: torch.Tensor,
     scale: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """dx, dweight, dbias."""
-    flat, slope = settings.matrix(x, "x"), settings.matrix(dy, "dy")
+    """Returns dx, dweight and dbias."""
+    flat, slope = as_matrix(x, "x"), as_matrix(dy, "dy")
     dx = torch.empty_like(flat, memory_format=torch.contiguous_format)
-    if not launches(flat):
+    if not needs_launch(flat):
         return dx.view(x.shape), torch.zeros_like(weight), torch.zeros_like(bias)
-    rows, block, warps = settings.tile(flat.shape[1])
-    programs, each = settings.chunks(len(flat), rows)
+    rows, block, warps = row_tiling(flat.shape[1])
+    programs, each = split_rows(len(flat), rows)
     partial = torch.empty(2, programs, flat.shape[1], dtype=torch.float32, device=x.device)
-    tensors = (slope, flat, weight.contiguous(), mean, scale, dx, partial[0], partial[1])
-    backward_kernel[(programs,)](
-        *tensors,
-        *flat.shape,
-        slope.stride(0),
-        flat.stride(0),
-        dx.stride(0),
-        each,
-        rows,
-        block,
-        num_warps=warps,
-    )
+    tensors = (slope, flat, weight.contiguous(), mean, scale, dx, *partial)
+    strides = (slope.stride(0), flat.stride(0), dx.stride(0))
+    backward_kernel[(programs,)](*tensors, *flat.shape, *strides, each, rows, block, num_warps=warps)
     return dx.view(x.shape), partial[0].sum(0).to(weight.dtype), partial[1].sum(0).to(bias.dtype)
 
 
@@ -188,7 +179,7 @@ def examples(dtype: str) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Ten
     kind = getattr(torch, DTYPES[dtype])
     return (
         (x, torch.randn(x.shape[-1], dtype=kind), torch.randn(x.shape[-1], dtype=kind))
-        for x in settings.examples(kind)
+        for x in example_matrices(kind)
     )
 
 
@@ -204,53 +195,19 @@ def typical(
 
 def cost(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> tuple[Cost, Cost]:
     n, rows, item = x.numel(), x.numel() // max(1, x.shape[-1]), x.element_size()
-    programs, _ = settings.chunks(rows, settings.tile(x.shape[-1])[0])
+    programs, _ = split_rows(rows, row_tiling(x.shape[-1]).rows)
     columns = weight.numel()
-    return Cost(2 * n * item + 2 * columns * item + 8 * rows, 8 * n), Cost(
-        3 * n * item + columns * item + 8 * rows + 8 * programs * columns, 15 * n
+    return (
+        Cost(2 * n * item + 2 * columns * item + 8 * rows, 8 * n),
+        Cost(3 * n * item + columns * item + 8 * rows + 8 * programs * columns, 15 * n),
     )
 
 
 def builds(dtype: str, target: str = "sm_80", columns: int = 1024) -> list[Build]:
-    rows, block, warps = settings.tile(columns)
-    pointer = POINTER[dtype]
-    sizes = {"rows": "i32", "columns": "i32"}
-    last = {"ROWS": "constexpr", "BLOCK": "constexpr"}
-    forward_tensors = {
-        "x": pointer,
-        "weight": pointer,
-        "bias": pointer,
-        "y": pointer,
-        "mean": "*fp32",
-        "scale": "*fp32",
-    }
-    backward_tensors = {
-        "dy": pointer,
-        "x": pointer,
-        "weight": pointer,
-        "mean": "*fp32",
-        "scale": "*fp32",
-        "dx": pointer,
-        "partial_weight": "*fp32",
-        "partial_bias": "*fp32",
-    }
-    forward_strides, backward_strides = ("x_stride", "y_stride"), ("dy_stride", "x_stride", "dx_stride")
-    constexprs = {"ROWS": rows, "BLOCK": block}
+    tiling = row_tiling(columns)
+    written = ("x", "weight", "bias", "y", "mean", "scale")
+    gradients = ("dy", "x", "weight", "mean", "scale", "dx", "partial_weight", "partial_bias")
     return [
-        Build(
-            "forward",
-            forward_kernel,
-            {**forward_tensors, **sizes, **dict.fromkeys(forward_strides, "i32"), "eps": "fp32", **last},
-            constexprs,
-            warps,
-            divisible=(*forward_tensors, "columns", *forward_strides),
-        ),
-        Build(
-            "backward",
-            backward_kernel,
-            {**backward_tensors, **sizes, **dict.fromkeys(backward_strides, "i32"), "each": "i32", **last},
-            constexprs,
-            warps,
-            divisible=(*backward_tensors, "columns", *backward_strides),
-        ),
+        row_build("forward", forward_kernel, dtype, tiling, written, ("x", "y"), {"eps": "fp32"}),
+        row_build("backward", backward_kernel, dtype, tiling, gradients, ("dy", "x", "dx"), {"each": "i32"}),
     ]

@@ -1,40 +1,64 @@
-"""y = act(a b + bias), act being nothing, ReLU or the exact GELU, in one kernel: sums stay in fp32
-until the end and y is written once.
+"""A product of matrices with its epilogue in one kernel: sums stay in fp32 and y is written once.
 
-a (M, K), b (K, N), bias (N,) or None; fp32, fp16, bf16, all of one dtype; y (M, N) as a; any
-strides (a transposed b is what a linear layer has). For inference: it has no gradient. Raises
-Unsupported for other shapes, dtypes and words. Programs go over the blocks of y in groups of rows,
-so that neighbours find b in the cache (Triton's tutorial on matrix multiplication; Tillet, Kung and
-Cox, MAPL 2019). cuBLAS stays the default of torch; this one is for the epilogue that it does not
-have.
+y = act(a b + bias), act being nothing, ReLU or the exact GELU. a (M, K), b (K, N), bias (N,) or
+None; fp32, fp16, bf16, all of one dtype; y (M, N) as a; any strides (a transposed b is what a
+linear layer has). For inference: it has no gradient. Raises Unsupported for other shapes, dtypes
+and words.
+
+Programs go over the blocks of y in groups of rows, so that neighbours find b in the cache (Triton's
+tutorial on matrix multiplication; Tillet, Kung and Cox, MAPL 2019). cuBLAS stays the default of
+torch; this one is for the epilogue that it does not have.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 
-from ..contract import DTYPES, POINTER, Build, Cost, Unsupported, architecture, launches
+from ..contract import DTYPES, POINTER, Build, Cost, Unsupported, architecture, needs_launch
 
+# Words for act.
 ACTS = ("none", "relu", "gelu")
 RETURNS = ("y",)
 GRADIENTS = ()
 AUTOCAST = "lower"
 SETTINGS = ({"act": "none"}, {"act": "relu"}, {"linear": True})
+# Rows of blocks that programs take before they go on to the next column of blocks, as in Triton's
+# tutorial.
 GROUP = 8
-# (rows, columns, inner, warps, stages) of a program. Without tensor cores (fp32, and sm_75 under
-# Triton 3.8) a product needs several times the registers.
-TENSOR_CORES, ORDINARY, HALF_ORDINARY = (128, 128, 32, 8, 3), (64, 64, 16, 8, 2), (64, 64, 32, 8, 2)
+
+
+class Tile(NamedTuple):
+    """What a program takes at once."""
+
+    rows: int
+    columns: int
+    # Terms of the sums.
+    inner: int
+    warps: int
+    # Stages of the pipeline of the loop over the terms.
+    stages: int
+
+
+# For products on tensor cores: as large as nothing spills (`hotlap kernels`).
+TENSOR_CORES = Tile(128, 128, 32, 8, 3)
+# In fp32, without tensor cores: a product needs several times the registers.
+ORDINARY = Tile(64, 64, 16, 8, 2)
+# In fp16 and bf16 on sm_75, for which Triton 3.8 emits no tensor cores.
+HALF_ORDINARY = Tile(64, 64, 32, 8, 2)
 
 
 def reference(
     a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None = None, act: str = "none"
 ) -> torch.Tensor:
     y = a @ b if bias is None else torch.addmm(bias, a, b)
-    return {"none": lambda: y, "relu": y.relu, "gelu": lambda: torch.nn.functional.gelu(y)}[act]()
+    if act == "none":
+        return y
+    return y.relu() if act == "relu" else torch.nn.functional.gelu(y)
 
 
 @triton.jit(do_not_specialize=["rows"])
@@ -49,10 +73,8 @@ def forward_kernel(
     row = (first + within % high).to(tl.int64) * ROWS + tl.arange(0, ROWS)  # (ROWS,)
     column = (within // high).to(tl.int64) * COLUMNS + tl.arange(0, COLUMNS)  # (COLUMNS,)
     total = tl.zeros((ROWS, COLUMNS), tl.float32)
-    far, step = (
-        tl.arange(0, INNER).to(tl.int64),
-        tl.full((), INNER, tl.int64),
-    )  # times a stride, k passes 2^31 too
+    far = tl.arange(0, INNER).to(tl.int64)  # times a stride, k passes 2^31 too
+    step = tl.full((), INNER, tl.int64)
     left_at = a + row[:, None] * a_row + far[None, :] * a_inner  # (ROWS, INNER)
     right_at = b + far[:, None] * b_inner + column[None, :] * b_column  # (INNER, COLUMNS)
     for start in range(0, inner, INNER):
@@ -75,8 +97,11 @@ def forward_kernel(
     )
 
 
-def tile(item: int, target: str) -> tuple[int, int, int, int, int]:
-    return ORDINARY if item == 4 else HALF_ORDINARY if target == "sm_75" else TENSOR_CORES
+def choose_tile(item: int, target: str) -> Tile:
+    """Returns the tile for elements of `item` bytes."""
+    if item == 4:
+        return ORDINARY
+    return HALF_ORDINARY if target == "sm_75" else TENSOR_CORES
 
 
 def check(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None = None, act: str = "none") -> None:
@@ -84,11 +109,11 @@ def check(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None = None, ac
         raise Unsupported(f"act {act!r} is none of {', '.join(ACTS)}")
     fits = a.ndim == b.ndim == 2 and a.shape[1] == b.shape[0] and a.dtype == b.dtype
     if not fits or (bias is not None and (bias.shape != b.shape[1:] or bias.dtype != a.dtype)):
-        said = (
+        inputs = (
             f"a {a.dtype}{tuple(a.shape)}, b {b.dtype}{tuple(b.shape)}, bias"
             f" {None if bias is None else tuple(bias.shape)}"
         )
-        raise Unsupported(f"{said}; expected (M, K), (K, N) and (N,) of one dtype")
+        raise Unsupported(f"{inputs}; expected (M, K), (K, N) and (N,) of one dtype")
 
 
 def forward(
@@ -97,26 +122,14 @@ def forward(
     check(a, b, bias, act)
     (rows, inner), columns = a.shape, b.shape[1]
     y = torch.empty(rows, columns, dtype=a.dtype, device=a.device)
-    if launches(y):
-        height, width, depth, warps, stages = tile(a.element_size(), architecture(a.device))
-        grid = (triton.cdiv(rows, height) * triton.cdiv(columns, width),)
+    if needs_launch(y):
+        tile = choose_tile(a.element_size(), architecture(a.device))
+        grid = (triton.cdiv(rows, tile.rows) * triton.cdiv(columns, tile.columns),)
         added = None if bias is None else bias.contiguous()
-        shape = (act, height, width, depth, GROUP)
-        forward_kernel[grid](
-            a,
-            b,
-            added,
-            y,
-            rows,
-            columns,
-            inner,
-            *a.stride(),
-            *b.stride(),
-            y.stride(0),
-            *shape,
-            num_warps=warps,
-            num_stages=stages,
-        )
+        strides = (*a.stride(), *b.stride(), y.stride(0))
+        constexprs = (act, tile.rows, tile.columns, tile.inner, GROUP)
+        arguments = (a, b, added, y, rows, columns, inner, *strides, *constexprs)
+        forward_kernel[grid](*arguments, num_warps=tile.warps, num_stages=tile.stages)
     return (y,)
 
 
@@ -138,19 +151,11 @@ def examples(dtype: str) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Ten
             torch.randn(columns, dtype=kind) if added else None,
             act,
         )
-    yield (
-        torch.randn(20, 40, dtype=kind),
-        torch.randn(24, 40, dtype=kind).t(),
-        torch.randn(24, dtype=kind),
-        "none",
-    )  # as a linear layer lies
+    linear = torch.randn(20, 40, dtype=kind), torch.randn(24, 40, dtype=kind).t()  # as a linear layer lies
+    yield *linear, torch.randn(24, dtype=kind), "none"
     yield torch.randn(40, 20, dtype=kind).t(), torch.randn(40, 96, dtype=kind)[:, 8:72], None, "relu"
-    yield (
-        torch.randn(9 * 33 + 1, dtype=kind)[1:].view(9, 33),
-        torch.randn(1, 16, dtype=kind).expand(33, 16),
-        None,
-        "none",
-    )
+    unaligned = torch.randn(9 * 33 + 1, dtype=kind)[1:].view(9, 33)
+    yield unaligned, torch.randn(1, 16, dtype=kind).expand(33, 16), None, "none"
 
 
 def typical(
@@ -169,44 +174,40 @@ def cost(
 ) -> tuple[Cost]:
     (rows, inner), columns, item = a.shape, b.shape[1], a.element_size()
     added = 0 if bias is None else columns
-    return (
-        Cost(
-            (rows * inner + inner * columns + added + rows * columns) * item,
-            2 * rows * inner * columns + (0 if act == "none" else 5 * rows * columns),
-        ),
-    )
+    elements = rows * inner + inner * columns + added + rows * columns
+    flops = 2 * rows * inner * columns + (0 if act == "none" else 5 * rows * columns)
+    return (Cost(elements * item, flops),)
 
 
 def builds(dtype: str, target: str = "sm_80", act: str = "gelu", linear: bool = False) -> list[Build]:
-    height, width, depth, warps, stages = tile(4 if dtype == "fp32" else 2, target)
+    tile = choose_tile(4 if dtype == "fp32" else 2, target)
     tensors = ("a", "b", "bias", "y")
-    sizes = ("rows", "columns", "inner", "a_row")
-    along = ("b_inner", "b_column")
-    across = ("b_column", "b_inner")
-    one, free = along if linear else across
+    # The stride of b that is 1: along its rows, or along its columns as a linear layer has it.
+    unit, free = ("b_inner", "b_column") if linear else ("b_column", "b_inner")
     constexprs = {
         "a_inner": 1,
-        one: 1,
+        unit: 1,
         "ACT": act,
-        "ROWS": height,
-        "COLUMNS": width,
-        "INNER": depth,
+        "ROWS": tile.rows,
+        "COLUMNS": tile.columns,
+        "INNER": tile.inner,
         "GROUP": GROUP,
     }
-    names = (*tensors, *sizes, "a_inner", *along, "y_row", "ACT", "ROWS", "COLUMNS", "INNER", "GROUP")
-    signature = {
-        name: "constexpr" if name in constexprs else POINTER[dtype] if name in tensors else "i32"
-        for name in names
-    }
+    sizes = ("rows", "columns", "inner")
+    strides = ("a_row", "a_inner", "b_inner", "b_column", "y_row")
+    signature = dict.fromkeys(tensors, POINTER[dtype])
+    for name in (*sizes, *strides, "ACT", "ROWS", "COLUMNS", "INNER", "GROUP"):
+        signature[name] = "constexpr" if name in constexprs else "i32"
+    divisible = (*tensors, "columns", "inner", "a_row", free, "y_row")
     return [
         Build(
             "forward",
             forward_kernel,
             signature,
             constexprs,
-            warps,
-            stages,
-            divisible=(*tensors, "columns", "inner", "a_row", free, "y_row"),
+            tile.warps,
+            tile.stages,
+            divisible=divisible,
             dot=True,
         )
     ]

@@ -1,10 +1,10 @@
-"""y1 = x1 cos - x2 sin, y2 = x1 sin + x2 cos, where x1 and x2 are the halves of the last dimension
-and cos, sin belong to the position.
+"""Rotary position embedding, in the half-split layout of GPT-NeoX.
 
-x (..., T, D) with even D up to 512, cos and sin (T, D / 2), which have no gradient; fp32, fp16,
-bf16; y as x; T at run time. Raises Unsupported for odd or larger D and for tables of another size.
-Su and others, RoFormer, https://arxiv.org/abs/2104.09864, in the half-split layout of GPT-NeoX. dx1
-= dy1 cos + dy2 sin, dx2 = dy2 cos - dy1 sin: the same with -sin.
+y1 = x1 cos - x2 sin, y2 = x1 sin + x2 cos, where x1 and x2 are the halves of the last dimension and
+cos, sin belong to the position. x (..., T, D) with even D up to 512, cos and sin (T, D / 2), which
+have no gradient; fp32, fp16, bf16; y as x; T at run time. Raises Unsupported for odd or larger D
+and for tables of another size. Su and others, RoFormer, https://arxiv.org/abs/2104.09864. dx1 = dy1
+cos + dy2 sin, dx2 = dy2 cos - dy1 sin: the same with -sin.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import torch
 import triton
 import triton.language as tl
 
-from .. import rows as settings
-from ..contract import DTYPES, POINTER, Build, Cost, Unsupported, launches
+from ..contract import DTYPES, POINTER, Build, Cost, Unsupported, needs_launch
 from ..patterns import Pattern
+from ..rows import as_matrix, row_tiling
 
+# Largest D: a program holds whole halves.
 LARGEST = 512
 RETURNS = ("y",)
 GRADIENTS = ("x",)
@@ -48,19 +49,19 @@ def turn_kernel(
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """direction: 1 forward, -1 for the gradient."""
+    """Each program turns ROWS rows; direction is 1 forward and -1 for the gradient."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)  # (ROWS,)
     column = tl.arange(0, BLOCK)  # (BLOCK,) of one half
     inside = (row < rows)[:, None] & (column < half)[None, :]
     angle = (row % positions)[:, None] * half + column[None, :]
     c = tl.load(cos + angle, mask=inside, other=0.0).to(tl.float32)
     s = tl.load(sin + angle, mask=inside, other=0.0).to(tl.float32) * direction
-    at = row[:, None] * x_stride + column[None, :]
-    first = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)  # (ROWS, BLOCK)
-    second = tl.load(x + at + half, mask=inside, other=0.0).to(tl.float32)
-    to = row[:, None] * y_stride + column[None, :]
-    tl.store(y + to, first * c - second * s, mask=inside)
-    tl.store(y + to + half, first * s + second * c, mask=inside)
+    from_x = row[:, None] * x_stride + column[None, :]
+    first = tl.load(x + from_x, mask=inside, other=0.0).to(tl.float32)  # (ROWS, BLOCK)
+    second = tl.load(x + from_x + half, mask=inside, other=0.0).to(tl.float32)
+    to_y = row[:, None] * y_stride + column[None, :]
+    tl.store(y + to_y, first * c - second * s, mask=inside)
+    tl.store(y + to_y + half, first * s + second * c, mask=inside)
 
 
 def check(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> None:
@@ -77,35 +78,28 @@ def check(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> None:
         )
 
 
-def turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, direction: float) -> torch.Tensor:
+def turn(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, direction: float) -> torch.Tensor:
+    """Returns x turned by its positions' angles, or back where direction is -1."""
     positions, half = x.shape[-2], x.shape[-1] // 2
-    flat = settings.matrix(x, "x")
+    flat = as_matrix(x, "x")
     y = torch.empty_like(flat, memory_format=torch.contiguous_format)
-    if launches(flat):
-        rows, block, warps = settings.tile(half)
+    if needs_launch(flat):
+        rows, block, warps = row_tiling(half)
         tensors = (flat, cos.contiguous(), sin.contiguous(), y)
+        sizes = (len(flat), positions, half, flat.stride(0), y.stride(0))
         turn_kernel[(triton.cdiv(len(flat), rows),)](
-            *tensors,
-            len(flat),
-            positions,
-            half,
-            flat.stride(0),
-            y.stride(0),
-            direction,
-            rows,
-            block,
-            num_warps=warps,
+            *tensors, *sizes, direction, rows, block, num_warps=warps
         )
     return y.view(x.shape)
 
 
 def forward(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> tuple[torch.Tensor]:
     check(x, cos, sin)
-    return (turned(x, cos, sin, 1.0),)
+    return (turn(x, cos, sin, 1.0),)
 
 
 def backward(dy: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> tuple[torch.Tensor]:
-    return (turned(dy, cos, sin, -1.0),)
+    return (turn(dy, cos, sin, -1.0),)
 
 
 def examples(dtype: str) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
@@ -113,13 +107,9 @@ def examples(dtype: str) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Ten
     for shape in ((1, 1, 2), (2, 3, 5, 6), (1, 2, 33, 64), (3, 129, 16), (0, 4, 8), (2, 1, 7, 258)):
         positions, half = shape[-2], shape[-1] // 2
         angles = torch.rand(positions, half) * 6.28
-        x = torch.randn(shape, dtype=kind)
-        yield x, angles.cos().to(kind), angles.sin().to(kind)
-        yield (
-            torch.randn(*shape[:-2], shape[-1], shape[-2], dtype=kind).mT,
-            angles.cos().to(kind),
-            angles.sin().to(kind),
-        )
+        cos, sin = angles.cos().to(kind), angles.sin().to(kind)
+        yield torch.randn(shape, dtype=kind), cos, sin
+        yield torch.randn(*shape[:-2], shape[-1], shape[-2], dtype=kind).mT, cos, sin
 
 
 def typical(
@@ -135,12 +125,12 @@ def typical(
 
 def cost(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> tuple[Cost, Cost]:
     tables = (cos.numel() + sin.numel()) * x.element_size() if x.numel() else 0
-    one = Cost(2 * x.numel() * x.element_size() + tables, 3 * x.numel())
-    return one, one
+    both_ways = Cost(2 * x.numel() * x.element_size() + tables, 3 * x.numel())
+    return both_ways, both_ways
 
 
 def builds(dtype: str, target: str = "sm_80", half: int = 32) -> list[Build]:
-    rows, block, warps = settings.tile(half)
+    rows, block, warps = row_tiling(half)
     tensors = ("x", "cos", "sin", "y")
     sizes = dict.fromkeys(("rows", "positions", "half", "x_stride", "y_stride"), "i32")
     signature = {

@@ -1,8 +1,8 @@
-"""y = exp(x - max(x)) / sum(exp(x - max(x))), over the last dimension.
+"""Softmax over the last dimension.
 
-x (..., N); fp32, fp16, bf16; y as x. A row is loaded once. Raises Unsupported for N above 8,192.
-The shift by the maximum keeps the exponential finite (Goodfellow, Bengio and Courville, Deep
-Learning, 4.1). dx = y (dy - sum(dy y)).
+y = exp(x - max(x)) / sum(exp(x - max(x))). x (..., N); fp32, fp16, bf16; y as x. A row is loaded
+once. Raises Unsupported for N above 8,192. The shift by the maximum keeps the exponential finite
+(Goodfellow, Bengio and Courville, Deep Learning, 4.1). dx = y (dy - sum(dy y)).
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import torch
 import triton
 import triton.language as tl
 
-from .. import rows as settings
-from ..contract import DTYPES, POINTER, Build, Cost, Unsupported, launches
+from ..contract import DTYPES, Build, Cost, Unsupported, needs_launch
 from ..patterns import Pattern
+from ..rows import as_matrix, check_length, example_matrices, row_build, row_tiling
 
 RETURNS = ("y",)
 GRADIENTS = ("x",)
@@ -43,9 +43,10 @@ def forward_kernel(x, y, rows, columns, x_stride, y_stride, ROWS: tl.constexpr, 
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)  # (ROWS,)
     column = tl.arange(0, BLOCK)  # (BLOCK,)
     inside = (row < rows)[:, None] & (column < columns)[None, :]
-    value = tl.load(x + row[:, None] * x_stride + column[None, :], mask=inside, other=float("-inf")).to(
-        tl.float32
+    value = tl.load(
+        x + row[:, None] * x_stride + column[None, :], mask=inside, other=float("-inf")
     )  # (ROWS, BLOCK)
+    value = value.to(tl.float32)
     most = tl.where(row < rows, tl.max(value, 1), 0.0)  # (ROWS,)
     power = tl.exp(value - most[:, None])
     total = tl.where(row < rows, tl.sum(power, 1), 1.0)
@@ -71,15 +72,15 @@ def backward_kernel(
 def check(x: torch.Tensor) -> None:
     if x.ndim == 0:
         raise Unsupported("x has no dimension; expected (..., N)")
-    settings.fit(x.shape[-1])
+    check_length(x.shape[-1])
 
 
 def forward(x: torch.Tensor) -> tuple[torch.Tensor]:
     check(x)
-    flat = settings.matrix(x, "x")
+    flat = as_matrix(x, "x")
     y = torch.empty_like(flat, memory_format=torch.contiguous_format)
-    if launches(flat):
-        rows, block, warps = settings.tile(flat.shape[1])
+    if needs_launch(flat):
+        rows, block, warps = row_tiling(flat.shape[1])
         forward_kernel[(triton.cdiv(len(flat), rows),)](
             flat, y, *flat.shape, flat.stride(0), y.stride(0), rows, block, num_warps=warps
         )
@@ -87,10 +88,10 @@ def forward(x: torch.Tensor) -> tuple[torch.Tensor]:
 
 
 def backward(dy: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor]:
-    slope, flat = settings.matrix(dy, "dy"), settings.matrix(y, "y")
+    slope, flat = as_matrix(dy, "dy"), as_matrix(y, "y")
     dx = torch.empty_like(flat, memory_format=torch.contiguous_format)
-    if launches(flat):
-        rows, block, warps = settings.tile(flat.shape[1])
+    if needs_launch(flat):
+        rows, block, warps = row_tiling(flat.shape[1])
         strides = (slope.stride(0), flat.stride(0), dx.stride(0))
         backward_kernel[(triton.cdiv(len(flat), rows),)](
             slope, flat, dx, *flat.shape, *strides, rows, block, num_warps=warps
@@ -99,7 +100,7 @@ def backward(dy: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor]:
 
 
 def examples(dtype: str) -> Iterator[tuple[torch.Tensor]]:
-    return ((x,) for x in settings.examples(getattr(torch, DTYPES[dtype])))
+    return ((x,) for x in example_matrices(getattr(torch, DTYPES[dtype])))
 
 
 def typical(dtype: str, count: int = 16384, device: str = "meta", columns: int = 1024) -> tuple[torch.Tensor]:
@@ -112,21 +113,8 @@ def cost(x: torch.Tensor) -> tuple[Cost, Cost]:
 
 
 def builds(dtype: str, target: str = "sm_80", columns: int = 1024) -> list[Build]:
-    rows, block, warps = settings.tile(columns)
-    pointer = POINTER[dtype]
-    sizes = {"rows": "i32", "columns": "i32"}
-    last = {"ROWS": "constexpr", "BLOCK": "constexpr"}
-
-    def made(name: str, kernel: object, tensors: tuple[str, ...]) -> Build:
-        strides = [f"{tensor}_stride" for tensor in tensors]
-        signature = {**dict.fromkeys(tensors, pointer), **sizes, **dict.fromkeys(strides, "i32"), **last}
-        return Build(
-            name,
-            kernel,
-            signature,
-            {"ROWS": rows, "BLOCK": block},
-            warps,
-            divisible=(*tensors, "columns", *strides),
-        )
-
-    return [made("forward", forward_kernel, ("x", "y")), made("backward", backward_kernel, ("dy", "y", "dx"))]
+    tiling = row_tiling(columns)
+    return [
+        row_build("forward", forward_kernel, dtype, tiling, ("x", "y"), ("x", "y")),
+        row_build("backward", backward_kernel, dtype, tiling, ("dy", "y", "dx"), ("dy", "y", "dx")),
+    ]

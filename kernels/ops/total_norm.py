@@ -1,9 +1,8 @@
-"""norm = sqrt(sum of squares of all elements of all tensors), in one launch and one sum: what
-clipping by the total norm needs.
+"""The norm of all elements of all tensors, in one launch and one sum: what clipping needs.
 
-tensors: a list of contiguous ones of one dtype; fp32, fp16, bf16; norm () fp32. Raises Unsupported
-for others. Without a gradient. Pascanu, Mikolov and Bengio, On the difficulty of training recurrent
-neural networks, https://arxiv.org/abs/1211.5063.
+norm = sqrt(sum of squares). tensors: a list of contiguous ones of one dtype; fp32, fp16, bf16; norm
+() fp32. Raises Unsupported for others. Without a gradient. Pascanu, Mikolov and Bengio, On the
+difficulty of training recurrent neural networks, https://arxiv.org/abs/1211.5063.
 """
 
 from __future__ import annotations
@@ -14,18 +13,18 @@ import torch
 import triton
 import triton.language as tl
 
-from ..chunks import CHUNK, KINDS, check, place, pointer, table_bytes, tables
-from ..contract import DTYPES, Build, Cost, launches
+from ..chunks import CHUNK, KINDS, check_lists, locate_chunk, make_tables, pointer, table_bytes
+from ..contract import DTYPES, Build, Cost, needs_launch
 
-__all__ = ["check"]
 RETURNS = ("norm",)
 GRADIENTS = ()
+# Eight elements of a chunk for each thread.
 WARPS = 8
 
 
 def reference(tensors: list[torch.Tensor]) -> torch.Tensor:
     wide = torch.float64 if tensors[0].dtype == torch.float64 else torch.float32
-    return torch.nn.utils.get_total_norm([one.to(wide) for one in tensors])
+    return torch.nn.utils.get_total_norm([tensor.to(wide) for tensor in tensors])
 
 
 @triton.jit
@@ -33,22 +32,26 @@ def squares_kernel(
     addresses, chunks, partial, KIND: tl.constexpr, ALIGNED: tl.constexpr, CHUNK: tl.constexpr
 ):
     """Each program leaves the sum of squares of one chunk."""
-    tensor, first, count = place(chunks, CHUNK)
-    at = first + tl.arange(0, CHUNK)  # (CHUNK,)
+    tensor, first, count = locate_chunk(chunks, CHUNK)
+    offset = first + tl.arange(0, CHUNK)  # (CHUNK,)
     start = pointer(addresses, tensor, KIND, ALIGNED)
     if count == CHUNK:
         value = tl.load(start + first + tl.arange(0, CHUNK)).to(tl.float32)
     else:
-        value = tl.load(start + at, mask=at < first + count, other=0.0).to(tl.float32)
+        value = tl.load(start + offset, mask=offset < first + count, other=0.0).to(tl.float32)
     tl.store(partial + tl.program_id(0), tl.sum(value * value, 0))
 
 
+def check(tensors: list[torch.Tensor]) -> None:
+    check_lists([tensors])
+
+
 def forward(tensors: list[torch.Tensor]) -> tuple[torch.Tensor]:
-    check([tensors])
-    filled = [one for one in tensors if launches(one)]
+    check(tensors)
+    filled = [tensor for tensor in tensors if needs_launch(tensor)]
     if not filled:
         return (torch.zeros((), dtype=torch.float32, device=tensors[0].device),)
-    addresses, chunks, aligned = tables([filled])
+    addresses, chunks, aligned = make_tables([filled])
     partial = torch.empty(len(chunks), dtype=torch.float32, device=filled[0].device)
     squares_kernel[(len(chunks),)](
         addresses, chunks, partial, KINDS[filled[0].dtype], aligned, CHUNK, num_warps=WARPS
@@ -56,9 +59,9 @@ def forward(tensors: list[torch.Tensor]) -> tuple[torch.Tensor]:
     return (partial.sum(dtype=torch.float64).sqrt().float(),)
 
 
-def sizes(dtype: str) -> Iterator[list[torch.Tensor]]:
-    """Lists at the edges: one element, a chunk and one more, empty ones between, a view that is not
-    aligned.
+def example_lists(dtype: str) -> Iterator[list[torch.Tensor]]:
+    """Yields lists at the edges: one element, a chunk and one more, empty tensors between others, a
+    view that is not aligned.
     """
     kind = getattr(torch, DTYPES[dtype])
     yield [torch.randn(1, dtype=kind)]
@@ -80,11 +83,11 @@ def sizes(dtype: str) -> Iterator[list[torch.Tensor]]:
 
 
 def examples(dtype: str) -> Iterator[tuple[list[torch.Tensor]]]:
-    return ((tensors,) for tensors in sizes(dtype))
+    return ((tensors,) for tensors in example_lists(dtype))
 
 
 def typical(dtype: str, count: int = 12, device: str = "meta") -> tuple[list[torch.Tensor]]:
-    """Of a transformer's blocks of width 768, four matrices each."""
+    """The four matrices of each of `count` blocks of a transformer of width 768."""
     kind = getattr(torch, DTYPES[dtype])
     return (
         [
@@ -96,7 +99,7 @@ def typical(dtype: str, count: int = 12, device: str = "meta") -> tuple[list[tor
 
 
 def cost(tensors: list[torch.Tensor]) -> tuple[Cost]:
-    n, (read, count) = sum(one.numel() for one in tensors), table_bytes(tensors, 1)
+    n, (read, count) = sum(tensor.numel() for tensor in tensors), table_bytes(tensors, 1)
     return (Cost(n * tensors[0].element_size() + read + 4 * count, 2 * n),)
 
 

@@ -1,5 +1,6 @@
-"""Child process: rows further apart than 2^31 elements, in memory that is reserved and never
-touched but for them. `python far.py [OLD NEW]`
+"""Child process: an operation on rows that lie further apart than 2^31 elements.
+
+They are in memory that is reserved and never touched but for them. `python far.py [OLD NEW]`
 """
 
 from __future__ import annotations
@@ -12,8 +13,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 import torch
 from prove import operation, rms  # first: it loads the interpreter
 
-STRIDE, ROWS, COLUMNS = 1 << 30, 3, 16
-MAP_NORESERVE = 0x4000  # mmap(2); Python 3.11 has no name for it
+# Elements from a row to the next; three rows pass 2^31.
+STRIDE = 1 << 30
+ROWS = 3
+COLUMNS = 16
+# mmap(2); Python 3.11 has no name for it.
+MAP_NORESERVE = 0x4000
 memory = mmap.mmap(-1, 2 * STRIDE * ROWS, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
 x = torch.frombuffer(memory, dtype=torch.float16).view(ROWS, STRIDE)[:, :COLUMNS]
 x.copy_(torch.randn(ROWS, COLUMNS))

@@ -2,8 +2,8 @@
 
 Stock, it rounds fp32 to bf16 by cutting bits off and computes on the bit patterns of bf16 (seen in
 Triton 3.8). Here conversions go through torch, and arithmetic on bf16 is done in fp32 and rounded.
-Beside that every load and store is watched: outside of its tensor, by two programs on one address,
-and how many bytes.
+Beside that every load and store is watched: whether it is inside of its tensor, whether two
+programs store to one address, and how many bytes it moves.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from triton.runtime import interpreter
 
 from hotlap.kernels import chunks
 
+# What is patched, and what was there before.
 BUILDER = type(interpreter.interpreter_builder)
 STOCK = {
     name: getattr(BUILDER, name)
@@ -36,97 +37,109 @@ HOST = interpreter.GridExecutor._init_args_hst
 
 
 class OutOfBounds(AssertionError):
-    """A load or store beside the elements of every tensor that the kernel was given."""
+    """A load or store beside the elements of every tensor that the kernel got."""
 
 
-class Race(AssertionError):
+class WriteConflict(AssertionError):
     """Two programs stored to one address."""
 
 
 @dataclass
 class Watch:
-    """What one launch touched. loaded, stored: addresses with their sizes; writers: address ->
-    program.
-    """
+    """What one launch touched."""
 
+    # Name of the kernel's function.
     kernel: str
+    # First address of each tensor, and the first after it.
     ranges: list[tuple[int, int]] = field(default_factory=list)
+    # Addresses of each load, with the size of an element in bytes.
     loaded: list[tuple[np.ndarray, int]] = field(default_factory=list)
+    # The same of each store.
     stored: list[tuple[np.ndarray, int]] = field(default_factory=list)
+    # Address -> the program that stored to it.
     writers: dict[int, Any] = field(default_factory=dict)
 
     @property
     def moved_bytes(self) -> int:
-        """Each address once for loads and once for stores."""
+        """Bytes moved, each address counted once for loads and once for stores."""
         total = 0
         for accesses in (self.loaded, self.stored):
             for size in {size for _, size in accesses}:
-                total += size * len(np.unique(np.concatenate([at for at, one in accesses if one == size])))
+                addresses = [addresses for addresses, element in accesses if element == size]
+                total += size * len(np.unique(np.concatenate(addresses)))
         return total
 
-    def touch(self, pointers: Any, mask: Any, size: int, what: list[tuple[np.ndarray, int]]) -> np.ndarray:
-        at = (
-            np.broadcast_to(pointers, np.broadcast(pointers, mask).shape)[
-                np.broadcast_to(mask, np.broadcast(pointers, mask).shape)
-            ]
-            .astype(np.int64)
-            .ravel()
-        )
-        inside = np.zeros(len(at), bool)
+    def touch(
+        self, pointers: Any, mask: Any, size: int, accesses: list[tuple[np.ndarray, int]]
+    ) -> np.ndarray:
+        """Adds the addresses that are not masked to the accesses, and returns them.
+
+        Raises OutOfBounds where one is in no tensor.
+        """
+        pointers, mask = np.broadcast_arrays(pointers, mask)
+        addresses = pointers[mask].astype(np.int64).ravel()
+        inside = np.zeros(len(addresses), bool)
         for low, high in self.ranges:
-            inside |= (at >= low) & (at + size <= high)
+            inside |= (addresses >= low) & (addresses + size <= high)
         if not inside.all():
-            raise OutOfBounds(f"{int((~inside).sum())} of {len(at)} accesses are outside of every tensor")
-        what.append((at, size))
-        return at
+            outside = int((~inside).sum())
+            raise OutOfBounds(f"{outside} of {len(addresses)} accesses are outside of every tensor")
+        accesses.append((addresses, size))
+        return addresses
 
 
+# One for each launch, in order.
 LAUNCHES: list[Watch] = []
 # Tensors that kernels reach by an address in a table.
 FURTHER: list[torch.Tensor] = []
-TABLES = chunks.tables
+MAKE_TABLES = chunks.make_tables
 
 
-def convert(data: np.ndarray, given: Any, wanted: Any, rounding: Any) -> np.ndarray:
-    if given == tl.float32 and wanted == tl.bfloat16:
+def convert(data: np.ndarray, source: Any, target: Any, rounding: Any) -> np.ndarray:
+    """The data of dtype `source` in dtype `target`; bf16 is rounded to nearest even."""
+    if source == tl.float32 and target == tl.bfloat16:
         return torch.from_numpy(np.array(data, np.float32)).bfloat16().view(torch.uint16).numpy()
-    if given == tl.bfloat16 and wanted == tl.float32:
+    if source == tl.bfloat16 and target == tl.float32:
         return (np.asarray(data, np.uint32) << 16).view(np.float32)
-    return CONVERT(data, given, wanted, rounding)
+    return CONVERT(data, source, target, rounding)
 
 
 def exact(handle: Any) -> Any:
+    """A bf16 handle in fp32, any other as it is."""
     if handle.dtype.scalar != tl.bfloat16:
         return handle
     return interpreter.TensorHandle(convert(handle.data, tl.bfloat16, tl.float32, None), tl.float32)
 
 
 def binary_op(self: Any, left: Any, right: Any, op: Any) -> Any:
+    """Computes on bf16 in fp32 and rounds."""
     if left.dtype.scalar != tl.bfloat16:
         return STOCK["binary_op"](self, left, right, op)
-    found = op(exact(left).data, exact(right).data)
-    if found.dtype == bool:
-        return interpreter.TensorHandle(found, tl.int1)
-    return interpreter.TensorHandle(convert(found, tl.float32, tl.bfloat16, None), tl.bfloat16)
+    result = op(exact(left).data, exact(right).data)
+    if result.dtype == bool:
+        return interpreter.TensorHandle(result, tl.int1)
+    return interpreter.TensorHandle(convert(result, tl.float32, tl.bfloat16, None), tl.bfloat16)
 
 
 def create_dot(self: Any, a: Any, b: Any, *rest: Any) -> Any:
+    """Multiplies matrices of bf16 in fp32."""
     return STOCK["create_dot"](self, exact(a), exact(b), *rest)
 
 
-def reduce(self: Any, given: Any) -> Any:
-    if isinstance(given, tuple) or given.dtype.scalar != tl.bfloat16:
-        return REDUCE(self, given)
-    found = REDUCE(self, tl.core.tensor(exact(given.handle), tl.block_type(tl.float32, given.shape)))
-    rounded = interpreter.TensorHandle(convert(found.handle.data, tl.float32, tl.bfloat16, None), tl.bfloat16)
-    return tl.core.tensor(
-        rounded, tl.block_type(tl.bfloat16, found.shape) if found.type.is_block() else tl.bfloat16
-    )
+def reduce(self: Any, values: Any) -> Any:
+    """Reduces bf16 in fp32 and rounds the result."""
+    if isinstance(values, tuple) or values.dtype.scalar != tl.bfloat16:
+        return REDUCE(self, values)
+    result = REDUCE(self, tl.core.tensor(exact(values.handle), tl.block_type(tl.float32, values.shape)))
+    data = convert(result.handle.data, tl.float32, tl.bfloat16, None)
+    kind = tl.block_type(tl.bfloat16, result.shape) if result.type.is_block() else tl.bfloat16
+    return tl.core.tensor(interpreter.TensorHandle(data, tl.bfloat16), kind)
 
 
 def argument(value: Any) -> Any:
-    """A float that a kernel is given is fp32, as on a GPU; stock it stays Python's, which hides
-    what fp32 loses.
+    """Makes a float argument of a kernel fp32, as on a GPU.
+
+    Stock, it stays Python's, which hides what fp32 loses.
     """
     if isinstance(value, float):
         return tl.core.tensor(interpreter.TensorHandle(np.array([value], np.float32), tl.float32), tl.float32)
@@ -134,43 +147,47 @@ def argument(value: Any) -> Any:
 
 
 def masked_load(self: Any, pointers: Any, mask: Any, *rest: Any) -> Any:
+    """Watches a load."""
     watch = LAUNCHES[-1]
     watch.touch(pointers.data, mask.data, pointers.get_element_ty().primitive_bitwidth // 8, watch.loaded)
     return STOCK["create_masked_load"](self, pointers, mask, *rest)
 
 
 def masked_store(self: Any, pointers: Any, value: Any, mask: Any, *rest: Any) -> Any:
+    """Watches a store. Raises WriteConflict where another program stored to the same address."""
     watch = LAUNCHES[-1]
-    at = watch.touch(
-        pointers.data, mask.data, pointers.get_element_ty().primitive_bitwidth // 8, watch.stored
-    )
+    size = pointers.get_element_ty().primitive_bitwidth // 8
+    addresses = watch.touch(pointers.data, mask.data, size, watch.stored)
     program = tuple(self.grid_idx)
-    for address in at.tolist():
+    for address in addresses.tolist():
         if watch.writers.setdefault(address, program) != program:
-            raise Race(f"programs {watch.writers[address]} and {program} store to the same address")
+            raise WriteConflict(f"programs {watch.writers[address]} and {program} store to the same address")
     return STOCK["create_masked_store"](self, pointers, value, mask, *rest)
 
 
 def on_host(self: Any, arguments: Any, named: Any) -> Any:
-    """Every launch is watched anew; a tensor's range is what its elements span, not its storage."""
-    made = HOST(self, arguments, named)
+    """Begins to watch a launch; a tensor's range is what its elements span, not its storage."""
+    host = HOST(self, arguments, named)
     watch = Watch(self.fn.__name__)
     LAUNCHES.append(watch)
-    for one in [*made[0], *made[1].values(), *FURTHER]:
-        if isinstance(one, torch.Tensor) and one.numel():
-            last = sum((size - 1) * stride for size, stride in zip(one.shape, one.stride(), strict=True))
-            watch.ranges.append((one.data_ptr(), one.data_ptr() + (last + 1) * one.element_size()))
-    return made
+    positional, by_name = host[:2]
+    for value in [*positional, *by_name.values(), *FURTHER]:
+        if isinstance(value, torch.Tensor) and value.numel():
+            last = sum((size - 1) * stride for size, stride in zip(value.shape, value.stride(), strict=True))
+            start = value.data_ptr()
+            watch.ranges.append((start, start + (last + 1) * value.element_size()))
+    return host
 
 
-def tables(lists: Any) -> Any:
+def make_tables(lists: Any) -> Any:
     """Remembers what the addresses in the tables belong to."""
-    FURTHER[:] = [one for tensors in lists for one in tensors]
-    return TABLES(lists)
+    FURTHER[:] = [tensor for tensors in lists for tensor in tensors]
+    return MAKE_TABLES(lists)
 
 
 def install() -> None:
-    chunks.tables = tables
+    """Puts all of the above in the place of Triton's own."""
+    chunks.make_tables = make_tables
     interpreter._convert_float = convert
     interpreter.GridExecutor._init_args_hst = on_host
     interpreter.ReduceOps.apply = reduce
@@ -186,7 +203,7 @@ def install() -> None:
 
 @contextmanager
 def stock() -> Iterator[None]:
-    """As Triton has it, to show that the patch is needed."""
+    """Converts as Triton does within the block, to show that the patch is needed."""
     interpreter._convert_float, patched = CONVERT, interpreter._convert_float
     yield
     interpreter._convert_float = patched

@@ -1,6 +1,6 @@
 """Child process: our operations and Liger-Kernel's on the same inputs in the same interpreter.
 
-`python liger.py` prints JSON lines: distance to fp64 of both.
+`python liger.py [OPERATION ...]` prints JSON lines: the distance of both to fp64.
 
 Contiguous inputs only. Liger's functions are those of bench/beside_liger.py; some write gradients
 in place, so each side gets its own copies.
@@ -22,7 +22,7 @@ import torch
 import triton
 import triton.language as tl
 from liger_kernel.ops import fused_add_rms_norm, layer_norm, rms_norm
-from prove import gradients, raised, rms, several
+from prove import as_tuple, in_fp64, reference_results, rms
 
 from bench.beside_liger import their_functions
 from hotlap.kernels import dispatch, library
@@ -40,10 +40,14 @@ for module in (fused_add_rms_norm, layer_norm, rms_norm):
 
 
 THEIRS = their_functions()
-WIDTHS, TRIALS = (7, 64, 129, 1024), 4
+# Columns: odd, a power of two, one more than that, and many.
+WIDTHS = (7, 64, 129, 1024)
+# Inputs of each width.
+TRIALS = 4
 
 
-def inputs(name: str, width: int, kind: torch.dtype) -> tuple[torch.Tensor, ...]:
+def random_inputs(name: str, width: int, kind: torch.dtype) -> tuple[torch.Tensor, ...]:
+    """Inputs of an operation, rows of `width` columns."""
     if name == "cross_entropy":
         return torch.randn(12, width, dtype=kind) * 4, torch.randint(width, (12,))
     if name == "fused_linear_cross_entropy":
@@ -57,45 +61,44 @@ def inputs(name: str, width: int, kind: torch.dtype) -> tuple[torch.Tensor, ...]
         angles = torch.rand(5, half) * 6.28
         return torch.randn(2, 3, 5, 2 * half, dtype=kind), angles.cos().to(kind), angles.sin().to(kind)
     x = torch.randn(12, width, dtype=kind)
-    one = torch.randn(width, dtype=kind)
+    weight = torch.randn(width, dtype=kind)
     return {
-        "add_rms_norm": (x, torch.randn_like(x), one),
-        "layer_norm": (x, one, torch.randn_like(one)),
-        "rms_norm": (x, one),
+        "add_rms_norm": (x, torch.randn_like(x), weight),
+        "layer_norm": (x, weight, torch.randn_like(weight)),
+        "rms_norm": (x, weight),
         "softmax": (x,),
         "swiglu": (x, torch.randn_like(x)),
     }[name]
 
 
-def outcome(
-    function: Callable[..., Any], op: Any, given: dict[str, torch.Tensor], slopes: tuple[torch.Tensor, ...]
+def outputs_and_gradients(
+    function: Callable[..., Any], op: Any, inputs: dict[str, torch.Tensor], slopes: tuple[torch.Tensor, ...]
 ) -> list[torch.Tensor]:
-    """Outputs, then gradients."""
-    leaves = {name: value.clone().requires_grad_(name in op.GRADIENTS) for name, value in given.items()}
-    outputs = several(function(*leaves.values()))
-    found = torch.autograd.grad(
-        outputs, [leaves[name] for name in op.GRADIENTS], tuple(slope.clone() for slope in slopes)
-    )
-    return [*(one.detach() for one in outputs), *found]
+    leaves = {name: value.clone().requires_grad_(name in op.GRADIENTS) for name, value in inputs.items()}
+    outputs = as_tuple(function(*leaves.values()))
+    sought = [leaves[name] for name in op.GRADIENTS]
+    gradients = torch.autograd.grad(outputs, sought, tuple(slope.clone() for slope in slopes))
+    return [*(output.detach() for output in outputs), *gradients]
 
 
-def compared(name: str, dtype: str) -> Iterator[dict[str, Any]]:
+def compare(name: str, dtype: str) -> Iterator[dict[str, Any]]:
+    """Yields a row for each output and gradient of each input."""
     op, kind = library.operation(name), getattr(torch, DTYPES[dtype])
+    parameters = inspect.signature(op.module.forward).parameters
     for width in WIDTHS * TRIALS:
-        given = dict(
-            zip(inspect.signature(op.module.forward).parameters, inputs(name, width, kind), strict=False)
-        )
-        slopes = tuple(torch.randn_like(one) for one in several(op.module.reference(*given.values())))
-        exact = gradients(
+        inputs = dict(zip(parameters, random_inputs(name, width, kind), strict=False))
+        outputs = as_tuple(op.module.reference(*inputs.values()))
+        slopes = tuple(torch.randn_like(output) for output in outputs)
+        exact = reference_results(
             op.module,
-            {key: raised(value) for key, value in given.items()},
+            {key: in_fp64(value) for key, value in inputs.items()},
             tuple(slope.double() for slope in slopes),
         )
         with dispatch.using("interpret"):
-            ours = outcome(library.function(name), op.module, given, slopes)
-        theirs = outcome(THEIRS[name], op.module, given, tuple(slope.clone() for slope in slopes))
-        what = [*op.module.RETURNS[: op.outputs], *(f"d{one}" for one in op.module.GRADIENTS)]
-        for label, true, mine, other in zip(what, exact, ours, theirs, strict=True):
+            ours = outputs_and_gradients(library.function(name), op.module, inputs, slopes)
+        theirs = outputs_and_gradients(THEIRS[name], op.module, inputs, slopes)
+        labels = [*op.module.RETURNS[: op.outputs], *(f"d{key}" for key in op.module.GRADIENTS)]
+        for label, true, mine, other in zip(labels, exact, ours, theirs, strict=True):
             yield {
                 "op": name,
                 "dtype": dtype,
@@ -112,5 +115,5 @@ if __name__ == "__main__":
     torch.manual_seed(0)
     for operation in sys.argv[1:] or THEIRS:
         for precision in DTYPES:
-            for row in compared(operation, precision):
+            for row in compare(operation, precision):
                 print(json.dumps(row), flush=True)

@@ -1,8 +1,7 @@
-"""Child process: an operation through the interpreter, against fp64 and against eager of the same
-precision. `python prove.py OPERATION` prints JSON lines.
+"""Child process: an operation through the interpreter, against fp64 and eager of its precision.
 
-With HOTLAP_PROVE_ON=cuda the same on a GPU, compiled, and then no bytes are counted
-(bench/on_gpu.sh).
+`python prove.py OPERATION` prints JSON lines. With HOTLAP_PROVE_ON=cuda the same on a GPU,
+compiled, and then no bytes are counted (bench/on_gpu.sh).
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Iterable, Iterator
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -31,12 +31,15 @@ from hotlap.kernels.contract import DTYPES  # noqa: E402
 
 
 def rms(values: torch.Tensor) -> float:
+    """The root of the mean square of all elements; 0 of none."""
     return float(values.double().square().mean().sqrt()) if values.numel() else 0.0
 
 
 def allowed(name: str, dtype: str, exact: torch.Tensor, eager: torch.Tensor) -> float:
-    """The oracle's rule (DESIGN.md): twice, or three times for gradients, half precision and small
-    outputs, what eager is off by, and half an ulp at the output's RMS.
+    """Returns how far from fp64 an output ("y") or a gradient may be, as a root mean square.
+
+    It is twice what eager is off by, or three times for gradients, half precision and small
+    outputs, and half an ulp at the output's RMS.
     """
     factor = 3 if name != "y" or dtype != "fp32" or exact.numel() < 1000 else 2
     kind = getattr(torch, DTYPES[dtype])
@@ -44,11 +47,14 @@ def allowed(name: str, dtype: str, exact: torch.Tensor, eager: torch.Tensor) -> 
 
 
 def on_device(value: Any) -> Any:
-    """The same tensors there, with their strides and their place in their memory, which moves as a
-    whole.
+    """Returns the same tensors on the device.
+
+    They keep their strides and their offset in their memory, which moves as a whole.
     """
-    if isinstance(value, (list, tuple)):
-        return type(value)(on_device(one) for one in value)
+    if isinstance(value, list):
+        return [on_device(element) for element in value]
+    if isinstance(value, tuple):
+        return tuple(on_device(element) for element in value)
     if not isinstance(value, torch.Tensor) or DEVICE == "cpu":
         return value
     memory = torch.empty(0, dtype=value.dtype).set_(value.untyped_storage())
@@ -56,26 +62,26 @@ def on_device(value: Any) -> Any:
 
 
 def shape_of(value: Any) -> list[int]:
-    """Of a list of tensors their sizes, but for empty ones."""
-    return (
-        list(value.shape)
-        if isinstance(value, torch.Tensor)
-        else [one.numel() for one in value if one.numel()]
-    )
+    """The shape of a tensor; of a list of tensors their sizes, but for empty ones."""
+    if isinstance(value, torch.Tensor):
+        return list(value.shape)
+    return [tensor.numel() for tensor in value if tensor.numel()]
 
 
-def several(outputs: Any) -> tuple[torch.Tensor, ...]:
+def as_tuple(outputs: Any) -> tuple[torch.Tensor, ...]:
     return outputs if isinstance(outputs, tuple) else (outputs,)
 
 
 def sought(op: Any, inputs: dict[str, Any]) -> list[str]:
-    """Inputs whose gradient backward gives: those that are there."""
+    """The inputs whose gradient backward gives: those that are tensors."""
     return [name for name in op.GRADIENTS if isinstance(inputs.get(name), torch.Tensor)]
 
 
-def gradients(op: Any, inputs: dict[str, Any], slopes: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-    """The reference's outputs, then its gradients of the inputs that have one."""
-    taken = signature(op.reference).parameters
+def reference_results(
+    op: Any, inputs: dict[str, Any], slopes: tuple[torch.Tensor, ...]
+) -> tuple[torch.Tensor, ...]:
+    """Returns the reference's outputs, then its gradients of the inputs that have one."""
+    parameters = signature(op.reference).parameters
     leaves = {
         name: (
             value.detach().clone().requires_grad_(name in op.GRADIENTS)
@@ -83,98 +89,112 @@ def gradients(op: Any, inputs: dict[str, Any], slopes: tuple[torch.Tensor, ...])
             else value
         )
         for name, value in inputs.items()
-        if name in taken
+        if name in parameters
     }
-    outputs = several(op.reference(**leaves))
+    outputs = as_tuple(op.reference(**leaves))
     if not op.GRADIENTS:
         return outputs
-    found = torch.autograd.grad(outputs, [leaves[name] for name in sought(op, inputs)], slopes)
-    return (*(one.detach() for one in outputs), *found)
+    gradients = torch.autograd.grad(outputs, [leaves[name] for name in sought(op, inputs)], slopes)
+    return (*(output.detach() for output in outputs), *gradients)
 
 
-def raised(value: Any) -> Any:
+def in_fp64(value: Any) -> Any:
+    """A tensor of floating-point numbers, or each of a list, in fp64; any other value as it is."""
     if isinstance(value, list):
-        return [raised(one) for one in value]
+        return [in_fp64(element) for element in value]
     return value.double() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
 
 
-def prove(op: Any, dtype: str) -> Any:
-    count = getattr(op, "OUTPUTS", 1)
-    for number, given in enumerate(on_device(inputs) for inputs in op.examples(dtype)):
-        inputs = dict(zip(signature(op.forward).parameters, given, strict=False))
+def prove(op: Any, dtype: str) -> Iterator[dict[str, Any]]:
+    """Yields what each example of an operation shows, as a row of JSON."""
+    for number, example in enumerate(on_device(inputs) for inputs in op.examples(dtype)):
+        inputs = dict(zip(signature(op.forward).parameters, example, strict=False))
         LAUNCHES.clear()
         if hasattr(op, "MUTATES"):
-            yield {
-                "example": number,
-                **changed_in_place(op, inputs, dtype),
-                "costs": [cost.moved_bytes for cost in op.cost(*given)],
-            }
-            continue
-        made = dict(zip(op.RETURNS, op.forward(**inputs), strict=True))
-        forwards = len(LAUNCHES)
-        outputs = tuple(made.values())[:count]
-        slopes = {
-            f"d{name}": torch.randn(one.shape, dtype=one.dtype, device=one.device)
-            for name, one in zip(made, outputs, strict=False)
-        }
-        known = slopes | inputs | made
-        undone = (
-            op.backward(**{name: known[name] for name in signature(op.backward).parameters if name in known})
-            if op.GRADIENTS
-            else ()
-        )
-        mine = (*outputs, *undone)
-        exact = gradients(
-            op,
-            {name: raised(value) for name, value in inputs.items()},
-            tuple(slope.double() for slope in slopes.values()),
-        )
-        eager = gradients(op, inputs, tuple(slopes.values()))
-        errors = []
-        for name, found, true, theirs in zip(
-            ["y"] * count + [f"gradient of {name}" for name in sought(op, inputs)],
-            mine,
-            exact,
-            eager,
-            strict=True,
-        ):
-            errors.append(
-                {
-                    "name": name,
-                    "rmse": rms(found.double() - true),
-                    "allowed": allowed(name, dtype, true, theirs),
-                    "finite": bool(found.isfinite().all()),
-                }
-            )
-            assert found.shape == true.shape and found.dtype == theirs.dtype, (name, found.shape, found.dtype)
-        if hasattr(op, "results") and getattr(op, "STATISTICS", True):
-            errors += statistics(op, inputs, made)
-        tensors = [value for value in given if isinstance(value, torch.Tensor)]
-        unique = len({value.untyped_storage().data_ptr() for value in tensors}) == len(tensors) and all(
-            0 not in value.stride() or value.numel() < 2 for value in tensors
-        )
-        strides = list(given[0].stride()) if isinstance(given[0], torch.Tensor) else []
-        yield {
-            "example": number,
-            "shape": shape_of(given[0]),
-            "stride": strides,
-            "errors": errors,
-            "exact_bytes": unique,
-            "moved": moved(LAUNCHES[:forwards]) + moved(LAUNCHES[forwards:]),
-            "costs": [cost.moved_bytes for cost in op.cost(*given)],
-        }
+            row = changed_in_place(op, inputs, dtype)
+        else:
+            row = computed(op, inputs, dtype)
+        costs = [cost.moved_bytes for cost in op.cost(*example)]
+        yield {"example": number, **row, "costs": costs}
+
+
+def computed(op: Any, inputs: dict[str, Any], dtype: str) -> dict[str, Any]:
+    """Runs forward and backward on one example.
+
+    Returns how far outputs and gradients are from fp64, how far they may be, and the bytes that
+    each kernel moved.
+    """
+    count = getattr(op, "OUTPUTS", 1)
+    results = dict(zip(op.RETURNS, op.forward(**inputs), strict=True))
+    forwards = len(LAUNCHES)
+    outputs = tuple(results.values())[:count]
+    slopes = {
+        f"d{name}": torch.randn(output.shape, dtype=output.dtype, device=output.device)
+        for name, output in zip(results, outputs, strict=False)
+    }
+    gradients: tuple[torch.Tensor, ...] = ()
+    if op.GRADIENTS:
+        known = slopes | inputs | results
+        needed = {name: known[name] for name in signature(op.backward).parameters if name in known}
+        gradients = tuple(op.backward(**needed))
+    errors = distances(op, inputs, dtype, (*outputs, *gradients), tuple(slopes.values()))
+    if hasattr(op, "results") and getattr(op, "STATISTICS", True):
+        errors += statistics(op, inputs, results)
+    first, *_ = inputs.values()
+    return {
+        "shape": shape_of(first),
+        "stride": list(first.stride()) if isinstance(first, torch.Tensor) else [],
+        "errors": errors,
+        "exact_bytes": all_apart(inputs.values()),
+        "moved": moved(LAUNCHES[:forwards]) + moved(LAUNCHES[forwards:]),
+    }
+
+
+def distances(
+    op: Any,
+    inputs: dict[str, Any],
+    dtype: str,
+    mine: tuple[torch.Tensor, ...],
+    slopes: tuple[torch.Tensor, ...],
+) -> list[dict[str, Any]]:
+    """Compares outputs and gradients with the reference in fp64, by what eager is off."""
+    wide = {name: in_fp64(value) for name, value in inputs.items()}
+    exact = reference_results(op, wide, tuple(slope.double() for slope in slopes))
+    eager = reference_results(op, inputs, slopes)
+    names = [f"gradient of {name}" for name in sought(op, inputs)]
+    names = ["y"] * (len(mine) - len(names)) + names
+    errors = []
+    for name, value, true, theirs in zip(names, mine, exact, eager, strict=True):
+        assert value.shape == true.shape and value.dtype == theirs.dtype, (name, value.shape, value.dtype)
+        errors.append(error(name, value, true, allowed(name, dtype, true, theirs)))
+    return errors
+
+
+def error(name: str, value: torch.Tensor, true: torch.Tensor, limit: float) -> dict[str, Any]:
+    """How far a value is from the true one, and how far it may be, as a row of JSON."""
+    rmse = rms(value.double() - true.double())
+    return {"name": name, "rmse": rmse, "allowed": limit, "finite": bool(value.isfinite().all())}
+
+
+def all_apart(inputs: Iterable[Any]) -> bool:
+    """Whether no two elements of the tensors among the inputs lie on one address."""
+    tensors = [value for value in inputs if isinstance(value, torch.Tensor)]
+    storages = {value.untyped_storage().data_ptr() for value in tensors}
+    return len(storages) == len(tensors) and all(
+        0 not in value.stride() or value.numel() < 2 for value in tensors
+    )
 
 
 def changed_in_place(op: Any, inputs: dict[str, Any], dtype: str) -> dict[str, Any]:
-    """What an operation makes of what it changes, against its reference in fp64 and in the dtypes
-    given.
+    """Compares what an operation makes of what it changes with its reference in fp64, by what the
+    reference is off in the dtypes of the inputs.
     """
     exact, eager = (
         {
-            name: [turn(one).clone() for one in value] if isinstance(value, list) else turn(value)
+            name: [turn(tensor).clone() for tensor in value] if isinstance(value, list) else turn(value)
             for name, value in inputs.items()
         }
-        for turn in (raised, lambda one: one)
+        for turn in (in_fp64, lambda value: value)
     )
     op.forward(**inputs)
     op.reference(**exact)
@@ -182,19 +202,11 @@ def changed_in_place(op: Any, inputs: dict[str, Any], dtype: str) -> dict[str, A
     errors = []
     for name in op.MUTATES:
         mine, true, theirs = (
-            torch.cat([one.flatten() for one in values[name]]) for values in (inputs, exact, eager)
+            torch.cat([tensor.flatten() for tensor in values[name]]) for values in (inputs, exact, eager)
         )
-        limit = allowed(
-            "y" if mine.dtype == torch.float32 else name, dtype if name == "params" else "fp32", true, theirs
-        )
-        errors.append(
-            {
-                "name": name,
-                "rmse": rms(mine.double() - true),
-                "allowed": limit,
-                "finite": bool(mine.isfinite().all()),
-            }
-        )
+        rule = "y" if mine.dtype == torch.float32 else name
+        limit = allowed(rule, dtype if name == "params" else "fp32", true, theirs)
+        errors.append(error(name, mine, true, limit))
     return {
         "shape": shape_of(inputs[op.MUTATES[0]]),
         "stride": [],
@@ -212,27 +224,22 @@ def moved(launches: list[Any]) -> list[int]:
     return list(total.values())
 
 
-def statistics(op: Any, inputs: dict[str, Any], made: dict[str, torch.Tensor]) -> list[dict[str, Any]]:
-    """What only backward needs is what `results` makes of these inputs, within 64 ulp of fp32."""
+def statistics(op: Any, inputs: dict[str, Any], results: dict[str, torch.Tensor]) -> list[dict[str, Any]]:
+    """Compares what only backward needs with what `results` makes of these inputs: within 64 ulp of
+    fp32.
+    """
     theirs = dict(zip(op.RETURNS, op.results(**inputs), strict=True))
-    found = []
+    errors = []
     for name in op.RETURNS[getattr(op, "OUTPUTS", 1) :]:
-        mine, other = made[name], theirs[name]
+        mine, other = results[name], theirs[name]
         assert mine.shape == other.shape and mine.dtype == other.dtype, (name, mine.shape, other.shape)
-        allowed = 64 * torch.finfo(torch.float32).eps * (rms(other) + 1)
-        found.append(
-            {
-                "name": name,
-                "rmse": rms(mine.double() - other.double()),
-                "allowed": allowed,
-                "finite": bool(mine.isfinite().all()),
-            }
-        )
-    return found
+        limit = 64 * torch.finfo(torch.float32).eps * (rms(other) + 1)
+        errors.append(error(name, mine, other, limit))
+    return errors
 
 
 def operation(name: str, old: str = "", new: str = "") -> Any:
-    """The operation, or a mutant of it: another text in its source."""
+    """Returns the operation, or a mutant of it that has another text in its source."""
     module = importlib.import_module(f"hotlap.kernels.ops.{name}")
     if not old:
         return module

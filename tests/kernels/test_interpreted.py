@@ -18,9 +18,9 @@ FILES = sorted((HERE / "interpreted").glob("test_*.py"))
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_in_the_interpreter(file: Path) -> None:
-    asked = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(file)]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(file)]
     done = subprocess.run(
-        asked,
+        command,
         env={**os.environ, "TRITON_INTERPRET": "1"},
         cwd=HERE.parents[1],
         capture_output=True,
@@ -33,8 +33,8 @@ def test_in_the_interpreter(file: Path) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_training_with_our_kernels_has_the_losses_of_eager(dtype: str) -> None:
-    """Each loss as near to that of a training in fp64 as eager's, by the oracle's rule: three
-    times, and half an ulp.
+    """Each loss is as near to that of a training in fp64 as eager's: within three times its
+    distance and half an ulp.
     """
     done = subprocess.run(
         [sys.executable, str(HERE / "train.py"), dtype],
@@ -44,16 +44,16 @@ def test_a_training_with_our_kernels_has_the_losses_of_eager(dtype: str) -> None
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.splitlines()[-1])
+    outcome = json.loads(done.stdout.splitlines()[-1])
     ulp = {"float32": 2**-23, "bfloat16": 2**-7}[dtype]
-    exact = found["exact"]
+    exact = outcome["exact"]
     distance = {
-        name: rms([a - b for a, b in zip(found[name], found["exact"], strict=True)])
+        name: rms([loss - true for loss, true in zip(outcome[name], exact, strict=True)])
         for name in ("eager", "ours")
     }
     assert exact[-1] < 0.9 * exact[0], "nothing was learnt, so the curve says nothing"
-    assert distance["ours"] <= 3 * distance["eager"] + 0.5 * ulp * rms(exact), (distance, found)
-    assert found["fallbacks"] == []
+    assert distance["ours"] <= 3 * distance["eager"] + 0.5 * ulp * rms(exact), (distance, outcome)
+    assert outcome["fallbacks"] == []
     assert {
         "rms_norm",
         "rms_norm_backward",
@@ -61,7 +61,7 @@ def test_a_training_with_our_kernels_has_the_losses_of_eager(dtype: str) -> None
         "swiglu_backward",
         "add_rms_norm_backward",
         "cross_entropy_backward",
-    } <= set(found["launched"])
+    } <= set(outcome["launched"])
 
 
 def rms(values: list[float]) -> float:

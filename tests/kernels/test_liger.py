@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("liger_kernel", reason="liger-kernel is not installed: pip install 'hotlap[dev]'")
-# Rounding is the same where the arithmetic is; a libm of another processor may move single
-# elements.
+# Most that the ratio of both distances may be: rounding is the same where the arithmetic is, but a
+# libm of another processor may move single elements.
 SAME = 1.02
+# Operations that both have.
 SHARED = (
     "add_rms_norm",
     "cross_entropy",

@@ -1,10 +1,13 @@
 """Every operation in the interpreter: numbers against fp64, exact bytes against the cost model, and
-defects planted in it that must be caught. Each in a process of its own.
+planted defects that must be caught.
+
+Each runs in a process of its own.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import pkgutil
 import subprocess
 import sys
@@ -20,7 +23,8 @@ HERE = Path(__file__).parent
 OPERATIONS = sorted(module.name for module in pkgutil.iter_modules(ops.__path__))
 
 
-def child(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_program(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs a program of this folder, in which a RuntimeWarning is an error."""
     return subprocess.run(
         [sys.executable, "-W", "error::RuntimeWarning", str(HERE / program), *arguments],
         capture_output=True,
@@ -30,14 +34,28 @@ def child(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def run_text(text: str) -> subprocess.CompletedProcess[str]:
+    """Runs a program that may import the modules of this folder."""
+    return subprocess.run(
+        [sys.executable, "-c", text],
+        cwd=HERE,
+        env={"PYTHONPATH": os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 @cache
-def proven(name: str) -> tuple[dict[str, Any], ...]:
-    done = child("prove.py", name)
+def proof(name: str) -> tuple[dict[str, Any], ...]:
+    """The rows that prove.py prints of an operation."""
+    done = run_program("prove.py", name)
     assert done.returncode == 0, done.stderr
     return tuple(json.loads(line) for line in done.stdout.splitlines())
 
 
 def too_far(rows: Any) -> list[Any]:
+    """The errors that are larger than allowed, each with its example."""
     return [
         (row["dtype"], row["shape"], error)
         for row in rows
@@ -48,15 +66,15 @@ def too_far(rows: Any) -> list[Any]:
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_outputs_and_gradients_are_as_near_to_fp64_as_eager_s(name: str) -> None:
-    rows = proven(name)
+    rows = proof(name)
     assert {row["dtype"] for row in rows} == {"fp32", "fp16", "bf16"} and len(rows) >= 24
     assert too_far(rows) == []
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_the_bytes_moved_are_those_of_the_cost_model(name: str) -> None:
-    """Exactly, where no two elements of an input lie on one address."""
-    compared = [row for row in proven(name) if row["exact_bytes"] and 0 not in row["shape"]]
+    """They are so exactly where no two elements of an input lie on one address."""
+    compared = [row for row in proof(name) if row["exact_bytes"] and 0 not in row["shape"]]
     assert len(compared) >= 20
     assert [
         (row["dtype"], row["shape"], row["moved"], row["costs"])
@@ -65,6 +83,8 @@ def test_the_bytes_moved_are_those_of_the_cost_model(name: str) -> None:
     ] == []
 
 
+# Defect -> the operation, a text in its source, the text in its place, and the error that ends the
+# run; without one its numbers must be too far.
 MUTANTS = {
     "the mask of the columns dropped": (
         "rms_norm",
@@ -94,7 +114,7 @@ MUTANTS = {
         "rms_norm",
         "tl.store(partial + program * columns + column",
         "tl.store(partial + column",
-        "Race",
+        "WriteConflict",
     ),
     "the variance unbiased": (
         "layer_norm",
@@ -126,7 +146,7 @@ MUTANTS = {
     ),
     "the other output's gradient lost": ("add_rms_norm", "beside + r[:, None]", "r[:, None]", ""),
     "a key too many": ("attention", "n[None, :] <= m[:, None]", "n[None, :] <= m[:, None] + 1", ""),
-    "the sum of the blocks not rescaled": ("attention", "found * rescaled[:, None]", "found", ""),
+    "the sum of the blocks not rescaled": ("attention", "weighted * rescaled[:, None]", "weighted", ""),
     "a gradient without its row's mean": ("attention", "- dot[:, None]", "", ""),
     "the keys beyond the last one": (
         "attention",
@@ -182,7 +202,7 @@ MUTANTS = {
         "if bias is not None and ACT == 'none':",
         "",
     ),
-    "programs that take the same block": ("matmul", "first + within % high", "first", "Race"),
+    "programs that take the same block": ("matmul", "first + within % high", "first", "WriteConflict"),
     "a gradient not divided by the count": (
         "fused_linear_cross_entropy",
         "dloss.float() / count",
@@ -212,7 +232,7 @@ MUTANTS = {
 @pytest.mark.parametrize("defect", MUTANTS)
 def test_a_planted_defect_is_caught(defect: str) -> None:
     name, old, new, error = MUTANTS[defect]
-    done = child("prove.py", name, old, new)
+    done = run_program("prove.py", name, old, new)
     if error:
         assert done.returncode and error in done.stderr
     else:
@@ -221,8 +241,8 @@ def test_a_planted_defect_is_caught(defect: str) -> None:
 
 
 def test_rows_beyond_two_to_the_31_elements() -> None:
-    assert child("far.py").stdout == "right\n"
-    narrow = child("far.py", ".to(tl.int64)", "")
+    assert run_program("far.py").stdout == "right\n"
+    narrow = run_program("far.py", ".to(tl.int64)", "")
     assert narrow.returncode and "OutOfBounds" in narrow.stderr
 
 
@@ -239,14 +259,7 @@ torch.testing.assert_close(y.double(), x.double().t() @ x.double(), rtol=1e-2, a
 
 
 def test_inner_elements_beyond_two_to_the_31() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", FAR_INNER],
-        cwd=HERE,
-        env={"PYTHONPATH": str(HERE)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_text(FAR_INNER)
     assert done.returncode == 0, done.stderr
 
 
@@ -277,25 +290,11 @@ kept = dx, dweight, count // 200
 
 
 def test_gradients_of_rare_tokens_do_not_underflow_in_fp16() -> None:
-    """Planted: divided by the count before the loss scale comes in, they are lost."""
-    done = subprocess.run(
-        [sys.executable, "-c", SMALL_SLOPES],
-        cwd=HERE,
-        env={"PYTHONPATH": str(HERE)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    """A planted defect: divided by the count before the loss scale comes in, they are lost."""
+    done = run_text(SMALL_SLOPES)
     assert done.returncode == 0, done.stderr
     early = SMALL_SLOPES.replace("loss, *kept = op.forward(x, weight, target)", EARLY)
-    done = subprocess.run(
-        [sys.executable, "-c", early],
-        cwd=HERE,
-        env={"PYTHONPATH": str(HERE)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_text(early)
     assert done.returncode and "% off" in done.stderr, done.stderr
 
 
@@ -306,28 +305,22 @@ def rounded_sum():
     data = interpreter.convert(np.array([1, -3, 2**-7, 3], np.float32), tl.float32, tl.bfloat16, None)
     handle = interpreter.interpreter.TensorHandle(data, tl.bfloat16)
     tensor = tl.core.tensor(handle, tl.block_type(tl.bfloat16, [4]))
-    found = interpreter.reduce(interpreter.interpreter.ReduceOps(0, tl.standard._sum_combine, False), tensor)
-    return float(interpreter.convert(found.handle.data, tl.bfloat16, tl.float32, None).item())
+    result = interpreter.reduce(interpreter.interpreter.ReduceOps(0, tl.standard._sum_combine, False), tensor)
+    return float(interpreter.convert(result.handle.data, tl.bfloat16, tl.float32, None).item())
+
 values = np.array([1 + 2**-8, 1 + 3 * 2**-8, -(1 + 2**-8), 3.3895313892515355e38, 3.4e38], np.float32)
 rounded = interpreter.convert(values, tl.float32, tl.bfloat16, None)
-found = interpreter.convert(rounded, tl.bfloat16, tl.float32, None)
-assert found.tolist() == [1.0, 1 + 2**-6, -1.0, 3.3895313892515355e38, float("inf")], found
+back = interpreter.convert(rounded, tl.bfloat16, tl.float32, None)
+assert back.tolist() == [1.0, 1 + 2**-6, -1.0, 3.3895313892515355e38, float("inf")], back
 assert rounded_sum() == 1 + 2**-7, rounded_sum()
 cut = interpreter.CONVERT(values, tl.float32, tl.bfloat16, None)
-found = interpreter.convert(cut, tl.bfloat16, tl.float32, None)
-assert found.tolist()[1] == 1 + 2**-7, "stock Triton rounds now: the patch may go"
+back = interpreter.convert(cut, tl.bfloat16, tl.float32, None)
+assert back.tolist()[1] == 1 + 2**-7, "stock Triton rounds now: the patch may go"
 """
 
 
 def test_bf16_of_the_interpreter_by_known_answers() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", KNOWN],
-        cwd=HERE,
-        env={"PYTHONPATH": str(HERE)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_text(KNOWN)
     assert done.returncode == 0, done.stderr
 
 
@@ -367,12 +360,5 @@ for call in (
 
 
 def test_what_an_operation_does_not_take_it_refuses() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", REFUSED],
-        cwd=HERE,
-        env={"PYTHONPATH": str(HERE)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_text(REFUSED)
     assert done.returncode == 0, done.stderr

@@ -1,5 +1,7 @@
-"""Child process: a small gpt trained twice from the same weights on the same batches, by eager and
-with our operations in the interpreter; prints both losses as JSON.
+"""Child process: a small gpt trained from the same weights on the same batches by eager, by eager
+in fp64, and with our operations in the interpreter.
+
+`python train.py DTYPE` prints the losses of all three as JSON.
 """
 
 from __future__ import annotations
@@ -18,22 +20,22 @@ from hotlap.kernels import dispatch, library
 from hotlap.kernels.callback import TritonKernels
 from hotlap.models.nets.gpt import GPT
 
+# Of the optimiser.
 STEPS = 10
 
 
-class Small(GPT):
-    """With the loss by our operation where asked."""
+class SmallGPT(GPT):
+    """A gpt that keeps its losses, and computes them by our operation where `ours` is set."""
 
     ours = False
 
     def training_step(self, batch, batch_idx):
         (tokens,) = batch
         logits, targets = self(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten()
-        loss = (
-            library.function("cross_entropy")(logits, targets)
-            if self.ours
-            else torch.nn.functional.cross_entropy(logits, targets)
-        )
+        cross_entropy = torch.nn.functional.cross_entropy
+        if self.ours:
+            cross_entropy = library.function("cross_entropy")
+        loss = cross_entropy(logits, targets)
         self.losses.append(float(loss))
         return loss
 
@@ -41,7 +43,8 @@ class Small(GPT):
         return torch.optim.AdamW(self.parameters(), lr=1e-2)
 
 
-def trained(module: Small, tokens: torch.Tensor, callbacks: list[L.Callback]) -> list[float]:
+def train(module: SmallGPT, tokens: torch.Tensor, callbacks: list[L.Callback]) -> list[float]:
+    """Returns the loss of each step."""
     module.losses = []
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(tokens), batch_size=2)
     quiet = {
@@ -55,18 +58,17 @@ def trained(module: Small, tokens: torch.Tensor, callbacks: list[L.Callback]) ->
 
 
 torch.manual_seed(0)
-module = Small(vocabulary=64, context=16, width=32, depth=2, heads=2).train()
-tokens = (
-    torch.randint(64, (2 * STEPS, 1)) + torch.arange(17)
-) % 64  # each the one before and one more: can be learnt
+module = SmallGPT(vocabulary=64, context=16, width=32, depth=2, heads=2).train()
+# Each token is the one before and one more: that can be learnt.
+tokens = (torch.randint(64, (2 * STEPS, 1)) + torch.arange(17)) % 64
 dtype = getattr(torch, sys.argv[1])
 twin, exact = copy.deepcopy(module), copy.deepcopy(module)
 callback = TritonKernels()
-eager = trained(module.to(dtype), tokens, [])
-true = trained(exact.double(), tokens, [])
+eager = train(module.to(dtype), tokens, [])
+true = train(exact.double(), tokens, [])
 twin.ours = True
 with dispatch.using("interpret"):
-    ours = trained(twin.to(dtype), tokens, [callback])
+    ours = train(twin.to(dtype), tokens, [callback])
 print(
     json.dumps(
         {

@@ -1,5 +1,7 @@
-"""These tests need Triton's interpreter from the start of their process: test_interpreted.py runs
-them in one of their own, TRITON_INTERPRET=1 pytest this folder by hand.
+"""These tests need Triton's interpreter from the start of their process.
+
+test_interpreted.py runs them in one of their own; by hand it is TRITON_INTERPRET=1 pytest of this
+folder.
 """
 
 from __future__ import annotations

@@ -15,23 +15,24 @@ from hotlap.kernels import AdamW, dispatch
 
 
 def model() -> nn.Module:
-    made = nn.Sequential(
+    module = nn.Sequential(
         nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8 * 16, 300), nn.GELU(), nn.Linear(300, 2)
     )
-    made[0].to(memory_format=torch.channels_last)
-    return made
+    module[0].to(memory_format=torch.channels_last)
+    return module
 
 
 def groups(module: nn.Module) -> list[dict[str, Any]]:
     return [
-        {"params": [one for one in module.parameters() if one.ndim > 1], "weight_decay": 0.1},
-        {"params": [one for one in module.parameters() if one.ndim == 1], "weight_decay": 0.0},
+        {"params": [param for param in module.parameters() if param.ndim > 1], "weight_decay": 0.1},
+        {"params": [param for param in module.parameters() if param.ndim == 1], "weight_decay": 0.0},
     ]
 
 
-def trained(
+def train(
     module: nn.Module, optimizer: torch.optim.Optimizer, steps: int = 5, clip: float = 0.0
 ) -> list[torch.Tensor]:
+    """Returns the parameters after some steps on batches that are the same each time."""
     for step in range(steps):
         x = torch.randn(4, 3, 6, 6, generator=torch.Generator().manual_seed(step))
         optimizer.zero_grad()
@@ -39,19 +40,19 @@ def trained(
         if clip:
             nn.utils.clip_grad_norm_(module.parameters(), clip)
         optimizer.step()
-    return [one.detach() for one in module.parameters()]
+    return [param.detach() for param in module.parameters()]
 
 
 @pytest.mark.parametrize("mode", ["auto", "interpret"])
 @pytest.mark.parametrize("clip", [0.0, 0.5])
 def test_steps_are_those_of_torch(mode: str, clip: float) -> None:
-    ours, theirs = model(), None
+    ours = model()
     theirs = copy.deepcopy(ours)
     with dispatch.using(mode):  # type: ignore[arg-type]
         optimizer = AdamW(groups(ours), lr=1e-2, max_norm=clip)
-        found = trained(ours, optimizer)
-    expected = trained(theirs, torch.optim.AdamW(groups(theirs), lr=1e-2), clip=clip)
-    for mine, other in zip(found, expected, strict=True):
+        params = train(ours, optimizer)
+    expected = train(theirs, torch.optim.AdamW(groups(theirs), lr=1e-2), clip=clip)
+    for mine, other in zip(params, expected, strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-5, atol=2e-6)
     assert (optimizer.total_norm is not None) == bool(clip)
 
@@ -62,11 +63,11 @@ def test_a_checkpoint_of_the_one_goes_on_in_the_other(first: str) -> None:
     kinds = {"ours": AdamW, "theirs": torch.optim.AdamW}
     second = next(name for name in kinds if name != first)
     optimizer = kinds[first](groups(module), lr=1e-2)
-    trained(module, optimizer, 3)
+    train(module, optimizer, 3)
     stored, resumed = copy.deepcopy(optimizer.state_dict()), copy.deepcopy(module)
     other = kinds[second](groups(resumed), lr=1e-2)
     other.load_state_dict(stored)
-    for mine, theirs in zip(trained(module, optimizer, 3), trained(resumed, other, 3), strict=True):
+    for mine, theirs in zip(train(module, optimizer, 3), train(resumed, other, 3), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=2e-6)
 
 
@@ -79,9 +80,8 @@ def test_a_checkpoint_of_another_memory_format(mode: str) -> None:
     for step in range(3):
         for module, optimizer in ((first, theirs), (second, ours)):
             optimizer.zero_grad()
-            module(
-                torch.randn(2, 3, 5, 5, generator=torch.Generator().manual_seed(step))
-            ).square().sum().backward()
+            x = torch.randn(2, 3, 5, 5, generator=torch.Generator().manual_seed(step))
+            module(x).square().sum().backward()
             with dispatch.using(mode):  # type: ignore[arg-type]
                 optimizer.step()
         ours.load_state_dict(copy.deepcopy(theirs.state_dict()))
@@ -113,13 +113,13 @@ def test_dtypes_together_parameters_without_gradients_and_a_schedule() -> None:
         nn.Parameter(torch.randn(7, dtype=torch.float16)),
         nn.Parameter(torch.randn(5)),
     ]
-    before = [one.detach().clone() for one in parameters]
+    before = [param.detach().clone() for param in parameters]
     optimizer = AdamW(parameters, lr=0.1, max_norm=1.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5**step)
     with dispatch.using("interpret"):
         for _ in range(3):
-            for one in parameters[:2]:
-                one.grad = torch.ones_like(one)
+            for param in parameters[:2]:
+                param.grad = torch.ones_like(param)
             optimizer.step()
             schedule.step()
     assert (

@@ -1,5 +1,5 @@
-"""The operations as operators of torch.library: checked by torch itself, compiled, exported, under
-autocast; what falls back is counted.
+"""The operations as operators of torch.library: checked by torch itself, compiled, exported and
+under autocast; what falls back is counted.
 """
 
 from __future__ import annotations
@@ -22,20 +22,22 @@ DIFFERENTIABLE = [name for name in library.NAMES if library.operation(name).back
 
 
 def small(name: str, dtype: str = "fp32") -> list[tuple[Any, ...]]:
-    """Examples with few elements, none empty, each input a tensor of its own."""
-    found = [
+    """Up to four examples with few elements, none empty, each input a tensor of its own."""
+    examples = [
         inputs
         for inputs in library.operation(name).module.examples(dtype)
         if all(not isinstance(value, torch.Tensor) or 0 < value.numel() < 5000 for value in inputs)
     ]
-    return found[:4]
+    return examples[:4]
 
 
-def filled(name: str, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    return inputs + library.operation(name).defaults[len(inputs) :]
+def with_defaults(name: str, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """All inputs of forward."""
+    return tuple(inputs) + library.operation(name).defaults[len(inputs) :]
 
 
 def leaves(name: str, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """All inputs of forward as leaves, of which those with a gradient require one."""
     op = library.operation(name)
     return tuple(
         (
@@ -43,29 +45,25 @@ def leaves(name: str, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
             if isinstance(value, torch.Tensor)
             else value
         )
-        for parameter, value in zip(op.inputs, filled(name, inputs), strict=True)
+        for parameter, value in zip(op.inputs, with_defaults(name, inputs), strict=True)
     )
 
 
 def total(outputs: Any) -> torch.Tensor:
-    return torch.stack(
-        [
-            one.float().square().sum()
-            for one in (outputs if isinstance(outputs, tuple) else (outputs,))
-            if one.requires_grad
-        ]
-    ).sum()
+    """The sum of squares of all outputs that have a gradient."""
+    several = outputs if isinstance(outputs, tuple) else (outputs,)
+    return torch.stack([output.float().square().sum() for output in several if output.requires_grad]).sum()
 
 
 @pytest.mark.parametrize("name", library.NAMES)
 @pytest.mark.parametrize("mode", ["interpret", "reference"])
 def test_opcheck_forward(name: str, mode: str) -> None:
-    """Schema, shapes by fake tensors, and AOT dispatch; on a CPU also of the code in aten."""
+    """Checks the schema, fake tensors and AOT dispatch, on a CPU of the code in aten too."""
     with dispatch.using(mode):
         for inputs in small(name):
             torch.library.opcheck(
                 library.operation(name).forward,
-                filled(name, inputs),
+                with_defaults(name, inputs),
                 test_utils=("test_schema", "test_faketensor", "test_aot_dispatch_dynamic"),
             )
 
@@ -74,13 +72,11 @@ def test_opcheck_forward(name: str, mode: str) -> None:
 def test_opcheck_backward(name: str, interpret: None) -> None:
     op = library.operation(name)
     for inputs in small(name):
-        given = dict(zip(op.inputs, filled(name, inputs), strict=True))
-        made = dict(zip(op.module.RETURNS, library.several(op.forward(*given.values())), strict=True))
-        known = (
-            {f"d{key}": torch.randn_like(value) for key, value in list(made.items())[: op.outputs]}
-            | given
-            | made
-        )
+        by_name = dict(zip(op.inputs, with_defaults(name, inputs), strict=True))
+        values = library.as_tuple(op.forward(*by_name.values()))
+        results = dict(zip(op.module.RETURNS, values, strict=True))
+        outputs = list(results.items())[: op.outputs]
+        known = {f"d{key}": torch.randn_like(value) for key, value in outputs} | by_name | results
         torch.library.opcheck(
             op.backward,
             tuple(known[wanted] for wanted in op.needed),
@@ -88,12 +84,12 @@ def test_opcheck_backward(name: str, interpret: None) -> None:
         )
 
 
-def twin(name: str, folder: Path) -> Any:
-    """The same operation with fp64 in place of fp32."""
+def fp64_twin(name: str, folder: Path) -> Any:
+    """Returns the same operation with fp64 in place of fp32, from a file in the folder."""
     source = Path(str(library.operation(name).module.__file__)).read_text()
     source = re.sub(r"\b(tl|torch)\.float32\b", r"\1.float64", source).replace(".float()", ".double()")
     for other in re.findall(r"^from \.(\w+) import .*_kernel", source, re.MULTILINE):
-        twin(other, folder)
+        fp64_twin(other, folder)
         source = source.replace(f"from .{other} import", f"from .fp64_{other} import")
     file = folder / f"{name}.py"
     file.write_text(source)
@@ -107,31 +103,31 @@ def twin(name: str, folder: Path) -> Any:
 @pytest.mark.parametrize("name", DIFFERENTIABLE)
 def test_gradients_by_differences_in_fp64(name: str, tmp_path: Path, interpret: None) -> None:
     """torch.autograd.gradcheck of the same kernels with fp64 in place of fp32."""
-    module = twin(name, tmp_path)
+    module = fp64_twin(name, tmp_path)
     parameters = list(signature(module.forward).parameters)
     needed = list(signature(module.backward).parameters)
 
     class Function(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, *inputs: Any) -> Any:
-            made = module.forward(*inputs)
-            ctx.known = dict(zip(parameters, inputs, strict=True)) | dict(
-                zip(module.RETURNS, made, strict=True)
-            )
+            results = module.forward(*inputs)
+            by_name = dict(zip(parameters, inputs, strict=True))
+            ctx.known = by_name | dict(zip(module.RETURNS, results, strict=True))
             count = getattr(module, "OUTPUTS", 1)
-            return made[0] if count == 1 else made[:count]
+            return results[0] if count == 1 else results[:count]
 
         @staticmethod
         def backward(ctx: Any, *slopes: Any) -> Any:
             known = ctx.known | {f"d{key}": value for key, value in zip(module.RETURNS, slopes, strict=False)}
-            given = [key for key in module.GRADIENTS if isinstance(known[key], torch.Tensor)]
-            found = dict(zip(given, module.backward(*(known[key] for key in needed)), strict=True))
-            return tuple(found.get(key) for key in parameters)
+            sought = [key for key in module.GRADIENTS if isinstance(known[key], torch.Tensor)]
+            values = module.backward(*(known[key] for key in needed))
+            gradients = dict(zip(sought, values, strict=True))
+            return tuple(gradients.get(key) for key in parameters)
 
     for inputs in small(name)[:2]:
         wide = tuple(
             value.double() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
-            for value in filled(name, inputs)
+            for value in with_defaults(name, inputs)
         )
         wide = tuple(
             (
@@ -151,12 +147,11 @@ def test_compiled_without_a_graph_break(name: str, interpret: None) -> None:
     function = library.function(name)
     compiled = torch.compile(lambda *inputs: total(function(*inputs)), fullgraph=True, backend="aot_eager")
     inputs = leaves(name, small(name)[-1])
-    expected, found = total(function(*inputs)), compiled(*inputs)
-    wanted = [value for value in inputs if isinstance(value, torch.Tensor) and value.requires_grad]
-    assert torch.equal(found, expected)
-    for mine, theirs in zip(
-        torch.autograd.grad(found, wanted), torch.autograd.grad(expected, wanted), strict=True
-    ):
+    expected, result = total(function(*inputs)), compiled(*inputs)
+    sought = [value for value in inputs if isinstance(value, torch.Tensor) and value.requires_grad]
+    assert torch.equal(result, expected)
+    gradients = torch.autograd.grad(result, sought)
+    for mine, theirs in zip(gradients, torch.autograd.grad(expected, sought), strict=True):
         assert torch.equal(mine, theirs)
     assert dispatch.launched[name] >= 2 and dispatch.launched[f"{name}_backward"] >= 2
 
@@ -194,10 +189,9 @@ def test_exported_and_taken_apart_for_onnx(tmp_path: Path) -> None:
     expected = module(x)
     torch.testing.assert_close(plain.module()(x), expected)
     torch.onnx.export(plain, (x,), tmp_path / "norm.onnx", verbose=False)
-    (found,) = onnxruntime.InferenceSession(tmp_path / "norm.onnx", providers=["CPUExecutionProvider"]).run(
-        None, {"x": x.numpy()}
-    )
-    torch.testing.assert_close(torch.from_numpy(found), expected.detach())
+    session = onnxruntime.InferenceSession(tmp_path / "norm.onnx", providers=["CPUExecutionProvider"])
+    (y,) = session.run(None, {"x": x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(y), expected.detach())
 
 
 def test_a_program_for_a_gpu_made_without_one() -> None:
@@ -222,8 +216,8 @@ def test_autocast_gives_the_dtypes_that_it_gives_aten(
 ) -> None:
     inputs = small(name, "bf16" if name != "attention" else "fp32")[1]
     with torch.autocast("cpu", torch.bfloat16):
-        found = library.function(name)(*inputs)
-    assert found.dtype == expected
+        output = library.function(name)(*inputs)
+    assert output.dtype == expected
 
 
 def test_widest_is_that_of_the_inputs(interpret: None) -> None:
@@ -236,15 +230,15 @@ def test_widest_is_that_of_the_inputs(interpret: None) -> None:
 def test_a_fallback_is_counted_with_its_reason_and_refused_where_triton_is_asked_for() -> None:
     x, weight = torch.randn(2, 9000), torch.randn(9000)
     with dispatch.using("interpret"):
-        found = library.function("rms_norm")(x, weight)
-    torch.testing.assert_close(found, torch.nn.functional.rms_norm(x, (9000,), weight, 1e-6))
+        y = library.function("rms_norm")(x, weight)
+    torch.testing.assert_close(y, torch.nn.functional.rms_norm(x, (9000,), weight, 1e-6))
     (operation, why), count = next(iter(dispatch.fallbacks.items()))
     assert operation == "rms_norm" and "9,000" in why and count == 1
     assert dispatch.launched["rms_norm"] == 0
     with dispatch.using("interpret"), pytest.MonkeyPatch.context() as patch:
         patch.setattr(dispatch, "_mode", "triton")
         with pytest.raises(Unsupported, match="rms_norm: rows of 9,000"):
-            dispatch.fell_back("rms_norm", "rows of 9,000")
+            dispatch.count_fallback("rms_norm", "rows of 9,000")
 
 
 def test_mode_triton_never_takes_aten_on_a_cpu() -> None:
@@ -256,18 +250,18 @@ def test_mode_triton_never_takes_aten_on_a_cpu() -> None:
 def test_gradients_are_made_in_forward_only_where_they_are_wanted(wanted: bool, interpret: None) -> None:
     x, weight, target = torch.randn(6, 8, requires_grad=wanted), torch.randn(20, 8), torch.randint(20, (6,))
     op = library.operation("fused_linear_cross_entropy")
-    assert library.prepared(op, (x, weight, target))[-1] is wanted
+    assert library.prepare(op, (x, weight, target))[-1] is wanted
     with torch.no_grad():
-        assert library.prepared(op, (x, weight, target))[-1] is False
-        found = library.function("fused_linear_cross_entropy")(x, weight, target)
-    torch.testing.assert_close(found, op.module.reference(x, weight, target, 1024))
+        assert library.prepare(op, (x, weight, target))[-1] is False
+        loss = library.function("fused_linear_cross_entropy")(x, weight, target)
+    torch.testing.assert_close(loss, op.module.reference(x, weight, target, 1024))
 
 
 def test_batch_norm_under_autocast_gives_the_dtype_of_its_input(interpret: None) -> None:
-    x, one = torch.randn(2, 8, 4, 4, dtype=torch.bfloat16), torch.ones(8)
+    x, ones = torch.randn(2, 8, 4, 4, dtype=torch.bfloat16), torch.ones(8)
     with torch.autocast("cpu", torch.bfloat16):
-        assert library.function("batch_norm")(x, one, one).dtype == torch.bfloat16
-        assert torch.nn.functional.batch_norm(x, None, None, one, one, training=True).dtype == torch.bfloat16
+        theirs = torch.nn.functional.batch_norm(x, None, None, ones, ones, training=True)
+        assert library.function("batch_norm")(x, ones, ones).dtype == theirs.dtype == torch.bfloat16
 
 
 def test_doubles_and_the_cpu_take_aten() -> None:
@@ -291,6 +285,6 @@ def test_wrong_words() -> None:
 
 
 def test_a_result_is_the_same_each_time_by_construction() -> None:
-    """Deterministic mode asks for nothing more: no operation sums by atomics."""
+    """No operation sums by atomics: deterministic mode asks for nothing more."""
     folder = Path(str(library.ops.__file__)).parent
     assert [file.name for file in folder.glob("*.py") if "tl.atomic" in file.read_text()] == []

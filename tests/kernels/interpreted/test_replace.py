@@ -1,5 +1,5 @@
-"""Model surgery on our networks and on a user's own: what is found, what stays, numbers, undoing,
-and everything that a trace could get wrong.
+"""Model surgery on our networks and on a user's own: what is replaced, what stays, the numbers,
+undoing, and everything that a trace could get wrong.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from hotlap.models.nets.vit import ViT
 F = nn.functional
 
 
-class Own(nn.Module):
-    """A user's: the functions in other spellings, and a part that cannot be followed."""
+class UserModule(nn.Module):
+    """A user's module: the functions in other spellings, between other computations."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,35 +37,38 @@ class Own(nn.Module):
 
 
 def small(net: type[nn.Module]) -> tuple[nn.Module, torch.Tensor]:
-    """16 channels: with 8, torch 2.14.1's own bf16 convolution in channels-last writes beyond its
-    memory in the backward pass (seen with avx512_bf16, in eager).
+    """A network with an input, in evaluation.
+
+    ResNet has 16 channels: with 8, torch 2.14.1's own bf16 convolution in channels-last writes
+    beyond its memory in the backward pass (seen with avx512_bf16, in eager).
     """
     module = {
         GPT: lambda: GPT(64, 16, 32, 2, 2),
         ViT: lambda: ViT(width=48, depth=1),
         ResNet18: lambda: ResNet18((16, 16, 16, 16)),
-        Own: Own,
+        UserModule: UserModule,
     }[net]()
-    return module.eval(), torch.randn(3, 5, 16) if net is Own else module.example()
+    return module.eval(), torch.randn(3, 5, 16) if net is UserModule else module.example()
 
 
-FOUND = {
+# Network -> the operations that are in it.
+REPLACED = {
     GPT: {"add_rms_norm", "rms_norm", "rotary", "swiglu"},
     ViT: {"add_layer_norm", "layer_norm", "bias_gelu"},
     ResNet18: {"batch_norm"},
-    Own: {"layer_norm", "swiglu", "softmax"},
+    UserModule: {"layer_norm", "swiglu", "softmax"},
 }
 
 
-@pytest.mark.parametrize("net", FOUND)
+@pytest.mark.parametrize("net", REPLACED)
 def test_what_is_found_and_that_nothing_else_changes(net: type[nn.Module]) -> None:
     module, x = small(net)
     before = list(module.state_dict())
     expected = module(x)
     names = [name for name, _ in module.named_modules()]
-    own = {name: type(one) for name, one in module.named_modules()}
+    own = {name: type(child) for name, child in module.named_modules()}
     report = replace(module)
-    assert {one.operation for one in report.replaced} == FOUND[net]
+    assert {entry.operation for entry in report.replaced} == REPLACED[net]
     assert (
         list(module.state_dict()) == before
         and [name for name, _ in module.named_modules()] == names
@@ -75,11 +78,11 @@ def test_what_is_found_and_that_nothing_else_changes(net: type[nn.Module]) -> No
     assert not dispatch.launched
     twin = copy.deepcopy(module)
     assert torch.equal(twin(x), expected)
-    assert restore(module) > 0 and {name: type(one) for name, one in module.named_modules()} == own
+    assert restore(module) > 0 and {name: type(child) for name, child in module.named_modules()} == own
     assert torch.equal(module(x), expected) and restore(module) == 0
 
 
-@pytest.mark.parametrize("net", FOUND)
+@pytest.mark.parametrize("net", REPLACED)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_outputs_and_gradients_with_triton(net: type[nn.Module], dtype: torch.dtype) -> None:
     module, x = small(net)
@@ -101,16 +104,14 @@ def test_outputs_and_gradients_with_triton(net: type[nn.Module], dtype: torch.dt
 
 
 def run(module: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
-    """Output, all gradients of parameters in one vector, all statistics in one: the oracle takes
-    outputs together too.
-    """
+    """Returns the output, all gradients of parameters in one vector, and all statistics in one."""
     y = module(x)
     slopes = torch.linspace(-1, 1, y.numel(), dtype=torch.float64).view(y.shape).to(y.dtype)
     gradients = torch.autograd.grad(y, list(module.parameters()), slopes)
-    statistics = [one.flatten() for one in module.buffers() if one.is_floating_point()]
+    statistics = [buffer.flatten() for buffer in module.buffers() if buffer.is_floating_point()]
     return [
         y,
-        torch.cat([one.flatten() for one in gradients]),
+        torch.cat([gradient.flatten() for gradient in gradients]),
         torch.cat([torch.zeros(1, dtype=y.dtype), *statistics]),
     ]
 
@@ -119,7 +120,7 @@ def rms(values: torch.Tensor) -> float:
     return float(values.detach().square().mean().sqrt())
 
 
-@pytest.mark.parametrize("net", FOUND)
+@pytest.mark.parametrize("net", REPLACED)
 def test_compiled_after_replacing_without_a_graph_break(net: type[nn.Module]) -> None:
     module, x = small(net)
     module.train()
@@ -127,8 +128,8 @@ def test_compiled_after_replacing_without_a_graph_break(net: type[nn.Module]) ->
     with dispatch.using("interpret"):
         expected = module(x)
         dispatch.reset()
-        found = torch.compile(module, fullgraph=True, backend="aot_eager")(x)
-    torch.testing.assert_close(found, expected)
+        result = torch.compile(module, fullgraph=True, backend="aot_eager")(x)
+    torch.testing.assert_close(result, expected)
     assert dispatch.launched and not dispatch.fallbacks
 
 
@@ -137,16 +138,15 @@ def test_batch_norm_keeps_its_statistics_and_its_evaluation() -> None:
     replace(module)
     with dispatch.using("interpret"):
         module(x)
-        assert not dispatch.launched and not dispatch.fallbacks, (
-            "evaluation is aten: an affine map that a compiler folds into the convolution"
-        )
+        # Evaluation is aten: an affine map that a compiler folds into the convolution.
+        assert not dispatch.launched and not dispatch.fallbacks
         module.train()
         module(x)
     assert dispatch.launched["batch_norm"] == 20 and module.stem[1].num_batches_tracked == 1
 
 
 def test_a_compiled_model_is_refused() -> None:
-    module, _ = small(Own)
+    module, _ = small(UserModule)
     with pytest.raises(Unsupported, match=r"is compiled already.*replace first, then torch.compile"):
         replace(torch.compile(module))
     module.up.compile()
@@ -155,13 +155,13 @@ def test_a_compiled_model_is_refused() -> None:
 
 
 def test_only_what_is_asked_for() -> None:
-    module, _ = small(Own)
-    assert {one.operation for one in replace(module, only=["swiglu"]).replaced} == {"swiglu"}
+    module, _ = small(UserModule)
+    assert {entry.operation for entry in replace(module, only=["swiglu"]).replaced} == {"swiglu"}
     with pytest.raises(ValueError, match="did you mean layer_norm"):
         replace(module, only=["layernorm"])
     gpt, tokens = small(GPT)
     expected = gpt(tokens)
-    assert {one.operation for one in replace(gpt, only=["attention"]).replaced} == {"attention"}
+    assert {entry.operation for entry in replace(gpt, only=["attention"]).replaced} == {"attention"}
     with dispatch.using("interpret"):
         torch.testing.assert_close(gpt(tokens), expected)
     assert dispatch.launched["attention"] == 2
@@ -169,18 +169,18 @@ def test_only_what_is_asked_for() -> None:
 
 def test_attention_stays_torch_s_own_and_that_is_said() -> None:
     report = replace(small(GPT)[0])
-    assert any("attention stays with torch's own kernels" in one.why for one in report.kept)
+    assert any("attention stays with torch's own kernels" in entry.why for entry in report.kept)
     assert "blocks.0.mlp: swiglu" in str(report)
 
 
 def test_what_was_fixed_by_the_trace_restores_the_module_when_it_is_set() -> None:
-    module, x = small(Own)
+    module, x = small(UserModule)
     replace(module)
     module.scale = 3.0
-    assert type(module) is Own and any(
-        "Own.scale was set after replace" in why for _, why in dispatch.fallbacks
+    assert type(module) is UserModule and any(
+        "UserModule.scale was set after replace" in why for _, why in dispatch.fallbacks
     )
-    other = small(Own)[0]
+    other = small(UserModule)[0]
     other.load_state_dict(module.state_dict())
     other.scale = 3.0
     assert torch.equal(module(x), other(x))
@@ -237,7 +237,7 @@ def test_a_child_with_hooks_is_not_fused_away() -> None:
     calls: list[Any] = []
     block.norm2.register_forward_hook(lambda *_: calls.append(1))
     report = replace(block)
-    assert "add_rms_norm" not in {one.operation for one in report.replaced}
+    assert "add_rms_norm" not in {entry.operation for entry in report.replaced}
     block(torch.randn(1, 4, 32))
     assert calls == [1]
 
@@ -273,6 +273,6 @@ def test_a_sum_that_broadcasts_falls_back_and_is_right() -> None:
     expected = module(x, y)
     replace(module)
     with dispatch.using("interpret"):
-        found = module(x, y)
-    assert torch.equal(found, expected)
+        result = module(x, y)
+    assert torch.equal(result, expected)
     assert [name for name, _ in dispatch.fallbacks] == ["add_rms_norm"]
