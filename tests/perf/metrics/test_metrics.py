@@ -10,6 +10,7 @@ import pytest
 from hotlap.perf.lookup import plugins
 from hotlap.perf.machine.telemetry import Window
 from hotlap.perf.measure import answer
+from hotlap.perf.race.messages import Weigh
 from hotlap.perf.race.observations import Block, Observations
 from hotlap.perf.race.tasks import Tasks
 from hotlap.perf.race.timing import Turn, WarmUp
@@ -169,12 +170,10 @@ def test_energy_without_a_meter_is_absent_for_the_meters_reason() -> None:
 def test_with_a_cold_cache_a_gpu_has_no_energy_of_its_calls() -> None:
     """The counter runs on while the cache is emptied between them."""
     case = Case("net", "eager", target="cuda:0", options=(("l2", "cold"),))
-    found = Tasks.energy(SimpleNamespace(meter=SimpleNamespace(gpu=object()), case=case), 1.0)  # type: ignore[arg-type]
-    assert (
-        found["window"] is None
-        and found["reason"].code == "unsupported_op"
-        and "l2:cold" in found["reason"].detail
-    )
+    worker = SimpleNamespace(meter=SimpleNamespace(gpu=object()), case=case)
+    weighed = Tasks.weigh(worker, Weigh(1.0))  # type: ignore[arg-type]
+    assert weighed.window is None and weighed.reason is not None
+    assert weighed.reason.code == "unsupported_op" and "l2:cold" in weighed.reason.detail
 
 
 def test_energy_of_a_gpu_is_that_of_windows_and_never_of_turns() -> None:
