@@ -1,4 +1,4 @@
-"""`hotlap report`: the table of a results file, on the terminal or in Markdown."""
+"""`hotlap report`: the table of a results file on the terminal or in Markdown, or a picture."""
 
 from __future__ import annotations
 
@@ -18,16 +18,22 @@ def report(
         Path | None,
         typer.Option(help="The same as models x backends, a table for each target and precision."),
     ] = None,
+    brief: Annotated[
+        Path | None, typer.Option(help="The same in one row a model: the fastest right backend.")
+    ] = None,
+    svg: Annotated[Path | None, typer.Option(help="A picture: the speed-ups with their intervals.")] = None,
 ) -> int:
     """Print the table of a results file again."""
     from ..measure import rundir
+    from ..reports import brief as briefs
     from ..reports import matrix as matrices
+    from ..reports import picture
     from ..reports import report as tables
     from ..terms import result
     from ..terms.reasons import Misuse
 
     found = result.read(results or rundir.latest() / "results.json")
-    if markdown is None and matrix is None:
+    if all(path is None for path in (markdown, matrix, brief, svg)):
         console = tables.console()
         for line in tables.setting(found):
             console.print(line, highlight=False)
@@ -35,7 +41,12 @@ def report(
         for line in tables.reasons(found.results):
             console.print(f"  {line}", highlight=False, markup=False)
         return 0
-    for path, made in ((markdown, tables.markdown), (matrix, matrices.markdown)):
+    for path, made in (
+        (markdown, tables.markdown),
+        (matrix, matrices.markdown),
+        (brief, briefs.markdown),
+        (svg, picture.svg),
+    ):
         if str(path) == "-":
             sys.stdout.write(made(found))
         elif path is not None:
