@@ -24,8 +24,7 @@ from ..race.race import Entrant, Race
 from ..race.servers import Servers
 from ..reports import formats
 from ..stats import compare, estimates
-from ..stats.compare import LATENCY_SHARE, LOOKS, Judgement
-from ..stats.compare import Verdict as Outcome
+from ..stats.compare import LATENCY_SHARE, LOOKS, Judgement, Outcome
 from ..terms.case import Case, Plan
 from ..terms.environment import Environment
 from ..terms.files import write

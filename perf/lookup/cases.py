@@ -46,7 +46,7 @@ def default_backends(target: str = "cpu") -> list[str]:
     """Every backend for this kind of target but those that only test the harness, the baseline
     first, and the baseline under library defaults.
     """
-    names = [name for name in plugins.found("hotlap.backends") if name not in (BASELINE, PACE, "null")]
+    names = [name for name in plugins.modules("hotlap.backends") if name not in (BASELINE, PACE, "null")]
     names = [name for name in names if target.startswith(getattr(plugins.backend(name), "TARGETS", ("",)))]
     defaults = "".join(f"[{name}:{value}]" for name, value in LIBRARY_DEFAULTS)
     return [BASELINE, f"{BASELINE}{defaults}", *names]

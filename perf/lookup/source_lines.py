@@ -14,7 +14,7 @@ def find(workload: str, root: Path = Path()) -> Place | None:
     root.
     """
     module, _, name = workload.partition(":")
-    ours = plugins.found("hotlap.workloads").get(module)
+    ours = plugins.modules("hotlap.workloads").get(module)
     parts = (ours or module).split(".")
     if parts[0] == "hotlap":  # the repository's own folders stand at its top
         parts = parts[1:]

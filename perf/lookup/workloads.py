@@ -35,13 +35,13 @@ class Reference(NamedTuple):
     def module(self) -> str:
         """The module that making this workload imports."""
         name = self.text.partition(":")[0]
-        return plugins.found("hotlap.workloads").get(name, name)
+        return plugins.modules("hotlap.workloads").get(name, name)
 
 
 def check(reference: Reference) -> None:
     """Raises Misuse if the reference can be seen to be wrong without importing a model."""
     name, colon, attribute = reference.text.partition(":")
-    if name in plugins.found("hotlap.workloads"):
+    if name in plugins.modules("hotlap.workloads"):
         if reference.checkpoint:
             raise Misuse(
                 f"--checkpoint goes with a module class (package.module:Class); {reference.text} finds its"
@@ -49,7 +49,7 @@ def check(reference: Reference) -> None:
             )
         return
     if not colon or not attribute:
-        raise plugins.Unknown("workload", reference.text, plugins.found("hotlap.workloads"))
+        raise plugins.Unknown("workload", reference.text, plugins.modules("hotlap.workloads"))
     if reference.checkpoint and not Path(reference.checkpoint).is_file():
         raise Misuse(f"checkpoint {reference.checkpoint} does not exist")
     add_user_folder()
@@ -74,7 +74,7 @@ def check(reference: Reference) -> None:
 def ready(reference: Reference, report: Callable[[str], None]) -> None:
     """Trains the model if it is one of the model files and has no checkpoint yet."""
     name, _, preset = reference.text.partition(":")
-    if name in plugins.found("hotlap.workloads") and not preset:
+    if name in plugins.modules("hotlap.workloads") and not preset:
         prepare = getattr(plugins.load("hotlap.workloads", name), "ready", None)
         if prepare is not None:
             prepare(report)
@@ -90,7 +90,7 @@ def load(reference: Reference) -> Workload:
     torch.manual_seed(0)  # for what a module makes when it is imported, if that happens only now
     name, _, attribute = reference.text.partition(":")
     try:
-        if name in plugins.found("hotlap.workloads"):
+        if name in plugins.modules("hotlap.workloads"):
             source = plugins.load("hotlap.workloads", name)
             torch.manual_seed(0)
             made = source.load(attribute)

@@ -24,7 +24,7 @@ from .estimates import fmean, student_t
 if TYPE_CHECKING:
     import numpy as np
 
-Verdict = Literal["pass", "regression", "inconclusive", "not_comparable"]
+Outcome = Literal["pass", "regression", "inconclusive", "not_comparable"]
 
 LOOKS = (6, 9, 12, 16)
 # Of the chance of a false alarm of hotlap ab, the latencies' share; the other metrics (memory, what
@@ -45,7 +45,7 @@ class Judgement(msgspec.Struct, frozen=True):
     been found with 90 % power. Both are ratios - 1.
     """
 
-    verdict: Verdict
+    verdict: Outcome
     n: float
     ratio: float
     low: float
@@ -204,7 +204,7 @@ def _judgement(
     fine_level: float,
     tail: float,
 ) -> Judgement:
-    verdict: Verdict = (
+    verdict: Outcome = (
         "regression" if p_worse <= worse_level else "pass" if p_fine <= fine_level else "inconclusive"
     )
     half = student_t(1 - tail, freedom) * error

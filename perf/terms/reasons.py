@@ -53,6 +53,12 @@ class Misuse(ValueError):
     exit_code = 2
 
 
+class Unreadable(Misuse):
+    """Raised for a file that is there and cannot be used: damaged, of another kind or version."""
+
+    exit_code = 4
+
+
 class Refusal(Exception):
     """Raised where a case cannot go on; carries the reason that its result will have."""
 

@@ -17,7 +17,7 @@ import msgspec
 from ..stats import estimates
 from .case import Better, Case, Plan
 from .environment import Environment
-from .reasons import Misuse, Reason
+from .reasons import Misuse, Reason, Unreadable
 
 # 1 (0.1.0): first version.
 SCHEMA = 1
@@ -245,12 +245,6 @@ class _Head(msgspec.Struct):
     """What is read first: another schema may have other fields."""
 
     schema: int
-
-
-class Unreadable(Misuse):
-    """A file that is there and cannot be used."""
-
-    exit_code = 4
 
 
 def encode(results: Results) -> bytes:

@@ -10,9 +10,9 @@ from typing import Literal
 
 import msgspec
 
-from ..stats.compare import Verdict as Outcome
+from ..stats.compare import Outcome
 from .case import Better
-from .reasons import Misuse
+from .reasons import Misuse, Unreadable
 
 # 1 (0.2.0): first version.
 SCHEMA = 1
@@ -85,10 +85,6 @@ def join(verdict: Verdict, others: list[Verdict]) -> Verdict:
         reasons=(*verdict.reasons, *reasons),
         findings=(*verdict.findings, *(finding for other in others for finding in other.findings)),
     )
-
-
-class Unreadable(Misuse):
-    exit_code = 4
 
 
 def read(path: Path) -> Verdict:

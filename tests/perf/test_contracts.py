@@ -71,7 +71,7 @@ SIGNATURES = {
 }
 
 
-@pytest.mark.parametrize("name", plugins.found("hotlap.backends"))
+@pytest.mark.parametrize("name", plugins.modules("hotlap.backends"))
 def test_backend_contract(name: str) -> None:
     module = plugins.backend(name)
     assert isinstance(module.SUMMARY, str) and module.SUMMARY
@@ -88,16 +88,16 @@ def test_backend_contract(name: str) -> None:
     assert module.supports(Case("w", name, "int8", mode="train")) is not None or name == "pace"
 
 
-@pytest.mark.parametrize("name", plugins.found("hotlap.metrics"))
+@pytest.mark.parametrize("name", plugins.modules("hotlap.metrics"))
 def test_metric_contract(name: str) -> None:
     module = plugins.load("hotlap.metrics", name)
     assert list(inspect.signature(module.measure).parameters) == ["seen"]
     assert module.__doc__
 
 
-@pytest.mark.parametrize("name", plugins.found("hotlap.workloads"))
+@pytest.mark.parametrize("name", plugins.modules("hotlap.workloads"))
 def test_workload_contract(name: str) -> None:
-    module = importlib.import_module(plugins.found("hotlap.workloads")[name])
+    module = importlib.import_module(plugins.modules("hotlap.workloads")[name])
     assert next(iter(inspect.signature(module.load).parameters)) == "preset"
     assert list(inspect.signature(module.ready).parameters) == ["report"]
 
