@@ -110,29 +110,31 @@ def unsafe(path: Path) -> list[str]:
     """Calls that unpickle, or could: a loader of pickles, or torch.load, np.load and
     load_from_checkpoint without their safe setting written out.
     """
-    found = []
+    lines = []
     for node in ast.walk(ast.parse(path.read_text())):
         if (
             isinstance(node, ast.ImportFrom)
             and node.module in {*PICKLES, *SAFE}
             and any(alias.name in ("load", "loads", "Unpickler", "open") for alias in node.names)
         ):
-            found.append(f"{path.name}:{node.lineno} {node.module}")
+            lines.append(f"{path.name}:{node.lineno} {node.module}")
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
             continue
         owner = node.func.value.id if isinstance(node.func.value, ast.Name) else ""
-        given = {word.arg: word.value.value for word in node.keywords if isinstance(word.value, ast.Constant)}
+        constants = {
+            word.arg: word.value.value for word in node.keywords if isinstance(word.value, ast.Constant)
+        }
         name, setting = node.func.attr, SAFE.get(owner) if node.func.attr == "load" else None
         if name == "load_from_checkpoint":
             setting = SAFE["torch"]
         wrong = (
             (owner in PICKLES and name in ("load", "loads", "Unpickler", "open"))
             or name == "read_pickle"
-            or given.get("allow_pickle") is True
+            or constants.get("allow_pickle") is True
         )
-        if wrong or (setting is not None and given.get(setting[0]) is not setting[1]):
-            found.append(f"{path.name}:{node.lineno} {owner}.{name}")
-    return found
+        if wrong or (setting is not None and constants.get(setting[0]) is not setting[1]):
+            lines.append(f"{path.name}:{node.lineno} {owner}.{name}")
+    return lines
 
 
 def test_nothing_is_unpickled() -> None:

@@ -40,10 +40,10 @@ def installs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Instal
 def test_each_file_of_ours_is_a_plugin(group: str) -> None:
     folder = Path(plugins.__file__).parents[1] / group.partition(".")[2]
     names = {path.stem for path in folder.glob("*.py") if not path.stem.startswith("_")}
-    found = plugins.modules(group)
+    modules = plugins.modules(group)
     assert names
-    assert {name for name, module in found.items() if module.startswith("hotlap.perf.")} == names
-    assert list(found) == sorted(found)
+    assert {name for name, module in modules.items() if module.startswith("hotlap.perf.")} == names
+    assert list(modules) == sorted(modules)
 
 
 def test_files_of_an_installed_package_are_found_without_importing_them(installs: Installs) -> None:
