@@ -1,10 +1,12 @@
-"""hotlap: makes a trained model as fast as it can be, proves that it stayed right, and keeps it
-fast.
+"""hotlap makes a trained model as fast as it can be, proves that it stayed right and keeps it fast.
+
+The public names are imported when they are first used, so that importing hotlap loads no library.
 """
 
 from importlib import import_module
 from typing import Any
 
+# Public name -> the module that holds it.
 _PUBLIC = {
     "Case": "perf.terms.case",
     "Evaluation": "perf.terms.case",
@@ -21,6 +23,7 @@ __all__ = sorted(_PUBLIC)
 
 
 def __getattr__(name: str) -> Any:
+    """Imports a public name. Raises AttributeError."""
     if name not in _PUBLIC:
         raise AttributeError(f"module 'hotlap' has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_PUBLIC[name]}"), name)

@@ -18,8 +18,8 @@ from typing import Annotated
 import msgspec
 
 from ..terms.case import Case
-from ..terms.reasons import Misuse, Reason
-from ..terms.result import Count, Deviation, Placement, Rung, Unreadable
+from ..terms.reasons import Misuse, Reason, Unreadable
+from ..terms.result import Count, Deviation, Placement, Rung
 from ..terms.work import Work
 
 # 1 (0.1.0): first version.

@@ -23,8 +23,7 @@ from ..lookup.cases import parse_backend
 from ..machine import cuda_devices, survey
 from ..terms.case import Case
 from ..terms.contract import Arrays, Artefact, modules
-from ..terms.reasons import Misuse, Refusal
-from ..terms.result import Unreadable
+from ..terms.reasons import Misuse, Refusal, Unreadable
 from . import manifest as manifests
 from . import writing
 from .manifest import REFERENCE, Manifest

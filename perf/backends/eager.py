@@ -70,7 +70,7 @@ def variables(case: Case, threads: int) -> dict[str, str]:
     """OpenMP's own binding: it binds the pool and the calling thread when the library is loaded
     (OpenMP 5.0, 6.4 to 6.6).
     """
-    bound = present.places(case, threads)
+    bound = present.cpus_to_bind(case, threads)
     binding = (
         {"OMP_PROC_BIND": "close", "OMP_PLACES": ",".join(f"{{{cpu}}}" for cpu in bound)} if bound else {}
     )

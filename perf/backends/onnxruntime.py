@@ -284,7 +284,7 @@ def load(artefact: Artefact) -> Step:
     """
     case = artefact.case
     session = _session(artefact)
-    if bound := present.places(case, artefact.threads):
+    if bound := present.cpus_to_bind(case, artefact.threads):
         os.sched_setaffinity(0, bound[:1])
     return _step(session, case)
 
@@ -456,7 +456,7 @@ def _session(artefact: Artefact, profile: Path | None = None) -> Any:
     options.add_session_config_entry(
         "session.intra_op.allow_spinning", str(int(case.option("spinning", "on") == "on"))
     )
-    bound = present.places(case, threads)
+    bound = present.cpus_to_bind(case, threads)
     if len(bound) > 1:
         options.add_session_config_entry(
             "session.intra_op_thread_affinities", ";".join(str(cpu + 1) for cpu in bound[1:])

@@ -102,7 +102,7 @@ def machine(seconds: float, device: str) -> int:
     backends = Table(box=None, pad_edge=False)
     for head in ("backend", device, ""):
         backends.add_column(head)
-    for name in plugins.found("hotlap.backends"):
+    for name in plugins.modules("hotlap.backends"):
         module = plugins.backend(name)
         reason = module.available(device)
         backends.add_row(

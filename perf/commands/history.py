@@ -60,7 +60,7 @@ def history(
 
     Exit: 0 no alarm, 1 a confirmed worsening within the last 9 points, 3 could not tell.
     """
-    from ..terms.reasons import Misuse
+    from ..terms.reasons import Misuse, Unreadable
 
     if csv is not None:
         if results or not column:
@@ -70,7 +70,6 @@ def history(
     from ..reports.output import write
     from ..terms import units
     from ..terms.files import put
-    from ..terms.verdict import Unreadable
 
     told = Note()
     paths = found_files(results or [files.runs_folder()])
@@ -279,8 +278,7 @@ def values(path: Path, column: str) -> list[float]:
     import csv
 
     from ..lookup import plugins
-    from ..terms.reasons import Misuse
-    from ..terms.verdict import Unreadable
+    from ..terms.reasons import Misuse, Unreadable
 
     try:
         with path.open(newline="") as file:

@@ -185,7 +185,7 @@ def levels(file: Path, required: bool) -> Levels | None:
     """A baseline, or None where there is none. Raises Unreadable."""
     import msgspec
 
-    from ..terms.verdict import Unreadable
+    from ..terms.reasons import Unreadable
 
     if not file.exists():
         if required:

@@ -115,9 +115,9 @@ def by_default() -> list[str]:
     """
     from importlib import import_module
 
-    from ..lookup.plugins import found
+    from ..lookup import plugins
 
-    modules = found("hotlap.workloads")
+    modules = plugins.modules("hotlap.workloads")
     first = {
         name
         for package in {module.rpartition(".")[0] for module in modules.values()}

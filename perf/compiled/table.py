@@ -8,9 +8,10 @@ from pathlib import Path
 
 import msgspec
 
-from ..stats.compare import Verdict as Outcome
+from ..stats.compare import Outcome
+from ..terms.reasons import Unreadable
 from ..terms.units import scaled
-from ..terms.verdict import EXIT, Unreadable, Verdict
+from ..terms.verdict import EXIT, Verdict
 from .entries import Entry, Failed
 
 BASELINES = Path(sys.modules["hotlap"].__path__[0]) / "kernels" / "baselines"

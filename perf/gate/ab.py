@@ -26,8 +26,7 @@ from ..race.race import Race
 from ..race.servers import Servers
 from ..reports import formats
 from ..stats import compare, estimates
-from ..stats.compare import LATENCY_SHARE, LOOKS, Judgement
-from ..stats.compare import Verdict as Outcome
+from ..stats.compare import LATENCY_SHARE, LOOKS, Judgement, Outcome
 from ..terms.case import Case, Plan
 from ..terms.environment import Environment
 from ..terms.files import write

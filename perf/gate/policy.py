@@ -59,7 +59,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         units.seconds(self.budget)
-        known = {*plugins.found("hotlap.metrics"), DEVIATION, TASK}
+        known = {*plugins.modules("hotlap.metrics"), DEVIATION, TASK}
         parts: list[Policy | Part] = [self, *self.case]
         for part in parts:
             for name in (*part.tolerance, *part.limits):

@@ -20,9 +20,9 @@ from ..lookup.cases import PACE
 from ..stats import estimates
 from ..terms.case import Better
 from ..terms.environment import Differences, Environment
-from ..terms.reasons import Misuse
+from ..terms.reasons import Misuse, Unreadable
 from ..terms.result import SCHEMA, Result, Results
-from ..terms.verdict import Place, Unreadable
+from ..terms.verdict import Place
 
 GOOD = ("ok", "noisy", "verified")
 # What of pytest-benchmark's machine_info forbids a comparison; all the rest (node, release, clock)

@@ -18,7 +18,7 @@ from typing import Literal
 
 from ..gate.revisions import SAME_CODE, git
 from ..reports.formats import interval, percent
-from ..stats.compare import Verdict as Outcome
+from ..stats.compare import Outcome
 from ..terms import verdict as verdicts
 from ..terms.case import Case
 from ..terms.reasons import Misuse

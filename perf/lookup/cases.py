@@ -1,4 +1,4 @@
-"""From names on a command line to cases, and from cases to races."""
+"""Makes cases of names on a command line, and races of cases."""
 
 from __future__ import annotations
 
@@ -11,42 +11,46 @@ from ..terms.case import ARCHITECTURES, PRECISIONS, Case
 from ..terms.reasons import Misuse
 from . import plugins
 
-# Options of the harness itself; all others are the backend's own. Those of library defaults run an
-# entrant as its user would find it.
+# Options of the harness itself, the default first; all others are the backend's own.
 COMMON_OPTIONS = {"allocator": ("keep", "default"), "binding": ("cores", "none")}
+# Those with which an entrant runs as its user would find it.
 LIBRARY_DEFAULTS = (("allocator", "default"), ("binding", "none"))
-BASELINE, PACE = "eager", "pace"
+# The backend that all others of a race are compared with.
+BASELINE = "eager"
+# The backend that does a fixed work of its own, by which races of different machines are compared.
+PACE = "pace"
 
 _SPEC = re.compile(r"([^\[\]]+)((?:\[[^\[\]:]+:[^\[\]:]+\])*)")
 
 
 def parse_backend(text: str) -> tuple[str, tuple[tuple[str, str], ...]]:
-    """`compile[mode:max-autotune][freezing:on]` -> name and options, each checked.
+    """Reads `compile[mode:max-autotune][freezing:on]` as a backend's name and its options; those at
+    their default are left out.
 
-    Raises Misuse with the nearest names.
+    Raises Misuse with the nearest names for what there is not.
     """
-    found = _SPEC.fullmatch(text.strip())
-    if not found:
+    match = _SPEC.fullmatch(text.strip())
+    if not match:
         raise Misuse(f"backend {text!r}: expected name or name[option:value]...")
-    module = plugins.backend(found[1])
-    known = {**COMMON_OPTIONS, **module.OPTIONS}
-    given: dict[str, str] = {}
-    for name, value in re.findall(r"\[([^:]+):([^\]]+)\]", found[2]):
+    backend = match[1]
+    known = {**COMMON_OPTIONS, **plugins.backend(backend).OPTIONS}
+    chosen: dict[str, str] = {}
+    for name, value in re.findall(r"\[([^:]+):([^\]]+)\]", match[2]):
         if name not in known:
-            raise plugins.Unknown(f"option of {found[1]}", name, known)
+            raise plugins.Unknown(f"option of {backend}", name, known)
         if value not in known[name]:
-            raise plugins.Unknown(f"value of {found[1]}[{name}]", value, known[name])
-        if name in given:
+            raise plugins.Unknown(f"value of {backend}[{name}]", value, known[name])
+        if name in chosen:
             raise Misuse(f"backend {text!r}: option {name} is given twice")
-        given[name] = value
-    return found[1], tuple((name, value) for name, value in given.items() if value != known[name][0])
+        chosen[name] = value
+    return backend, tuple((name, value) for name, value in chosen.items() if value != known[name][0])
 
 
 def default_backends(target: str = "cpu") -> list[str]:
-    """Every backend for this kind of target but those that only test the harness, the baseline
-    first, and the baseline under library defaults.
+    """Returns every backend for this kind of target, as parse_backend reads it: the baseline first,
+    then the baseline under library defaults; those that only test the harness are left out.
     """
-    names = [name for name in plugins.found("hotlap.backends") if name not in (BASELINE, PACE, "null")]
+    names = [name for name in plugins.modules("hotlap.backends") if name not in (BASELINE, PACE, "null")]
     names = [name for name in names if target.startswith(getattr(plugins.backend(name), "TARGETS", ("",)))]
     defaults = "".join(f"[{name}:{value}]" for name, value in LIBRARY_DEFAULTS)
     return [BASELINE, f"{BASELINE}{defaults}", *names]
@@ -60,8 +64,10 @@ def expand(
     target: str = "cpu",
     pace: bool = True,
 ) -> list[Case]:
-    """All combinations, in the order of races; the pace joins each race, the baseline under library
-    defaults in the first precision. Raises Misuse.
+    """Returns the cases of all combinations, in the order of races. Raises Misuse.
+
+    The pace joins each race; it and the baseline under library defaults run in the first precision
+    only.
     """
     specs = list(dict.fromkeys(parse_backend(text) for text in backends))
     precisions = list(dict.fromkeys(precisions))
@@ -82,25 +88,22 @@ def expand(
 
 
 def matching(cases: Sequence[Case], globs: Sequence[str]) -> list[Case]:
-    """Those whose id matches one of the globs, in which [ means itself.
+    """Returns the cases whose id matches one of the globs, in which [ means itself.
 
     Raises Misuse if none does.
     """
-    found = [
-        case
-        for case in cases
-        if any(fnmatch.fnmatchcase(case.id, glob.replace("[", "[[]")) for glob in globs)
-    ]
-    if not found:
+    patterns = [glob.replace("[", "[[]") for glob in globs]
+    matches = [case for case in cases if any(fnmatch.fnmatchcase(case.id, glob) for glob in patterns)]
+    if not matches:
         raise Misuse(f"no case matches {', '.join(globs)}; there are {', '.join(case.id for case in cases)}")
-    return found
+    return matches
 
 
 def races(cases: Sequence[Case]) -> list[tuple[str, list[Case]]]:
-    """Group name -> its cases, the baseline first (eager in the finest precision asked for): what
-    is measured together.
+    """Returns what is measured together: name of the group, and its cases, the baseline first
+    (eager in the finest precision asked for).
     """
-    order = {name: at for at, name in enumerate(dict.fromkeys(case.group for case in cases))}
+    order = {name: index for index, name in enumerate(dict.fromkeys(case.group for case in cases))}
     ranked = sorted(
         cases,
         key=lambda case: (

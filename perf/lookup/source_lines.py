@@ -1,4 +1,4 @@
-"""Where in a repository a workload is written, found by reading, without importing it."""
+"""Finds where in a repository a workload is written, by reading, without importing it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from . import plugins
 
 
 def find(workload: str, root: Path = Path()) -> Place | None:
-    """`package.module:name`, or a workload of ours by its name; None where the file is not below
-    root.
+    """Returns the file and line of a workload; None where the file is not below root.
+
+    workload: `package.module:name`, or one of ours by its name.
     """
     module, _, name = workload.partition(":")
-    ours = plugins.found("hotlap.workloads").get(module)
+    ours = plugins.modules("hotlap.workloads").get(module)
     parts = (ours or module).split(".")
     if parts[0] == "hotlap":  # the repository's own folders stand at its top
         parts = parts[1:]
@@ -25,11 +26,10 @@ def find(workload: str, root: Path = Path()) -> Place | None:
 
 
 def _line(path: Path, name: str) -> int:
+    """Returns the line of the function or class of that name, 1 where it is not to be seen."""
     try:
         body = ast.parse(path.read_bytes()).body
     except (OSError, SyntaxError, ValueError):
         return 1
-    return next(
-        (one.lineno for one in body if isinstance(one, (ast.FunctionDef, ast.ClassDef)) and one.name == name),
-        1,
-    )
+    definitions = (node for node in body if isinstance(node, (ast.FunctionDef, ast.ClassDef)))
+    return next((node.lineno for node in definitions if node.name == name), 1)

@@ -1,5 +1,7 @@
-"""From a reference to a Workload: a model file's name, `package.module:function`, or a Lightning
+"""Makes a Workload of a reference: a model file's name, `package.module:function`, or a Lightning
 module class with its checkpoint.
+
+torch is imported where a workload is made: the commands that only check references start without.
 
 A reference is text, so that every worker process can make the same workload anew; nothing is
 pickled between processes.
@@ -9,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import importlib.util
 import inspect
 import os
 import sys
@@ -24,24 +27,24 @@ from . import plugins
 
 
 class Reference(NamedTuple):
-    """text: `resnet`, `resnet:full` or `package.module:attribute`; checkpoint: a Lightning
-    checkpoint for a module class, or empty.
-    """
+    """How a user names a workload."""
 
+    # `resnet`, `resnet:full` or `package.module:attribute`.
     text: str
+    # Path of a Lightning checkpoint for a module class, or empty.
     checkpoint: str = ""
 
     @property
     def module(self) -> str:
         """The module that making this workload imports."""
         name = self.text.partition(":")[0]
-        return plugins.found("hotlap.workloads").get(name, name)
+        return plugins.modules("hotlap.workloads").get(name, name)
 
 
 def check(reference: Reference) -> None:
-    """Raises Misuse if the reference can be seen to be wrong without importing a model."""
+    """Raises Misuse if the reference is seen to be wrong without importing a model."""
     name, colon, attribute = reference.text.partition(":")
-    if name in plugins.found("hotlap.workloads"):
+    if name in plugins.modules("hotlap.workloads"):
         if reference.checkpoint:
             raise Misuse(
                 f"--checkpoint goes with a module class (package.module:Class); {reference.text} finds its"
@@ -49,22 +52,21 @@ def check(reference: Reference) -> None:
             )
         return
     if not colon or not attribute:
-        raise plugins.Unknown("workload", reference.text, plugins.found("hotlap.workloads"))
+        raise plugins.Unknown("workload", reference.text, plugins.modules("hotlap.workloads"))
     if reference.checkpoint and not Path(reference.checkpoint).is_file():
         raise Misuse(f"checkpoint {reference.checkpoint} does not exist")
     add_user_folder()
     try:
-        found = importlib.util.find_spec(name)
+        spec = importlib.util.find_spec(name)
     except (ImportError, ValueError):
-        found = None
-    except (
-        Exception
-    ) as error:  # find_spec imports the parent packages, and a user's package may raise anything
+        spec = None
+    # find_spec imports the parent packages, and a user's package may raise anything.
+    except Exception as error:
         raise Misuse(
             f"workload {reference.text!r}: importing {name.rpartition('.')[0]} fails: {type(error).__name__}:"
             f" {error}"
         ) from error
-    if found is None:
+    if spec is None:
         raise Misuse(
             f"workload {reference.text!r}: no module named {name!r} here or among the installed packages, and"
             f" no model file {name!r}"
@@ -72,9 +74,12 @@ def check(reference: Reference) -> None:
 
 
 def ready(reference: Reference, report: Callable[[str], None]) -> None:
-    """Trains the model if it is one of the model files and has no checkpoint yet."""
+    """Trains the model if it is one of the model files and has no checkpoint yet.
+
+    report: takes a line about the progress.
+    """
     name, _, preset = reference.text.partition(":")
-    if name in plugins.found("hotlap.workloads") and not preset:
+    if name in plugins.modules("hotlap.workloads") and not preset:
         prepare = getattr(plugins.load("hotlap.workloads", name), "ready", None)
         if prepare is not None:
             prepare(report)
@@ -90,16 +95,16 @@ def load(reference: Reference) -> Workload:
     torch.manual_seed(0)  # for what a module makes when it is imported, if that happens only now
     name, _, attribute = reference.text.partition(":")
     try:
-        if name in plugins.found("hotlap.workloads"):
+        if name in plugins.modules("hotlap.workloads"):
             source = plugins.load("hotlap.workloads", name)
             torch.manual_seed(0)
-            made = source.load(attribute)
+            loaded = source.load(attribute)
         else:
             add_user_folder()
             source = importlib.import_module(name)
             torch.manual_seed(0)
-            made = _make(getattr(source, attribute), reference)
-        workload = _as_workload(made, reference)
+            loaded = _make(getattr(source, attribute), reference)
+        workload = _as_workload(loaded, reference)
     except Refusal:
         raise
     except Exception as error:  # a user's function may raise anything; it becomes the case's reason
@@ -111,17 +116,22 @@ def load(reference: Reference) -> Workload:
 
 
 def _make(attribute: Any, reference: Reference) -> Any:
-    if inspect.isclass(attribute) and reference.checkpoint:
-        return _from_checkpoint(attribute, Path(reference.checkpoint))
-    return (
-        attribute()
-        if (callable(attribute) and not hasattr(attribute, "state_dict")) or inspect.isclass(attribute)
-        else attribute
-    )
+    """Returns what a user's attribute stands for: a class or function is called, a module is
+    itself.
+    """
+    if inspect.isclass(attribute):
+        if reference.checkpoint:
+            return _from_checkpoint(attribute, Path(reference.checkpoint))
+        return attribute()
+    is_function = callable(attribute) and not hasattr(attribute, "state_dict")
+    return attribute() if is_function else attribute
 
 
 def _from_checkpoint(module_class: Any, path: Path) -> Workload:
-    """A Lightning checkpoint plus its module class; inputs are its `example_input_array`."""
+    """Loads a Lightning checkpoint with its module class; inputs are its `example_input_array`.
+
+    Raises Refusal(invalid_input).
+    """
     if not hasattr(module_class, "load_from_checkpoint"):
         raise Refusal(
             "invalid_input", f"{module_class.__name__} is no LightningModule; --checkpoint needs one"
@@ -140,20 +150,20 @@ def _from_checkpoint(module_class: Any, path: Path) -> Workload:
     )
 
 
-def _as_workload(made: Any, reference: Reference) -> Workload:
+def _as_workload(loaded: Any, reference: Reference) -> Workload:
+    """Makes a workload of what a user's function gave. Raises Refusal(invalid_input)."""
     import torch
 
-    if isinstance(made, Workload):
-        return made
-    module, inputs = (
-        made
-        if isinstance(made, tuple) and len(made) == 2
-        else (made, getattr(made, "example_input_array", None))
-    )
+    if isinstance(loaded, Workload):
+        return loaded
+    if isinstance(loaded, tuple) and len(loaded) == 2:
+        module, inputs = loaded
+    else:
+        module, inputs = loaded, getattr(loaded, "example_input_array", None)
     if not isinstance(module, torch.nn.Module):
         raise Refusal(
             "invalid_input",
-            f"{reference.text} gave a {type(made).__name__}; expected a Workload, (module, inputs) or a"
+            f"{reference.text} gave a {type(loaded).__name__}; expected a Workload, (module, inputs) or a"
             " LightningModule with example_input_array",
         )
     if inputs is None:
@@ -163,18 +173,15 @@ def _as_workload(made: Any, reference: Reference) -> Workload:
         )
     inputs = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
     if not all(isinstance(value, torch.Tensor) for value in inputs):
-        raise Refusal(
-            "invalid_input",
-            f"{reference.text}: example inputs must be tensors, got"
-            f" {', '.join(type(value).__name__ for value in inputs)}",
-        )
+        types = ", ".join(type(value).__name__ for value in inputs)
+        raise Refusal("invalid_input", f"{reference.text}: example inputs must be tensors, got {types}")
     sizes = {value.shape[0] if value.ndim else None for value in inputs}
     return Workload(reference.text, module, inputs, dynamic=len(sizes) == 1 and None not in sizes)
 
 
 def add_user_folder() -> None:
-    """Workers start with -P; the user's directory is appended, never prepended, so that it shadows
-    nothing.
+    """Appends the current folder to sys.path, never prepends it, so that it shadows nothing:
+    workers start with -P, which leaves it out.
     """
     here = os.getcwd()
     if here not in sys.path:
@@ -182,12 +189,10 @@ def add_user_folder() -> None:
 
 
 def resized(workload: Workload, batch: int) -> Workload:
-    """The workload with its example inputs at the case's batch.
+    """Returns the workload with its example inputs, repeated or cut, at the case's batch.
 
     Raises Refusal(invalid_input) where the batch is fixed.
     """
-    from dataclasses import replace
-
     import torch
 
     have = workload.inputs[0].shape[0] if workload.inputs[0].ndim else 1

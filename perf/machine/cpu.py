@@ -1,4 +1,4 @@
-"""What this machine's processor is and which instructions it has, as the kernel says."""
+"""Reads what this machine's processor is and which instructions it has, as the kernel says."""
 
 from __future__ import annotations
 
@@ -13,18 +13,20 @@ INT8_PRODUCTS = ("avx512_vnni", "avx_vnni", "amx_int8")
 
 
 def flags() -> frozenset[str]:
-    """Instruction sets of the first core, as /proc/cpuinfo names them (flags, on Arm Features);
-    empty where there is no such file.
+    """Returns the instruction sets of the first core, as /proc/cpuinfo names them (flags, on Arm
+    Features); none where there is no such file.
     """
     values = cpuinfo()
     return frozenset(values.get("flags", values.get("Features", "")).split())
 
 
 def cpuinfo() -> dict[str, str]:
+    """Returns what /proc/cpuinfo says of the first core, by name; empty where there is no such
+    file.
+    """
     try:
         first = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
     except OSError:
         return {}
-    return {
-        name.strip(): value.strip() for name, _, value in (line.partition(":") for line in first.splitlines())
-    }
+    pairs = [line.partition(":") for line in first.splitlines()]
+    return {name.strip(): value.strip() for name, _, value in pairs}

@@ -1,5 +1,7 @@
-"""Which device of NVML is the one that CUDA calls cuda:N: of the GPUs that the driver lists, what
+"""Finds the device of NVML that CUDA calls cuda:N: of the GPUs that the driver lists, what
 CUDA_VISIBLE_DEVICES leaves and in which order, MIG slices included.
+
+pynvml is imported where the driver is asked, because every command imports this module.
 """
 
 from __future__ import annotations
@@ -13,8 +15,8 @@ from .telemetry import Device, refusal
 
 
 def gpus() -> list[Device]:
-    """Every GPU that this process may use, in the driver's order (that of nvidia-smi), slices
-    aside.
+    """Returns every GPU that this process may use, in the driver's order (that of nvidia-smi),
+    slices aside.
 
     Raises Refusal(no_device) where no driver answers, crashed where a GPU is lost.
     """
@@ -25,18 +27,18 @@ def gpus() -> list[Device]:
         count = pynvml.nvmlDeviceGetCount()
     except pynvml.NVMLError as error:
         raise Refusal("no_device", f"no NVIDIA driver answers here ({error})") from error
-    found = []
+    usable = []
     for index in range(count):
         try:
-            found.append(Device(pynvml, pynvml.nvmlDeviceGetHandleByIndex(index)))
+            usable.append(Device(pynvml, pynvml.nvmlDeviceGetHandleByIndex(index)))
         except pynvml.NVMLError as error:
             if error.value != pynvml.NVML_ERROR_NO_PERMISSION:  # a cgroup hides this GPU, from CUDA too
                 raise refusal(pynvml, error, "nvmlDeviceGetHandleByIndex", False) from error
-    return found
+    return usable
 
 
 def driver() -> str:
-    """Version of the driver. Raises Refusal(no_device)."""
+    """Returns the version of the driver. Raises Refusal(no_device)."""
     import pynvml
 
     try:
@@ -47,21 +49,18 @@ def driver() -> str:
 
 
 def open_device(target: str, environment: Mapping[str, str] = os.environ) -> Device:
-    """The device that CUDA calls cuda:N in a process with this environment. Raises Refusal."""
+    """Opens the device that CUDA calls cuda:N in a process of this environment. Raises Refusal."""
     devices, number = visible(gpus(), environment), int(target.partition(":")[2])
     if number >= len(devices):
         shown = environment.get("CUDA_VISIBLE_DEVICES")
-        raise Refusal(
-            "no_device",
-            f"{target}: CUDA sees {len(devices)} device(s) here"
-            + (f" (CUDA_VISIBLE_DEVICES={shown})" if shown is not None else ""),
-        )
+        why = "" if shown is None else f" (CUDA_VISIBLE_DEVICES={shown})"
+        raise Refusal("no_device", f"{target}: CUDA sees {len(devices)} device(s) here{why}")
     return devices[number]
 
 
 def attach(target: str) -> tuple[Device | None, Reason | None]:
-    """The target's device, or why there is no telemetry of it; neither for a target that is no CUDA
-    device. Raises Refusal(crashed) where a GPU is lost.
+    """Returns the target's device, or why there is no telemetry of it; neither for a target that is
+    no CUDA device. Raises Refusal(crashed) where a GPU is lost.
     """
     if not target.startswith("cuda:"):
         return None, None
@@ -74,37 +73,36 @@ def attach(target: str) -> tuple[Device | None, Reason | None]:
 
 
 def visible(devices: Sequence[Device], environment: Mapping[str, str]) -> list[Device]:
-    """What CUDA enumerates of the GPUs, in its order (CUDA programming guide, CUDA_VISIBLE_DEVICES;
-    torch.cuda reads it the same way).
+    """Returns what CUDA enumerates of the GPUs, in its order (CUDA programming guide,
+    CUDA_VISIBLE_DEVICES; torch.cuda reads it the same way).
 
     Indices, or UUIDs of GPUs or of MIG slices, which may be abbreviated; the list ends at the first
     that is none. Raises Refusal where it cannot be known.
     """
     shown = environment.get("CUDA_VISIBLE_DEVICES")
-    items = (
-        [str(index) for index in range(len(devices))]
-        if shown is None
-        else [item.strip() for item in shown.split(",")]
-    )
+    if shown is None:
+        items = [str(index) for index in range(len(devices))]
+    else:
+        items = [item.strip() for item in shown.split(",")]
     by_uuid = items[:1] != [] and items[0].startswith(("GPU-", "MIG-"))
     chosen: list[Device] = []
     for item in items:
-        one = named(devices, item, items[0][:4]) if by_uuid else numbered(devices, item, environment)
-        if one is None:
+        device = named(devices, item, items[0][:4]) if by_uuid else numbered(devices, item, environment)
+        if device is None:
             break
-        if any(one.uuid == other.uuid for other in chosen):
+        if any(device.uuid == other.uuid for other in chosen):
             return []
-        chosen.append(one)
+        chosen.append(device)
     return chosen
 
 
 def numbered(devices: Sequence[Device], item: str, environment: Mapping[str, str]) -> Device | None:
-    """The GPU, or its only slice, at an index as strtol reads it.
+    """Returns the GPU, or its only slice, at an index as strtol reads it; None beyond the last.
 
     Raises Refusal where CUDA's order or its choice of a slice is unknown.
     """
-    found = re.match(r"[+-]?\d+", item)
-    index = int(found[0]) if found else -1
+    number = re.match(r"[+-]?\d+", item)
+    index = int(number[0]) if number else -1
     if not 0 <= index < len(devices):
         return None
     if len({device.name for device in devices}) > 1 and environment.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
@@ -127,22 +125,24 @@ def numbered(devices: Sequence[Device], item: str, environment: Mapping[str, str
 
 
 def named(devices: Sequence[Device], item: str, kind: str) -> Device | None:
-    """By UUID, all of one kind (GPU- or MIG-); also MIG-GPU-uuid/instance/compute instance, as
+    """Returns the device of a UUID, or of the only one that begins so; None where there is none.
+
+    All of a list are of one kind (GPU- or MIG-). Also MIG-GPU-uuid/instance/compute instance, as
     drivers before 470 write it.
     """
     if not item.startswith(kind):
         return None
     if kind == "GPU-":
-        found = [device for device in devices if device.uuid.startswith(item)]
+        matches = [device for device in devices if device.uuid.startswith(item)]
     else:
-        slices = [one for device in devices for one in device.mig()]
-        found = [one for one in slices if one.uuid.startswith(item)] or [
-            one for one in slices if legacy(one) == item
-        ]
-    return found[0] if len(found) == 1 else None
+        slices = [part for device in devices for part in device.mig()]
+        matches = [part for part in slices if part.uuid.startswith(item)]
+        matches = matches or [part for part in slices if legacy(part) == item]
+    return matches[0] if len(matches) == 1 else None
 
 
-def legacy(one: Device) -> str:
-    assert one.parent is not None
-    gpu, compute = one.ask("nvmlDeviceGetGpuInstanceId"), one.ask("nvmlDeviceGetComputeInstanceId")
-    return f"MIG-{one.parent.uuid}/{gpu}/{compute}"
+def legacy(part: Device) -> str:
+    """Returns the name of a MIG slice as drivers before 470 write it."""
+    assert part.parent is not None
+    gpu, compute = part.ask("nvmlDeviceGetGpuInstanceId"), part.ask("nvmlDeviceGetComputeInstanceId")
+    return f"MIG-{part.parent.uuid}/{gpu}/{compute}"

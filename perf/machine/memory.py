@@ -1,13 +1,14 @@
-"""Memory of this process by phase, from /proc (Linux): the peak since the last reset."""
+"""Reads the memory of this process by phase, from /proc (Linux): the peak since the last reset."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from . import telemetry
 
-# As torch says it of CUDA (its allocator, then the driver) and of the CPU; the C++ library; NumPy;
-# ONNX Runtime.
+# Memory that ran out, as torch says it of CUDA (its allocator, then the driver) and of the CPU; the
+# C++ library; NumPy; ONNX Runtime.
 EXHAUSTED = (
     "CUDA out of memory",
     "CUDA error: out of memory",
@@ -19,7 +20,7 @@ EXHAUSTED = (
 
 
 def peak_bytes() -> int:
-    """VmHWM: the highest resident set since the process began or since `reset`, in bytes."""
+    """Returns the highest resident set since the process began or since `reset`, B (VmHWM)."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
@@ -27,8 +28,8 @@ def peak_bytes() -> int:
 
 
 def exhausted(error: BaseException) -> bool:
-    """Whether an exception of any library says that memory ran out (torch raises RuntimeError for
-    the CPU, its own class for CUDA).
+    """Returns whether an exception of any library says that memory ran out (torch raises
+    RuntimeError for the CPU, its own class for CUDA).
     """
     return isinstance(error, MemoryError) or any(words in str(error) for words in EXHAUSTED)
 
@@ -39,24 +40,21 @@ def reset() -> None:
 
 
 def gpu_bytes(target: str, device: telemetry.Device | None = None) -> dict[str, int]:
-    """For cuda:N: torch's peak, if torch is in this process, and what the device says; empty for
-    other targets.
+    """Returns what is known of a CUDA device's memory, B by source; empty for other targets.
 
-    nvml_process: this process's memory by NVML's lists. nvml_device_delta instead, where those do
-    not tell it: growth of the whole device's used memory since `device` was opened. Raises
-    Refusal(crashed) where the device is lost.
+    torch_peak: torch's peak, if torch is in this process. nvml_process: this process's memory by
+    NVML's lists. nvml_device_delta instead, where those do not tell it: growth of the whole
+    device's used memory since `device` was opened. Raises Refusal(crashed) where the device is
+    lost.
     """
     if not target.startswith("cuda:"):
         return {}
-    import sys
-
-    found = {}
+    by_source = {}
     if "torch" in sys.modules:
-        import torch
+        import torch  # costs nothing here; this module is also of processes without torch
 
-        found["torch_peak"] = torch.cuda.max_memory_allocated(int(target.partition(":")[2]))
+        by_source["torch_peak"] = torch.cuda.max_memory_allocated(int(target.partition(":")[2]))
     if device is not None and (state := device.read()).process_bytes is not None:
-        found["nvml_process" if state.process_source == telemetry.LISTS else "nvml_device_delta"] = (
-            state.process_bytes
-        )
-    return found
+        source = "nvml_process" if state.process_source == telemetry.LISTS else "nvml_device_delta"
+        by_source[source] = state.process_bytes
+    return by_source

@@ -1,5 +1,5 @@
-"""What a machine can do at most: a GPU by its maker's datasheet, this CPU measured in the same
-minutes. The roof over every operator.
+"""Knows what a machine can do at most: a GPU by its maker's datasheet, this CPU measured in the
+same minutes as what it is compared with. The roof over every operator.
 """
 
 from __future__ import annotations
@@ -8,25 +8,30 @@ import re
 import time
 from typing import NamedTuple
 
+# Rows and columns of the product: 256 FLOP a byte in fp32, so that memory does not limit it.
 SIZE = 1536
+# Bytes that are copied: more than the caches of a core hold.
 COPY_BYTES = 64 * 2**20
+# Timed tries, of which the best counts.
 TRIES = 5
-T, G = 1e12, 1e9
+# Tera and giga, in which datasheets are written.
+T = 1e12
+G = 1e9
 
 
 class Peak(NamedTuple):
-    """flop_rates:
+    """The most that a device can do."""
 
-    FLOP/s by precision, dense, with fp32 accumulation. byte_rate: of the device's memory, B/s.
-    """
-
+    # FLOP/s by precision, dense, with fp32 accumulation.
     flop_rates: dict[str, float]
+    # Of the device's memory, B/s.
     byte_rate: float
+    # Where the figures are printed.
     source: str
 
     def roofline_s(self, flops: float, moved_bytes: float, precision: str) -> float | None:
-        """The least time for so much work (Williams, Waterman and Patterson, CACM 52, 2009); None
-        for a precision that the part has no figure for.
+        """Returns the least time for so much work, s (Williams, Waterman and Patterson, CACM 52,
+        2009); None for a precision that the part has no figure for.
         """
         rate = self.flop_rates.get(precision)
         return None if not rate or not self.byte_rate else max(flops / rate, moved_bytes / self.byte_rate)
@@ -41,10 +46,10 @@ def part(
     source: str,
     bf16: bool = True,
 ) -> Peak:
-    """TFLOP/s (int8:
+    """Returns the peak of a part from its datasheet's figures.
 
-    TOP/s) and GB/s as they are printed there. Where only figures with sparsity are printed, half of
-    them.
+    Rates are in TFLOP/s (int8: TOP/s) and GB/s as they are printed there; where only figures with
+    sparsity are printed, half of them. None: there is no figure. bf16: whether it has half's rate.
     """
     rates = {"fp32": fp32 * T, "fp16": half * T}
     if bf16:
@@ -56,8 +61,8 @@ def part(
     return Peak(rates, byte_rate * G, source)
 
 
-# The first pattern that a device's name contains. Of a part with two dies that are two devices
-# (MI250) the half.
+# Pattern -> peak; the first pattern that a device's name contains counts. Of a part with two dies
+# that are two devices (MI250) the half.
 DATASHEETS: tuple[tuple[str, Peak], ...] = (
     (
         r"B200",
@@ -109,15 +114,13 @@ DATASHEETS: tuple[tuple[str, Peak], ...] = (
     (r"MI250", part(45.3, None, 181, 181, 1638.4, "AMD Instinct MI250 datasheet, one of two dies")),
 )
 
-
 # Parts whose names contain another's: slices of a GPU, mobile and other variants.
 OTHERS = re.compile(r"MIG|Laptop|Max-Q|Mobile|GH200|GB200|V100S|4090 D|3090 Ti|SXM-?64GB")
 
 
 def datasheet(device: str) -> Peak | None:
-    """By the name that the driver gives it.
-
-    None for what is not in the table: no figure is better than another part's.
+    """Returns the peak of a device by the name that the driver gives it; None for what is not in
+    the table: no figure is better than another part's.
     """
     if OTHERS.search(device):
         return None
@@ -125,11 +128,12 @@ def datasheet(device: str) -> Peak | None:
 
 
 def measure(precision: str, threads: int) -> dict[str, float]:
-    """Best of five: a peak is the machine undisturbed.
+    """Measures this CPU's flop_rate, FLOP/s, and byte_rate, B/s; nothing in a precision that torch
+    has no product for. A copy counts its bytes twice, read and written.
 
-    A copy counts its bytes twice, read and written.
+    The best try counts: a peak is the machine undisturbed.
     """
-    import torch
+    import torch  # here, because a datasheet is read without torch
 
     torch.set_num_threads(threads)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)

@@ -14,13 +14,15 @@ from . import cuda_devices
 
 
 def missing(package: str, remedy: str) -> Reason | None:
+    """Returns the reason, with the remedy, if the package is not installed."""
     if importlib.util.find_spec(package) is None:
         return Reason("dep_missing", f"the package {package} is not installed: {remedy}")
     return None
 
 
 def no_device(target: str) -> Reason | None:
-    """None for the CPU and for a CUDA device that the driver shows to this process.
+    """Returns the reason if the target is no device of this machine; None for the CPU and for a
+    CUDA device that the driver shows to this process.
 
     A named architecture is no device: a case can be proven for it, never run.
     """
@@ -37,13 +39,11 @@ def no_device(target: str) -> Reason | None:
     return None
 
 
-def places(case: Case, threads: int) -> tuple[int, ...]:
-    """The CPU for each thread: one a core first, then the cores' second hardware threads.
+def cpus_to_bind(case: Case, threads: int) -> tuple[int, ...]:
+    """Returns the CPU for each thread: one a core first, then the cores' second hardware threads.
 
-    Empty: do not bind.
-
-    Nothing is bound with option binding:none, off the CPU, or if this process may use fewer CPUs
-    than there are threads.
+    None at all, which means to bind nothing: with option binding:none, off the CPU, or if this
+    process may use fewer CPUs than there are threads.
     """
     allowed = sorted(os.sched_getaffinity(0))
     if case.option("binding", "cores") == "none" or case.target != "cpu" or threads > len(allowed):
@@ -52,8 +52,8 @@ def places(case: Case, threads: int) -> tuple[int, ...]:
 
 
 def _sibling(cpu: int) -> int:
-    """0 for the first hardware thread of its core, 1 for the second, by Linux's sysfs (files like
-    `0-1` or `0,4`).
+    """Returns 0 for the first hardware thread of its core, 1 for the second, by Linux's sysfs
+    (files like `0-1` or `0,4`).
     """
     file = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
     if not file.is_file():

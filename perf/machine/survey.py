@@ -13,6 +13,7 @@ from ..terms.environment import Environment
 from ..terms.reasons import Refusal
 from . import cpu, cuda_devices
 
+# Libraries whose versions an environment holds: they decide what is measured.
 LIBRARIES = (
     "hotlap",
     "torch",
@@ -25,21 +26,22 @@ LIBRARIES = (
     "openvino",
     "numpy",
 )
-# Libraries that build or run a model and stand in an artefact's manifest only.
+# Instruction sets that decide how fast a model runs, as /proc/cpuinfo names them.
+ISA = ("avx2", "avx512f", "avx512_bf16", "avx512_fp16", "avx512_vnni", "amx_bf16", "amx_int8")
+# Packages that build or run a model and stand in an artefact's manifest only.
 BUILDERS = ("tensorrt-rtx", "tensorrt", "torch-tensorrt-rtx", "nncf")
 
 
 def collect(threads: int, allocator: str) -> Environment:
-    """Reads /proc, package metadata and NVML; imports no library that is measured."""
+    """Reads /proc, package metadata and NVML, and imports no library that is measured."""
     values = cpu.cpuinfo()
     flags = cpu.flags()
-    known = ("avx2", "avx512f", "avx512_bf16", "avx512_fp16", "avx512_vnni", "amx_bf16", "amx_int8")
     gpus, driver = _gpus()
     return Environment(
         cpu=" ".join(values.get("model name", platform.processor() or platform.machine()).split()),
         cores=len(os.sched_getaffinity(0)),
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        isa=tuple(flag for flag in known if flag in flags),
+        isa=tuple(flag for flag in ISA if flag in flags),
         system=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
         libraries=versions(),
@@ -54,7 +56,7 @@ def collect(threads: int, allocator: str) -> Environment:
 
 
 def versions(names: Sequence[str] = LIBRARIES) -> dict[str, str]:
-    """Version of each library that is installed for this process."""
+    """Returns the version of each library that is installed for this process."""
     installed = {}
     for name in names:
         try:
@@ -65,7 +67,8 @@ def versions(names: Sequence[str] = LIBRARIES) -> dict[str, str]:
 
 
 def _gpus() -> tuple[tuple[str, ...], str]:
-    """Names of the GPUs, of one in MIG mode those of its slices, and the driver's version.
+    """Returns the names of the GPUs, of one in MIG mode those of its slices, and the driver's
+    version.
 
     Empty without a driver; what a driver cannot tell is named.
     """
@@ -80,7 +83,7 @@ def _gpus() -> tuple[tuple[str, ...], str]:
 
 
 def _chosen(path: Path) -> str:
-    """The bracketed word of a sysfs choice such as `always [madvise] never`."""
+    """Returns the bracketed word of a sysfs choice such as `always [madvise] never`."""
     try:
         return path.read_text().split("[")[1].split("]")[0]
     except (OSError, IndexError):
@@ -88,8 +91,8 @@ def _chosen(path: Path) -> str:
 
 
 def _commit() -> str:
-    """The commit of the directory hotlap is started in, with + for uncommitted changes; empty
-    outside a repository.
+    """Returns the commit of the directory hotlap is started in, with + for uncommitted changes;
+    empty outside a repository.
     """
     try:
         described = subprocess.run(

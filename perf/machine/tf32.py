@@ -1,7 +1,4 @@
-"""Whether fp32 on CUDA may be computed in tf32:
-
-PyTorch lets cuDNN do it unless it is told not to.
-"""
+"""Sets whether fp32 on CUDA may be computed in tf32, as PyTorch lets cuDNN do by default."""
 
 from __future__ import annotations
 
@@ -9,10 +6,12 @@ import warnings
 
 
 def allow(allowed: bool) -> None:
-    """By torch's older flags, which set the newer ones too: where only the newer are set, torch
-    refuses to read the older, and torch.export reads them (torch 2.14.1).
+    """Allows or forbids tf32 by torch's older flags, which set the newer ones too.
+
+    Where only the newer are set, torch refuses to read the older, and torch.export reads them
+    (torch 2.14.1).
     """
-    import torch
+    import torch  # here, because backends import this module and are asked without torch
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that there are newer ones

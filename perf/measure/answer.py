@@ -145,7 +145,7 @@ def measured(seen: Observations, own_work: bool) -> tuple[dict[str, Samples], di
     """Every metric there is, or the reason why it is absent."""
     metrics: dict[str, Samples] = {}
     absent: dict[str, Reason] = {}
-    for name in plugins.found("hotlap.metrics"):
+    for name in plugins.modules("hotlap.metrics"):
         if own_work and name != "latency":
             continue
         try:

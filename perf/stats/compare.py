@@ -1,11 +1,9 @@
-"""Is HEAD worse than BASE?
-
-One-sided tests about a tolerance, with a stated error rate, and three verdicts (shared/MEASURING.md
-b).
+"""Judges whether HEAD is worse than BASE: one-sided tests about a tolerance, with a stated error
+rate, and three verdicts.
 
 Values are on the log scale and point one way: above 0 is worse. A block of a lockstep race gives
 one value, the log ratio of its two sides; two files measured at different times share no block and
-are compared as two samples (`apart`).
+are compared as two samples (`apart`). How often the verdicts are wrong is measured in docs/gate.md.
 """
 
 from __future__ import annotations
@@ -15,51 +13,67 @@ from collections.abc import Sequence
 from functools import lru_cache
 from itertools import accumulate
 from statistics import stdev
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
 
 from .estimates import fmean, student_t
 
+# numpy and scipy are imported where a test is computed: terms/ takes only the words from here, and
+# `hotlap --help` and an asked plug-in must start without either.
 if TYPE_CHECKING:
     import numpy as np
 
-Verdict = Literal["pass", "regression", "inconclusive", "not_comparable"]
+# How a judgement may end.
+Outcome = Literal["pass", "regression", "inconclusive", "not_comparable"]
 
+# Numbers of blocks after which a race is looked at: steps of about 4 / 3, few enough that a look
+# keeps a level of 0.02 of 0.05.
 LOOKS = (6, 9, 12, 16)
 # Of the chance of a false alarm of hotlap ab, the latencies' share; the other metrics (memory, what
 # the policy names) have the rest.
 LATENCY_SHARE = 0.9
+# Chance with which a worsening of the detectable size is found.
 POWER = 0.9
+# Simulated races behind the levels: a chance of 0.05 is known to 0.0003 (standard error).
 TRIALS = 400_000
 # Below this the simulation has too few events, and the looks share alpha instead (Bonferroni),
 # which is never too bold.
 RAREST = 2e-4
+# Values that the exact sign-flip test takes at most: 16 million patterns.
+MOST_FLIPPED = 24
+# Largest power of e that is surely a float: an interval may be wider than any number.
+LARGEST_LOG = 700.0
 
 
 class Judgement(msgspec.Struct, frozen=True):
-    """low, high: 95 % interval of `ratio` = HEAD / BASE in the direction that is worse. p_worse,
-    p_fine: one-sided, of being at most and at least the tolerance.
-
-    least_tolerance: the smallest that could have passed. detectable: the worsening that would have
-    been found with 90 % power. Both are ratios - 1.
+    """What the tests say of HEAD against BASE. Ratios are HEAD / BASE in the direction that is
+    worse: above 1 HEAD is worse.
     """
 
-    verdict: Verdict
+    verdict: Outcome
+    # Number of blocks; of two samples that of the smaller.
     n: float
+    # Estimated ratio.
     ratio: float
+    # Lower end of the ratio's 95 % interval.
     low: float
+    # Upper end of the ratio's 95 % interval.
     high: float
+    # One-sided p of the ratio being at most 1 + tolerance: small where HEAD is worse.
     p_worse: float
+    # One-sided p of the ratio being at least 1 + tolerance: small where HEAD is fine.
     p_fine: float
+    # The smallest tolerance that could have passed, as ratio - 1.
     least_tolerance: float
+    # The worsening that would have been seen with 90 % power, as ratio - 1.
     detectable: float
 
 
 @lru_cache
 def level(alpha: float, looks: tuple[int, ...] = LOOKS) -> tuple[float, tuple[int, ...]]:
-    """One-sided level for each look that keeps the whole sequence at alpha, and the looks at which
-    it can be reached.
+    """Returns the one-sided level of each look that keeps the whole sequence at alpha, and the
+    looks at which it can be reached.
 
     Constant over the looks (Pocock, Biometrika 64, 1977), solved by simulation under normal values
     of unknown variance. With n blocks the sign-flip test cannot go below 2**-n, so a look with more
@@ -74,6 +88,7 @@ def level(alpha: float, looks: tuple[int, ...] = LOOKS) -> tuple[float, tuple[in
 
 
 def _simulated(alpha: float, looks: tuple[int, ...]) -> float:
+    """Returns the level at which alpha of the simulated races alarm at any of the looks."""
     import numpy as np
 
     return float(np.quantile(np.min([_nulls(n) for n in looks], axis=0), alpha))
@@ -81,8 +96,8 @@ def _simulated(alpha: float, looks: tuple[int, ...]) -> float:
 
 @lru_cache
 def _nulls(n: int) -> np.ndarray:
-    """One-sided p of Student's t after n values of each simulated race without a change (TRIALS,);
-    all n see the same races.
+    """Returns the one-sided p of Student's t after n values of each simulated race without a change
+    (TRIALS,); all n see the same races.
     """
     import numpy as np
     from scipy.special import stdtr
@@ -95,20 +110,20 @@ def _nulls(n: int) -> np.ndarray:
 
 @lru_cache
 def interval_tail() -> float:
-    """Per side, for a 95 % interval at whichever look the race stopped."""
+    """Returns the level per side of a 95 % interval that holds at whichever look the race stops."""
     return _simulated(0.025, LOOKS)
 
 
 def sign_flip(values: Sequence[float]) -> float:
-    """Exact one-sided p of a symmetric distribution about 0: the share of all sign patterns whose
-    sum is at least the one seen (Fisher, The Design of Experiments, 1935).
+    """Returns the exact one-sided p of a symmetric distribution about 0: the share of all sign
+    patterns whose sum is at least the one seen (Fisher, The Design of Experiments, 1935).
 
-    n is at most 24 (16 million patterns).
+    Raises ValueError for more than 24 values.
     """
     import numpy as np
 
-    if len(values) > 24:
-        raise ValueError(f"{len(values)} values: the exact test is for at most 24")
+    if len(values) > MOST_FLIPPED:
+        raise ValueError(f"{len(values)} values: the exact test is for at most {MOST_FLIPPED}")
     sums = np.zeros(1)
     for value in values:
         sums = np.concatenate([sums + abs(value), sums - abs(value)])
@@ -118,8 +133,8 @@ def sign_flip(values: Sequence[float]) -> float:
 
 
 def p_above(values: Sequence[float], margin: float) -> float:
-    """One-sided p of `the mean is at most margin`: the larger of Student's t and the sign-flip
-    test, which is left out where t alone says no.
+    """Returns the one-sided p of `the mean is at most margin`: the larger of Student's t and the
+    sign-flip test, which is left out where t alone says no.
     """
     moved = [value - margin for value in values]
     p = _p_t(fmean(moved), stdev(moved) / math.sqrt(len(moved)), len(moved) - 1)
@@ -127,6 +142,7 @@ def p_above(values: Sequence[float], margin: float) -> float:
 
 
 def _p_t(mean: float, error: float, freedom: float) -> float:
+    """Returns the one-sided p of Student's t for a mean of at most 0."""
     from scipy.special import stdtr
 
     if error == 0:
@@ -134,17 +150,25 @@ def _p_t(mean: float, error: float, freedom: float) -> float:
     return float(stdtr(freedom, -mean / error))
 
 
-def lockstep(values: Sequence[float], tolerance: float, worse_level: float, fine_level: float) -> Judgement:
-    """Log ratios of the blocks of one race, at one look; needs two or more.
+class _Effect(NamedTuple):
+    """A log ratio with its standard error, known with so many degrees of freedom, from n values."""
 
-    The levels are those of `level`, after Holm where there are many cases.
+    mean: float
+    error: float
+    freedom: float
+    n: float
+
+
+def lockstep(values: Sequence[float], tolerance: float, worse_level: float, fine_level: float) -> Judgement:
+    """Judges the blocks of one race at one look.
+
+    values: log ratio of each block, two or more. The levels are those of `level`, after Holm where
+    there are many cases.
     """
     margin, n = math.log1p(tolerance), len(values)
-    error = stdev(values) / math.sqrt(n)
+    effect = _Effect(fmean(values), stdev(values) / math.sqrt(n), n - 1, n)
     p_worse, p_fine = p_above(values, margin), p_above([-value for value in values], -margin)
-    return _judgement(
-        fmean(values), error, n - 1, n, margin, p_worse, p_fine, worse_level, fine_level, interval_tail()
-    )
+    return _judgement(effect, margin, p_worse, p_fine, worse_level, fine_level, interval_tail())
 
 
 def apart(
@@ -155,26 +179,17 @@ def apart(
     fine_level: float,
     job_sd: float = 0.0,
 ) -> Judgement:
-    """Two samples of block values of different jobs:
+    """Judges two samples of block values of different jobs by Welch's t (Biometrika 34, 1947).
 
-    Welch's t (Biometrika 34, 1947); two or more each.
-
-    job_sd: how much the same code differs between jobs (standard deviation of a log mean), for
-    samples that no pace ties together.
+    base, head: logs, two or more each. job_sd: how much the same code differs between jobs
+    (standard deviation of a log mean), for samples that no pace ties together.
     """
     parts = [stdev(side) ** 2 / len(side) for side in (base, head)]
     variance = sum(parts) + 2 * job_sd**2
     below = sum(part**2 / (len(side) - 1) for part, side in zip(parts, (base, head), strict=True))
     freedom = min(variance**2 / below, 1e9) if below > 0 else 1e9
-    return from_error(
-        fmean(head) - fmean(base),
-        math.sqrt(variance),
-        freedom,
-        min(len(base), len(head)),
-        tolerance,
-        worse_level,
-        fine_level,
-    )
+    mean, n = fmean(head) - fmean(base), min(len(base), len(head))
+    return from_error(mean, math.sqrt(variance), freedom, n, tolerance, worse_level, fine_level)
 
 
 def from_error(
@@ -186,17 +201,17 @@ def from_error(
     worse_level: float,
     fine_level: float,
 ) -> Judgement:
-    """A log ratio whose standard error is known with so many degrees of freedom: Student's t."""
+    """Judges a log ratio by Student's t, given its standard error and the degrees of freedom with
+    which that is known.
+    """
     margin = math.log1p(tolerance)
+    effect = _Effect(mean, error, freedom, n)
     p_worse, p_fine = _p_t(mean - margin, error, freedom), _p_t(margin - mean, error, freedom)
-    return _judgement(mean, error, freedom, n, margin, p_worse, p_fine, worse_level, fine_level, 0.025)
+    return _judgement(effect, margin, p_worse, p_fine, worse_level, fine_level, 0.025)
 
 
 def _judgement(
-    mean: float,
-    error: float,
-    freedom: float,
-    n: float,
+    effect: _Effect,
     margin: float,
     p_worse: float,
     p_fine: float,
@@ -204,9 +219,16 @@ def _judgement(
     fine_level: float,
     tail: float,
 ) -> Judgement:
-    verdict: Verdict = (
-        "regression" if p_worse <= worse_level else "pass" if p_fine <= fine_level else "inconclusive"
-    )
+    """Returns the judgement of an effect whose p values are known.
+
+    margin: log of 1 + tolerance. tail: level per side of the interval.
+    """
+    verdict: Outcome = "inconclusive"
+    if p_worse <= worse_level:
+        verdict = "regression"
+    elif p_fine <= fine_level:
+        verdict = "pass"
+    mean, error, freedom, n = effect
     half = student_t(1 - tail, freedom) * error
     power = student_t(POWER, freedom)
     return Judgement(
@@ -223,22 +245,21 @@ def _judgement(
 
 
 def _exp(value: float) -> float:
-    """e to this power, where that is a number: an interval may be wider than any."""
-    return math.exp(min(value, 700.0))
+    """Returns e to this power, or the largest that is a number."""
+    return math.exp(min(value, LARGEST_LOG))
 
 
 def holm(p: Sequence[float], levels: Sequence[float]) -> list[float]:
-    """The level at which each of several tests is to be judged (Holm, Scand.
-
-    J. Stat. 6, 1979): the smallest p at levels[m - 1], the next at levels[m - 2], and so on.
+    """Returns the level at which each of several tests is to be judged (Holm, Scandinavian Journal
+    of Statistics 6, 1979): the smallest p at levels[m - 1], the next at levels[m - 2], and so on.
 
     levels[k - 1] is the level for alpha / k. After the first p above its level all the others are
     judged at a level that none of them reaches.
     """
     levels = list(accumulate(levels, min))
-    found, stopped = [0.0] * len(p), False
-    for rank, at in enumerate(sorted(range(len(p)), key=lambda index: p[index])):
+    judged_at, stopped = [0.0] * len(p), False
+    for rank, index in enumerate(sorted(range(len(p)), key=lambda index: p[index])):
         each = levels[len(p) - rank - 1]
-        stopped = stopped or p[at] > each
-        found[at] = min(each, levels[len(p) - 1]) if stopped else each
-    return found
+        stopped = stopped or p[index] > each
+        judged_at[index] = min(each, levels[len(p) - 1]) if stopped else each
+    return judged_at

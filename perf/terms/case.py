@@ -19,61 +19,66 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
+# Finest first: the baseline of a race is eager in the finest precision that is asked for.
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16", "int8")
+# train: one step of the optimiser.
 MODES = ("inference", "train")
+# How a target begins that is an architecture to build for: NVIDIA's, AMD's.
 ARCHITECTURES = ("sm_", "gfx")
+# Which way a quantity improves.
 Better = Literal["higher", "lower"]
 
+# A word of a case's id: what file systems, shells and pytest's -k (no = and ,) take alike.
 _NAME = re.compile(r"[A-Za-z0-9._+:-]+")
 _TARGET = re.compile(r"cpu|cuda:\d+|sm_\d+|gfx[0-9a-f]+")
 _ID = re.compile(
-    r"(?P<workload>[^/]+)/(?P<backend>[^/]+)/(?P<precision>[^/]+)/b(?P<batch>\d+)/(?P<target>[^/]+)/(?P<mode>[^/\[]+)(?P<options>(\[[^\]]+\])*)"
+    r"(?P<workload>[^/]+)/(?P<backend>[^/]+)/(?P<precision>[^/]+)/b(?P<batch>\d+)"
+    r"/(?P<target>[^/]+)/(?P<mode>[^/\[]+)(?P<options>(\[[^\]]+\])*)"
 )
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The task metric of a workload on its validation split.
+    """The task metric of a workload on its validation split."""
 
-    inputs: real inputs of the whole split, first dimension N (the number of samples). score: takes
-    the outputs for `inputs` as float arrays (N, ...) and returns metric name -> value. metric,
-    better: which of those values decides, and which way is better. budget: how much the deciding
-    metric may get worse before outputs count as wrong, in the metric's own unit. int8_budget: the
-    same for int8, which gives up accuracy on purpose; None: no more than for the others.
-    """
-
+    # Real inputs of the whole split, first dimension N (the number of samples).
     inputs: tuple[torch.Tensor, ...]
+    # From the outputs for `inputs`, as float arrays (N, ...), to metric name -> value.
     score: Callable[[tuple[np.ndarray, ...]], Mapping[str, float]]
+    # Which of those values decides.
     metric: str
+    # Which way the deciding metric improves.
     better: Better
+    # How much it may get worse before outputs count as wrong, in its own unit.
     budget: float
+    # The same for int8, which gives up accuracy on purpose; None: no more than for the others.
     int8_budget: float | None = None
 
 
 @dataclass(frozen=True)
 class Workload:
-    """All that the harness knows of a model.
+    """All that the harness knows of a model. Raises Misuse where it has no inputs or no items."""
 
-    module: a torch.nn.Module in eval mode on the CPU in fp32; called as `module(*inputs)`; returns
-    a tensor or a tuple of tensors. inputs: one batch of real example inputs, each (B, ...). items,
-    item: how many items one sample (one row of the batch) holds, and what an item is called (image,
-    token, row). dynamic: whether dimension 0 of every input is a batch that may have any size.
-    evaluate: the task metric, or None where there is none. calibration: real inputs of the training
-    split, first dimension N, from which int8 takes the ranges of activations; None: the example
-    inputs are all there is. weights: where the weights come from, in words that are printed with
-    every result. checkpoint: path of the Lightning checkpoint that it was asked for with; empty
-    without one.
-    """
-
+    # How results and messages call it.
     name: str
+    # In eval mode on the CPU in fp32; called as `module(*inputs)`; returns a tensor or a tuple.
     module: torch.nn.Module
+    # One batch of real example inputs, each (B, ...).
     inputs: tuple[torch.Tensor, ...]
+    # How many items one sample (one row of the batch) holds.
     items: int = 1
+    # What an item is called: image, token, row.
     item: str = "sample"
+    # Whether dimension 0 of every input is a batch that may have any size.
     dynamic: bool = True
+    # The task metric; None where there is none.
     evaluate: Evaluation | None = None
+    # Real inputs of the training split, first dimension N, from which int8 takes the ranges of
+    # activations; None: the example inputs are all there is.
     calibration: tuple[torch.Tensor, ...] | None = None
+    # Where the weights come from, in words that are printed with every result.
     weights: str = "as given"
+    # Path of the Lightning checkpoint that it was asked for with; empty without one.
     checkpoint: str = ""
 
     def __post_init__(self) -> None:
@@ -85,14 +90,24 @@ class Workload:
 
 @dataclass(frozen=True, order=True)
 class Case:
-    """One way to run one workload. Names only; `id` is its key everywhere."""
+    """One way to run one workload. Names only; `id` is its key everywhere.
 
+    Raises Misuse for a name or value that cannot be part of a case.
+    """
+
+    # A reference as lookup.workloads reads it.
     workload: str
+    # The name of a backend's file.
     backend: str
+    # One of PRECISIONS.
     precision: str = "fp32"
+    # Size of dimension 0 of every input.
     batch: int = 1
+    # Device that runs it (cpu, cuda:0), or an architecture to build for (sm_89).
     target: str = "cpu"
+    # One of MODES.
     mode: str = "inference"
+    # Name and value of each option that differs from the backend's default, sorted.
     options: tuple[tuple[str, str], ...] = field(default=())
 
     def __post_init__(self) -> None:
@@ -117,6 +132,7 @@ class Case:
 
     @property
     def id(self) -> str:
+        """workload/backend/precision/bN/target/mode[name:value]..."""
         question = f"{self.workload}/{self.backend}/{self.precision}/b{self.batch}"
         return f"{question}/{self.target}/{self.mode}{self.settings}"
 
@@ -140,63 +156,66 @@ class Case:
         """What the entrants of one race share: the same question asked of several backends and
         precisions, and of all architectures, where nothing runs.
         """
-        return (
-            f"{self.workload}/b{self.batch}/{'architectures' if self.built_only else self.target}/{self.mode}"
-        )
+        target = "architectures" if self.built_only else self.target
+        return f"{self.workload}/b{self.batch}/{target}/{self.mode}"
 
     @property
     def built_only(self) -> bool:
-        """The target is an architecture by name: a case is built for it, and runs nowhere."""
+        """Whether the target is an architecture: the case is built for it, and runs nowhere."""
         return self.target.startswith(ARCHITECTURES)
 
     def option(self, name: str, default: str) -> str:
+        """Returns the value of the option of that name, or the default where it is not set."""
         return dict(self.options).get(name, default)
 
     @classmethod
     def parse(cls, text: str) -> Case:
-        """The inverse of `id`. Raises Misuse with the expected form."""
-        found = _ID.fullmatch(text)
-        if not found:
+        """Reads an `id`. Raises Misuse with the expected form."""
+        match = _ID.fullmatch(text)
+        if not match:
             raise Misuse(
                 f"{text!r} is no case; expected workload/backend/precision/bN/target/mode[name:value]..."
             )
-        pairs = [tuple(pair.split(":", 1)) for pair in re.findall(r"\[([^\]]+)\]", found["options"])]
+        pairs = [tuple(pair.split(":", 1)) for pair in re.findall(r"\[([^\]]+)\]", match["options"])]
         if any(len(pair) != 2 for pair in pairs):
             raise Misuse(f"{text!r}: an option is written [name:value]")
-        options = tuple((pair[0], pair[1]) for pair in pairs)
         return cls(
-            found["workload"],
-            found["backend"],
-            found["precision"],
-            int(found["batch"]),
-            found["target"],
-            found["mode"],
-            options,
+            workload=match["workload"],
+            backend=match["backend"],
+            precision=match["precision"],
+            batch=int(match["batch"]),
+            target=match["target"],
+            mode=match["mode"],
+            options=tuple((pair[0], pair[1]) for pair in pairs),
         )
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """How a race is measured. Times in s.
+    """How a race is measured. Raises Misuse where nothing could be measured by it."""
 
-    budget_s: for the blocks of one race. looks: numbers of blocks after which the intervals are
-    looked at. rounds: turns of each entrant in a block, to begin with. sample_s, longest_sample_s:
-    length of a sample. tail_s: length of the pass of single calls, a block and entrant. half_width:
-    of the ratio to the baseline, at which a race is finished; above noisy_half_width at the end it
-    is noisy. timeout_s: for one answer of a worker. fresh_blocks: first blocks whose workers import
-    everything themselves; later ones may be forked.
-    """
-
+    # Time for the blocks of one race, s.
     budget_s: float = 90.0
+    # Numbers of blocks after which the intervals are looked at; the last is the most there will be.
     looks: tuple[int, ...] = (6, 9, 14, 20, 30)
+    # Turns of each entrant in a block, to begin with.
     rounds: int = 30
+    # Length of a sample at least, s: as many calls as it takes.
     sample_s: float = 0.005
+    # Length of a sample at most, s, but for a single call that takes longer.
     longest_sample_s: float = 0.050
+    # Length of the pass of single calls, from which percentiles are taken, a block and entrant, s.
     tail_s: float = 0.2
+    # Half-width of the ratio to the baseline, on the log scale, at which a race is finished.
     half_width: float = 0.02
+    # Half-width above which a result is noisy when the race ends.
     noisy_half_width: float = 0.05
+    # Longest wait for one answer of a worker, s.
     timeout_s: float = 300.0
+    # Threads of each entrant.
     threads: int = 1
+    # First blocks whose workers import everything themselves; later ones may be forked.
     fresh_blocks: int = 1
+    # Of the random order of turns.
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -1,7 +1,4 @@
-"""The exact structural integers that a result may carry: name -> unit, direction, meaning.
-
-The structural gate reads nothing else.
-"""
+"""The exact structural integers that a result may carry; the structural gate reads nothing else."""
 
 from __future__ import annotations
 
@@ -11,11 +8,14 @@ from .case import Better
 
 
 class Counter(NamedTuple):
+    """What a counter counts: the unit of its number, which way is better, and the meaning."""
+
     unit: str
     better: Better
     meaning: str
 
 
+# Name -> what it counts.
 COUNTERS: dict[str, Counter] = {
     "graph_breaks": Counter("breaks", "lower", "places where dynamo gave up tracing and went back to Python"),
     "graphs": Counter("graphs", "lower", "graphs that dynamo handed to the compiler"),

@@ -1,7 +1,4 @@
-"""Where a result was measured.
-
-`differs` says what of it forbids a comparison and what is only worth a note.
-"""
+"""Where a result was measured, and which differences forbid a comparison."""
 
 from __future__ import annotations
 
@@ -10,41 +7,58 @@ from typing import NamedTuple
 
 import msgspec
 
-# What never forbids a comparison.
+# Fields that never forbid a comparison: they name a machine or a state of it, not its speed.
 NOTED = ("host", "commit", "system", "memory_bytes")
 
 
 class Differences(NamedTuple):
-    """Field -> (mine, theirs)."""
+    """What differs between two environments, as field -> (mine, theirs)."""
 
+    # Forbids a comparison.
     blocking: dict[str, tuple[str, str]]
+    # Is only worth a note.
     noted: dict[str, tuple[str, str]]
 
 
 class Environment(msgspec.Struct, frozen=True):
+    """The machine, its software and the settings under which a race was measured."""
+
+    # The processor's model name.
     cpu: str
+    # Cores (hardware threads) that this process may use.
     cores: int
+    # The machine's memory, B.
     memory_bytes: int
+    # Those of the instruction sets that matter to a model which the processor has.
     isa: tuple[str, ...]
+    # Kernel and its release.
     system: str
+    # Version of Python.
     python: str
+    # Library -> version, of those installed.
     libraries: dict[str, str]
+    # Names of the GPUs, of one in MIG mode those of its slices.
     gpus: tuple[str, ...]
+    # Version of the NVIDIA driver; empty without one.
     driver: str
+    # Threads of each entrant.
     threads: int
+    # How the workers' allocator was set.
     allocator: str
+    # The kernel's choice of transparent huge pages.
     hugepages: str
+    # Commit of the directory hotlap was started in, + for uncommitted changes; empty outside git.
     commit: str
+    # The machine's name.
     host: str
 
     @property
     def key(self) -> str:
+        """A short hash of all fields, by which results name their environment."""
         return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()[:12]
 
     def differs(self, other: Environment) -> Differences:
-        """What differs from `other`; host name, commit and kernel release never forbid a
-        comparison.
-        """
+        """Returns what differs from `other`; what NOTED names never forbids a comparison."""
         mine, theirs = self.fields, other.fields
         different = {
             name: (mine.get(name, "none"), theirs.get(name, "none"))

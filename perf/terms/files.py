@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, and where runs live."""
+"""Writes files and folders that appear whole or not at all, and says where runs live."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from .reasons import Misuse
 
 
 def runs_folder() -> Path:
-    """Where runs live: $HOTLAP_RUNS, else ./runs."""
+    """Returns the folder where runs live: $HOTLAP_RUNS, else ./runs."""
     return Path(os.environ.get("HOTLAP_RUNS", "runs"))
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """The path of a part that gets its name when all of it is on the disk: no reader ever sees half
-    of it, and whatever ends the writing leaves the old file. Raises OSError.
+    """Yields the path of a part to write, which gets the name `path` when all of it is on the disk.
+
+    No reader ever sees half of it, and whatever ends the writing leaves the old file. Raises
+    OSError.
     """
     part = path.with_name(path.name + ".part")
     try:
@@ -35,13 +37,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to, which replaces the one at `path` as a whole. Raises OSError."""
+    """Yields a file to write to, which replaces the one at `path` as a whole. Raises OSError."""
     with replacing(path) as part, part.open("wb") as file:
         yield file
 
 
 def write(path: Path, content: bytes) -> None:
-    """Replaces the file as a whole or leaves the old one. Raises OSError."""
+    """Replaces the file at `path` as a whole, or leaves the old one. Raises OSError."""
     with whole(path) as file:
         file.write(content)
 
@@ -58,7 +60,7 @@ def put(path: Path, content: bytes) -> None:
 
 
 def appear(part: Path, folder: Path) -> None:
-    """Gives a whole folder its name.
+    """Gives a folder that is complete its name.
 
     Raises FileExistsError where another process was faster (rename(2): ENOTEMPTY).
     """

@@ -1,4 +1,6 @@
-"""Why something did not happen: the closed list of reasons that every status but ok carries."""
+"""Why something did not happen: the closed list of reasons that every status but ok carries, and
+the exceptions that carry words for the user.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ from typing import Literal, get_args
 
 import msgspec
 
+# A closed list, so that tools can tell reasons apart without reading the detail.
 Code = Literal[
     "no_device",
     "unsupported_target",
@@ -53,17 +56,24 @@ class Misuse(ValueError):
     exit_code = 2
 
 
+class Unreadable(Misuse):
+    """Raised for a file that is there and cannot be used: damaged, of another kind or version."""
+
+    exit_code = 4
+
+
 class Refusal(Exception):
     """Raised where a case cannot go on; carries the reason that its result will have."""
 
     def __init__(self, code: Code, detail: str) -> None:
+        """Joins the detail to one line."""
         self.reason = Reason(code, " ".join(detail.split()))
         super().__init__(str(self.reason))
 
 
 def full(error: BaseException) -> Reason | None:
-    """The reason if an exception of any library says that a disk is full, or a quota used up;
-    libraries in C++ say it in words only.
+    """Returns the reason if an exception of any library says that a disk is full or a quota used
+    up; None otherwise. Libraries in C++ say it in words only.
     """
     by_number = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     if not by_number and "No space left on device" not in str(error):
@@ -76,7 +86,7 @@ def full(error: BaseException) -> Reason | None:
 
 @contextlib.contextmanager
 def room() -> Iterator[None]:
-    """What runs out of space inside raises Refusal(out_of_space)."""
+    """Raises Refusal(out_of_space) where what runs inside fills a disk."""
     try:
         yield
     except OSError as error:

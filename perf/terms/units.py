@@ -1,4 +1,6 @@
-"""Scaling for print, in one place: base units inside, prefixes only here."""
+"""Scales quantities for print, in one place: base units (s, B, 1/s, J, FLOP) inside, prefixes only
+here.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +9,17 @@ import re
 
 from .reasons import Misuse
 
+# Factor and prefix, the largest first.
 _DECIMAL = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
+# Factor and unit, the largest first.
 _TIME = ((3600.0, "h"), (60.0, "min"), (1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns"))
 _BYTES = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1.0, "B"))
+# Unit as a user writes it -> s.
 _SECONDS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "": 1.0}
 
 
 def significant(value: float, digits: int = 3) -> str:
-    """`digits` significant digits without an exponent: 0.0123, 1.23, 12.3, 1230."""
+    """Writes `digits` significant digits without an exponent: 0.0123, 1.23, 12.3, 1230."""
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
     places = digits - 1 - int(f"{value:.{digits - 1}e}".partition("e")[2])
@@ -22,25 +27,23 @@ def significant(value: float, digits: int = 3) -> str:
 
 
 def scaled(value: float, unit: str, digits: int = 3) -> str:
-    """A quantity in its base unit (s, B, 1/s, J, FLOP, FLOP/s) with a prefix that suits it."""
+    """Writes a quantity of a base unit (s, B, 1/s, J, FLOP, FLOP/s) with a prefix that suits."""
     if not math.isfinite(value):
         return f"{value:g} {unit}"
     table = {"s": _TIME, "B": _BYTES}.get(unit)
     if table is None:
         factor, prefix = next((step for step in _DECIMAL if abs(value) >= step[0]), (1.0, ""))
-        return (
-            f"{significant(value / factor, digits)} {prefix}{unit}"
-            if unit != "1/s"
-            else f"{significant(value / factor, digits)}{prefix}/s"
-        )
-    table = table[2:] if unit == "s" and abs(value) < 120 else table
+        number = significant(value / factor, digits)
+        return f"{number}{prefix}/s" if unit == "1/s" else f"{number} {prefix}{unit}"
+    if unit == "s" and abs(value) < 120:
+        table = table[2:]  # up to two minutes are read in seconds
     factor, name = next((step for step in table if abs(value) >= step[0]), table[-1])
     return f"{significant(value / factor, digits)} {name}"
 
 
 def seconds(text: str) -> float:
-    """`90`, `90s`, `2m`, `500ms`, `1h` in seconds. Raises Misuse."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|min|m|h|)", text.strip())
-    if not found or float(found[1]) <= 0:
+    """Reads `90`, `90s`, `2m`, `500ms`, `1h` as seconds. Raises Misuse."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|min|m|h|)", text.strip())
+    if not match or float(match[1]) <= 0:
         raise Misuse(f"{text!r} is no length of time; write it as 90s, 2m or 1h")
-    return float(found[1]) * _SECONDS[found[2]]
+    return float(match[1]) * _SECONDS[match[2]]

@@ -10,15 +10,16 @@ from typing import Literal
 
 import msgspec
 
-from ..stats.compare import Verdict as Outcome
+from ..stats.compare import Outcome
 from .case import Better
-from .reasons import Misuse
+from .reasons import Misuse, Unreadable
 
-# 1 (0.2.0): first version.
+# Version of the file's format. 1 (0.2.0): first version.
 SCHEMA = 1
 
-# The worst wins.
+# From best to worst: of several outcomes the worst wins.
 ORDER: tuple[Outcome, ...] = ("pass", "inconclusive", "not_comparable", "regression")
+# Exit status of each; 2 is a misuse of the command line.
 EXIT: dict[Outcome, int] = {"pass": 0, "regression": 1, "inconclusive": 3, "not_comparable": 4}
 
 
@@ -30,54 +31,67 @@ class Place(msgspec.Struct, frozen=True):
 
 
 class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One metric or counter of one case. base, head: in the unit of the metric; low, high: of ratio
-    = head / base, 95 %.
+    """One metric or counter of one case, judged."""
 
-    tolerance, detectable: ratio - 1. kind: counters are exact and judged first; presence is a case
-    that came, went or lost its result.
-    """
-
+    # The case's id, or what else was judged.
     case: str
+    # Name of the metric or counter.
     metric: str
     verdict: Outcome
+    # BASE's value, in the metric's unit.
     base: float | None = None
+    # HEAD's value, in the metric's unit.
     head: float | None = None
+    # head / base.
     ratio: float | None = None
+    # Lower end of the ratio's 95 % interval.
     low: float | None = None
+    # Upper end of the ratio's 95 % interval.
     high: float | None = None
+    # The change that was allowed, as ratio - 1.
     tolerance: float | None = None
+    # The worsening that would have been seen, as ratio - 1.
     detectable: float | None = None
+    # Base unit of base and head.
     unit: str = ""
+    # Which way the metric improves.
     better: Better = "lower"
+    # Counters are exact and judged first; presence is a case that came, went or lost its result.
     kind: Literal["counter", "time", "presence", "limit"] = "time"
+    # Lines that explain the verdict.
     evidence: tuple[str, ...] = ()
+    # Where the case's workload is written, if known.
     place: Place | None = None
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """reasons: lines for the reader that belong to no single finding."""
+    """What a judging command says, as its --json writes it."""
 
+    # The command.
     tool: str
     verdict: Outcome
+    # Lines for the reader that belong to no single finding.
     reasons: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
     schema: int = SCHEMA
 
     @property
     def exit_status(self) -> int:
+        """The command's exit status."""
         return EXIT[self.verdict]
 
     def having(self, verdict: Outcome) -> list[Finding]:
+        """Returns the findings of that verdict."""
         return [finding for finding in self.findings if finding.verdict == verdict]
 
 
 def worst(outcomes: Sequence[Outcome]) -> Outcome:
-    """The worst of them. Nothing judged at all is inconclusive."""
+    """Returns the worst of the outcomes; of none at all, inconclusive."""
     return max(outcomes, key=ORDER.index, default="inconclusive")
 
 
 def join(verdict: Verdict, others: list[Verdict]) -> Verdict:
-    """One verdict over several tools: all findings, the worst outcome."""
+    """Joins the verdicts of several tools: all findings, the worst outcome."""
     reasons = [f"{other.tool}: {reason}" for other in others for reason in other.reasons]
     return Verdict(
         tool=verdict.tool,
@@ -87,25 +101,26 @@ def join(verdict: Verdict, others: list[Verdict]) -> Verdict:
     )
 
 
-class Unreadable(Misuse):
-    exit_code = 4
-
-
 def read(path: Path) -> Verdict:
-    """A verdict that another command wrote with --json.
+    """Reads a verdict that another command wrote with --json.
 
-    Raises Misuse; what it does not understand is never a pass.
+    Raises Misuse where there is no file, Unreadable for one that cannot be used; what it does not
+    understand is never a pass.
     """
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=Verdict)
+        verdict = msgspec.json.decode(path.read_bytes(), type=Verdict)
     except FileNotFoundError:
         raise Misuse(f"{path}: there is no such file") from None
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Unreadable(f"{path}: not a verdict of hotlap (write one with --json): {error}") from None
-    if found.schema != SCHEMA:
-        raise Unreadable(f"{path}: verdict schema {found.schema}, this hotlap reads {SCHEMA}")
+    if verdict.schema != SCHEMA:
+        raise Unreadable(f"{path}: verdict schema {verdict.schema}, this hotlap reads {SCHEMA}")
     # A policy may let what could not be told pass, and nothing else.
-    known = [finding.verdict for finding in found.findings if finding.verdict != "inconclusive"]
-    if known and found.verdict != "inconclusive" and ORDER.index(found.verdict) < ORDER.index(worst(known)):
-        raise Unreadable(f"{path}: says {found.verdict}, and holds a finding that is worse")
-    return found
+    known = [finding.verdict for finding in verdict.findings if finding.verdict != "inconclusive"]
+    if (
+        known
+        and verdict.verdict != "inconclusive"
+        and ORDER.index(verdict.verdict) < ORDER.index(worst(known))
+    ):
+        raise Unreadable(f"{path}: says {verdict.verdict}, and holds a finding that is worse")
+    return verdict

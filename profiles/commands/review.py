@@ -52,12 +52,10 @@ def review(
     import sys
 
     from ...perf.terms.files import put
-    from ...perf.terms.reasons import Misuse
-    from ...perf.terms.verdict import Unreadable
+    from ...perf.terms.reasons import Misuse, Unreadable
     from ..findings import diff, ranks
     from ..findings import review as reviewing
     from ..pages import text
-    from ..tables.events import Unreadable as NoTrace
 
     def read(path: Path, how: Callable[[Path], Any] = reviewing.review) -> Any:
         try:
@@ -66,8 +64,6 @@ def review(
             raise Unreadable(f"{path}: there is no such file") from None
         except OSError as error:
             raise Unreadable(f"{path}: {error.strerror}") from None
-        except NoTrace as error:
-            raise Unreadable(str(error)) from None
 
     if trace.is_dir():
         if baseline or html or perfetto:

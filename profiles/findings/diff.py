@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...perf.stats.compare import Verdict as Outcome
+from ...perf.stats.compare import Outcome
 from ...perf.terms.case import Case
 from ...perf.terms.reasons import Misuse
 from ...perf.terms.units import scaled

@@ -16,9 +16,9 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
+from ...perf.terms.reasons import Unreadable
 from ...perf.terms.verdict import Verdict
 from ..facts import figures
-from ..tables.events import Unreadable
 from ..tables.trace import NONE, Column, Trace
 from . import review
 from .review import Review

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from ...perf.terms.reasons import Unreadable
 from .trace import Damage
 
 PIECE = 4 << 20
@@ -32,10 +33,6 @@ ESCAPE = re.compile(rb'\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})?')
 
 
 NOTHING = msgspec.Raw(b"null")
-
-
-class Unreadable(Exception):
-    """Not a trace: one line for the user."""
 
 
 class Arguments(msgspec.Struct, gc=False):

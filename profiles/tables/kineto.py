@@ -15,7 +15,8 @@ from typing import Any
 
 import msgspec
 
-from .events import NOTHING, Arguments, Event, Events, Unreadable
+from ...perf.terms.reasons import Unreadable
+from .events import NOTHING, Arguments, Event, Events
 from .trace import NONE, Calls, Gpu, Kind, Memory, Rows, Spans, Trace
 
 GPU = {

@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from .events import Unreadable
+from ...perf.terms.reasons import Unreadable
 from .trace import NONE, Calls, Damage, Gpu, Kind, Memory, Rows, Spans, Trace
 
 LARGEST = 256 << 20

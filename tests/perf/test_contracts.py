@@ -71,7 +71,7 @@ SIGNATURES = {
 }
 
 
-@pytest.mark.parametrize("name", plugins.found("hotlap.backends"))
+@pytest.mark.parametrize("name", plugins.modules("hotlap.backends"))
 def test_backend_contract(name: str) -> None:
     module = plugins.backend(name)
     assert isinstance(module.SUMMARY, str) and module.SUMMARY
@@ -88,16 +88,16 @@ def test_backend_contract(name: str) -> None:
     assert module.supports(Case("w", name, "int8", mode="train")) is not None or name == "pace"
 
 
-@pytest.mark.parametrize("name", plugins.found("hotlap.metrics"))
+@pytest.mark.parametrize("name", plugins.modules("hotlap.metrics"))
 def test_metric_contract(name: str) -> None:
     module = plugins.load("hotlap.metrics", name)
     assert list(inspect.signature(module.measure).parameters) == ["seen"]
     assert module.__doc__
 
 
-@pytest.mark.parametrize("name", plugins.found("hotlap.workloads"))
+@pytest.mark.parametrize("name", plugins.modules("hotlap.workloads"))
 def test_workload_contract(name: str) -> None:
-    module = importlib.import_module(plugins.found("hotlap.workloads")[name])
+    module = importlib.import_module(plugins.modules("hotlap.workloads")[name])
     assert next(iter(inspect.signature(module.load).parameters)) == "preset"
     assert list(inspect.signature(module.ready).parameters) == ["report"]
 
@@ -110,29 +110,31 @@ def unsafe(path: Path) -> list[str]:
     """Calls that unpickle, or could: a loader of pickles, or torch.load, np.load and
     load_from_checkpoint without their safe setting written out.
     """
-    found = []
+    lines = []
     for node in ast.walk(ast.parse(path.read_text())):
         if (
             isinstance(node, ast.ImportFrom)
             and node.module in {*PICKLES, *SAFE}
             and any(alias.name in ("load", "loads", "Unpickler", "open") for alias in node.names)
         ):
-            found.append(f"{path.name}:{node.lineno} {node.module}")
+            lines.append(f"{path.name}:{node.lineno} {node.module}")
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
             continue
         owner = node.func.value.id if isinstance(node.func.value, ast.Name) else ""
-        given = {word.arg: word.value.value for word in node.keywords if isinstance(word.value, ast.Constant)}
+        constants = {
+            word.arg: word.value.value for word in node.keywords if isinstance(word.value, ast.Constant)
+        }
         name, setting = node.func.attr, SAFE.get(owner) if node.func.attr == "load" else None
         if name == "load_from_checkpoint":
             setting = SAFE["torch"]
         wrong = (
             (owner in PICKLES and name in ("load", "loads", "Unpickler", "open"))
             or name == "read_pickle"
-            or given.get("allow_pickle") is True
+            or constants.get("allow_pickle") is True
         )
-        if wrong or (setting is not None and given.get(setting[0]) is not setting[1]):
-            found.append(f"{path.name}:{node.lineno} {owner}.{name}")
-    return found
+        if wrong or (setting is not None and constants.get(setting[0]) is not setting[1]):
+            lines.append(f"{path.name}:{node.lineno} {owner}.{name}")
+    return lines
 
 
 def test_nothing_is_unpickled() -> None:

@@ -250,7 +250,7 @@ def test_every_thread_of_the_session_is_bound_to_a_cpu_of_its_own(run):
     """The calling thread and the pool's one thread; the test process has others, which keep their
     mask.
     """
-    wanted = present.places(Case("mlp", "onnxruntime"), 2)
+    wanted = present.cpus_to_bind(Case("mlp", "onnxruntime"), 2)
     if not wanted:
         pytest.skip("one CPU")
     before = set(os.listdir("/proc/self/task"))

@@ -65,14 +65,14 @@ def test_the_default_backends_are_the_baseline_its_library_defaults_and_every_ot
 
 
 def test_expand_gives_all_combinations_and_one_pace_for_the_precisions_of_a_race() -> None:
-    found = cases.expand(
+    expanded = cases.expand(
         ["b", "a"],
         ["eager", "eager[allocator:default][binding:none]", "null[takes:1ms]"],
         ["fp32", "bf16"],
         [1, 8],
     )
-    assert len(found) == len(set(found)) == 2 * 2 * (4 + 2)
-    races = cases.races(found)
+    assert len(expanded) == len(set(expanded)) == 2 * 2 * (4 + 2)
+    races = cases.races(expanded)
     assert [name for name, _ in races] == [f"{w}/b{n}/cpu/inference" for w in "ba" for n in (1, 8)]
     for _, members in races:
         others = [(case.backend, case.precision, case.options) for case in members[2:]]

@@ -40,17 +40,17 @@ def installs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Instal
 def test_each_file_of_ours_is_a_plugin(group: str) -> None:
     folder = Path(plugins.__file__).parents[1] / group.partition(".")[2]
     names = {path.stem for path in folder.glob("*.py") if not path.stem.startswith("_")}
-    found = plugins.found(group)
+    modules = plugins.modules(group)
     assert names
-    assert {name for name, module in found.items() if module.startswith("hotlap.perf.")} == names
-    assert list(found) == sorted(found)
+    assert {name for name, module in modules.items() if module.startswith("hotlap.perf.")} == names
+    assert list(modules) == sorted(modules)
 
 
 def test_files_of_an_installed_package_are_found_without_importing_them(installs: Installs) -> None:
     installs("hotlap.metrics", "far", joy="raise RuntimeError('imported')", _hidden="")
-    assert plugins.found("hotlap.metrics")["joy"] == "far.joy"
-    assert "_hidden" not in plugins.found("hotlap.metrics")
-    assert "joy" not in plugins.found("hotlap.backends")
+    assert plugins.modules("hotlap.metrics")["joy"] == "far.joy"
+    assert "_hidden" not in plugins.modules("hotlap.metrics")
+    assert "joy" not in plugins.modules("hotlap.backends")
     with pytest.raises(RuntimeError, match="imported"):
         plugins.load("hotlap.metrics", "joy")
 
@@ -62,7 +62,7 @@ def test_a_found_plugin_is_loaded(installs: Installs) -> None:
 
 def test_ours_win_over_others_of_the_same_name(installs: Installs) -> None:
     installs("hotlap.backends", "far", eager="raise RuntimeError('imported')")
-    assert plugins.found("hotlap.backends")["eager"] == "hotlap.perf.backends.eager"
+    assert plugins.modules("hotlap.backends")["eager"] == "hotlap.perf.backends.eager"
     assert plugins.backend("eager") is importlib.import_module("hotlap.perf.backends.eager")
 
 
@@ -70,9 +70,9 @@ def test_ours_win_over_others_of_the_same_name(installs: Installs) -> None:
 def test_an_entry_point_that_names_no_package_adds_nothing_and_stops_nobody(
     installs: Installs, value: str
 ) -> None:
-    before = plugins.found("hotlap.backends")
+    before = plugins.modules("hotlap.backends")
     installs("hotlap.backends", value, single="x = 1")
-    assert plugins.found("hotlap.backends") == before
+    assert plugins.modules("hotlap.backends") == before
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def fails(): raise KeyError("weights")
 def text(): return "text"
 def no_tensors(): return Module(), {"x": 1}
 def no_inputs(): return Module(), ()
-made = Module()
+module = Module()
 """
 FILES = """
 from hotlap import Workload
@@ -79,10 +79,10 @@ def user_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
 
 
 def refused(reference: Reference) -> str:
-    with pytest.raises(Refusal) as found:
+    with pytest.raises(Refusal) as error:
         workloads.load(reference)
-    assert found.value.reason.code == "invalid_input"
-    return found.value.reason.detail
+    assert error.value.reason.code == "invalid_input"
+    return error.value.reason.detail
 
 
 @pytest.mark.parametrize(
@@ -94,21 +94,21 @@ def refused(reference: Reference) -> str:
         ("uneven", [(4, 3), (5, 3)], False),
         ("scalar", [()], False),
         ("Module", [(2, 3)], True),
-        ("made", [(2, 3)], True),
+        ("module", [(2, 3)], True),
     ],
 )
 def test_what_a_users_module_may_offer(attribute: str, shapes: list[tuple[int, ...]], dynamic: bool) -> None:
-    found = workloads.load(Reference(f"lap_user:{attribute}"))
-    assert isinstance(found, Workload)
-    assert found.name == f"lap_user:{attribute}"
-    assert [tuple(value.shape) for value in found.inputs] == shapes
-    assert found.dynamic == dynamic
-    assert not found.module.training
-    assert not any(value.requires_grad for value in found.module.parameters())
-    assert found.items == (7 if attribute == "workload" else 1)
+    workload = workloads.load(Reference(f"lap_user:{attribute}"))
+    assert isinstance(workload, Workload)
+    assert workload.name == f"lap_user:{attribute}"
+    assert [tuple(value.shape) for value in workload.inputs] == shapes
+    assert workload.dynamic == dynamic
+    assert not workload.module.training
+    assert not any(value.requires_grad for value in workload.module.parameters())
+    assert workload.items == (7 if attribute == "workload" else 1)
 
 
-@pytest.mark.parametrize("attribute", ["pair", "made"])
+@pytest.mark.parametrize("attribute", ["pair", "module"])
 def test_every_process_makes_the_same_weights_whether_it_imported_the_module_before_or_not(
     attribute: str,
 ) -> None:
@@ -167,9 +167,9 @@ def test_a_reference_is_checked_before_anything_runs(reference: Reference, messa
         workloads.check(reference)
         assert not {"lap_user", "lap_files.lapnet"} & set(sys.modules)
     else:
-        with pytest.raises(Misuse) as found:
+        with pytest.raises(Misuse) as misuse:
             workloads.check(reference)
-        assert message in str(found.value)
+        assert message in str(misuse.value)
 
 
 def test_an_unknown_workload_is_of_the_kind_that_suggests() -> None:
@@ -179,8 +179,8 @@ def test_an_unknown_workload_is_of_the_kind_that_suggests() -> None:
 
 @pytest.mark.parametrize(("text", "weights"), [("lapnet", "trained"), ("lapnet:full", "full")])
 def test_a_model_file_is_loaded_with_its_preset(text: str, weights: str) -> None:
-    found = workloads.load(Reference(text))
-    assert (found.name, found.weights) == (text, weights)
+    workload = workloads.load(Reference(text))
+    assert (workload.name, workload.weights) == (text, weights)
     assert Reference(text).module == "lap_files.lapnet"
     assert Reference("lap_user:pair").module == "lap_user"
 
@@ -216,10 +216,10 @@ def test_a_lightning_checkpoint_is_loaded_with_its_digest(
 
     (user_folder / "best.ckpt").write_bytes(b"weights")
     with_checkpoint(monkeypatch, load_from_checkpoint)
-    found = workloads.load(Reference("lap_user:Module", "best.ckpt"))
+    workload = workloads.load(Reference("lap_user:Module", "best.ckpt"))
     assert asked == {"path": Path("best.ckpt"), "map_location": "cpu", "weights_only": True}
-    assert found.weights == f"checkpoint best.ckpt sha256:{hashlib.sha256(b'weights').hexdigest()[:8]}"
-    assert (found.name, found.inputs[0].shape) == ("lap_user:Module", (5, 3))
+    assert workload.weights == f"checkpoint best.ckpt sha256:{hashlib.sha256(b'weights').hexdigest()[:8]}"
+    assert (workload.name, workload.inputs[0].shape) == ("lap_user:Module", (5, 3))
 
 
 def test_a_checkpoint_that_cannot_be_loaded_is_refused_in_one_line(
@@ -233,8 +233,8 @@ def test_a_checkpoint_that_cannot_be_loaded_is_refused_in_one_line(
         == "Module is no LightningModule; --checkpoint needs one"
     )
     with_checkpoint(monkeypatch, load_from_checkpoint)
-    said = refused(Reference("lap_user:Module", "x.ckpt"))
-    assert said == "x.ckpt cannot be loaded as Module with weights_only: Weights only load failed."
+    detail = refused(Reference("lap_user:Module", "x.ckpt"))
+    assert detail == "x.ckpt cannot be loaded as Module with weights_only: Weights only load failed."
 
 
 def with_checkpoint(monkeypatch: pytest.MonkeyPatch, load: Callable[..., torch.nn.Module]) -> None:

@@ -32,8 +32,8 @@ def test_a_busy_process_is_named_and_the_cores_are_given_back() -> None:
             busy.kill()
     (cause,) = (cause for cause in heard.causes if cause.startswith(f"process {busy.pid} ("))
     assert "% of a core: end it or wait for it" in cause
-    assert heard.levels.tail >= 1 and {one.number for one in heard.cores} == ours == os.sched_getaffinity(0)
-    assert all(one.centre_s > 0 for one in heard.cores)
+    assert heard.levels.tail >= 1 and {core.number for core in heard.cores} == ours == os.sched_getaffinity(0)
+    assert all(core.centre_s > 0 for core in heard.cores)
 
 
 def test_each_level_is_found_as_it_was_made() -> None:
@@ -46,19 +46,19 @@ def test_each_level_is_found_as_it_was_made() -> None:
     for number in range(200):
         middle = rng.gauss(0, 0.05)
         visits[number] = [visit(rng.gauss(middle, 0.02)) for _ in range(20)]
-    found = noise.levels(visits)
-    assert found.samples == pytest.approx(0.01, rel=0.05)
-    assert found.visits == pytest.approx(0.02, rel=0.1)
-    assert found.cores == pytest.approx(0.05, rel=0.1)
+    levels = noise.levels(visits)
+    assert levels.samples == pytest.approx(0.01, rel=0.05)
+    assert levels.visits == pytest.approx(0.02, rel=0.1)
+    assert levels.cores == pytest.approx(0.05, rel=0.1)
     # of independent samples about their own mean
-    assert found.correlation == pytest.approx(-1 / noise.VISIT, abs=0.02)
+    assert levels.correlation == pytest.approx(-1 / noise.VISIT, abs=0.02)
     assert noise.levels({0: [[1.0] * 7 + [3.0]] * 3}) == noise.Levels(
         0.0, 0.0, 0.0, pytest.approx(-1 / 56, abs=0.15), 3.0
     )
 
 
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("changes", "words"),
     [
         ({"steal": 0.031}, "the host took 3.1% of this virtual machine's time (steal)"),
         ({"switches": 10.2}, "10 involuntary context switches a second: more runnable threads than cores"),
@@ -74,11 +74,11 @@ def test_each_level_is_found_as_it_was_made() -> None:
     ],
 )
 def test_what_disturbs_is_named_and_nothing_else(
-    given: dict, words: str, monkeypatch: pytest.MonkeyPatch
+    changes: dict, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("governor", "boosts", "shared"):
         monkeypatch.setattr(cores, name, lambda *_: "")
-    (said,) = noise.causes(
+    (line,) = noise.causes(
         **{
             "seen": QUIET,
             "each": [core(0), core(1)],
@@ -86,10 +86,10 @@ def test_what_disturbs_is_named_and_nothing_else(
             "steal": 0.0,
             "switches": 0.0,
             "stops": 0,
-            **given,
+            **changes,
         }
     )
-    assert said.startswith(words)
+    assert line.startswith(words)
 
 
 def test_what_the_kernel_says_of_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,8 +117,8 @@ def test_what_the_kernel_says_of_cores(tmp_path: Path, monkeypatch: pytest.Monke
     assert cores.boosts(tmp_path) is True
     put("sys/devices/system/cpu/cpufreq/boost", "0")
     assert cores.boosts(tmp_path) is False
-    for number, said in enumerate(["0,2", "1,3", "0,2", "1,3"]):
-        put(f"sys/devices/system/cpu/cpu{number}/topology/thread_siblings_list", said)
+    for number, siblings in enumerate(["0,2", "1,3", "0,2", "1,3"]):
+        put(f"sys/devices/system/cpu/cpu{number}/topology/thread_siblings_list", siblings)
     assert cores.shared([0, 1, 2, 3], tmp_path) == [(0, 2), (1, 3)] and cores.shared([0, 1], tmp_path) == []
     put("sys/devices/system/cpu/cpu0/topology/thread_siblings_list", "0-2")
     assert cores.shared([0, 1, 2], tmp_path)[0] == (0, 1, 2)
@@ -147,7 +147,7 @@ def test_the_command_listens_on_a_machine_without_a_run(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOTLAP_RUNS", str(tmp_path / "runs"))
     assert cli.status(["noise", "--listen", "0.2"]) == 0
-    said = capsys.readouterr().out
-    assert "from core to core" in said and "no run yet" in said
+    printed = capsys.readouterr().out
+    assert "from core to core" in printed and "no run yet" in printed
     assert cli.status(["noise", "--listen", "0"]) == 2
     assert cli.status(["noise", "--budget", "soon"]) == 2

@@ -214,7 +214,7 @@ def test_every_metric_is_measured_or_absent_with_its_reason() -> None:
     metrics, missing = answer.measured(
         seen(block(0.01), no_meter={"code": "no_device", "detail": "no RAPL"}), own_work=False
     )
-    assert set(metrics) | set(missing) == set(plugins.found("hotlap.metrics"))
+    assert set(metrics) | set(missing) == set(plugins.modules("hotlap.metrics"))
     assert missing == {
         "energy": Reason("no_device", "no RAPL"),
         "call_latency": Reason("interrupted", "the race ended before its pass of single calls"),

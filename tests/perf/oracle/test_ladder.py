@@ -153,7 +153,9 @@ def test_every_back_end_with_a_ladder_is_one_for_gpus() -> None:
     """A target that is no device must reach verify, not a skip: available says no_device, and only
     then.
     """
-    climbing = [name for name in plugins.found("hotlap.backends") if hasattr(plugins.backend(name), "verify")]
+    climbing = [
+        name for name in plugins.modules("hotlap.backends") if hasattr(plugins.backend(name), "verify")
+    ]
     assert {"tensorrt", "onnxruntime"} <= set(climbing)
     for name in climbing:
         reason = plugins.backend(name).available("sm_89")

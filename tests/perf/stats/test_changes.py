@@ -17,24 +17,24 @@ def series(
     """AR(phi) noise around a level that is multiplied at each step's index."""
     rng = np.random.default_rng(seed)
     x = np.zeros(n)
-    for at in range(1, n):
-        x[at] = phi * x[at - 1] + math.sqrt(1 - phi**2) * noise * rng.standard_normal()
+    for index in range(1, n):
+        x[index] = phi * x[index - 1] + math.sqrt(1 - phi**2) * noise * rng.standard_normal()
     for index, factor in (steps or {}).items():
         x[index:] += math.log(factor)
     return 100 * np.exp(x)
 
 
 def test_a_step_is_found_where_it_is_with_its_size() -> None:
-    (found,) = changes.change_points(series(120, 1, steps={70: 1.1}))
-    assert abs(found.index - 70) <= 1
-    assert found.effect == pytest.approx(0.1, abs=0.015)
-    assert found.p < 0.01
+    (step,) = changes.change_points(series(120, 1, steps={70: 1.1}))
+    assert abs(step.index - 70) <= 1
+    assert step.effect == pytest.approx(0.1, abs=0.015)
+    assert step.p < 0.01
 
 
 def test_two_steps_up_and_down() -> None:
-    found = changes.change_points(series(200, 2, steps={60: 1.2, 130: 1 / 1.2}))
-    assert [round(one.index, -1) for one in found] == [60, 130]
-    assert [one.effect > 0 for one in found] == [True, False]
+    steps = changes.change_points(series(200, 2, steps={60: 1.2, 130: 1 / 1.2}))
+    assert [round(step.index, -1) for step in steps] == [60, 130]
+    assert [step.effect > 0 for step in steps] == [True, False]
 
 
 @pytest.mark.parametrize("length", [1, 2, 4])
@@ -44,9 +44,9 @@ def test_a_spike_is_no_step(length: int) -> None:
     assert changes.change_points(values) == ()
 
 
-@pytest.mark.parametrize(("length", "found"), [(8, 0), (30, 2)])
-def test_an_excursion_that_goes_back_is_a_change_only_if_it_lasted(length: int, found: int) -> None:
-    assert len(changes.change_points(series(150, 6, steps={70: 1.4, 70 + length: 1 / 1.4}))) == found
+@pytest.mark.parametrize(("length", "steps"), [(8, 0), (30, 2)])
+def test_an_excursion_that_goes_back_is_a_change_only_if_it_lasted(length: int, steps: int) -> None:
+    assert len(changes.change_points(series(150, 6, steps={70: 1.4, 70 + length: 1 / 1.4}))) == steps
 
 
 def test_a_first_level_of_a_few_points_is_none() -> None:
@@ -54,8 +54,8 @@ def test_a_first_level_of_a_few_points_is_none() -> None:
 
 
 def test_five_points_at_the_end_are_a_new_level() -> None:
-    (found,) = changes.change_points(series(60, 4, noise=0.01, steps={55: 1.3}))
-    assert found.index == 55
+    (step,) = changes.change_points(series(60, 4, noise=0.01, steps={55: 1.3}))
+    assert step.index == 55
 
 
 def test_a_step_too_small_to_matter_is_none() -> None:
@@ -105,14 +105,14 @@ def test_three_points_of_a_new_level_are_a_provisional_alarm_and_chance_hardly_e
         return changes.provisional(values, changes.change_points(values))
 
     false = [young(series(40, seed, phi=phi)) for seed in range(200)]
-    assert sum(one is not None for one in false) <= 2
-    found = 0
+    assert sum(alarm is not None for alarm in false) <= 2
+    alarmed = 0
     for seed in range(30):
         values = series(40, seed, phi=phi, steps={37: 1.2})
         settled = changes.change_points(values)
-        one = changes.provisional(values, settled)
-        found += any(at is not None and at.index >= 35 for at in (one, *settled))
-    assert found >= 27
+        alarm = changes.provisional(values, settled)
+        alarmed += any(step is not None and step.index >= 35 for step in (alarm, *settled))
+    assert alarmed >= 27
 
 
 @pytest.mark.parametrize("length", [1, 2])

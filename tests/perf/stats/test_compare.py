@@ -21,8 +21,8 @@ from hotlap.perf.stats import compare
 def test_the_level_of_a_look_keeps_the_sequence_at_alpha(
     alpha: float, looks: tuple[int, ...], expected: float
 ) -> None:
-    """0.0198 as in shared/MEASURING.md; the others follow once the looks that cannot reach their
-    level are left out.
+    """0.0198 for looks at 6, 9, 12 and 16 blocks; the others follow once the looks that
+    cannot reach their level are left out.
     """
     each, possible = compare.level(alpha)
     assert possible == looks
@@ -75,31 +75,31 @@ def test_three_verdicts() -> None:
 
 
 def test_least_tolerance_and_detectable_effect_by_the_formula() -> None:
-    """(t(1 - a, n - 1) + t(0.9, n - 1)) * s / sqrt(n); shared/MEASURING.md gives 1.3 % for 16
-    blocks of sd 1.4 %.
-    """
+    """(t(1 - a, n - 1) + t(0.9, n - 1)) * s / sqrt(n), which is 1.3 % for 16 blocks of sd 1.4 %."""
     values = [0.014 * value for value in scipy_stats.norm.ppf((np.arange(16) + 0.5) / 16)]
     scale = 0.014 / stdev(values)
     each = compare.level(0.05)[0]
-    found = compare.lockstep([scale * value for value in values], 0.03, each, each)
+    judgement = compare.lockstep([scale * value for value in values], 0.03, each, each)
     quantiles = scipy_stats.t.ppf(1 - each, 15) + scipy_stats.t.ppf(0.9, 15)
-    assert found.least_tolerance == pytest.approx(math.expm1(quantiles * 0.014 / 4))
-    assert found.least_tolerance == pytest.approx(0.013, abs=0.0006)
-    assert math.log1p(found.detectable) == pytest.approx(math.log1p(0.03) + math.log1p(found.least_tolerance))
+    assert judgement.least_tolerance == pytest.approx(math.expm1(quantiles * 0.014 / 4))
+    assert judgement.least_tolerance == pytest.approx(0.013, abs=0.0006)
+    assert math.log1p(judgement.detectable) == pytest.approx(
+        math.log1p(0.03) + math.log1p(judgement.least_tolerance)
+    )
 
 
 def test_two_samples_by_welch() -> None:
     base, head = [0.0, 0.1, 0.05, 0.02], [0.3, 0.35, 0.28, 0.4, 0.31]
-    found = compare.apart(base, head, 0.05, 0.05, 0.05)
+    judgement = compare.apart(base, head, 0.05, 0.05, 0.05)
     expected = scipy_stats.ttest_ind(
         np.array(head) - math.log1p(0.05), base, equal_var=False, alternative="greater"
     )
-    assert found.p_worse == pytest.approx(expected.pvalue)
-    assert found.p_fine == pytest.approx(1 - expected.pvalue)
-    assert found.ratio == pytest.approx(math.exp(fmean(head) - fmean(base)))
+    assert judgement.p_worse == pytest.approx(expected.pvalue)
+    assert judgement.p_fine == pytest.approx(1 - expected.pvalue)
+    assert judgement.ratio == pytest.approx(math.exp(fmean(head) - fmean(base)))
     both = scipy_stats.ttest_ind(head, base, equal_var=False).confidence_interval(0.95)
-    assert (math.log(found.low), math.log(found.high)) == pytest.approx((both.low, both.high))
-    assert found.verdict == "regression"
+    assert (math.log(judgement.low), math.log(judgement.high)) == pytest.approx((both.low, both.high))
+    assert judgement.verdict == "regression"
 
 
 def test_what_jobs_differ_by_widens_the_interval() -> None:
@@ -114,11 +114,15 @@ def test_holm_by_hand() -> None:
     levels = [0.05, 0.025, 0.05 / 3]
     p = [0.02, 0.001, 0.2]
     each = compare.holm(p, levels)
-    assert [value <= at for value, at in zip(p, each, strict=True)] == [True, True, False]
+    assert [value <= level for value, level in zip(p, each, strict=True)] == [True, True, False]
     p = [0.03, 0.03, 0.001]
-    assert [value <= at for value, at in zip(p, compare.holm(p, levels), strict=True)] == [False, False, True]
+    assert [value <= level for value, level in zip(p, compare.holm(p, levels), strict=True)] == [
+        False,
+        False,
+        True,
+    ]
     p = [0.02, 0.02, 0.02]
-    assert not any(value <= at for value, at in zip(p, compare.holm(p, levels), strict=True))
+    assert not any(value <= level for value, level in zip(p, compare.holm(p, levels), strict=True))
     assert compare.holm([], []) == []
 
 

@@ -35,19 +35,19 @@ def autoregressive(rng: random.Random, count: int, phi: float, sd: float = 1.0) 
 
 def alternating(count: int) -> list[float]:
     """Distinct values from both ends in turn: lag-1 autocorrelation below 0, so each counts."""
-    return [float(at // 2 if at % 2 else count - at // 2) for at in range(count)]
+    return [float(index // 2 if index % 2 else count - index // 2) for index in range(count)]
 
 
 def test_interval_over_blocks_is_student_t_on_the_log_scale() -> None:
     values = [1.00, 1.10, 0.95, 1.20, 1.05, 1.15]
     logs = np.log(values)
     low, high = scipy.stats.t.interval(0.95, 5, loc=logs.mean(), scale=scipy.stats.sem(logs))
-    found = estimates.interval_over_blocks(values)
-    assert (found.centre, found.low, found.high) == pytest.approx(
+    interval = estimates.interval_over_blocks(values)
+    assert (interval.centre, interval.low, interval.high) == pytest.approx(
         (np.exp(logs.mean()), np.exp(low), np.exp(high)), rel=1e-12
     )
-    assert (found.n, found.method) == (6, "blocks")
-    assert found.half_width == pytest.approx((high - low) / 2, rel=1e-12)
+    assert (interval.n, interval.method) == (6, "blocks")
+    assert interval.half_width == pytest.approx((high - low) / 2, rel=1e-12)
 
 
 def test_student_t_is_the_tabulated_quantile() -> None:
@@ -68,8 +68,8 @@ def test_intervals_of_ratios_cover_the_truth_when_samples_are_correlated_and_pro
                 [mean * math.exp(value) for value in autoregressive(rng, 10, 0.8, 0.05)] for mean in means
             ]
 
-        found = estimates.ratio(entrant(1.0), entrant(1.1))
-        hits += found.low <= 1.1 <= found.high
+        ratio = estimates.ratio(entrant(1.0), entrant(1.1))
+        hits += ratio.low <= 1.1 <= ratio.high
     assert 0.93 <= hits / runs <= 0.97
 
 
@@ -77,10 +77,10 @@ def test_intervals_of_ratios_cover_the_truth_when_samples_are_correlated_and_pro
 def test_intervals_over_batches_cover_the_truth_in_one_process(phi: float) -> None:
     rng, hits, runs = random.Random(2), 0, 300
     for _ in range(runs):
-        found = estimates.interval_over_batches(
+        interval = estimates.interval_over_batches(
             [math.exp(value) for value in autoregressive(rng, 640, phi, 0.05)]
         )
-        hits += found.low <= 1 <= found.high
+        hits += interval.low <= 1 <= interval.high
     assert hits / runs >= 0.92
 
 
@@ -91,12 +91,12 @@ def test_interval_over_batches_by_hand() -> None:
     around = means - means.mean()
     r1 = float(np.clip((around[:-1] * around[1:]).sum() / (around**2).sum(), 0, 0.8))
     half = scipy.stats.t.ppf(0.975, 15) * means.std(ddof=1) / 4 * math.sqrt((1 + r1) / (1 - r1))
-    found = estimates.interval_over_batches(samples)
+    interval = estimates.interval_over_batches(samples)
     assert r1 > 0
-    assert (math.log(found.low), math.log(found.high)) == pytest.approx(
+    assert (math.log(interval.low), math.log(interval.high)) == pytest.approx(
         (means.mean() - half, means.mean() + half), rel=1e-9
     )
-    assert found.method == "batch means"
+    assert interval.method == "batch means"
 
 
 def test_autocorrelation_by_hand() -> None:
@@ -112,8 +112,8 @@ def test_autocorrelation_by_hand() -> None:
 @pytest.mark.parametrize("phi", [0.0, 0.3, 0.6, 0.9])
 def test_effective_n_follows_ar1_theory(phi: float) -> None:
     count = 40_000
-    found = estimates.effective_n(autoregressive(random.Random(4), count, phi))
-    assert found == pytest.approx(count * (1 - phi) / (1 + phi), rel=0.06)
+    independent = estimates.effective_n(autoregressive(random.Random(4), count, phi))
+    assert independent == pytest.approx(count * (1 - phi) / (1 + phi), rel=0.06)
 
 
 def test_effective_n_never_exceeds_n() -> None:
@@ -126,11 +126,11 @@ def test_effective_n_never_exceeds_n() -> None:
 def test_estimates_contain_their_centre_and_scale_with_the_unit(
     values: list[list[float]], factor: float
 ) -> None:
-    found = estimates.estimate(values)
+    estimate = estimates.estimate(values)
     larger = estimates.estimate([[factor * value for value in block] for block in values])
-    assert found.low <= found.centre * (1 + 1e-12) and found.centre <= found.high * (1 + 1e-12)
-    assert larger.centre == pytest.approx(factor * found.centre, rel=1e-9)
-    assert larger.half_width == pytest.approx(found.half_width, rel=1e-6, abs=1e-9)
+    assert estimate.low <= estimate.centre * (1 + 1e-12) and estimate.centre <= estimate.high * (1 + 1e-12)
+    assert larger.centre == pytest.approx(factor * estimate.centre, rel=1e-9)
+    assert larger.half_width == pytest.approx(estimate.half_width, rel=1e-6, abs=1e-9)
 
 
 @given(pairs)
@@ -148,14 +148,14 @@ def test_a_ratio_and_its_inverse_have_the_same_interval(both: list[tuple[list[fl
 
 def test_drift_shared_by_both_entrants_cancels_in_their_ratio() -> None:
     base = [[drift, 1.1 * drift, 0.9 * drift] for drift in (1.0, 7.0, 0.3, 2.0)]
-    found = estimates.ratio(base, [[2 * value for value in block] for block in base])
-    assert (found.low, found.centre, found.high) == pytest.approx((2, 2, 2), rel=1e-12)
+    ratio = estimates.ratio(base, [[2 * value for value in block] for block in base])
+    assert (ratio.low, ratio.centre, ratio.high) == pytest.approx((2, 2, 2), rel=1e-12)
     assert estimates.estimate(base).half_width > 1
 
 
 def test_a_ratio_is_over_the_blocks_that_both_have() -> None:
-    found = estimates.ratio([[1.0], [], [1.0], [1.0], [9.0]], [[3.0], [5.0], [3.0], [3.0]])
-    assert (found.centre, found.n) == (pytest.approx(3), 3)
+    ratio = estimates.ratio([[1.0], [], [1.0], [1.0], [9.0]], [[3.0], [5.0], [3.0], [3.0]])
+    assert (ratio.centre, ratio.n) == (pytest.approx(3), 3)
     with pytest.raises(ValueError, match="share no block"):
         estimates.ratio([[1.0], []], [[], [1.0]])
 
@@ -163,9 +163,9 @@ def test_a_ratio_is_over_the_blocks_that_both_have() -> None:
 def test_a_ratio_in_one_block_is_over_its_pairs() -> None:
     rng = random.Random(5)
     base = [math.exp(rng.gauss(0, 0.5)) for _ in range(64)]
-    found = estimates.ratio([base], [[1.5 * value for value in base]])
-    assert (found.low, found.high) == pytest.approx((1.5, 1.5))
-    assert found.method == "batch means"
+    ratio = estimates.ratio([base], [[1.5 * value for value in base]])
+    assert (ratio.low, ratio.high) == pytest.approx((1.5, 1.5))
+    assert ratio.method == "batch means"
     assert estimates.ratio([base], [base[:-1]]).n == 63
 
 
@@ -189,7 +189,7 @@ def test_a_block_counts_by_its_median() -> None:
     ("values", "method", "n"),
     [
         ([[1.0, 1.2], [1.1], [1.3]], "blocks", 3),
-        ([[1.0 + at % 5 for at in range(32)]], "batch means", None),
+        ([[1.0 + index % 5 for index in range(32)]], "batch means", None),
         ([[1.0] * 31], "none", 1),
         ([[1.0], [1.2]], "none", 2),
         ([[1.0], [], [1.2]], "none", 2),
@@ -197,10 +197,10 @@ def test_a_block_counts_by_its_median() -> None:
     ],
 )
 def test_what_an_interval_rests_on(values: list[list[float]], method: str, n: int | None) -> None:
-    found = estimates.estimate(values)
-    assert found.method == method
-    assert n is None or found.n == n
-    assert math.isinf(found.half_width) == (method == "none")
+    estimate = estimates.estimate(values)
+    assert estimate.method == method
+    assert n is None or estimate.n == n
+    assert math.isinf(estimate.half_width) == (method == "none")
 
 
 def test_no_samples_are_no_estimate() -> None:
@@ -209,9 +209,9 @@ def test_no_samples_are_no_estimate() -> None:
 
 
 def test_two_blocks_have_a_geometric_centre_without_interval() -> None:
-    found = estimates.estimate([[2.0], [8.0]])
-    assert (found.centre, found.low, found.high) == (pytest.approx(4), 0, math.inf)
-    turned = estimates.inverse(found)
+    estimate = estimates.estimate([[2.0], [8.0]])
+    assert (estimate.centre, estimate.low, estimate.high) == (pytest.approx(4), 0, math.inf)
+    turned = estimates.inverse(estimate)
     assert (turned.centre, turned.low, turned.high) == (pytest.approx(0.25), 0, math.inf)
 
 
@@ -226,18 +226,18 @@ def test_percentiles_need_their_least_number_of_samples(name: str, least: int) -
 
 
 def test_correlated_samples_bear_no_percentile() -> None:
-    found, n = estimates.percentiles([float(at) for at in range(58)])
-    assert found == {}
+    percentiles, n = estimates.percentiles([float(index) for index in range(58)])
+    assert percentiles == {}
     assert n < 29
 
 
 @given(st.lists(positive, min_size=29, max_size=200))
 @settings(max_examples=50, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 def test_percentiles_are_samples_in_order(samples: list[float]) -> None:
-    found, _ = estimates.percentiles(samples)
-    assert list(found.values()) == sorted(found.values())
-    assert set(found.values()) <= set(samples)
-    assert all(value >= median(samples) for value in found.values())
+    percentiles, _ = estimates.percentiles(samples)
+    assert list(percentiles.values()) == sorted(percentiles.values())
+    assert set(percentiles.values()) <= set(samples)
+    assert all(value >= median(samples) for value in percentiles.values())
 
 
 def test_best_rounds_by_hand() -> None:

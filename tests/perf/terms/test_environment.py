@@ -84,16 +84,16 @@ def test_hardware_in_one_line() -> None:
 
 
 def test_what_is_read_from_this_machine() -> None:
-    found = survey.collect(3, "default")
-    assert (found.threads, found.allocator) == (3, "default")
-    assert (found.cores, found.host) == (len(os.sched_getaffinity(0)), platform.node())
-    assert found.memory_bytes == pytest.approx(psutil.virtual_memory().total, rel=0.01)
-    assert found.libraries["torch"] == metadata.version("torch")
-    assert set(found.libraries) <= set(survey.LIBRARIES)
-    assert set(found.isa) <= cpu.flags()
-    assert found.cpu
+    here = survey.collect(3, "default")
+    assert (here.threads, here.allocator) == (3, "default")
+    assert (here.cores, here.host) == (len(os.sched_getaffinity(0)), platform.node())
+    assert here.memory_bytes == pytest.approx(psutil.virtual_memory().total, rel=0.01)
+    assert here.libraries["torch"] == metadata.version("torch")
+    assert set(here.libraries) <= set(survey.LIBRARIES)
+    assert set(here.isa) <= cpu.flags()
+    assert here.cpu
     choice = Path("/sys/kernel/mm/transparent_hugepage/enabled")
-    assert found.hugepages == "unknown" or f"[{found.hugepages}]" in choice.read_text()
+    assert here.hugepages == "unknown" or f"[{here.hugepages}]" in choice.read_text()
 
 
 def test_the_commit_is_that_of_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,12 +92,14 @@ WHOLE = encode(Results("run", "hotlap run w", {}, (CASE,), results=(OK,)))
 
 @given(files)
 @settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-def test_a_file_reads_back_with_one_line_for_each_result(tmp_path: Path, given: Results) -> None:
-    content = encode(given)
+def test_a_file_reads_back_with_one_line_for_each_result(tmp_path: Path, results: Results) -> None:
+    content = encode(results)
     (tmp_path / "results.json").write_bytes(content)
-    assert read(tmp_path / "results.json") == given
+    assert read(tmp_path / "results.json") == results
     lines = [line.rstrip(b",") for line in content.split(b"\n")[1:-2] if line]
-    assert [json.loads(line)["case"]["batch"] for line in lines] == [one.case.batch for one in given.results]
+    assert [json.loads(line)["case"]["batch"] for line in lines] == [
+        result.case.batch for result in results.results
+    ]
 
 
 @pytest.mark.parametrize("wrong", [math.nan, math.inf])
@@ -112,10 +114,10 @@ def test_outputs_that_are_not_finite_can_be_written_and_read(tmp_path: Path, wro
     )
     failed = Result(CASE, "run/group", PLAN, "failed", Reason("accuracy", "NaN outputs"), deviation=deviation)
     write(tmp_path / "results.json", encode(Results("run", "", {}, results=(failed,))))
-    (found,) = read(tmp_path / "results.json").results
-    assert found.deviation is not None and found.deviation.task is not None
-    assert not found.deviation.distances["real"].within
-    assert not found.deviation.task.within
+    (result,) = read(tmp_path / "results.json").results
+    assert result.deviation is not None and result.deviation.task is not None
+    assert not result.deviation.distances["real"].within
+    assert not result.deviation.task.within
 
 
 @pytest.mark.parametrize("kept", [0, 1, len(WHOLE) // 2, len(WHOLE) - 2])
@@ -154,8 +156,8 @@ def test_a_file_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("change", [{}, {"results": {}}, {"results": [{"case": "w/eager"}]}])
 def test_another_schema_is_named_whatever_else_has_changed(tmp_path: Path, change: dict[str, Any]) -> None:
     content = json.dumps({**json.loads(WHOLE), "schema": 99, **change}).encode()
-    said = "schema 99, this hotlap reads 1; measure again or use the hotlap that wrote it"
-    assert refusal(tmp_path, content) == f"{tmp_path}/results.json: {said}"
+    words = "schema 99, this hotlap reads 1; measure again or use the hotlap that wrote it"
+    assert refusal(tmp_path, content) == f"{tmp_path}/results.json: {words}"
 
 
 def refusal(folder: Path, content: bytes) -> str:
@@ -181,17 +183,17 @@ def test_a_plan_that_cannot_be_carried_out_is_refused(wrong: dict[str, Any]) -> 
 
 
 def test_samples_are_seen_by_block_and_in_one_row() -> None:
-    found = Samples("s", "lower", ((1.0, 9.0, 2.0), (), (4.0,), (1.0,)))
-    assert found.blocks == (2.0, 4.0, 1.0)
-    assert found.flat == (1.0, 9.0, 2.0, 4.0, 1.0)
-    assert found.centre == pytest.approx(2)
-    assert (found.estimate.n, found.estimate.method) == (3, "blocks")
+    samples = Samples("s", "lower", ((1.0, 9.0, 2.0), (), (4.0,), (1.0,)))
+    assert samples.blocks == (2.0, 4.0, 1.0)
+    assert samples.flat == (1.0, 9.0, 2.0, 4.0, 1.0)
+    assert samples.centre == pytest.approx(2)
+    assert (samples.estimate.n, samples.estimate.method) == (3, "blocks")
 
 
 def test_disturbances_are_averaged_over_all_samples() -> None:
-    found = Disturbance((), (), (), ((1, 2), (6,)), (), ((0.0, 0.0, 8.0), (1.0, 2.0)), (), ())
-    assert found.faults_per_call == 1
-    assert found.switches_per_sample == 3
+    disturbance = Disturbance((), (), (), ((1, 2), (6,)), (), ((0.0, 0.0, 8.0), (1.0, 2.0)), (), ())
+    assert disturbance.faults_per_call == 1
+    assert disturbance.switches_per_sample == 3
 
 
 def full(*_: object) -> None:

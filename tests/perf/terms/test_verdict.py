@@ -47,14 +47,14 @@ def test_the_worst_wins_and_nothing_judged_is_inconclusive() -> None:
     assert verdict.worst(["inconclusive", "not_comparable"]) == "not_comparable"
     assert verdict.worst(["not_comparable", "regression", "pass"]) == "regression"
     assert verdict.worst([]) == "inconclusive"
-    assert [Verdict("gate", one).exit_status for one in verdict.ORDER] == [0, 3, 4, 1]
+    assert [Verdict("gate", outcome).exit_status for outcome in verdict.ORDER] == [0, 3, 4, 1]
 
 
 def test_verdicts_of_other_tools_join(tmp_path: Path) -> None:
     path = tmp_path / "kernels.json"
     path.write_bytes(msgspec.json.encode(Verdict("kernels", "regression", ("spills",), (COUNTER,))))
-    found = verdict.join(Verdict("gate", "pass", (), (FINE,)), [verdict.read(path)])
-    assert (found.verdict, found.reasons, found.findings) == (
+    joined = verdict.join(Verdict("gate", "pass", (), (FINE,)), [verdict.read(path)])
+    assert (joined.verdict, joined.reasons, joined.findings) == (
         "regression",
         ("kernels: spills",),
         (FINE, COUNTER),
@@ -109,11 +109,11 @@ def test_sarif_names_the_place() -> None:
     log = json.loads(formats.sarif(FULL))
     results = log["runs"][0]["results"]
     assert log["version"] == "2.1.0" and len(results) == 3
-    assert [one["level"] for one in results] == ["error", "warning", "error"]
+    assert [result["level"] for result in results] == ["error", "warning", "error"]
     place = results[0]["locations"][0]["physicalLocation"]
     assert (place["artifactLocation"]["uri"], place["region"]["startLine"]) == ("bench/x.py", 7)
     rules = log["runs"][0]["tool"]["driver"]["rules"]
-    assert all(rules[one["ruleIndex"]]["id"] == one["ruleId"] for one in results)
+    assert all(rules[result["ruleIndex"]]["id"] == result["ruleId"] for result in results)
 
 
 def test_markdown_leads_with_the_verdict_and_with_structure() -> None:

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hotlap.perf.terms.reasons import Unreadable
 from hotlap.profiles.findings import review
 from hotlap.profiles.tables import events, kineto
-from hotlap.profiles.tables.events import Unreadable
 from hotlap.profiles.tables.trace import Kind
 
 from . import made

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hotlap.perf.cli import status
+from hotlap.perf.terms.reasons import Unreadable
 from hotlap.profiles.findings import review
 from hotlap.profiles.tables import files, tensorrt
-from hotlap.profiles.tables.events import Unreadable
 
 TRT = Path(__file__).parents[4] / "shared" / "traces" / "trt"
 CONV = {

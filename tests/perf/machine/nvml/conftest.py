@@ -49,7 +49,7 @@ def scenario(**changes):
         file.write("\\n".join(lines + [open(path).read()]))
     os.replace(path + ".new", path)
 
-def told(value):
+def reply(value):
     print(json.dumps(msgspec.to_builtins(value)))
 
 def refused(call):
@@ -103,7 +103,7 @@ def child(drivers: dict[str, Path], tmp_path: Path) -> Callable[..., subprocess.
         file = tmp_path / "scenario.txt"
         file.write_text("".join(f"{name} {value}\n" for name, value in scenario.items()))
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("CUDA_")}
-        given = {
+        variables = {
             **inherited,
             "LD_LIBRARY_PATH": str(drivers[driver]),
             "HOTLAP_STANDIN_NVML": str(file),
@@ -112,7 +112,7 @@ def child(drivers: dict[str, Path], tmp_path: Path) -> Callable[..., subprocess.
         }
         done = subprocess.run(
             [sys.executable, "-c", PREAMBLE + code],
-            env=given,
+            env=variables,
             capture_output=True,
             text=True,
             timeout=120,

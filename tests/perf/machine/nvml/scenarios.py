@@ -56,7 +56,7 @@ MIG = {
     "1/2.gpu_instance": 3,
 }
 
-READ = "told(cuda_devices.open_device('cuda:0').read())"
+READ = "reply(cuda_devices.open_device('cuda:0').read())"
 
 
 def state(answered: Any) -> State:

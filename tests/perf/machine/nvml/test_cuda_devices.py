@@ -14,12 +14,12 @@ from .scenarios import GIB, MIG, NORMAL, READ, SLICES, TWO, UUIDS, Ask, absent, 
 
 
 def seen_by_cuda(ask: Ask, scenario: Mapping[str, Any], visible: str | None, **environment: str) -> Any:
-    given = environment if visible is None else {**environment, "CUDA_VISIBLE_DEVICES": visible}
+    variables = environment if visible is None else {**environment, "CUDA_VISIBLE_DEVICES": visible}
     return ask(
-        "told(refused(lambda: [device.uuid for device in cuda_devices.visible(cuda_devices.gpus(),"
+        "reply(refused(lambda: [device.uuid for device in cuda_devices.visible(cuda_devices.gpus(),"
         " os.environ)]))",
         scenario,
-        **given,
+        **variables,
     )
 
 
@@ -51,28 +51,34 @@ def test_cuda_visible_devices(ask: Ask, visible: str | None, expected: list[int]
 
 def test_torch_reads_cuda_visible_devices_the_same_way(ask: Ask) -> None:
     """torch's own parser and our own, on the same stand-in."""
-    code = (
-        "import torch\ndef torchs(value):\n    os.environ['CUDA_VISIBLE_DEVICES'] = value\n    found ="
-        " torch.cuda._parse_visible_devices()\n    found = torch.cuda._transform_uuid_to_ordinals(found,"
-        f" {list(UUIDS)!r}) if found and isinstance(found[0], str) else found\n    return"
-        f" [{list(UUIDS)!r}[at] for at in found[:next((at for at, index in enumerate(found) if index > 1),"
-        " None)]]\ndef ours(value): return [device.uuid for device in cuda_devices.visible(gpus,"
-        " {'CUDA_VISIBLE_DEVICES': value})]\ngpus = cuda_devices.gpus()\nvalues = ['', '0', '1', '1,0',"
-        " '0,1', '0,-1,1', '-0', '+1', '0,0', '0,9,1', '1gpu,0', 'x', '1,x,0']\nvalues += ['GPU-1',"
-        " 'GPU-2,GPU-1', 'GPU-1,GPU-11', 'GPU-', 'GPU-1,0', '0,GPU-1', 'GPU-7,GPU-1']\ntold([[value,"
-        " torchs(value), ours(value)] for value in values])"
-    )
+    code = f"""
+import torch
+UUIDS = {list(UUIDS)!r}
+def torchs(value):
+    os.environ["CUDA_VISIBLE_DEVICES"] = value
+    visible = torch.cuda._parse_visible_devices()
+    if visible and isinstance(visible[0], str):
+        visible = torch.cuda._transform_uuid_to_ordinals(visible, UUIDS)
+    end = next((end for end, index in enumerate(visible) if index > 1), None)
+    return [UUIDS[index] for index in visible[:end]]
+def ours(value):
+    return [device.uuid for device in cuda_devices.visible(gpus, {{"CUDA_VISIBLE_DEVICES": value}})]
+gpus = cuda_devices.gpus()
+values = ["", "0", "1", "1,0", "0,1", "0,-1,1", "-0", "+1", "0,0", "0,9,1", "1gpu,0", "x", "1,x,0"]
+values += ["GPU-1", "GPU-2,GPU-1", "GPU-1,GPU-11", "GPU-", "GPU-1,0", "0,GPU-1", "GPU-7,GPU-1"]
+reply([[value, torchs(value), ours(value)] for value in values])
+"""
     for value, torchs, ours in ask(code, TWO):
         assert ours == torchs, value
 
 
 def test_another_index_is_another_device(ask: Ask) -> None:
-    assert state(ask("told(cuda_devices.open_device('cuda:1').read())", TWO)).temperature_c == 33
+    assert state(ask("reply(cuda_devices.open_device('cuda:1').read())", TWO)).temperature_c == 33
     assert state(ask(READ, TWO, CUDA_VISIBLE_DEVICES="1")).temperature_c == 33
-    found = ask(
-        "told(refused(lambda: cuda_devices.open_device('cuda:1').read()))", TWO, CUDA_VISIBLE_DEVICES="1"
+    reason = ask(
+        "reply(refused(lambda: cuda_devices.open_device('cuda:1').read()))", TWO, CUDA_VISIBLE_DEVICES="1"
     )
-    assert found == {
+    assert reason == {
         "code": "no_device",
         "detail": "cuda:1: CUDA sees 1 device(s) here (CUDA_VISIBLE_DEVICES=1)",
     }
@@ -93,8 +99,8 @@ def test_a_gpu_that_a_cgroup_hides_is_not_counted(ask: Ask) -> None:
 
 @pytest.mark.parametrize("visible", [SLICES[1], "MIG-bb", f"MIG-{UUIDS[1]}/3/0"])
 def test_a_slice_is_read_as_a_slice(ask: Ask, visible: str) -> None:
-    found = ask(READ, MIG, CUDA_VISIBLE_DEVICES=visible)
-    assert (state(found).total_bytes, state(found).used_bytes, state(found).process_bytes) == (
+    seen = ask(READ, MIG, CUDA_VISIBLE_DEVICES=visible)
+    assert (state(seen).total_bytes, state(seen).used_bytes, state(seen).process_bytes) == (
         20 * GIB,
         2 * GIB,
         3 * GIB,
@@ -111,12 +117,12 @@ def test_a_slice_is_read_as_a_slice(ask: Ask, visible: str) -> None:
         "ecc_corrected",
         "temperature_c",
     )
-    assert absent(found) == dict.fromkeys(whole, "unsupported_target")
-    assert all("on a MIG slice" in reason.detail for reason in state(found).absent.values())
+    assert absent(seen) == dict.fromkeys(whole, "unsupported_target")
+    assert all("on a MIG slice" in reason.detail for reason in state(seen).absent.values())
 
 
 def test_the_mode_of_a_device(ask: Ask) -> None:
-    code = "told([[part.mig_mode() for part in (gpu, *gpu.mig())] for gpu in cuda_devices.gpus()])"
+    code = "reply([[part.mig_mode() for part in (gpu, *gpu.mig())] for gpu in cuda_devices.gpus()])"
     assert ask(code, MIG) == [["off"], ["on", *[f"slice of {UUIDS[1]}"] * 2]]
     assert ask(code, {**NORMAL, "mig_pending": 1}) == [["off, on after a reset"]]
     assert ask(code, {**NORMAL, "nvmlDeviceGetMigMode.error": 3}) == [["not supported"]]
@@ -127,11 +133,11 @@ def test_the_mode_of_a_device(ask: Ask) -> None:
 
 
 def test_which_slice_an_index_means_is_not_guessed(ask: Ask) -> None:
-    found = seen_by_cuda(ask, MIG, "1")
-    assert found["code"] == "unsupported_target" and "2 MIG slices; name one by its UUID" in found["detail"]
-    one = {name: value for name, value in MIG.items() if name != "1.slice0"}
-    assert seen_by_cuda(ask, one, "1")["answered"] == [SLICES[1]]
-    none = {name: value for name, value in one.items() if name != "1.slice2"}
+    reason = seen_by_cuda(ask, MIG, "1")
+    assert reason["code"] == "unsupported_target" and "2 MIG slices; name one by its UUID" in reason["detail"]
+    single = {name: value for name, value in MIG.items() if name != "1.slice0"}
+    assert seen_by_cuda(ask, single, "1")["answered"] == [SLICES[1]]
+    none = {name: value for name, value in single.items() if name != "1.slice2"}
     assert seen_by_cuda(ask, none, "1")["code"] == "no_device"
     assert seen_by_cuda(ask, MIG, f"{SLICES[1]},{SLICES[0]}")["answered"] == [SLICES[1], SLICES[0]]
 
@@ -147,7 +153,7 @@ def test_an_artefact_looks_for_its_architecture_where_cuda_has_it(
     shown = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
     assert (
         ask(
-            "from hotlap.perf.artefacts import opening as artefact; told(artefact.capabilities()[0])",
+            "from hotlap.perf.artefacts import opening as artefact; reply(artefact.capabilities()[0])",
             both,
             **shown,
         )

@@ -50,8 +50,8 @@ def test_a_function_that_has_gone_fails_loudly(
 
 def test_an_older_driver_is_asked_by_older_names(ask: Ask) -> None:
     missing = "nvmlDeviceGetCurrentClocksEventReasons nvmlDeviceGetTemperatureV"
-    found = state(ask(READ, {**NORMAL, "throttle": "0x4"}, driver="old", missing=missing))
-    assert (found.throttle, found.temperature_c, found.absent) == (("sw_power_cap",), 61, {})
+    seen = state(ask(READ, {**NORMAL, "throttle": "0x4"}, driver="old", missing=missing))
+    assert (seen.throttle, seen.temperature_c, seen.absent) == (("sw_power_cap",), 61, {})
 
 
 ONE_FIELD = {
@@ -81,43 +81,43 @@ def test_what_is_not_supported_is_absent_with_a_reason_and_never_0(
         "nvmlDeviceGetCurrentClocksThrottleReasons.error": error,
         "nvmlDeviceGetTemperature.error": error,
     }
-    found = state(ask(READ, {**NORMAL, f"{function}.error": error, **older}))
+    seen = state(ask(READ, {**NORMAL, f"{function}.error": error, **older}))
     assert (
-        {name for name in State.__struct_fields__ if getattr(found, name) is None}
-        == found.absent.keys()
+        {name for name in State.__struct_fields__ if getattr(seen, name) is None}
+        == seen.absent.keys()
         == ONE_FIELD[function]
     )
     code, text = ERRORS[error]
-    for reason in found.absent.values():
+    for reason in seen.absent.values():
         assert reason.code == code and reason.detail.startswith("nvmlDeviceGet") and text in reason.detail
 
 
 def test_a_lost_device_is_no_absent_field(ask: Ask) -> None:
     code = (
         "device = cuda_devices.open_device('cuda:0'); device.read(); scenario(**{'every.error': 15});"
-        " told(refused(device.read))"
+        " reply(refused(device.read))"
     )
-    found = ask(code)
-    assert found["code"] == "crashed" and "GPU is lost" in found["detail"] and "Xid" in found["detail"]
+    reason = ask(code)
+    assert reason["code"] == "crashed" and "GPU is lost" in reason["detail"] and "Xid" in reason["detail"]
     functions = [
         *ONE_FIELD,
         "nvmlDeviceGetComputeRunningProcesses_v3",
         "nvmlDeviceGetGraphicsRunningProcesses_v3",
     ]
     code = (
-        "device, found = cuda_devices.open_device('cuda:0'), []\n"
+        "device, reasons = cuda_devices.open_device('cuda:0'), []\n"
         f"for function in {functions!r}:\n"
         "    scenario(**{function + '.error': 15})\n"
-        "    found.append(refused(device.read))\n"
+        "    reasons.append(refused(device.read))\n"
         "    scenario(**{function + '.error': 0})\n"
-        "told(found)"
+        "reply(reasons)"
     )
-    assert [one.get("code") for one in ask(code)] == ["crashed"] * len(functions)
+    assert [reason.get("code") for reason in ask(code)] == ["crashed"] * len(functions)
 
 
 def test_a_process_in_both_lists_is_not_counted_twice(ask: Ask) -> None:
-    found = state(ask(READ, {**NORMAL, "graphics": f"self:{2 * GIB}"}))
-    assert (found.process_bytes, found.process_source) == (3 * GIB, telemetry.LISTS)
+    seen = state(ask(READ, {**NORMAL, "graphics": f"self:{2 * GIB}"}))
+    assert (seen.process_bytes, seen.process_source) == (3 * GIB, telemetry.LISTS)
 
 
 @pytest.mark.parametrize(
@@ -133,19 +133,19 @@ def test_hidden_processes_give_the_devices_growth_and_say_so(
     ask: Ask, change: dict[str, Any], why: str
 ) -> None:
     code = (
-        f"device = cuda_devices.open_device('cuda:0'); scenario(used_bytes={11 * GIB}); told(device.read())"
+        f"device = cuda_devices.open_device('cuda:0'); scenario(used_bytes={11 * GIB}); reply(device.read())"
     )
-    found = state(ask(code, {**NORMAL, **change}))
+    seen = state(ask(code, {**NORMAL, **change}))
     assert (
-        found.process_bytes == GIB
-        and found.process_source.startswith(telemetry.DELTA)
-        and why in found.process_source
+        seen.process_bytes == GIB
+        and seen.process_source.startswith(telemetry.DELTA)
+        and why in seen.process_source
     )
 
 
 def test_without_lists_and_used_memory_there_is_no_memory_of_the_process(ask: Ask) -> None:
-    found = ask(READ, {**NORMAL, "compute": "", "nvmlDeviceGetMemoryInfo.error": 3})
-    assert absent(found) == dict.fromkeys(
+    seen = ask(READ, {**NORMAL, "compute": "", "nvmlDeviceGetMemoryInfo.error": 3})
+    assert absent(seen) == dict.fromkeys(
         ("total_bytes", "used_bytes", "free_bytes", "process_bytes"), "unsupported_target"
     )
 
@@ -172,43 +172,45 @@ def test_bits_that_have_no_name_yet_are_not_dropped(ask: Ask) -> None:
     )
 
 
-WINDOW = "device = cuda_devices.open_device('cuda:0'); told(refused(lambda: device.window({work}, {cap_s})))"
+WINDOW = "device = cuda_devices.open_device('cuda:0'); reply(refused(lambda: device.window({work}, {cap_s})))"
 
 
 def test_energy_over_a_hundred_updates(ask: Ask) -> None:
     """50 mJ every third reading, one reading a call."""
-    found = ask(WINDOW.format(work="lambda: None", cap_s=30))["answered"]
-    assert (found["energy_j"], found["calls"], found["updates"]) == (pytest.approx(5.0), 300, 100) and found[
-        "length_s"
-    ] > 0
+    window = ask(WINDOW.format(work="lambda: None", cap_s=30))["answered"]
+    assert (window["energy_j"], window["calls"], window["updates"]) == (
+        pytest.approx(5.0),
+        300,
+        100,
+    ) and window["length_s"] > 0
 
 
 def test_a_window_of_too_few_updates_gives_no_energy(ask: Ask) -> None:
-    found = ask(WINDOW.format(work="lambda: time.sleep(0.005)", cap_s=0.3))
-    assert found["code"] == "timeout" and re.search(
-        r"^\d\d? updates of the energy counter .* raise --budget \d+\.\d times", found["detail"]
+    reason = ask(WINDOW.format(work="lambda: time.sleep(0.005)", cap_s=0.3))
+    assert reason["code"] == "timeout" and re.search(
+        r"^\d\d? updates of the energy counter .* raise --budget \d+\.\d times", reason["detail"]
     )
 
 
 def test_a_window_ends_at_its_cap_before_the_first_updates_too(ask: Ask) -> None:
-    found = ask(WINDOW.format(work="lambda: time.sleep(0.01)", cap_s=0.1), {**NORMAL, "energy_every": 1000})
-    assert found["code"] == "timeout" and found["detail"].startswith("0 updates")
+    reason = ask(WINDOW.format(work="lambda: time.sleep(0.01)", cap_s=0.1), {**NORMAL, "energy_every": 1000})
+    assert reason["code"] == "timeout" and reason["detail"].startswith("0 updates")
 
 
 def test_a_counter_that_stands_still_is_named(ask: Ask) -> None:
-    found = ask(
+    reason = ask(
         "telemetry.STANDS_STILL_S = 0.1; " + WINDOW.format(work="lambda: None", cap_s=30),
         {**NORMAL, "energy_step_mj": 0},
     )
-    assert found["code"] == "unsupported_target" and "stood still" in found["detail"]
+    assert reason["code"] == "unsupported_target" and "stood still" in reason["detail"]
 
 
 def test_a_counter_that_went_back_gives_no_energy(ask: Ask) -> None:
-    found = ask(WINDOW.format(work="lambda: scenario(energy_mj=7)", cap_s=30))
-    assert found["code"] == "not_steady" and "went back" in found["detail"]
+    reason = ask(WINDOW.format(work="lambda: scenario(energy_mj=7)", cap_s=30))
+    assert reason["code"] == "not_steady" and "went back" in reason["detail"]
 
 
-METER = "from hotlap.perf.machine.power import Meter; told(refused(lambda: Meter('cuda:0').read()))"
+METER = "from hotlap.perf.machine.power import Meter; reply(refused(lambda: Meter('cuda:0').read()))"
 
 
 def test_a_meter_reads_joules_or_says_why_not(ask: Ask) -> None:
@@ -220,7 +222,7 @@ def test_a_meter_reads_joules_or_says_why_not(ask: Ask) -> None:
 
 
 def test_the_environment_names_gpus_and_slices(ask: Ask) -> None:
-    code = "from hotlap.perf.machine.survey import _gpus; told(_gpus())"
+    code = "from hotlap.perf.machine.survey import _gpus; reply(_gpus())"
     assert ask(code, MIG) == [
         ["NVIDIA Stand-in 80GB", "NVIDIA Stand-in MIG 1g.10gb", "NVIDIA Stand-in MIG 2g.20gb"],
         "580.95.05",
@@ -233,7 +235,7 @@ def test_the_environment_names_gpus_and_slices(ask: Ask) -> None:
 
 def test_memory_of_the_process_is_named_by_its_source(ask: Ask) -> None:
     device = "cuda_devices.open_device('cuda:0')"
-    code = f"from hotlap.perf.machine import memory; told(memory.gpu_bytes('cuda:0', {device}))"
+    code = f"from hotlap.perf.machine import memory; reply(memory.gpu_bytes('cuda:0', {device}))"
     assert ask(code) == {"nvml_process": 3 * GIB}
     assert ask(code, {**NORMAL, "compute": ""}) == {"nvml_device_delta": 0}
     assert ask(code, {**NORMAL, "compute": "", "nvmlDeviceGetMemoryInfo.error": 3}) == {}
@@ -311,7 +313,7 @@ def test_ecc_errors_that_grew_are_a_warning() -> None:
 
 def test_what_a_result_keeps_of_the_device() -> None:
     unseen = Reason("unsupported_target", "why")
-    found = telemetry.summary(
+    summary = telemetry.summary(
         [
             span(
                 after={"sm_clock_hz": 1_500_000_000, "absent": {"power_w": unseen}},
@@ -319,7 +321,7 @@ def test_what_a_result_keeps_of_the_device() -> None:
             )
         ]
     )
-    assert found == {
+    assert summary == {
         "gpu_sm_clock_lowest_hz": 1_500_000_000,
         "gpu_sm_clock_highest_hz": 1_980_000_000,
         "gpu_throttle": "sw_power_cap",

@@ -26,20 +26,20 @@ from hotlap.perf.lookup.workloads import Reference
 plan = Plan(budget_s=BUDGET_S, looks=(2,), rounds=4, tail_s=0.02, timeout_s=60, threads=1)
 folder = Path(os.environ["HOTLAP_STANDIN_NVML"]).parent / "race"
 servers = Servers(folder, plan.timeout_s, lambda line: None)
-made = Preparation(Reference("planted.workloads:tiny"), folder, plan, servers)
+preparation = Preparation(Reference("planted.workloads:tiny"), folder, plan, servers)
 def journal():
     scenario(**CHANGES)
 try:
-    made.refer([Case("planted.workloads:tiny", "null")], False, lambda line: None, lambda line: None)
+    preparation.refer([Case("planted.workloads:tiny", "null")], False, lambda line: None, lambda line: None)
     case = Case("planted.workloads:tiny", "null", target="cuda:0", options=(("takes", "0.2ms"),))
-    entrant = made.build(case)
+    entrant = preparation.build(case)
     race = Race([entrant], plan, servers, lambda line: None, journal)
     race.run()
 finally:
-    made.close()
+    preparation.close()
     servers.close()
 setting = answer.Setting("race", plan, "")
-told(answer.answer(setting, entrant, entrant, race.stopped_by, False))
+reply(answer.answer(setting, entrant, entrant, race.stopped_by, False))
 """
 
 
@@ -65,30 +65,30 @@ def race(ask: Ask, planted: Path) -> Ask:
 
 
 def test_a_race_watches_its_device(race: Ask) -> None:
-    found = race(NORMAL, {"throttle": "0x20", "ecc_uncorrected": 1})
-    assert "the GPU's clocks were held down in 1 of 2 blocks: sw_thermal_slowdown" in found["warnings"]
+    result = race(NORMAL, {"throttle": "0x20", "ecc_uncorrected": 1})
+    assert "the GPU's clocks were held down in 1 of 2 blocks: sw_thermal_slowdown" in result["warnings"]
     assert (
         "1 uncorrected ECC errors of the GPU during the race; its results cannot be trusted"
-        in found["warnings"]
+        in result["warnings"]
     )
-    details = found["metrics"]["latency"]["details"]
+    details = result["metrics"]["latency"]["details"]
     assert (
         details["gpu_sm_clock_lowest_hz"],
         details["gpu_throttle"],
         details["gpu_ecc_uncorrected_new"],
     ) == (1_980_000_000, "sw_thermal_slowdown", 1)
     assert "gpu_absent" not in details
-    assert found["metrics"]["memory"]["details"]["gpu_nvml_process_bytes"] == 3 * GIB
-    (first,), (second,) = found["metrics"]["energy"]["values"]
+    assert result["metrics"]["memory"]["details"]["gpu_nvml_process_bytes"] == 3 * GIB
+    (first,), (second,) = result["metrics"]["energy"]["values"]
     assert (
         first == second == pytest.approx(0.05 / 3)
-        and found["metrics"]["energy"]["details"]["least_updates"] == 100
+        and result["metrics"]["energy"]["details"]["least_updates"] == 100
     )
 
 
 def test_a_race_with_too_small_a_budget_for_energy_has_none(race: Ask) -> None:
-    found = race({**NORMAL, "energy_every": 400}, budget_s=2)
-    assert "energy" not in found["metrics"] and found["absent"]["energy"]["code"] == "timeout"
+    result = race({**NORMAL, "energy_every": 400}, budget_s=2)
+    assert "energy" not in result["metrics"] and result["absent"]["energy"]["code"] == "timeout"
 
 
 def test_a_device_lost_midway_ends_its_case(race: Ask) -> None:
@@ -96,17 +96,18 @@ def test_a_device_lost_midway_ends_its_case(race: Ask) -> None:
         (NORMAL, {"every.error": 15}),
         ({**NORMAL, "lost_after": ASKED_UNTIL_TURNS}, {}),
     ):
-        found = race(scenario, changes)
-        assert (found["status"], found["reason"]["code"]) == ("failed", "crashed") and "GPU is lost" in found[
-            "reason"
-        ]["detail"]
-    assert "nvmlDeviceGetCurrentClocksEventReasons" in found["reason"]["detail"], (
+        result = race(scenario, changes)
+        assert (result["status"], result["reason"]["code"]) == (
+            "failed",
+            "crashed",
+        ) and "GPU is lost" in result["reason"]["detail"]
+    assert "nvmlDeviceGetCurrentClocksEventReasons" in result["reason"]["detail"], (
         "lost in a turn, before the block's end"
     )
 
 
 def test_a_race_on_a_device_that_cannot_be_watched_says_so(race: Ask) -> None:
-    found = race(NORMAL, CUDA_VISIBLE_DEVICES="")
+    result = race(NORMAL, CUDA_VISIBLE_DEVICES="")
     unseen = "no_device: cuda:0: CUDA sees 0 device(s) here (CUDA_VISIBLE_DEVICES=)"
-    assert f"the GPU's clocks and memory errors were not watched: {unseen}" in found["warnings"]
-    assert found["absent"]["energy"]["code"] == "no_device"
+    assert f"the GPU's clocks and memory errors were not watched: {unseen}" in result["warnings"]
+    assert result["absent"]["energy"]["code"] == "no_device"
