@@ -79,7 +79,7 @@ def ab(
     from ..terms import units
     from ..terms.case import Plan
     from ..terms.reasons import Misuse
-    from .run import positive, split
+    from .lists import batch_sizes, split
 
     rules = policies.read(policy or (Path("gate.toml") if Path("gate.toml").is_file() else None))
     plan = Plan(
@@ -104,7 +104,7 @@ def ab(
         names,
         split(backends),
         split(precisions),
-        [positive(text) for text in split(batch)],
+        batch_sizes(batch),
         device,
         pace=False,
     )

@@ -60,7 +60,7 @@ def doctor(
 
     if ladder:
         from .ladder import climb
-        from .run import split
+        from .lists import split
 
         return climb(
             workload or [], split(backends), split(precisions), split(target or LADDER_TARGETS), json

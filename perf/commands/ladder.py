@@ -38,7 +38,7 @@ def climb(
     from ..terms.files import put
     from ..terms.reasons import Misuse
     from .progress import Quiet, carried_out
-    from .run import by_default
+    from .racing import by_default
 
     if wrong := [target for target in targets if target == "cpu"]:
         raise Misuse(
