@@ -12,12 +12,13 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import msgspec
+
 from ..stats import compare
 from ..stats.compare import Judgement
 from ..terms.counters import COUNTERS
 from ..terms.verdict import Finding, Verdict, worst
-from . import policy as policies
-from .policy import DEVIATION, TASK, Policy, Rules
+from .policy import DEVIATION, MEMORY_SLACK_BYTES, TASK, Policy, Rules, allowance
 from .sides import Known, Sample, Side, differs
 
 # With fewer values a side there is no interval worth the name.
@@ -136,7 +137,7 @@ def structure(base: Known, head: Known, rules: Rules) -> list[Finding]:
     for name in sorted(base.counters.keys() & head.counters.keys() & COUNTERS.keys()):
         a, b = base.counters[name], head.counters[name]
         growth = b - a if COUNTERS[name].better == "lower" else a - b
-        allowed = policies.allowance(rules.slack.get(name, 0), a)
+        allowed = allowance(rules.slack.get(name, 0), a)
         unit = COUNTERS[name].unit
         findings.append(
             Finding(
@@ -330,7 +331,7 @@ def metrics(
             why = untestable(base.metrics.get(name), head.metrics.get(name))
             if not why:
                 a = base.metrics[name]
-                extra = policies.MEMORY_SLACK_BYTES / a.centre if name == "memory" else 0.0
+                extra = MEMORY_SLACK_BYTES / a.centre if name == "memory" else 0.0
                 tests.append(
                     Test(
                         base,
@@ -378,8 +379,6 @@ def untestable(base: Sample | None, head: Sample | None) -> str:
 
 def causes(moved: list[Finding], findings: list[Finding]) -> list[Finding]:
     """Beside each regression in time the structural change of its case, or that there is none."""
-    import msgspec
-
     changed: dict[str, list[str]] = {}
     for one in findings:
         if one.kind == "counter" and one.base != one.head:

@@ -17,7 +17,8 @@ import pytest
 
 from hotlap.perf import cli
 from hotlap.perf.gate import ledger
-from hotlap.perf.gate.ab import Comparison, Duel
+from hotlap.perf.gate.ab import ABRun
+from hotlap.perf.gate.duel import Duel
 from hotlap.perf.gate.ledger import Entry
 from hotlap.perf.gate.policy import Policy
 from hotlap.perf.gate.revisions import Revision, Revisions, git
@@ -262,7 +263,7 @@ def test_usage_errors_are_one_line(
     assert len(git(Path(), "worktree", "list").splitlines()) == 1
 
 
-def comparison(folder: Path, ratios: list[float], sha: str = "s") -> Comparison:
+def comparison(folder: Path, ratios: list[float], sha: str = "s") -> ABRun:
     """Of one case whose two sides have seen samples with these ratios a block; no process is
     started.
     """
@@ -297,7 +298,7 @@ def comparison(folder: Path, ratios: list[float], sha: str = "s") -> Comparison:
             Entrant(case, plugins.backend("eager"), [], {}, folder, folder, folder, seen, nothing)
         )
     sides = Revision("base", Origin("base"), "b"), Revision("head", Origin("head"), sha)
-    made = Comparison(*sides, Policy(), Plan(), folder, survey.collect(1, "keep"), lambda text: None)
+    made = ABRun(*sides, Policy(), Plan(), folder, survey.collect(1, "keep"), lambda text: None)
     race = Race(entrants, made.plan, nothing, lambda text: None, lambda: None)
     made.duels.append(Duel(case, race, 0.03, blocks=len(ratios)))
     return made
@@ -439,7 +440,7 @@ def test_what_the_compiler_lost_is_a_regression_before_anything_is_timed(
     """
     revisions = Revisions(tmp_path)
     sides = revisions.open("base", "planted.changes:whole"), revisions.open("head", f"planted.changes:{head}")
-    comparison = Comparison(*sides, Policy(), Plan(threads=1), tmp_path, survey.collect(1, "keep"), print)
+    comparison = ABRun(*sides, Policy(), Plan(threads=1), tmp_path, survey.collect(1, "keep"), print)
     try:
         comparison.prepare(Case(f"planted.changes:{head}", backend, batch=4), None)
         comparison.duels[0].race.check()
