@@ -8,9 +8,9 @@ import math
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
+from rich.console import Console
 
 from ..lookup import workloads
 from ..lookup.cases import BASELINE, default_backends, expand, races
@@ -20,15 +20,11 @@ from ..measure.rundir import RunFolder, latest
 from ..reports import report
 from ..terms import files
 from ..terms.case import ARCHITECTURES, Case, Plan
+from ..terms.environment import Environment
 from ..terms.reasons import Misuse
 from ..terms.result import Result
 from .lists import batch_sizes, split
 from .progress import Watched, carried_out
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from ..terms.environment import Environment
 
 # Building and checking one entrant with cold caches, s. On two shared cores an mlp's five took 12 s
 # each; compiling a transformer takes several times as long as its other backends together.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -20,27 +19,16 @@ def report(
     ] = None,
 ) -> int:
     """Print the table of a results file again."""
-    from ..measure import rundir
-    from ..reports import matrix as matrices
-    from ..reports import report as tables
+    from ..measure.rundir import latest
+    from ..reports import matrix as by_model
+    from ..reports import report as by_case
     from ..terms import result
-    from ..terms.reasons import Misuse
 
-    found = result.read(results or rundir.latest() / "results.json")
+    stored = result.read(results or latest() / "results.json")
+    if markdown is not None:
+        files.put(markdown, by_case.markdown(stored).encode())
+    if matrix is not None:
+        files.put(matrix, by_model.markdown(stored).encode())
     if markdown is None and matrix is None:
-        console = tables.console()
-        for line in tables.setting(found):
-            console.print(line, highlight=False)
-        console.print(tables.table(found.results, console.width))
-        for line in tables.reasons(found.results):
-            console.print(f"  {line}", highlight=False, markup=False)
-        return 0
-    for path, made in ((markdown, tables.markdown), (matrix, matrices.markdown)):
-        if str(path) == "-":
-            sys.stdout.write(made(found))
-        elif path is not None:
-            try:
-                files.write(path, made(found).encode())
-            except OSError as error:
-                raise Misuse(f"cannot write {path}: {error.strerror}") from None
+        by_case.show(stored)
     return 0

@@ -10,7 +10,6 @@ from typing import Annotated
 
 import typer
 
-from ..machine import survey
 from ..terms import units
 from ..terms.case import Plan
 from ..terms.reasons import Misuse
@@ -61,6 +60,7 @@ def run(
     timeout: Annotated[str, typer.Option(help="Longest wait for one answer of a worker.")] = "10m",
 ) -> int:
     """Race a model's backends against eager: checked, measured, reported."""
+    from ..machine import survey
     from ..measure.rundir import RunFolder
     from ..reports import report
     from . import racing
