@@ -287,7 +287,7 @@ class ABRun:
                 outcome = self.judged_alone(Duel(duel.case, race, 0.0))
                 if outcome is not None:
                     alarm = outcome.verdict == "regression"
-                    entry = ledger.Entry(duel.case.id, self.head.sha, int(outcome.n), outcome.ratio, alarm)
+                    entry = ledger.SelfRace(duel.case.id, self.head.sha, int(outcome.n), outcome.ratio, alarm)
                     ledger.add(aa, entry)
             except (Refusal, OSError) as error:
                 self.reasons.append(f"A/A of {duel.case.id} was not finished: {error}")

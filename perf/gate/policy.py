@@ -37,7 +37,7 @@ TASK = "task"
 FILE = Path("gate.toml")
 
 
-class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class CasePart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What applies to the cases whose id matches the glob `match`, in which [ means itself."""
 
     match: str
@@ -71,12 +71,12 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     # Metric -> what HEAD must keep whatever BASE did, in the metric's unit.
     limits: dict[str, float] = {}
     # What applies to some cases only; later parts win.
-    case: tuple[Part, ...] = ()
+    case: tuple[CasePart, ...] = ()
 
     def __post_init__(self) -> None:
         units.seconds(self.budget)
         known = {*plugins.found("hotlap.metrics"), DEVIATION, TASK}
-        parts: list[Policy | Part] = [self, *self.case]
+        parts: list[Policy | CasePart] = [self, *self.case]
         for part in parts:
             for name in (*part.tolerance, *part.limits):
                 if name not in known:

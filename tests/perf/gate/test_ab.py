@@ -19,7 +19,7 @@ from hotlap.perf import cli
 from hotlap.perf.gate import ledger
 from hotlap.perf.gate.ab import ABRun
 from hotlap.perf.gate.duel import Duel
-from hotlap.perf.gate.ledger import Entry
+from hotlap.perf.gate.ledger import SelfRace
 from hotlap.perf.gate.policy import Policy
 from hotlap.perf.gate.revisions import Revision, Revisions, git
 from hotlap.perf.lookup import plugins
@@ -388,7 +388,7 @@ def test_a_side_that_dies_is_never_green(side: int, verdict: str, tmp_path: Path
 
 def test_a_ledger_that_cries_wolf_suspends_what_is_timed_and_nothing_else(tmp_path: Path) -> None:
     for _ in range(20):
-        ledger.add(tmp_path / "aa.jsonl", Entry("c", "s", 16, 1.0, True))
+        ledger.add(tmp_path / "aa.jsonl", SelfRace("c", "s", 16, 1.0, True))
     made = comparison(tmp_path, SLOW)
     made.judge(6)
     assert made.conclude(tmp_path / "aa.jsonl").verdict == "inconclusive"
@@ -457,14 +457,14 @@ def test_what_the_compiler_lost_is_a_regression_before_anything_is_timed(
 def test_the_ledger_keeps_what_is_whole_and_suspends_a_gate_that_cries_wolf(tmp_path: Path) -> None:
     path = tmp_path / "aa.jsonl"
     for index in range(40):
-        ledger.add(path, Entry("c", "s", 16, 1.0, alarm=index < 4))
+        ledger.add(path, SelfRace("c", "s", 16, 1.0, alarm=index < 4))
     with path.open("ab") as file:
         file.write(b'{"case": "to')
     entries = ledger.read(path)
     assert len(entries) == 40
     assert ledger.distrusted(entries, 0.05) == ""
     assert "5 of 40" in ledger.distrusted(
-        [*entries[:35], *[Entry("c", "s", 16, 1.0, True)] * 1, *entries[36:]], 0.05
+        [*entries[:35], *[SelfRace("c", "s", 16, 1.0, True)] * 1, *entries[36:]], 0.05
     )
     assert ledger.distrusted([], 0.05) == "" and ledger.read(tmp_path / "absent") == []
 
