@@ -20,7 +20,8 @@ GRIDS = {
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    metafunc.parametrize("case", GRIDS[metafunc.config.getoption("hotlap_grid")]())
+    # Without the option where pytest was not started on this folder (conftest.py).
+    metafunc.parametrize("case", GRIDS[metafunc.config.getoption("hotlap_grid", "default")]())
 
 
 def test_models(lap, case):

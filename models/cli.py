@@ -5,15 +5,17 @@ Imports torch only once there is something to train.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from . import runs
 from .catalog import names, nearest
 from .runs import TrainingRun
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 
 def train(
@@ -42,6 +44,8 @@ def train(
     """Train a network on data that ships with the installed packages; checkpoints go to
     runs/train/ID.
     """
+    from rich.console import Console  # here, so that hotlap --help is there at once
+
     console = Console(soft_wrap=True, highlight=False)
     refuse_wrong_words(name, run, resume)
     finished = trained(name, epochs, seed, (run or "latest") if resume else None, precision, console)
@@ -88,12 +92,16 @@ def trained(
     except runs.NotResumable as error:
         raise typer.BadParameter(str(error), param_hint="--resume") from error
     except ValueError as error:
+        from rich.console import Console
+
         Console(stderr=True, soft_wrap=True, highlight=False).print(str(error))
         raise typer.Exit(4) from error
 
 
 def scores(run: TrainingRun) -> Table:
     """The run's scores on the test split, one row a metric."""
+    from rich.table import Table
+
     table = Table("metric", "test split")
     for metric, value in run.test.items():
         table.add_row(metric, f"{value:.4f}")

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from importlib import metadata
 
 import typer
+
+import hotlap
 
 from .commands.ab import ab
 from .commands.bench_artefact import bench_artefact
@@ -25,21 +28,22 @@ from .commands.report import report
 from .commands.run import run
 from .terms.reasons import Misuse
 
+# EX_SOFTWARE of sysexits.h: an internal error.
 OUR_FAULT = 70
 
 
 def app() -> typer.Typer:
-    """The commands of perf, and those that other packages add through the entry point group
-    `hotlap.commands`.
+    """Returns the command line: the commands of perf, and those that other packages add through the
+    entry point group `hotlap.commands`.
     """
-    made = typer.Typer(
+    application = typer.Typer(
         add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
-        help=__import__("hotlap").__doc__,
+        help=hotlap.__doc__,
     )
     for command in (run, ab, gate, history, noise, kernels, doctor, report, bench_artefact):
-        made.command()(command)
+        application.command()(command)
     for point in metadata.entry_points(group="hotlap.commands"):
         try:
             command = point.load()
@@ -50,9 +54,9 @@ def app() -> typer.Typer:
                 file=sys.stderr,
             )
         else:
-            made.command(point.name)(command)
-    made.callback(invoke_without_command=True)(version)
-    return made
+            application.command(point.name)(command)
+    application.callback(invoke_without_command=True)(version)
+    return application
 
 
 def version(
@@ -70,7 +74,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def status(arguments: list[str]) -> int:
-    """What the process exits with.
+    """Runs the command line and returns what the process exits with.
 
     Every error is one line; a traceback is shown only for our own faults.
     """
@@ -95,21 +99,19 @@ def status(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception:
-        import traceback
-
         traceback.print_exc()
         print("hotlap: this is our own fault, please report it with the lines above", file=sys.stderr)
         return OUR_FAULT
 
 
 def with_latest(arguments: list[str]) -> list[str]:
-    """`--resume` may stand without an ID; it then means the latest."""
-    found = []
-    for at, word in enumerate(arguments):
-        found.append(word)
-        if word == "--resume" and (at + 1 == len(arguments) or arguments[at + 1].startswith("-")):
-            found.append("latest")
-    return found
+    """Returns the arguments with `latest` behind a --resume that stands without an ID."""
+    words = []
+    for index, word in enumerate(arguments):
+        words.append(word)
+        if word == "--resume" and (index + 1 == len(arguments) or arguments[index + 1].startswith("-")):
+            words.append("latest")
+    return words
 
 
 if __name__ == "__main__":

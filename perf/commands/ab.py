@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ..machine import survey
-from ..terms import files
+from ..terms import files, units
+from ..terms.case import Plan
+from ..terms.reasons import Misuse
+
+# Memory and cold start come from workers that import everything themselves.
+FRESH_BLOCKS = 3
 
 
 def ab(
@@ -32,9 +37,9 @@ def ab(
             )
         ),
     ] = None,
-    case: Annotated[
+    globs: Annotated[
         list[str] | None,
-        typer.Option(help="Only cases whose id matches this glob; may be given several times."),
+        typer.Option("--case", help="Only cases whose id matches this glob; may be given several times."),
     ] = None,
     backends: Annotated[str, typer.Option(help="Comma-separated, as for hotlap run.")] = "eager",
     precisions: Annotated[str, typer.Option(help="Comma-separated.")] = "fp32",
@@ -68,20 +73,15 @@ def ab(
     ] = False,
 ) -> int:
     """Race two revisions side by side in this job and judge HEAD. Exit as hotlap gate."""
-    import os
-
-    from ..gate import policy as policies
-    from ..gate.ab import Comparison, write_results
-    from ..gate.revisions import Revisions, kind
+    from ..gate.ab import compared
+    from ..gate.policy import chosen
+    from ..gate.revisions import Revisions, common_workloads
     from ..lookup.cases import expand, matching
-    from ..measure import rundir
-    from ..reports.output import show, write
-    from ..terms import units
-    from ..terms.case import Plan
-    from ..terms.reasons import Misuse
-    from .run import positive, split
+    from ..measure.rundir import new_id
+    from ..reports.output import publish
+    from .lists import batch_sizes, split
 
-    rules = policies.read(policy or (Path("gate.toml") if Path("gate.toml").is_file() else None))
+    rules = chosen(policy)
     plan = Plan(
         budget_s=units.seconds(budget or rules.budget),
         tail_s=0,
@@ -89,29 +89,12 @@ def ab(
         timeout_s=units.seconds(timeout),
         threads=threads or len(os.sched_getaffinity(0)),
     )
-    if kind(base) != kind(head):
-        raise Misuse(
-            f"{base} and {head} are of different kinds, {kind(base)} and {kind(head)}; give two of the same"
-        )
-    names = [head] if kind(head) == "workload" else workload or []
-    if not names:
-        raise Misuse(
-            "what shall both sides run? name a workload: hotlap ab BASE HEAD package.module:function"
-        )
-    if kind(head) == "workload" and workload:
-        raise Misuse("the two sides are workloads themselves; leave the third argument out")
-    wanted = expand(
-        names,
-        split(backends),
-        split(precisions),
-        [positive(text) for text in split(batch)],
-        device,
-        pace=False,
-    )
-    cases = [one for one in matching(wanted, case or ["*"]) if not rules.of(one.id).ignored]
+    names = common_workloads(base, head, workload or [])
+    everything = expand(names, split(backends), split(precisions), batch_sizes(batch), device, pace=False)
+    cases = [case for case in matching(everything, globs or ["*"]) if not rules.of(case.id).ignored]
     if not cases:
         raise Misuse("the policy ignores every case that was asked for")
-    folder = (out or files.runs_folder() / "ab" / rundir.new_id()).resolve()
+    folder = (out or files.runs_folder() / "ab" / new_id()).resolve()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -119,28 +102,15 @@ def ab(
     revisions = Revisions(folder)
     try:
         sides = revisions.open("base", base), revisions.open("head", head)
-        comparison = Comparison(*sides, rules, plan, folder, survey.collect(plan.threads, "keep"), tell)
-        try:
-            found = comparison.verdict(cases, revisions.repository, files.runs_folder() / "ab" / "aa.jsonl")
-        finally:
-            write_results(folder, comparison)  # also of a comparison that was interrupted
+        verdict = compared(sides, cases, rules, plan, folder, revisions.repository, tell)
     finally:
         revisions.close()
-    write(
-        found,
-        {"json": json or folder / "verdict.json", "junit": junit, "sarif": sarif, "markdown": markdown},
-        github,
-    )
-    if not any(str(path) == "-" for path in (json, junit, sarif, markdown)):
-        show(found, sys.stdout)
+    paths = {"json": json or folder / "verdict.json", "junit": junit, "sarif": sarif, "markdown": markdown}
+    if publish(verdict, paths, github):
         print(f"results: {folder}")
-    return found.exit_status
-
-
-# Memory and cold start come from workers that import everything themselves.
-FRESH_BLOCKS = 3
+    return verdict.exit_status
 
 
 def tell(text: str) -> None:
-    """Progress goes to stderr: stdout may be a file of the verdict."""
+    """Prints progress to stderr: stdout may be a file of the verdict."""
     print(text, file=sys.stderr, flush=True)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ..machine import survey
-from ..terms import files
+from ..terms import files, units
+from ..terms.case import Plan
+
+# Exit status where the artefact could not be timed.
+NOTHING_MEASURED = 4
 
 
 def bench_artefact(
@@ -34,14 +38,10 @@ def bench_artefact(
 
     Exit 4: damaged, or nothing measured.
     """
-    import os
-
     from ..artefacts import opening
+    from ..machine import survey
     from ..measure import artefact, rundir
     from ..reports import report
-    from ..terms import units
-    from ..terms.case import Plan
-    from ..terms.reasons import Misuse
 
     manifest = opening.checked(folder)
     plan = Plan(
@@ -67,16 +67,10 @@ def bench_artefact(
             console.print(f"  {line}", highlight=False, markup=False)
         print(f"results: {run.file}")
     if json is not None and str(json) != "-":
-        try:
-            files.write(json, run.file.read_bytes())
-        except OSError as error:
-            raise Misuse(f"cannot write {json}: {error.strerror}") from None
+        files.put(json, run.file.read_bytes())
     return 0 if "latency" in results[0].metrics else NOTHING_MEASURED
 
 
-NOTHING_MEASURED = 4
-
-
 def tell(text: str) -> None:
-    """Progress goes to stderr: stdout may be the file of results."""
+    """Prints progress to stderr: stdout may be the file of results."""
     print(text, file=sys.stderr, flush=True)

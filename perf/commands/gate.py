@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -42,16 +41,14 @@ def gate(
 
     Exit: 0 pass, 1 regression, 2 usage, 3 could not tell, 4 unreadable or not comparable.
     """
-    from ..gate import judge as gates
-    from ..gate import policy as policies
     from ..gate import sides
-    from ..reports.output import show, write
+    from ..gate.judge import judge
+    from ..gate.policy import chosen
+    from ..reports.output import publish
     from ..terms import verdict
 
-    rules = policies.read(policy or (Path("gate.toml") if Path("gate.toml").is_file() else None))
+    rules = chosen(policy)
     others = [verdict.read(path) for path in with_ or []]
-    found = verdict.join(gates.judge(sides.read(base), sides.read(head), rules), others)
-    write(found, {"json": json, "junit": junit, "sarif": sarif, "markdown": markdown}, github)
-    if not any(str(path) == "-" for path in (json, junit, sarif, markdown)):
-        show(found, sys.stdout)
-    return found.exit_status
+    joined = verdict.join(judge(sides.read(base), sides.read(head), rules), others)
+    publish(joined, {"json": json, "junit": junit, "sarif": sarif, "markdown": markdown}, github)
+    return joined.exit_status

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from ..compiled.entries import Entry, Failed
+from ..terms.reasons import Misuse
 
-    Levels = dict[str, dict[str, int]]
+# What num_warps and num_stages are where the command line does not say.
+WARPS = 4
+STAGES = 2
+# The architecture that --inductor generates for where none is named.
+CENSUS_TARGET = "sm_90"
 
 
 def kernels(
@@ -30,8 +33,8 @@ def kernels(
             )
         ),
     ] = "",
-    warps: Annotated[int, typer.Option(help="num_warps of your own kernel.", min=1, max=32)] = 4,
-    stages: Annotated[int, typer.Option(help="num_stages of your own kernel.", min=1, max=8)] = 2,
+    warps: Annotated[int, typer.Option(help="num_warps of your own kernel.", min=1, max=32)] = WARPS,
+    stages: Annotated[int, typer.Option(help="num_stages of your own kernel.", min=1, max=8)] = STAGES,
     inductor: Annotated[
         str,
         typer.Option(
@@ -77,33 +80,22 @@ def kernels(
     Exit: 0 pass, 1 a rule is broken or a kernel got worse, 2 usage, 3 nothing judged, 4 unreadable
     baseline.
     """
-    import sys
-    from importlib import metadata
+    from ..compiled import builds
+    from ..compiled.census import census
+    from . import kernel_builds
 
-    import msgspec
-
-    from ..compiled import builds, custom, rules, table
-    from ..reports.output import show
-    from ..terms.files import put
-    from ..terms.reasons import Misuse
-    from ..terms.verdict import read as judged
-
-    version = metadata.version("triton")
-    ours = {
-        "--op": op != "*",
-        "--all-settings": all_settings,
-        "--baseline": baseline is not None,
-        "--accept": accept,
-    }
     alone(
         {
             "a kernel of your own": bool(own),
             "--inductor": bool(inductor),
             "--stored": stored is not None,
-            **ours,
+            "--op": op != "*",
+            "--all-settings": all_settings,
+            "--baseline": baseline is not None,
+            "--accept": accept,
         }
     )
-    if not own and (signature or warps != 4 or stages != 2):
+    if not own and (signature or warps != WARPS or stages != STAGES):
         raise Misuse(
             "--signature, --warps and --stages go with a kernel of your own: hotlap kernels"
             " package.module:kernel --signature ..."
@@ -111,107 +103,22 @@ def kernels(
     if stored is not None:
         if json is not None or target:
             raise Misuse("--stored compiles nothing: it goes with --markdown and --html")
-        earlier = table.read(stored)
-        if markdown is not None or html is None:
-            put(markdown or Path("-"), table.markdown(earlier.kernels, earlier.triton).encode())
-        if html is not None:
-            put(html, table.page(earlier.kernels, earlier.triton, judged(stored)).encode())
-        return earlier.exit_status
+        return kernel_builds.of_stored(stored, markdown, html)
     targets = builds.checked(target or [])
     if inductor:
-        from ..compiled.census import census
-
         if markdown is not None or html is not None:
             raise Misuse("--inductor prints a table and goes with --json")
-        return census(inductor, targets if target else ["sm_90"], json)
-    found: Sequence[Entry | Failed]
+        return census(inductor, targets if target else [CENSUS_TARGET], json)
+    paths = kernel_builds.Paths(json, markdown, html)
     if own:
-        before, file, found = None, None, custom.build(own, signature, targets, warps, stages)
-    else:
-        file = baseline or table.BASELINES / f"triton-{version}.json"
-        before = levels(file, required=baseline is not None and not accept)
-        ops = builds.operations(op)
-
-        def report(done: int, total: int) -> None:
-            if sys.stderr.isatty():
-                print(
-                    f"\r{done} of {total} compiled",
-                    end="" if done < total else "\n",
-                    file=sys.stderr,
-                    flush=True,
-                )
-
-        found = builds.build(ops, targets, report, all_settings)
-    chosen = None if before is None else asked_for(before, ops, targets, all_settings)
-    verdict = rules.judge(found, chosen, version, ours=not own)
-    if json is not None:
-        document = {
-            **msgspec.to_builtins(verdict),
-            "triton": version,
-            "kernels": msgspec.to_builtins([entry for entry in found if hasattr(entry, "violations")]),
-        }
-        put(json, msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n")
-    if markdown is not None:
-        put(markdown, table.markdown(found, version).encode())
-    if html is not None:
-        put(html, table.page(found, version, verdict).encode())
-    if not any(str(path) == "-" for path in (json, markdown, html)):
-        print(table.markdown(found, version), end="")
-        show(verdict, sys.stdout)
-    if not accept or file is None:
-        return verdict.exit_status
-    if any(finding.kind != "counter" and finding.verdict == "regression" for finding in verdict.findings):
-        raise Misuse("not accepted: hard rules are broken")
-    store(
-        file,
-        {
-            **{key: value for key, value in (before or {}).items() if key not in (chosen or {})},
-            **rules.accepted(found),
-        },
-    )
-    return 0
+        return kernel_builds.of_own(own, signature, targets, warps, stages, paths)
+    return kernel_builds.of_all(op, targets, all_settings, baseline, accept, paths)
 
 
-def alone(given: Mapping[str, bool]) -> None:
-    """The first three each stand alone; the others are about our own operations. Raises Misuse."""
-    from ..terms.reasons import Misuse
-
-    names = [name for name, there in given.items() if there]
-    if len(names) > 1 and names[0] in list(given)[:3]:
+def alone(arguments: Mapping[str, bool]) -> None:
+    """Refuses what does not go together: the first three of these names each stand alone, the
+    others are about our own operations. Raises Misuse.
+    """
+    names = [name for name, there in arguments.items() if there]
+    if len(names) > 1 and names[0] in list(arguments)[:3]:
         raise Misuse(f"{names[0]} does not go with {', '.join(names[1:])}")
-
-
-def levels(file: Path, required: bool) -> Levels | None:
-    """A baseline, or None where there is none. Raises Unreadable."""
-    import msgspec
-
-    from ..terms.reasons import Unreadable
-
-    if not file.exists():
-        if required:
-            raise Unreadable(f"{file}: there is no such baseline; --accept makes it")
-        return None
-    try:
-        return msgspec.json.decode(file.read_bytes(), type=dict[str, dict[str, int]])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Unreadable(f"{file}: not a baseline of hotlap kernels: {error}") from None
-
-
-def asked_for(
-    before: Mapping[str, dict[str, int]], ops: Sequence[str], targets: Sequence[str], all_settings: bool
-) -> Levels:
-    """What of a baseline this run builds again."""
-    return {
-        key: value
-        for key, value in before.items()
-        if key.split("/")[1] in ops and key.rpartition("/")[2] in targets and (all_settings or "[" not in key)
-    }
-
-
-def store(file: Path, content: Levels) -> None:
-    import msgspec
-
-    from ..terms.files import write
-
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write(file, msgspec.json.format(msgspec.json.encode(content, order="deterministic"), indent=1) + b"\n")

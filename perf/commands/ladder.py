@@ -4,70 +4,57 @@ are not here.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+from rich.table import Table
+from rich.text import Text
+
+from ..lookup import workloads
+from ..lookup.cases import default_backends, expand
 from ..machine import survey
+from ..measure.rundir import RunFolder
+from ..oracle import ladder
+from ..reports import report
+from ..terms.case import Case, Plan
+from ..terms.files import put
+from ..terms.reasons import Misuse
 from ..terms.result import Result
+from .progress import Quiet, carried_out
+from .racing import by_default
 
 
 def climb(
-    workloads_: Sequence[str],
+    names: Sequence[str],
     backends: Sequence[str],
     precisions: Sequence[str],
     targets: Sequence[str],
     json: Path | None,
 ) -> int:
-    """Prints a line a case.
+    """Proves each case as far as it goes here, and prints a line for it.
 
-    0 where every case got its rung or its reason. Raises Misuse for wrong names and for the CPU,
-    which is not a ladder's target.
+    names: of workloads; default every model. json: file for the same, - is stdout. Returns the exit
+    status: 0 where every case got its rung or its reason. Raises Misuse for wrong names and for the
+    CPU, which is not a ladder's target.
     """
-    import os
-
-    import msgspec
-    from rich.table import Table
-    from rich.text import Text
-
-    from ..lookup import workloads
-    from ..lookup.cases import default_backends, expand
-    from ..measure import rundir
-    from ..oracle import ladder
-    from ..reports import report
-    from ..terms.case import Plan
-    from ..terms.files import put
-    from ..terms.reasons import Misuse
-    from .progress import Quiet, carried_out
-    from .run import by_default
-
     if wrong := [target for target in targets if target == "cpu"]:
         raise Misuse(
             f"--ladder with --target {wrong[0]}: the CPU is here, hotlap run measures on it; name a GPU or an"
             " architecture, such as --target sm_80,sm_89"
         )
-    names = list(workloads_) or by_default()
-    for name in names:
-        workloads.check(workloads.Reference(name))
-    cases = [
-        case
-        for target in targets
-        for case in expand(names, backends or default_backends(target), precisions, (1,), target, pace=False)
-    ]
-    cases = [
-        case
-        for case in cases
-        if not case.options or case.backend in {text.partition("[")[0] for text in backends}
-    ]
+    cases = asked(names or by_default(), backends, precisions, targets)
     plan = Plan(threads=len(os.sched_getaffinity(0)))
     here = survey.collect(plan.threads, "keep")
-    opened = rundir.RunFolder(None, "hotlap doctor --ladder", here, cases)
+    opened = RunFolder(None, "hotlap doctor --ladder", here, cases)
     console = report.console()
     results = carried_out(cases, opened, plan, here.key, Quiet(console))
     table = Table(box=None, pad_edge=False, header_style="bold")
     for head in ("model", "backend", "precision", "target", "verified to", "by what, and why not further"):
         table.add_column(head, overflow="fold")
-    for one in results:
-        table.add_row(*(Text(text) for text in row(one)))
+    for result in results:
+        table.add_row(*(Text(text) for text in row(result)))
     console.print(table)
     console.print(
         "[dim]" + ". ".join(f"{rung} {meaning}" for rung, meaning in ladder.MEANING.items()) + "[/dim]"
@@ -76,35 +63,55 @@ def climb(
     if json is not None:
         put(
             json,
-            msgspec.json.format(msgspec.json.encode([summary(one) for one in results]), indent=1) + b"\n",
+            msgspec.json.format(msgspec.json.encode([summary(result) for result in results]), indent=1)
+            + b"\n",
         )
     return 0
 
 
-def row(one: Result) -> tuple[str, ...]:
-    case = one.case
+def asked(
+    names: Sequence[str], backends: Sequence[str], precisions: Sequence[str], targets: Sequence[str]
+) -> list[Case]:
+    """Returns the cases of the ladder; those with options only of backends that are named.
+
+    Raises Misuse for a wrong name.
+    """
+    for name in names:
+        workloads.check(workloads.Reference(name))
+    named = {text.partition("[")[0] for text in backends}
+    return [
+        case
+        for target in targets
+        for case in expand(names, backends or default_backends(target), precisions, (1,), target, pace=False)
+        if not case.options or case.backend in named
+    ]
+
+
+def row(result: Result) -> tuple[str, ...]:
+    """Returns the cells of one case: the rung reached, by what, and why not further."""
+    case = result.case
     backend = case.spec
-    last = one.proofs[-1].evidence if one.proofs else ""
-    why = "" if one.status == "verified" or one.reason is None else f"{one.status}: {one.reason}"
+    last = result.proofs[-1].evidence if result.proofs else ""
+    why = "" if result.status == "verified" or result.reason is None else f"{result.status}: {result.reason}"
     return (
         case.workload,
         backend,
         case.precision,
         case.target,
-        one.verified_to,
+        result.verified_to,
         "; ".join(text for text in (why, last) if text),
     )
 
 
-def summary(one: Result) -> dict[str, object]:
-    """What --json holds of a case: its id, the rung, every rung's evidence, and the reason it
-    ended.
+def summary(result: Result) -> dict[str, object]:
+    """Returns what --json holds of a case: its id, the rung, every rung's evidence, and the reason
+    it ended.
     """
     return {
-        "case": one.case.id,
-        "status": one.status,
-        "verified_to": one.verified_to,
-        "reason": one.reason,
-        "proofs": one.proofs,
-        "deviation": one.deviation,
+        "case": result.case.id,
+        "status": result.status,
+        "verified_to": result.verified_to,
+        "reason": result.reason,
+        "proofs": result.proofs,
+        "deviation": result.deviation,
     }

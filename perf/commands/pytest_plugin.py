@@ -14,8 +14,10 @@ every reader of its files keep working.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +26,12 @@ import pytest
 from ..machine import survey
 
 if TYPE_CHECKING:
+    from ..measure.rundir import RunFolder
     from ..terms.result import Result
 
     Lap = Callable[[str], Result]
 
+# What the timer of the present replay reads next, last reading first.
 _readings: list[float] = []
 
 
@@ -38,7 +42,7 @@ def cases(
     batches: Iterable[int] = (1,),
     target: str = "cpu",
 ) -> list[str]:
-    """Ids of all combinations, to parametrise a benchmark test with.
+    """Returns the ids of all combinations, to parametrise a benchmark test with.
 
     Backends default to every one there is. Raises Misuse.
     """
@@ -50,12 +54,6 @@ def cases(
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("hotlap")
-    group.addoption(
-        "--hotlap-grid",
-        choices=("default", "full"),
-        default="default",
-        help="Which cases the benchmarks under bench/ measure.",
-    )
     group.addoption(
         "--hotlap-budget",
         default="90s",
@@ -74,11 +72,11 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def lap(request: pytest.FixtureRequest) -> Lap:
-    """Measures a case (and in the same race every other selected case of its group) and reports it
-    to pytest-benchmark.
+    """Returns a function that measures a case, with every other selected case of its group in the
+    same race, and reports it to pytest-benchmark.
 
-    Returns the Result. A skipped case skips the test; a failed one or one that fell back fails it;
-    both with the reason.
+    The function returns the Result. A skipped case skips the test; a failed one or one that fell
+    back fails it; both with the reason.
     """
     request.node.add_marker(pytest.mark.benchmark(timer=replayed))
 
@@ -98,7 +96,7 @@ def lap(request: pytest.FixtureRequest) -> Lap:
 
 
 def replay(benchmark: Any, group: str, samples: Iterable[float]) -> None:
-    """Feeds samples to pytest-benchmark: its timer reads 0, t1, 0, t2, ... around an empty
+    """Feeds samples, in s, to pytest-benchmark: its timer reads 0, t1, 0, t2, ... around an empty
     function.
     """
     benchmark.group = group
@@ -107,12 +105,14 @@ def replay(benchmark: Any, group: str, samples: Iterable[float]) -> None:
 
 
 def replayed() -> float:
-    """The timer of a replay."""
+    """Returns the next reading of a replay, in s; it is the benchmark's timer."""
     return _readings.pop() if _readings else time.perf_counter()
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_benchmark_update_json(config: pytest.Config, benchmarks: Any, output_json: dict[str, Any]) -> None:
+    """Adds our section. pytest-benchmark calls it for each file that it writes."""
+    config.stash[_RACES].reported = True
     output_json["hotlap"] = config.stash[_RACES].section()
 
 
@@ -125,8 +125,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if not races.done:
         return
     path: Path | None = config.getoption("benchmark_json", default=None)
-    session = getattr(config, "_benchmarksession", None)
-    if path is not None and session is not None and not session.benchmarks:
+    if path is not None and not races.reported:
         path.write_text(json.dumps(races.untimed_file(config), indent=4) + "\n")
     terminalreporter.section("hotlap")
     for text in races.lines():
@@ -140,8 +139,12 @@ class Races:
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
+        # Case id -> its result.
         self.done: dict[str, Result] = {}
-        self.folder: Any = None
+        # None until the first race.
+        self.folder: RunFolder | None = None
+        # Whether pytest-benchmark has written a file of its own.
+        self.reported = False
 
     def result(self, case_id: str, items: Iterable[pytest.Item]) -> Result:
         if case_id not in self.done:
@@ -150,8 +153,10 @@ class Races:
 
     def measure(self, case_id: str, items: Iterable[pytest.Item]) -> None:
         """Races the group of this case: every case of it that a selected test names."""
+        # Here, because every pytest of a user imports this file, with benchmarks or without.
         from ..lookup import workloads
         from ..lookup.cases import PACE
+        from ..measure.journal import Progress
         from ..measure.measure import measure
         from ..measure.rundir import RunFolder
         from ..terms.case import Case, Plan
@@ -165,14 +170,16 @@ class Races:
         ] or [wanted]
         pace = Case(wanted.workload, PACE, wanted.precision, wanted.batch, wanted.target, wanted.mode)
         workloads.check(workloads.Reference(wanted.workload))
-        plan = Plan(budget_s=seconds(self.config.getoption("hotlap_budget")), threads=_cores())
+        plan = Plan(
+            budget_s=seconds(self.config.getoption("hotlap_budget")), threads=len(os.sched_getaffinity(0))
+        )
         here = survey.collect(plan.threads, "keep")
         if self.folder is None:
             self.folder = RunFolder(None, "pytest", here)
         self.folder.ask([*selected, pace])
         self.tell(f"hotlap: racing {len(selected)} cases of {wanted.group}")
         for result in measure(
-            [*selected, pace], self.folder, plan, here.key, _quiet(), train=False, prove=False
+            [*selected, pace], self.folder, plan, here.key, Progress(), train=False, prove=False
         ):
             self.done[result.case.id] = result
 
@@ -186,13 +193,15 @@ class Races:
                 reporter.write_line(text)
 
     def section(self) -> dict[str, Any]:
-        """The file's top-level `hotlap`: environments, and the results that have no time (the
-        others are in extra_info).
+        """Returns the file's top-level `hotlap`: environments, and the results that have no time
+        (the others are in extra_info).
         """
         if self.folder is None:
             return {"environment": {}, "results": []}
         untimed = [
-            one for one in self.done.values() if "latency" not in one.metrics or one.case.backend == "pace"
+            result
+            for result in self.done.values()
+            if "latency" not in result.metrics or result.case.backend == "pace"
         ]
         return {
             "schema": self.folder.results.schema,
@@ -201,21 +210,22 @@ class Races:
         }
 
     def untimed_file(self, config: pytest.Config) -> dict[str, Any]:
-        """The shape of pytest-benchmark's own file, with nothing timed in it."""
+        """Returns a file of pytest-benchmark's shape with nothing timed in it."""
         hook = config.hook
         return {
             "machine_info": hook.pytest_benchmark_generate_machine_info(config=config),
             "commit_info": hook.pytest_benchmark_generate_commit_info(config=config),
             "benchmarks": [],
             "datetime": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
-            "version": __import__("pytest_benchmark").__version__,
+            "version": metadata.version("pytest-benchmark"),
             "hotlap": self.section(),
         }
 
     def lines(self) -> list[str]:
         from ..reports.report import reasons
 
-        return [*reasons(list(self.done.values())), f"results: {self.folder.file}"]
+        where = [f"results: {self.folder.file}"] if self.folder is not None else []
+        return [*reasons(list(self.done.values())), *where]
 
     def close(self) -> None:
         if self.folder is not None:
@@ -226,13 +236,16 @@ _RACES = pytest.StashKey[Races]()
 
 
 def builtins(value: Any) -> Any:
-    """As JSON holds it: no NaN or infinity, which readers of pytest-benchmark's files refuse."""
+    """Returns a value as JSON holds it: no NaN or infinity, which readers of pytest-benchmark's
+    files refuse.
+    """
     import msgspec
 
     return msgspec.json.decode(msgspec.json.encode(value))
 
 
 def _named(items: Iterable[pytest.Item]) -> Iterator[str]:
+    """Yields the case ids that tests with the fixture `lap` are parametrised with."""
     for item in items:
         callspec = getattr(item, "callspec", None)
         if (
@@ -241,15 +254,3 @@ def _named(items: Iterable[pytest.Item]) -> Iterator[str]:
             and isinstance(callspec.params.get("case"), str)
         ):
             yield callspec.params["case"]
-
-
-def _cores() -> int:
-    import os
-
-    return len(os.sched_getaffinity(0))
-
-
-def _quiet() -> Any:
-    from ..measure.journal import Progress
-
-    return Progress()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -24,34 +23,23 @@ def report(
     svg: Annotated[Path | None, typer.Option(help="A picture: the speed-ups with their intervals.")] = None,
 ) -> int:
     """Print the table of a results file again."""
-    from ..measure import rundir
-    from ..reports import brief as briefs
-    from ..reports import matrix as matrices
+    from ..measure.rundir import latest
+    from ..reports import brief as by_fastest
+    from ..reports import matrix as by_model
     from ..reports import picture
-    from ..reports import report as tables
+    from ..reports import report as by_case
     from ..terms import result
-    from ..terms.reasons import Misuse
 
-    found = result.read(results or rundir.latest() / "results.json")
-    if all(path is None for path in (markdown, matrix, brief, svg)):
-        console = tables.console()
-        for line in tables.setting(found):
-            console.print(line, highlight=False)
-        console.print(tables.table(found.results, console.width))
-        for line in tables.reasons(found.results):
-            console.print(f"  {line}", highlight=False, markup=False)
-        return 0
-    for path, made in (
-        (markdown, tables.markdown),
-        (matrix, matrices.markdown),
-        (brief, briefs.markdown),
+    stored = result.read(results or latest() / "results.json")
+    outputs = (
+        (markdown, by_case.markdown),
+        (matrix, by_model.markdown),
+        (brief, by_fastest.markdown),
         (svg, picture.svg),
-    ):
-        if str(path) == "-":
-            sys.stdout.write(made(found))
-        elif path is not None:
-            try:
-                files.write(path, made(found).encode())
-            except OSError as error:
-                raise Misuse(f"cannot write {path}: {error.strerror}") from None
+    )
+    for path, text_of in outputs:
+        if path is not None:
+            files.put(path, text_of(stored).encode())
+    if all(path is None for path, _ in outputs):
+        by_case.show(stored)
     return 0

@@ -4,15 +4,19 @@ report.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ..machine import survey
-from ..terms import files
+from ..terms import units
+from ..terms.case import Plan
+from ..terms.reasons import Misuse
 
+# Of one race and precision: several blocks of most models of the size of ours.
 DEFAULT_BUDGET = "90s"
+# Exit status where a race gave no result at all.
 NOTHING_MEASURED = 4
 
 
@@ -56,15 +60,10 @@ def run(
     timeout: Annotated[str, typer.Option(help="Longest wait for one answer of a worker.")] = "10m",
 ) -> int:
     """Race a model's backends against eager: checked, measured, reported."""
-    import os
-
-    from ..lookup import workloads
-    from ..lookup.cases import default_backends, expand
-    from ..measure import rundir
+    from ..machine import survey
+    from ..measure.rundir import RunFolder
     from ..reports import report
-    from ..terms import units
-    from ..terms.case import Plan
-    from ..terms.reasons import Misuse
+    from . import racing
     from .progress import Watched, carried_out
 
     plan = Plan(
@@ -72,67 +71,25 @@ def run(
         timeout_s=units.seconds(timeout),
         threads=threads or len(os.sched_getaffinity(0)),
     )
-    names = workload or by_default()
+    names = workload or racing.by_default()
     if checkpoint and len(names) != 1:
         raise Misuse("--checkpoint needs exactly one workload, package.module:Class")
     here = survey.collect(plan.threads, "keep")
     console = report.console()
     if resume:
-        folder = rundir.latest() if resume == "latest" else out or files.runs_folder() / "race" / resume
-        if not (folder / "results.json").exists():
-            raise Misuse(
-                f"no results.json in {folder}; hotlap run --resume takes an ID under"
-                f" {files.runs_folder() / 'race'}"
-            )
-        opened = rundir.RunFolder(folder, "", here)
+        opened = racing.resumed(resume, out, here)
         cases = opened.unfinished()
-        console.print(f"{len(cases)} cases to go on with in {folder}")
+        console.print(f"{len(cases)} cases to go on with in {opened.folder}")
     else:
-        for name in names:
-            workloads.check(workloads.Reference(name, checkpoint))
-        sizes = [positive(text) for text in split(batch)]
-        cases = [
-            case
-            for one in split(target)
-            for case in expand(names, split(backends) or default_backends(one), split(precisions), sizes, one)
-        ]
+        cases = racing.asked(names, checkpoint, backends, precisions, batch, target)
         references = {names[0]: checkpoint} if checkpoint else {}
-        command = " ".join(["hotlap run", *names])
-        opened = rundir.RunFolder(out, command, here, cases, references)
+        opened = RunFolder(out, " ".join(["hotlap run", *names]), here, cases, references)
     console.print(f"{here.hardware}; results in {opened.file}", highlight=False, soft_wrap=True)
+    console.print(racing.duration(cases, plan), highlight=False, soft_wrap=True)
+    if not workload and not resume:
+        racing.first_look(cases, opened, plan, here, console)
     results = carried_out(cases, opened, plan, here.key, Watched(console))
-    if len({one.case.group for one in results}) > 1:
+    if len({result.case.group for result in results}) > 1:
         console.print(report.table(results, console.width))
     console.print(f"[dim]{report.LEGEND}[/dim]\nresults: {opened.file}", highlight=False)
-    groups = {one.case.group for one in results}
-    measured = {one.case.group for one in results if "latency" in one.metrics or one.status == "verified"}
-    return 0 if groups == measured else NOTHING_MEASURED
-
-
-def by_default() -> list[str]:
-    """Every model file; those that its package names in FIRST come first, so that the first table
-    is there soon.
-    """
-    from importlib import import_module
-
-    from ..lookup import plugins
-
-    modules = plugins.modules("hotlap.workloads")
-    first = {
-        name
-        for package in {module.rpartition(".")[0] for module in modules.values()}
-        for name in getattr(import_module(package), "FIRST", ())
-    }
-    return sorted(modules, key=lambda name: name not in first)
-
-
-def split(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def positive(text: str) -> int:
-    from ..terms.reasons import Misuse
-
-    if not text.isdecimal() or int(text) < 1:
-        raise Misuse(f"--batch {text!r}: expected whole numbers of at least 1, such as 1,8")
-    return int(text)
+    return 0 if racing.complete(results) else NOTHING_MEASURED

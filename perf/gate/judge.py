@@ -12,17 +12,21 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import msgspec
+
 from ..stats import compare
 from ..stats.compare import Judgement
 from ..terms.counters import COUNTERS
 from ..terms.verdict import Finding, Verdict, worst
-from . import policy as policies
-from .policy import DEVIATION, TASK, Policy, Rules
+from .policy import DEVIATION, MEMORY_SLACK_BYTES, TASK, Policy, Rules, allowance
 from .sides import Known, Sample, Side, differs
 
 # With fewer values a side there is no interval worth the name.
 FEWEST = 3
-NOTHING, NEITHER = "nothing could be judged", "neither side has it"
+# The reason of a verdict without findings.
+NOTHING = "nothing could be judged"
+# Why a metric is not judged that no side has: no finding, since nothing was lost.
+NEITHER = "neither side has it"
 # What a slower or faster hour of the machine changes, and a pace cancels.
 TIMES = ("latency", "call_latency", "throughput", "cold_start", "flop_rate", "energy")
 
@@ -35,10 +39,10 @@ def judge(
     without: tuple[str, ...] = (),
     one_job: bool = False,
 ) -> Verdict:
-    """alpha: instead of the policy's.
+    """Judges HEAD against BASE by a policy.
 
-    without: metrics that the caller judges itself. one_job: both sides ran in the same job, side by
-    side.
+    alpha: instead of the policy's. without: metrics that the caller judges itself. one_job: whether
+    both sides ran in the same job, side by side.
     """
     both = [
         (mine, head.cases[name])
@@ -59,7 +63,9 @@ def judge(
 
 
 def presence(base: Side, head: Side, policy: Policy) -> tuple[list[Finding], list[str]]:
-    """Cases that came, went or changed their name, and those that lost what they had."""
+    """Returns findings and notes on cases that came, went or changed their name, and on those that
+    lost what they had.
+    """
     findings, reasons = [], []
     new = [name for name in head.cases if name not in base.cases]
     for name, mine in base.cases.items():
@@ -68,12 +74,14 @@ def presence(base: Side, head: Side, policy: Policy) -> tuple[list[Finding], lis
         theirs = head.cases.get(name)
         if theirs is None:
             near = difflib.get_close_matches(name, new, n=1, cutoff=0.75)
-            said = (
+            evidence = (
                 "missing in HEAD",
-                *(f"renamed to {found}? then measure BASE under the new name" for found in near),
+                *(f"renamed to {near_name}? then measure BASE under the new name" for near_name in near),
             )
             findings.append(
-                Finding(name, "presence", policy.missing, kind="presence", evidence=said, place=mine.place)
+                Finding(
+                    name, "presence", policy.missing, kind="presence", evidence=evidence, place=mine.place
+                )
             )
         elif mine.good and not theirs.good:
             findings.append(
@@ -87,9 +95,14 @@ def presence(base: Side, head: Side, policy: Policy) -> tuple[list[Finding], lis
                 )
             )
         elif mine.status == theirs.status == "failed":
-            said = (f"failed on both sides: {theirs.reason}", "mend it, or let the policy ignore the case")
+            evidence = (
+                f"failed on both sides: {theirs.reason}",
+                "mend it, or let the policy ignore the case",
+            )
             findings.append(
-                Finding(name, "presence", "inconclusive", kind="presence", evidence=said, place=theirs.place)
+                Finding(
+                    name, "presence", "inconclusive", kind="presence", evidence=evidence, place=theirs.place
+                )
             )
         elif not mine.good:
             reasons.append(
@@ -102,41 +115,43 @@ def presence(base: Side, head: Side, policy: Policy) -> tuple[list[Finding], lis
 def environments(
     both: Iterable[tuple[Known, Known]],
 ) -> tuple[list[tuple[Known, Known]], list[Finding], list[str]]:
-    """The pairs that may be compared, a finding for each that may not, and what else differs."""
+    """Returns the pairs that may be compared, a finding for each that may not, and notes on what
+    else differs.
+    """
     comparable, findings, notes = [], [], dict[str, None]()
     for mine, theirs in both:
-        found = differs(mine, theirs)
-        said = tuple(f"{name}: {a} -> {b}" for name, (a, b) in found.blocking.items())
-        if said:
+        differences = differs(mine, theirs)
+        evidence = tuple(f"{name}: {a} -> {b}" for name, (a, b) in differences.blocking.items())
+        if evidence:
             findings.append(
                 Finding(
                     mine.case,
                     "environment",
                     "not_comparable",
                     kind="presence",
-                    evidence=said,
+                    evidence=evidence,
                     place=theirs.place,
                 )
             )
             notes |= dict.fromkeys(
                 f"not comparable, {text}; measure both sides in one environment, or use hotlap ab"
-                for text in said
+                for text in evidence
             )
         else:
             comparable.append((mine, theirs))
-        notes |= dict.fromkeys(f"noted, {name}: {a} -> {b}" for name, (a, b) in found.noted.items())
+        notes |= dict.fromkeys(f"noted, {name}: {a} -> {b}" for name, (a, b) in differences.noted.items())
     return comparable, findings, list(notes)
 
 
 def structure(base: Known, head: Known, rules: Rules) -> list[Finding]:
-    """Counters, and how far the outputs and the task metric are from the reference: exact integers
-    and repeatable figures.
+    """Judges counters, and how far the outputs and the task metric are from the reference: exact
+    integers and repeatable figures.
     """
     findings = []
     for name in sorted(base.counters.keys() & head.counters.keys() & COUNTERS.keys()):
         a, b = base.counters[name], head.counters[name]
         growth = b - a if COUNTERS[name].better == "lower" else a - b
-        allowed = policies.allowance(rules.slack.get(name, 0), a)
+        allowed = allowance(rules.slack.get(name, 0), a)
         unit = COUNTERS[name].unit
         findings.append(
             Finding(
@@ -180,8 +195,9 @@ def structure(base: Known, head: Known, rules: Rules) -> list[Finding]:
 def exact(
     base: Known, head: Known, name: str, a: float | None, b: float | None, better: str, tolerance: float
 ) -> Finding:
-    """A figure that the same code repeats, so that it needs no test; the tolerance is a share of
-    BASE's.
+    """Judges a figure that the same code repeats, so that it needs no test.
+
+    a, b: of BASE and HEAD, None where it has none. tolerance: a share of BASE's.
     """
     if a is None or b is None:
         return Finding(
@@ -209,7 +225,7 @@ def exact(
 
 
 def limits(head: Known, absolute: dict[str, float]) -> list[Finding]:
-    """What HEAD must keep whatever BASE did."""
+    """Judges what HEAD must keep whatever BASE did. absolute: metric -> limit, in its unit."""
     findings = []
     for name, limit in absolute.items():
         value, higher, unit = None, name == "throughput", ""
@@ -221,12 +237,12 @@ def limits(head: Known, absolute: dict[str, float]) -> list[Finding]:
             value = head.metrics[name].centre
             higher = head.metrics[name].better == "higher"
             unit = head.metrics[name].unit
-        said = (f"{'least' if higher else 'most'}: {limit:g}",)
+        evidence = (f"{'least' if higher else 'most'}: {limit:g}",)
         if value is None or not head.good:
             why = "HEAD has no such value" if head.good else f"HEAD is {head.status}: {head.reason}"
             findings.append(
                 Finding(
-                    head.case, name, "inconclusive", kind="limit", evidence=(*said, why), place=head.place
+                    head.case, name, "inconclusive", kind="limit", evidence=(*evidence, why), place=head.place
                 )
             )
         else:
@@ -240,7 +256,7 @@ def limits(head: Known, absolute: dict[str, float]) -> list[Finding]:
                     value,
                     unit=unit,
                     kind="limit",
-                    evidence=said,
+                    evidence=evidence,
                     place=head.place,
                 )
             )
@@ -253,10 +269,14 @@ class Test(NamedTuple):
     base: Known
     head: Known
     metric: str
+    # Worsening that is let pass, as a share.
     tolerance: float
+    # By how much the same code differs between jobs: a standard deviation of the log; 0 where that
+    # does not matter.
     job_sd: float
 
     def at(self, worse_level: float, fine_level: float) -> Judgement:
+        """Judges it at the level of a regression and that of a pass."""
         a, b = self.base.metrics[self.metric], self.head.metrics[self.metric]
         sign = 1.0 if a.better == "lower" else -1.0
         if a.error is not None and b.error is not None:
@@ -270,43 +290,44 @@ class Test(NamedTuple):
                 worse_level,
                 fine_level,
             )
-        before, after = ([sign * value for value in one.logs] for one in (a, b))
+        before, after = ([sign * value for value in sample.logs] for sample in (a, b))
         return compare.apart(before, after, self.tolerance, worse_level, fine_level, self.job_sd)
 
     def finding(self, worse_level: float, fine_level: float) -> Finding:
-        found = self.at(worse_level, fine_level)
+        """Returns it as a finding, judged at these levels."""
+        judgement = self.at(worse_level, fine_level)
         a, b = self.base.metrics[self.metric], self.head.metrics[self.metric]
         unsteady = [
             name
             for name, side in (("BASE", self.base), ("HEAD", self.head))
             if not side.steady and self.metric in TIMES
         ]
-        said = [f"{name} was not steady" for name in unsteady]
+        evidence = [f"{name} was not steady" for name in unsteady]
         if a.paced:
-            said.append("as ratios to the pace")
+            evidence.append("as ratios to the pace")
         elif self.job_sd:
-            said.append(f"no pace: the same code is taken to differ by {self.job_sd:.0%} between jobs")
-        if found.verdict == "inconclusive":
-            said.append(f"could pass from a tolerance of {found.least_tolerance:.1%} on")
+            evidence.append(f"no pace: the same code is taken to differ by {self.job_sd:.0%} between jobs")
+        if judgement.verdict == "inconclusive":
+            evidence.append(f"could pass from a tolerance of {judgement.least_tolerance:.1%} on")
         low, high, ratio = (
-            (found.low, found.high, found.ratio)
+            (judgement.low, judgement.high, judgement.ratio)
             if a.better == "lower"
-            else (1 / found.high, 1 / found.low, 1 / found.ratio)
+            else (1 / judgement.high, 1 / judgement.low, 1 / judgement.ratio)
         )
         return Finding(
             case=self.base.case,
             metric=self.metric,
-            verdict="inconclusive" if unsteady else found.verdict,
+            verdict="inconclusive" if unsteady else judgement.verdict,
             base=a.centre,
             head=b.centre,
             ratio=ratio,
             low=low,
             high=high,
             tolerance=self.tolerance,
-            detectable=found.detectable,
+            detectable=judgement.detectable,
             better=a.better,
             unit=a.unit,
-            evidence=tuple(said),
+            evidence=tuple(evidence),
             place=self.head.place,
         )
 
@@ -318,8 +339,9 @@ def metrics(
     without: tuple[str, ...],
     one_job: bool,
 ) -> tuple[list[Finding], list[str]]:
-    """All tests together, since the chance of any false alarm is shared among them (Holm); and what
-    could not be tested.
+    """Judges all metrics together, since they share the chance of any false alarm (Holm).
+
+    Returns their findings, and notes on what could not be tested.
     """
     tests, findings, reasons = [], [], dict[str, None]()
     for base, head in pairs:
@@ -330,7 +352,7 @@ def metrics(
             why = untestable(base.metrics.get(name), head.metrics.get(name))
             if not why:
                 a = base.metrics[name]
-                extra = policies.MEMORY_SLACK_BYTES / a.centre if name == "memory" else 0.0
+                extra = MEMORY_SLACK_BYTES / a.centre if name == "memory" else 0.0
                 tests.append(
                     Test(
                         base,
@@ -361,7 +383,7 @@ def metrics(
 
 
 def untestable(base: Sample | None, head: Sample | None) -> str:
-    """Why two samples cannot be tested; empty if they can."""
+    """Returns why two samples cannot be tested; empty if they can."""
     if base is None or head is None:
         return NEITHER if base is head else f"only {'BASE' if head is None else 'HEAD'} has it"
     if (base.unit, base.paced) != (head.unit, head.paced):
@@ -377,35 +399,39 @@ def untestable(base: Sample | None, head: Sample | None) -> str:
 
 
 def causes(moved: list[Finding], findings: list[Finding]) -> list[Finding]:
-    """Beside each regression in time the structural change of its case, or that there is none."""
-    import msgspec
-
+    """Returns the findings `moved`, each regression in time with the structural change of its case
+    as evidence, or that there is none.
+    """
     changed: dict[str, list[str]] = {}
-    for one in findings:
-        if one.kind == "counter" and one.base != one.head:
-            changed.setdefault(one.case, []).append(
-                f"{one.metric} {one.base:g} -> {one.head:g}"
-                if one.base is not None and one.head is not None
-                else one.metric
+    for finding in findings:
+        if finding.kind == "counter" and finding.base != finding.head:
+            changed.setdefault(finding.case, []).append(
+                f"{finding.metric} {finding.base:g} -> {finding.head:g}"
+                if finding.base is not None and finding.head is not None
+                else finding.metric
             )
-    found = []
-    for one in moved:
-        if one.verdict == "regression" and one.metric in TIMES:
-            said = f"with {', '.join(changed[one.case])}" if one.case in changed else "no structural cause"
-            one = msgspec.structs.replace(one, evidence=(*one.evidence, said))
-        found.append(one)
-    return found
+    explained = []
+    for finding in moved:
+        if finding.verdict == "regression" and finding.metric in TIMES:
+            cause = (
+                f"with {', '.join(changed[finding.case])}"
+                if finding.case in changed
+                else "no structural cause"
+            )
+            finding = msgspec.structs.replace(finding, evidence=(*finding.evidence, cause))
+        explained.append(finding)
+    return explained
 
 
 def conclude(findings: list[Finding], reasons: list[str], policy: Policy, tool: str = "gate") -> Verdict:
-    """The worst finding decides.
+    """Returns the verdict of all findings: the worst decides.
 
     What could not be told is never green, unless the policy says so, and then it says so.
     """
-    outcomes = [one.verdict for one in findings]
+    outcomes = [finding.verdict for finding in findings]
     if policy.inconclusive == "pass" and "inconclusive" in outcomes:
         unknown = outcomes.count("inconclusive")
-        outcomes = [one if one != "inconclusive" else "pass" for one in outcomes]
+        outcomes = [outcome if outcome != "inconclusive" else "pass" for outcome in outcomes]
         reasons = [f"{unknown} could not be told and count as passed, as the policy says", *reasons]
     if not findings:
         reasons = [NOTHING, *reasons]

@@ -13,8 +13,11 @@ import msgspec
 SHARE = 10
 
 
-class Entry(msgspec.Struct, frozen=True):
-    """alarm: whether BASE was called slower than itself at tolerance 0, before confirmation."""
+class SelfRace(msgspec.Struct, frozen=True):
+    """One race of BASE against itself.
+
+    alarm: whether it was called slower than itself at tolerance 0, before confirmation.
+    """
 
     case: str
     commit: str
@@ -24,31 +27,34 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 def chosen(case: str, commit: str) -> bool:
+    """Whether this case is raced against itself at this commit."""
     return int(hashlib.sha256(f"{case} {commit}".encode()).hexdigest(), 16) % SHARE == 0
 
 
-def add(path: Path, entry: Entry) -> None:
-    """One line, written at once, so that two jobs cannot tear each other's."""
+def add(path: Path, entry: SelfRace) -> None:
+    """Appends one line, written at once, so that two jobs cannot tear each other's."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab", buffering=0) as file:
         file.write(msgspec.json.encode(entry) + b"\n")
 
 
-def read(path: Path) -> list[Entry]:
-    """Lines that are no entries (a full disk, another version) are left out."""
-    found = []
+def read(path: Path) -> list[SelfRace]:
+    """Returns the entries of a ledger; lines that are none (a full disk, another version) are left
+    out.
+    """
+    entries = []
     if path.is_file():
         for line in path.read_bytes().splitlines():
             try:
-                found.append(msgspec.json.decode(line, type=Entry))
+                entries.append(msgspec.json.decode(line, type=SelfRace))
             except (msgspec.MsgspecError, UnicodeDecodeError):
                 continue
-    return found
+    return entries
 
 
-def distrusted(entries: list[Entry], alpha: float) -> str:
-    """Why the gate is not to be trusted at this alpha: more alarms than 95 % of honest ledgers of
-    this length have. Empty if it is.
+def distrusted(entries: list[SelfRace], alpha: float) -> str:
+    """Returns why the gate is not to be trusted at this alpha: more alarms than 95 % of honest
+    ledgers of this length have. Empty if it is.
     """
     from scipy.stats import binom
 

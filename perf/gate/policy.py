@@ -21,20 +21,24 @@ from ..terms import units
 from ..terms.counters import COUNTERS
 from ..terms.reasons import Misuse
 
+# Ten times as much is no tolerance any more: more likely a percentage written without its sign.
 Share = Annotated[float, msgspec.Meta(ge=0, le=10)]
-Bound = Annotated[float, msgspec.Meta(gt=0)]
 
-# A resident set is counted in pages and moves by some whatever the code does (shared/MEASURING.md b
-# 8).
+# A resident set is counted in pages and moves by some whatever the code does.
 MEMORY_SLACK_BYTES = 4 * 2**20
+# Worsening that is let pass where the policy names none, as a share.
 DEFAULT_TOLERANCE = {"latency": 0.03, "memory": 0.02}
+# Growth of a counter that is let pass: files of an artefact hold paths and versions.
 DEFAULT_SLACK: dict[str, float | str] = {"artefact_bytes": "2%"}
-# Metrics that come from the task and from the oracle, not from a file in metrics/.
-DEVIATION, TASK = "deviation", "task"
+# Metrics that come from the oracle and from the task, not from a file in metrics/.
+DEVIATION = "deviation"
+TASK = "task"
+# The policy that a command takes where it is not told another.
+FILE = Path("gate.toml")
 
 
-class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What applies to the cases that `match`."""
+class CasePart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What applies to the cases whose id matches the glob `match`, in which [ means itself."""
 
     match: str
     tolerance: dict[str, Share] = {}
@@ -47,20 +51,32 @@ class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A gate.toml; its field names are the file's keys."""
+
+    # Chance of any false alarm of a whole verdict.
     alpha: Annotated[float, msgspec.Meta(gt=0, lt=0.5)] = 0.05
+    # What becomes of a verdict where something could not be told.
     inconclusive: Literal["fail", "pass"] = "fail"
+    # The verdict on a case that BASE has and HEAD has not.
     missing: Literal["inconclusive", "pass", "regression"] = "inconclusive"
+    # By how much the same code is taken to differ between jobs where no pace ran beside it: the
+    # standard deviation of the log of a time.
     between_jobs_sd: Share = 0.10
+    # Measuring time of hotlap ab, as on its command line.
     budget: str = "10m"
+    # Metric -> worsening that is let pass, as a share.
     tolerance: dict[str, Share] = {}
+    # Counter -> growth that is let pass: a number, or a share such as "2%".
     slack: dict[str, float | str] = {}
+    # Metric -> what HEAD must keep whatever BASE did, in the metric's unit.
     limits: dict[str, float] = {}
-    case: tuple[Part, ...] = ()
+    # What applies to some cases only; later parts win.
+    case: tuple[CasePart, ...] = ()
 
     def __post_init__(self) -> None:
         units.seconds(self.budget)
         known = {*plugins.modules("hotlap.metrics"), DEVIATION, TASK}
-        parts: list[Policy | Part] = [self, *self.case]
+        parts: list[Policy | CasePart] = [self, *self.case]
         for part in parts:
             for name in (*part.tolerance, *part.limits):
                 if name not in known:
@@ -73,6 +89,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 raise Misuse("a limit must be a finite number")
 
     def of(self, case: str) -> Rules:
+        """Returns what the case with this id is judged by."""
         asked, slack, limits = dict(self.tolerance), {**DEFAULT_SLACK, **self.slack}, dict(self.limits)
         ignored = False
         for part in self.case:
@@ -84,7 +101,9 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return Rules({**DEFAULT_TOLERANCE, **asked}, frozenset(asked), slack, limits, ignored)
 
     def idle(self, cases: Collection[str]) -> list[str]:
-        """A line for each part that matches no case: more likely a typing mistake than a wish."""
+        """Returns a line for each part that matches no case: more likely a typing mistake than a
+        wish.
+        """
         return [
             f"policy: [[case]] match = {part.match!r} matches no case"
             for part in self.case
@@ -93,10 +112,9 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Rules(msgspec.Struct, frozen=True):
-    """What one case is judged by.
+    """What one case is judged by: fields of Policy after its parts.
 
-    asked: the metrics that the policy names itself. In its globs `[` means itself, since case ids
-    contain it.
+    asked: the metrics whose tolerance the policy names itself.
     """
 
     tolerance: dict[str, float]
@@ -107,19 +125,27 @@ class Rules(msgspec.Struct, frozen=True):
 
 
 def allowance(value: float | str, base: int) -> float:
-    """How much a counter of this value may grow."""
+    """Returns by how much a counter of the value `base` may grow. Raises Misuse."""
     if isinstance(value, str):
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", value.strip())
-        if not found:
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", value.strip())
+        if not match:
             raise Misuse(f'slack {value!r}: expected a number or a share such as "2%"')
-        return base * float(found[1]) / 100
+        return base * float(match[1]) / 100
     if not (value >= 0 and math.isfinite(value)):
         raise Misuse(f"slack {value!r}: expected a number of at least 0")
     return value
 
 
+def chosen(path: Path | None) -> Policy:
+    """Returns the policy of --policy; without it that of gate.toml here, if there is one.
+
+    Raises Misuse.
+    """
+    return read(path or (FILE if FILE.is_file() else None))
+
+
 def read(path: Path | None) -> Policy:
-    """The policy in this file; the default without one.
+    """Returns the policy in this file; the default without one.
 
     Raises Misuse with the place in the file.
     """
@@ -136,5 +162,7 @@ def read(path: Path | None) -> Policy:
 
 
 def _reason(error: Exception) -> Any:
-    """msgspec wraps what __post_init__ raises; the cause is the line for the reader."""
+    """Returns the line for the reader: the cause, where msgspec wrapped what __post_init__
+    raised.
+    """
     return error.__cause__ if isinstance(error.__cause__, Misuse) else error

@@ -6,37 +6,48 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import msgspec
+
 from ..lookup.workloads import Reference
+from ..machine.survey import LIBRARIES
 from ..race.installed import PROBE, interpreter
 from ..race.origin import Origin
+from ..terms.environment import Environment
 from ..terms.reasons import Misuse
 
+# What stands for the working copy on the command line, as for git.
 WORKING_COPY = "."
+# A part of each message that says so: a search for a commit reads it (history/culprit.py).
 SAME_CODE = "there is nothing to compare"
+# Of the packages that two environments hold in different versions, as many are named as fit on a
+# screen.
+MOST_NAMED = 12
 
 
 @dataclass(frozen=True)
 class Revision:
-    """sha: empty where the side is no commit.
+    """One side of a comparison, ready to be run."""
 
-    workload: given where the side is a workload instead of a revision.
-
-    python, installed: version and distributions (name -> version) where it is an installed
-    environment.
-    """
-
+    # base or head.
     name: str
+    # Where its workers find their code.
     origin: Origin
+    # Of its commit; empty where the side is none.
     sha: str = ""
+    # The side itself where it is a workload, else empty.
     workload: str = ""
+    # Version of its interpreter where it is an installed environment, else empty.
     python: str = ""
+    # Distribution -> version where it is an installed environment, else empty.
     installed: dict[str, str] = field(default_factory=dict)
 
     def reference(self, workload: str) -> Reference:
+        """Returns what this side loads for a workload."""
         return Reference(self.workload or workload)
 
 
@@ -44,6 +55,7 @@ Kind = Literal["workload", "environment", "revision"]
 
 
 def kind(text: str) -> Kind:
+    """Returns what a side is, as it stands on the command line."""
     if ":" in text:
         return "workload"
     return "environment" if text != WORKING_COPY and interpreter(text) is not None else "revision"
@@ -59,7 +71,7 @@ class Revisions:
         self.prefixes: list[str] = []
 
     def open(self, name: str, text: str) -> Revision:
-        """Raises Misuse."""
+        """Returns a side, checked out if it is a commit. Raises Misuse."""
         if kind(text) == "workload":
             return Revision(name, Origin(name), workload=text)
         if kind(text) == "environment" and (python := interpreter(text)) is not None:
@@ -78,28 +90,34 @@ class Revisions:
         return Revision(name, Origin(name, tree), sha)
 
     def environment(self, name: str, python: Path) -> Revision:
-        """Raises Misuse where it cannot run the workers, or is the same as the other side."""
+        """Returns a side that is an installed environment.
+
+        Raises Misuse where it cannot run the workers, or is the same as the other side.
+        """
         try:
             done = subprocess.run(
                 [str(python), "-P", "-c", PROBE], capture_output=True, text=True, timeout=60, check=True
             )
-            told = json.loads(done.stdout)
+            report = json.loads(done.stdout)
         except (OSError, subprocess.SubprocessError, ValueError) as error:
-            said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
+            lines = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
             raise Misuse(
-                f"{name}: {python} is no Python 3.11 or newer that runs: {said[-1] if said else error}"
+                f"{name}: {python} is no Python 3.11 or newer that runs: {lines[-1] if lines else error}"
             ) from None
-        if told["lacks"]:
+        if report["lacks"]:
             raise Misuse(
-                f"{name}: {python} lacks {', '.join(told['lacks'])}; install there: {python} -m pip install"
-                f" {' '.join(told['lacks'])}"
+                f"{name}: {python} lacks {', '.join(report['lacks'])}; install there: {python} -m pip install"
+                f" {' '.join(report['lacks'])}"
             )
-        if told["prefix"] in self.prefixes:
-            raise Misuse(f"both sides are the environment {told['prefix']}: {SAME_CODE}")
-        self.prefixes.append(told["prefix"])
-        return Revision(name, Origin(name, python=python), python=told["python"], installed=told["installed"])
+        if report["prefix"] in self.prefixes:
+            raise Misuse(f"both sides are the environment {report['prefix']}: {SAME_CODE}")
+        self.prefixes.append(report["prefix"])
+        return Revision(
+            name, Origin(name, python=python), python=report["python"], installed=report["installed"]
+        )
 
     def close(self) -> None:
+        """Removes the worktrees."""
         for tree in self.trees:
             subprocess.run(
                 ["git", "worktree", "remove", "--force", str(tree)],
@@ -111,12 +129,64 @@ class Revisions:
 
 
 def git(folder: Path, *arguments: str, wrong: str = "") -> str:
-    """What git prints. Raises Misuse with git's own first line, or `wrong`."""
+    """Returns what git prints. Raises Misuse with git's own first line, or `wrong`."""
     try:
         done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
     except FileNotFoundError:
         raise Misuse("git is not installed, and revisions are git's: apt-get install git") from None
     if done.returncode:
-        said = (done.stderr.strip().splitlines() or ["failed"])[0]
-        raise Misuse(wrong or f"git {arguments[0]}: {said}")
+        message = (done.stderr.strip().splitlines() or ["failed"])[0]
+        raise Misuse(wrong or f"git {arguments[0]}: {message}")
     return done.stdout.strip()
+
+
+def of_side(side: Revision, here: Environment) -> Environment:
+    """Returns where a side runs: here, at its commit; or with its own interpreter and libraries."""
+    if not side.installed:
+        return msgspec.structs.replace(here, commit=side.sha)
+    libraries = {name: side.installed[name] for name in LIBRARIES if name in side.installed}
+    return msgspec.structs.replace(
+        here,
+        python=side.python,
+        libraries={
+            **libraries,
+            **{name: here.libraries[name] for name in ("hotlap",) if name in here.libraries},
+        },
+    )
+
+
+def installed_differently(base: Revision, head: Revision) -> str:
+    """Returns a line for the reader: what two installed environments hold in different versions."""
+    a, b = {"Python": base.python, **base.installed}, {"Python": head.python, **head.installed}
+    different = [
+        f"{name} {a.get(name, 'none')} -> {b.get(name, 'none')}"
+        for name in sorted({**a, **b}, key=str.lower)
+        if a.get(name) != b.get(name)
+    ]
+    more = f" and {len(different) - MOST_NAMED} more" if len(different) > MOST_NAMED else ""
+    return "the two environments " + (
+        f"differ: {', '.join(different[:MOST_NAMED])}{more}"
+        if different
+        else "hold the same versions of everything"
+    )
+
+
+def common_workloads(base: str, head: str, named: Sequence[str]) -> list[str]:
+    """Returns the workloads that two sides, as they stand on the command line, both run.
+
+    named: what the command line names beside them. Raises Misuse where the sides are of different
+    kinds, or the workloads are missing or too many.
+    """
+    if kind(base) != kind(head):
+        raise Misuse(
+            f"{base} and {head} are of different kinds, {kind(base)} and {kind(head)}; give two of the same"
+        )
+    if kind(head) != "workload":
+        if not named:
+            raise Misuse(
+                "what shall both sides run? name a workload: hotlap ab BASE HEAD package.module:function"
+            )
+        return list(named)
+    if named:
+        raise Misuse("the two sides are workloads themselves; leave the third argument out")
+    return [head]

@@ -24,45 +24,57 @@ from ..terms.reasons import Misuse, Unreadable
 from ..terms.result import SCHEMA, Result, Results
 from ..terms.verdict import Place
 
+# Statuses of a result that can be compared.
 GOOD = ("ok", "noisy", "verified")
 # What of pytest-benchmark's machine_info forbids a comparison; all the rest (node, release, clock)
 # is only noted.
 BLOCKING = ("machine", "python_implementation", "python_version")
+# The same of its field cpu.
 BLOCKING_CPU = ("arch", "brand_raw", "count")
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One metric of one case.
-
-    centre: in its unit. logs: block values on the log scale, as ratios to the pace if `paced`.
-
-    error, freedom: where there is one process only, the standard error of the log centre.
-    """
+    """One metric of one case."""
 
     unit: str
     better: Better
+    # In the unit.
     centre: float
+    # Block values on the log scale, as ratios to the pace if `paced`.
     logs: tuple[float, ...] = ()
     paced: bool = False
+    # Standard error of the log centre where there is one process only, else None.
     error: float | None = None
+    # Degrees of freedom of `error`.
     freedom: float = 0.0
 
 
 @dataclass(frozen=True)
 class Known:
-    """What one side knows of a case. environment: its own, or pytest-benchmark's machine_info."""
+    """What one side knows of a case."""
 
+    # Its id.
     case: str
+    # Hotlap's own, or pytest-benchmark's machine_info.
     environment: Environment | Mapping[str, Any]
+    # As in a result.
     status: str = "ok"
+    # Of a status that is not ok.
     reason: str = ""
+    # By the metric's name.
     metrics: dict[str, Sample] = field(default_factory=dict)
+    # By the counter's name.
     counters: dict[str, int] = field(default_factory=dict)
+    # The worst distance of the outputs from the reference, as a share of what is allowed.
     deviation: float | None = None
+    # Name, direction and value of the task metric.
     task: tuple[str, Better, float] | None = None
+    # Where the weights come from.
     weights: str = ""
+    # Of the repository, with a + where there were uncommitted changes; empty if not known.
     commit: str = ""
+    # Where its benchmark or workload stands.
     place: Place | None = None
 
     @property
@@ -83,7 +95,10 @@ class Known:
 
 @dataclass(frozen=True)
 class Side:
-    """measured: when, as the file says (ISO 8601), or empty."""
+    """What a results file holds.
+
+    measured: when, as the file says (ISO 8601), or empty.
+    """
 
     path: Path
     cases: dict[str, Known]
@@ -91,7 +106,7 @@ class Side:
 
 
 def differs(base: Known, head: Known) -> Differences:
-    """What of the two environments forbids a comparison, and what is only noted."""
+    """Returns what of two environments forbids a comparison, and what is only noted."""
     mine, theirs = base.environment, head.environment
     if isinstance(mine, Environment) and isinstance(theirs, Environment):
         return mine.differs(theirs)
@@ -130,11 +145,14 @@ def _flat(machine: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read(path: Path) -> Side:
-    """Raises Misuse (no such file) or Unreadable (exit 4) with one line."""
+    """Reads a results file, whoever wrote it.
+
+    Raises Misuse (no such file) or Unreadable (exit 4) with one line.
+    """
     try:
         content = path.read_bytes()
-        head = msgspec.json.decode(content, type=_Head)
-        found = (
+        head = msgspec.json.decode(content, type=_FileHead)
+        all_known = (
             _ours(msgspec.json.decode(content, type=Results))
             if not bytes(head.benchmarks)
             else _theirs(msgspec.json.decode(content, type=_File))
@@ -148,10 +166,10 @@ def read(path: Path) -> Side:
             f"{path}: neither results of hotlap nor of pytest-benchmark: {' '.join(str(error).split())[:300]}"
         ) from None
     cases: dict[str, Known] = {}
-    for one in found:
-        if one.case in cases:
-            raise Unreadable(f"{path}: {one.case} stands there twice")
-        cases[one.case] = one
+    for known in all_known:
+        if known.case in cases:
+            raise Unreadable(f"{path}: {known.case} stands there twice")
+        cases[known.case] = known
     return Side(path, cases, head.started or head.datetime)
 
 
@@ -166,54 +184,54 @@ def known(
     environments: Mapping[str, Environment],
     written: Mapping[str, Place] | None = None,
 ) -> list[Known]:
-    """What results say of their cases; the pace is no case of its own.
+    """Returns what results say of their cases; the pace is no case of its own.
 
     written: where a case's benchmark stands, if that is known.
     """
-    paces = {one.race_id: one for one in results if one.case.backend == PACE}
+    paces = {result.race_id: result for result in results if result.case.backend == PACE}
     return [
-        _of_result(one, environments, paces.get(one.race_id), (written or {}).get(one.case.id))
-        for one in results
-        if one.case.backend != PACE
+        _of_result(result, environments, paces.get(result.race_id), (written or {}).get(result.case.id))
+        for result in results
+        if result.case.backend != PACE
     ]
 
 
 def _of_result(
-    one: Result, environments: Mapping[str, Environment], pace: Result | None, place: Place | None
+    result: Result, environments: Mapping[str, Environment], pace: Result | None, place: Place | None
 ) -> Known:
-    if one.environment not in environments:
-        raise Unreadable(f"{one.case.id} names an environment that the file does not hold")
+    if result.environment not in environments:
+        raise Unreadable(f"{result.case.id} names an environment that the file does not hold")
     deviation = None
-    if one.deviation is not None and one.deviation.distances:
+    if result.deviation is not None and result.deviation.distances:
         deviation = max(
-            found.rmse / found.tolerance if found.tolerance > 0 else math.inf
-            for found in one.deviation.distances.values()
+            distance.rmse / distance.tolerance if distance.tolerance > 0 else math.inf
+            for distance in result.deviation.distances.values()
         )
-    task = one.deviation.task if one.deviation is not None else None
+    task = result.deviation.task if result.deviation is not None else None
     metrics = {}
-    for name, samples in one.metrics.items():
+    for name, samples in result.metrics.items():
         values = [list(block) for block in samples.values if block]
-        _check(one.case.id, [value for block in values for value in block])
+        _check(result.case.id, [value for block in values for value in block])
         paced = (
             [list(block) for block in pace.metrics["latency"].values]
             if name == "latency" and pace is not None and "latency" in pace.metrics
             else []
         )
-        _check(one.case.id, [value for block in paced for value in block])
+        _check(result.case.id, [value for block in paced for value in block])
         if values:
             metrics[name] = _of_blocks(samples.unit, samples.better, values, paced)
     return Known(
-        case=one.case.id,
-        environment=environments[one.environment],
-        status=one.status,
-        reason=str(one.reason or ""),
+        case=result.case.id,
+        environment=environments[result.environment],
+        status=result.status,
+        reason=str(result.reason or ""),
         metrics=metrics,
-        counters=dict(one.placement.counters) if one.placement else {},
+        counters=dict(result.placement.counters) if result.placement else {},
         deviation=deviation,
         task=(task.metric, task.better, task.value) if task is not None else None,
-        weights=one.weights,
-        commit=environments[one.environment].commit,
-        place=place or source_lines.find(one.case.workload),
+        weights=result.weights,
+        commit=environments[result.environment].commit,
+        place=place or source_lines.find(result.case.workload),
     )
 
 
@@ -230,7 +248,7 @@ def _check(case: str, values: Sequence[float]) -> None:
         raise Unreadable(f"{case} holds a value that is not above 0")
 
 
-class _Head(msgspec.Struct):
+class _FileHead(msgspec.Struct):
     """Enough to know whose file it is and when: started is ours, datetime pytest-benchmark's."""
 
     benchmarks: msgspec.Raw = msgspec.Raw()
@@ -272,11 +290,11 @@ class _File(msgspec.Struct):
 
 def _theirs(file: _File) -> list[Known]:
     results, written, single = list[Result](), dict[str, Place](), list[Known]()
-    for one in file.benchmarks:
-        name = one.fullname
+    for benchmark in file.benchmarks:
+        name = benchmark.fullname
         place = Place(name.partition("::")[0]) if "::" in name else None
-        if file.hotlap is not None and "hotlap" in one.extra_info:
-            result = msgspec.convert(one.extra_info["hotlap"], Result)
+        if file.hotlap is not None and "hotlap" in benchmark.extra_info:
+            result = msgspec.convert(benchmark.extra_info["hotlap"], Result)
             results.append(result)
             if place is not None:
                 written[result.case.id] = place
@@ -288,7 +306,7 @@ def _theirs(file: _File) -> list[Known]:
                 Known(
                     name,
                     file.machine_info,
-                    metrics={"latency": _of_stats(name, one.stats)},
+                    metrics={"latency": _of_stats(name, benchmark.stats)},
                     commit=commit,
                     place=place,
                 )
@@ -298,18 +316,16 @@ def _theirs(file: _File) -> list[Known]:
     return single
 
 
-def _of_stats(name: str, found: _Stats) -> Sample:
-    """One process:
-
-    16 batch means of the raw samples, or as if there were at most 16 where only their spread is
-    known.
+def _of_stats(name: str, stats: _Stats) -> Sample:
+    """Returns the latency of one process: over 16 batch means of the raw samples, or as if there
+    were at most 16 where only their spread is known.
     """
-    centre = found.mean if found.median is None else found.median
-    _check(name, [centre, *(found.data or [])])
-    if not (found.rounds >= 1 and 0 <= found.stddev < math.inf):
-        raise Unreadable(f"{name} has {found.rounds} rounds and a standard deviation of {found.stddev}")
-    if found.data and len(found.data) >= 2 * estimates.BATCHES:
-        estimate = estimates.interval_over_batches(found.data)
+    centre = stats.mean if stats.median is None else stats.median
+    _check(name, [centre, *(stats.data or [])])
+    if not (stats.rounds >= 1 and 0 <= stats.stddev < math.inf):
+        raise Unreadable(f"{name} has {stats.rounds} rounds and a standard deviation of {stats.stddev}")
+    if stats.data and len(stats.data) >= 2 * estimates.BATCHES:
+        estimate = estimates.interval_over_batches(stats.data)
         freedom = estimates.BATCHES - 1
         return Sample(
             "s",
@@ -318,7 +334,7 @@ def _of_stats(name: str, found: _Stats) -> Sample:
             error=estimate.half_width / estimates.student_t(0.975, freedom),
             freedom=freedom,
         )
-    count = min(found.rounds, estimates.BATCHES)
+    count = min(stats.rounds, estimates.BATCHES)
     if count < 2:
         return Sample("s", "lower", centre)
-    return Sample("s", "lower", centre, error=found.stddev / centre / math.sqrt(count), freedom=count - 1)
+    return Sample("s", "lower", centre, error=stats.stddev / centre / math.sqrt(count), freedom=count - 1)

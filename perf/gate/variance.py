@@ -7,52 +7,93 @@ from collections.abc import Sequence
 from statistics import stdev
 from typing import NamedTuple
 
+from ..lookup.cases import BASELINE
+from ..measure.prepare import own_work
 from ..stats import compare, estimates
 from ..terms.result import Result
 
 
 class Spread(NamedTuple):
-    """Standard deviations of the log of a latency: from round to round within a worker, from worker
-    to worker (blocks), and of a block's ratio to the baseline.
+    """Where the spread of one case's latency comes from, and what disturbed it."""
 
-    correlation: lag-1 autocorrelation of the rounds. switches: involuntary, a sample. steal: share
-    of the machine's time. faults: a call. block_s: what a block took of one worker of the case; 0
-    where the file does not tell.
-    """
-
+    # Standard deviation of the log of a latency, from round to round within a worker.
     rounds: float
+    # The same from worker to worker.
     blocks: float
+    # The same of a block's ratio to the baseline; None for the baseline itself.
     ratio: float | None
+    # Lag-1 autocorrelation of the rounds.
     correlation: float
+    # Involuntary context switches, a sample.
     switches: float
+    # Changes of core, a sample.
     migrations: float
+    # Page faults, a call.
     faults: float
+    # Share of the machine's time that the host took.
     steal: float
+    # What a block took of one worker of the case, s; 0 where the file does not tell.
     block_s: float = 0.0
 
 
-def spread(one: Result, baseline: Result | None) -> Spread:
-    """Raises ValueError with fewer than 3 blocks of 3 rounds."""
-    blocks = [
-        [math.log(value) for value in block] for block in one.metrics["latency"].values if len(block) >= 3
-    ]
-    seen = one.disturbance
+class RunNoise(NamedTuple):
+    """What a run says of its noise."""
+
+    # Case id -> its spread.
+    spreads: dict[str, Spread]
+    # A line for each case with too few blocks.
+    skipped: list[str]
+    # Of the workers of each case, as the scheduler granted it.
+    priorities: list[str]
+
+    @property
+    def raced(self) -> list[Spread]:
+        """Those with a ratio to a baseline."""
+        return [spread for spread in self.spreads.values() if spread.ratio is not None]
+
+
+def of_run(results: Sequence[Result]) -> RunNoise:
+    """Returns the spread of each case that was timed; the harness's own work is none."""
+    noise = RunNoise({}, [], [])
+    for result in results:
+        if "latency" not in result.metrics or own_work(result.case):
+            continue
+        try:
+            noise.spreads[result.case.id] = spread(result, baseline_of(result, results))
+        except ValueError as error:
+            noise.skipped.append(str(error))
+        else:
+            noise.priorities.append(result.disturbance.priority if result.disturbance else "")
+    return noise
+
+
+def baseline_of(result: Result, results: Sequence[Result]) -> Result | None:
+    """Returns eager with the harness's own settings of the same race, if it took part."""
+    for other in results:
+        same = other.race_id == result.race_id
+        if same and other.case.backend == BASELINE and not other.case.options:
+            return other
+    return None
+
+
+def spread(result: Result, baseline: Result | None) -> Spread:
+    """Returns where the spread of a result's latency comes from.
+
+    Raises ValueError with fewer than 3 blocks of 3 rounds.
+    """
+    latency = result.metrics["latency"].values
+    blocks = [[math.log(value) for value in block] for block in latency if len(block) >= 3]
+    seen = result.disturbance
     if len(blocks) < 3 or seen is None:
-        raise ValueError(f"{one.case.id}: {len(blocks)} blocks, 3 are needed")
+        raise ValueError(f"{result.case.id}: {len(blocks)} blocks, 3 are needed")
     within = estimates.fmean([stdev(block) ** 2 for block in blocks])
     # The variance of a median of n normal samples is pi / 2 times that of their mean.
     of_medians = math.pi / 2 * within / estimates.fmean([len(block) for block in blocks])
     between = stdev([estimates.median(block) for block in blocks]) ** 2 - of_medians
     ratio = None
-    if baseline is not None and baseline is not one and "latency" in baseline.metrics:
-        ratio = stdev(
-            [
-                math.log(estimates.middle(block))
-                for block in estimates.paired(
-                    baseline.metrics["latency"].values, one.metrics["latency"].values
-                )
-            ]
-        )
+    if baseline is not None and baseline is not result and "latency" in baseline.metrics:
+        pairs = estimates.paired(baseline.metrics["latency"].values, latency)
+        ratio = stdev([math.log(estimates.middle(block)) for block in pairs])
     return Spread(
         rounds=math.sqrt(within),
         blocks=math.sqrt(max(0.0, between)),
@@ -67,11 +108,11 @@ def spread(one: Result, baseline: Result | None) -> Spread:
 
 
 def affordable(every: Sequence[Spread], budget_s: float) -> int:
-    """The last look that hotlap ab reaches with all these cases in the budget; 0 if none, or if a
-    file does not tell what blocks take.
+    """Returns the last look, in blocks, that hotlap ab reaches with all these cases in the budget;
+    0 if none, or if a file does not tell what blocks take.
     """
-    block_s = 2 * sum(one.block_s for one in every)
-    if not all(one.block_s for one in every):
+    block_s = 2 * sum(spread.block_s for spread in every)
+    if not all(spread.block_s for spread in every):
         return 0
     return max((look for look in compare.LOOKS if look * block_s <= budget_s), default=0)
 
@@ -79,8 +120,10 @@ def affordable(every: Sequence[Spread], budget_s: float) -> int:
 def detectable(
     ratio_sd: float, blocks: int, tolerance: float, cases: int = 1, alpha: float = 0.05
 ) -> float | None:
-    """The worsening that hotlap ab finds with 90 % power after so many blocks, as the first of so
-    many cases (shared/MEASURING.md b 7); None: cannot decide then.
+    """Returns the worsening, as a share, that hotlap ab finds with 90 % power after so many blocks,
+    as the first of so many cases (docs/statistics.md); None where it cannot decide then.
+
+    ratio_sd: standard deviation of a block's log ratio.
     """
     each, looks = compare.level(compare.LATENCY_SHARE * alpha / cases)
     if blocks not in looks:
@@ -90,36 +133,33 @@ def detectable(
 
 
 def advice(every: Sequence[Spread], priorities: Sequence[str]) -> list[str]:
-    """What of it can be changed, most helpful first."""
-    found = []
-    if any(said.startswith("normal") for said in priorities):
-        found.append(
-            f"priority {next(said for said in priorities if said.startswith('normal'))}: beside a busy"
-            " neighbour this is worth more than anything else"
+    """Returns what of the spread can be changed, most helpful first."""
+    lines = []
+    if normal := next((priority for priority in priorities if priority.startswith("normal")), ""):
+        lines.append(f"priority {normal}: beside a busy neighbour this is worth more than anything else")
+    steal = max(spread.steal for spread in every)
+    if steal >= 0.005:
+        lines.append(
+            f"steal up to {steal:.1%}: the host takes the machine away; take a dedicated one, or more blocks"
         )
-    if max(one.steal for one in every) >= 0.005:
-        found.append(
-            f"steal up to {max(one.steal for one in every):.1%}: the host takes the machine away; take a"
-            " dedicated one, or more blocks"
-        )
-    if max(one.faults for one in every) >= 100:
-        found.append(
+    if max(spread.faults for spread in every) >= 100:
+        lines.append(
             "page faults in every call: the allocator gives memory back; MALLOC_MMAP_MAX_=0"
             " MALLOC_TRIM_THRESHOLD_=4000000000"
         )
-    if max(one.migrations for one in every) >= 0.1:
-        found.append(
+    if max(spread.migrations for spread in every) >= 0.1:
+        lines.append(
             "threads change cores within samples: bind them, as every entrant but the library defaults has it"
         )
-    if max(one.switches for one in every) >= 1:
-        found.append(
+    if max(spread.switches for spread in every) >= 1:
+        lines.append(
             "more than one involuntary switch a sample: more runnable threads than cores; end what runs"
             " beside"
         )
-    ratios = [one.ratio for one in every if one.ratio is not None]
-    if ratios and max(one.blocks for one in every) > 3 * estimates.median(ratios):
-        found.append(
+    ratios = [spread.ratio for spread in every if spread.ratio is not None]
+    if ratios and max(spread.blocks for spread in every) > 3 * estimates.median(ratios):
+        lines.append(
             "workers differ much more than their ratios do: compare side by side (hotlap ab), never two files"
             " of different hours"
         )
-    return found or ["nothing that stands out"]
+    return lines or ["nothing that stands out"]

@@ -32,6 +32,7 @@ from ..terms.reasons import Misuse
 SCHEMA = 1
 # What a file's points depend on beside the file: read anew where any of it is another.
 CONTENT = crc32(repr((SCHEMA, result.SCHEMA, sorted(COUNTERS))).encode()) & 0x7FFFFFFF
+# How long to wait for another process that writes, s: one that takes in a large file needs seconds.
 BUSY_S = 30.0
 TABLES = """
 create table file (path text primary key, size integer, changed integer, measured real, problem text);
@@ -46,29 +47,32 @@ create index of_case on point ("case", metric, kind);
 
 
 class Point(NamedTuple):
-    """One value of one case in one file.
+    """One value of one case in one file."""
 
-    measured: seconds since 1970. value: what is compared, a ratio to the pace where there was one.
-
-    centre: in the metric's unit. setting: key of what two results must share to be compared. kind:
-    time, paced, or counter.
-    """
-
+    # Of the results file, resolved.
     path: str
+    # Seconds since 1970.
     measured: float
+    # The case's id.
     case: str
+    # Of the metric or counter.
     metric: str
+    # time, paced, or counter.
     kind: str
+    # Key of what two results must share to be compared.
     setting: str
+    # The commit, with a + where there were uncommitted changes; empty if not known.
     revision: str
+    # What is compared: a ratio to the pace where there was one, else as centre.
     value: float
+    # In the unit.
     centre: float
     unit: str
     better: Better
 
 
 class Archive:
-    """Raises Misuse, in one line, where the index cannot be used."""
+    """The index in one SQLite file. Raises Misuse, in one line, where it cannot be used."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -104,7 +108,7 @@ class Archive:
                     problems[ascii(name)] = "its name is no text"
                     continue
                 state = file.stat()
-                if (found := known.get(name)) is None or found != (
+                if (stored := known.get(name)) is None or stored != (
                     state.st_size,
                     state.st_mtime_ns,
                     "",
@@ -120,7 +124,7 @@ class Archive:
         return read, problems
 
     def points(self, files: Iterable[Path]) -> list[Point]:
-        """Of these files, oldest first."""
+        """Returns the points of these files by case and metric, oldest first."""
         wanted = {name for file in files if printable(name := str(file.resolve()))}
         with self._told():
             rows = self.store.execute(
@@ -130,6 +134,7 @@ class Archive:
             return [point for point in map(Point._make, rows) if point.path in wanted]
 
     def settings(self) -> dict[str, dict[str, str]]:
+        """Returns what two results must share to be compared, by its key."""
         with self._told():
             return {
                 key: msgspec.json.decode(fields)
@@ -140,8 +145,8 @@ class Archive:
         self.store.close()
 
     def _wal(self) -> None:
-        """SQLite's own timeout does not cover this step: of two that open a new index at once, one
-        is told at once that it is locked.
+        """Turns the write-ahead log on. SQLite's own timeout does not cover this step: of two that
+        open a new index at once, one is told at once that it is locked.
         """
         until = monotonic() + BUSY_S
         while True:
@@ -154,7 +159,10 @@ class Archive:
                 sleep(0.01)
 
     def _take(self, file: Path, name: str, size: int, changed: int) -> str:
-        """One file, whole or not at all. Returns why it is no results file; empty if it is one."""
+        """Takes in one file, whole or not at all.
+
+        Returns why it is no results file; empty if it is one.
+        """
         problem, rows, settings = "", list[tuple[object, ...]](), dict[str, str]()
         measured = changed / 1e9
         try:
@@ -164,11 +172,13 @@ class Archive:
         else:
             measured = moment(side.measured, measured)
             try:
-                for one in side.cases.values():
-                    fields = msgspec.json.encode(one.setting, order="deterministic").decode()
+                for known in side.cases.values():
+                    fields = msgspec.json.encode(known.setting, order="deterministic").decode()
                     key = sha256(fields.encode()).hexdigest()[:12]
                     settings[key] = fields
-                    rows += [(name, one.case, *row[:2], key, one.commit, *row[2:]) for row in values(one)]
+                    rows += [
+                        (name, known.case, *row[:2], key, known.commit, *row[2:]) for row in values(known)
+                    ]
             except (ValueError, OverflowError) as error:
                 problem, rows = str(error), []
         with self._writing():
@@ -202,18 +212,18 @@ class Archive:
             raise Misuse(f"{error.filename or self.path}: {error.strerror}") from None
 
 
-def values(one: Known) -> Iterator[tuple[str, str, float, float, str, Better]]:
-    """metric, kind, value, centre, unit and direction of all that a case has; a case without a good
-    result has nothing to compare.
+def values(known: Known) -> Iterator[tuple[str, str, float, float, str, Better]]:
+    """Yields metric, kind, value, centre, unit and direction of all that a case has; a case without
+    a good result has nothing to compare.
     """
-    if not one.good:
+    if not known.good:
         return
-    for name, sample in one.metrics.items():
+    for name, sample in known.metrics.items():
         value = math.exp(min(estimates.fmean(sample.logs), 1000.0)) if sample.paced else sample.centre
         if not (0 < value < math.inf):
-            raise ValueError(f"{one.case}: {name} is {value:g}, no measurement")
+            raise ValueError(f"{known.case}: {name} is {value:g}, no measurement")
         yield name, "paced" if sample.paced else "time", value, sample.centre, sample.unit, sample.better
-    for name, count in one.counters.items():
+    for name, count in known.counters.items():
         if name in COUNTERS:
             yield name, "counter", float(count), float(count), COUNTERS[name].unit, COUNTERS[name].better
 
@@ -228,9 +238,9 @@ def printable(name: str) -> bool:
 
 
 def moment(text: str, otherwise: float) -> float:
-    """Seconds since 1970 of an ISO 8601 time, UTC where it names no zone."""
+    """Returns the seconds since 1970 of an ISO 8601 time, UTC where it names no zone."""
     try:
-        found = datetime.fromisoformat(text)
+        parsed = datetime.fromisoformat(text)
     except ValueError:
         return otherwise
-    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()

@@ -19,48 +19,53 @@ from typing import Literal
 from ..gate.revisions import SAME_CODE, git
 from ..reports.formats import interval, percent
 from ..stats.compare import Outcome
-from ..terms import verdict as verdicts
 from ..terms.case import Case
 from ..terms.reasons import Misuse
 from ..terms.units import scaled
-from ..terms.verdict import EXIT
+from ..terms.verdict import EXIT, read
 from .series import Series
 
+# The words of git bisect.
 Term = Literal["good", "bad", "skip"]
+# What git bisect is told for each outcome of hotlap ab.
 TERM: dict[Outcome, Term] = {
     "pass": "good",
     "regression": "bad",
     "inconclusive": "skip",
     "not_comparable": "skip",
 }
+# How git bisect ends the line that names the commit it found.
 FIRST_BAD = " is the first bad commit"
 
 
-def hunt(found: Sequence[Series], case: str, budget_s: float, report: Callable[[str], None]) -> int:
-    """The latest worsening of this case's latency in its history.
+def hunt(all_series: Sequence[Series], case: str, budget_s: float, report: Callable[[str], None]) -> int:
+    """Looks for the commit of the latest worsening of this case's latency.
 
-    Exit: 1 the commit is found, 3 not reproduced or not told apart. Raises Misuse.
+    all_series: of this case. budget_s: of each step. Returns the exit status: 1 where the commit is
+    found, 3 where the worsening is not reproduced or not told apart. Raises Misuse.
     """
-    if not found:
+    if not all_series:
         raise Misuse(f"no case {case!r} in these results")
-    timed = [one for one in found if one.metric == "latency"]
     changes = [
-        (one, change)
-        for one in timed
-        for change in [*one.changes, *([one.young] if one.young else [])]
-        if one.worse(change)
+        (series, change)
+        for series in all_series
+        for change in [*series.changes, *([series.young] if series.young else [])]
+        if series.metric == "latency" and series.worse(change)
     ]
     if not changes:
         raise Misuse(f"{case}: its latency has no worsening in these results; there is nothing to look for")
-    one, change = max(changes, key=lambda pair: pair[0].points[pair[1].index].measured)
-    before, after = one.between(change)
+    series, change = max(changes, key=lambda pair: pair[0].points[pair[1].index].measured)
+    before, after = series.between(change)
     commits = [commit(point.revision, point.path) for point in (before, after)]
     report(f"{case}: latency {percent(1 + change.effect)} between {commits[0][:12]} and {commits[1][:12]}")
     return bisect(Case.parse(case), commits[0], commits[1], change.effect, budget_s, report)
 
 
 def commit(revision: str, path: str) -> str:
-    """Raises Misuse where the results were not made by a commit of this repository."""
+    """Returns the whole hash of the commit that a result was measured at.
+
+    Raises Misuse where the results were not made by a commit of this repository.
+    """
     if not revision or revision.endswith("+"):
         state = "uncommitted changes" if revision else "no commit"
         raise Misuse(
@@ -80,6 +85,10 @@ def commit(revision: str, path: str) -> str:
 def bisect(
     case: Case, good: str, bad: str, effect: float, budget_s: float, report: Callable[[str], None]
 ) -> int:
+    """Bisects between two commits in a worktree of its own. Returns the exit status, as `hunt`.
+
+    effect: how much slower `bad` was in the history, as a share.
+    """
     tolerance = math.sqrt(1 + effect) - 1
     with TemporaryDirectory(prefix="hotlap-bisect-") as folder:
         tree = Path(folder) / "tree"
@@ -98,19 +107,19 @@ def bisect(
                     f" {good[:12]}: look at the environment, not at the commits"
                 )
                 return 3
-            said = git(tree, "bisect", "start", bad, good)
-            while FIRST_BAD not in said:
+            output = git(tree, "bisect", "start", bad, good)
+            while FIRST_BAD not in output:
                 candidate = git(tree, "rev-parse", "HEAD")
                 term = judge(tree, case, good, candidate, tolerance, budget_s, report)
                 done = subprocess.run(
                     ["git", "bisect", term], cwd=tree, capture_output=True, text=True, check=False
                 )
-                said = done.stdout
+                output = done.stdout
                 if done.returncode:  # only skipped commits are left: git names them
-                    for line in filter(None, map(str.strip, said.splitlines())):
+                    for line in filter(None, map(str.strip, output.splitlines())):
                         report(line)
                     return 3
-            culprit = next(line for line in said.splitlines() if FIRST_BAD in line).removesuffix(FIRST_BAD)
+            culprit = next(line for line in output.splitlines() if FIRST_BAD in line).removesuffix(FIRST_BAD)
             report(f"{case.id}: slower since {git(tree, 'log', '-1', '--format=%h %an, %as: %s', culprit)}")
             return 1
         finally:
@@ -128,43 +137,18 @@ def judge(
     budget_s: float,
     report: Callable[[str], None],
 ) -> Term:
-    """What ab says of the candidate's latency, whatever else it finds.
+    """Returns what ab says of the candidate's latency, whatever else it finds.
 
-    Raises Misuse where ab cannot be asked at all.
+    tree: the worktree; ab's files go beside it. Raises Misuse where ab cannot be asked at all.
     """
     out = tree.parent / candidate[:12]
     out.mkdir(exist_ok=True)
     policy, file = out / "gate.toml", out / "verdict.json"
     policy.write_text(f"[tolerance]\nlatency = {tolerance!r}\n")
-    backend = case.spec
-    asked = [
-        "--backends",
-        backend,
-        "--precisions",
-        case.precision,
-        "--batch",
-        str(case.batch),
-        "--device",
-        case.target,
-        "--budget",
-        f"{budget_s:g}s",
-    ]
-    command = [
-        sys.executable,
-        "-m",
-        "hotlap.perf.cli",
-        "ab",
-        good,
-        candidate,
-        case.workload,
-        *asked,
-        "--policy",
-        str(policy),
-        "--out",
-        str(out),
-        "--json",
-        str(file),
-    ]
+    command = [sys.executable, "-m", "hotlap.perf.cli", "ab", good, candidate, case.workload]
+    command += ["--backends", case.spec, "--precisions", case.precision, "--batch", str(case.batch)]
+    command += ["--device", case.target, "--budget", f"{budget_s:g}s"]
+    command += ["--policy", str(policy), "--out", str(out), "--json", str(file)]
     done = subprocess.run(command, cwd=Path(), capture_output=True, text=True, check=False)
     if SAME_CODE in done.stderr:
         report(f"  {candidate[:12]}: loads the same files as {good[:12]}: good")
@@ -173,16 +157,14 @@ def judge(
         raise Misuse(
             f"hotlap ab {good[:12]} {candidate[:12]}: {(done.stderr.strip().splitlines() or ['failed'])[-1]}"
         )
-    found = next(
-        (one for one in verdicts.read(file).findings if one.case == case.id and one.metric == "latency"), None
-    )
-    if found is None:
+    findings = read(file).findings
+    latencies = (each for each in findings if each.case == case.id and each.metric == "latency")
+    finding = next(latencies, None)
+    if finding is None:
         report(f"  {candidate[:12]}: could not be measured: skip")
         return "skip"
-    term = TERM[found.verdict]
-    moved = f"{percent(found.ratio)}{interval(found)}" if found.ratio else "not measured"
-    report(
-        f"  {candidate[:12]}: {moved} against {good[:12]}"
-        f" ({scaled(found.head, 's') if found.head else 'no time'}): {term}"
-    )
+    term = TERM[finding.verdict]
+    moved = f"{percent(finding.ratio)}{interval(finding)}" if finding.ratio else "not measured"
+    latency = scaled(finding.head, "s") if finding.head else "no time"
+    report(f"  {candidate[:12]}: {moved} against {good[:12]} ({latency}): {term}")
     return term

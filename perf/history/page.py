@@ -9,22 +9,28 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
 from ..reports.formats import WORD, amount, line, percent
 from ..stats.changes import ChangePoint
 from ..terms.verdict import Verdict
 from .series import Border, Series, where
 
-WIDTH, HEIGHT, MARGIN = 800, 150, 8
+# Of a chart, in pixels: two fit below each other on a screen.
+WIDTH = 800
+HEIGHT = 150
+# Around its points, in pixels.
+MARGIN = 8
 # Points that say what they are under the pointer: the latest, and those where a level changed. All
 # others are dots of one path, or the page would be large.
 NAMED = 10
 
 
-def page(verdict: Verdict, found: Sequence[Series], borders: Sequence[Border]) -> str:
-    """Alarms first, then what changed, then the quiet series, folded."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    ranked = sorted(found, key=lambda one: (not one.confirmed, one.alarm is None, not one.changes))
+def page(verdict: Verdict, all_series: Sequence[Series], borders: Sequence[Border]) -> str:
+    """Returns the page: alarms first, then what changed, then the quiet series, folded."""
+    ranked = sorted(
+        all_series, key=lambda series: (not series.confirmed, series.alarm is None, not series.changes)
+    )
     template = Environment(
         loader=PackageLoader(__package__, ""),
         autoescape=True,
@@ -36,25 +42,27 @@ def page(verdict: Verdict, found: Sequence[Series], borders: Sequence[Border]) -
         verdict=verdict.verdict,
         word=WORD[verdict.verdict],
         reasons=verdict.reasons,
-        alarms=[line(one) for one in verdict.findings],
+        alarms=[line(finding) for finding in verdict.findings],
         borders=[
             {
-                "where": where(one.at),
-                "cases": one.cases,
-                "changed": [(name, a, b) for name, (a, b) in one.changed.items()],
+                "where": where(border.at),
+                "cases": border.cases,
+                "changed": [(name, a, b) for name, (a, b) in border.changed.items()],
             }
-            for one in borders
+            for border in borders
         ],
-        moved=[chart(one, borders) for one in ranked if one.changes or one.young],
-        quiet=[chart(one, borders) for one in ranked if not one.changes and not one.young],
+        moved=[chart(series, borders) for series in ranked if series.changes or series.young],
+        quiet=[chart(series, borders) for series in ranked if not series.changes and not series.young],
         width=WIDTH,
         height=HEIGHT,
     )
 
 
-def chart(one: Series, borders: Sequence[Border]) -> dict[str, Any]:
-    """Paths in pixels, over time on the x axis by number of point, and what stands beside them."""
-    values = [point.value for point in one.points]
+def chart(series: Series, borders: Sequence[Border]) -> dict[str, Any]:
+    """Returns what the template draws of a series: paths in pixels, over the number of the point on
+    the x axis, and what stands beside them.
+    """
+    values = [point.value for point in series.points]
     low, high = min(values), max(values)
     around = 0.1 * (high - low) or 0.05 * abs(high) or 1.0
     low, high = low - around, high + around
@@ -67,21 +75,21 @@ def chart(one: Series, borders: Sequence[Border]) -> dict[str, Any]:
 
     edges = [
         0,
-        *(change.index for change in one.changes),
-        *([one.young.index] if one.young else []),
+        *(change.index for change in series.changes),
+        *([series.young.index] if series.young else []),
         len(values),
     ]
     levels = [
         (x(start - 0.5), x(end - 0.5), y(sum(values[start:end]) / (end - start)))
         for start, end in pairwise(edges)
     ]
-    first, last = one.points[0], one.points[-1]
+    first, last = series.points[0], series.points[-1]
     unit = last.unit if last.kind != "paced" else ""
-    named = {*range(max(0, len(values) - NAMED), len(values)), *(change.index for change in one.changes)}
+    named = {*range(max(0, len(values) - NAMED), len(values)), *(change.index for change in series.changes)}
     return {
-        "case": one.case,
-        "metric": one.metric,
-        "state": "confirmed" if one.confirmed else "provisional" if one.alarm else "",
+        "case": series.case,
+        "metric": series.metric,
+        "state": "confirmed" if series.confirmed else "provisional" if series.alarm else "",
         "latest": (
             amount(last.centre, last.unit)
             + (f", {last.value:.4g} of the pace" if last.kind == "paced" else "")
@@ -91,42 +99,43 @@ def chart(one: Series, borders: Sequence[Border]) -> dict[str, Any]:
         "last": where(last),
         "low": amount(min(values), unit),
         "high": amount(max(values), unit),
-        "dots": "".join(f"M{x(at)} {y(value)}h0" for at, value in enumerate(values)),
+        "dots": "".join(f"M{x(index)} {y(value)}h0" for index, value in enumerate(values)),
         "named": [
             {
-                "x": x(at),
-                "y": y(values[at]),
-                "text": f"{where(one.points[at])}: {amount(one.points[at].centre, last.unit)}",
+                "x": x(index),
+                "y": y(values[index]),
+                "text": f"{where(series.points[index])}: {amount(series.points[index].centre, last.unit)}",
             }
-            for at in sorted(named)
+            for index in sorted(named)
         ],
         "levels": levels,
         "changes": (
             [
-                {"x": x(change.index - 0.5), "worse": one.worse(change), "text": told(one, change)}
-                for change in one.changes
+                {"x": x(change.index - 0.5), "worse": series.worse(change), "text": described(series, change)}
+                for change in series.changes
             ]
             + (
                 [
                     {
-                        "x": x(one.young.index - 0.5),
-                        "worse": one.worse(one.young),
-                        "text": f"{told(one, one.young)}, provisional",
+                        "x": x(series.young.index - 0.5),
+                        "worse": series.worse(series.young),
+                        "text": f"{described(series, series.young)}, provisional",
                     }
                 ]
-                if one.young
+                if series.young
                 else []
             )
         ),
         "borders": [
-            x(at + 0.5)
-            for at, (a, b) in enumerate(pairwise(one.points))
+            x(index + 0.5)
+            for index, (a, b) in enumerate(pairwise(series.points))
             if any(a.measured < border.at.measured <= b.measured for border in borders)
         ],
     }
 
 
-def told(one: Series, change: ChangePoint) -> str:
-    before, after = (amount(value, one.points[-1].unit) for value in one.levels(change))
-    how = "" if one.exact else f", {percent(1 + change.effect)}, p {change.p:.2g}"
-    return f"{where(one.points[change.index])}: {before} to {after}{how}"
+def described(series: Series, change: ChangePoint) -> str:
+    """Returns a change of level in one line."""
+    before, after = (amount(value, series.points[-1].unit) for value in series.levels(change))
+    how = "" if series.exact else f", {percent(1 + change.effect)}, p {change.p:.2g}"
+    return f"{where(series.points[change.index])}: {before} to {after}{how}"

@@ -3,9 +3,8 @@ changed.
 
 A series is one metric of one case in one setting (machine, libraries, threads): points that may be
 compared. Runners that take turns are series of their own, and none crosses a change of the
-environment. Points are not weighted by their intervals as shared/MEASURING.md (c) has it: what
-differs from job to job is several times wider than any of them, so such weights would follow the
-least part of the noise.
+environment. Points are not weighted by their intervals: what differs from job to job is several
+times wider than any of them, so such weights would follow the least part of the noise.
 """
 
 from __future__ import annotations
@@ -22,17 +21,17 @@ from ..terms.case import Better
 from ..terms.verdict import Finding, Verdict, worst
 from .archive import Point
 
-# A first level has at least ten points (history.lasting), and a confirmed change five more.
+# A first level has at least LASTING points, and a confirmed change SHORTEST more.
 FEWEST = LASTING + SHORTEST
 # A case that so many newest results of its workload lack is named.
 MISSED = 3
 
 
 class Series(NamedTuple):
-    """points: oldest first.
+    """One metric of one case in one setting.
 
-    changes: of level, settled. young: a provisional one at the end. Counters have no noise: each
-    change is one.
+    points: oldest first. changes: of level, settled. young: a provisional one at the end. Counters
+    have no noise: each change of theirs is settled.
     """
 
     points: tuple[Point, ...]
@@ -66,9 +65,9 @@ class Series(NamedTuple):
     def alarm(self) -> ChangePoint | None:
         """A worsening that is the news: the present level, and younger than 10 points."""
         recent = [
-            one
-            for one in [*self.changes[-1:], *([self.young] if self.young else [])]
-            if len(self.points) - one.index < LASTING and self.worse(one)
+            change
+            for change in [*self.changes[-1:], *([self.young] if self.young else [])]
+            if len(self.points) - change.index < LASTING and self.worse(change)
         ]
         return recent[-1] if recent and not self.exact else None
 
@@ -77,21 +76,24 @@ class Series(NamedTuple):
         return self.alarm is not None and self.alarm is not self.young
 
     def levels(self, change: ChangePoint) -> tuple[float, float]:
-        """Medians before and after, in the metric's unit."""
-        edges = sorted({0, len(self.points), change.index, *(one.index for one in self.changes)})
-        at = edges.index(change.index)
+        """Returns the medians before and after, in the metric's unit."""
+        edges = sorted({0, len(self.points), change.index, *(each.index for each in self.changes)})
+        number = edges.index(change.index)
         centres = [point.centre for point in self.points]
-        return estimates.median(centres[edges[at - 1] : change.index]), estimates.median(
-            centres[change.index : edges[at + 1]]
-        )
+        before = centres[edges[number - 1] : change.index]
+        after = centres[change.index : edges[number + 1]]
+        return estimates.median(before), estimates.median(after)
 
     def between(self, change: ChangePoint) -> tuple[Point, Point]:
-        """The last point of the old level and the first of the new one."""
+        """Returns the last point of the old level and the first of the new one."""
         return self.points[change.index - 1], self.points[change.index]
 
 
 class Border(NamedTuple):
-    """The setting of these cases changed from one point to the next; at: of the first of them."""
+    """The setting of `cases` cases changed from one point to the next.
+
+    at: the point after it, of the first of them. changed: name -> value before and after.
+    """
 
     at: Point
     changed: dict[str, tuple[str, str]]
@@ -99,8 +101,11 @@ class Border(NamedTuple):
 
 
 def series(points: Sequence[Point], tell: Callable[[str], None]) -> list[Series]:
-    """Points as the archive gives them, in order of case and time."""
-    found = []
+    """Returns the series of these points, in order of case, metric and time.
+
+    points: as the archive gives them. tell: gets how far it is.
+    """
+    all_series = []
     groups = sorted(
         (list(some) for _, some in groupby(sorted(points, key=_kind), key=_kind)),
         key=lambda group: (*_kind(group[0])[:3], group[0].measured),
@@ -108,8 +113,8 @@ def series(points: Sequence[Point], tell: Callable[[str], None]) -> list[Series]
     for number, group in enumerate(groups):
         if number % 50 == 49:
             tell(f"{number + 1} of {len(groups)} series")
-        found.append(_steps(group) if group[-1].kind == "counter" else _levels(group))
-    return found
+        all_series.append(_steps(group) if group[-1].kind == "counter" else _levels(group))
+    return all_series
 
 
 def _kind(point: Point) -> tuple[str, str, str, str]:
@@ -123,35 +128,28 @@ def _levels(points: list[Point]) -> Series:
 
 
 def _steps(points: list[Point]) -> Series:
-    counts = [point.value for point in points]
-    return Series(
-        tuple(points),
-        tuple(
-            ChangePoint(at + 1, (b - a) / max(a, 1), 0.0)
-            for at, (a, b) in enumerate(pairwise(counts))
-            if a != b
-        ),
-    )
+    pairs = enumerate(pairwise(point.value for point in points), start=1)
+    steps = tuple(ChangePoint(index, (b - a) / max(a, 1), 0.0) for index, (a, b) in pairs if a != b)
+    return Series(tuple(points), steps)
 
 
 def borders(points: Sequence[Point], settings: Mapping[str, Mapping[str, str]]) -> list[Border]:
-    """Changes of the environment, each once however many cases saw it or how often runners took
-    turns.
+    """Returns the changes of the environment, oldest first, each once however many cases saw it or
+    how often runners took turns.
+
+    settings: key -> what two results must share to be compared.
     """
-    found: dict[tuple[str, str], tuple[Point, set[str]]] = {}
-    for _, some in groupby(points, key=lambda point: point.case):
-        for before, after in pairwise(
-            sorted(
-                {(point.measured, point.path, point.setting): point for point in some}.values(),
-                key=lambda point: point.measured,
-            )
-        ):
+    changes_of: dict[tuple[str, str], tuple[Point, set[str]]] = {}
+    for _, group in groupby(points, key=lambda point: point.case):
+        distinct = {(point.measured, point.path, point.setting): point for point in group}
+        for before, after in pairwise(sorted(distinct.values(), key=lambda point: point.measured)):
             if before.setting != after.setting:
-                _, cases = found.setdefault((before.setting, after.setting), (after, set()))
+                _, cases = changes_of.setdefault((before.setting, after.setting), (after, set()))
                 cases.add(after.case)
+    ordered = sorted(changes_of.items(), key=lambda item: item[1][0].measured)
     return [
-        Border(at, _differences(settings[a], settings[b]), len(cases))
-        for (a, b), (at, cases) in sorted(found.items(), key=lambda one: one[1][0].measured)
+        Border(point, _differences(settings[a], settings[b]), len(cases))
+        for (a, b), (point, cases) in ordered
     ]
 
 
@@ -161,91 +159,87 @@ def _differences(a: Mapping[str, str], b: Mapping[str, str]) -> dict[str, tuple[
     }
 
 
-def judge(found: Sequence[Series]) -> Verdict:
-    """Alarms alone are findings; what lies further back has been seen.
-
-    With no series long enough nothing can be told.
+def judge(all_series: Sequence[Series]) -> Verdict:
+    """Returns the verdict on the present: alarms alone are findings; what lies further back has
+    been seen. With no series long enough nothing can be told.
 
     Only series that still grow are judged: one whose setting is gone can neither alarm for ever nor
     vouch for its successor.
     """
-    still = growing(found)
-    live = [one for one in found if still(one, LASTING)]
-    findings = [finding(one, one.alarm) for one in live if one.alarm is not None]
-    timed = [one for one in live if not one.exact]
-    short = sum(one.short for one in timed)
+    still = growing(all_series)
+    live = [series for series in all_series if still(series, LASTING)]
+    findings = [finding(series, series.alarm) for series in live if series.alarm is not None]
+    timed = [series for series in live if not series.exact]
+    short = sum(series.short for series in timed)
     reasons = (
         [f"{short} of {len(timed)} series are shorter than the {FEWEST} points that a change of level needs"]
         if short
         else []
     )
-    if gone := sum(not one.exact for one in found) - len(timed):
+    if gone := sum(not series.exact for series in all_series) - len(timed):
         reasons.append(
             f"{gone} series of earlier settings have no point in the newest {LASTING} results and are not"
             " judged"
         )
-    last = {one.case: one.points[-1] for one in sorted(found, key=lambda one: one.points[-1].measured)}
-    now = {one.case for one in found if still(one, MISSED)}
+    by_time = sorted(all_series, key=lambda series: series.points[-1].measured)
+    last = {series.case: series.points[-1] for series in by_time}
+    now = {series.case for series in all_series if still(series, MISSED)}
     reasons += [
         f"{case} is not in the newest {MISSED} results, last {where(point)}: skipped, failed or gone"
         for case, point in sorted(last.items())
         if case not in now
     ]
-    none = not timed or short == len(timed)
-    return Verdict(
-        "history",
-        worst([one.verdict for one in findings] or ["inconclusive" if none else "pass"]),
-        tuple(reasons),
-        tuple(findings),
-    )
+    nothing = not timed or short == len(timed)
+    outcome = worst([each.verdict for each in findings] or ["inconclusive" if nothing else "pass"])
+    return Verdict("history", outcome, tuple(reasons), tuple(findings))
 
 
-def growing(found: Sequence[Series]) -> Callable[[Series, int], bool]:
-    """Whether a series has a point among so many newest results of its workload, whatever their
-    setting.
+def growing(all_series: Sequence[Series]) -> Callable[[Series, int], bool]:
+    """Returns a function that says whether a series has a point among so many newest results of
+    its workload, whatever their setting.
     """
     times: dict[str, set[float]] = {}
-    for one in found:
-        times.setdefault(one.case.partition("/")[0], set()).update(point.measured for point in one.points)
-    newest = {workload: sorted(seen, reverse=True) for workload, seen in times.items()}
+    for series in all_series:
+        workload = series.case.partition("/")[0]
+        times.setdefault(workload, set()).update(point.measured for point in series.points)
+    newest = {workload: sorted(moments, reverse=True) for workload, moments in times.items()}
 
-    def still(one: Series, count: int) -> bool:
-        seen = newest[one.case.partition("/")[0]]
-        return one.points[-1].measured >= seen[min(count, len(seen)) - 1]
+    def still(series: Series, count: int) -> bool:
+        moments = newest[series.case.partition("/")[0]]
+        return series.points[-1].measured >= moments[min(count, len(moments)) - 1]
 
     return still
 
 
-def finding(one: Series, alarm: ChangePoint) -> Finding:
-    before, after = one.between(alarm)
-    base, head = one.levels(alarm)
-    count = len(one.points) - alarm.index
-    state = (
-        f"confirmed by {count} points"
-        if one.confirmed
-        else f"provisional: {count} points; {SHORTEST} can confirm it"
-    )
-    said = (
+def finding(series: Series, alarm: ChangePoint) -> Finding:
+    """Returns the alarm of a series as a finding: a regression once it is confirmed."""
+    before, after = series.between(alarm)
+    base, head = series.levels(alarm)
+    count = len(series.points) - alarm.index
+    state = f"provisional: {count} points; {SHORTEST} can confirm it"
+    if series.confirmed:
+        state = f"confirmed by {count} points"
+    evidence = (
         f"since {where(after)}, before {where(before)}",
         f"{state}, p {alarm.p:.2g}",
         *(["as ratios to the pace"] if after.kind == "paced" else []),
     )
     return Finding(
-        one.case,
-        one.metric,
-        "regression" if one.confirmed else "inconclusive",
+        series.case,
+        series.metric,
+        "regression" if series.confirmed else "inconclusive",
         base,
         head,
         1 + alarm.effect,
-        better=one.better,
+        better=series.better,
         unit=after.unit,
-        evidence=said,
-        place=source_lines.find(one.case.partition("/")[0]),
+        evidence=evidence,
+        place=source_lines.find(series.case.partition("/")[0]),
     )
 
 
 def where(point: Point) -> str:
-    """A point in the words of its reader: day and commit."""
+    """Returns a point in the words of its reader: day and commit."""
     return " ".join(
         [
             time.strftime("%Y-%m-%d", time.gmtime(point.measured)),

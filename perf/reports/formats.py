@@ -1,6 +1,4 @@
-"""A verdict for its readers:
-
-JUnit, SARIF 2.1.0, Markdown for a pull request, GitHub's annotations. All from the one object.
+"""A verdict for its readers: JUnit, SARIF 2.1.0, Markdown for a pull request, GitHub's annotations.
 
 A regression is a failure, what could not be judged an error, in every format; only what passed is
 green.
@@ -19,17 +17,19 @@ import msgspec
 from ..terms.units import scaled, significant
 from ..terms.verdict import Finding, Verdict
 
+# What a reader sees of each outcome.
 WORD = {
     "pass": "pass",
     "regression": "regression",
     "inconclusive": "could not tell",
     "not_comparable": "not comparable",
 }
+# Rows of one table of Markdown: GitHub cuts a long comment off.
 MOST_ROWS = 30
 
 
 def line(finding: Finding) -> str:
-    """One line for the reader: what moved, from where to where, how sure."""
+    """Returns one line for the reader: what moved, from where to where, how sure."""
     text = (
         f"{finding.case}: {finding.metric} {amount(finding.base, finding.unit)} ->"
         f" {amount(finding.head, finding.unit)}"
@@ -68,8 +68,8 @@ def interval(finding: Finding) -> str:
 
 
 def junit(verdict: Verdict) -> bytes:
-    """One test case a finding. https://github.com/testmoapp/junitxml is the dialect that CI systems
-    read.
+    """Returns JUnit XML, a test case for each finding, in the dialect that CI systems read:
+    https://github.com/testmoapp/junitxml.
     """
     count = {name: len(verdict.having(name)) for name in ("regression", "inconclusive", "not_comparable")}
     errors = count["inconclusive"] + count["not_comparable"]
@@ -107,18 +107,20 @@ def junit(verdict: Verdict) -> bytes:
 
 
 def printable(text: str) -> str:
-    """Without the characters that XML 1.0 forbids even when escaped."""
+    """Returns text without the characters that XML 1.0 forbids even when escaped."""
     return re.sub(
         r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\N{REPLACEMENT CHARACTER}", text
     )
 
 
 def sarif(verdict: Verdict) -> bytes:
-    """SARIF 2.1.0 (OASIS standard): regressions are errors, what could not be judged warnings."""
-    told = [finding for finding in verdict.findings if finding.verdict != "pass"]
-    rules = sorted({finding.metric for finding in told})
+    """Returns SARIF 2.1.0 (OASIS standard): regressions are errors, what could not be judged
+    warnings.
+    """
+    shown = [finding for finding in verdict.findings if finding.verdict != "pass"]
+    rules = sorted({finding.metric for finding in shown})
     results: list[dict[str, Any]] = []
-    for finding in told:
+    for finding in shown:
         place = finding.place
         where = (
             {
@@ -151,8 +153,8 @@ def sarif(verdict: Verdict) -> bytes:
 
 
 def markdown(verdict: Verdict) -> str:
-    """Readable in ten seconds: verdict, structural changes, what moved, what could not be judged,
-    then the rest in a fold.
+    """Returns Markdown that is read in ten seconds: verdict, structural changes, what moved, what
+    could not be judged, then the rest in a fold.
     """
     count = {name: len(verdict.having(name)) for name in WORD}  # type: ignore[arg-type]  # WORD's keys are the outcomes
     parts = [f"{number} {WORD[name]}" for name, number in count.items() if number]
@@ -164,18 +166,22 @@ def markdown(verdict: Verdict) -> str:
     ]
     lines += [f"- {cell(reason)}" for reason in verdict.reasons] + ([""] if verdict.reasons else [])
     structural = [
-        one
-        for one in verdict.findings
-        if one.kind != "time" and (one.verdict != "pass" or one.base != one.head)
+        finding
+        for finding in verdict.findings
+        if finding.kind != "time" and (finding.verdict != "pass" or finding.base != finding.head)
     ]
-    moved = [one for one in verdict.findings if one.kind == "time" and one.verdict == "regression"]
+    moved = [
+        finding for finding in verdict.findings if finding.kind == "time" and finding.verdict == "regression"
+    ]
     better = [
-        one for one in verdict.findings if one.kind == "time" and one.verdict == "pass" and improved(one)
+        finding
+        for finding in verdict.findings
+        if finding.kind == "time" and finding.verdict == "pass" and improved(finding)
     ]
     unknown = [
-        one
-        for one in verdict.findings
-        if one.kind == "time" and one.verdict in ("inconclusive", "not_comparable")
+        finding
+        for finding in verdict.findings
+        if finding.kind == "time" and finding.verdict in ("inconclusive", "not_comparable")
     ]
     for title, some in (
         ("Structure", structural),
@@ -185,8 +191,8 @@ def markdown(verdict: Verdict) -> str:
     ):
         if some:
             lines += [f"**{title}**", "", *table(some), ""]
-    told = {id(one) for some in (structural, moved, unknown, better) for one in some}
-    rest = [one for one in verdict.findings if id(one) not in told]
+    listed = {id(finding) for some in (structural, moved, unknown, better) for finding in some}
+    rest = [finding for finding in verdict.findings if id(finding) not in listed]
     if rest:
         lines += [
             f"<details><summary>{len(rest)} within tolerance</summary>",
@@ -209,17 +215,17 @@ def improved(finding: Finding) -> bool:
 def table(findings: list[Finding]) -> Iterable[str]:
     yield "| case | metric | base | head | change | 95 % interval | tolerance | detectable | verdict |"
     yield "|---|---|---|---|---|---|---|---|---|"
-    for one in findings[:MOST_ROWS]:
+    for finding in findings[:MOST_ROWS]:
         cells = (
-            one.case,
-            one.metric,
-            amount(one.base, one.unit),
-            amount(one.head, one.unit),
-            "" if one.ratio is None else percent(one.ratio),
-            interval(one).strip(),
-            "" if one.tolerance is None else f"{one.tolerance:.1%}",
-            "" if one.detectable is None else f"{one.detectable:.1%}",
-            WORD[one.verdict] + (f": {'; '.join(one.evidence)}" if one.evidence else ""),
+            finding.case,
+            finding.metric,
+            amount(finding.base, finding.unit),
+            amount(finding.head, finding.unit),
+            "" if finding.ratio is None else percent(finding.ratio),
+            interval(finding).strip(),
+            "" if finding.tolerance is None else f"{finding.tolerance:.1%}",
+            "" if finding.detectable is None else f"{finding.detectable:.1%}",
+            WORD[finding.verdict] + (f": {'; '.join(finding.evidence)}" if finding.evidence else ""),
         )
         yield "| " + " | ".join(cell(text) for text in cells) + " |"
     if len(findings) > MOST_ROWS:
@@ -227,13 +233,13 @@ def table(findings: list[Finding]) -> Iterable[str]:
 
 
 def cell(text: str) -> str:
-    """Text that stays text in Markdown: names come from files."""
+    """Returns text that stays text in Markdown: names come from files."""
     text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*_|\[\]@#])", r"\\\1", text)
 
 
 def workflow_commands(verdict: Verdict) -> Iterable[str]:
-    """GitHub's workflow commands: one for each finding that did not pass."""
+    """Yields GitHub's workflow commands: one for each finding that did not pass."""
     for finding in verdict.findings:
         if finding.verdict != "pass":
             place = (
@@ -247,7 +253,7 @@ def workflow_commands(verdict: Verdict) -> Iterable[str]:
 
 
 def escaped(text: str, also: str = "") -> str:
-    """What a workflow command would take for its own syntax, as percent codes."""
+    """Returns text with percent codes for what a workflow command would take for its own syntax."""
     for char in "%\r\n" + also:
         text = text.replace(char, f"%{ord(char):02X}")
     return text

@@ -25,21 +25,25 @@ LEGEND = (
 
 
 def markdown(results: Results) -> str:
-    """Of a results file, in the order in which it was asked for.
+    """Returns the tables of a results file, in the order in which it was asked for.
 
-    Case ids with options stand in columns of their own.
+    Backends with options stand in columns of their own.
     """
     order = {case: place for place, case in enumerate(results.asked)}
     shown = sorted(
-        (one for one in results.results if one.case.backend != PACE),
-        key=lambda one: order.get(one.case, len(order)),
+        (result for result in results.results if result.case.backend != PACE),
+        key=lambda result: order.get(result.case, len(order)),
     )
     notes: dict[str, int] = {}
-    pending = set(results.asked) - {one.case for one in shown}
+    pending = set(results.asked) - {result.case for result in shown}
     lines = [*(f"{line}." for line in report.setting(results)), ""]
-    for target in dict.fromkeys(one.case.target for one in shown):
+    for target in dict.fromkeys(result.case.target for result in shown):
         for precision in PRECISIONS:
-            group = [one for one in shown if one.case.target == target and one.case.precision == precision]
+            group = [
+                result
+                for result in shown
+                if result.case.target == target and result.case.precision == precision
+            ]
             if group:
                 waiting = {
                     (case.workload, case.batch, case.spec)
@@ -51,14 +55,14 @@ def markdown(results: Results) -> str:
                     "",
                 ]
     lines += [LEGEND, ""]
-    if rungs := sorted({one.verified_to for one in shown if one.status == "verified"}):
+    if rungs := sorted({result.verified_to for result in shown if result.status == "verified"}):
         lines += [f"Rungs: {', '.join(f'{rung} {ladder.MEANING[rung]}' for rung in rungs)}.", ""]
     lines += [f"{number}. {text}" for text, number in notes.items()]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def batches(group: Sequence[Result]) -> str:
-    return ", ".join(str(size) for size in sorted({one.case.batch for one in group}))
+    return ", ".join(str(size) for size in sorted({result.case.batch for result in group}))
 
 
 def table(
@@ -68,18 +72,22 @@ def table(
     notes: dict[str, int],
     waiting: Set[tuple[str, int, str]],
 ) -> list[str]:
-    """waiting: what was asked for of this target and precision and has no result yet."""
-    columns = list(dict.fromkeys(one.case.spec for one in group))
-    rows = list(dict.fromkeys((one.case.workload, one.case.batch) for one in group))
+    """Returns the lines of one table. group: its results. everything: all results, for baselines.
+
+    notes: reason -> its number, given here. waiting: workload, batch and backend of what was
+    asked for of this target and precision and has no result yet.
+    """
+    columns = list(dict.fromkeys(result.case.spec for result in group))
+    rows = list(dict.fromkeys((result.case.workload, result.case.batch) for result in group))
     several = len({size for _, size in rows}) > 1
-    found = {(one.case.workload, one.case.batch, one.case.spec): one for one in group}
+    results_of = {(result.case.workload, result.case.batch, result.case.spec): result for result in group}
     lines = [f"**{title}**", "", f"| model | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
     for name, size in rows:
         keys = [(name, size, head) for head in columns]
         cells = [
             (
-                cell(found[key], everything, notes)
-                if key in found
+                cell(results_of[key], everything, notes)
+                if key in results_of
                 else "not yet"
                 if key in waiting
                 else "not asked"
@@ -93,66 +101,68 @@ def table(
     return lines
 
 
-def cell(one: Result, everything: Sequence[Result], notes: dict[str, int]) -> str:
-    """Status first where it is not ok; then what was measured or proven."""
+def cell(result: Result, everything: Sequence[Result], notes: dict[str, int]) -> str:
+    """Returns one cell: the status where it is not ok, then what was measured or proven."""
     parts: list[str] = []
-    if one.status == "verified":
-        parts.append(one.verified_to)
-    elif one.reason is not None:
-        number = notes.setdefault(normal(one), len(notes) + 1)
-        proven = f", {one.verified_to}" if one.proofs else ""
+    if result.status == "verified":
+        parts.append(result.verified_to)
+    elif result.reason is not None:
+        number = notes.setdefault(normal(result), len(notes) + 1)
+        proven = f", {result.verified_to}" if result.proofs else ""
         parts.append(
             f"noisy ({number})"
-            if one.status == "noisy"
-            else f"{one.status}: {one.reason.code} ({number}){proven}"
+            if result.status == "noisy"
+            else f"{result.status}: {result.reason.code} ({number}){proven}"
         )
-    latency = one.metrics.get("latency")
+    latency = result.metrics.get("latency")
     if latency is not None:
         parts.append(report.with_width(latency.estimate, scaled(latency.centre, "s")))
         parts += [
-            report.with_width(found, f"{found.centre:.2f}x") + suffix
-            for found, suffix in speedups(one, everything)
+            report.with_width(estimate, f"{estimate.centre:.2f}x") + suffix
+            for estimate, suffix in speedups(result, everything)
         ]
-    if "build" in one.build_s and one.placement is not None:
-        counters = one.placement.counters
+    if "build" in result.build_s and result.placement is not None:
+        counters = result.placement.counters
         size = counters.get("engine_bytes", counters["artefact_bytes"])
-        parts.append(f"{scaled(one.build_s['build'], 's')}, {scaled(size, 'B')}")
-    parts += [text for text in (report.deviation(one), report.task(one)) if text]
+        parts.append(f"{scaled(result.build_s['build'], 's')}, {scaled(size, 'B')}")
+    parts += [text for text in (report.deviation(result), report.task(result)) if text]
     return "; ".join(parts)
 
 
-def speedups(one: Result, everything: Sequence[Result]) -> list[tuple[estimates.Estimate, str]]:
-    """Over the race's baseline, and over the same backend and options in fp32."""
-    first = report.baseline(everything, one)
+def speedups(result: Result, everything: Sequence[Result]) -> list[tuple[estimates.Estimate, str]]:
+    """Returns the speed-up over the race's baseline, and that over the same backend and options in
+    fp32, each with what stands behind it.
+    """
+    first = report.baseline(everything, result)
     own = next(
         (
             other
             for other in everything
-            if other.race_id == one.race_id
-            and other.case.spec == one.case.spec
+            if other.race_id == result.race_id
+            and other.case.spec == result.case.spec
             and other.case.precision == "fp32"
         ),
         None,
     )
     bases = [(first, ""), *([(own, " ÷ fp32")] if own is not first else [])]
     return [
-        (estimates.inverse(estimates.ratio(latencies(base), latencies(one))), suffix)
+        (estimates.inverse(estimates.ratio(latencies(base), latencies(result))), suffix)
         for base, suffix in bases
-        if base is not None and base is not one and "latency" in base.metrics
+        if base is not None and base is not result and "latency" in base.metrics
     ]
 
 
-def normal(one: Result) -> str:
-    """The reason without what differs from model to model, so that equal ones share a line; how
-    wide an interval is stands in its cell.
+def normal(result: Result) -> str:
+    """Returns the reason without what differs from model to model, so that equal ones share a
+    line; how wide an interval is stands in its cell.
     """
-    assert one.reason is not None
-    detail = re.sub(rf"(?<![\w.:]){re.escape(one.case.workload)}(?!\w)", "the model", one.reason.detail)
-    if one.reason.code == "wide_interval":
+    assert result.reason is not None
+    detail = re.sub(rf"(?<![\w.:]){re.escape(result.case.workload)}(?!\w)", "the model", result.reason.detail)
+    if result.reason.code == "wide_interval":
         detail = re.sub(r"known to \d+% only", "known to its ± only", detail)
-    return f"{one.status}: {one.reason.code}: {detail}"
+    return f"{result.status}: {result.reason.code}: {detail}"
 
 
 def latencies(result: Result) -> tuple[tuple[float, ...], ...]:
-    """Samples of the latency in s, one tuple a block."""
+    """Returns the samples of the latency in s, one tuple a block."""
     return result.metrics["latency"].values

@@ -5,6 +5,7 @@ summary.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
@@ -17,8 +18,22 @@ from ..terms.verdict import Verdict
 from . import formats
 
 
+def publish(verdict: Verdict, paths: Mapping[str, Path | None], github: bool) -> bool:
+    """Writes a verdict as `write` does, and shows it on stdout where no file of it goes there.
+
+    Returns whether it was shown. Raises Misuse where a file cannot be written.
+    """
+    write(verdict, paths, github)
+    shown = not any(str(path) == "-" for path in paths.values())
+    if shown:
+        show(verdict, sys.stdout)
+    return shown
+
+
 def show(verdict: Verdict, to: TextIO) -> None:
-    """What a person needs: what did not pass, then the notes, then the verdict as the last line."""
+    """Prints what a person needs: what did not pass, then the notes, then the verdict as the last
+    line.
+    """
     for finding in verdict.findings:
         if finding.verdict != "pass":
             print(f"- {plain(formats.line(finding))}", file=to)
@@ -33,8 +48,12 @@ def show(verdict: Verdict, to: TextIO) -> None:
 
 
 def write(verdict: Verdict, paths: Mapping[str, Path | None], github: bool) -> None:
-    """paths: format -> file, - for stdout. Raises Misuse where a file cannot be written."""
-    made = {
+    """Writes a verdict to files, and for GitHub prints its annotations and appends to its summary.
+
+    paths: format -> file; - is stdout, None is not asked for. Raises Misuse where a file cannot be
+    written.
+    """
+    formatted = {
         "json": lambda: msgspec.json.format(msgspec.json.encode(verdict), indent=1) + b"\n",
         "junit": lambda: formats.junit(verdict),
         "sarif": lambda: formats.sarif(verdict),
@@ -43,7 +62,7 @@ def write(verdict: Verdict, paths: Mapping[str, Path | None], github: bool) -> N
     for name, path in paths.items():
         if path is None:
             continue
-        put(path, made[name]())
+        put(path, formatted[name]())
     if github:
         for command in formats.workflow_commands(verdict):
             print(command)
@@ -56,7 +75,7 @@ def write(verdict: Verdict, paths: Mapping[str, Path | None], github: bool) -> N
 
 
 def plain(text: str) -> str:
-    """One line without control characters: names come from files, and a CI system may take what a
-    line begins with for a command.
+    """Returns text as one line without control characters: names come from files, and a CI system
+    may take what a line begins with for a command.
     """
     return "".join(char if char.isprintable() else " " for char in text)

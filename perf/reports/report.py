@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+# Of the output where it is no terminal: a table with every column fits.
 LOG_WIDTH = 200
 HEAD = (
     "case",
@@ -31,6 +32,7 @@ HEAD = (
     "task metric",
     "status",
 )
+# Columns that a narrow terminal does without, the least important first.
 FIRST_TO_GO = (
     "throughput",
     "pays after",
@@ -40,6 +42,7 @@ FIRST_TO_GO = (
     "cold start",
     "memory",
 )
+# Between columns, in characters.
 GAP = 2
 LEGEND = (
     "latency: mean of block medians on the log scale; ± is half its 95 % interval over blocks of fresh"
@@ -52,15 +55,17 @@ LEGEND = (
 
 
 def rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
-    """Cells of every result, its race's baseline beside it.
-
-    Results of other races do not matter.
+    """Returns the cells of every result, in the order of HEAD, each compared with the baseline of
+    its own race.
     """
-    return [row(one, _entrant(results, one, ()), _entrant(results, one, LIBRARY_DEFAULTS)) for one in results]
+    return [
+        row(result, _entrant(results, result, ()), _entrant(results, result, LIBRARY_DEFAULTS))
+        for result in results
+    ]
 
 
-def row(one: Result, baseline: Result | None, defaults: Result | None) -> tuple[str, ...]:
-    case = one.case
+def row(result: Result, baseline: Result | None, defaults: Result | None) -> tuple[str, ...]:
+    case = result.case
     name = f"{case.workload} {case.backend}" + (
         " (library defaults)" if case.options == LIBRARY_DEFAULTS else case.settings
     )
@@ -68,25 +73,25 @@ def row(one: Result, baseline: Result | None, defaults: Result | None) -> tuple[
     name += "" if case.batch == 1 else f" b{case.batch}"
     name += "" if case.target == "cpu" else f" {case.target}"
     status = (
-        one.status
-        if one.reason is None
+        result.status
+        if result.reason is None
         else (
-            f"{one.status} {one.verified_to}"
-            if one.status == "verified"
-            else f"{one.status}: {one.reason.code}"
+            f"{result.status} {result.verified_to}"
+            if result.status == "verified"
+            else f"{result.status}: {result.reason.code}"
         )
     )
-    latency = one.metrics.get("latency")
+    latency = result.metrics.get("latency")
     if latency is None:
-        return (name, *[""] * 7, deviation(one), task(one), status)
-    memory = one.metrics.get("memory")
-    throughput = one.metrics.get("throughput")
-    cold = one.metrics.get("cold_start")
+        return (name, *[""] * 7, deviation(result), task(result), status)
+    memory = result.metrics.get("memory")
+    throughput = result.metrics.get("throughput")
+    cold = result.metrics.get("cold_start")
     return (
         name,
         with_width(latency.estimate, scaled(latency.centre, "s")),
-        speedup(one, baseline),
-        speedup(one, defaults),
+        speedup(result, baseline),
+        speedup(result, defaults),
         f"{scaled(throughput.centre, '1/s')[:-2]} {throughput.details['item']}s/s" if throughput else "",
         (
             f"{scaled(memory.centre, 'B')} +{scaled(float(memory.details['growth_bytes'] or 0), 'B')}"
@@ -94,73 +99,76 @@ def row(one: Result, baseline: Result | None, defaults: Result | None) -> tuple[
             else ""
         ),
         scaled(cold.centre, "s") if cold else "",
-        break_even(one, baseline),
-        deviation(one),
-        task(one),
+        break_even(result, baseline),
+        deviation(result),
+        task(result),
         status,
     )
 
 
-def speedup(one: Result, base: Result | None) -> str:
-    """How many times faster than base of the same race, with half the interval."""
-    if base is None or base is one or "latency" not in one.metrics:
+def speedup(result: Result, base: Result | None) -> str:
+    """Returns how many times faster than base of the same race, with half the interval."""
+    if base is None or base is result or "latency" not in result.metrics:
         return ""
-    found = estimates.inverse(estimates.ratio(base.metrics["latency"].values, one.metrics["latency"].values))
-    return with_width(found, f"{found.centre:.2f}x")
+    ratio = estimates.inverse(
+        estimates.ratio(base.metrics["latency"].values, result.metrics["latency"].values)
+    )
+    return with_width(ratio, f"{ratio.centre:.2f}x")
 
 
-def baseline(results: Sequence[Result], one: Result) -> Result | None:
-    """Eager of the same race, in its finest precision."""
-    return _entrant(results, one, ())
+def baseline(results: Sequence[Result], result: Result) -> Result | None:
+    """Returns eager of the same race, in its finest precision."""
+    return _entrant(results, result, ())
 
 
-def with_width(found: estimates.Estimate, text: str) -> str:
-    return f"{text} ±{math.expm1(found.half_width):.1%}" if math.isfinite(found.half_width) else text
+def with_width(estimate: estimates.Estimate, text: str) -> str:
+    return f"{text} ±{math.expm1(estimate.half_width):.1%}" if math.isfinite(estimate.half_width) else text
 
 
-def break_even(one: Result, baseline: Result | None) -> str:
-    """Calls after which the case has caught up with eager's shorter cold start."""
+def break_even(result: Result, baseline: Result | None) -> str:
+    """Returns the calls after which a case has caught up with eager's shorter cold start."""
+    needed = {"latency", "cold_start"}
     if (
         baseline is None
-        or one is baseline
-        or any(name not in result.metrics for result in (one, baseline) for name in ("latency", "cold_start"))
+        or result is baseline
+        or not needed <= result.metrics.keys() & baseline.metrics.keys()
     ):
         return ""
-    later = one.metrics["cold_start"].centre - baseline.metrics["cold_start"].centre
-    gain = baseline.metrics["latency"].centre - one.metrics["latency"].centre
+    later = result.metrics["cold_start"].centre - baseline.metrics["cold_start"].centre
+    gain = baseline.metrics["latency"].centre - result.metrics["latency"].centre
     if later <= 0:
         return "at once" if gain >= 0 else f"until {significant(later / gain)} calls"
     return f"{significant(later / gain)} calls" if gain > 0 else "never"
 
 
-def deviation(one: Result) -> str:
-    """The worst distance as a share of its tolerance."""
-    if one.deviation is None:
+def deviation(result: Result) -> str:
+    """Returns the worst distance as a share of its tolerance; of int8 the least cosine."""
+    if result.deviation is None:
         return ""
-    if one.case.precision == "int8":
+    if result.case.precision == "int8":
         return (
-            f"cosine {min(found.cosine for found in one.deviation.distances.values()):.4f}"
-            if one.deviation.distances
+            f"cosine {min(distance.cosine for distance in result.deviation.distances.values()):.4f}"
+            if result.deviation.distances
             else ""
         )
     shares = [
-        found.rmse / found.tolerance if found.tolerance > 0 else math.inf if found.rmse else 0.0
-        for found in one.deviation.distances.values()
+        distance.rmse / distance.tolerance if distance.tolerance > 0 else math.inf if distance.rmse else 0.0
+        for distance in result.deviation.distances.values()
     ]
     return f"{significant(max(shares), 2)} of allowed" if shares else ""
 
 
-def task(one: Result) -> str:
-    metric = one.deviation.task if one.deviation else None
+def task(result: Result) -> str:
+    metric = result.deviation.task if result.deviation else None
     return f"{metric.metric} {metric.value:.4f}" if metric else ""
 
 
 def reasons(results: Sequence[Result]) -> list[str]:
-    """One line for each status that is not ok and each warning, equal ones joined."""
+    """Returns a line for each status that is not ok and each warning, equal ones joined."""
     lines: dict[str, list[str]] = {}
-    for one in results:
-        for text in ([f"{one.status}: {one.reason}"] if one.reason else []) + list(one.warnings):
-            lines.setdefault(text, []).append(one.case.id)
+    for result in results:
+        for text in ([f"{result.status}: {result.reason}"] if result.reason else []) + list(result.warnings):
+            lines.setdefault(text, []).append(result.case.id)
     return [
         f"{', '.join(cases) if len(cases) <= 3 else f'{len(cases)} cases'}: {text}"
         for text, cases in lines.items()
@@ -168,15 +176,15 @@ def reasons(results: Sequence[Result]) -> list[str]:
 
 
 def setting(results: Results) -> list[str]:
-    """What every table needs to be read: hardware, threads, libraries, how the race went."""
-    found = []
+    """Returns what every table needs to be read: hardware, libraries, priority, commits."""
+    lines = []
     for environment in results.environment.values():
         libraries = ", ".join(
             f"{name} {version}"
             for name, version in environment.libraries.items()
             if name in ("torch", "onnxruntime-gpu", "onnxruntime", "openvino")
         )
-        found.append(
+        lines.append(
             f"{environment.hardware}; {libraries}; Python {environment.python}; allocator"
             f" {environment.allocator}{priority(results)}"
         )
@@ -184,28 +192,42 @@ def setting(results: Results) -> list[str]:
         dict.fromkeys(environment.commit[:7] or "unknown" for environment in results.environment.values())
     )
     return [
-        *dict.fromkeys(found),
+        *dict.fromkeys(lines),
         *([f"Measured at commits {', '.join(commits)}"] if len(commits) > 1 else []),
     ]
 
 
 def priority(results: Results) -> str:
-    """Whether the scheduler preferred the workers; of several answers one that is not `raised`."""
-    found = {one.disturbance.priority for one in results.results if one.disturbance is not None} - {""}
-    return f"; priority {min(found)}" if found else ""
+    """Returns whether the scheduler preferred the workers; of several answers one that is not
+    `raised`.
+    """
+    priorities = {
+        result.disturbance.priority for result in results.results if result.disturbance is not None
+    } - {""}
+    return f"; priority {min(priorities)}" if priorities else ""
 
 
 def console() -> Console:
-    """Standard output; where it is no terminal, wide enough for a table."""
+    """Returns standard output; where it is no terminal, wide enough for a table."""
     from rich.console import Console
 
-    found = Console(highlight=False)
-    return found if found.is_terminal else Console(highlight=False, width=LOG_WIDTH)
+    output = Console(highlight=False)
+    return output if output.is_terminal else Console(highlight=False, width=LOG_WIDTH)
+
+
+def show(results: Results) -> None:
+    """Prints the table of a results file, with its setting before and its reasons after it."""
+    output = console()
+    for line in setting(results):
+        output.print(line, highlight=False)
+    output.print(table(results.results, output.width))
+    for line in reasons(results.results):
+        output.print(f"  {line}", highlight=False, markup=False)
 
 
 def table(results: Sequence[Result], width: int) -> Table:
-    """For a terminal of this width: empty columns are left out, then the least important ones until
-    the rest fits on one line a case.
+    """Returns the table for a terminal of this width, in characters: empty columns are left out,
+    then the least important ones until the rest fits on one line a case.
     """
     from rich.table import Table
     from rich.text import Text
@@ -216,23 +238,21 @@ def table(results: Sequence[Result], width: int) -> Table:
     for name in FIRST_TO_GO:
         if sum(widths[index] + GAP for index in used) - GAP > width and HEAD.index(name) in used:
             used.remove(HEAD.index(name))
-    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, GAP, 0, 0))
+    drawn = Table(box=None, pad_edge=False, header_style="bold", padding=(0, GAP, 0, 0))
     for index in used:
-        made.add_column(
+        drawn.add_column(
             HEAD[index], justify="left" if HEAD[index] in ("case", "status") else "right", overflow="fold"
         )
     for line in cells[1:]:
-        made.add_row(*(Text(line[index]) for index in used))
-    return made
+        drawn.add_row(*(Text(line[index]) for index in used))
+    return drawn
 
 
 def markdown(results: Results) -> str:
-    """The table of a results file with its setting, and the hash of the file's content, so that a
-    test can make it again.
-    """
-    cells = rows([one for one in results.results if one.case.backend != PACE])
+    """Returns the table of a results file, with its setting before and the legend after it."""
+    cells = rows([result for result in results.results if result.case.backend != PACE])
     used = [index for index in range(len(HEAD)) if any(line[index] for line in cells)]
-    cases = [one.case for one in results.results]
+    cases = [result.case for result in results.results]
     asked = dict.fromkeys(f"{case.precision}, batch {case.batch}, {case.target}" for case in cases)
     lines = [
         *(f"{line}." for line in setting(results)),
@@ -248,18 +268,18 @@ def markdown(results: Results) -> str:
 
 
 def baselines(results: Sequence[Result]) -> str:
-    """Eager, with its precision where races have several."""
-    found = {
-        (one.race_id, base.case.precision)
-        for one in results
-        if (base := _entrant(results, one, ())) is not None
+    """Returns the baselines' name, with their precisions where races have several."""
+    pairs = {
+        (result.race_id, base.case.precision)
+        for result in results
+        if (base := _entrant(results, result, ())) is not None
     }
-    several = len({(one.race_id, one.case.precision) for one in results}) > len(
-        {one.race_id for one in results}
+    several = len({(result.race_id, result.case.precision) for result in results}) > len(
+        {result.race_id for result in results}
     )
     return (
-        f"{BASELINE} {', '.join(sorted({precision for _, precision in found}))}"
-        if several and found
+        f"{BASELINE} {', '.join(sorted({precision for _, precision in pairs}))}"
+        if several and pairs
         else BASELINE
     )
 
@@ -268,14 +288,16 @@ def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def _entrant(results: Sequence[Result], one: Result, options: tuple[tuple[str, str], ...]) -> Result | None:
-    """Of the same race, in the finest precision."""
-    found = [
+def _entrant(
+    results: Sequence[Result], result: Result, options: tuple[tuple[str, str], ...]
+) -> Result | None:
+    """Returns eager with these options of the same race, in the finest precision."""
+    matches = [
         other
         for other in results
-        if other.race_id == one.race_id
+        if other.race_id == result.race_id
         and other.case.backend == BASELINE
         and other.case.options == options
         and "latency" in other.metrics
     ]
-    return min(found, key=lambda other: PRECISIONS.index(other.case.precision), default=None)
+    return min(matches, key=lambda other: PRECISIONS.index(other.case.precision), default=None)

@@ -12,7 +12,7 @@ import pytest
 from typer import Abort
 
 from hotlap.perf import cli
-from hotlap.perf.commands import run
+from hotlap.perf.commands import lists
 from hotlap.perf.terms import result
 from hotlap.perf.terms.case import Case, Plan
 from hotlap.perf.terms.reasons import Misuse, Reason
@@ -180,7 +180,7 @@ def test_resume_without_an_id_is_the_latest(given: list[str], meant: list[str]) 
 
 
 def test_lists_are_separated_by_commas() -> None:
-    assert run.split(" a, b,,c[x:y] ") == ["a", "b", "c[x:y]"]
+    assert lists.split(" a, b,,c[x:y] ") == ["a", "b", "c[x:y]"]
 
 
 def test_report_prints_the_table_and_the_reasons(saved: Path, capsys: Captured) -> None:

@@ -17,8 +17,9 @@ import pytest
 
 from hotlap.perf import cli
 from hotlap.perf.gate import ledger
-from hotlap.perf.gate.ab import Comparison, Duel
-from hotlap.perf.gate.ledger import Entry
+from hotlap.perf.gate.ab import ABRun
+from hotlap.perf.gate.duel import Duel
+from hotlap.perf.gate.ledger import SelfRace
 from hotlap.perf.gate.policy import Policy
 from hotlap.perf.gate.revisions import Revision, Revisions, git
 from hotlap.perf.lookup import plugins
@@ -265,7 +266,7 @@ def test_usage_errors_are_one_line(
     assert len(git(Path(), "worktree", "list").splitlines()) == 1
 
 
-def comparison(folder: Path, ratios: list[float], sha: str = "s") -> Comparison:
+def comparison(folder: Path, ratios: list[float], sha: str = "s") -> ABRun:
     """Of one case whose two sides have seen samples with these ratios a block; no process is
     started.
     """
@@ -295,7 +296,7 @@ def comparison(folder: Path, ratios: list[float], sha: str = "s") -> Comparison:
             Entrant(case, plugins.backend("eager"), [], {}, folder, folder, folder, seen, nothing)
         )
     sides = Revision("base", Origin("base"), "b"), Revision("head", Origin("head"), sha)
-    made = Comparison(*sides, Policy(), Plan(), folder, survey.collect(1, "keep"), lambda text: None)
+    made = ABRun(*sides, Policy(), Plan(), folder, survey.collect(1, "keep"), lambda text: None)
     race = Race(entrants, made.plan, nothing, lambda text: None, lambda: None)
     made.duels.append(Duel(case, race, 0.03, blocks=len(ratios)))
     return made
@@ -385,7 +386,7 @@ def test_a_side_that_dies_is_never_green(side: int, verdict: str, tmp_path: Path
 
 def test_a_ledger_that_cries_wolf_suspends_what_is_timed_and_nothing_else(tmp_path: Path) -> None:
     for _ in range(20):
-        ledger.add(tmp_path / "aa.jsonl", Entry("c", "s", 16, 1.0, True))
+        ledger.add(tmp_path / "aa.jsonl", SelfRace("c", "s", 16, 1.0, True))
     made = comparison(tmp_path, SLOW)
     made.judge(6)
     assert made.conclude(tmp_path / "aa.jsonl").verdict == "inconclusive"
@@ -437,7 +438,7 @@ def test_what_the_compiler_lost_is_a_regression_before_anything_is_timed(
     """
     revisions = Revisions(tmp_path)
     sides = revisions.open("base", "planted.changes:whole"), revisions.open("head", f"planted.changes:{head}")
-    comparison = Comparison(*sides, Policy(), Plan(threads=1), tmp_path, survey.collect(1, "keep"), print)
+    comparison = ABRun(*sides, Policy(), Plan(threads=1), tmp_path, survey.collect(1, "keep"), print)
     try:
         comparison.prepare(Case(f"planted.changes:{head}", backend, batch=4), None)
         comparison.duels[0].race.check()
@@ -454,14 +455,14 @@ def test_what_the_compiler_lost_is_a_regression_before_anything_is_timed(
 def test_the_ledger_keeps_what_is_whole_and_suspends_a_gate_that_cries_wolf(tmp_path: Path) -> None:
     path = tmp_path / "aa.jsonl"
     for index in range(40):
-        ledger.add(path, Entry("c", "s", 16, 1.0, alarm=index < 4))
+        ledger.add(path, SelfRace("c", "s", 16, 1.0, alarm=index < 4))
     with path.open("ab") as file:
         file.write(b'{"case": "to')
     entries = ledger.read(path)
     assert len(entries) == 40
     assert ledger.distrusted(entries, 0.05) == ""
     assert "5 of 40" in ledger.distrusted(
-        [*entries[:35], *[Entry("c", "s", 16, 1.0, True)] * 1, *entries[36:]], 0.05
+        [*entries[:35], *[SelfRace("c", "s", 16, 1.0, True)] * 1, *entries[36:]], 0.05
     )
     assert ledger.distrusted([], 0.05) == "" and ledger.read(tmp_path / "absent") == []
 

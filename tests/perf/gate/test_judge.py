@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from hotlap.perf.gate import judge, sides
-from hotlap.perf.gate.policy import Part, Policy
+from hotlap.perf.gate.policy import CasePart, Policy
 from hotlap.perf.terms import verdict
 from hotlap.perf.terms.case import Case, Plan
 from hotlap.perf.terms.environment import Environment
@@ -294,7 +294,7 @@ def test_a_pace_of_zero_and_numbers_beyond_all_bounds(side: Write, tmp_path: Pat
 
 
 def test_a_rule_that_applies_to_nothing_is_named(side: Write) -> None:
-    found = judged(side(result()), side(result(seed=2)), case=(Part("restnet/*", ignore=True),))
+    found = judged(side(result()), side(result(seed=2)), case=(CasePart("restnet/*", ignore=True),))
     assert "policy: [[case]] match = 'restnet/*' matches no case" in found.reasons
 
 
@@ -377,7 +377,7 @@ def test_an_ignored_case_is_not_looked_at(side: Write) -> None:
     found = judged(
         side(result("eager"), result("compile")),
         side(result("eager", seed=2), result("compile", slower=2)),
-        case=(Part("*/compile/*", ignore=True),),
+        case=(CasePart("*/compile/*", ignore=True),),
     )
     assert found.verdict == "pass" and all("compile" not in one.case for one in found.findings)
 

@@ -51,7 +51,7 @@ def test_each_level_is_found_as_it_was_made() -> None:
 
 
 def test_more_blocks_find_less() -> None:
-    """MEASURING (b) 7: at 16 blocks and an sd of 1.4 % a tolerance of 1.3 % can pass, so 4.3 % is
+    """At 16 blocks and a standard deviation of 1.4 % a tolerance of 1.3 % can pass, so 4.3 % is
     found at a tolerance of 3 %.
     """
     assert variance.detectable(0.014, 16, 0.03) == pytest.approx(0.043, abs=0.001)

@@ -244,8 +244,8 @@ def test_memory_of_the_process_is_named_by_its_source(ask: Ask) -> None:
 
 def test_doctor_shows_each_device(child: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     code = (
-        "from rich.console import Console; from hotlap.perf.commands import doctor;"
-        " Console(width=240).print(doctor.devices())"
+        "from rich.console import Console; from hotlap.perf.commands import machine_tables;"
+        " Console(width=240).print(machine_tables.devices())"
     )
     lines = child(
         code, {**MIG, "0.throttle": "0x24"}, CUDA_VISIBLE_DEVICES=f"{SLICES[1]}"

@@ -1,0 +1,151 @@
+"""What `hotlap run` does: the cases that were asked for, a first look at the smallest model, the
+races, and how long all of it takes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+
+from ..lookup import plugins, workloads
+from ..lookup.cases import BASELINE, default_backends, expand, races
+from ..measure.prepare import own_work
+from ..measure.rundir import RunFolder, latest
+from ..reports import report
+from ..terms import files
+from ..terms.case import ARCHITECTURES, Case, Plan
+from ..terms.environment import Environment
+from ..terms.reasons import Misuse
+from ..terms.result import Result
+from .lists import batch_sizes, split
+from .progress import Watched, carried_out
+
+# Building and checking one entrant with cold caches, s. On two shared cores an mlp's five took 12 s
+# each; compiling a transformer takes several times as long as its other backends together.
+BUILDING_S = 30.0
+# Training one of our own models without a checkpoint on two cores, s: four take about four minutes.
+TRAINING_S = 60.0
+# What the first look races: the baseline, and the backend that is built soonest.
+FIRST_LOOK = (BASELINE, "onnxruntime")
+# Three blocks are the fewest that give an interval; their workers are forked, since importing torch
+# takes longer than all of the timing. Memory and cold start need workers of their own and are left
+# to the race.
+FIRST_LOOK_PLAN = {"budget_s": 3.0, "looks": (3,), "rounds": 10, "tail_s": 0.0, "fresh_blocks": 0}
+
+
+def by_default() -> list[str]:
+    """Returns the name of every model file; those that its package names in FIRST come first, so
+    that the first table is there soon.
+    """
+    modules = plugins.modules("hotlap.workloads")
+    first = {
+        name
+        for package in {module.rpartition(".")[0] for module in modules.values()}
+        for name in getattr(import_module(package), "FIRST", ())
+    }
+    return sorted(modules, key=lambda name: name not in first)
+
+
+def asked(
+    names: Sequence[str], checkpoint: str, backends: str, precisions: str, batch: str, target: str
+) -> list[Case]:
+    """Returns the cases that the options of `hotlap run` name; each text is a comma-separated list.
+
+    Raises Misuse for a name that nothing has, with the nearest ones.
+    """
+    for name in names:
+        workloads.check(workloads.Reference(name, checkpoint))
+    sizes = batch_sizes(batch)
+    return [
+        case
+        for part in split(target)
+        for case in expand(names, split(backends) or default_backends(part), split(precisions), sizes, part)
+    ]
+
+
+def resumed(run_id: str, out: Path | None, environment: Environment) -> RunFolder:
+    """Opens the folder of an earlier run: of this id, or of the `latest`. Raises Misuse."""
+    folder = latest() if run_id == "latest" else out or files.runs_folder() / "race" / run_id
+    if not (folder / "results.json").exists():
+        raise Misuse(
+            f"no results.json in {folder}; hotlap run --resume takes an ID under"
+            f" {files.runs_folder() / 'race'}"
+        )
+    return RunFolder(folder, "", environment)
+
+
+def duration(cases: Sequence[Case], plan: Plan) -> str:
+    """Returns one line that says how long these cases take at most, and what of it is what."""
+    groups = [members for _, members in races(cases)]
+    measuring_s = sum(
+        plan.budget_s * len({case.precision for case in members})
+        for members in groups
+        if not members[0].target.startswith(ARCHITECTURES)
+    )
+    building = sum(not own_work(case) for case in cases)
+    ours = plugins.modules("hotlap.workloads")
+    training = len({case.workload for case in cases if case.workload.partition(":")[0] in ours})
+    total_s = measuring_s + BUILDING_S * building + TRAINING_S * training
+    parts = [f"{counted(len(groups), 'race')}: {minutes(measuring_s)} of measuring"]
+    parts.append(f"{minutes(BUILDING_S * building)} for {counted(building, 'entrant')} to build and check")
+    if training:
+        parts.append(
+            f"{minutes(TRAINING_S * training)} for {counted(training, 'model')} to train if untrained"
+        )
+    return f"at most about {minutes(total_s)}: {', '.join(parts)}"
+
+
+def counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def minutes(seconds: float) -> str:
+    """Returns a length of time for people, rounded up: seconds below two minutes, else minutes."""
+    return f"{math.ceil(seconds)} s" if seconds < 120 else f"{math.ceil(seconds / 60)} min"
+
+
+def first_look(
+    cases: Sequence[Case], opened: RunFolder, plan: Plan, environment: Environment, console: Console
+) -> None:
+    """Races the baseline and the backend that is built soonest, of the first model, for three
+    seconds and prints their rows, so that a person sees what is coming before all are built.
+
+    Its results are not the run's: they stand in a folder of their own below it, and its race
+    measures these cases again.
+    """
+    first = cases[0]
+    members = [
+        case
+        for case in cases
+        if (case.group, case.precision) == (first.group, first.precision) and case.spec in FIRST_LOOK
+    ]
+    if first.target != "cpu" or len(members) < len(FIRST_LOOK):
+        return
+    console.print(f"A first look at {first.workload}, for three seconds; its race follows.", highlight=False)
+    folder = RunFolder(opened.folder / "work" / "first-look", opened.results.command, environment, members)
+    short = msgspec.structs.replace(plan, **FIRST_LOOK_PLAN)
+    carried_out(members, folder, short, environment.key, FirstLook(console))
+
+
+class FirstLook(Watched):
+    """Prints the rows alone: three blocks are never enough for a verdict, and say so each time."""
+
+    def finished(self, group: str, results: Sequence[Result]) -> None:
+        self.close()
+        self.console.print()
+        self.console.print(report.table(results, self.console.width))
+        self.console.print()
+
+
+def complete(results: Sequence[Result]) -> bool:
+    """Whether every race has a case that was measured, or proven without its device."""
+    groups = {result.case.group for result in results}
+    measured = {
+        result.case.group for result in results if "latency" in result.metrics or result.status == "verified"
+    }
+    return groups == measured
