@@ -10,18 +10,39 @@ from pathlib import Path
 
 from .. import cuda_devices
 from ..case import Case
+from ..environment import HALF_PRODUCTS
 from ..environment import cpu_flags as cpu_flags
 from ..reasons import Reason, Refusal
 
 # Instructions that add 8-bit products in 32 bits (Intel 64 and IA-32 Architectures Software
 # Developer's Manual, volume 2, VPDPBUSD and TDPBSSD).
 INT8_PRODUCTS = ("avx512_vnni", "avx_vnni", "amx_int8")
+# Products of 8 and 16 bits that oneDNN still uses when ONEDNN_MAX_CPU_ISA names one of these; a
+# higher one forbids none of them (oneDNN's developer guide, "CPU Dispatcher Control").
+ONEDNN_PRODUCTS: dict[str, tuple[str, ...]] = {
+    "SSE41": (),
+    "AVX": (),
+    "AVX2": (),
+    "AVX2_VNNI": ("avx_vnni",),
+    "AVX512_CORE": (),
+    "AVX512_CORE_VNNI": ("avx512_vnni",),
+    "AVX512_CORE_BF16": ("avx512_vnni", "avx512_bf16"),
+}
 
 
 def missing(package: str, remedy: str) -> Reason | None:
     if importlib.util.find_spec(package) is None:
         return Reason("dep_missing", f"the package {package} is not installed: {remedy}")
     return None
+
+
+def onednn_products() -> frozenset[str]:
+    """The instructions for products of 8 and 16 bits that this CPU has and oneDNN may use, which
+    OpenVINO has built in.
+    """
+    there = cpu_flags() & {*INT8_PRODUCTS, *(flag for flags in HALF_PRODUCTS.values() for flag in flags)}
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
+    return there & frozenset(ONEDNN_PRODUCTS.get(limit, there))
 
 
 def no_device(target: str) -> Reason | None:

@@ -55,7 +55,7 @@ def supports(case: Case) -> Reason | None:
     if case.precision == "int8" and (missing := _machine.missing("nncf", _nncf.REMEDY)):
         return missing
     needs = environment.HALF_PRODUCTS.get(case.precision, ())
-    if needs and not _machine.cpu_flags() & set(needs):
+    if needs and not _machine.onednn_products() & set(needs):
         return Reason(
             "unsupported_precision", f"{case.precision} needs {' or '.join(needs)}, which this CPU has not"
         )
