@@ -45,6 +45,14 @@ def onednn_products() -> frozenset[str]:
     return there & frozenset(ONEDNN_PRODUCTS.get(limit, there))
 
 
+def eight_bit_products() -> list[str]:
+    """The instructions with which oneDNN adds 8-bit products in 32 bits on this CPU. Without them
+    it adds pairs of products in 16 bits, which saturate, so one factor must have 7 bits (oneDNN's
+    developer guide, "Nuances of int8 Computations").
+    """
+    return [flag for flag in INT8_PRODUCTS if flag in onednn_products()]
+
+
 def no_device(target: str) -> Reason | None:
     """None for the CPU and for a CUDA device that the driver shows to this process.
 

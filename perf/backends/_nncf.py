@@ -97,9 +97,10 @@ def quantise(ov: Any, model: Any, given: Calibration) -> Quantised:
 def _told(tried: Sequence[Try], given: Calibration, used: int, held: int) -> Iterator[str]:
     first, best = tried[0], max(tried, key=lambda one: one.cosine)
     kind = ", model type transformer" if first.preset == PRESETS[True][0] else ""
+    bits = "" if _machine.eight_bit_products() else ", weights in 7 bits"
     yield (
         f"NNCF {_library().__version__}: ranges from {used} of {len(given.batches)} batches of"
-        f" {given.source}, preset {best.preset}{kind}{'' if eight_bit_products() else ', weights in 7 bits'}"
+        f" {given.source}, preset {best.preset}{kind}{bits}"
     )
     judged = (
         f"{held} batches held back" if held else "the batch of the calibration itself, there being no other"
@@ -179,19 +180,12 @@ def products(model: Any, found: Iterable[Layer]) -> list[tuple[str, str]]:
 
 def instructions() -> str:
     """Whether this CPU multiplies bytes at full rate."""
-    if names := eight_bit_products():
+    if names := _machine.eight_bit_products():
         return f"8-bit products by {' and '.join(names)}"
     return (
         f"this CPU has none of {', '.join(_machine.INT8_PRODUCTS)}: 8-bit products take three instructions,"
         " int8 may be no faster than fp32"
     )
-
-
-def eight_bit_products() -> list[str]:
-    """The instructions with which OpenVINO adds 8-bit products in 32 bits on this CPU. Without them
-    it adds pairs of products in 16 bits, which saturate.
-    """
-    return [flag for flag in _machine.INT8_PRODUCTS if flag in _machine.onednn_products()]
 
 
 def _quantise(model: Any, batches: Sequence[Arrays], preset: str, kept: Sequence[str]) -> Any:
@@ -205,7 +199,7 @@ def _quantise(model: Any, batches: Sequence[Arrays], preset: str, kept: Sequence
     # in 32 bits, a transformer of the tests had a cosine to fp32 of 0.9945 with NNCF's default,
     # which is 7 bits in the first layer alone, and of 0.9997 with all weights in 7 bits or with its
     # rounded values multiplied in fp32.
-    overflow = nncf.OverflowFix.FIRST_LAYER if eight_bit_products() else nncf.OverflowFix.ENABLE
+    overflow = nncf.OverflowFix.FIRST_LAYER if _machine.eight_bit_products() else nncf.OverflowFix.ENABLE
     advanced = nncf.AdvancedQuantizationParameters(
         activations_range_estimator_params=minmax, overflow_fix=overflow
     )
