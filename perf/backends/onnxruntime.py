@@ -188,8 +188,9 @@ def written(workload: Workload, case: Case, folder: Path, phase: Phase) -> tuple
     spent, said = {"export": exported.seconds}, [f"ONNX opset {export.opset(exported.folder / MODEL)}"]
     start = time.perf_counter()
     if case.precision == "int8":
-        reduced = not cpu.flags() & set(cpu.INT8_PRODUCTS)
-        style = quantise.Style(signed=_provider(case) != CPU, reduced=reduced, passing=True)
+        here = _provider(case) == CPU
+        reduced = here and not cpu.flags() & set(cpu.INT8_PRODUCTS)
+        style = quantise.Style(signed=not here, reduced=reduced, passing=True)
         said += [
             str(
                 quantise.quantise(

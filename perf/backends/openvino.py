@@ -57,7 +57,7 @@ def supports(case: Case) -> Reason | None:
     if case.precision == "int8" and (missing := present.missing("nncf", nncf.REMEDY)):
         return missing
     needs = cpu.HALF_PRODUCTS.get(case.precision, ())
-    if needs and not cpu.flags() & set(needs):
+    if needs and not cpu.onednn_products() & set(needs):
         return Reason(
             "unsupported_precision", f"{case.precision} needs {' or '.join(needs)}, which this CPU has not"
         )

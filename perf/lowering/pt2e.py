@@ -1,8 +1,8 @@
 """int8 on x86: torchao's PT2E (export, observe, convert) with its quantiser for Inductor, whose
 pattern matcher makes oneDNN's qconv and qlinear of the result.
 
-Activations: one scale and zero point a tensor, 8 bits, from a histogram of the calibration rows;
-weights: symmetric, one scale an output channel
+Activations: one scale and zero point a tensor, 8 bits, or 7 where a CPU's 8-bit products saturate,
+from a histogram of the calibration rows; weights: symmetric, one scale an output channel
 (torchao.quantization.pt2e.quantizer.x86_inductor_quantizer). Inductor packs quantised weights only
 when it freezes, so int8 always freezes.
 
@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..machine import present
+from ..machine import cpu, present
 from ..terms.case import Case
 from ..terms.reasons import Reason, Refusal
 from ..terms.result import Placement
@@ -102,7 +102,8 @@ def _observed(program: torch.export.ExportedProgram) -> Any:
         warnings.simplefilter("ignore")  # torchao's own imports
         import torchao.quantization.pt2e.quantizer.x86_inductor_quantizer as x86
         from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e
-    quantiser = x86.X86InductorQuantizer().set_global(x86.get_default_x86_inductor_quantization_config())
+    config = x86.get_default_x86_inductor_quantization_config(reduce_range=not cpu.eight_bit_products())
+    quantiser = x86.X86InductorQuantizer().set_global(config)
     try:
         return prepare_pt2e(program.module(), quantiser)
     except Exception as error:  # as above
@@ -129,7 +130,8 @@ def judged(code: generated.Code, total: int, placement: Placement, source: str) 
     )
     counts = {"nodes": total, "nodes_other_precision": total - int8}
     ran_on = {"onednn int8 on cpu": int8, "layers in fp32 on cpu": total - int8}
-    evidences = (*placement.evidence, evidence, f"ranges from {source}")
+    bits = 8 if cpu.eight_bit_products() else 7
+    evidences = (*placement.evidence, evidence, f"ranges from {source}, activations in {bits} bits")
     return msgspec.structs.replace(
         placement,
         ran_on={**placement.ran_on, **ran_on},

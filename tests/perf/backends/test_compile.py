@@ -109,6 +109,7 @@ def test_nothing_compiled_is_said(run):
     assert placement.wrong is not None and placement.wrong.code == "unsupported_op"
 
 
+@pytest.mark.numeric
 def test_freezing_and_channels_last_keep_the_outputs(run, check):
     """Nine parameters and buffers: batch norm's are folded into the convolution."""
     ran = run("conv/compile/fp32/b2/cpu/inference[freezing:on][layout:channels-last]")

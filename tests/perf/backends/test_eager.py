@@ -13,12 +13,14 @@ from hotlap.perf.terms.contract import Artefact
 from hotlap.perf.terms.reasons import Refusal
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("workload", ["conv", "mlp", "attention"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_outputs_are_those_of_the_module(run, check, workload, precision):
     check(run(f"{workload}/eager/{precision}/b2/cpu/inference"))
 
 
+@pytest.mark.numeric
 def test_channels_last_reaches_parameters_and_inputs(run, check):
     ran = run("conv/eager/fp32/b2/cpu/inference[layout:channels-last]")
     check(ran)

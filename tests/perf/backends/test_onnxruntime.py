@@ -29,6 +29,7 @@ print("no torch")
 """
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("workload", ["conv", "mlp", "attention"])
 def test_outputs_are_those_of_the_module(run, check, workload):
     ran = run(f"{workload}/onnxruntime/fp32/b3/cpu/inference")

@@ -26,6 +26,20 @@ def test_int8_computes_in_int8(run, name: str, least: int) -> None:
     assert "quantise" in (ran.artefact.folder / "ledger.json").read_text()
 
 
+@pytest.mark.parametrize(
+    ("target", "bits"), [("cpu/inference", 7), ("cuda:0/inference[provider:TensorrtExecutionProvider]", 8)]
+)
+def test_weights_have_7_bits_where_the_cpu_that_runs_them_needs_it(
+    workload, tmp_path, monkeypatch: pytest.MonkeyPatch, target: str, bits: int
+) -> None:
+    monkeypatch.setattr(ort_backend.cpu, "flags", lambda: frozenset({"avx2"}))
+    case = Case.parse(f"conv/onnxruntime/int8/b2/{target}")
+    (tmp_path / "case").mkdir()
+    _, words = ort_backend.written(workload(case), case, tmp_path / "case", partial(tasks.phases, {}))
+    assert f"weights in {bits} bits" in words
+
+
+@pytest.mark.numeric
 def test_int8_is_as_near_as_eight_bits_are(run) -> None:
     exact = run("conv/onnxruntime/fp32/b4/cpu/inference").outputs[0]
     found = run("conv/onnxruntime/int8/b4/cpu/inference").outputs[0]

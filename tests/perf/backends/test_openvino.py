@@ -23,7 +23,7 @@ if backend.available("cpu") is not None:
 needs_nncf = pytest.mark.skipif(
     backend.supports(Case("conv", "openvino", "int8")) is not None, reason="nncf is not installed"
 )
-has_bf16 = bool(cpu.flags() & set(HALF_PRODUCTS["bf16"]))
+has_bf16 = bool(cpu.onednn_products() & set(HALF_PRODUCTS["bf16"]))
 
 CHILD = """
 import pathlib, sys
@@ -78,6 +78,7 @@ def linear():
     return Workload("linear", nn.Linear(8, 8).eval().requires_grad_(False), (torch.randn(2, 8),))
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("workload", ["conv", "mlp", "attention"])
 def test_outputs_are_those_of_the_module_and_fp32_is_fp32(run, check, workload):
     ran = run(f"{workload}/openvino/fp32/b3/cpu/inference")
@@ -88,6 +89,7 @@ def test_outputs_are_those_of_the_module_and_fp32_is_fp32(run, check, workload):
     assert placement.ran_on["f32"] > 0 and "bf16" not in placement.ran_on
 
 
+@pytest.mark.numeric
 @pytest.mark.skipif(not has_bf16, reason="this CPU has no bf16 instructions")
 def test_bf16_where_fp32_was_asked_is_seen(run, check):
     ran = run("conv/openvino/bf16/b2/cpu/inference")
@@ -117,10 +119,13 @@ def test_what_it_does_not_do_has_a_reason(case, code):
 
 
 def test_precisions_follow_the_cpu(monkeypatch):
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
     monkeypatch.setattr(cpu, "flags", lambda: frozenset({"avx2"}))
     assert backend.supports(Case("conv", "openvino", "bf16")).code == "unsupported_precision"
     monkeypatch.setattr(cpu, "flags", lambda: frozenset({"avx512_bf16"}))
     assert backend.supports(Case("conv", "openvino", "bf16")) is None
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_VNNI")
+    assert backend.supports(Case("conv", "openvino", "bf16")).code == "unsupported_precision"
     assert backend.available("cuda:0").code == "unsupported_target"
 
 
@@ -135,6 +140,7 @@ def test_it_is_no_default_for_a_gpu():
     assert backend.TARGETS == ("cpu",)
 
 
+@pytest.mark.numeric
 @needs_nncf
 @pytest.mark.parametrize(("name", "elsewhere"), [("conv", 0), ("attention", 3)])
 def test_int8_is_as_near_as_8_bits_can_be_and_runs_in_8_bits(run, workload, tmp_path, name, elsewhere):
@@ -179,6 +185,7 @@ def test_a_model_that_was_never_quantised_is_not_int8(run):
     )
 
 
+@pytest.mark.numeric
 @needs_nncf
 def test_what_8_bits_would_ruin_stays_in_fp32(tmp_path):
     torch.manual_seed(0)
@@ -237,10 +244,16 @@ def test_without_nncf_int8_has_a_remedy(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("flags", "says"), [({"avx2", "avx_vnni"}, "by avx_vnni"), ({"avx2"}, "no faster than fp32")]
+    ("flags", "limit", "says"),
+    [
+        ({"avx2", "avx_vnni"}, "", "by avx_vnni"),
+        ({"avx2", "avx_vnni"}, "AVX2", "no faster than fp32"),
+        ({"avx2"}, "", "no faster than fp32"),
+    ],
 )
-def test_the_evidence_says_what_multiplies_bytes(monkeypatch, flags, says):
+def test_the_evidence_says_what_multiplies_bytes(monkeypatch, flags, limit, says):
     monkeypatch.setattr(cpu, "flags", lambda: frozenset(flags))
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
     assert says in nncf.instructions()
 
 

@@ -94,6 +94,7 @@ def test_the_lowered_graph_is_the_models_function(climb, workload) -> None:
     )
 
 
+@pytest.mark.numeric
 @needs_trt
 def test_int8_products_run_in_int8(climb) -> None:
     found, refused = climb("attention/tensorrt/int8/b4/sm_89/inference")
