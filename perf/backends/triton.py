@@ -138,7 +138,7 @@ def verify(workload: Workload, case: Case, folder: Path, phase: Phase) -> Iterat
         return
     with phase("compile"):
         kernels = [
-            kernel for name in found for _, kernel in builds.one(name, case.precision, case.target, False)
+            kernel for name in found for _, kernel in builds.kernels(name, case.precision, case.target, False)
         ]
     if wrong := [text for kernel in kernels if (text := fault(kernel))]:
         raise Refusal("build_failed", f"{len(wrong)} of {len(kernels)} kernels for {case.target}: {wrong[0]}")

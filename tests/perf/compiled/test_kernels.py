@@ -190,7 +190,7 @@ def test_wrong_words_for_it(
 
 
 def test_all_settings_are_entries_by_themselves() -> None:
-    found = builds.one("rotary", "bf16", "sm_90", all_settings=True)
+    found = builds.kernels("rotary", "bf16", "sm_90", all_settings=True)
     assert {entry.op for _, entry in found} == {
         f"rotary/{kernel}{setting}"
         for kernel in ("forward", "backward")
