@@ -119,7 +119,7 @@ def test_the_harm_would_have_been_seen_in_the_outputs(tmp_path: Path) -> None:
     source = exported(Outlier(), torch.randn(4, 16), tmp_path)
     given = batches((4, 16))
     work = quantise.Quantiser(onnx.load(source), source, given, given[:4], CPU)
-    assert work.cosine(work.made(computing(onnx.load(source), CPU.computing)), given[:4]) < LIMIT
+    assert work.cosine(work.quantised(computing(onnx.load(source), CPU.computing)), given[:4]) < LIMIT
 
 
 @pytest.mark.numeric
