@@ -1,4 +1,4 @@
-"""int8, blocked fp16, offline fusions and the ladder of the onnxruntime back end."""
+"""int8, blocked fp16, offline fusions and the ladder of the onnxruntime backend."""
 
 from __future__ import annotations
 

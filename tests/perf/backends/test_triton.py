@@ -1,4 +1,4 @@
-"""The back end of our kernels: on a CPU it says that it is none; what it did is evidence, and a
+"""The backend of our kernels: on a CPU it says that it is none; what it did is evidence, and a
 fallback is the case's status. In a process with the interpreter.
 """
 
