@@ -22,10 +22,10 @@ def test_convolution_and_linear_run_in_int8(run, workload):
         and placement.counters["nodes"] == 2
         and placement.counters["nodes_other_precision"] == 0
     )
-    told = " ".join(placement.evidence)
+    evidence = " ".join(placement.evidence)
     assert (
-        "1 qconv_pointwise, 1 qlinear_pointwise" in told
-        and "ranges from the example inputs and 4 random ones" in told
+        "1 qconv_pointwise, 1 qlinear_pointwise" in evidence
+        and "ranges from the example inputs and 4 random ones" in evidence
     )
 
 

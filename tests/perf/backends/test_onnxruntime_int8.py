@@ -42,8 +42,8 @@ def test_weights_have_7_bits_where_the_cpu_that_runs_them_needs_it(
 @pytest.mark.numeric
 def test_int8_is_as_near_as_eight_bits_are(run) -> None:
     exact = run("conv/onnxruntime/fp32/b4/cpu/inference").outputs[0]
-    found = run("conv/onnxruntime/int8/b4/cpu/inference").outputs[0]
-    cosine = float((exact * found).sum() / np.linalg.norm(exact) / np.linalg.norm(found))
+    rounded = run("conv/onnxruntime/int8/b4/cpu/inference").outputs[0]
+    cosine = float((exact * rounded).sum() / np.linalg.norm(exact) / np.linalg.norm(rounded))
     assert 0.99 < cosine < 1.0, "near, and not the fp32 model under another name"
 
 
@@ -70,8 +70,8 @@ def test_blocked_fp16_keeps_steep_operators_in_fp32(workload, tmp_path) -> None:
     case = Case.parse("attention/onnxruntime/fp16/b2/cuda:0/inference[fp16:blocked]")
     folder = tmp_path / "case"
     folder.mkdir()
-    found = list(ort_backend.verify(workload(case), case, folder, partial(tasks.phases, {})))
-    assert [proven.rung for proven in found] == ["L0", "L1"] and "stay in fp32" in found[1].evidence
+    results = list(ort_backend.verify(workload(case), case, folder, partial(tasks.phases, {})))
+    assert [proven.rung for proven in results] == ["L0", "L1"] and "stay in fp32" in results[1].evidence
     model = onnx.load(folder / "model.onnx")
     kinds = {
         value.name: value.type.tensor_type.elem_type
@@ -83,7 +83,7 @@ def test_blocked_fp16_keeps_steep_operators_in_fp32(workload, tmp_path) -> None:
     assert all(made_by.get(node.input[0]) in ("Cast", *ort_backend.FP32_ONLY) for node in steep), (
         "what comes in is cast to fp32"
     )
-    (outputs,) = found[1].lowered(tuple(value.numpy() for value in workload(case).inputs))
+    (outputs,) = results[1].lowered(tuple(value.numpy() for value in workload(case).inputs))
     np.testing.assert_allclose(
         outputs, workload(case).module(*workload(case).inputs).numpy(), rtol=0.02, atol=0.02
     )

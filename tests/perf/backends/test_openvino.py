@@ -12,8 +12,8 @@ from hotlap.perf.backends import openvino as backend
 from hotlap.perf.lowering import calibration, nncf
 from hotlap.perf.machine import cpu, present
 from hotlap.perf.machine.cpu import HALF_PRODUCTS
-from hotlap.perf.oracle import check as oracle
 from hotlap.perf.oracle import reference
+from hotlap.perf.oracle.check import distances
 from hotlap.perf.terms.case import Case, Workload
 from hotlap.perf.terms.reasons import Refusal
 
@@ -95,8 +95,8 @@ def test_bf16_where_fp32_was_asked_is_seen(run, check):
     ran = run("conv/openvino/bf16/b2/cpu/inference")
     check(ran)
     assert ran.placement().wrong is None and ran.placement().ran_on["bf16"] > 0
-    asked = replace(ran.artefact, case=Case("conv", "openvino", batch=2))
-    wrong = backend.placement(asked, ran.step).wrong
+    other = replace(ran.artefact, case=Case("conv", "openvino", batch=2))
+    wrong = backend.placement(other, ran.step).wrong
     assert wrong is not None and wrong.code == "unsupported_precision" and "requested f32" in wrong.detail
 
 
@@ -152,12 +152,12 @@ def test_int8_is_as_near_as_8_bits_can_be_and_runs_in_8_bits(run, workload, tmp_
     outputs = {}
     for kind in ("random", "real"):
         with np.load(tmp_path / f"{kind}.npz") as stored:
-            found = [ran.step.fetch(ran.step.call(ran.step.place((batch,))))[0] for batch in stored["in0"]]
+            produced = [ran.step.fetch(ran.step.call(ran.step.place((batch,))))[0] for batch in stored["in0"]]
         outputs[kind] = tmp_path / f"out-{kind}.npz"
-        np.savez(outputs[kind], out0=np.stack(found))
+        np.savez(outputs[kind], out0=np.stack(produced))
     assert all(
-        one.within and one.cosine > 0.999
-        for one in oracle.distances(tmp_path, outputs, "int8", info["terms"]).values()
+        off.within and off.cosine > 0.999
+        for off in distances(tmp_path, outputs, "int8", info["terms"]).values()
     )
     placement = ran.placement()
     assert (
@@ -166,13 +166,13 @@ def test_int8_is_as_near_as_8_bits_can_be_and_runs_in_8_bits(run, workload, tmp_
         and placement.counters["nodes_other_precision"] == elsewhere
     )
     assert placement.ran_on.get("u8", 0) + placement.ran_on.get("i8", 0) >= 2
-    said = "\n".join(placement.evidence)
+    words = "\n".join(placement.evidence)
     assert (
-        "ranges from 4 of 5 batches of the example inputs" in said
-        and "cosine to fp32 0.999" in said
-        and nncf.instructions() in said
+        "ranges from 4 of 5 batches of the example inputs" in words
+        and "cosine to fp32 0.999" in words
+        and nncf.instructions() in words
     )
-    assert ("model type transformer" in said) == (name == "attention")
+    assert ("model type transformer" in words) == (name == "attention")
 
 
 @needs_nncf
@@ -196,8 +196,8 @@ def test_what_8_bits_would_ruin_stays_in_fp32(tmp_path):
         and "operations kept out: node_linear_2" in placement.evidence[2]
     )
     assert placement.wrong is None and placement.counters["nodes_other_precision"] == 1
-    found = step.fetch(step.call(step.place((outlier.inputs[0].numpy(),))))
-    assert calibration.cosine([(outlier.module(*outlier.inputs).numpy(),)], [found]) > 0.99
+    produced = step.fetch(step.call(step.place((outlier.inputs[0].numpy(),))))
+    assert calibration.cosine([(outlier.module(*outlier.inputs).numpy(),)], [produced]) > 0.99
 
 
 @needs_nncf
@@ -220,8 +220,10 @@ def test_calibration_that_says_nothing_is_refused(tmp_path, linear, value, says)
 def test_calibration_far_from_the_data_is_no_crash_but_wrong_outputs(tmp_path, linear):
     poor = replace(linear, calibration=(torch.randn(8, 8) * 1e-3,))
     step, _ = _built(poor, Case("linear", "openvino", "int8", 2), tmp_path)
-    found = step.fetch(step.call(step.place((linear.inputs[0].numpy(),))))[0]
-    assert np.isfinite(found).all() and np.abs(found - linear.module(*linear.inputs).numpy()).max() > 0.1
+    produced = step.fetch(step.call(step.place((linear.inputs[0].numpy(),))))[0]
+    assert (
+        np.isfinite(produced).all() and np.abs(produced - linear.module(*linear.inputs).numpy()).max() > 0.1
+    )
 
 
 @needs_nncf
