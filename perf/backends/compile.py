@@ -51,21 +51,26 @@ OPTIONS = {
 }
 # How many rows more than the case's batch the two calls have that prove a dynamic batch.
 OTHER_BATCHES = (1, 3)
-SOURCE, CACHE = "calibration.txt", "inductor"
+# What a case's folder holds: where int8's ranges come from, and the caches of Inductor and Triton.
+SOURCE = "calibration.txt"
+CACHE = "inductor"
 
 
 def SELF_CONTAINED(case: Case) -> bool:
-    """A package runs without the model; what torch.compile leaves is a cache, and the module is
-    traced again.
+    """Returns whether the folder is enough: a package runs without the model.
+
+    What torch.compile leaves is a cache, and the module is traced again.
     """
     return case.option("package", "off") == "aoti"
 
 
 def PRELOAD(case: Case) -> tuple[str, ...]:
+    """Returns the modules to import before anything is timed; a package needs no compiler."""
     return ("torch",) if SELF_CONTAINED(case) else ("torch", "hotlap.perf.lowering.inductor")
 
 
 def FIXED_BATCH(case: Case) -> bool:
+    """Returns whether what was built takes the case's batch size only."""
     return SELF_CONTAINED(case) and case.option("dynamic", "off") == "off"
 
 
@@ -74,6 +79,7 @@ profile = eager.profile
 
 
 def available(target: str) -> Reason | None:
+    """Returns what is missing for it: a C++ compiler, Python's headers, torch or the device."""
     compiler = os.environ.get("CXX", "g++")
     header = Path(sysconfig.get_path("include")) / "Python.h"
     if shutil.which(compiler) is None:
@@ -91,6 +97,7 @@ def available(target: str) -> Reason | None:
 
 
 def supports(case: Case) -> Reason | None:
+    """Returns what the case's precision and options rule out, None where nothing is."""
     if case.option("dynamic", "off") == "on" and case.option("regional", "off") == "on":
         return Reason(
             "unsupported_op",
@@ -103,8 +110,10 @@ def supports(case: Case) -> Reason | None:
 
 
 def build(workload: Workload, case: Case, folder: Path, phase: Phase) -> None:
-    """Raises Refusal: what torch_step.prepare raises; unsupported_op (nothing to compile
-    regionally, or no dynamic batch); export_failed; build_failed.
+    """Compiles into the folder: a package, or the cache that `load` starts from.
+
+    Raises Refusal: what torch_step.prepare raises; unsupported_op (nothing to compile regionally,
+    or no dynamic batch); export_failed; build_failed.
     """
     import torch
     import torch._inductor.compile_fx
@@ -118,13 +127,10 @@ def build(workload: Workload, case: Case, folder: Path, phase: Phase) -> None:
     source = ""
     if case.precision == "int8":
         with phase("calibrate"):
-            found = calibration(workload)
-            source = found.source
-            pt2e.calibrate(
-                _exported(workload, case),
-                (torch_step.tensors(case).place(arrays) for arrays in found.batches),
-                folder,
-            )
+            ranges = calibration(workload)
+            source = ranges.source
+            batches = (torch_step.tensors(case).place(arrays) for arrays in ranges.batches)
+            pt2e.calibrate(_exported(workload, case), batches, folder)
     if case.option("package", "off") == "aoti":
         with phase("export"):
             program = _exported(workload, case, folder)
@@ -143,7 +149,7 @@ def build(workload: Workload, case: Case, folder: Path, phase: Phase) -> None:
 
 
 def load(artefact: Artefact) -> Step:
-    """The first call compiles: from the folder of the case, without a pool of compiler processes.
+    """Loads what was built. The first call compiles, from the folder, without a pool of processes.
 
     A package is loaded as it is. Raises Refusal(build_failed).
     """
@@ -159,13 +165,23 @@ def load(artefact: Artefact) -> Step:
 
 
 def placement(artefact: Artefact, step: Step) -> Placement:
-    """What dynamo and Inductor did since `load`.
+    """Returns what dynamo and Inductor did since `load`.
 
     Graphs from the cache count like fresh ones, their kernels too.
     """
     case, about = artefact.case, step.about
     if about.package is not None:
-        return _resized(aoti.placement(case, artefact.folder, about.package), case, step)
+        ran = aoti.placement(case, artefact.folder, about.package)
+    else:
+        ran = _traced(case, about)
+        if case.precision == "int8":
+            source = (artefact.folder / SOURCE).read_text()
+            ran = pt2e.judged(generated.here(), about.layers, ran, source)
+    return _resized(ran, case, step)
+
+
+def _traced(case: Case, about: Compiled) -> Placement:
+    """Returns what dynamo's and Inductor's own counters say, and the generated code."""
     from torch._dynamo.utils import counters
     from torch._inductor import metrics
 
@@ -176,11 +192,9 @@ def placement(artefact: Artefact, step: Step) -> Placement:
         "generated_kernels": metrics.generated_kernel_count,
     }
     evidence = [f"graph break, {count} x: {' '.join(reason.split())}" for reason, count in breaks.items()]
-    partial = (
-        f"what lies between {stats['unique_graphs']} graphs ran in eager: {evidence[0][:300]}"
-        if evidence
-        else ""
-    )
+    partial = ""
+    if evidence:
+        partial = f"what lies between {stats['unique_graphs']} graphs ran in eager: {evidence[0][:300]}"
     evidence.append(
         f"Inductor's cache: {inductor['fxgraph_cache_hit']} hits, {inductor['fxgraph_cache_miss']} misses, "
         f"{inductor['fxgraph_cache_bypass']} graphs it cannot store"
@@ -211,71 +225,67 @@ def placement(artefact: Artefact, step: Step) -> Placement:
             "unsupported_op", f"dynamo compiled nothing of {case.workload}; all of it ran in eager"
         )
     where = f"inductor on {case.target}"
-    found = Placement(where, {where: stats["calls_captured"]}, counts, tuple(evidence), wrong, partial)
-    if case.precision == "int8":
-        found = pt2e.judged(code, about.layers, found, (artefact.folder / SOURCE).read_text())
-    return _resized(found, case, step)
+    return Placement(where, {where: stats["calls_captured"]}, counts, tuple(evidence), wrong, partial)
 
 
 def verify(workload: Workload, case: Case, folder: Path, phase: Phase) -> Iterator[Proven]:
-    from ..lowering.proofs import compiled
+    """Proves the case for a GPU that is not here, up to L5 (proofs.py)."""
+    from ..lowering import proofs
 
-    yield from compiled(workload, case, folder, phase)
+    yield from proofs.compiled(workload, case, folder, phase)
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """inputs: a batch as the case has it.
+    """What `placement` needs to know of a step."""
 
-    compilations: dynamo's ids (`frame/attempt`) since load, one for each compilation; attempt 0 is
-    the first of its code.
-
-    parameters: of the module, with buffers. layers: of int8. dtypes: operators of dynamo's graphs
-    by dtype, under autocast.
-    """
-
+    # A batch as the case has it.
     inputs: Arrays
+    # dynamo's ids (`frame/attempt`) since load, one for each compilation; attempt 0 is the first of
+    # its code.
     compilations: list[str] = field(default_factory=list)
+    # Parameters and buffers of the module.
     parameters: int = 0
+    # int8: linear and convolution layers that could run in it.
     layers: int = 0
+    # Under autocast: operators of dynamo's graphs by dtype.
     dtypes: Counter[str] = field(default_factory=Counter)
+    # What is known of the package; None without one.
     package: aoti.Package | None = None
 
     @property
     def recompiles(self) -> int:
+        """How often code that was compiled before was compiled again."""
         return sum(not name.endswith("/0") for name in self.compilations)
 
 
-def _resized(found: Placement, case: Case, step: Step) -> Placement:
-    """With the recompilations until now; of a dynamic batch also those for two other sizes, of
-    which there must be none.
+def _resized(ran: Placement, case: Case, step: Step) -> Placement:
+    """Returns a placement with how often code was compiled again.
+
+    A step with a dynamic batch is called with two other sizes first, for which nothing may be
+    compiled again.
     """
-    about, wrong, evidence = step.about, found.wrong, found.evidence
+    about, wrong, evidence = step.about, ran.wrong, ran.evidence
     if case.option("dynamic", "off") == "on":
         sizes = [case.batch + more for more in OTHER_BATCHES]
         for size in sizes:
             step.call(step.place(tuple(value.take(range(size), 0, mode="wrap") for value in about.inputs)))
             step.synchronize()
-        evidence = (
-            *evidence,
-            (
-                f"dynamic batch: called with {' and '.join(map(str, sizes))} rows too, {about.recompiles}"
-                " recompilations"
-            ),
-        )
+        rows = " and ".join(map(str, sizes))
+        called = f"dynamic batch: called with {rows} rows too, {about.recompiles} recompilations"
+        evidence = (*evidence, called)
         if about.recompiles and wrong is None:
             wrong = Reason(
                 "unsupported_op",
-                f"dynamic:on: {case.workload} was compiled again {about.recompiles} times for"
-                f" {' and '.join(map(str, sizes))} rows: it is made for one batch size",
+                f"dynamic:on: {case.workload} was compiled again {about.recompiles} times for {rows} rows:"
+                " it is made for one batch size",
             )
-    return msgspec.structs.replace(
-        found, counters={**found.counters, "recompiles": about.recompiles}, evidence=evidence, wrong=wrong
-    )
+    counters = {**ran.counters, "recompiles": about.recompiles}
+    return msgspec.structs.replace(ran, counters=counters, evidence=evidence, wrong=wrong)
 
 
 def _captured(case: Case) -> int:
-    """CUDA graphs that Inductor holds for the device: its trees of them, node by node."""
+    """Returns how many CUDA graphs Inductor holds for the device: the nodes of its trees."""
     from torch._inductor import cudagraph_trees
 
     manager: Any = cudagraph_trees.get_manager(int(case.target[5:]), create_if_none_exists=False)
@@ -288,11 +298,11 @@ def _captured(case: Case) -> int:
 
 
 def _loaded(case: Case, folder: Path) -> Step:
-    """A package: no workload, no dynamo."""
-    made = torch_step.tensors(case)
+    """Returns the step of a package, without workload and dynamo."""
+    form = torch_step.tensors(case)
     function, package = aoti.load(folder, case.target)
     about = Compiled(aoti.inputs(folder), package=package)
-    step = torch_step.step(made, function, about)
+    step = torch_step.step(form, function, about)
     if case.option("dynamic", "off") == "on":
         return step
 
@@ -302,19 +312,19 @@ def _loaded(case: Case, folder: Path) -> Step:
                 "invalid_input",
                 f"the package was made for a batch of {case.batch}, not {len(arrays[0])}; use [dynamic:on]",
             )
-        return made.place(arrays)
+        return form.place(arrays)
 
     return replace(step, place=place)
 
 
 def _folders(folder: Path) -> None:
-    """Environment variables: Inductor reads its folders there at the first compilation."""
+    """Sets the folders of the caches, which Inductor takes from the environment."""
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder / CACHE)
     os.environ["TRITON_CACHE_DIR"] = str(folder / CACHE / "triton")
 
 
 def _exported(workload: Workload, case: Case, folder: Path | None = None) -> torch.export.ExportedProgram:
-    """The program of a case; of int8 the quantised one once its ranges are in the folder."""
+    """Returns the program of a case, of int8 the quantised one once the folder has its ranges."""
     prepared, dynamic = torch_step.prepare(workload, case), case.option("dynamic", "off") == "on"
     inputs = prepared.place(prepared.inputs)
     program = aoti.exported(prepared.module, inputs, dynamic)
@@ -324,21 +334,22 @@ def _exported(workload: Workload, case: Case, folder: Path | None = None) -> tor
 
 
 def _compiled(workload: Workload, case: Case, folder: Path) -> Step:
-    """Marks what is to be compiled."""
+    """Returns a step whose module, or its blocks, compile at the first call."""
     import torch
     import torch._dynamo.callback
     import torch._inductor.config
     import torch._inductor.metrics
-    import torch.fx.experimental._config as shapes
+    import torch.fx.experimental._config
 
     _folders(folder)
     torch._inductor.config.freezing = aoti.frozen(case)
     dynamic = case.option("dynamic", "off") == "on"
-    shapes.backed_size_oblivious = dynamic  # else a batch of 1 would be a constant
+    torch.fx.experimental._config.backed_size_oblivious = dynamic  # else a batch of 1 would be a constant
     _stable_keys()
     prepared = torch_step.prepare(workload, case)
     function: Callable[..., Any] = prepared.module
-    parameters, layers = sum(1 for _ in (*prepared.module.parameters(), *prepared.module.buffers())), 0
+    parameters = sum(1 for _ in (*prepared.module.parameters(), *prepared.module.buffers()))
+    layers = 0
     if case.precision == "int8":
         graph = pt2e.converted(_exported(workload, case), folder)
         function, layers = graph, pt2e.layers(graph)
@@ -366,8 +377,9 @@ def _compiled(workload: Workload, case: Case, folder: Path) -> Step:
 
 
 def _marked(place: Callable[[Arrays], Any]) -> Callable[[Arrays], Any]:
-    """Inputs whose batch is a symbol if it can be one; where it cannot, other sizes are compiled
-    again, and counted.
+    """Returns a `place` whose inputs have a symbol for the batch, if it can be one.
+
+    Where it cannot, other sizes are compiled again, and counted.
     """
     import torch
 
@@ -381,7 +393,7 @@ def _marked(place: Callable[[Arrays], Any]) -> Callable[[Arrays], Any]:
 
 
 def _counting(dtypes: Counter[str], mode: str) -> Any:
-    """Inductor, which first counts what the operators of each of dynamo's graphs return."""
+    """Returns Inductor as a backend that first counts the dtypes in each of dynamo's graphs."""
     import torch
 
     class Counting(torch._TorchCompileInductorWrapper):
@@ -398,6 +410,7 @@ def _counting(dtypes: Counter[str], mode: str) -> Any:
 
 
 def _stable_keys() -> None:
+    """Makes pickles name dtypes and memory formats by torch alone (see above)."""
     import torch
 
     for kind in (torch.dtype, torch.memory_format):
@@ -405,13 +418,17 @@ def _stable_keys() -> None:
 
 
 def _named(name: str) -> Any:
+    """Returns torch's own object of a name, for the pickles above."""
     import torch
 
     return getattr(torch, name)
 
 
 def _new_step(function: Callable[..., Any]) -> Callable[..., Any]:
-    """CUDA graphs may then reuse the memory of the outputs of the call before."""
+    """Returns a function that says when a call begins.
+
+    CUDA graphs may then reuse the memory of the outputs of the call before.
+    """
     import torch
 
     def call(*inputs: Any) -> Any:

@@ -1,12 +1,12 @@
-"""PyTorch as it is:
+"""PyTorch as it is: `module(*inputs)`, the whole model cast to the case's precision.
 
-`module(*inputs)`, the whole model cast to the case's precision. The baseline of every race.
+It is the baseline of every race.
 
 With autocast:on the module and its inputs stay fp32 and torch.autocast casts at each operator of
 its list; the weights are cast again in every call, since autocast keeps casts only of what requires
 a gradient (aten/src/ATen/autocast_mode.cpp, cached_cast).
 
-compile.py shares `prepare` and `step` with this file: they differ only in what is called.
+compile.py differs from this file only in what is called (torch_step.py).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..lowering import torch_step
 from ..lowering.torch_step import HALF, by_dtype, name_of, prepare
@@ -26,21 +26,20 @@ from ..terms.contract import Arrays, Artefact, Phase, Proven, Step
 from ..terms.reasons import Reason
 from ..terms.result import Placement
 
-if TYPE_CHECKING:
-    pass
-
 SUMMARY = "PyTorch without a compiler: the baseline"
 OPTIONS = {"layout": ("contiguous", "channels-last"), "autocast": ("off", "on"), "l2": ("warm", "cold")}
 PRELOAD = ("torch",)
-
+# What a Reason says where torch is missing.
 REMEDY = "pip install torch"
 
 
 def available(target: str) -> Reason | None:
+    """Returns what is missing for it: torch or the device."""
     return present.missing("torch", REMEDY) or present.no_device(target)
 
 
 def supports(case: Case) -> Reason | None:
+    """Returns what the case's precision and options rule out, None where nothing is."""
     if case.mode != "inference":
         return Reason("unsupported_op", f"mode {case.mode}: this backend runs inference only")
     if case.precision == "int8":
@@ -67,8 +66,9 @@ def supports(case: Case) -> Reason | None:
 
 
 def variables(case: Case, threads: int) -> dict[str, str]:
-    """OpenMP's own binding: it binds the pool and the calling thread when the library is loaded
-    (OpenMP 5.0, 6.4 to 6.6).
+    """Returns OpenMP's own variables for threads and binding.
+
+    They bind the pool and the calling thread when the library is loaded (OpenMP 5.0, 6.4 to 6.6).
     """
     bound = present.cpus_to_bind(case, threads)
     binding = (
@@ -78,6 +78,7 @@ def variables(case: Case, threads: int) -> dict[str, str]:
 
 
 def load(artefact: Artefact) -> Step:
+    """Puts the module on its target. Raises Refusal: what torch_step.prepare raises."""
     import torch
 
     torch.set_num_threads(artefact.threads)
@@ -86,8 +87,9 @@ def load(artefact: Artefact) -> Step:
 
 
 def placement(artefact: Artefact, step: Step) -> Placement:
-    """Counts the aten operators that one call dispatches, by the device and by the dtype of what
-    they return.
+    """Counts the aten operators that one call dispatches.
+
+    By the device and by the dtype of what they return.
     """
     from torch import Tensor
     from torch.utils._python_dispatch import TorchDispatchMode
@@ -124,40 +126,39 @@ def placement(artefact: Artefact, step: Step) -> Placement:
         wanted = artefact.case.precision
         if wrong is None and not dtypes[wanted]:
             wrong = Reason("unsupported_precision", f"no operator returned {wanted}: {evidence[-1]}")
-    told = ", ".join(f"{count} {name}" for name, count in strangers.most_common())
-    partial = (
-        f"{strangers.total()} operators did not run on {artefact.case.target}: {told}"
-        if strangers and wrong is None
-        else ""
-    )
+    partial = ""
+    if strangers and wrong is None:
+        names = ", ".join(f"{count} {name}" for name, count in strangers.most_common())
+        partial = f"{strangers.total()} operators did not run on {artefact.case.target}: {names}"
     return Placement(
         artefact.case.target, devices, {"operators": sum(devices.values())}, tuple(evidence), wrong, partial
     )
 
 
 def verify(workload: Workload, case: Case, folder: Path, phase: Phase) -> Iterator[Proven]:
-    """Without the device: configuration, and the module exported for it (proofs.py).
+    """Proves without the device: configuration, and the module exported for it (proofs.py).
 
     Nothing of eager is lowered, so it ends there.
     """
-    from ..lowering.proofs import configured, exported
+    from ..lowering import proofs
 
-    yield from configured(workload, case)
+    yield from proofs.configured(workload, case)
     if case.option("autocast", "off") == "off":
-        yield exported(workload, case, phase).proven
+        yield proofs.exported(workload, case, phase).proven
 
 
 def profile(
     artefact: Artefact, step: Step, feed: Sequence[Arrays], schedule: contract.Schedule, path: Path
 ) -> list[float]:
-    """torch's profiler, each call one of its steps."""
+    """Records the calls with torch's profiler, each as one of its steps."""
     import torch
 
     def call(inputs: Any) -> None:
         step.call(inputs)
         step.synchronize()
 
-    placed, seconds = [step.place(arrays) for arrays in feed], []
+    placed = [step.place(arrays) for arrays in feed]
+    seconds = []
     profiler = torch_step.torch_profiler(schedule, artefact.case.target != "cpu")
     with torch.inference_mode(), profiler:
         for inputs in placed:

@@ -27,25 +27,29 @@ SPIN_S = 0.0005
 
 
 def available(target: str) -> Reason | None:
-    return (
-        None if target == "cpu" else Reason("unsupported_target", f"null waits on the CPU, not on {target}")
-    )
+    """Returns a reason for every target but the CPU."""
+    if target == "cpu":
+        return None
+    return Reason("unsupported_target", f"null waits on the CPU, not on {target}")
 
 
 def supports(case: Case) -> Reason | None:
-    return (
-        None
-        if case.mode == "inference"
-        else Reason("unsupported_op", "null has outputs for mode inference only")
-    )
+    """Returns a reason for every mode but inference."""
+    if case.mode == "inference":
+        return None
+    return Reason("unsupported_op", "null has outputs for mode inference only")
 
 
 def variables(case: Case, threads: int) -> dict[str, str]:
+    """Returns none: it has one thread."""
     return {}
 
 
 def load(artefact: Artefact) -> Step:
-    """Its `place` raises Refusal(invalid_input) for inputs whose outputs are not known."""
+    """Returns a step that takes its time and knows its outputs.
+
+    Its `place` raises Refusal(invalid_input) for inputs whose outputs are not known.
+    """
     takes_s = float(artefact.case.option("takes", OPTIONS["takes"][0]).removesuffix("ms")) / 1000
     batches = _known(artefact.reference, ("real", "random", "timed"))
     rows = _known(artefact.reference, ("validation",))
@@ -55,16 +59,15 @@ def load(artefact: Artefact) -> Step:
 
         if (whole := batches.get(_digest(arrays))) is not None:
             return whole
-        found = [rows.get(_digest(row)) for row in zip(*arrays, strict=True)]
-        if not found or None in found:
+        answers = [rows.get(_digest(row)) for row in zip(*arrays, strict=True)]
+        if not answers or None in answers:
             shapes = ", ".join(f"{array.dtype}{list(array.shape)}" for array in arrays)
             raise Refusal(
                 "invalid_input",
                 f"null knows the outputs of {len(batches)} batches, not of the one it was given ({shapes})",
             )
-        return tuple(
-            np.stack(parts) for parts in zip(*[row for row in found if row is not None], strict=True)
-        )
+        known = [answer for answer in answers if answer is not None]
+        return tuple(np.stack(parts) for parts in zip(*known, strict=True))
 
     def call(outputs: Arrays) -> Arrays:
         deadline = time.perf_counter() + takes_s
@@ -78,12 +81,14 @@ def load(artefact: Artefact) -> Step:
 
 
 def placement(artefact: Artefact, step: Step) -> Placement:
+    """Returns that nothing was computed."""
     return Placement("cpu", {"cpu": 0}, {}, ("null computes nothing",))
 
 
 def _known(folder: Path, names: tuple[str, ...]) -> dict[bytes, Arrays]:
-    """Digest of the inputs -> reference outputs, for each entry along the first dimension of the
-    files that are there.
+    """Returns the reference outputs by the digest of their inputs.
+
+    There is one for each entry along the first dimension of the files that exist.
     """
     import numpy as np
 
@@ -93,24 +98,25 @@ def _known(folder: Path, names: tuple[str, ...]) -> dict[bytes, Arrays]:
         if not answers.is_file():
             continue
         with (
-            np.load(folder / f"{name}.npz", allow_pickle=False) as asked,
+            np.load(folder / f"{name}.npz", allow_pickle=False) as questions,
             np.load(answers, allow_pickle=False) as stored,
         ):
-            inputs = [asked[key] for key in sorted(asked.files, key=_number) if key.startswith("in")]
+            inputs = [questions[key] for key in sorted(questions.files, key=_number) if key.startswith("in")]
             outputs = [
                 stored[key] for key in sorted(stored.files, key=_number) if key.startswith(("ref", "out"))
             ]
-        for given, answer in zip(zip(*inputs, strict=True), zip(*outputs, strict=True), strict=True):
-            known[_digest(given)] = answer
+        for question, answer in zip(zip(*inputs, strict=True), zip(*outputs, strict=True), strict=True):
+            known[_digest(question)] = answer
     return known
 
 
 def _number(key: str) -> int:
-    """in0, ref12, eager-fp32-0: the number at the end."""
+    """Returns the number at the end of a key such as in0, ref12 or eager-fp32-0."""
     return int(key[len(key.rstrip("0123456789")) :])
 
 
 def _digest(arrays: Arrays) -> bytes:
+    """Returns a hash of the arrays with their dtypes and shapes."""
     digest = hashlib.blake2b()
     for array in arrays:
         digest.update(f"{array.dtype.str}{array.shape}".encode())

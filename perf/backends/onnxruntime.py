@@ -24,6 +24,7 @@ import contextlib
 import ctypes
 import importlib.util
 import json
+import logging
 import os
 import shutil
 import sys
@@ -46,7 +47,10 @@ from ..terms.reasons import Reason, Refusal
 from ..terms.result import Placement
 
 SUMMARY = "ONNX Runtime, from an ONNX file"
-CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+# Providers, by ONNX Runtime's names.
+CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
+TENSORRT = "TensorrtExecutionProvider"
 OPTIONS = {
     "provider": ("auto", CPU, CUDA, TENSORRT),
     "optimization": ("all", "extended", "basic", "disabled"),
@@ -56,12 +60,25 @@ OPTIONS = {
 }
 PRELOAD = ("onnxruntime",)
 
-MODEL, SAID, ENGINES, NODES = "model.onnx", "build.json", "engines", "nodes.txt"
+# Option optimization -> ONNX Runtime's GraphOptimizationLevel.
+LEVELS = {
+    "all": "ORT_ENABLE_ALL",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "basic": "ORT_ENABLE_BASIC",
+    "disabled": "ORT_DISABLE_ALL",
+}
+# What a case's folder holds: the graph, what its build noted, TensorRT's engines and the number
+# of nodes of the graph that they are made of.
+MODEL = "model.onnx"
+NOTES = "build.json"
+ENGINES = "engines"
+NODES = "nodes.txt"
 # What TensorRT's builder may use beside fp32
 # (onnxruntime.ai/docs/execution-providers/TensorRT-ExecutionProvider.html). A quantised graph
 # without the flag is refused (microsoft/onnxruntime#13381). Python's binding takes True and False
 # here and refuses 1 and 0.
 FLAGS = {"fp16": {"trt_fp16_enable": "True"}, "int8": {"trt_int8_enable": "True"}}
+# What the TensorRT provider of onnxruntime-gpu is linked with.
 TENSORRT_LIBRARIES = ("libnvinfer.so.10", "libnvonnxparser.so.10")
 # Sums of many terms and steep functions: what fp16's 10 bits and largest number of 65504 bear
 # worst.
@@ -76,8 +93,8 @@ FP32_ONLY = (
     "Pow",
     "Erf",
 )
-# Operators that compute in int8 after ONNX Runtime's QDQ fusion, and some that stand for several of
-# a transformer's.
+# Operators that compute in int8 after ONNX Runtime's QDQ fusion
+# (onnxruntime/docs/ContribOperators.md).
 INT8 = (
     "QLinearConv",
     "QGemm",
@@ -88,6 +105,9 @@ INT8 = (
     "ConvInteger",
     "QAttention",
 )
+# Operators that compute in floating point what those of INT8 would compute.
+FLOAT = ("Conv", "FusedConv", "NhwcFusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul")
+# Operators that stand for several of the exported graph.
 FUSED = (
     "Attention",
     "MultiHeadAttention",
@@ -105,12 +125,15 @@ FUSED = (
 
 
 def available(target: str) -> Reason | None:
+    """Returns what is missing for it: the package or the device."""
     remedy = "pip install onnxruntime-gpu, or onnxruntime where there is no such wheel"
     return present.missing("onnxruntime", remedy) or present.no_device(target)
 
 
 def supports(case: Case) -> Reason | None:
-    """fp16 on the CPU was seen to run as fp32 between inserted casts, bf16 to have no kernels (ONNX
+    """Returns what the case's precision and options rule out, None where nothing is.
+
+    fp16 on the CPU was seen to run as fp32 between inserted casts, bf16 to have no kernels (ONNX
     Runtime 1.31.1).
     """
     on_cpu = case.target == "cpu"
@@ -154,19 +177,25 @@ def supports(case: Case) -> Reason | None:
 
 
 def variables(case: Case, threads: int) -> dict[str, str]:
-    """The TensorRT provider has no option that keeps fp32 from becoming tf32; NVIDIA's libraries
-    have this variable.
+    """Returns what keeps fp32 from becoming tf32 in TensorRT.
+
+    Its provider has no option for that; NVIDIA's libraries have this variable. Threads are set by
+    the session.
     """
-    return {"NVIDIA_TF32_OVERRIDE": "0"} if _provider(case) == TENSORRT and case.precision != "tf32" else {}
+    if _provider(case) == TENSORRT and case.precision != "tf32":
+        return {"NVIDIA_TF32_OVERRIDE": "0"}
+    return {}
 
 
 def build(workload: Workload, case: Case, folder: Path, phase: Phase) -> None:
-    """Raises Refusal: export_failed, unsupported_op where int8 finds nothing to quantise,
+    """Writes the graph, and for TensorRT its engines.
+
+    Raises Refusal: export_failed, unsupported_op where int8 finds nothing to quantise,
     build_failed.
     """
-    spent, said = written(workload, case, folder, phase)
+    spent, notes = written(workload, case, folder, phase)
     (folder / "ledger.json").write_text(json.dumps(spent))
-    (folder / SAID).write_text(json.dumps(said))
+    (folder / NOTES).write_text(json.dumps(notes))
     if _provider(case) == TENSORRT:
         shutil.rmtree(folder / ENGINES, ignore_errors=True)
         (folder / ENGINES).mkdir()
@@ -176,44 +205,42 @@ def build(workload: Workload, case: Case, folder: Path, phase: Phase) -> None:
 
 
 def written(workload: Workload, case: Case, folder: Path, phase: Phase) -> tuple[dict[str, float], list[str]]:
-    """model.onnx in the folder.
+    """Writes model.onnx into the folder.
 
-    Returns what its steps took in s, the export when it was made, and what is to be said of them.
+    Returns the seconds of each step (the export's when it was made) and what each did, in words.
     """
     with phase("export"):
         converted = case.option("fp16", "cast") == "blocked"
         exported = export.export(
             workload, replace(case, precision="fp32") if converted else case, folder.parent
         )
-    spent, said = {"export": exported.seconds}, [f"ONNX opset {export.opset(exported.folder / MODEL)}"]
+    source = exported.folder / MODEL
+    spent, notes = {"export": exported.seconds}, [f"ONNX opset {export.opset(source)}"]
     start = time.perf_counter()
     if case.precision == "int8":
-        reduced = not cpu.flags() & set(cpu.INT8_PRODUCTS)
-        style = quantise.Style(signed=_provider(case) != CPU, reduced=reduced, passing=True)
-        said += [
-            str(
-                quantise.quantise(
-                    exported.folder / MODEL, folder / MODEL, calibration.calibration(workload), style
-                )
-            ),
-            f"weights in {7 if reduced else 8} bits",
-        ]
+        here = _provider(case) == CPU
+        reduced = here and not cpu.flags() & set(cpu.INT8_PRODUCTS)
+        style = quantise.Style(signed=not here, reduced=reduced, passing=True)
+        ranges = calibration.calibration(workload)
+        outcome = quantise.quantise(source, folder / MODEL, ranges, style)
+        notes += [str(outcome), f"weights in {7 if reduced else 8} bits"]
         spent["quantise"] = time.perf_counter() - start
     elif converted:
-        said.append(_blocked(exported.folder / MODEL, folder / MODEL))
+        notes.append(_blocked(source, folder / MODEL))
         spent["convert"] = time.perf_counter() - start
     else:
         export.place(exported, folder)
     if case.option("fusion", "session") == "transformer":
         start = time.perf_counter()
-        said.append(_fused(folder / MODEL))
+        notes.append(_fused(folder / MODEL))
         spent["fuse"] = time.perf_counter() - start
-    return spent, said
+    return spent, notes
 
 
 def _blocked(source: Path, target: Path) -> str:
-    """fp32 to fp16 with the operators of FP32_ONLY left in fp32, casts between; inputs and outputs
-    become fp16.
+    """Converts a file from fp32 to fp16, and says what stays in fp32.
+
+    That is the operators of FP32_ONLY, between casts; inputs and outputs become fp16.
     """
     import onnx
     from onnxruntime.transformers import float16
@@ -224,46 +251,45 @@ def _blocked(source: Path, target: Path) -> str:
     _renamed(model)
     onnx.save(model, target)
     kept = Counter(node.op_type for node in model.graph.node if node.op_type in FP32_ONLY)
-    return (
-        f"fp16 but for {', '.join(f'{count} {name}' for name, count in kept.most_common()) or 'nothing'},"
-        " which stay in fp32"
-    )
+    names = ", ".join(f"{count} {name}" for name, count in kept.most_common()) or "nothing"
+    return f"fp16 but for {names}, which stay in fp32"
 
 
 def _renamed(model: Any) -> None:
-    """A weight that two blocked nodes share gets the same cast twice, under one name (onnxruntime
-    1.31.1): one stays.
+    """Gives each node a name of its own and drops casts that are there twice.
+
+    A weight that two blocked nodes share gets the same cast twice, under one name (onnxruntime
+    1.31.1).
     """
     once = {tuple(node.output): node for node in reversed(model.graph.node)}
     nodes = [node for node in model.graph.node if once[tuple(node.output)] is node]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
-    for at, node in enumerate(model.graph.node):
-        node.name = f"{node.name}:{at}"
+    for index, node in enumerate(model.graph.node):
+        node.name = f"{node.name}:{index}"
 
 
 def _fused(model: Path) -> str:
-    """Replaces the file.
+    """Replaces the file by one with ONNX Runtime's offline fusions, and says which were made.
 
-    The patterns are those of BERT-like encoders; ONNX Runtime counts what it found.
+    The patterns are those of BERT-like encoders; ONNX Runtime counts its matches.
     """
-    import logging
-
     from onnxruntime.transformers import optimizer
 
     logging.getLogger("onnxruntime.transformers").setLevel(logging.ERROR)
     fused = optimizer.optimize_model(str(model), model_type="bert", opt_level=0)
     model.unlink()  # it may be a hard link to the export that other cases share
     fused.save_model_to_file(str(model))
-    found = {name: count for name, count in fused.get_fused_operator_statistics().items() if count}
+    counts = {name: count for name, count in fused.get_fused_operator_statistics().items() if count}
     return (
-        f"offline fusions: {', '.join(f'{count} {name}' for name, count in found.items()) or 'none matched'}"
+        f"offline fusions: {', '.join(f'{count} {name}' for name, count in counts.items()) or 'none matched'}"
     )
 
 
 def verify(workload: Workload, case: Case, folder: Path, phase: Phase) -> Iterator[Proven]:
-    """To L1, with the exported graph held against the oracle on the CPU: its CUDA provider cannot
-    be asked what it takes without a driver (it does not load).
+    """Proves the case to L1, with the exported graph held against the oracle on the CPU.
+
+    The CUDA provider cannot be asked what it takes without a driver: it does not load.
     """
     import onnxruntime as ort
 
@@ -272,13 +298,13 @@ def verify(workload: Workload, case: Case, folder: Path, phase: Phase) -> Iterat
         f"onnxruntime {ort.__version__} lists {', '.join(ort.get_available_providers())}, which says what was"
         " built in and not what can run here",
     )
-    _, said = written(workload, case, folder, phase)
-    words = "; ".join(["exported, and the graph's outputs on the CPU pass the oracle", *said])
+    _, notes = written(workload, case, folder, phase)
+    words = "; ".join(["exported, and the graph's outputs on the CPU pass the oracle", *notes])
     yield Proven("L1", words, lowered=export.on_cpu(folder / MODEL, case.batch))
 
 
 def load(artefact: Artefact) -> Step:
-    """Binds the calling thread too, after the session's own.
+    """Makes the session and binds the calling thread too, after the session's own.
 
     Raises Refusal(build_failed) if the file cannot be loaded.
     """
@@ -290,6 +316,7 @@ def load(artefact: Artefact) -> Step:
 
 
 def _step(session: Any, case: Case) -> Step:
+    """Returns the step of a session; on CUDA inputs and outputs stay on the device."""
     if case.target != "cpu" and _provider(case) in session.get_providers():
         return _on_device(session, int(case.target[5:]))
     return Step(
@@ -315,49 +342,45 @@ def placement(artefact: Artefact, step: Step) -> Placement:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")
     ]
     exported = int((artefact.folder / NODES).read_text()) if _provider(case) == TENSORRT else 0
-    found = placed(
-        case, {event["name"].removesuffix("_kernel_time"): event["args"] for event in events}, exported
-    )
-    said = json.loads((artefact.folder / SAID).read_text()) if (artefact.folder / SAID).exists() else []
+    nodes = {event["name"].removesuffix("_kernel_time"): event["args"] for event in events}
+    ran = placed(case, nodes, exported)
+    file_of_notes = artefact.folder / NOTES
+    notes = json.loads(file_of_notes.read_text()) if file_of_notes.exists() else []
     return msgspec.structs.replace(
-        found, evidence=(*said, *found.evidence, f"profile of one run: {file.name} in the case's folder")
+        ran, evidence=(*notes, *ran.evidence, f"profile of one run: {file.name} in the case's folder")
     )
 
 
 def placed(case: Case, ran: Mapping[str, Mapping[str, Any]], exported: int = 0) -> Placement:
-    """What a profile says of a case.
+    """Returns what a profile says of a case.
 
     ran: node -> its provider, operator and the types of its inputs. exported: for TensorRT, nodes
     of the file; an engine stands for many.
     """
     requested = _provider(case)
-    nodes = {
-        name: node for name, node in ran.items() if not node["op_name"].startswith("Memcpy")
-    }  # a copy counts as CUDA's and does none of the work
+    # a copy counts as CUDA's and does none of the work
+    nodes = {name: node for name, node in ran.items() if not node["op_name"].startswith("Memcpy")}
     copies = len(ran) - len(nodes)
     ran_on = Counter(node["provider"] for node in nodes.values())
     elsewhere = sum(count for provider, count in ran_on.items() if provider != requested)
-    own = Counter(node["op_name"] for node in nodes.values() if node["op_name"] in FUSED)
+    casts = [name for name, node in nodes.items() if node["op_name"] == "Cast"]
     counts = {
         "nodes": len(nodes),
         "nodes_elsewhere": elsewhere,
         "memcpy_nodes": copies,
-        "casts_inserted": sum(
-            name.startswith("Inserted") and node["op_name"] == "Cast" for name, node in nodes.items()
-        ),
+        "casts_inserted": sum(name.startswith("Inserted") for name in casts),
     }
-    evidence = (
-        [f"fused by the session: {', '.join(f'{count} {name}' for name, count in own.most_common())}"]
-        if own
-        else []
-    )
+    evidence = []
+    if fused := Counter(node["op_name"] for node in nodes.values() if node["op_name"] in FUSED):
+        names = ", ".join(f"{count} {name}" for name, count in fused.most_common())
+        evidence.append(f"fused by the session: {names}")
     wrong = None
-    taken = ran_on[requested]
+    own = ran_on[requested]
     if requested == TENSORRT:
-        counts["engines"] = taken
-        taken = exported - elsewhere if taken else 0
-        evidence.append(f"{ran_on[requested]} engines stand for {taken} of the file's {exported} nodes")
-    if taken <= elsewhere:
+        counts["engines"] = own
+        own = exported - elsewhere if own else 0
+        evidence.append(f"{ran_on[requested]} engines stand for {own} of the file's {exported} nodes")
+    if own <= elsewhere:
         where = ", ".join(f"{count} on {provider}" for provider, count in ran_on.items())
         wrong = Reason(
             "wrong_provider", f"requested {requested}, but of {len(nodes)} nodes there ran {where}"
@@ -368,57 +391,59 @@ def placed(case: Case, ran: Mapping[str, Mapping[str, Any]], exported: int = 0) 
             " Runtime says: the backend tensorrt counts them"
         )
     elif case.precision == "int8":
-        counts["int8_nodes"] = sum(
-            bool(set(_types(node)) & {"uint8", "int8"}) for node in nodes.values() if node["op_name"] in INT8
-        )
-        others = Counter(
-            node["op_name"]
-            for node in nodes.values()
-            if node["op_name"]
-            in ("Conv", "FusedConv", "NhwcFusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul")
-        )
-        counts["nodes_other_precision"] = others.total()
-        if not counts["int8_nodes"]:
-            wrong = Reason(
-                "unsupported_precision",
-                "requested int8, but no node computed in it; there ran"
-                f" {', '.join(f'{count} {name}' for name, count in others.items())}",
-            )
+        eight_bit, wrong = _eight_bit(nodes)
+        counts |= eight_bit
     return Placement(
         requested, dict(ran_on), counts, tuple(evidence), wrong, strangers(nodes, requested, copies)
     )
 
 
+def _eight_bit(nodes: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, int], Reason | None]:
+    """Returns how many nodes computed in int8 and how many not, and the reason if none did."""
+    eight = sum(
+        bool(set(_types(node)) & {"uint8", "int8"}) for node in nodes.values() if node["op_name"] in INT8
+    )
+    others = Counter(node["op_name"] for node in nodes.values() if node["op_name"] in FLOAT)
+    wrong = None
+    if not eight:
+        names = ", ".join(f"{count} {name}" for name, count in others.items())
+        wrong = Reason(
+            "unsupported_precision", f"requested int8, but no node computed in it; there ran {names}"
+        )
+    return {"int8_nodes": eight, "nodes_other_precision": others.total()}, wrong
+
+
 def strangers(nodes: Mapping[str, Mapping[str, Any]], requested: str, copies: int) -> str:
-    """The operators that another provider ran than the one asked for, in words; empty where there
-    is none.
+    """Returns the operators that another provider ran than the one asked for, in words.
+
+    Empty where there is none.
     """
-    found = Counter(
+    others = Counter(
         (node["op_name"], node["provider"]) for node in nodes.values() if node["provider"] != requested
     )
-    told = ", ".join(f"{count} {name} on {provider}" for (name, provider), count in found.most_common())
+    if not others:
+        return ""
+    names = ", ".join(f"{count} {name} on {provider}" for (name, provider), count in others.most_common())
     between = f", with {copies} copies between the devices in every call" if copies else ""
-    return (
-        f"{found.total()} of {len(nodes)} nodes did not run on {requested}: {told}{between}" if found else ""
-    )
+    return f"{others.total()} of {len(nodes)} nodes did not run on {requested}: {names}{between}"
 
 
 def _types(node: Mapping[str, Any]) -> list[str]:
-    """Of a node's inputs, as the profile writes them: [{"uint8": [1, 3]}, ...]."""
+    """Returns the types of a node's inputs; the profile has them as [{"uint8": [1, 3]}, ...]."""
     return [name for entry in node.get("input_type_shape", ()) for name in entry]
 
 
 def profile(
     artefact: Artefact, step: Step, feed: Sequence[Arrays], schedule: contract.Schedule, path: Path
 ) -> list[float]:
-    """Of a second session with the same options.
+    """Records the calls with the profiler of a second session with the same options.
 
-    Its profiler records all runs; those before the active ones are left out.
+    It records all runs; those before the active ones are left out.
     """
     session = _session(artefact, profile=path)
     profiled = _step(session, artefact.case)
-    placed = [profiled.place(arrays) for arrays in feed]
-    seconds = [contract.timed(partial(profiled.call, inputs)) for inputs in placed]
+    inputs_each = [profiled.place(arrays) for arrays in feed]
+    seconds = [contract.timed(partial(profiled.call, inputs)) for inputs in inputs_each]
     file = Path(session.end_profiling())
     events = json.loads(file.read_bytes())
     runs = sorted(event["ts"] for event in events if event["name"] == "model_run")
@@ -428,39 +453,22 @@ def profile(
 
 
 def _provider(case: Case) -> str:
+    """Returns the provider that the case is for."""
     chosen = case.option("provider", "auto")
-    return chosen if chosen != "auto" else CPU if case.target == "cpu" else CUDA
+    if chosen != "auto":
+        return chosen
+    return CPU if case.target == "cpu" else CUDA
 
 
 def _session(artefact: Artefact, profile: Path | None = None) -> Any:
-    """Numbers of CPUs count from 1, and the calling thread has none
-    (onnxruntime_session_options_config_keys.h).
+    """Makes a session, with `profile` one whose runs are recorded into files of that prefix.
+
+    Raises Refusal: build_failed, dep_missing where TensorRT's libraries are not here.
     """
     import onnxruntime as ort
 
     case, threads = artefact.case, artefact.threads
-    levels = {
-        "all": "ORT_ENABLE_ALL",
-        "extended": "ORT_ENABLE_EXTENDED",
-        "basic": "ORT_ENABLE_BASIC",
-        "disabled": "ORT_DISABLE_ALL",
-    }
-    options = ort.SessionOptions()
-    options.graph_optimization_level = getattr(
-        ort.GraphOptimizationLevel, levels[case.option("optimization", "all")]
-    )
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    options.add_free_dimension_override_by_name(export.BATCH, case.batch)
-    options.add_session_config_entry(
-        "session.intra_op.allow_spinning", str(int(case.option("spinning", "on") == "on"))
-    )
-    bound = present.cpus_to_bind(case, threads)
-    if len(bound) > 1:
-        options.add_session_config_entry(
-            "session.intra_op_thread_affinities", ";".join(str(cpu + 1) for cpu in bound[1:])
-        )
+    options = _options(case, threads)
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
@@ -469,9 +477,8 @@ def _session(artefact: Artefact, profile: Path | None = None) -> Any:
             ort.preload_dlls()
         if _provider(case) == TENSORRT:
             _load_tensorrt()
-            os.environ.update(
-                variables(case, threads)
-            )  # the process that builds has the environment of eager
+            # the process that builds has the environment of eager
+            os.environ.update(variables(case, threads))
         state = ort.capi.onnxruntime_pybind11_state  # its exceptions share no base class
         failures = (
             state.Fail,
@@ -491,10 +498,37 @@ def _session(artefact: Artefact, profile: Path | None = None) -> Any:
             raise Refusal("build_failed", f"ONNX Runtime {ort.__version__}: {error}") from error
 
 
+def _options(case: Case, threads: int) -> Any:
+    """Returns a session's options.
+
+    Affinities number CPUs from 1, and the calling thread has none
+    (onnxruntime_session_options_config_keys.h).
+    """
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    level = LEVELS[case.option("optimization", "all")]
+    options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, level)
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    options.add_free_dimension_override_by_name(export.BATCH, case.batch)
+    options.add_session_config_entry(
+        "session.intra_op.allow_spinning", str(int(case.option("spinning", "on") == "on"))
+    )
+    bound = present.cpus_to_bind(case, threads)
+    if len(bound) > 1:
+        options.add_session_config_entry(
+            "session.intra_op_thread_affinities", ";".join(str(cpu + 1) for cpu in bound[1:])
+        )
+    return options
+
+
 @contextlib.contextmanager
 def _as_built(artefact: Artefact) -> Iterator[None]:
-    """Engines that libraries of other versions make for themselves when they load are theirs: a
-    folder that has engines keeps those and gets no more.
+    """Keeps the engines that a folder has, and lets it get no more.
+
+    Libraries of other versions than built them make engines of their own when they load.
     """
     folder = artefact.folder / ENGINES
     before = set(folder.glob("*"))
@@ -506,7 +540,7 @@ def _as_built(artefact: Artefact) -> Iterator[None]:
 
 
 def providers(case: Case, folder: Path) -> list[Any]:
-    """In the order in which they are offered a node, with their options."""
+    """Returns the providers with their options, in the order in which they are offered a node."""
     if case.target == "cpu":
         return [CPU]
     device = {"device_id": case.target.removeprefix("cuda:")}
@@ -518,7 +552,7 @@ def providers(case: Case, folder: Path) -> list[Any]:
 
 
 def _load_tensorrt() -> None:
-    """What the provider is linked with; pip puts it where the loader does not look.
+    """Loads what the provider is linked with; pip puts it where the loader does not look.
 
     Raises Refusal(dep_missing).
     """
@@ -542,6 +576,7 @@ def _load_tensorrt() -> None:
 
 
 def _feed(session: Any, arrays: Arrays) -> dict[str, Any]:
+    """Returns arrays by the names of the session's inputs, in their dtypes."""
     import numpy as np
 
     return {
@@ -551,6 +586,7 @@ def _feed(session: Any, arrays: Arrays) -> dict[str, Any]:
 
 
 def _zeros(session: Any, batch: int) -> dict[str, Any]:
+    """Returns a batch of zeros for the session's inputs."""
     import numpy as np
 
     inputs = [
@@ -561,18 +597,20 @@ def _zeros(session: Any, batch: int) -> dict[str, Any]:
 
 
 def _dtype(node: Any) -> str:
-    """`tensor(float)` -> float32; the other names are numpy's own."""
+    """Returns numpy's name of an input's dtype, such as float32 for `tensor(float)`."""
     kind = str(node.type).removeprefix("tensor(").removesuffix(")")
     return {"float": "float32", "double": "float64"}.get(kind, kind)
 
 
 def _fetch(outputs: list[Any]) -> Arrays:
+    """Returns the outputs in fp32, or fp64 where they are."""
     return tuple(array.astype("float64" if array.dtype == "float64" else "float32") for array in outputs)
 
 
 def _on_device(session: Any, device: int) -> Step:
-    """Inputs and outputs stay on the device (I/O binding); a call returns when the device has
-    finished.
+    """Returns a step whose inputs and outputs stay on the device (I/O binding).
+
+    A call returns when the device has finished.
     """
     import onnxruntime as ort
 

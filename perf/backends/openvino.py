@@ -38,18 +38,25 @@ OPTIONS = {"hint": ("latency", "throughput"), "streams": ("auto", "1", "2"), "ca
 PRELOAD = ("numpy",)
 TARGETS = ("cpu",)
 
+# Our precisions -> OpenVINO's element types.
 NAMES = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "i8"}
+# OpenVINO's floating-point types.
 FLOATS = ("f64", "f32", "f16", "bf16")
-MODEL, QUANTISED, CACHE = "model.xml", "quantised.json", "cache"
+# What a case's folder holds: the IR, what NNCF did, and OpenVINO's cache of compiled models.
+MODEL = "model.xml"
+QUANTISED = "quantised.json"
+CACHE = "cache"
 
 
 def available(target: str) -> Reason | None:
+    """Returns what is missing for it: the package, or a target other than the CPU."""
     if target != "cpu":
         return Reason("unsupported_target", f"OpenVINO has no plug-in for {target}; it runs on cpu here")
     return present.missing("openvino", "pip install 'hotlap[openvino]'")
 
 
 def supports(case: Case) -> Reason | None:
+    """Returns what this CPU and the case's precision rule out, None where nothing is."""
     if case.mode != "inference":
         return Reason("unsupported_op", f"mode {case.mode}: this backend runs inference only")
     if case.precision not in NAMES:
@@ -57,7 +64,7 @@ def supports(case: Case) -> Reason | None:
     if case.precision == "int8" and (missing := present.missing("nncf", nncf.REMEDY)):
         return missing
     needs = cpu.HALF_PRODUCTS.get(case.precision, ())
-    if needs and not cpu.flags() & set(needs):
+    if needs and not cpu.onednn_products() & set(needs):
         return Reason(
             "unsupported_precision", f"{case.precision} needs {' or '.join(needs)}, which this CPU has not"
         )
@@ -65,14 +72,15 @@ def supports(case: Case) -> Reason | None:
 
 
 def variables(case: Case, threads: int) -> dict[str, str]:
+    """Returns none: threads and binding are options of the compiled model."""
     return {}
 
 
 def build(workload: Workload, case: Case, folder: Path, phase: Phase) -> None:
-    """The export is fp32 whatever the precision:
+    """Writes the IR, for int8 quantised, and fills the cache if the case has one.
 
-    OpenVINO casts, NNCF quantises. Raises Refusal (export_failed, invalid_input, build_failed,
-    out_of_space).
+    The export is fp32 whatever the precision: OpenVINO casts, NNCF quantises. Raises Refusal:
+    export_failed, invalid_input, build_failed, out_of_space.
     """
     fp32 = Case(case.workload, case.backend)
     with phase("export"):
@@ -84,15 +92,15 @@ def build(workload: Workload, case: Case, folder: Path, phase: Phase) -> None:
             quantised = nncf.quantise(ov, read(), calibration(workload))
         (folder / QUANTISED).write_text(json.dumps(quantised.evidence))
     with phase("build"):
-        ov.save_model(
-            quantised.model if case.precision == "int8" else read(), folder / MODEL, compress_to_fp16=False
-        )
+        model = quantised.model if case.precision == "int8" else read()
+        ov.save_model(model, folder / MODEL, compress_to_fp16=False)
     if case.option("cache", "off") == "on":
         with phase("cache"):
             _fill(ov, folder, case)
 
 
 def _read(path: Path, dynamic: bool, batch: int) -> Any:
+    """Returns the model of an ONNX file, with a batch of the case's size."""
     model = _library().Core().read_model(path)
     if dynamic:
         model.reshape({port: [batch, *list(port.partial_shape)[1:]] for port in model.inputs})
@@ -107,11 +115,12 @@ class Compiled(NamedTuple):
 
 
 def load(artefact: Artefact) -> Step:
-    """Raises Refusal(build_failed) with OpenVINO's message."""
+    """Compiles the IR for the CPU. Raises Refusal(build_failed) with OpenVINO's message."""
     return _step(artefact)
 
 
 def _step(artefact: Artefact, profiled: bool = False) -> Step:
+    """Returns the step of one compiled model, with `profiled` one that counts what layers take."""
     import numpy as np
 
     ov = _library()
@@ -135,7 +144,7 @@ def _step(artefact: Artefact, profiled: bool = False) -> Step:
         return request.infer(inputs, share_inputs=True, share_outputs=True)
 
     def fetch(outputs: Any) -> Arrays:
-        """Copies: the request owns the outputs and overwrites them at the next call."""
+        """Copies, since the request owns the outputs and overwrites them at the next call."""
         return tuple(
             np.array(array, "float64" if array.dtype == "float64" else "float32")
             for array in outputs.to_tuple()
@@ -145,34 +154,36 @@ def _step(artefact: Artefact, profiled: bool = False) -> Step:
 
 
 def placement(artefact: Artefact, step: Step) -> Placement:
-    """Precision and kind of each layer of the compiled graph (its runtime model)."""
+    """Returns precision and kind of each layer of the compiled graph (its runtime model)."""
     case, compiled = artefact.case, step.about.model
     layers = nncf.layers(compiled)
-    counted = (
-        _bytes(artefact.folder, layers)
-        if case.precision == "int8"
-        else _floats(NAMES[case.precision], layers)
-    )
+    if case.precision == "int8":
+        counted = _bytes(artefact.folder, layers)
+    else:
+        counted = _floats(NAMES[case.precision], layers)
     kinds = Counter(f"{layer.kind} {layer.precision}" for layer in layers)
     evidence = [f"{count} x {kind}" for kind, count in kinds.most_common()]
     if case.precision == "int8":
         quantised = artefact.folder / QUANTISED
-        said = json.loads(quantised.read_bytes()) if quantised.exists() else []
-        evidence = [*said, counted.evidence, nncf.instructions(), *evidence]
+        notes = json.loads(quantised.read_bytes()) if quantised.exists() else []
+        evidence = [*notes, counted.evidence, nncf.instructions(), *evidence]
     streams, threads = (int(compiled.get_property(name)) for name in ("NUM_STREAMS", "INFERENCE_NUM_THREADS"))
     evidence.append(f"{streams} stream(s) of {threads} thread(s) in all; a call occupies one")
+    if _cached(compiled):
+        evidence.append("loaded from the cache that the build filled")
     return Placement(
         NAMES[case.precision],
         dict(Counter(layer.precision for layer in layers)),
         {"nodes": len(layers), "nodes_other_precision": counted.other},
-        tuple(evidence) + (("loaded from the cache that the build filled",) if _cached(compiled) else ()),
+        tuple(evidence),
         counted.wrong or _unlike(case, streams, _cached(compiled)),
     )
 
 
 class Counted(NamedTuple):
-    """Layers in another precision than was asked for, in words, and the reason if they are too
-    many.
+    """How many layers run in another precision than was asked for.
+
+    evidence: the same in words. wrong: the reason if they are too many.
     """
 
     other: int
@@ -181,6 +192,7 @@ class Counted(NamedTuple):
 
 
 def _floats(requested: str, layers: Sequence[nncf.Layer]) -> Counted:
+    """Counts the floating-point layers in another precision than the one requested."""
     computing = Counter(
         layer.precision for layer in layers if layer.precision in FLOATS and layer.kind != "Reorder"
     )
@@ -197,7 +209,7 @@ def _floats(requested: str, layers: Sequence[nncf.Layer]) -> Counted:
 
 
 def _bytes(folder: Path, layers: Sequence[nncf.Layer]) -> Counted:
-    """Of all that multiplies matrices; the rest may take floating point.
+    """Counts what multiplies matrices and not in 8 bits; the rest may take floating point.
 
     Bytes for weights alone do not count: OpenVINO names the precision of the activations.
     """
@@ -208,12 +220,12 @@ def _bytes(folder: Path, layers: Sequence[nncf.Layer]) -> Counted:
     ran = f"of {len(products)} convolutions and matrix products {eight} run in 8 bits"
     counts = ", ".join(f"{count} in {precision}" for precision, count in computing.most_common())
     wrong = None if eight else Reason("unsupported_precision", f"requested int8, but {ran} ({counts})")
-    return Counted(
-        len(left), f"{ran} ({counts})" + (f"; not in 8 bits: {nncf.named(left)}" if left else ""), wrong
-    )
+    others = f"; not in 8 bits: {nncf.named(left)}" if left else ""
+    return Counted(len(left), f"{ran} ({counts}){others}", wrong)
 
 
 def _unlike(case: Case, streams: int, cached: bool) -> Reason | None:
+    """Returns in what the compiled model is not what the case asked for, None if in nothing."""
     wanted = case.option("streams", "auto")
     if wanted not in ("auto", str(streams)):
         return Reason(
@@ -233,7 +245,7 @@ def _unlike(case: Case, streams: int, cached: bool) -> Reason | None:
 def profile(
     artefact: Artefact, step: Step, feed: Sequence[Arrays], schedule: contract.Schedule, path: Path
 ) -> list[float]:
-    """Of a second compiled model whose performance counters are on.
+    """Records the calls with the performance counters of a second compiled model.
 
     They say what a layer took on average since the model was compiled, not when: each active call
     has the mean of all of them, its layers one after the other.
@@ -273,6 +285,7 @@ def profile(
 def _event(
     category: str, name: str, start_s: float, length_s: float, about: dict[str, str]
 ) -> dict[str, Any]:
+    """Returns an event of the trace; its times are in microseconds."""
     return {
         "ph": "X",
         "cat": category,
@@ -286,22 +299,22 @@ def _event(
 
 
 def _options(case: Case, folder: Path) -> dict[str, Any]:
-    """What a compiled model depends on; of int8 what is not quantised runs in fp32."""
+    """Returns what a compiled model depends on; of int8 what is not quantised runs in fp32."""
     streams = case.option("streams", "auto")
-    return {
+    options = {
         "INFERENCE_PRECISION_HINT": "f32" if case.precision == "int8" else NAMES[case.precision],
         "PERFORMANCE_HINT": case.option("hint", "latency").upper(),
         "ENABLE_CPU_PINNING": case.option("binding", "cores") == "cores",
-        **({} if streams == "auto" else {"NUM_STREAMS": streams}),
-        **(
-            {"CACHE_DIR": str(folder / CACHE), "CACHE_MODE": "OPTIMIZE_SPEED"}
-            if case.option("cache", "off") == "on"
-            else {}
-        ),
     }
+    if streams != "auto":
+        options["NUM_STREAMS"] = streams
+    if case.option("cache", "off") == "on":
+        options |= {"CACHE_DIR": str(folder / CACHE), "CACHE_MODE": "OPTIMIZE_SPEED"}
+    return options
 
 
 def _compile(ov: Any, folder: Path, options: dict[str, Any]) -> Any:
+    """Compiles the IR of a folder. Raises Refusal(build_failed)."""
     try:
         return ov.Core().compile_model(folder / MODEL, "CPU", options)
     except RuntimeError as error:
@@ -309,13 +322,14 @@ def _compile(ov: Any, folder: Path, options: dict[str, Any]) -> Any:
 
 
 def _cached(compiled: Any) -> bool:
+    """Returns whether a compiled model came from the cache, by OpenVINO's own word."""
     return bool(compiled.get_property("LOADED_FROM_CACHE"))
 
 
 def _fill(ov: Any, folder: Path, case: Case) -> None:
-    """A second compilation says whether the first one left what can be loaded:
+    """Compiles twice: the second says whether the first one left what can be loaded.
 
-    OpenVINO itself says nothing about a full disk.
+    OpenVINO itself says nothing about a full disk. Raises Refusal: out_of_space, build_failed.
     """
     options = _options(case, folder)
     _compile(ov, folder, options)
@@ -328,8 +342,10 @@ def _fill(ov: Any, folder: Path, case: Case) -> None:
 
 
 def _library() -> Any:
-    """OpenVINO sends an event over the network when it is imported, unless its telemetry package
-    cannot be: then it uses its own stub.
+    """Imports OpenVINO without its telemetry.
+
+    It sends an event over the network when it is imported, unless its telemetry package cannot be:
+    then it uses its own stub.
     """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino

@@ -20,6 +20,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from ..lowering import calibration, engine_cache, export, quantise, torch_trt, trt_engine
 from ..machine import present
 from ..terms.case import Case, Workload
@@ -40,19 +42,24 @@ OPTIONS = {
 PRELOAD = ("torch",)
 TARGETS = ("cuda", "sm_")
 
-MODEL, ENGINE, ABOUT = "model.onnx", "engine.plan", "engine.json"
+# What a case's folder holds: the graph, its engine, and what the builder said of the engine.
+MODEL = "model.onnx"
+ENGINE = "engine.plan"
+ABOUT = "engine.json"
 
 
 def SELF_CONTAINED(case: Case) -> bool:
-    """An engine runs by itself; torch_tensorrt compiles the module anew."""
+    """Returns whether the folder is enough: torch_tensorrt compiles the module anew."""
     return case.option("route", "onnx") == "onnx"
 
 
 def FIXED_BATCH(case: Case) -> bool:
+    """Returns whether the engine takes the case's batch size only."""
     return case.option("shapes", "fixed") == "fixed"
 
 
 def available(target: str) -> Reason | None:
+    """Returns what is missing for it: one of the two libraries, or the GPU."""
     if target == "cpu":
         return Reason(
             "unsupported_target",
@@ -64,6 +71,7 @@ def available(target: str) -> Reason | None:
 
 
 def supports(case: Case) -> Reason | None:
+    """Returns what the case's target, precision and options rule out, None where nothing is."""
     if case.mode != "inference":
         return Reason("unsupported_op", f"mode {case.mode}: this backend runs inference only")
     if case.target.startswith("gfx"):
@@ -86,49 +94,45 @@ def supports(case: Case) -> Reason | None:
 
 
 def variables(case: Case, threads: int) -> dict[str, str]:
+    """Returns none: an engine computes on the GPU."""
     return {}
 
 
 def build(workload: Workload, case: Case, folder: Path, phase: Phase) -> None:
-    """Raises Refusal: export_failed, unsupported_op, unsupported_precision, build_failed."""
+    """Writes graph and engine for the GPU that is here.
+
+    Raises Refusal: export_failed, unsupported_op, unsupported_precision, build_failed.
+    """
     trt = trt_engine.library()
     if case.option("route", "onnx") == "torch":
         return  # compiled by load, in the process that runs it
     with phase("export"):
         exported = export.export(workload, case, folder.parent)
-    said = ready(workload, case, exported, folder, trt, phase)
-    made = engine(trt, case, folder, "", phase)
-    (folder / ABOUT).write_text(
-        json.dumps({"layers": made.layers, "nodes": made.nodes, "said": [*said, *made.said]})
-    )
-    (folder / "ledger.json").write_text(json.dumps({"export": exported.seconds, "build": made.seconds}))
+    notes = ready(workload, case, exported, folder, trt, phase)
+    built = engine(trt, case, folder, "", phase)
+    about = {"layers": built.layers, "nodes": built.nodes, "said": [*notes, *built.notes]}
+    (folder / ABOUT).write_text(json.dumps(about))
+    (folder / "ledger.json").write_text(json.dumps({"export": exported.seconds, "build": built.seconds}))
 
 
 def verify(workload: Workload, case: Case, folder: Path, phase: Phase) -> Iterator[Proven]:
-    """To L5 for an architecture that the library builds for by name; for cuda:N, whose architecture
-    nobody knows, to L3.
+    """Proves the case to L5 for an architecture that the library builds for by name.
+
+    For cuda:N, whose architecture nobody knows, it ends at L3. Raises Refusal where it goes no
+    further.
     """
     trt = trt_engine.library()
-    yield Proven(
-        "L0",
-        f"{trt_engine.version(trt)} imports; it builds for"
-        f" {', '.join(trt_engine.architectures(trt)) or 'the GPU in the machine only'}",
-    )
+    able = ", ".join(trt_engine.architectures(trt)) or "the GPU in the machine only"
+    yield Proven("L0", f"{trt_engine.version(trt)} imports; it builds for {able}")
     if case.option("route", "onnx") == "torch":
         yield from torch_trt.verify(workload, case, phase)
         return
     with phase("export"):
         exported = export.export(workload, case, folder.parent)
-    said = ready(workload, case, exported, folder, trt, phase)
-    yield Proven(
-        "L1",
-        "; ".join(
-            [
-                f"ONNX file, opset {export.opset(folder / MODEL)}, {(folder / MODEL).stat().st_size:,} bytes",
-                *said,
-            ]
-        ),
-    )
+    notes = ready(workload, case, exported, folder, trt, phase)
+    model = folder / MODEL
+    about = f"ONNX file, opset {export.opset(model)}, {model.stat().st_size:,} bytes"
+    yield Proven("L1", "; ".join([about, *notes]))
     parts, refused = trt_engine.coverage(trt, folder / MODEL)
     if refused:
         raise Refusal(
@@ -142,28 +146,37 @@ def verify(workload: Workload, case: Case, folder: Path, phase: Phase) -> Iterat
         "the ONNX file that the engine is built from, run on the CPU by ONNX Runtime" + _on_cpu_words(case),
         lowered=export.on_cpu(folder / MODEL, case.batch),
     )
-    if not case.target.startswith("sm_"):
-        return
-    made = engine(trt, case, folder, case.target, phase)
-    (folder / "ledger.json").write_text(json.dumps({"export": exported.seconds, "build": made.seconds}))
-    placement = trt_engine.placement(case.precision, made.layers, made.nodes)
-    took = f"{made.seconds:.2f} s on this machine's CPU" + ("" if made.fresh else ", earlier; from the cache")
-    size = (folder / ENGINE).stat().st_size
-    said = [
-        f"engine for {case.target} by {trt_engine.version(trt)}: {size:,} bytes, built in {took}",
-        f"shapes {shapes(made.profile)}",
-        *made.said,
-    ]
+    if case.target.startswith("sm_"):
+        yield _engine_proven(trt, case, folder, exported, phase)
+
+
+def _engine_proven(trt: Any, case: Case, folder: Path, exported: export.Exported, phase: Phase) -> Proven:
+    """Returns L5, an engine for the architecture that multiplies in the case's precision.
+
+    Raises Refusal: what `engine` raises, and where most layers have another precision.
+    """
+    built = engine(trt, case, folder, case.target, phase)
+    (folder / "ledger.json").write_text(json.dumps({"export": exported.seconds, "build": built.seconds}))
+    placement = trt_engine.placement(case.precision, built.layers, built.nodes)
     if placement.wrong is not None:
         raise Refusal(placement.wrong.code, placement.wrong.detail)
-    yield Proven("L5", "; ".join(said), completed(placement, said, (folder / ENGINE).stat().st_size))
+    when = "" if built.fresh else ", earlier; from the cache"
+    size = (folder / ENGINE).stat().st_size
+    notes = [
+        f"engine for {case.target} by {trt_engine.version(trt)}: {size:,} bytes, built in"
+        f" {built.seconds:.2f} s on this machine's CPU{when}",
+        f"shapes {shapes(built.profile)}",
+        *built.notes,
+    ]
+    return Proven("L5", "; ".join(notes), completed(placement, notes, size))
 
 
 def ready(
     workload: Workload, case: Case, exported: export.Exported, folder: Path, trt: Any, phase: Phase
 ) -> list[str]:
-    """Puts the ONNX file into the case's folder, for int8 quantised. tensorrt_rtx 1.6 has int8
-    products and no int8 convolutions (its compiler fails on them).
+    """Puts the ONNX file into the case's folder, for int8 quantised; says what was done.
+
+    tensorrt_rtx 1.6 has int8 products and no int8 convolutions (its compiler fails on them).
     """
     if case.precision != "int8":
         export.place(exported, folder)
@@ -171,40 +184,38 @@ def ready(
     style = quantise.Style(
         signed=True, reduced=False, passing=False, convolutions=not trt.__name__.endswith("_rtx")
     )
-    beside = (
-        []
-        if style.convolutions
-        else [f"convolutions stay in fp32: {trt_engine.version(trt)} has none in int8"]
-    )
+    notes = []
+    if not style.convolutions:
+        notes.append(f"convolutions stay in fp32: {trt_engine.version(trt)} has none in int8")
     with phase("quantise"):
-        return [
-            *beside,
-            str(
-                quantise.quantise(
-                    exported.folder / MODEL, folder / MODEL, calibration.calibration(workload), style
-                )
-            ),
-        ]
+        ranges = calibration.calibration(workload)
+        outcome = quantise.quantise(exported.folder / MODEL, folder / MODEL, ranges, style)
+    return [*notes, str(outcome)]
 
 
 @dataclass(frozen=True)
 class Engine:
-    """In the case's folder.
+    """What is known of the engine in a case's folder."""
 
-    seconds: what its build took when it was made; fresh: that was now. said: what the cache has to
-    say.
-    """
-
+    # The builder's listing of its layers.
     layers: str
+    # Nodes of the graph that it was made of.
     nodes: int
+    # Input -> smallest, best and largest shape.
     profile: dict[str, tuple[tuple[int, ...], ...]]
+    # What its build took when it was made.
     seconds: float
+    # Whether that was now, not in an earlier build.
     fresh: bool
-    said: list[str]
+    # Why the cache was not used, where it might have been.
+    notes: list[str]
 
 
 def engine(trt: Any, case: Case, folder: Path, architecture: str, phase: Phase) -> Engine:
-    """Raises Refusal: unsupported_op, unsupported_target, unsupported_precision, build_failed."""
+    """Puts an engine into the case's folder, out of the cache if it has the same.
+
+    Raises Refusal: unsupported_op, unsupported_target, unsupported_precision, build_failed.
+    """
     with phase("parse"):
         parsed = trt_engine.parse(trt, folder / MODEL, case.precision)
     profile = trt_engine.profile(parsed, case.batch, case.option("shapes", "fixed") == "dynamic")
@@ -217,22 +228,26 @@ def engine(trt: Any, case: Case, folder: Path, architecture: str, phase: Phase) 
         trt_engine.version(trt),
         architecture or _device(case),
     )
-    cached, said = engine_cache.get(key) if case.option("cache", "on") == "on" else (None, "")
+    caching = case.option("cache", "on") == "on"
+    cached, unused = engine_cache.get(key) if caching else (None, "")
     if cached is not None:
         (folder / ENGINE).write_bytes(cached.engine)
         return Engine(cached.entry.layers, parsed.nodes, profile, cached.entry.seconds, False, [])
     start = time.perf_counter()
     with phase("build"):
-        made = trt_engine.build(trt, parsed, architecture, profile, tf32)
+        plan = trt_engine.build(trt, parsed, architecture, profile, tf32)
     seconds, layers = time.perf_counter() - start, parsed.log.layers()
-    (folder / ENGINE).write_bytes(made)
-    stored = engine_cache.put(key, made, seconds, layers) if case.option("cache", "on") == "on" else ""
-    return Engine(layers, parsed.nodes, profile, seconds, True, [words for words in (said, stored) if words])
+    (folder / ENGINE).write_bytes(plan)
+    unstored = engine_cache.put(key, plan, seconds, layers) if caching else ""
+    return Engine(
+        layers, parsed.nodes, profile, seconds, True, [words for words in (unused, unstored) if words]
+    )
 
 
 def _device(case: Case) -> str:
-    """The GPU that is here, from now on the current one, for which the library builds: an engine is
-    tuned for the device it was built on.
+    """Makes the case's GPU the current one, for which the library builds, and returns its name.
+
+    An engine is tuned for the device it was built on.
     """
     import torch
 
@@ -242,24 +257,25 @@ def _device(case: Case) -> str:
 
 
 def shapes(profile: dict[str, tuple[tuple[int, ...], ...]]) -> str:
-    return ", ".join(
-        f"{name} {' to '.join(dict.fromkeys('x'.join(map(str, shape)) for shape in (sizes[0], sizes[2])))}"
-        for name, sizes in profile.items()
-    )
+    """Returns smallest and largest shape of each input, in words."""
+    limits = {
+        name: dict.fromkeys("x".join(map(str, shape)) for shape in (smallest, largest))
+        for name, (smallest, _, largest) in profile.items()
+    }
+    return ", ".join(f"{name} {' to '.join(names)}" for name, names in limits.items())
 
 
-def completed(placement: Placement, said: Sequence[str], size: int) -> Placement:
-    """With the size of the engine in bytes, and what was said on the way to it."""
-    import msgspec
-
+def completed(placement: Placement, notes: Sequence[str], size: int) -> Placement:
+    """Returns a placement with the engine's size in bytes and what was noted on the way to it."""
     return msgspec.structs.replace(
         placement,
-        evidence=(*said, *placement.evidence),
+        evidence=(*notes, *placement.evidence),
         counters={**placement.counters, "engine_bytes": size},
     )
 
 
 def _on_cpu_words(case: Case) -> str:
+    """Returns in what ONNX Runtime's CPU provider computes otherwise, in words."""
     return {
         "fp16": ", which computes fp16 in fp32 between casts",
         "bf16": ", raised from bf16 to fp32 (weights stay rounded)",
@@ -277,16 +293,21 @@ class Bound:
 
 @dataclass(frozen=True)
 class Loaded:
-    """What `placement` needs."""
+    """What `placement` needs of an engine that was loaded.
+
+    captured: one True for each CUDA graph.
+    """
 
     engine: Any
     context: Any
     captured: list[bool]
-    inputs: Any = None
 
 
 def load(artefact: Artefact) -> Step:
-    """Raises Refusal: no_device, build_failed where the engine is not for this GPU or library."""
+    """Loads the engine, or compiles the module by torch_tensorrt.
+
+    Raises Refusal: no_device, build_failed where the engine is not for this GPU or library.
+    """
     import torch
 
     case = artefact.case
@@ -299,21 +320,12 @@ def load(artefact: Artefact) -> Step:
         return torch_trt.load(artefact)
     trt = trt_engine.library()
     log = trt_engine.Log(trt)
-    runtime = trt.Runtime(log.logger)
-    found = runtime.deserialize_cuda_engine((artefact.folder / ENGINE).read_bytes())
-    if found is None:
-        raise Refusal("build_failed", f"{trt_engine.version(trt)} does not load the engine: {log.error()}")
-    context = _context(trt, found)
-    if context is None:
-        raise Refusal(
-            "build_failed",
-            f"{trt_engine.version(trt)} makes no execution context of the engine: {log.error()}",
-        )
-    about = Loaded(found, context, [])
-    names = [found.get_tensor_name(at) for at in range(found.num_io_tensors)]
-    ins = [name for name in names if found.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
+    about = _opened(trt, log, artefact.folder / ENGINE)
+    engine, context = about.engine, about.context
+    names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+    ins = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
     outs = [name for name in names if name not in ins]
-    dtypes = {name: _dtype(trt, found.get_tensor_dtype(name)) for name in names}
+    dtypes = {name: _dtype(engine.get_tensor_dtype(name)) for name in names}
     graphs = case.option("cudagraph", "on") == "on"
 
     def launch(bound: Bound) -> None:
@@ -323,7 +335,7 @@ def load(artefact: Artefact) -> Step:
             raise Refusal("crashed", f"{trt_engine.version(trt)}: execute_async_v3 failed: {log.error()}")
 
     def place(arrays: Arrays) -> Bound:
-        """Through pinned memory.
+        """Copies through pinned memory and captures a CUDA graph.
 
         Each set of inputs has outputs and a CUDA graph of its own, so that inputs can rotate
         without copies.
@@ -380,9 +392,26 @@ def load(artefact: Artefact) -> Step:
     return Step(call, place, fetch, lambda: torch.cuda.synchronize(case.target), about)
 
 
+def _opened(trt: Any, log: trt_engine.Log, file: Path) -> Loaded:
+    """Returns an engine with its execution context. Raises Refusal(build_failed)."""
+    runtime = trt.Runtime(log.logger)
+    engine = runtime.deserialize_cuda_engine(file.read_bytes())
+    if engine is None:
+        raise Refusal("build_failed", f"{trt_engine.version(trt)} does not load the engine: {log.error()}")
+    context = _context(trt, engine)
+    if context is None:
+        raise Refusal(
+            "build_failed",
+            f"{trt_engine.version(trt)} makes no execution context of the engine: {log.error()}",
+        )
+    return Loaded(engine, context, [])
+
+
 def _context(trt: Any, engine: Any) -> Any:
-    """tensorrt_rtx meets a new shape with a fallback kernel and compiles beside the calls; a CUDA
-    graph would keep the fallback. Here it compiles first. None where it fails.
+    """Returns an execution context that compiles for a new shape first, None where that fails.
+
+    tensorrt_rtx would meet the shape with a fallback kernel and compile beside the calls; a CUDA
+    graph would keep the fallback.
     """
     strategies = getattr(trt, "DynamicShapesKernelSpecializationStrategy", None)
     if strategies is None:
@@ -392,7 +421,8 @@ def _context(trt: Any, engine: Any) -> Any:
     return engine.create_execution_context(config)
 
 
-def _dtype(trt: Any, kind: Any) -> Any:
+def _dtype(kind: Any) -> Any:
+    """Returns torch's dtype for one of TensorRT's."""
     import torch
 
     kinds = {
@@ -408,8 +438,9 @@ def _dtype(trt: Any, kind: Any) -> Any:
 
 
 def placement(artefact: Artefact, step: Step) -> Placement:
-    """Layers by kind and precision as the engine's own inspector lists them, and whether a CUDA
-    graph was captured.
+    """Returns the layers by kind and precision as the engine's own inspector lists them.
+
+    And whether a CUDA graph was captured.
     """
     if artefact.case.option("route", "onnx") == "torch":
         return torch_trt.placement(artefact, step)
@@ -418,9 +449,7 @@ def placement(artefact: Artefact, step: Step) -> Placement:
     inspector = step.about.engine.create_engine_inspector()
     layers = "Layers:\n" + inspector.get_engine_information(trt.LayerInformationFormat.ONELINE)
     captured = f"CUDA graphs captured: {len(step.about.captured)}" if step.about.captured else "no CUDA graph"
-    found = trt_engine.placement(
-        artefact.case.precision,
-        layers if trt_engine.LAYER.search(layers) else about["layers"],
-        about["nodes"],
-    )
-    return completed(found, [captured, *about["said"]], (artefact.folder / ENGINE).stat().st_size)
+    if not trt_engine.LAYER.search(layers):
+        layers = about["layers"]
+    ran = trt_engine.placement(artefact.case.precision, layers, about["nodes"])
+    return completed(ran, [captured, *about["said"]], (artefact.folder / ENGINE).stat().st_size)

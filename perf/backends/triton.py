@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,7 @@ profile = eager.profile
 
 
 def available(target: str) -> Reason | None:
+    """Returns what is missing for it: the package or a GPU."""
     if target == "cpu":
         return Reason(
             "no_device",
@@ -55,14 +56,17 @@ class Ready:
 
     @property
     def inputs(self) -> Any:
+        """A batch as the case has it."""
         return self.prepared.inputs
 
     @property
     def place(self) -> Callable[..., Any]:
+        """Makes inputs of arrays."""
         return self.prepared.place
 
 
 def load(artefact: Artefact) -> Step:
+    """Puts our operations into the module; with compile:on the rest is torch.compile's."""
     import torch
 
     torch.set_num_threads(artefact.threads)
@@ -74,18 +78,17 @@ def load(artefact: Artefact) -> Step:
 
 
 def replaced(artefact: Artefact) -> tuple[torch_step.Prepared, Report]:
-    """The module on its target, with our operations in it."""
-    from ...kernels import dispatch
-    from ...kernels.surgery import replace
+    """Returns the module on its target with our operations in it, and what was replaced."""
+    from ...kernels import dispatch, surgery
 
     prepared = torch_step.prepare(artefact.workload(), artefact.case)
-    report = replace(prepared.module, chosen(artefact.case))
+    report = surgery.replace(prepared.module, chosen(artefact.case))
     dispatch.reset()
     return prepared, report
 
 
 def chosen(case: Case) -> list[str] | None:
-    """Names of operations, None for all but attention."""
+    """Returns the names of the operations to put in, None for all but attention."""
     from ...kernels import library
 
     if case.option("attention", "torch") == "torch":
@@ -94,37 +97,38 @@ def chosen(case: Case) -> list[str] | None:
 
 
 def verify(workload: Workload, case: Case, folder: Path, phase: Phase) -> Iterator[Proven]:
-    """To L5 for an architecture that `hotlap kernels` knows: the operations that were found,
-    compiled at their typical sizes. No rule may be broken (rules.py).
+    """Proves the case to L5 for an architecture that `hotlap kernels` knows.
+
+    L5 is the operations that the module has, compiled at their typical sizes. No rule may be broken
+    (rules.py). Raises Refusal where it goes no further.
     """
     import triton
 
-    from ...kernels.surgery import replace
-    from ..compiled import aot, builds
-    from ..lowering.proofs import exported
+    from ...kernels import surgery
+    from ..compiled import aot
+    from ..lowering import proofs
 
     yield Proven("L0", f"triton {triton.__version__}")
     beside = ""
     if case.option("autocast", "off") == "off":
         try:
-            yield exported(workload, case, phase).proven
+            yield proofs.exported(workload, case, phase).proven
         except Refusal as refusal:  # our operations need no export
             if refusal.reason.code != "export_failed":
                 raise
             beside = f"; not seen on the device's tensors, since torch.export fails: {refusal.reason.detail}"
     prepared = torch_step.prepare(workload, dataclasses.replace(case, target="cpu", options=()))
-    report = replace(prepared.module, chosen(case))
+    report = surgery.replace(prepared.module, chosen(case))
     if not report.replaced:
         raise Refusal(
             "unsupported_op",
             f"nothing in {case.workload} is one of our operations, so all of it would be eager:"
             f" {str(report).splitlines()[0]}",
         )
-    found = Counter(one.operation for one in report.replaced)
-    words = ", ".join(f"{count} {name}" for name, count in found.most_common())
-    placement = Placement(
-        "triton", dict(found), {"modules_replaced": found.total()}, tuple(str(report).splitlines())
-    )
+    operations = Counter(replacement.operation for replacement in report.replaced)
+    words = ", ".join(f"{count} {name}" for name, count in operations.most_common())
+    counts = {"modules_replaced": operations.total()}
+    placement = Placement("triton", dict(operations), counts, tuple(str(report).splitlines()))
     yield Proven(
         "L2", f"our operations take {words}; {len(report.kept)} modules stay aten's{beside}", placement
     )
@@ -134,15 +138,26 @@ def verify(workload: Workload, case: Case, folder: Path, phase: Phase) -> Iterat
         "the module with our operations in it, which take their references on a CPU",
         lowered=lambda arrays: step.fetch(step.call(step.place(arrays))),
     )
-    if case.target not in aot.ARCHITECTURES:
-        return
-    with phase("compile"):
-        kernels = [
-            kernel for name in found for _, kernel in builds.one(name, case.precision, case.target, False)
-        ]
+    if case.target in aot.ARCHITECTURES:
+        with phase("compile"):
+            yield compiled(operations, case)
+
+
+def compiled(operations: Iterable[str], case: Case) -> Proven:
+    """Returns L5: the kernels of operations, compiled for the case's architecture.
+
+    Raises Refusal(build_failed) where one does not compile or breaks a rule.
+    """
+    from ..compiled import builds
+
+    kernels = [
+        kernel
+        for name in operations
+        for _, kernel in builds.kernels(name, case.precision, case.target, False)
+    ]
     if wrong := [text for kernel in kernels if (text := fault(kernel))]:
         raise Refusal("build_failed", f"{len(wrong)} of {len(kernels)} kernels for {case.target}: {wrong[0]}")
-    yield Proven(
+    return Proven(
         "L5",
         f"{len(kernels)} kernels of these operations compiled for {case.target}; none spills or breaks a"
         " rule",
@@ -150,14 +165,15 @@ def verify(workload: Workload, case: Case, folder: Path, phase: Phase) -> Iterat
 
 
 def fault(kernel: Entry | Failed) -> str:
-    """Empty, or what is wrong with it."""
-    said = getattr(kernel, "why", "") or ", ".join(getattr(kernel, "violations", ()))
-    return f"{kernel.op}: {said}" if said else ""
+    """Returns what is wrong with a kernel, empty if nothing is."""
+    wrong = getattr(kernel, "why", "") or ", ".join(getattr(kernel, "violations", ()))
+    return f"{kernel.op}: {wrong}" if wrong else ""
 
 
 def placement(artefact: Artefact, step: Step) -> Placement:
-    """Launches of our operations in one call, and calls that took the reference although Triton was
-    asked for: with one of these the case fell back.
+    """Counts launches of our operations in one call, and calls that took the reference.
+
+    Triton was asked for, so with one of the latter the case fell back.
     """
     from ...kernels import dispatch
 
@@ -186,6 +202,7 @@ def placement(artefact: Artefact, step: Step) -> Placement:
 
 
 def judged(case: Case, launched: int, fallbacks: int, evidence: list[str]) -> Reason | None:
+    """Returns the reason if a call took the reference, or nothing was launched."""
     if fallbacks:
         return Reason(
             "unsupported_op", f"{fallbacks} calls of our operations took the reference: {evidence[-1]}"

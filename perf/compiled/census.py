@@ -28,28 +28,36 @@ from unittest import mock
 import msgspec
 
 from ..lookup import workloads
+from ..terms.files import put
 from ..terms.reasons import Misuse
+from . import aot
 
 
 class Part(NamedTuple):
-    """One part of an architecture as its driver describes it.
+    """One part of an architecture as its driver describes it."""
 
-    capability: of CUDA. l2_bytes, memory_bytes, processors: the part's own; the other figures are
-    the architecture's.
-    """
-
+    # The part's name as the driver has it.
     name: str
+    # The architecture's compute capability.
     capability: tuple[int, int]
+    # Multiprocessors of this part.
     processors: int
+    # Its L2 cache.
     l2_bytes: int
+    # Its memory.
     memory_bytes: int
+    # Threads that a multiprocessor of the architecture holds.
     threads: int
+    # Shared memory of a multiprocessor of the architecture.
     shared_bytes: int
+    # Where the figures of the part are from.
     source: str
 
     @property
     def properties(self) -> SimpleNamespace:
-        """A block may have 1 KiB less of shared memory than the multiprocessor, and 48 KiB without
+        """What torch.cuda.get_device_properties would return.
+
+        A block may have 1 KiB less of shared memory than the multiprocessor, and 48 KiB without
         asking (CUDA C++ Programming Guide, shared memory of 8.x, 9.0, 12.0).
         """
         major, minor = self.capability
@@ -71,7 +79,9 @@ class Part(NamedTuple):
         )
 
 
-KIB, MIB, GIB = 2**10, 2**20, 2**30
+KIB = 2**10
+MIB = 2**20
+GIB = 2**30
 # Threads and shared memory of a multiprocessor: CUDA C++ Programming Guide, technical
 # specifications per compute capability. The rest by the source of each.
 PARTS = {
@@ -128,46 +138,59 @@ PARTS = {
         "deviceQuery of an RTX 5090 (aikitoria/open-gpu-kernel-modules issue 1)",
     ),
 }
+# In the Python that Inductor generates: a launch of one of its kernels, a call of a library or of
+# aten, and the source of a kernel.
 LAUNCH = re.compile(r"^\s+(triton_\w+)\.run\(", re.MULTILINE)
 EXTERN = re.compile(r"^\s+(?:\w+ = )?(?:extern_kernels|torch\.ops\.aten)\.(\w+)(?:\.\w+)?\(", re.MULTILINE)
 KERNEL = re.compile(r"async_compile\.triton\('(\w+)', '''(.*?)'''", re.DOTALL)
 
 
 class Kernel(msgspec.Struct, frozen=True):
-    """launches: how often a call of the model runs it; layers of one shape share a kernel."""
+    """A kernel that Inductor generates, and what its machine code says."""
 
+    # Its name in the generated code.
     name: str
+    # How often a call of the model runs it; layers of one shape share a kernel.
     launches: int
+    # The operators in it, by Inductor's own name of the kernel.
     fused: str
+    # Registers of a thread.
     registers: int
+    # Instructions that load or store spilled registers.
     spills: int
+    # Shared memory of a block.
     shared_bytes: int
+    # Share of a multiprocessor's warps that fit, 0 to 1.
     occupancy: float
+    # All instructions of the code.
     instructions: int
 
 
 class Census(msgspec.Struct, frozen=True):
-    """extern: by name, calls of cuBLAS, cuDNN and aten in the generated code.
+    """What Inductor generates of a workload for a target."""
 
-    failed: kernels that do not compile, and why. batch: 0 is the workload's own.
-    """
-
+    # The workload's reference, as on the command line.
     workload: str
+    # The architecture, such as sm_90.
     target: str
+    # Calls of cuBLAS, cuDNN and aten in the generated code, by name.
     extern: dict[str, int]
+    # The kernels that compile.
     kernels: list[Kernel]
+    # The precision of module and inputs.
     precision: str = "fp32"
+    # Rows of a batch; 0 is the workload's own number.
     batch: int = 0
+    # Kernels that do not compile, each with why.
     failed: list[str] = []
 
 
 def census(workload: str, targets: list[str], json: Path | None) -> int:
-    """Prints it; 0 whatever it says.
+    """Prints the census for each target, or writes it into a file, and returns 0.
 
-    Raises Misuse for a wrong workload, and where the child failed.
+    Raises Misuse for a wrong workload or target, where the child failed, and where a kernel does
+    not compile.
     """
-    from ..terms.files import put
-
     workloads.check(workloads.Reference(workload))
     for target in targets:
         if target not in PARTS:
@@ -184,42 +207,43 @@ def census(workload: str, targets: list[str], json: Path | None) -> int:
         if done.returncode:
             lines = done.stderr.strip().splitlines() or ["the child process ended without a word"]
             raise Misuse(f"--inductor {workload}: {lines[-1][:300]}")
-        found = msgspec.json.decode(done.stdout.splitlines()[-1], type=Census)
-        if found.failed:
-            raise Misuse(f"--inductor {workload} for {target}: {found.failed[0]}")
+        counted = msgspec.json.decode(done.stdout.splitlines()[-1], type=Census)
+        if counted.failed:
+            raise Misuse(f"--inductor {workload} for {target}: {counted.failed[0]}")
         if json is not None:
-            put(json, msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
+            put(json, msgspec.json.format(msgspec.json.encode(counted), indent=1) + b"\n")
         if str(json) != "-":
-            print(markdown(found), end="")
+            print(markdown(counted), end="")
     return 0
 
 
-def markdown(found: Census) -> str:
+def markdown(counted: Census) -> str:
+    """Returns the census as a table with one line above it."""
     head = ("kernel", "launches", "fused", "registers", "spills", "shared", "occupancy", "instructions")
-    launched = sum(one.launches for one in found.kernels)
-    others = ", ".join(f"{count} {name}" for name, count in found.extern.items())
-    told = (
-        f"{len(found.kernels)} Triton kernels in {launched} launches, and {sum(found.extern.values())} calls"
-        f" of others ({others})"
+    launched = sum(kernel.launches for kernel in counted.kernels)
+    others = ", ".join(f"{count} {name}" for name, count in counted.extern.items())
+    summary = (
+        f"{len(counted.kernels)} Triton kernels in {launched} launches, and"
+        f" {sum(counted.extern.values())} calls of others ({others})"
     )
-    lines = [f"{found.workload} for {found.target} by Inductor: {told}; compiled, not run.", ""]
+    lines = [f"{counted.workload} for {counted.target} by Inductor: {summary}; compiled, not run.", ""]
     lines += [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    for one in found.kernels:
+    for kernel in counted.kernels:
         figures = (
-            one.launches,
-            one.fused,
-            one.registers,
-            one.spills,
-            one.shared_bytes,
-            f"{one.occupancy:.0%}",
-            one.instructions,
+            kernel.launches,
+            kernel.fused,
+            kernel.registers,
+            kernel.spills,
+            kernel.shared_bytes,
+            f"{kernel.occupancy:.0%}",
+            kernel.instructions,
         )
-        lines.append(f"| {one.name} | {' | '.join(map(str, figures))} |")
+        lines.append(f"| {kernel.name} | {' | '.join(map(str, figures))} |")
     return "\n".join(lines) + "\n"
 
 
 def generated(reference: workloads.Reference, part: Part, precision: str, batch: int) -> str:
-    """Inductor's code for the workload's module on a fake GPU.
+    """Returns Inductor's code for the workload's module on a fake GPU.
 
     Tracing goes first: with the answers in place torch would look for the device itself.
     """
@@ -233,11 +257,10 @@ def generated(reference: workloads.Reference, part: Part, precision: str, batch:
     from torch._subclasses import FakeTensorMode
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    from ..lookup.workloads import resized
     from ..oracle.reference import DTYPES
 
     workload = workloads.load(reference)
-    workload = resized(workload, batch or len(workload.inputs[0]))
+    workload = workloads.resized(workload, batch or len(workload.inputs[0]))
     dtype = DTYPES[precision]
     fake: Any = FakeTensorMode(allow_non_fake_inputs=True)
     with fake, torch.no_grad(), torch.fx.traceback.preserve_node_meta():
@@ -248,8 +271,8 @@ def generated(reference: workloads.Reference, part: Part, precision: str, batch:
         ]
         named = dict(module.named_parameters()) | dict(module.named_buffers())
 
-        def call(values: list[torch.Tensor], *given: torch.Tensor) -> Any:
-            return torch.func.functional_call(module, dict(zip(named, values, strict=True)), given)
+        def call(values: list[torch.Tensor], *arguments: torch.Tensor) -> Any:
+            return torch.func.functional_call(module, dict(zip(named, values, strict=True)), arguments)
 
         graph = make_fx(call, decomposition_table=select_decomp_table())(list(named.values()), *inputs)
     for owner, name, answer in answers(torch.cuda, CudaInterface, part):
@@ -267,7 +290,10 @@ def generated(reference: workloads.Reference, part: Part, precision: str, batch:
 
 
 def answers(cuda: Any, interface: Any, part: Part) -> list[tuple[Any, str, Any]]:
-    """(object, name, stand-in) for what is asked of the device; mock fails where a name is gone."""
+    """Returns (object, name, stand-in) for all that torch asks of the device.
+
+    mock fails where one of the names is gone.
+    """
     import triton
     from triton.backends.compiler import GPUTarget
 
@@ -315,9 +341,7 @@ def answers(cuda: Any, interface: Any, part: Part) -> list[tuple[Any, str, Any]]
 
 
 def compiled(name: str, source: str, launches: int, target: str, folder: Path) -> Kernel:
-    """The kernel in the first of the settings that Inductor would try."""
-    from . import aot
-
+    """Compiles a generated kernel in the first of the settings that Inductor would try."""
     file = folder / f"{name}.py"
     file.write_text(source.replace("triton_helpers.set_driver_to_gpu()", ""))
     spec = importlib.util.spec_from_file_location(name, file)
@@ -329,7 +353,9 @@ def compiled(name: str, source: str, launches: int, target: str, folder: Path) -
     types = dict(meta["signature"])
     arguments = list(types)
     divisible = tuple(
-        arguments[place[0]] for place, said in meta["configs"][0].items() if ["tt.divisibility", 16] in said
+        arguments[path[0]]
+        for path, properties in meta["configs"][0].items()
+        if ["tt.divisibility", 16] in properties
     )
     figures = aot.compiled(
         tuner.fn,
@@ -356,8 +382,7 @@ def compiled(name: str, source: str, launches: int, target: str, folder: Path) -
 def main(
     reference: str, target: str, precision: str = "fp32", batch: str = "0", checkpoint: str = ""
 ) -> None:
-    from . import aot
-
+    """Prints the census of a workload for a target as JSON; runs in a process of its own."""
     code = generated(workloads.Reference(reference, checkpoint), PARTS[target], precision, int(batch))
     launched = Counter(LAUNCH.findall(code))
     extern = Counter(EXTERN.findall(code))
@@ -368,11 +393,8 @@ def main(
                 kernels.append(compiled(name, source, launched[name], target, Path(folder)))
             except Exception as error:  # Triton's compiler and ptxas raise their own classes
                 failed.append(f"{name}: {aot.why(error)}")
-    print(
-        msgspec.json.encode(
-            Census(reference, target, dict(extern.most_common()), kernels, precision, int(batch), failed)
-        ).decode()
-    )
+    counted = Census(reference, target, dict(extern.most_common()), kernels, precision, int(batch), failed)
+    print(msgspec.json.encode(counted).decode())
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from . import aot, rules
 from .builds import plain
 from .entries import Entry, Failed
 
+# The types of a scalar, and what a pointer may point to (Triton's ASTSource signatures).
 SCALARS = (
     "i1",
     "i8",
@@ -46,16 +47,23 @@ SCALARS = (
     "fp64",
 )
 KIND = re.compile(rf"\**k?(?:{'|'.join(SCALARS)})|tensordesc<.+>")
-COMMA = re.compile(r",(?![^<(\[]*[>)\]])")  # but not those within a constexpr's or a type's brackets
+# A comma between two arguments, not one within the brackets of a constexpr or a type.
+COMMA = re.compile(r",(?![^<(\[]*[>)\]])")
 
 
 class Signature(NamedTuple):
+    """What a kernel is compiled for.
+
+    types: argument -> type, in order. divisible: arguments taken as multiples of 16.
+    """
+
     types: dict[str, str]
     constexprs: dict[str, Any]
     divisible: tuple[str, ...]
 
     @property
     def aligned(self) -> bool:
+        """Whether all pointers and integers are multiples of 16: wide loads are possible."""
         return all(
             name in self.divisible
             for name, kind in self.types.items()
@@ -64,9 +72,10 @@ class Signature(NamedTuple):
 
 
 def kernel(reference: str) -> Any:
-    """The @triton.jit function behind `package.module:name`; of an autotuned one its function.
+    """Returns the @triton.jit function behind `package.module:name`.
 
-    Raises Misuse.
+    Of an autotuned kernel it is the function inside. Raises Misuse, or Unknown for a name that the
+    module lacks.
     """
     from triton.runtime.jit import JITFunction
 
@@ -84,17 +93,19 @@ def kernel(reference: str) -> Any:
             attribute,
             [key for key, value in vars(module).items() if hasattr(value, "fn")],
         )
-    found = getattr(module, attribute)
-    while not isinstance(found, JITFunction) and hasattr(found, "fn"):
-        found = found.fn
-    if not isinstance(found, JITFunction):
-        raise Misuse(f"{reference!r} is {type(found).__name__}, not a function under @triton.jit")
-    return found
+    function = getattr(module, attribute)
+    while not isinstance(function, JITFunction) and hasattr(function, "fn"):
+        function = function.fn
+    if not isinstance(function, JITFunction):
+        raise Misuse(f"{reference!r} is {type(function).__name__}, not a function under @triton.jit")
+    return function
 
 
 def signature(text: str, jit: Any) -> Signature:
-    """Raises Misuse unless the text names the kernel's arguments, all of them and no others, each
-    with a type that there is.
+    """Returns what --signature says.
+
+    Raises Misuse unless it names all of the kernel's arguments and no others, each with a type that
+    there is.
     """
     types, constexprs, divisible = {}, {}, []
     names = [parameter.name + ":constexpr=..." * parameter.is_constexpr for parameter in jit.params]
@@ -138,6 +149,7 @@ def signature(text: str, jit: Any) -> Signature:
 
 
 def literal(value: str) -> Any:
+    """Returns a constexpr: a type of triton.language, a Python literal, or else the text."""
     import triton.language as tl
 
     if isinstance(kind := getattr(tl, value.removeprefix("tl."), None), tl.dtype):
@@ -149,29 +161,29 @@ def literal(value: str) -> Any:
 
 
 def build(reference: str, text: str, targets: list[str], warps: int, stages: int) -> list[Entry | Failed]:
-    """One entry a target; the rules apply as far as they can be read from the kernel itself:
-    spills, width of loads, tensor cores where it has a product.
+    """Compiles a kernel of the user's for targets; returns one entry a target.
+
+    The rules apply as far as they can be read from the kernel itself: spills, width of loads,
+    tensor cores where it has a product.
     """
     jit = kernel(reference)
-    said = signature(text, jit)
-    dtype = next((kind.lstrip("*") for kind in said.types.values() if kind.startswith("*")), "fp32")
-    name, found = reference.replace("/", "."), list[Entry | Failed]()
+    types, constexprs, divisible = wanted = signature(text, jit)
+    dtype = next((kind.lstrip("*") for kind in types.values() if kind.startswith("*")), "fp32")
+    name, entries = reference.replace("/", "."), list[Entry | Failed]()
     for target in targets:
         try:
-            made = aot.made(jit, said.types, said.constexprs, said.divisible, warps, stages, target)
-        except (
-            Exception
-        ) as error:  # the compiler raises many kinds, all meaning that this kernel cannot be had
-            found.append(Failed(name, dtype, target, aot.why(error)))
+            compiled = aot.compile_kernel(jit, types, constexprs, divisible, warps, stages, target)
+        except Exception as error:  # the compiler raises many kinds: this kernel cannot be had
+            entries.append(Failed(name, dtype, target, aot.why(error)))
             continue
-        figures = aot.read(made, target)
-        broken = rules.broken(figures, target, "", aot.multiplies(made), aligned=said.aligned)
+        figures = aot.read(compiled, target)
+        broken = rules.broken(figures, target, "", aot.multiplies(compiled), aligned=wanted.aligned)
         config = {
-            **{key: plain(value) for key, value in said.constexprs.items()},
+            **{key: plain(value) for key, value in constexprs.items()},
             "num_warps": warps,
             "num_stages": stages,
         }
-        found.append(
+        entries.append(
             Entry(
                 name,
                 dtype,
@@ -184,4 +196,4 @@ def build(reference: str, text: str, targets: list[str], warps: int, stages: int
                 violations=broken,
             )
         )
-    return found
+    return entries

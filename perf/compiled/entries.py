@@ -8,35 +8,46 @@ import msgspec
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """One kernel of one operation, dtype and target.
+    """One kernel of one operation, dtype and target."""
 
-    op: `rms_norm/forward`, with a setting that is not the default `rms_norm/forward[columns:8192]`.
-
-    bytes, flops, roofline_s: of the typical size; None where nothing is known of it, or for a part
-    without a datasheet. variants: kernels that Triton would compile over 40 sizes
-    (variants.py); None where it was not asked.
-    """
-
+    # `rms_norm/forward`, in a setting that is not the default `rms_norm/forward[columns:8192]`.
     op: str
+    # fp32, fp16 or bf16; of a user's kernel the type of its first pointer.
     dtype: str
+    # The architecture, such as sm_90.
     target: str
+    # Its constexprs, warps and stages.
     config: dict[str, Any]
+    # Registers of a thread.
     registers: int
+    # Instructions that load spilled registers from local memory.
     spill_loads: int
+    # Instructions that store them there.
     spill_stores: int
+    # Local memory of a thread.
     stack_bytes: int
+    # Shared memory of a block.
     shared_bytes: int
+    # Share of a multiprocessor's warps that fit, 0 to 1.
     occupancy: float
+    # All instructions of the machine code.
     instructions: int
+    # Instructions by class (aot.Figures).
     sass: dict[str, int]
+    # Bytes that the typical size moves; None where nothing is known of it.
     bytes: int | None
+    # Its operations; None where nothing is known of it.
     flops: int | None
+    # Its least time by the datasheet, s; None for a part without one.
     roofline_s: float | None
+    # The hard rules that it breaks, one line each (rules.py).
     violations: tuple[str, ...]
+    # Kernels that Triton would compile over 40 sizes (variants.py); None where it was not asked.
     variants: int | None = None
 
     @property
     def key(self) -> str:
+        """Its name in a baseline."""
         return f"kernels/{self.op}/{self.dtype}/{self.target}"
 
 
@@ -50,4 +61,5 @@ class Failed(msgspec.Struct, frozen=True):
 
     @property
     def key(self) -> str:
+        """Its name in a baseline."""
         return f"kernels/{self.op}/{self.dtype}/{self.target}"

@@ -13,9 +13,10 @@ from unittest import mock
 
 
 class Launch(NamedTuple):
-    """types: argument -> type, as a signature for the compiler has it.
+    """One launch of a kernel.
 
-    key: what the JIT compiles once for; divisible: arguments that are multiples of 16.
+    types: argument -> type, as a signature for the compiler has it. divisible: arguments that are
+    multiples of 16. options: of the compiler, such as num_warps.
     """
 
     kernel: Any
@@ -26,37 +27,38 @@ class Launch(NamedTuple):
 
     @property
     def name(self) -> str:
+        """The name of the kernel's function."""
         return str(self.kernel.fn.__name__)
 
     @property
     def key(self) -> dict[str, str]:
-        """Argument -> what it is compiled for."""
-        found = {
+        """Argument -> what it is compiled for. The JIT compiles once for each key."""
+        arguments = {
             name: kind + (" of 16" if name in self.divisible else "") for name, kind in self.types.items()
         }
         return (
-            found
+            arguments
             | {name: f"={value}" for name, value in self.constexprs.items()}
             | {name: str(value) for name, value in self.options.items()}
         )
 
 
 def recorded(call: Callable[[], Any], target: str = "sm_90") -> list[Launch]:
-    """The launches of a call, in order; Triton must not be in its interpreter."""
+    """Returns the launches of a call, in order. Triton must not be in its interpreter."""
     from triton.runtime.jit import JITFunction
 
-    found: list[Launch] = []
+    launches: list[Launch] = []
 
     def run(kernel: Any, *arguments: Any, grid: Any, warmup: bool, **named: Any) -> None:
-        found.append(launch(kernel, arguments, named, target))
+        launches.append(launch(kernel, arguments, named, target))
 
     with mock.patch.object(JITFunction, "run", run):
         call()
-    return found
+    return launches
 
 
 def launch(kernel: Any, arguments: tuple[Any, ...], named: dict[str, Any], target: str) -> Launch:
-    """By the binder that the JIT itself makes of a kernel's signature."""
+    """Returns a launch, by the binder that the JIT itself makes of a kernel's signature."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import make_backend
     from triton.runtime.jit import create_function_from_signature

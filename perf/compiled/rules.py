@@ -19,36 +19,43 @@ from .variants import SIZES, Variants
 if TYPE_CHECKING:
     from .entries import Entry
 
-MORE_REGISTERS, MORE_INSTRUCTIONS, MOST_VARIANTS = 8, 1.10, 4
+# Registers that a thread may have more than before: the unit that ptxas allocates them in.
+MORE_REGISTERS = 8
+# Instructions in multiples of those before.
+MORE_INSTRUCTIONS = 1.10
+# Kernels over 40 sizes, each with seconds of compiling in the middle of a run.
+MOST_VARIANTS = 4
+# The figures that a baseline holds.
 RATCHETS = ("registers", "instructions")
 
 
 def broken(
     figures: Figures, target: str, dtype: str, dot: bool, single_loads: int = 0, aligned: bool = True
 ) -> tuple[str, ...]:
-    """Hard rules that these figures break, one line each.
+    """Returns the hard rules that these figures break, one line each.
 
     single_loads: of one narrow element, which are meant. aligned: whether wide loads are possible.
     """
-    said = []
+    broken_rules = []
     if figures.spill_loads or figures.spill_stores:
-        said.append(
+        broken_rules.append(
             f"spills registers: {figures.spill_loads} loads and {figures.spill_stores} stores of local"
             " memory; take a smaller tile or more warps"
         )
     if dot and dtype != "fp32" and target != "sm_75" and not figures.sass.get("tensor_core"):
-        said.append("multiplies matrices without tensor cores")
+        broken_rules.append("multiplies matrices without tensor cores")
     narrow = figures.sass.get("load_16", 0) + figures.sass.get("load_8", 0)
     if not aligned or not any(name.startswith(("load_", "async_copy")) for name in figures.sass):
-        return tuple(said)
+        return tuple(broken_rules)
     if not figures.sass.get("load_128") and not figures.sass.get("async_copy"):
-        said.append("no load of 16 bytes although everything is aligned")
+        broken_rules.append("no load of 16 bytes although everything is aligned")
     elif narrow > single_loads:
-        said.append(f"{narrow} loads of two bytes or less although everything is aligned")
-    return tuple(said)
+        broken_rules.append(f"{narrow} loads of two bytes or less although everything is aligned")
+    return tuple(broken_rules)
 
 
 def too_many(variants: Variants) -> tuple[str, ...]:
+    """Returns the rule about variants where it is broken, else nothing."""
     if variants.number <= MOST_VARIANTS:
         return ()
     return (
@@ -65,7 +72,10 @@ def judge(
     version: str,
     ours: bool = True,
 ) -> Verdict:
-    """Hard rules for all; ratchets for those that the baseline has."""
+    """Judges kernels: by the hard rules all, by the ratchets those that the baseline has.
+
+    ours: whether they are kernels of this package, of which a baseline is expected.
+    """
     findings, reasons, new = [], [], []
     if baseline is None and ours:
         reasons.append(f"no baseline for Triton {version}: hard rules only; --accept makes one")
@@ -104,6 +114,7 @@ def judge(
 
 
 def ratchet(entry: Entry, name: str, before: int) -> Finding:
+    """Compares one figure of a kernel with the baseline's."""
     now = int(getattr(entry, name))
     most = before + MORE_REGISTERS if name == "registers" else before * MORE_INSTRUCTIONS
     return Finding(
@@ -118,7 +129,7 @@ def ratchet(entry: Entry, name: str, before: int) -> Finding:
 
 
 def accepted(entries: Sequence[Any]) -> dict[str, dict[str, int]]:
-    """A baseline of what was built."""
+    """Returns a baseline of what was built: key -> figure -> value."""
     return {
         entry.key: {name: getattr(entry, name) for name in RATCHETS}
         for entry in entries

@@ -14,7 +14,9 @@ from ..terms.units import scaled
 from ..terms.verdict import EXIT, Verdict
 from .entries import Entry, Failed
 
+# The baselines of our kernels, one file a version of Triton.
 BASELINES = Path(sys.modules["hotlap"].__path__[0]) / "kernels" / "baselines"
+# The columns of the table.
 HEAD = (
     "kernel",
     "dtype",
@@ -41,11 +43,12 @@ class Stored(msgspec.Struct):
 
     @property
     def exit_status(self) -> int:
+        """The status with which hotlap kernels ended."""
         return EXIT[self.verdict]
 
 
 def read(path: Path) -> Stored:
-    """Raises Unreadable."""
+    """Reads what `hotlap kernels --json` wrote. Raises Unreadable."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=Stored)
     except OSError as error:
@@ -55,7 +58,9 @@ def read(path: Path) -> Stored:
 
 
 def cells(entry: Entry | Failed) -> list[str]:
-    """roofline: the least time of the typical size on the target's named part, by its datasheet;
+    """Returns the cells of a kernel's row, in the order of HEAD.
+
+    The roofline is the least time of the typical size on the target's named part, by its datasheet;
     nothing was run.
     """
     named = [entry.op, entry.dtype, entry.target]
@@ -79,12 +84,13 @@ def cells(entry: Entry | Failed) -> list[str]:
 
 
 def markdown(entries: Sequence[Entry | Failed], version: str) -> str:
+    """Returns the table in Markdown, below a line that names the version of Triton."""
     lines = [f"Triton {version}; compiled, not run.", "", f"| {' | '.join(HEAD)} |", f"|{'---|' * len(HEAD)}"]
     return "\n".join([*lines, *(f"| {' | '.join(cells(entry))} |" for entry in entries)]) + "\n"
 
 
 def page(entries: Sequence[Entry | Failed], version: str, verdict: Verdict) -> str:
-    """The table as a page by itself; every name is escaped."""
+    """Returns the table as an HTML page by itself; every name is escaped."""
     from jinja2 import Environment, PackageLoader
 
     template = Environment(loader=PackageLoader(__package__, ""), autoescape=True).get_template(
@@ -96,9 +102,9 @@ def page(entries: Sequence[Entry | Failed], version: str, verdict: Verdict) -> s
         for line in ([entry.why] if isinstance(entry, Failed) else entry.violations)
     ]
     worse = [
-        (one.case, f"{one.metric} {one.base:g} -> {one.head:g}")
-        for one in verdict.findings
-        if one.kind == "counter" and one.verdict == "regression"
+        (finding.case, f"{finding.metric} {finding.base:g} -> {finding.head:g}")
+        for finding in verdict.findings
+        if finding.kind == "counter" and finding.verdict == "regression"
     ]
     rows = [(cells(entry), isinstance(entry, Failed) or bool(entry.violations)) for entry in entries]
     return template.render(

@@ -16,18 +16,22 @@ from typing import Any, NamedTuple
 
 from .launches import Launch, recorded
 
+# Where specialisation changes: 1, multiples of 16 and their neighbours, powers of two.
 SIZES = (*range(1, 34), 47, 48, 63, 64, 65, 96, 128)
 
 
 class Variants(NamedTuple):
-    """Of one kernel: how many, and the arguments by which they differ."""
+    """How many variants a kernel has, and the arguments by which they differ."""
 
     number: int
     differing: tuple[str, ...]
 
 
 def of_operation(name: str, dtype: str = "fp32", sizes: tuple[int, ...] = SIZES) -> dict[str, Variants]:
-    """Name of the kernel -> its variants, forward and backward, in the default setting."""
+    """Returns the variants of each kernel of an operation, forward and backward, by its name.
+
+    They are those of the default setting.
+    """
     module = importlib.import_module(f"hotlap.kernels.ops.{name}")
     return counted(
         [launch for count in sizes for launch in recorded(partial(typical_call, module, dtype, count))]
@@ -35,19 +39,23 @@ def of_operation(name: str, dtype: str = "fp32", sizes: tuple[int, ...] = SIZES)
 
 
 def typical_call(module: Any, dtype: Any, count: int) -> None:
-    """Forward and backward on typical inputs of `count` rows."""
+    """Runs forward and backward on typical inputs of `count` rows."""
     forth_and_back(module, module.typical(dtype, count, "cpu"))
 
 
-def forth_and_back(module: Any, given: tuple[Any, ...]) -> None:
-    """As library.py calls the two."""
+def forth_and_back(module: Any, arguments: tuple[Any, ...]) -> None:
+    """Calls an operation's forward, then its backward, with the arguments that each names.
+
+    So does kernels/library.py, which registers both with torch. The gradients that come in are
+    uninitialised.
+    """
     import torch
 
-    inputs = dict(zip(inspect.signature(module.forward).parameters, given, strict=False))
-    made = module.forward(*given)
+    inputs = dict(zip(inspect.signature(module.forward).parameters, arguments, strict=False))
+    outputs = module.forward(*arguments)
     if not module.GRADIENTS:
         return
-    known = inputs | dict(zip(module.RETURNS, made, strict=True))
+    known = inputs | dict(zip(module.RETURNS, outputs, strict=True))
     known |= {
         f"d{name}": torch.empty_like(known[name]) for name in module.RETURNS[: getattr(module, "OUTPUTS", 1)]
     }
@@ -57,14 +65,15 @@ def forth_and_back(module: Any, given: tuple[Any, ...]) -> None:
 
 
 def counted(launches: list[Launch]) -> dict[str, Variants]:
+    """Returns the variants of each kernel that was launched, by its name."""
     keys: dict[str, list[dict[str, str]]] = defaultdict(list)
     for launch in launches:
         if launch.key not in keys[launch.name]:
             keys[launch.name].append(launch.key)
     return {
         name: Variants(
-            len(found),
-            tuple(argument for argument in found[0] if len({key.get(argument) for key in found}) > 1),
+            len(own),
+            tuple(argument for argument in own[0] if len({key.get(argument) for key in own}) > 1),
         )
-        for name, found in keys.items()
+        for name, own in keys.items()
     }

@@ -14,25 +14,29 @@ from ..terms.reasons import Refusal
 if TYPE_CHECKING:
     from ..terms.contract import Arrays
 
+# Rows that give ranges and judge, all together.
 ROWS = 256
-# One batch in this many judges instead of giving ranges, and at most this many do.
-HELD_BACK, JUDGED = 4, 16
+# One batch in this many judges instead of giving ranges.
+HELD_BACK = 4
+# At most this many batches judge.
+JUDGED = 16
 # Cosine to the fp32 outputs below which layers are left in fp32: 0.995 is an error of 10 % of the
 # outputs' length (sin of the angle). Models that quantise well reach 0.996 and more.
 LIMIT = 0.995
 
 
 class Calibration(NamedTuple):
-    """batches: inputs with as many rows as the workload's own.
+    """Inputs for a quantiser.
 
-    source: where they come from, in words that stand with the result.
+    batches: each with as many rows as the workload's own. source: where they come from, in words
+    that stand with the result.
     """
 
     batches: list[Arrays]
     source: str
 
     def split(self) -> tuple[Sequence[Arrays], Sequence[Arrays], bool]:
-        """Batches for the ranges, batches to be judged on, and whether those are others.
+        """Returns batches for the ranges, batches to be judged on, and whether those are others.
 
         The first is always used: it may be the only real one.
         """
@@ -41,13 +45,14 @@ class Calibration(NamedTuple):
         held = [
             batch for index, batch in enumerate(self.batches) if index % HELD_BACK == HELD_BACK - 1
         ] or self.batches[1:]
-        taken = {id(batch) for batch in held}
-        return [batch for batch in self.batches if id(batch) not in taken], held[:JUDGED], True
+        judging = {id(batch) for batch in held}
+        return [batch for batch in self.batches if id(batch) not in judging], held[:JUDGED], True
 
 
 def calibration(workload: Workload) -> Calibration:
-    """At most ROWS rows, whole batches only; without a training split the example inputs and four
-    look-alikes of them, which it says.
+    """Returns at most ROWS rows of the training split, in whole batches.
+
+    Without such a split they are the example inputs and four look-alikes of them; `source` says so.
 
     Raises Refusal(invalid_input) for inputs that give no ranges.
     """
@@ -56,22 +61,23 @@ def calibration(workload: Workload) -> Calibration:
     from ..oracle.reference import lookalike
 
     rows = len(workload.inputs[0])
-    given = workload.calibration
-    if given is None or len(given[0]) < rows:
+    split = workload.calibration
+    if split is None or len(split[0]) < rows:
         torch.manual_seed(0)
         sets = [workload.inputs, *(tuple(lookalike(value) for value in workload.inputs) for _ in range(4))]
         return useful(
             [tuple(value.numpy() for value in values) for values in sets],
             "the example inputs and 4 random ones like them: give Workload.calibration real ones",
         )
-    starts = range(0, min(ROWS, len(given[0])) - rows + 1, rows)
+    starts = range(0, min(ROWS, len(split[0])) - rows + 1, rows)
     return useful(
-        [tuple(value[at : at + rows].numpy() for value in given) for at in starts],
+        [tuple(value[start : start + rows].numpy() for value in split) for start in starts],
         f"{len(starts) * rows} rows of the training split",
     )
 
 
 def useful(batches: list[Arrays], source: str) -> Calibration:
+    """Returns the calibration; raises Refusal(invalid_input) if it gives no ranges."""
     import numpy as np
 
     inputs = [np.stack(values) for values in zip(*batches, strict=True)]
@@ -91,12 +97,15 @@ def useful(batches: list[Arrays], source: str) -> Calibration:
     return Calibration(batches, source)
 
 
-def cosine(wanted: Sequence[Arrays], found: Sequence[Arrays]) -> float:
-    """Of the output that is furthest from what was wanted; 0 where one is not finite."""
+def cosine(wanted: Sequence[Arrays], outputs: Sequence[Arrays]) -> float:
+    """Returns the cosine of the output that is furthest from what was wanted, over all batches.
+
+    It is 0 where an output is not finite.
+    """
     import numpy as np
 
     worst = 1.0
-    for ours, theirs in zip(zip(*wanted, strict=True), zip(*found, strict=True), strict=True):
+    for ours, theirs in zip(zip(*wanted, strict=True), zip(*outputs, strict=True), strict=True):
         a, b = (
             np.concatenate([np.ravel(value).astype("float64") for value in values])
             for values in (ours, theirs)

@@ -10,44 +10,49 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from ..terms import files
 
+# What all entries may take on disk: a few hundred engines of the size of a ResNet-50's.
 MOST_BYTES = 20 * 10**9
-ENGINE, ABOUT = "engine.plan", "about.json"
+# The files of an entry: the engine, and the key and what else is known of it (Entry).
+ENGINE = "engine.plan"
+ABOUT = "about.json"
 
 
 class Key(msgspec.Struct, frozen=True):
-    """graph: sha256 of the ONNX file and its weights.
+    """All that an engine depends on."""
 
-    profile: input -> smallest, best and largest shape. architecture: sm_89, or a device's own name
-    with it.
-    """
-
+    # SHA-256 of the ONNX file and its weights.
     graph: str
+    # Input -> smallest, best and largest shape.
     profile: dict[str, tuple[tuple[int, ...], ...]]
+    # The case's precision.
     precision: str
+    # Settings of the builder.
     flags: dict[str, str]
+    # Name and version of the library.
     library: str
+    # sm_89, or a device's own name with it.
     architecture: str
 
     @property
     def digest(self) -> str:
+        """The name of the entry's folder: SHA-256 of all fields."""
         return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """layers: what the builder said of the engine's layers (placement).
+    """What is known of an engine.
 
-    seconds: what the build took when it was made.
+    sha256: of the engine. seconds: what its build took. layers: what the builder said of its
+    layers, for the placement.
     """
 
     key: Key
@@ -56,17 +61,20 @@ class Entry(msgspec.Struct, frozen=True):
     layers: str
 
 
-class Found(msgspec.Struct, frozen=True):
+class Cached(msgspec.Struct, frozen=True):
+    """An engine out of the cache, and what is known of it."""
+
     engine: bytes
     entry: Entry
 
 
 def folder() -> Path:
+    """Returns the folder of the cache."""
     return files.runs_folder() / "cache" / "engines"
 
 
 def graph_digest(files: list[Path]) -> str:
-    """Of the model and the weights beside it, by name and content."""
+    """Returns the SHA-256 of the model and the weights beside it, by name and content."""
     digest = hashlib.sha256()
     for file in sorted(files):
         digest.update(f"{file.name}:{file.stat().st_size}:".encode())
@@ -75,9 +83,10 @@ def graph_digest(files: list[Path]) -> str:
     return digest.hexdigest()
 
 
-def get(key: Key) -> tuple[Found | None, str]:
-    """The entry and empty words, or None and why what is there is not used (empty where there is
-    nothing).
+def get(key: Key) -> tuple[Cached | None, str]:
+    """Returns the engine and empty words, or None and why what is there is not used.
+
+    The words are empty too where there is nothing.
     """
     place = folder() / key.digest
     try:
@@ -88,22 +97,17 @@ def get(key: Key) -> tuple[Found | None, str]:
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         return None, f"the cached engine {key.digest[:12]} cannot be read ({error}); built anew"
     if entry.key != key:
-        return (
-            None,
-            (
-                f"the cached engine {key.digest[:12]} was built for something else"
-                f" ({', '.join(differing(entry.key, key))}); built anew"
-            ),
-        )
+        names = ", ".join(differing(entry.key, key))
+        return None, f"the cached engine {key.digest[:12]} was built for something else ({names}); built anew"
     if hashlib.sha256(engine).hexdigest() != entry.sha256:
         return None, f"the cached engine {key.digest[:12]} is damaged (its hash is another); built anew"
     with contextlib.suppress(OSError):
         os.utime(place)
-    return Found(engine, entry), ""
+    return Cached(engine, entry), ""
 
 
 def put(key: Key, engine: bytes, seconds: float, layers: str) -> str:
-    """Empty words, or why there is no entry now."""
+    """Stores an engine. Returns empty words, or why there is no entry now."""
     place = folder() / key.digest
     part: Path | None = None
     try:
@@ -126,20 +130,19 @@ def put(key: Key, engine: bytes, seconds: float, layers: str) -> str:
 
 
 def trim() -> None:
-    """Removes those that were not used for longest, until the rest is within MOST_BYTES."""
+    """Removes the entries that were not used for longest, until the rest is within MOST_BYTES."""
     entries = sorted(
-        (one for one in folder().iterdir() if not one.name.startswith(".")),
-        key=lambda one: one.stat().st_mtime,
+        (entry for entry in folder().iterdir() if not entry.name.startswith(".")),
+        key=lambda entry: entry.stat().st_mtime,
         reverse=True,
     )
     total = 0
-    for one in entries:
-        total += sum(file.stat().st_size for file in one.iterdir())
+    for entry in entries:
+        total += sum(file.stat().st_size for file in entry.iterdir())
         if total > MOST_BYTES:
-            shutil.rmtree(one, ignore_errors=True)
+            shutil.rmtree(entry, ignore_errors=True)
 
 
-def differing(one: Key, other: Key) -> list[str]:
-    mine, theirs = (json.loads(msgspec.json.encode(key)) for key in (one, other))
-    fields: dict[str, Any] = mine
-    return [name for name in fields if fields[name] != theirs[name]]
+def differing(first: Key, second: Key) -> list[str]:
+    """Returns the names of the fields in which two keys differ."""
+    return [name for name in Key.__struct_fields__ if getattr(first, name) != getattr(second, name)]

@@ -35,6 +35,7 @@ OPSET = 20
 # The first whose convolutions and poolings take bfloat16 (onnx.ai/onnx/operators/onnx__Conv.html,
 # version history).
 OPSET_BF16 = 22
+# The name of the dimension that may vary.
 BATCH = "batch"
 # protobuf refuses messages of 2 GiB (protobuf.dev/programming-guides/encoding, "Message
 # Structure"); the graph needs some room.
@@ -42,7 +43,9 @@ LARGEST_FILE_BYTES = 1_900_000_000
 
 
 class Exported(NamedTuple):
-    """folder holds model.onnx and, above 2 GB, its weights beside it; seconds: what the export took
+    """An ONNX file.
+
+    folder: holds model.onnx and, above 2 GB, its weights beside it. seconds: what the export took
     when it was made.
     """
 
@@ -51,7 +54,7 @@ class Exported(NamedTuple):
 
 
 def export(workload: Workload, case: Case, root: Path) -> Exported:
-    """Exports into root, or finds what another case of the same workload and precision left there.
+    """Exports into root, or takes what another case of the same workload and precision left.
 
     Raises Refusal(export_failed) with the operator's name where it is known.
     """
@@ -80,32 +83,35 @@ def place(exported: Exported, folder: Path) -> None:
 
 
 def write_ledger(exported: Exported, folder: Path) -> None:
-    """What the export took when it was made, for a case that found it made: the harness prefers
-    ledger.json to the phases it timed.
+    """Writes what the export took when it was made, which may have been for another case.
+
+    The harness prefers ledger.json to the phases that it timed.
     """
     (folder / "ledger.json").write_text(json.dumps({"export": exported.seconds}))
 
 
 def opset(model: Path) -> int:
-    """Of the standard operators."""
+    """Returns the version of the standard operators that a file has."""
     import onnx
 
     return next(
-        int(one.version)
-        for one in onnx.load(model, load_external_data=False).opset_import
-        if one.domain in ("", "ai.onnx")
+        int(entry.version)
+        for entry in onnx.load(model, load_external_data=False).opset_import
+        if entry.domain in ("", "ai.onnx")
     )
 
 
 def nodes(model: Path) -> int:
+    """Returns how many nodes the graph of a file has."""
     import onnx
 
     return len(onnx.load(model, load_external_data=False).graph.node)
 
 
 def raised(model: Path) -> bytes:
-    """A bf16 graph with fp32 in place of bf16 everywhere: the same function but for roundings
-    between its nodes.
+    """Returns a bf16 graph, serialised, with fp32 in place of bf16 everywhere.
+
+    It is the same function but for roundings between its nodes.
     """
     import onnx
 
@@ -115,11 +121,10 @@ def raised(model: Path) -> bytes:
 
 
 def on_cpu(model: Path, batch: int) -> Callable[[Arrays], Arrays]:
-    """The file by ONNX Runtime's CPU provider, without its optimisations.
+    """Returns a function that runs the file by ONNX Runtime's CPU provider, unoptimised.
 
-    It has no bf16: such a graph is raised to fp32, its weights stay rounded.
-
-    Raises Refusal(build_failed).
+    The provider has no bf16: such a graph is raised to fp32, its weights stay rounded. Raises
+    Refusal(build_failed).
     """
     import numpy as np
     import onnx
@@ -130,8 +135,8 @@ def on_cpu(model: Path, batch: int) -> Callable[[Arrays], Arrays]:
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.add_free_dimension_override_by_name(BATCH, batch)
     bf16 = any(
-        one.data_type == onnx.TensorProto.BFLOAT16
-        for one in onnx.load(model, load_external_data=False).graph.initializer
+        tensor.data_type == onnx.TensorProto.BFLOAT16
+        for tensor in onnx.load(model, load_external_data=False).graph.initializer
     )
     try:
         session = ort.InferenceSession(
@@ -142,22 +147,21 @@ def on_cpu(model: Path, batch: int) -> Callable[[Arrays], Arrays]:
             "build_failed", f"ONNX Runtime {ort.__version__} does not load the exported graph: {error}"
         ) from error
     kinds = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
-    given = [
-        (one.name, kinds.get(one.type, one.type.removeprefix("tensor(").removesuffix(")")))
-        for one in session.get_inputs()
+    ports = [
+        (port.name, kinds.get(port.type, port.type.removeprefix("tensor(").removesuffix(")")))
+        for port in session.get_inputs()
     ]
 
     def run(arrays: Arrays) -> Arrays:
-        outputs = session.run(
-            None, {name: np.asarray(array, kind) for (name, kind), array in zip(given, arrays, strict=True)}
-        )
+        feed = {name: np.asarray(array, kind) for (name, kind), array in zip(ports, arrays, strict=True)}
+        outputs = session.run(None, feed)
         return tuple(output.astype("float32") for output in outputs)
 
     return run
 
 
 def _retype(model: onnx.ModelProto, old: int, new: int) -> None:
-    """Every tensor, cast and declaration of one floating-point type in another.
+    """Changes every tensor, cast and declaration of one floating-point type to another.
 
     Factors of Resize are fp32 by the standard and stay.
     """
@@ -170,7 +174,8 @@ def _retype(model: onnx.ModelProto, old: int, new: int) -> None:
         if node.op_type in ("Constant", "ConstantOfShape") and node.attribute and node.output[0] not in fixed
     ]
     kind = onnx.helper.tensor_dtype_to_np_dtype(new)
-    for tensor in [*(one for one in model.graph.initializer if one.name not in fixed), *constants]:
+    weights = [tensor for tensor in model.graph.initializer if tensor.name not in fixed]
+    for tensor in [*weights, *constants]:
         if tensor.data_type == old:
             tensor.CopyFrom(
                 onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).astype(kind), tensor.name)
@@ -185,7 +190,9 @@ def _retype(model: onnx.ModelProto, old: int, new: int) -> None:
 
 
 def _write(workload: Workload, precision: str, path: Path) -> None:
-    """Where the batch may have any size the example has 2 rows at least: torch.export takes a
+    """Exports a workload into a file. Raises Refusal(export_failed).
+
+    Where the batch may have any size the example has 2 rows at least: torch.export takes a
     dimension of size 1 for a constant.
 
     bf16 is exported in fp32 and retyped: the exporter's optimiser (onnxscript 0.7.2) folds batch
@@ -200,9 +207,7 @@ def _write(workload: Workload, precision: str, path: Path) -> None:
     if workload.dynamic and len(inputs[0]) == 1:
         inputs = tuple(torch.cat((tensor, tensor)) for tensor in inputs)
     shapes = tuple({0: torch.export.Dim(BATCH)} for _ in inputs) if workload.dynamic else None
-    leaves = torch.utils._pytree.tree_leaves
-    with torch.inference_mode():
-        outputs = sum(isinstance(leaf, torch.Tensor) for leaf in leaves(module(*inputs)))
+    outputs = _tensors_returned(module, inputs)
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             program = torch.onnx.export(
@@ -219,17 +224,13 @@ def _write(workload: Workload, precision: str, path: Path) -> None:
         assert program is not None
         _anonymous(program)
         weights = sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
+        beside = weights > LARGEST_FILE_BYTES
         if precision == "bf16":
             retyped = program.model_proto
             _retype(retyped, onnx.TensorProto.FLOAT, onnx.TensorProto.BFLOAT16)
-            onnx.save(
-                retyped,
-                path,
-                save_as_external_data=weights > LARGEST_FILE_BYTES,
-                location=f"{path.name}.data",
-            )
+            onnx.save(retyped, path, save_as_external_data=beside, location=f"{path.name}.data")
         else:
-            program.save(str(path), external_data=weights > LARGEST_FILE_BYTES)
+            program.save(str(path), external_data=beside)
         onnx.checker.check_model(str(path), full_check=True)
     except (
         torch.onnx.OnnxExporterError,
@@ -237,6 +238,15 @@ def _write(workload: Workload, precision: str, path: Path) -> None:
         onnx.shape_inference.InferenceError,
     ) as error:
         raise Refusal("export_failed", _explain(error)) from error
+
+
+def _tensors_returned(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> int:
+    """Returns how many tensors a call of the module returns, whatever holds them."""
+    import torch
+
+    with torch.inference_mode():
+        leaves = torch.utils._pytree.tree_leaves(module(*inputs))
+    return sum(isinstance(leaf, torch.Tensor) for leaf in leaves)
 
 
 def _anonymous(program: torch.onnx.ONNXProgram) -> None:
@@ -252,15 +262,15 @@ def _anonymous(program: torch.onnx.ONNXProgram) -> None:
 
 
 def _explain(error: BaseException) -> str:
-    """The operator, where one is named, and the first line of the innermost message."""
+    """Returns the operator, where one is named, and the first line of the innermost message."""
     chain = [error]
     while (inner := chain[-1].__cause__ or chain[-1].__context__) is not None:
         chain.append(inner)
     texts = [str(link) for link in chain]
     named = [
-        found[1]
+        match[1]
         for text in texts
-        if (found := re.search(r"(?:OpOverload\(op='|torch\.ops\.)(\w+\.\w+)", text))
+        if (match := re.search(r"(?:OpOverload\(op='|torch\.ops\.)(\w+\.\w+)", text))
     ]
     line = next((line for line in texts[-1].splitlines() if line.strip()), type(chain[-1]).__name__)
     return (f"operator {named[-1]}: " if named else "") + line

@@ -23,16 +23,18 @@ TEMPLATE = re.compile(r"^inline void (\w*micro_gemm)\(", re.MULTILINE)
 # In a package every parameter is a constant; what freezing made of them has these names
 # (torch/_inductor/freezing.py, graph.py).
 FROZEN = re.compile(r"_frozen_param\d+|constant\d+")
+# In a package's C++: the name of a constant, and one in oneDNN's own layout.
 NAMED = re.compile(r"constants_info_\[\d+\]\.name = \"(\w+)\"")
 PACKED = re.compile(r"constants_info_\[\d+\]\.layout = [^;]*mkldnn")
+# Operators of oneDNN that compute in int8, such as _qlinear_pointwise.
 INT8 = re.compile(r"_?q(linear|conv)")
 
 
 class Code(NamedTuple):
-    """operators: by name, calls of libraries.
+    """What generated code calls and holds.
 
-    templates: kernels from the C++ GEMM template. constants, packed: stored in the code, and those
-    in oneDNN's own layout.
+    operators: calls of libraries, by name. templates: kernels from the C++ GEMM template.
+    constants: stored in the code. packed: those of them in oneDNN's own layout.
     """
 
     operators: dict[str, int]
@@ -50,14 +52,14 @@ class Code(NamedTuple):
 
 
 def forget() -> None:
-    """What this process generated until now."""
+    """Drops what this process has generated until now."""
     from torch._inductor.codecache import PyCodeCache
 
     PyCodeCache.cache_clear()
 
 
 def here() -> Code:
-    """Of this process, since `forget`."""
+    """Returns what this process has generated since the last call of `forget`."""
     import torch
     from torch._inductor.codecache import PyCodeCache
 
@@ -74,12 +76,13 @@ def here() -> Code:
 
 
 def read(sources: list[str], call: re.Pattern[str]) -> Code:
+    """Returns what sources say, without constants. call: matches a call of a library."""
     operators = Counter(name for source in sources for name in call.findall(source))
     return Code(dict(operators.most_common()), sum(len(TEMPLATE.findall(source)) for source in sources))
 
 
 def package(sources: list[str]) -> Code:
-    """Of the C++ in a package."""
+    """Returns what the C++ in a package says."""
     named = [name for source in sources for name in NAMED.findall(source)]
     return read(sources, C)._replace(
         constants=sum(FROZEN.fullmatch(name) is not None for name in named),
@@ -88,6 +91,7 @@ def package(sources: list[str]) -> Code:
 
 
 def frozen(code: Code, parameters: int) -> str:
+    """Returns what freezing made of a module's parameters and buffers, in words."""
     if not code.constants:
         return f"freezing was asked for and nothing was frozen, of {parameters} parameters and buffers"
     return (
@@ -97,6 +101,7 @@ def frozen(code: Code, parameters: int) -> str:
 
 
 def chosen(code: Code, is_frozen: bool) -> str:
+    """Returns what max-autotune chose on a CPU, in words."""
     if code.templates:
         return (
             f"max-autotune: the C++ GEMM template was chosen for {code.templates} products; calls of"

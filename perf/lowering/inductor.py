@@ -7,7 +7,7 @@ A fork server that imports this module saves both for its workers.
 
 from __future__ import annotations
 
-import torch._inductor.compile_fx as _compile_fx  # noqa: F401
+from torch._inductor import compile_fx  # noqa: F401  # the compiler, which loads what it needs
 from torch._inductor.codecache import torch_key
 
 torch_key()

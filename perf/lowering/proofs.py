@@ -17,9 +17,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
+import torch
+from torch._subclasses import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from ..compiled.census import PARTS, Census
 from ..machine.memory import exhausted
@@ -29,26 +33,24 @@ from ..terms.reasons import Refusal
 from ..terms.result import Placement
 from . import aoti, pt2e, torch_step
 
-if TYPE_CHECKING:
-    import torch
-
+# The device that fake tensors are on, whichever architecture is meant.
 DEVICE = "cuda:0"
 # Options under which Inductor generates what the census knows.
 SAME_CODE = (("mode", "reduce-overhead"), ("l2", "cold"))
 
 
 class Exported(NamedTuple):
+    """A program exported for the device, and what that proves."""
+
     program: torch.export.ExportedProgram
     proven: Proven
 
 
 def configured(workload: Workload, case: Case) -> Iterator[Proven]:
-    """L0."""
-    import torch
-
+    """Yields L0: what is configured, and why it ends there if it does."""
+    options = " ".join(f"{name}:{value}" for name, value in case.options) or "default options"
     evidence = (
-        f"torch {torch.__version__}; {workload.name} in {case.precision}, batch {case.batch},"
-        f" {' '.join(f'{name}:{value}' for name, value in case.options) or 'default options'}"
+        f"torch {torch.__version__}; {workload.name} in {case.precision}, batch {case.batch}, {options}"
     )
     if case.option("autocast", "off") == "on":
         evidence += (
@@ -59,19 +61,18 @@ def configured(workload: Workload, case: Case) -> Iterator[Proven]:
 
 
 def exported(workload: Workload, case: Case, phase: Phase) -> Exported:
-    """L1. Raises Refusal: unsupported_op with the operator that makes or meets a tensor on the CPU,
-    or has a kernel for the CPU only; export_failed.
-    """
-    import torch
-    from torch._subclasses import FakeTensorMode
+    """Exports the module for the device, which is L1.
 
-    made = _tensors(case, DEVICE)
+    Raises Refusal: unsupported_op with the operator that makes or meets a tensor on the CPU, or has
+    a kernel for the CPU only; export_failed.
+    """
+    form = _tensors(case, DEVICE)
     arrays = tuple(value.numpy() for value in workload.inputs)
     fake: Any = FakeTensorMode(allow_non_fake_inputs=True)
     module = copy.deepcopy(workload.module)
     with phase("export"), fake, torch.no_grad():
-        module = module.to(device=DEVICE, dtype=made.dtype, memory_format=made.layout)  # type: ignore[call-overload]  # one call: fake parameters cannot be swapped twice
-        inputs = made.place(arrays)
+        module = module.to(device=DEVICE, dtype=form.dtype, memory_format=form.layout)  # type: ignore[call-overload]  # one call: fake parameters cannot be swapped twice
+        inputs = form.place(arrays)
         _run(module, inputs, workload.name)
         program = aoti.exported(module, inputs, case.option("dynamic", "off") == "on")
     nodes = [node for node in program.graph.nodes if isinstance(node.meta.get("val"), torch.Tensor)]
@@ -83,20 +84,7 @@ def exported(workload: Workload, case: Case, phase: Phase) -> Exported:
             f"{name} leaves a tensor on the CPU in {workload.name}: make it a buffer, or on the device of the"
             " inputs",
         )
-    maker = "ROCm" if case.target.startswith("gfx") else "CUDA"
-    kernels = f"; torch here was built without {maker}, so which operators have kernels for it is not known"
-    if (torch.version.hip if maker == "ROCm" else torch.version.cuda) is not None:
-        if without := without_kernel(program):
-            remedy = (
-                f"register one (torch.library), install its library's build for {maker}, or take it out of"
-                " the model"
-            )
-            raise Refusal(
-                "unsupported_op",
-                f"{', '.join(without)} in {workload.name}: no kernel for {maker} is registered here;"
-                f" {remedy}",
-            )
-        kernels = f"; torch has a kernel of each for {maker}"
+    kernels = _kernels(program, case, workload.name)
     numbers = sum(node.meta["val"].device.type != "cuda" for node in nodes)
     beside = (
         f"; {numbers} numbers without dimensions stay on the CPU, which kernels take as arguments"
@@ -105,17 +93,36 @@ def exported(workload: Workload, case: Case, phase: Phase) -> Exported:
     )
     evidence = (
         f"torch.export on {DEVICE} in {case.precision}: {len(_operators(program))} operators, every tensor on"
-        f" {DEVICE}{beside}{kernels}"
+        f" {DEVICE}{beside}; {kernels}"
     )
     return Exported(program, Proven("L1", evidence))
 
 
-def without_kernel(program: torch.export.ExportedProgram) -> list[str]:
-    """Operators of a program, its subgraphs included, that torch's dispatcher would find no kernel
-    for on a CUDA tensor (which is what torch calls one of ROCm too).
-    """
-    import torch
+def _kernels(program: torch.export.ExportedProgram, case: Case, name: str) -> str:
+    """Returns whether each operator of a program has a kernel for the GPU, in words.
 
+    name: of the workload. Raises Refusal(unsupported_op) with those that have none.
+    """
+    maker = "ROCm" if case.target.startswith("gfx") else "CUDA"
+    if (torch.version.hip if maker == "ROCm" else torch.version.cuda) is None:
+        return f"torch here was built without {maker}, so which operators have kernels for it is not known"
+    if without := without_kernel(program):
+        remedy = (
+            f"register one (torch.library), install its library's build for {maker}, or take it out of"
+            " the model"
+        )
+        raise Refusal(
+            "unsupported_op",
+            f"{', '.join(without)} in {name}: no kernel for {maker} is registered here; {remedy}",
+        )
+    return f"torch has a kernel of each for {maker}"
+
+
+def without_kernel(program: torch.export.ExportedProgram) -> list[str]:
+    """Returns the operators for which torch's dispatcher would find no kernel on a CUDA tensor.
+
+    Those of subgraphs are included. torch calls a tensor of ROCm a CUDA tensor too.
+    """
     graphs = [part.graph for part in program.graph_module.modules() if isinstance(part, torch.fx.GraphModule)]
     targets: list[Any] = [
         node.target
@@ -133,11 +140,10 @@ def without_kernel(program: torch.export.ExportedProgram) -> list[str]:
 
 
 def _run(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], name: str) -> None:
-    """One call on fake tensors, for the name of the operator: torch's own message has none."""
-    import torch
-    from torch.utils._python_dispatch import TorchDispatchMode
-    from torch.utils._pytree import tree_leaves
+    """Calls a module on fake tensors, to name the operator that fails: torch's message does not.
 
+    Raises Refusal: unsupported_op where a tensor is on the CPU, export_failed.
+    """
     called, on_cpu = [""], []
 
     class Named(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its metaclass has no types
@@ -176,37 +182,19 @@ def _run(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], name: str) -
 
 
 def compiled(workload: Workload, case: Case, folder: Path, phase: Phase) -> Iterator[Proven]:
-    """L0 to L5 of torch.compile."""
+    """Yields L0 to L5 of torch.compile. Raises Refusal where it goes no further."""
     yield from configured(workload, case)
     if case.option("autocast", "off") == "on":
         return
     there = exported(workload, case, phase)
     yield there.proven
-    import torch
-
-    made, where = _tensors(case, "cpu"), f"inductor on {case.target}"
-    module = workload.module.to(dtype=made.dtype).to(memory_format=made.layout)
-    inputs = made.place(tuple(value.numpy() for value in workload.inputs))
-    torch._dynamo.reset()
-    with phase("trace"), torch.no_grad():
-        found: Any = torch._dynamo.explain(module)(*inputs)
-    if not found.graph_count:
-        raise Refusal(
-            "unsupported_op", f"dynamo compiles nothing of {workload.name}; all of it would run in eager"
-        )
-    breaks = "; ".join(" ".join(str(one.reason).split()) for one in found.break_reasons)
-    held = (
-        "fullgraph holds"
-        if found.graph_count == 1 and not found.graph_break_count
-        else f"no fullgraph: {breaks}"[:600]
-    )
-    counts = {"graphs": int(found.graph_count), "graph_breaks": int(found.graph_break_count)}
-    placement = Placement(where, {}, counts)
-    yield Proven(
-        "L2", f"dynamo: {found.graph_count} graphs, {found.graph_break_count} graph breaks; {held}", placement
-    )
+    form = _tensors(case, "cpu")
+    module = workload.module.to(dtype=form.dtype).to(memory_format=form.layout)
+    inputs = form.place(tuple(value.numpy() for value in workload.inputs))
+    partitioned, placement = _partitioned(module, inputs, workload, case, phase)
+    yield partitioned
     with phase("lower"):
-        step, same = _lowered(module, inputs, there.program, made, case)
+        step, same = _lowered(module, inputs, there.program, form, case)
     ends = _ends(case)
     yield Proven(
         "L3",
@@ -214,17 +202,57 @@ def compiled(workload: Workload, case: Case, folder: Path, phase: Phase) -> Iter
         placement,
         lambda arrays: step.fetch(step.call(step.place(arrays))),
     )
-    if ends:
-        return
+    if not ends:
+        yield from _generated(workload, case, folder, phase, placement)
+
+
+def _partitioned(
+    module: torch.nn.Module,
+    inputs: tuple[torch.Tensor, ...],
+    workload: Workload,
+    case: Case,
+    phase: Phase,
+) -> tuple[Proven, Placement]:
+    """Returns L2, the graphs that dynamo makes of the module, and the placement that says so.
+
+    Raises Refusal(unsupported_op) where there is none.
+    """
+    torch._dynamo.reset()
+    with phase("trace"), torch.no_grad():
+        traced: Any = torch._dynamo.explain(module)(*inputs)
+    graphs, breaks = int(traced.graph_count), int(traced.graph_break_count)
+    if not graphs:
+        raise Refusal(
+            "unsupported_op", f"dynamo compiles nothing of {workload.name}; all of it would run in eager"
+        )
+    held = "fullgraph holds"
+    if graphs > 1 or breaks:
+        reasons = "; ".join(" ".join(str(entry.reason).split()) for entry in traced.break_reasons)
+        held = f"no fullgraph: {reasons}"[:600]
+    placement = Placement(f"inductor on {case.target}", {}, {"graphs": graphs, "graph_breaks": breaks})
+    return Proven("L2", f"dynamo: {graphs} graphs, {breaks} graph breaks; {held}", placement), placement
+
+
+def _generated(
+    workload: Workload, case: Case, folder: Path, phase: Phase, placement: Placement
+) -> Iterator[Proven]:
+    """Yields L4 and L5: the kernels that Inductor generates, then that each of them compiles.
+
+    Raises Refusal(build_failed).
+    """
     with phase("compile"):
         census = _census(workload, case, folder)
-    kernels, launched = len(census.kernels) + len(census.failed), sum(one.launches for one in census.kernels)
+    kernels = len(census.kernels) + len(census.failed)
+    launched = sum(kernel.launches for kernel in census.kernels)
     called = ", ".join(f"{count} {name}" for name, count in census.extern.items()) or "none"
-    placement = msgspec.structs.replace(placement, counters={**counts, "generated_kernels": kernels})
-    told = f"{kernels} Triton kernels, in {launched} launches; calls of libraries: {called}"
+    placement = msgspec.structs.replace(
+        placement, counters={**placement.counters, "generated_kernels": kernels}
+    )
+    summary = f"{kernels} Triton kernels, in {launched} launches; calls of libraries: {called}"
     yield Proven(
         "L4",
-        f"Inductor's lowering, without its joint and post-grad passes, for {PARTS[case.target].name}: {told}",
+        f"Inductor's lowering, without its joint and post-grad passes, for {PARTS[case.target].name}:"
+        f" {summary}",
         placement,
     )
     if census.failed:
@@ -232,22 +260,19 @@ def compiled(workload: Workload, case: Case, folder: Path, phase: Phase) -> Iter
             "build_failed",
             f"{len(census.failed)} kernels do not compile for {case.target}: {census.failed[0]}",
         )
-    most = (
-        f"at most {max((one.registers for one in census.kernels), default=0)} registers and"
-        f" {max((one.shared_bytes for one in census.kernels), default=0)} bytes of shared memory"
-    )
-    spills = sum(one.spills for one in census.kernels)
+    registers = max((kernel.registers for kernel in census.kernels), default=0)
+    shared_bytes = max((kernel.shared_bytes for kernel in census.kernels), default=0)
+    spills = sum(kernel.spills for kernel in census.kernels)
     yield Proven(
         "L5",
-        f"{len(census.kernels)} kernels compiled to cubin for {case.target}: {most}, {spills} spilled loads"
-        " and stores",
+        f"{len(census.kernels)} kernels compiled to cubin for {case.target}: at most {registers}"
+        f" registers and {shared_bytes} bytes of shared memory, {spills} spilled loads and stores",
         placement,
     )
 
 
 def _tensors(case: Case, target: str) -> torch_step.Tensors:
-    import torch
-
+    """Returns how arrays become inputs on a target that need not be here."""
     layout = (
         torch.channels_last
         if case.option("layout", "contiguous") == "channels-last"
@@ -257,6 +282,7 @@ def _tensors(case: Case, target: str) -> torch_step.Tensors:
 
 
 def _operators(program: torch.export.ExportedProgram) -> list[str]:
+    """Returns the operators of a program, in order."""
     return [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
 
 
@@ -264,11 +290,12 @@ def _lowered(
     module: torch.nn.Module,
     inputs: tuple[torch.Tensor, ...],
     there: torch.export.ExportedProgram,
-    made: torch_step.Tensors,
+    form: torch_step.Tensors,
     case: Case,
 ) -> tuple[Any, str]:
-    """The step of the decomposed graph on this CPU, and what it has to do with the one exported for
-    the device.
+    """Returns the step of the decomposed graph on this CPU, and what graph that is, in words.
+
+    there: the program exported for the device, with which it is compared.
     """
     import torch._inductor.lowering  # noqa: F401  # the decomposition of max_pool2d takes it for imported (torch 2.14.1)
     from torch._inductor.decomposition import select_decomp_table
@@ -282,17 +309,15 @@ def _lowered(
     )
     graph = program.run_decompositions(select_decomp_table()).module()
     operators = sum(node.op == "call_function" for node in graph.graph.nodes)
-    return (
-        torch_step.step(made, graph, None),
-        (
-            f"{operators} operators by Inductor's decompositions, run on this CPU in {case.precision};"
-            f" exported here it is {same}"
-        ),
+    evidence = (
+        f"{operators} operators by Inductor's decompositions, run on this CPU in {case.precision};"
+        f" exported here it is {same}"
     )
+    return torch_step.step(form, graph, None), evidence
 
 
 def _ends(case: Case) -> str:
-    """Why L3 is the end; empty where the census can go on."""
+    """Returns why L3 is the end, empty where the census can go on."""
     if case.target not in PARTS:
         return f"{case.target} names no architecture with figures here ({', '.join(PARTS)})"
     others = [
@@ -304,15 +329,15 @@ def _ends(case: Case) -> str:
 
 
 def _census(workload: Workload, case: Case, folder: Path) -> Census:
-    """Raises Refusal(build_failed)."""
-    asked = [workload.name, case.target, case.precision, str(case.batch), workload.checkpoint]
+    """Returns the census of a child process. Raises Refusal(build_failed)."""
+    arguments = [workload.name, case.target, case.precision, str(case.batch), workload.checkpoint]
     environment = {
         **os.environ,
         "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"),
         "TRITON_CACHE_DIR": str(folder / "triton"),
     }
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "hotlap.perf.compiled.census", *asked],
+        [sys.executable, "-P", "-m", "hotlap.perf.compiled.census", *arguments],
         env=environment,
         capture_output=True,
         text=True,

@@ -1,8 +1,8 @@
 """int8 on x86: torchao's PT2E (export, observe, convert) with its quantiser for Inductor, whose
 pattern matcher makes oneDNN's qconv and qlinear of the result.
 
-Activations: one scale and zero point a tensor, 8 bits, from a histogram of the calibration rows;
-weights: symmetric, one scale an output channel
+Activations: one scale and zero point a tensor, 8 bits, or 7 where a CPU's 8-bit products saturate,
+from a histogram of the calibration rows; weights: symmetric, one scale an output channel
 (torchao.quantization.pt2e.quantizer.x86_inductor_quantizer). Inductor packs quantised weights only
 when it freezes, so int8 always freezes.
 
@@ -14,11 +14,14 @@ torch.export.load calls torch.load with weights_only=False for what needs it
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..machine import present
+import msgspec
+
+from ..machine import cpu, present
 from ..terms.case import Case
 from ..terms.reasons import Reason, Refusal
 from ..terms.result import Placement
@@ -27,8 +30,11 @@ from . import generated
 if TYPE_CHECKING:
     import torch
 
+# The file of a case's folder that holds the ranges of activations.
 RANGES = "ranges.npz"
+# In the names of torchao's observers of activations.
 OBSERVER = "activation_post_process"
+# Operators that torchao's quantiser for x86 takes.
 LAYERS = (
     "aten.linear.default",
     "aten.conv1d.default",
@@ -39,7 +45,7 @@ LAYERS = (
 
 
 def supports(case: Case) -> Reason | None:
-    """What only int8 rules out."""
+    """Returns what only int8 rules out, None where nothing is."""
     if case.target != "cpu":
         return Reason(
             "unsupported_precision",
@@ -69,18 +75,18 @@ def supports(case: Case) -> Reason | None:
 def calibrate(
     program: torch.export.ExportedProgram, batches: Iterable[tuple[torch.Tensor, ...]], folder: Path
 ) -> None:
-    """Writes the ranges of activations. Raises Refusal(export_failed)."""
+    """Runs the batches and writes the ranges of activations. Raises Refusal(export_failed)."""
     import numpy as np
 
     observed = _observed(program)
     for inputs in batches:
         observed(*inputs)
-    found = {name: value.numpy() for name, value in observed.state_dict().items() if OBSERVER in name}
-    np.savez(folder / RANGES, allow_pickle=False, **found)
+    ranges = {name: value.numpy() for name, value in observed.state_dict().items() if OBSERVER in name}
+    np.savez(folder / RANGES, allow_pickle=False, **ranges)
 
 
 def converted(program: torch.export.ExportedProgram, folder: Path) -> torch.fx.GraphModule:
-    """The quantised graph, from the stored ranges. Raises Refusal(export_failed)."""
+    """Returns the quantised graph, from the stored ranges. Raises Refusal(export_failed)."""
     import numpy as np
     import torch
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
@@ -96,13 +102,13 @@ def converted(program: torch.export.ExportedProgram, folder: Path) -> torch.fx.G
 
 
 def _observed(program: torch.export.ExportedProgram) -> Any:
-    import warnings
-
+    """Returns the program with observers of its activations."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torchao's own imports
+        warnings.simplefilter("ignore")  # torchao's own imports warn
         import torchao.quantization.pt2e.quantizer.x86_inductor_quantizer as x86
         from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e
-    quantiser = x86.X86InductorQuantizer().set_global(x86.get_default_x86_inductor_quantization_config())
+    config = x86.get_default_x86_inductor_quantization_config(reduce_range=not cpu.eight_bit_products())
+    quantiser = x86.X86InductorQuantizer().set_global(config)
     try:
         return prepare_pt2e(program.module(), quantiser)
     except Exception as error:  # as above
@@ -110,14 +116,15 @@ def _observed(program: torch.export.ExportedProgram) -> Any:
 
 
 def layers(graph: torch.fx.GraphModule) -> int:
-    """Linear and convolution operators of the graph: what int8 is for."""
+    """Returns how many linear and convolution operators a graph has: what int8 is for."""
     return sum(str(node.target) in LAYERS for node in graph.graph.nodes if node.op == "call_function")
 
 
 def judged(code: generated.Code, total: int, placement: Placement, source: str) -> Placement:
-    """The placement with what runs in int8 and what does not."""
-    import msgspec
+    """Returns the placement with what runs in int8 and what does not.
 
+    total: layers that int8 is for. source: where the ranges come from.
+    """
     int8, wrong = min(code.int8, total), placement.wrong
     if wrong is None and not int8:
         wrong = Reason(
@@ -129,7 +136,8 @@ def judged(code: generated.Code, total: int, placement: Placement, source: str) 
     )
     counts = {"nodes": total, "nodes_other_precision": total - int8}
     ran_on = {"onednn int8 on cpu": int8, "layers in fp32 on cpu": total - int8}
-    evidences = (*placement.evidence, evidence, f"ranges from {source}")
+    bits = 8 if cpu.eight_bit_products() else 7
+    evidences = (*placement.evidence, evidence, f"ranges from {source}, activations in {bits} bits")
     return msgspec.structs.replace(
         placement,
         ran_on={**placement.ran_on, **ran_on},
@@ -140,7 +148,7 @@ def judged(code: generated.Code, total: int, placement: Placement, source: str) 
 
 
 def innermost(error: BaseException) -> str:
-    """Class and first line of what caused it all."""
+    """Returns class and first line of the exception that caused all others."""
     while (inner := getattr(error, "inner_exception", None) or error.__cause__) is not None:
         error = inner
     line = next((line for line in str(error).splitlines() if line.strip()), "")

@@ -3,14 +3,16 @@ real inputs (ONNX Runtime's static QDQ quantisation).
 
 Weights are signed and symmetric with a scale for each output channel. Which activations suit
 depends on who runs the file: see Style. After that the file is compared with the one it came from
-on inputs that were kept out of the calibration; where its outputs are further off than LIMIT, the
-nodes are quantised one by one, and those that alone do most harm stay in fp32, more and more of
+on inputs that were kept out of the calibration, its rounded values multiplied in fp32, so that the
+8-bit products of the CPU that builds decide nothing; where its outputs are further off than LIMIT,
+the nodes are quantised one by one, and those that alone do most harm stay in fp32, more and more of
 them, until it holds. What was measured and left out stands in the outcome.
 """
 
 from __future__ import annotations
 
 import copy
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,11 +26,14 @@ if TYPE_CHECKING:
 
     from ..terms.contract import Arrays
 
-# Nodes are measured alone on the first PROBES of the batches that judge, and for SEARCH_S at most.
-PROBES, SEARCH_S = 2, 60.0
-# A convolution or product with int8 on both sides; what merely moves or rectifies int8 stays int8
-# between two of them.
-CONVOLUTIONS, PRODUCTS = ("Conv", "ConvTranspose"), ("Gemm", "MatMul")
+# Nodes are measured alone on this many of the batches that judge, the first ones.
+PROBES = 2
+# Seconds after which no further node is measured alone: a build must end.
+SEARCH_S = 60.0
+# Operators that multiply, and so compute in int8 if both their sides are int8.
+CONVOLUTIONS = ("Conv", "ConvTranspose")
+PRODUCTS = ("Gemm", "MatMul")
+# What merely moves, adds or rectifies int8 stays int8 between two of them.
 PASSING = (
     "Relu",
     "Clip",
@@ -44,9 +49,15 @@ PASSING = (
 )
 
 
+# What ONNX Runtime's quantiser raises for graphs that it cannot take.
+FAILURES = (ValueError, TypeError, KeyError, RuntimeError)
+
+
 class Style(NamedTuple):
-    """signed: activations -128 to 127 around 0, as TensorRT demands; else 0 to 255 with a zero
-    point. reduced: weights in 7 bits, for CPUs whose 8-bit products saturate in 16 bits (x86
+    """What suits who runs the file.
+
+    signed: activations -128 to 127 around 0, as TensorRT demands; else 0 to 255 with a zero point.
+    reduced: weights in 7 bits, for CPUs whose 8-bit products saturate in 16 bits (x86
     without VNNI). passing: also quantise what only passes int8 on, except in transformers, whose
     sums of many layers do not bear it (vit of models/nets: cosine 0.978 with, 0.998 without).
     convolutions: False where who runs the file has none in int8.
@@ -59,13 +70,16 @@ class Style(NamedTuple):
 
     @property
     def computing(self) -> tuple[str, ...]:
+        """The operators that are quantised because they compute in int8."""
         return (*CONVOLUTIONS, *PRODUCTS) if self.convolutions else PRODUCTS
 
 
 class Outcome(NamedTuple):
-    """cosine: of the file's outputs to fp32's on inputs kept out; before: with nothing left out.
+    """What was quantised and how near it is.
 
-    kept: nodes left in fp32, the most harmful first.
+    quantised: number of products and convolutions. cosine: of the file's outputs to fp32's, on
+    inputs that gave no ranges. before: the same with nothing left in fp32. kept: nodes left in
+    fp32, the most harmful first. source: where the ranges come from.
     """
 
     quantised: int
@@ -75,27 +89,25 @@ class Outcome(NamedTuple):
     source: str
 
     def __str__(self) -> str:
-        left = (
-            f"; left in fp32, by the harm each does alone: {', '.join(self.kept)} (without that"
-            f" {self.before:.4f})"
-            if self.kept
-            else ""
-        )
+        left = ""
+        if self.kept:
+            names = ", ".join(self.kept)
+            left = f"; left in fp32, by the harm each does alone: {names} (without that {self.before:.4f})"
         return (
             f"int8: {self.quantised} products and convolutions quantised, ranges from {self.source}; cosine"
             f" to fp32 {self.cosine:.4f} on inputs kept out of that{left}"
         )
 
 
-def quantise(source: Path, target: Path, given: Calibration, style: Style) -> Outcome:
-    """Writes target.
+def quantise(source: Path, target: Path, ranges: Calibration, style: Style) -> Outcome:
+    """Quantises an ONNX file into another.
 
-    Raises Refusal(unsupported_op) where there is nothing to quantise, build_failed with ONNX
+    Raises Refusal: unsupported_op where there is nothing to quantise, build_failed with ONNX
     Runtime's words.
     """
     import onnx
 
-    fitted, held, _ = given.split()
+    fitted, held, _ = ranges.split()
     model = onnx.shape_inference.infer_shapes(onnx.load(source))
     nodes = computing(model, style.computing)
     if not nodes:
@@ -106,34 +118,30 @@ def quantise(source: Path, target: Path, given: Calibration, style: Style) -> Ou
         )
     try:
         work = Quantiser(model, source, fitted, held, style)
-        best, kept = work.made(nodes), list[str]()
+        best, kept = work.quantised(nodes), list[str]()
         before = near = work.cosine(best, held)
         if near < LIMIT:
             harmful = work.harmful(nodes)
             for count in doubling(len(harmful)):
-                tried = work.made([name for name in nodes if name not in harmful[:count]])
+                tried = work.quantised([name for name in nodes if name not in harmful[:count]])
                 if (reached := work.cosine(tried, held)) > near:
                     best, near, kept = tried, reached, harmful[:count]
                 if near >= LIMIT:
                     break
-    except (
-        ValueError,
-        TypeError,
-        KeyError,
-        RuntimeError,
-    ) as error:  # ONNX Runtime's quantiser raises all of them for graphs it cannot take
+    except FAILURES as error:
         raise Refusal(
             "build_failed", f"int8: ONNX Runtime's quantiser: {type(error).__name__}: {error}"
         ) from error
     onnx.save(best, target)
-    return Outcome(len(nodes) - len(kept), near, before, tuple(kept), given.source)
+    return Outcome(len(nodes) - len(kept), near, before, tuple(kept), ranges.source)
 
 
 def computing(model: onnx.ModelProto, kinds: Sequence[str]) -> list[str]:
-    """Names of the nodes that multiply an activation by a constant weight, directly or through a
-    transposition of one.
+    """Returns the names of the nodes that multiply an activation by a constant weight.
+
+    The weight may come through a transposition, a cast or a copy.
     """
-    constants = {one.name for one in model.graph.initializer}
+    constants = {tensor.name for tensor in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type in ("Constant", "Transpose", "Identity", "Cast") and all(
             name in constants for name in node.input
@@ -147,6 +155,7 @@ def computing(model: onnx.ModelProto, kinds: Sequence[str]) -> list[str]:
 
 
 def doubling(most: int) -> Iterator[int]:
+    """Yields 1, 2, 4 and so on below `most`."""
     count = 1
     while count < most:
         yield count
@@ -165,7 +174,7 @@ class Quantiser:
         style: Style,
     ) -> None:
         self.model, self.source, self.held, self.style = model, source, held, style
-        self.names = [one.name for one in model.graph.input]
+        self.names = [value.name for value in model.graph.input]
         self.passing = (
             list(PASSING)
             if style.passing and not any(node.op_type == "Softmax" for node in model.graph.node)
@@ -178,15 +187,14 @@ class Quantiser:
         self.exact = [self._run(model, batch) for batch in held]
 
     def _ranges(self, fitted: Sequence[Arrays]) -> Any:
-        import tempfile
-
+        """Returns the smallest and largest value of each tensor over the batches."""
         from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, create_calibrator
 
-        names, given = self.names, iter(fitted)
+        names, batches = self.names, iter(fitted)
 
         class Reader(CalibrationDataReader):  # type: ignore[misc]
             def get_next(self) -> Any:
-                batch = next(given, None)
+                batch = next(batches, None)
                 return None if batch is None else dict(zip(names, batch, strict=True))
 
         with tempfile.TemporaryDirectory() as folder:
@@ -198,8 +206,11 @@ class Quantiser:
             calibrator.collect_data(Reader())
             return calibrator.compute_data()
 
-    def made(self, nodes: Sequence[str]) -> onnx.ModelProto:
-        """With these products and convolutions in int8, and what passes int8 on between them."""
+    def quantised(self, nodes: Sequence[str]) -> onnx.ModelProto:
+        """Returns the model with these products and convolutions in int8.
+
+        What passes int8 on between them is in int8 too.
+        """
         from onnxruntime.quantization import QuantType
         from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
@@ -228,21 +239,21 @@ class Quantiser:
             extra,
         )
         quantiser.quantize_model()
-        made: onnx.ModelProto = quantiser.model.model
-        return made
+        model: onnx.ModelProto = quantiser.model.model
+        return model
 
     def harmful(self, nodes: Sequence[str]) -> list[str]:
-        """Those measured in time, the one that does most harm alone first."""
+        """Returns the nodes that were measured in time, the one that does most harm alone first."""
         deadline = time.monotonic() + SEARCH_S
-        found: dict[str, float] = {}
+        cosines: dict[str, float] = {}
         for name in spread(nodes):
             if time.monotonic() > deadline:
                 break
-            found[name] = self.cosine(self.made([name]), self.held[:PROBES])
-        return sorted(found, key=lambda name: found[name])
+            cosines[name] = self.cosine(self.quantised([name]), self.held[:PROBES])
+        return sorted(cosines, key=lambda name: cosines[name])
 
     def cosine(self, model: onnx.ModelProto, batches: Sequence[Arrays]) -> float:
-        """The smallest over outputs; of all batches together."""
+        """Returns the smallest cosine to fp32 over outputs, each of all batches together."""
         return cosine(self.exact[: len(batches)], [self._run(model, batch) for batch in batches])
 
     def _run(self, model: onnx.ModelProto, batch: Arrays) -> Arrays:
@@ -251,17 +262,21 @@ class Quantiser:
         if self._loaded is not model:
             options = ort.SessionOptions()
             options.log_severity_level = 4
+            # Quantise and dequantise stay what they are, beside products in fp32. Merged to 8-bit
+            # products they saturate in 16 bits on an x86 CPU without VNNI, and not on a GPU.
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
             self._loaded = model
             self._session = ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
         return tuple(self._session.run(None, dict(zip(self.names, batch, strict=True))))
 
 
 def spread(nodes: Sequence[str]) -> list[str]:
-    """First and last, then the middle, and so on: if time runs out, all of the network was looked
-    at, not its beginning.
+    """Returns the nodes in another order: first and last, then the middle, and so on.
+
+    If time runs out, all of the network was looked at, not its beginning.
     """
     order, step = [0, len(nodes) - 1], len(nodes)
     while step > 1:
         step = (step + 1) // 2
         order += range(0, len(nodes), step)
-    return [nodes[at] for at in dict.fromkeys(order)]
+    return [nodes[index] for index in dict.fromkeys(order)]

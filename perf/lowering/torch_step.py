@@ -19,13 +19,12 @@ from ..terms.reasons import Refusal
 if TYPE_CHECKING:
     import torch
 
+# Precisions of 16 bits, to which a module is cast.
 HALF = ("bf16", "fp16")
 
 
 def name_of(value: torch.Tensor | None) -> str:
-    """fp32, bf16, fp16, or torch's own name of the dtype; `none` for an operator that returns no
-    tensor.
-    """
+    """Returns fp32, bf16, fp16, or torch's own name of the dtype; `none` without a tensor."""
     if value is None:
         return "none"
     name = str(value.dtype).removeprefix("torch.")
@@ -33,6 +32,7 @@ def name_of(value: torch.Tensor | None) -> str:
 
 
 def by_dtype(case: Case, dtypes: Counter[str]) -> str:
+    """Returns how a case was cast and in which dtypes its operators ran, in words."""
     how = (
         "under torch.autocast, module and inputs in fp32"
         if case.option("autocast", "off") == "on"
@@ -46,7 +46,10 @@ def by_dtype(case: Case, dtypes: Counter[str]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Tensors:
-    """How arrays become inputs. cold: empty the L2 cache before each call."""
+    """How arrays become inputs.
+
+    cold: whether the L2 cache is emptied before each call.
+    """
 
     target: str
     dtype: torch.dtype
@@ -69,7 +72,7 @@ class Tensors:
 class Prepared(Tensors):
     """A module on the case's target in its precision and layout.
 
-    `inputs`: the workload's own, a batch as the case has it.
+    inputs: the workload's own, a batch as the case has it.
     """
 
     module: torch.nn.Module
@@ -77,7 +80,10 @@ class Prepared(Tensors):
 
 
 def tensors(case: Case) -> Tensors:
-    """Sets up the case's device. Raises Refusal: no_device, unsupported_precision."""
+    """Sets up the case's device and returns how arrays become its inputs.
+
+    Raises Refusal: no_device, unsupported_precision.
+    """
     import torch
 
     if case.target != "cpu":
@@ -93,7 +99,7 @@ def tensors(case: Case) -> Tensors:
 
 
 def dtype(case: Case) -> torch.dtype:
-    """Of the module and its inputs."""
+    """Returns the dtype of the module and its inputs."""
     import torch
 
     if case.option("autocast", "off") == "on":
@@ -108,30 +114,32 @@ def prepare(workload: Workload, case: Case) -> Prepared:
     """
     import torch
 
-    made = tensors(case)
-    if made.layout is torch.channels_last and all(tensor.dim() != 4 for tensor in workload.inputs):
+    form = tensors(case)
+    if form.layout is torch.channels_last and all(tensor.dim() != 4 for tensor in workload.inputs):
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in workload.inputs)
         raise Refusal(
             "unsupported_op",
             f"layout channels-last needs an input with 4 dimensions; {workload.name} has {shapes}",
         )
-    module = workload.module.to(device=made.target, dtype=made.dtype)
-    module = module.to(memory_format=made.layout)
+    module = workload.module.to(device=form.target, dtype=form.dtype)
+    module = module.to(memory_format=form.layout)
     if case.option("autocast", "off") == "on":
         module = _autocast(module, case)
     return Prepared(
         module=module,
         inputs=tuple(tensor.numpy() for tensor in workload.inputs),
-        target=made.target,
-        dtype=made.dtype,
-        layout=made.layout,
-        cold=made.cold,
+        target=form.target,
+        dtype=form.dtype,
+        layout=form.layout,
+        cold=form.cold,
     )
 
 
 def _autocast(module: torch.nn.Module, case: Case) -> torch.nn.Module:
-    """A module, not a context around the call: torch.export forgets an autocast that is not entered
-    inside of forward (seen with torch 2.14.1).
+    """Returns a module that runs another under torch.autocast.
+
+    It is a module and no context around the call, because torch.export forgets an autocast that is
+    not entered inside of forward (seen with torch 2.14.1).
     """
     import torch
 
@@ -172,8 +180,10 @@ def _set_up_cuda(case: Case) -> None:
 
 
 def step(prepared: Tensors, function: Callable[..., Any], about: Any) -> Step:
-    """Tensors of the outputs in their order, whatever holds them: tuple, list, dict or a class that
-    pytree knows.
+    """Returns the step that calls a function of tensors.
+
+    Its outputs are the tensors in their order, whatever holds them: tuple, list, dict or a class
+    that pytree knows.
     """
     import torch
     from torch.utils._pytree import tree_leaves
@@ -199,7 +209,7 @@ def step(prepared: Tensors, function: Callable[..., Any], about: Any) -> Step:
 
 
 def emptied_l2(target: str) -> Callable[[], None]:
-    """Writes twice as much as the device's L2 cache holds."""
+    """Returns a function that writes twice as much as the device's L2 cache holds."""
     import torch
 
     size = 2 * torch.cuda.get_device_properties(target).L2_cache_size
@@ -212,15 +222,17 @@ def emptied_l2(target: str) -> Callable[[], None]:
 
 
 def torch_profiler(schedule: Schedule, cuda: bool, write: Callable[[Any], None] | None = None) -> Any:
-    """A `torch.profiler.profile` that waits for nothing: warm-up, then the active steps, each
-    closed by its `step()`; `write` gets it when they are over.
-    """
-    import torch.profiler as torch_profiler
+    """Returns a `torch.profiler.profile` that waits for nothing.
 
-    kinds = torch_profiler.ProfilerActivity
-    return torch_profiler.profile(
+    Warm-up steps come first, then the active ones, each closed by its `step()`; `write` gets the
+    profiler when they are over.
+    """
+    from torch import profiler
+
+    kinds = profiler.ProfilerActivity
+    return profiler.profile(
         activities=[kinds.CPU, *([kinds.CUDA] if cuda else [])],
-        schedule=torch_profiler.schedule(wait=0, warmup=schedule.warmup, active=schedule.active, repeat=1),
+        schedule=profiler.schedule(wait=0, warmup=schedule.warmup, active=schedule.active, repeat=1),
         on_trace_ready=write,
         record_shapes=schedule.shapes,
         profile_memory=schedule.memory,
@@ -230,9 +242,10 @@ def torch_profiler(schedule: Schedule, cuda: bool, write: Callable[[Any], None] 
 
 
 def export_torch(profiler: Any, path: Path) -> None:
-    """Kineto's JSON.
+    """Writes Kineto's JSON.
 
-    Its own name, which it writes into the file, without the folders of this machine.
+    Kineto writes the path into the file, so it is called from the folder: the folders of this
+    machine stay out.
     """
     here = os.getcwd()
     os.chdir(path.parent)

@@ -9,6 +9,7 @@ what of the graph goes into engines, and the lowered module that it returns is r
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import re
 from collections.abc import Callable, Iterator
@@ -21,12 +22,15 @@ from ..terms.reasons import Reason, Refusal
 from ..terms.result import Placement
 from . import torch_step
 
+# Precisions that are another dtype than fp32 in the graph -> torch's names.
 DTYPES = {"fp16": "float16", "bf16": "bfloat16"}
 
 
 class Cut(NamedTuple):
-    """What a dry run says: operators that go into engines, of all; number of engines; operators
-    that stay with PyTorch, by name.
+    """How a dry run cuts a graph.
+
+    inside: operators that go into engines. operators: all. engines: their number. outside:
+    operators that stay with PyTorch, by name.
     """
 
     inside: int
@@ -40,6 +44,7 @@ class Cut(NamedTuple):
 
 
 def verify(workload: Workload, case: Case, phase: Phase) -> Iterator[Proven]:
+    """Yields L1 to L3 of this route, as far as the machine has a driver. Raises Refusal."""
     import torch
 
     module, inputs = cast(workload, case)
@@ -47,22 +52,19 @@ def verify(workload: Workload, case: Case, phase: Phase) -> Iterator[Proven]:
         program = exported(module, inputs, workload)
     yield Proven("L1", f"torch.export: {len(program.graph.nodes)} nodes in {case.precision}")
     library = imported()
-    said = io.StringIO()
-    with phase("partition"), contextlib.redirect_stdout(said), torch.inference_mode():
+    report = io.StringIO()
+    with phase("partition"), contextlib.redirect_stdout(report), torch.inference_mode():
         lowered = compiled(library, program, inputs, case, dryrun=True)
-    cut = parse(said.getvalue())
-    counts = {"engines": cut.engines, "nodes": cut.operators, "nodes_elsewhere": cut.operators - cut.inside}
-    yield Proven(
-        "L2",
-        f"dry run of torch_tensorrt {library.__version__}: {cut}",
-        Placement(
-            "tensorrt", {"tensorrt": cut.inside, "pytorch": cut.operators - cut.inside}, counts, (str(cut),)
-        ),
-    )
+    cut = parse(report.getvalue())
+    elsewhere = cut.operators - cut.inside
+    counts = {"engines": cut.engines, "nodes": cut.operators, "nodes_elsewhere": elsewhere}
+    cut_up = Placement("tensorrt", {"tensorrt": cut.inside, "pytorch": elsewhere}, counts, (str(cut),))
+    yield Proven("L2", f"dry run of torch_tensorrt {library.__version__}: {cut}", cut_up)
     yield Proven("L3", "the lowered module of the dry run on the CPU", lowered=on_cpu(lowered, case))
 
 
 def cast(workload: Workload, case: Case) -> tuple[Any, tuple[Any, ...]]:
+    """Returns module and inputs in the case's precision."""
     import torch
 
     dtype = getattr(torch, DTYPES.get(case.precision, "float32"))
@@ -72,7 +74,7 @@ def cast(workload: Workload, case: Case) -> tuple[Any, tuple[Any, ...]]:
 
 
 def exported(module: Any, inputs: tuple[Any, ...], workload: Workload) -> Any:
-    """Raises Refusal(export_failed)."""
+    """Exports a module with its inputs as they are. Raises Refusal(export_failed)."""
     import torch
 
     try:
@@ -84,9 +86,10 @@ def exported(module: Any, inputs: tuple[Any, ...], workload: Workload) -> Any:
 
 
 def imported() -> Any:
-    """Raises Refusal: dep_missing, no_device where there is no driver to import it with."""
-    import importlib.util
+    """Imports torch_tensorrt.
 
+    Raises Refusal: dep_missing, no_device where there is no driver to import it with.
+    """
     if importlib.util.find_spec("torch_tensorrt") is None:
         raise Refusal("dep_missing", "torch_tensorrt is not installed: pip install 'hotlap[tensorrt-rtx]'")
     try:
@@ -102,8 +105,10 @@ def imported() -> Any:
 
 
 def compiled(library: Any, program: Any, inputs: tuple[Any, ...], case: Case, dryrun: bool = False) -> Any:
-    """Precision is in the graph, but for tf32, into which its engines put fp32 products unless they
-    are told not to. Raises Refusal(build_failed).
+    """Compiles a program; with `dryrun` it prints what would become of it, too.
+
+    Precision is in the graph, but for tf32: engines use it for fp32 products unless it is disabled.
+    Raises Refusal(build_failed).
     """
     try:
         return library.dynamo.compile(
@@ -120,29 +125,29 @@ def compiled(library: Any, program: Any, inputs: tuple[Any, ...], case: Case, dr
 
 
 def parse(text: str) -> Cut:
-    """Of the dry run's own report. Raises Refusal(build_failed) where it has another form."""
-    found = re.search(
+    """Reads the dry run's report. Raises Refusal(build_failed) where it has another form."""
+    match = re.search(
         r"graph consists of (\d+) Total Operators, of which (\d+) operators are supported", text
     )
-    if found is None:
+    if match is None:
         raise Refusal(
             "build_failed", "torch_tensorrt's dry run has no line that is known here; its report has changed"
         )
     outside = re.findall(r"^Node: torch\.ops\.([\w.]+)", text, re.MULTILINE)
     inside = sum(int(count) for count in re.findall(r"Number of Operators in Engine: (\d+)", text))
-    return Cut(
-        inside, int(found[1]), len(re.findall(r"TRT Engine #\d+", text)), tuple(dict.fromkeys(outside))
-    )
+    engines = len(re.findall(r"TRT Engine #\d+", text))
+    return Cut(inside, int(match[1]), engines, tuple(dict.fromkeys(outside)))
 
 
 def on_cpu(lowered: Any, case: Case) -> Callable[[Arrays], Arrays]:
+    """Returns a function that runs the lowered module on the CPU."""
     host = torch_step.tensors(replace(case, target="cpu"))
     step = torch_step.step(host, lowered, None)
     return lambda arrays: step.fetch(step.call(step.place(arrays)))
 
 
 def load(artefact: Artefact) -> Step:
-    """Compiles, with what TensorRT refuses left to PyTorch.
+    """Compiles the module; what TensorRT refuses is left to PyTorch.
 
     Raises Refusal: dep_missing, no_device, build_failed.
     """
@@ -152,24 +157,22 @@ def load(artefact: Artefact) -> Step:
     workload = artefact.workload()
     prepared = torch_step.prepare(workload, artefact.case)
     inputs = prepared.place(prepared.inputs)
-    made = compiled(library, exported(prepared.module, inputs, workload), inputs, artefact.case)
+    module = compiled(library, exported(prepared.module, inputs, workload), inputs, artefact.case)
     with torch.inference_mode():
-        return torch_step.step(prepared, made, made)
+        return torch_step.step(prepared, module, module)
 
 
 def placement(artefact: Artefact, step: Step) -> Placement:
-    """Engines and what runs beside them, by the submodules of what the compiler returned."""
+    """Returns the engines and what runs beside them, by the submodules of the compiled module."""
     names = [name for name, _ in step.about.named_children()]
     engines = sum("_run_on_acc" in name for name in names)
     beside = sum("_run_on_gpu" in name for name in names)
-    wrong = (
-        None
-        if engines
-        else Reason(
+    wrong = None
+    if not engines:
+        wrong = Reason(
             "unsupported_op",
             f"torch_tensorrt made no engine of {artefact.case.workload}; all of it would run in PyTorch",
         )
-    )
     partial = f"{beside} parts of it run in PyTorch, between {engines} engines" if engines and beside else ""
     evidence = (*names, "no CUDA graph: torch_tensorrt starts each part by itself")
     return Placement(

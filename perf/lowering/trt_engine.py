@@ -20,8 +20,10 @@ from ..terms.reasons import Reason, Refusal
 from ..terms.result import Placement
 from . import export
 
+# The standard library and the one for RTX cards, in the order of preference.
 MODULES = ("tensorrt", "tensorrt_rtx")
 REMEDY = "pip install 'hotlap[tensorrt-rtx]', or NVIDIA's own tensorrt"
+# Types as the two libraries spell them -> our precisions.
 TYPES = {
     "Float": "fp32",
     "FP32": "fp32",
@@ -50,11 +52,13 @@ COMPUTING = (
     "CaskConvolution",
     "CaskGemm",
 )
+# A list of tensors, then a layer, in a builder's listing or an inspector's ONELINE form.
 TENSORS = r"(?:\[\]|\[(.*?)\}\])"
 LAYER = re.compile(
     rf"^Name: (.*?), LayerType: (\w+), Inputs: {TENSORS}, (?:Constants: {TENSORS}, )?Outputs: {TENSORS}",
     re.MULTILINE,
 )
+# The ONNX node that a layer stands for, in the layer's metadata.
 ORIGIN = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
 # `Datatype: Half`, or in older releases `Format/Datatype: Channel major FP16 format`.
 DATATYPE = re.compile(
@@ -63,12 +67,12 @@ DATATYPE = re.compile(
 
 
 def installed() -> str:
-    """The module's name, or empty."""
+    """Returns the name of the module that is installed, or empty."""
     return next((name for name in MODULES if importlib.util.find_spec(name) is not None), "")
 
 
 def library() -> Any:
-    """Raises Refusal(dep_missing)."""
+    """Imports the library. Raises Refusal(dep_missing)."""
     name = installed()
     if not name:
         raise Refusal("dep_missing", f"neither tensorrt nor tensorrt_rtx is installed: {REMEDY}")
@@ -79,24 +83,21 @@ def library() -> Any:
 
 
 def version(trt: Any) -> str:
+    """Returns name and version of the library."""
     return f"{trt.__name__} {trt.__version__}"
 
 
 def architectures(trt: Any) -> dict[str, Any]:
-    """What it can build for by name: sm_89 -> ComputeCapability.SM89.
+    """Returns what the library can build for by name: sm_89 -> ComputeCapability.SM89.
 
     Empty for the standard TensorRT.
     """
-    known = getattr(trt, "ComputeCapability", None)
-    return (
-        {f"sm_{name[2:]}": getattr(known, name) for name in dir(known) if re.fullmatch(r"SM\d+", name)}
-        if known is not None
-        else {}
-    )
+    known = getattr(trt, "ComputeCapability", None)  # None has no attribute of such a name either
+    return {f"sm_{name[2:]}": getattr(known, name) for name in dir(known) if re.fullmatch(r"SM\d+", name)}
 
 
 class Log:
-    """Everything the library says, in order. `logger` is what TensorRT takes."""
+    """Everything that the library logs, in order. `logger` is what TensorRT takes."""
 
     def __init__(self, trt: Any) -> None:
         lines: list[tuple[str, str]] = []
@@ -111,19 +112,23 @@ class Log:
         self.lines, self.logger = lines, Logger()
 
     def error(self) -> str:
-        """The first error, shortened to what a person can use."""
-        found = next(
+        """Returns the first error, shortened to what a person can use."""
+        first = next(
             (message for severity, message in self.lines if severity in ("ERROR", "INTERNAL_ERROR")),
             "no message",
         )
-        return " ".join(found.split())[:300]
+        return " ".join(first.split())[:300]
 
     def layers(self) -> str:
+        """Returns the builder's listing of an engine's layers, or empty."""
         return next((message for _, message in self.lines if message.startswith("Layers:")), "")
 
 
 class Parsed(NamedTuple):
-    """nodes: of the ONNX file. The network needs its builder, parser and log alive."""
+    """A parsed ONNX file: its network, which needs builder, parser and log alive.
+
+    nodes: of the file.
+    """
 
     network: Any
     builder: Any
@@ -133,53 +138,54 @@ class Parsed(NamedTuple):
 
 
 def parse(trt: Any, model: Path, precision: str) -> Parsed:
-    """Raises Refusal: unsupported_op with the operator and node that the library does not take,
-    build_failed where there is no builder.
+    """Parses an ONNX file.
+
+    Raises Refusal: unsupported_op with the operators and nodes that the library does not take,
+    no_device where it has no builder.
     """
     log = Log(trt)
     builder = trt.Builder(log.logger)
     if not builder:
         raise Refusal("no_device", f"{version(trt)} has no builder here: {log.error()}")
-    flags = (
-        1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-        if hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
-        else 0
-    )
-    network = builder.create_network(flags)
+    strongly_typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+    network = builder.create_network(0 if strongly_typed is None else 1 << int(strongly_typed))
     parser = trt.OnnxParser(network, log.logger)
     if not parser.parse_from_file(str(model)):
-        refused = [parser.get_error(at) for at in range(parser.num_errors)]
+        errors = [parser.get_error(index) for index in range(parser.num_errors)]
         each = "; ".join(
-            f"operator {one.node_operator()} (node {one.node_name()}): {words(one)}" for one in refused[:3]
+            f"operator {error.node_operator()} (node {error.node_name()}): {words(error)}"
+            for error in errors[:3]
         )
         raise Refusal("unsupported_op", f"{version(trt)} takes not all of the graph: {each or log.error()}")
     return Parsed(network, builder, parser, log, export.nodes(model))
 
 
 def words(error: Any) -> str:
+    """Returns an error of the parser: its code, and its description where it has one."""
     code = str(error.code()).rpartition(".")[2].lower().replace("_", " ")
-    return (
-        code if error.desc().strip() in ("", "false") else f"{code}, {' '.join(error.desc().split())[:200]}"
-    )
+    description = " ".join(error.desc().split())[:200]
+    return code if description in ("", "false") else f"{code}, {description}"
 
 
 def coverage(trt: Any, model: Path) -> tuple[int, list[str]]:
-    """Number of parts into which the parser would cut the graph, and the operators that it does not
-    take.
+    """Returns into how many parts the parser would cut the graph, and what it does not take.
+
+    The latter are operators, each with the name of its node.
     """
     log = Log(trt)
     builder = trt.Builder(log.logger)
     network = builder.create_network(0)  # the parser holds a bare pointer to it
     parser = trt.OnnxParser(network, log.logger)
     parser.supports_model_v2(model.read_bytes(), str(model))
-    refused = [parser.get_error(at) for at in range(parser.num_errors)]
-    return int(parser.num_subgraphs), [f"{one.node_operator()} ({one.node_name()})" for one in refused]
+    errors = [parser.get_error(index) for index in range(parser.num_errors)]
+    refused = [f"{error.node_operator()} ({error.node_name()})" for error in errors]
+    return int(parser.num_subgraphs), refused
 
 
 def build(
     trt: Any, parsed: Parsed, architecture: str, profile: dict[str, tuple[tuple[int, ...], ...]], tf32: bool
 ) -> bytes:
-    """The engine, for an architecture by name or, with an empty one, for the GPU that is here.
+    """Builds an engine for an architecture by name, with an empty one for the GPU that is here.
 
     Raises Refusal: unsupported_target, unsupported_precision, build_failed.
     """
@@ -206,55 +212,54 @@ def build(
     config.add_optimization_profile(shapes)
     engine = parsed.builder.build_serialized_network(parsed.network, config)
     if engine is None:
-        said = parsed.log.error()
-        if found := re.search(r"HW-specific datatypes: (\w+)", said):
+        message = parsed.log.error()
+        if match := re.search(r"HW-specific datatypes: (\w+)", message):
             raise Refusal(
                 "unsupported_precision",
-                f"{version(trt)}: {architecture or 'this GPU'} has no {found[1]} in hardware",
+                f"{version(trt)}: {architecture or 'this GPU'} has no {match[1]} in hardware",
             )
         raise Refusal(
-            "build_failed", f"{version(trt)} built no engine for {architecture or 'this GPU'}: {said}"
+            "build_failed", f"{version(trt)} built no engine for {architecture or 'this GPU'}: {message}"
         )
     return bytes(engine)
 
 
 def profile(parsed: Parsed, batch: int, dynamic: bool) -> dict[str, tuple[tuple[int, ...], ...]]:
-    """Input -> smallest, best and largest shape.
+    """Returns smallest, best and largest shape of each input.
 
     dynamic: from 1 to four times the batch, tuned for the batch; else the batch alone.
     """
     sizes = (1, batch, 4 * batch) if dynamic else (batch, batch, batch)
-    given = [parsed.network.get_input(at) for at in range(parsed.network.num_inputs)]
+    inputs = [parsed.network.get_input(index) for index in range(parsed.network.num_inputs)]
     return {
-        one.name: tuple(tuple(size if side == -1 else side for side in one.shape) for size in sizes)
-        for one in given
+        tensor.name: tuple(tuple(size if side == -1 else side for side in tensor.shape) for size in sizes)
+        for tensor in inputs
     }
 
 
 def placement(requested: str, layers: str, nodes: int) -> Placement:
-    """Of an engine's layers as its builder or inspector lists them: precision of those that
-    multiply, kinds of all.
+    """Returns the precision of an engine's layers that multiply, and the kinds of all.
+
+    layers: as the builder or inspector lists them. nodes: of the ONNX file.
     """
-    found = [
-        (kind, types(given, constants), types(made, ""))
-        for _, kind, given, constants, made in LAYER.findall(layers)
+    listed = [
+        (kind, types(inputs + constants), types(outputs))
+        for _, kind, inputs, constants, outputs in LAYER.findall(layers)
     ]
-    computing = [precision(requested, given) for kind, given, _ in found if kind in COMPUTING]
+    computing = [precision(requested, inputs) for kind, inputs, _ in listed if kind in COMPUTING]
     kinds = Counter(
-        f"{kind} {'+'.join(given) or '-'} -> {'+'.join(made) or '-'}" for kind, given, made in found
+        f"{kind} {'+'.join(inputs) or '-'} -> {'+'.join(outputs) or '-'}" for kind, inputs, outputs in listed
     )
-    ran_on = Counter(computing) or Counter(precision(requested, given) for _, given, _ in found)
+    ran_on = Counter(computing) or Counter(precision(requested, inputs) for _, inputs, _ in listed)
     other = ran_on.total() - ran_on[requested]
     covered = len(set(ORIGIN.findall(layers)))
-    counts = {"engines": 1, "nodes": len(found), "nodes_other_precision": other}
+    counts = {"engines": 1, "nodes": len(listed), "nodes_other_precision": other}
     evidence = (
-        (
-            f"{len(found)} layers of the engine name {covered} of the graph's {nodes} ONNX nodes; the others"
-            " were folded or fused away"
-        ),
+        f"{len(listed)} layers of the engine name {covered} of the graph's {nodes} ONNX nodes; the others"
+        " were folded or fused away"
     )
     wrong = None
-    if found and ran_on[requested] < other:
+    if listed and ran_on[requested] < other:
         ran = ", ".join(f"{count} in {name}" for name, count in ran_on.items())
         wrong = Reason(
             "unsupported_precision",
@@ -264,18 +269,20 @@ def placement(requested: str, layers: str, nodes: int) -> Placement:
         requested,
         dict(ran_on),
         counts,
-        (*evidence, *(f"{count} x {kind}" for kind, count in kinds.most_common())),
+        (evidence, *(f"{count} x {kind}" for kind, count in kinds.most_common())),
         wrong,
     )
 
 
-def types(given: str, constants: str) -> tuple[str, ...]:
-    return tuple(sorted({TYPES.get(name, name) for name in DATATYPE.findall(given + constants)}))
+def types(tensors: str) -> tuple[str, ...]:
+    """Returns the types in a list of tensors, each once."""
+    return tuple(sorted({TYPES.get(name, name) for name in DATATYPE.findall(tensors)}))
 
 
-def precision(requested: str, given: tuple[str, ...]) -> str:
-    """The narrowest floating-point or int8 type among what a layer takes: scales beside fp16
-    weights are fp32. tf32 is a way to run fp32.
+def precision(requested: str, inputs: tuple[str, ...]) -> str:
+    """Returns the narrowest floating-point or int8 type among those that a layer takes.
+
+    Scales beside fp16 weights are fp32. tf32 is a way to run fp32.
     """
-    found = next((name for name in ("fp8", "int8", "fp16", "bf16", "fp32") if name in given), "other")
-    return "tf32" if requested == "tf32" and found == "fp32" else found
+    narrowest = next((name for name in ("fp8", "int8", "fp16", "bf16", "fp32") if name in inputs), "other")
+    return "tf32" if requested == "tf32" and narrowest == "fp32" else narrowest

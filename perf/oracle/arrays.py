@@ -15,37 +15,40 @@ def on_stored(run: Callable[[Arrays], Arrays], inputs: Path, outputs: Path) -> N
     import numpy as np
 
     with np.load(inputs, allow_pickle=False) as stored:
-        given = named(stored, "in")
-    found = [
-        run(tuple(np.ascontiguousarray(value[index]) for value in given)) for index in range(len(given[0]))
+        values = named(stored, "in")
+    results = [
+        run(tuple(np.ascontiguousarray(value[index]) for value in values)) for index in range(len(values[0]))
     ]
     np.savez(
         outputs,
         allow_pickle=False,
-        **{f"out{index}": np.stack(parts) for index, parts in enumerate(zip(*found, strict=True))},
+        **{f"out{index}": np.stack(parts) for index, parts in enumerate(zip(*results, strict=True))},
     )
 
 
-def on_split(run: Callable[[Arrays], Arrays], given: Sequence[Any], batch: int) -> Arrays:
-    """Outputs (N, ...) for a whole split (N, ...), in batches of the case, the last filled up."""
+def on_split(run: Callable[[Arrays], Arrays], split: Sequence[Any], batch: int) -> Arrays:
+    """Returns the outputs (N, ...) of a whole split (N, ...), run in batches of `batch` rows.
+
+    The last batch is filled up with rows from the beginning, whose outputs are dropped.
+    """
     import numpy as np
 
-    total = len(given[0])
-    rows = [np.arange(at, at + batch) % total for at in range(0, total, batch)]
-    found = [run(tuple(np.ascontiguousarray(value[row]) for value in given)) for row in rows]
-    return tuple(np.concatenate(parts)[:total] for parts in zip(*found, strict=True))
+    total = len(split[0])
+    batches = [np.arange(start, start + batch) % total for start in range(0, total, batch)]
+    results = [run(tuple(np.ascontiguousarray(value[rows]) for value in split)) for rows in batches]
+    return tuple(np.concatenate(parts)[:total] for parts in zip(*results, strict=True))
 
 
 def named(stored: Any, prefix: str) -> list[Any]:
-    """The arrays prefix0, prefix1, ... of an npz file, in order."""
-    return [
-        stored[f"{prefix}{index}"] for index in range(sum(name.startswith(prefix) for name in stored.files))
-    ]
+    """Returns the arrays prefix0, prefix1, ... of an npz file, in order."""
+    count = sum(name.startswith(prefix) for name in stored.files)
+    return [stored[f"{prefix}{index}"] for index in range(count)]
 
 
 def rmse(outputs: Any, expected: Any) -> float:
-    """Root mean square error over all elements of all outputs; NaN where any is NaN, infinite where
-    shapes differ.
+    """Returns the root mean square error over all elements of all outputs.
+
+    NaN where any is NaN, infinite where shapes differ.
     """
     import numpy as np
 

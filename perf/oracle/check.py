@@ -33,19 +33,25 @@ if TYPE_CHECKING:
 # Distance from 1 to the next larger number: 2 to the minus stored fraction bits (IEEE 754; bfloat16
 # and TF32 by their makers).
 EPSILON = {"fp32": 2.0**-23, "tf32": 2.0**-10, "bf16": 2.0**-7, "fp16": 2.0**-10, "int8": 2.0**-7}
+# Precisions whose roundings are coarse against the differences between backends: k = 3.
 LOW = ("bf16", "fp16", "tf32", "int8")
+# Below this many elements an RMSE is itself uncertain: k = 3 (PyTorch's benchmarks/dynamo).
 FEW = 1000
 
 
 def half_ulp(precision: str, rms: float) -> float:
-    """Half the spacing of the precision's numbers around rms."""
+    """Returns half the spacing of the precision's numbers around rms."""
     return 0.5 * EPSILON[precision] * 2.0 ** math.floor(math.log2(rms)) if rms > 0 else 0.0
 
 
 def distance(
     outputs: np.ndarray, reference: np.ndarray, eager: np.ndarray, precision: str, terms: int
 ) -> Distance:
-    """One output over all batches: (K, B, ...) each. Shapes that differ are infinitely far."""
+    """Returns how far one output is from fp64, over all batches: arrays (K, B, ...).
+
+    eager: the same precision's own output. terms: the longest sum behind an element. An output of
+    another shape is infinitely far.
+    """
     import numpy as np
 
     eager_rmse = rmse([eager], [reference])
@@ -77,12 +83,14 @@ def distance(
 
 
 def distances(oracle: Path, outputs: Mapping[str, Path], precision: str, terms: int) -> dict[str, Distance]:
-    """For each kind of inputs (random, real) the output that is furthest out in units of its
-    tolerance.
+    """Returns, for each kind of inputs (random, real), the distance of the worst output.
+
+    The worst is the one furthest out in units of its tolerance. Raises Refusal(accuracy) where
+    there are more or fewer outputs than eager gives.
     """
     import numpy as np
 
-    found = {}
+    worst = {}
     for kind, path in outputs.items():
         with (
             np.load(oracle / f"{kind}.npz", allow_pickle=False) as stored,
@@ -99,11 +107,14 @@ def distances(oracle: Path, outputs: Mapping[str, Path], precision: str, terms: 
             distance(out, reference, eager, precision, terms)
             for out, reference, eager in zip(outs, references, eagers, strict=True)
         ]
-        found[kind] = max(
-            each,
-            key=lambda one: (not one.within, one.rmse / one.tolerance if one.tolerance > 0 else one.rmse),
-        )
-    return found
+        worst[kind] = max(each, key=_excess)
+    return worst
+
+
+def _excess(distance: Distance) -> tuple[bool, float]:
+    """Orders distances: those beyond their tolerance last, by multiples of it."""
+    share = distance.rmse / distance.tolerance if distance.tolerance > 0 else distance.rmse
+    return not distance.within, share
 
 
 def task(metric: TaskMetric, scores: Mapping[str, float], precision: str) -> Task:
@@ -115,20 +126,17 @@ def task(metric: TaskMetric, scores: Mapping[str, float], precision: str) -> Tas
 def judge(deviation: Deviation, precision: str, has_task: bool) -> None:
     """Raises Refusal(accuracy) with the first rule that the outputs break.
 
-    has_task: there is a task metric, which for int8 alone decides; it may be scored later.
+    has_task: whether there is a task metric, which for int8 alone decides; it may be scored later.
     """
-    for kind, found in deviation.distances.items():
-        if math.isnan(found.rmse):
+    for kind, distance in deviation.distances.items():
+        if math.isnan(distance.rmse):
             raise Refusal("accuracy", f"NaN outputs on {kind} inputs where fp64 eager is finite")
-        if not found.within and not (precision == "int8" and has_task):
-            allowed = (
-                f"at most {found.tolerance:.3g} is allowed ({found.k:g} x eager's {found.eager_rmse:.3g} +"
-                f" {found.floor:.2g})"
-            )
+        if not distance.within and not (precision == "int8" and has_task):
+            rule = f"{distance.k:g} x eager's {distance.eager_rmse:.3g} + {distance.floor:.2g}"
             raise Refusal(
                 "accuracy",
-                f"outputs on {kind} inputs are off by {found.rmse:.3g} RMSE; {allowed}, cosine"
-                f" {found.cosine:.6f}",
+                f"outputs on {kind} inputs are off by {distance.rmse:.3g} RMSE; at most"
+                f" {distance.tolerance:.3g} is allowed ({rule}), cosine {distance.cosine:.6f}",
             )
     metric = deviation.task
     if metric is not None and not metric.within:
@@ -136,9 +144,10 @@ def judge(deviation: Deviation, precision: str, has_task: bool) -> None:
         raise Refusal("accuracy", f"{metric.metric} on the validation split is {metric.value:.4f}; {beside}")
 
 
-def timed_limits(oracle: Path, outputs: Path, found: Mapping[str, Distance]) -> list[float]:
-    """For each rotating input, how far outputs of a timed call may be: twice what the check saw for
-    it, or the tolerance of the check.
+def timed_limits(oracle: Path, outputs: Path, checked: Mapping[str, Distance]) -> list[float]:
+    """Returns how far (RMSE) outputs of a timed call may be, for each rotating input.
+
+    That is twice what the check saw for this input, or the check's largest tolerance.
     """
     import numpy as np
 
@@ -147,7 +156,7 @@ def timed_limits(oracle: Path, outputs: Path, found: Mapping[str, Distance]) -> 
         np.load(outputs, allow_pickle=False) as produced,
     ):
         references, outs = named(stored, "ref"), named(produced, "out")
-    allowed = max(one.tolerance for one in found.values())
+    allowed = max(distance.tolerance for distance in checked.values())
     return [
         max(allowed, 2 * rmse([out[index] for out in outs], [ref[index] for ref in references]))
         for index in range(len(references[0]))

@@ -17,7 +17,7 @@ import msgspec
 from ..terms.files import write
 from ..terms.reasons import Reason, Refusal
 from ..terms.result import Deviation, Placement, Proof, Rung
-from . import arrays
+from . import arrays, check
 
 if TYPE_CHECKING:
     from ..terms.case import Evaluation
@@ -38,100 +38,101 @@ FILE = "ladder.json"
 
 
 class Ladder(msgspec.Struct, frozen=True):
-    """proofs: the rungs reached, in order.
+    """How far a case was proven, and with what."""
 
-    stopped: why it went no further, None where only the device is missing. build_s: seconds of each
-    phase on this machine's CPU.
-    """
-
+    # The rungs reached, in order.
     proofs: tuple[Proof, ...] = ()
+    # Where the work would run, as far as the last rung that knows it says.
     placement: Placement | None = None
+    # How far the outputs of the lowered graph are from fp64; None below L3.
     deviation: Deviation | None = None
+    # Why it went no further; None where only the device is missing.
     stopped: Reason | None = None
+    # Seconds of each phase on this machine's CPU.
     build_s: dict[str, float] = {}
+    # Size of what the build left in the folder.
     artefact_bytes: int = 0
 
     @property
     def rung(self) -> Rung:
+        """The highest rung reached."""
         return self.proofs[-1].rung if self.proofs else "L0"
 
 
 def read(folder: Path) -> Ladder:
-    """Of a folder in which `climb` was at work; empty where it did not reach L0."""
+    """Returns the ladder of a folder in which `climb` was at work; empty below L0."""
     file = folder / FILE
     return msgspec.json.decode(file.read_bytes(), type=Ladder) if file.exists() else Ladder()
 
 
 class Yardstick(NamedTuple):
-    """What the lowered graph is held against: the oracle's folder, the longest sum
-    (reference.Counts), the task metric's reference where there is one.
-    """
+    """What the lowered graph is held against."""
 
+    # The folder of the oracle's files (reference.py).
     oracle: Path
+    # The case's precision.
     precision: str
+    # The longest sum behind an element (reference.Counts).
     terms: int
+    # The task metric; None where there is none.
     task: TaskMetric | None
+    # The validation split and how it is scored; None where there is none.
     evaluation: Evaluation | None
+    # Rows of a batch.
     batch: int
 
 
 def climb(rungs: Iterator[Proven], folder: Path, yardstick: Yardstick, build_s: dict[str, float]) -> Ladder:
-    """Takes one rung after the other; that of the lowered graph only if its outputs pass the
-    oracle.
-    """
-    from . import check
+    """Takes one rung after the other, the lowered graph's only if its outputs pass the oracle.
 
-    found = Ladder()
+    Every rung is written into the folder as it comes (FILE). A Refusal ends the climb and becomes
+    `stopped`.
+    """
+    ladder = Ladder()
     try:
         for proven in rungs:
             if proven.lowered is not None:
                 deviation = distance(proven.lowered, folder, yardstick)
-                found = msgspec.structs.replace(found, deviation=deviation)
+                ladder = msgspec.structs.replace(ladder, deviation=deviation)
                 check.judge(deviation, yardstick.precision, yardstick.task is not None)
-            proofs = (*found.proofs, Proof(proven.rung, proven.evidence))
-            found = msgspec.structs.replace(
-                found,
-                proofs=proofs,
-                placement=proven.placement or found.placement,
+            ladder = msgspec.structs.replace(
+                ladder,
+                proofs=(*ladder.proofs, Proof(proven.rung, proven.evidence)),
+                placement=proven.placement or ladder.placement,
                 build_s=ledger(folder, build_s),
             )
-            write(folder / FILE, msgspec.json.encode(found))
+            write(folder / FILE, msgspec.json.encode(ladder))
     except Refusal as refusal:
-        found = msgspec.structs.replace(found, stopped=refusal.reason)
+        ladder = msgspec.structs.replace(ladder, stopped=refusal.reason)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file() and file.name != FILE)
-    found = msgspec.structs.replace(found, build_s=ledger(folder, build_s), artefact_bytes=size)
-    write(folder / FILE, msgspec.json.encode(found))
-    return found
+    ladder = msgspec.structs.replace(ladder, build_s=ledger(folder, build_s), artefact_bytes=size)
+    write(folder / FILE, msgspec.json.encode(ladder))
+    return ladder
 
 
 def ledger(folder: Path, build_s: dict[str, float]) -> dict[str, float]:
-    """What was timed, but for steps whose outcome was made earlier (an export that cases share, a
-    cached engine): of those ledger.json has what they took then.
+    """Returns the seconds of each phase, in place of those timed now those of ledger.json.
+
+    ledger.json has what a step took whose outcome was made earlier: an export that cases share, a
+    cached engine.
     """
     shared = folder / "ledger.json"
-    return {
-        **build_s,
-        **(msgspec.json.decode(shared.read_bytes(), type=dict[str, float]) if shared.exists() else {}),
-    }
+    if not shared.exists():
+        return dict(build_s)
+    return {**build_s, **msgspec.json.decode(shared.read_bytes(), type=dict[str, float])}
 
 
 def distance(lowered: Callable[[Arrays], Arrays], folder: Path, yardstick: Yardstick) -> Deviation:
-    """Of the lowered graph's outputs to fp64, and its task metric where there is one."""
-    from . import check
-
+    """Returns how far the lowered graph's outputs are from fp64, and its task metric if any."""
     outputs = {kind: folder / f"lowered-{kind}.npz" for kind in ("random", "real")}
     for kind, file in outputs.items():
         arrays.on_stored(lowered, yardstick.oracle / f"{kind}.npz", file)
-    found = check.distances(yardstick.oracle, outputs, yardstick.precision, yardstick.terms)
+    distances = check.distances(yardstick.oracle, outputs, yardstick.precision, yardstick.terms)
     for file in outputs.values():
         file.unlink()
     if yardstick.task is None or yardstick.evaluation is None:
-        return Deviation(found)
+        return Deviation(distances)
     rows = [value.numpy() for value in yardstick.evaluation.inputs]
     scores = yardstick.evaluation.score(arrays.on_split(lowered, rows, yardstick.batch))
-    return Deviation(
-        found,
-        check.task(
-            yardstick.task, {name: float(value) for name, value in scores.items()}, yardstick.precision
-        ),
-    )
+    numbers = {name: float(value) for name, value in scores.items()}
+    return Deviation(distances, check.task(yardstick.task, numbers, yardstick.precision))

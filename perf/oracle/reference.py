@@ -1,8 +1,8 @@
 """The oracle's own side, with torch: fp64 eager on the CPU, and what same-precision eager makes of
 the same inputs.
 
-It runs once a race, in a worker that stays as referee. Files, all npz, arrays (K, B, ...) for K
-batches of B samples:
+It runs once a race, in a worker that stays as referee. It leaves npz files, with arrays (K, B, ...)
+for K batches of B samples:
 random.npz, real.npz: in0.., ref0.. (fp64), and eager-<precision>-0.. (float32; those of int8 by
   rounded.py); timed.npz: in0.., ref0.. of the rotating inputs;
 validation.npz: in0.. (N, ...).
@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from ..lookup.workloads import resized
 from ..machine import tf32
@@ -28,13 +30,21 @@ from ..terms.work import Subject, TaskMetric, Work
 from .rounded import rounded
 
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-SAMPLES, LEAST_BATCHES, TIMED = 8, 2, 4
+# Samples that the check sees of each kind of inputs, in at least LEAST_BATCHES batches: an output
+# that depends on the batch before shows in the second.
+SAMPLES = 8
+LEAST_BATCHES = 2
+# Inputs that rotate while a case is timed.
+TIMED = 4
 
 
 def refer(
     workload: Workload, batch: int, precisions: Sequence[str], target: str, folder: Path, threads: int
 ) -> Subject:
-    """Writes the files above. Returns what the harness needs to know of the workload."""
+    """Writes the files above and returns what the harness needs to know of the workload.
+
+    Raises Refusal(invalid_input) where forward fails or the fp64 outputs are not finite.
+    """
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     workload = resized(workload, batch)
@@ -103,7 +113,7 @@ def task_metric(workload: Workload, folder: Path) -> TaskMetric | None:
 
 
 def score(workload: Workload, path: Path) -> dict[str, float]:
-    """The task metrics of stored outputs out0.. (N, ...)."""
+    """Returns the task metrics of stored outputs out0.. (N, ...)."""
     assert workload.evaluate is not None
     with np.load(path, allow_pickle=False) as stored:
         outputs = tuple(stored[f"out{index}"] for index in range(len(stored.files)))
@@ -111,8 +121,9 @@ def score(workload: Workload, path: Path) -> dict[str, float]:
 
 
 def real_batches(workload: Workload, batch: int, count: int) -> list[tuple[torch.Tensor, ...]]:
-    """`count` batches from the validation split, or of the example inputs rotated where there is no
-    split.
+    """Returns `count` batches of the validation split.
+
+    Without a split they are the example inputs, rotated along the batch.
     """
     if workload.evaluate is None or not workload.dynamic:
         return [
@@ -120,13 +131,14 @@ def real_batches(workload: Workload, batch: int, count: int) -> list[tuple[torch
             for shift in range(count)
         ][: max(1, batch)]
     total = workload.evaluate.inputs[0].shape[0]
-    rows = [torch.arange(at * batch, (at + 1) * batch) % total for at in range(count)]
+    rows = [torch.arange(index * batch, (index + 1) * batch) % total for index in range(count)]
     return [tuple(value[row] for value in workload.evaluate.inputs) for row in rows]
 
 
 def lookalike(value: torch.Tensor) -> torch.Tensor:
-    """Fresh random input like a real one: normal with its mean and spread, or integers in its
-    range.
+    """Returns a random input like a real one.
+
+    Floating-point values are normal with its mean and spread, integers lie in its range.
     """
     if value.is_floating_point():
         return torch.randn_like(value) * (value.std() if value.numel() > 1 else 1.0) + value.mean()
@@ -138,6 +150,7 @@ def lookalike(value: torch.Tensor) -> torch.Tensor:
 def forward(
     module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], workload: Workload, precision: str
 ) -> tuple[np.ndarray, ...]:
+    """Returns the outputs of one call; raises Refusal(invalid_input) with what forward raised."""
     try:
         with torch.inference_mode():
             outputs = module(*inputs)
@@ -154,14 +167,11 @@ def forward(
 
 
 def host(outputs: Any, workload: Workload) -> tuple[np.ndarray, ...]:
-    """Tensors, or tuples, lists and dicts of them, as float arrays on the host."""
-    parts = (
-        list(outputs.values())
-        if isinstance(outputs, dict)
-        else list(outputs)
-        if isinstance(outputs, (tuple, list))
-        else [outputs]
-    )
+    """Returns outputs (a tensor, or a tuple, list or dict of them) as float arrays on the host."""
+    if isinstance(outputs, dict):
+        parts = list(outputs.values())
+    else:
+        parts = list(outputs) if isinstance(outputs, (tuple, list)) else [outputs]
     if not parts or not all(isinstance(part, torch.Tensor) for part in parts):
         kinds = ", ".join(type(part).__name__ for part in parts) or "nothing"
         raise Refusal(
@@ -172,18 +182,21 @@ def host(outputs: Any, workload: Workload) -> tuple[np.ndarray, ...]:
 
 
 def raised(value: torch.Tensor) -> torch.Tensor:
+    """Returns the tensor in fp64; integers stay."""
     return value.double() if value.is_floating_point() else value
 
 
 def cast(
     inputs: tuple[torch.Tensor, ...], dtype: torch.dtype, device: torch.device
 ) -> tuple[torch.Tensor, ...]:
+    """Returns inputs on the device in the dtype; integers keep theirs."""
     return tuple(
         value.to(device, dtype) if value.is_floating_point() else value.to(device) for value in inputs
     )
 
 
 def stacked(prefix: str, batches: Sequence[Sequence[Any]]) -> dict[str, np.ndarray]:
+    """Returns prefix0, prefix1, ...: each (K, B, ...) of K batches."""
     return {
         f"{prefix}{index}": np.stack([np.asarray(value) for value in parts])
         for index, parts in enumerate(zip(*batches, strict=True))
@@ -191,7 +204,10 @@ def stacked(prefix: str, batches: Sequence[Sequence[Any]]) -> dict[str, np.ndarr
 
 
 def timed_batches(stored: dict[str, dict[str, np.ndarray]], inputs: int) -> dict[str, np.ndarray]:
-    """The rotating inputs: the first distinct real batches, filled up with random ones."""
+    """Returns the rotating inputs and their references (TIMED, B, ...).
+
+    They are the first distinct real batches, filled up with random ones.
+    """
     chosen: list[tuple[str, int]] = []
     seen: set[bytes] = set()
     for name in ("real", "random"):
@@ -205,24 +221,25 @@ def timed_batches(stored: dict[str, dict[str, np.ndarray]], inputs: int) -> dict
 
 
 def split_outputs(workload: Workload, rows: int = 64) -> dict[str, np.ndarray]:
-    """fp32 eager on the whole validation split."""
+    """Returns out0.. (N, ...): fp32 eager on the whole validation split, `rows` at a time."""
     assert workload.evaluate is not None
-    given, fixed = workload.evaluate.inputs, workload.inputs[0].shape[0]
-    total, rows = given[0].shape[0], rows if workload.dynamic else fixed
-    taken = [torch.arange(at, at + rows) % total for at in range(0, total, rows)]
-    found = [
-        forward(workload.module, tuple(value[row] for value in given), workload, "fp32") for row in taken
+    split, fixed = workload.evaluate.inputs, workload.inputs[0].shape[0]
+    total, rows = split[0].shape[0], rows if workload.dynamic else fixed
+    batches = [torch.arange(start, start + rows) % total for start in range(0, total, rows)]
+    results = [
+        forward(workload.module, tuple(value[batch] for value in split), workload, "fp32")
+        for batch in batches
     ]
     return {
-        f"out{index}": np.concatenate(parts)[:total] for index, parts in enumerate(zip(*found, strict=True))
+        f"out{index}": np.concatenate(parts)[:total] for index, parts in enumerate(zip(*results, strict=True))
     }
 
 
 class Counts(NamedTuple):
-    """Of one call of the batch.
+    """What one call of the batch does.
 
-    flops: matrix products, convolutions and attention; operators: aten calls; terms: longest sum of
-    any element.
+    flops: of matrix products, convolutions and attention. operators: calls of aten. terms: the
+    longest sum behind any element.
     """
 
     flops: int
@@ -231,10 +248,7 @@ class Counts(NamedTuple):
 
 
 def counted(workload: Workload) -> Counts:
-    """Counts one eager call (torch.utils.flop_counter; a dispatch mode)."""
-    from torch.utils._python_dispatch import TorchDispatchMode
-    from torch.utils.flop_counter import FlopCounterMode
-
+    """Returns the counts of one eager call (torch.utils.flop_counter; a dispatch mode)."""
     count, terms = 0, 1
 
     class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its metaclass has no types
@@ -242,14 +256,8 @@ def counted(workload: Workload) -> Counts:
             nonlocal count, terms
             output = func(*args, **(kwargs or {}))
             count += 1
-            terms = max(
-                terms,
-                summed(
-                    func.overloadpacket.__name__,
-                    [value for value in args if isinstance(value, torch.Tensor)],
-                    output,
-                ),
-            )
+            tensors = [value for value in args if isinstance(value, torch.Tensor)]
+            terms = max(terms, summed(func.overloadpacket.__name__, tensors, output))
             return output
 
     with torch.no_grad():
@@ -261,8 +269,10 @@ def counted(workload: Workload) -> Counts:
 
 
 def summed(name: str, tensors: list[torch.Tensor], output: Any) -> int:
-    """How many terms an operator sums for one element: the inner dimension, the filter's size, the
-    keys, or what a reduction takes together.
+    """Returns how many terms an operator sums for one element.
+
+    That is the inner dimension of a product, the filter's size, the number of keys, or what a
+    reduction takes together.
     """
     if name in ("mm", "addmm", "bmm", "baddbmm") and len(tensors) >= 2:
         return tensors[-1].shape[-2]

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+# The layers that static quantisation runs in 8 bits.
 LAYERS = (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
 
 
@@ -25,9 +26,7 @@ def rounded(module: torch.nn.Module) -> Iterator[None]:
     for layer in module.modules():
         if isinstance(layer, LAYERS):
             layer.weight.data = weights(layer.weight.data)
-            handles.append(
-                layer.register_forward_pre_hook(lambda layer, given: (inputs(given[0]), *given[1:]))
-            )
+            handles.append(layer.register_forward_pre_hook(lambda _, args: (inputs(args[0]), *args[1:])))
     try:
         yield
     finally:
@@ -36,6 +35,7 @@ def rounded(module: torch.nn.Module) -> Iterator[None]:
 
 
 def weights(value: torch.Tensor) -> torch.Tensor:  # (out, ...)
+    """Returns weights rounded to 8 bits with a scale for each output channel."""
     scale = value.flatten(1).abs().amax(1).clamp(min=torch.finfo(value.dtype).tiny) / 127
     return torch.fake_quantize_per_channel_affine(
         value, scale, torch.zeros_like(scale, dtype=torch.int32), 0, -127, 127
@@ -43,6 +43,7 @@ def weights(value: torch.Tensor) -> torch.Tensor:  # (out, ...)
 
 
 def inputs(value: torch.Tensor) -> Any:
+    """Returns a tensor rounded to 8 bits over its range, which is widened to hold 0."""
     low, high = min(0.0, float(value.min())), max(0.0, float(value.max()))
     scale = (high - low) / 255 or 1.0
     return torch.fake_quantize_per_tensor_affine(value, scale, round(-low / scale), 0, 255)

@@ -64,7 +64,11 @@ def too_far(rows: Any) -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize("name", OPERATIONS)
+# Of attention's gradients torch sums a part, in an order that depends on the CPU's instructions.
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.numeric] if name == "attention" else []) for name in OPERATIONS],
+)
 def test_outputs_and_gradients_are_as_near_to_fp64_as_eager_s(name: str) -> None:
     rows = proof(name)
     assert {row["dtype"] for row in rows} == {"fp32", "fp16", "bf16"} and len(rows) >= 24

@@ -109,16 +109,17 @@ def test_nothing_compiled_is_said(run):
     assert placement.wrong is not None and placement.wrong.code == "unsupported_op"
 
 
+@pytest.mark.numeric
 def test_freezing_and_channels_last_keep_the_outputs(run, check):
     """Nine parameters and buffers: batch norm's are folded into the convolution."""
     ran = run("conv/compile/fp32/b2/cpu/inference[freezing:on][layout:channels-last]")
     check(ran)
-    told = " ".join(ran.placement().evidence)
-    assert "1 graphs it cannot store" in told
+    evidence = " ".join(ran.placement().evidence)
+    assert "1 graphs it cannot store" in evidence
     constants, packed = map(
         int,
         re.search(
-            r"freezing: (\d+) constants, (\d+) of them packed .* stand for 9 parameters", told
+            r"freezing: (\d+) constants, (\d+) of them packed .* stand for 9 parameters", evidence
         ).groups(),
     )
     assert 1 <= packed <= constants < 9

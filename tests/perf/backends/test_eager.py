@@ -13,12 +13,14 @@ from hotlap.perf.terms.contract import Artefact
 from hotlap.perf.terms.reasons import Refusal
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("workload", ["conv", "mlp", "attention"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_outputs_are_those_of_the_module(run, check, workload, precision):
     check(run(f"{workload}/eager/{precision}/b2/cpu/inference"))
 
 
+@pytest.mark.numeric
 def test_channels_last_reaches_parameters_and_inputs(run, check):
     ran = run("conv/eager/fp32/b2/cpu/inference[layout:channels-last]")
     check(ran)
@@ -127,8 +129,8 @@ def test_sibling_is_the_rank_within_the_core(monkeypatch, tmp_path):
 
 def test_autocast_casts_at_the_operators_and_leaves_the_module_in_fp32(run):
     ran = run("conv/eager/bf16/b2/cpu/inference[autocast:on]")
-    told = " ".join(ran.placement().evidence)
-    assert "under torch.autocast, module and inputs in fp32" in told and " bf16" in told
+    evidence = " ".join(ran.placement().evidence)
+    assert "under torch.autocast, module and inputs in fp32" in evidence and " bf16" in evidence
     cast = run("conv/eager/bf16/b2/cpu/inference").placement()
     assert "whole model cast" in " ".join(cast.evidence) and cast.wrong is None
 
@@ -146,9 +148,9 @@ def test_operators_that_left_the_target_are_named(tmp_path):
 
     workload = Workload("strays", Strays(), (torch.zeros(2, 4),))
     artefact = Artefact(Case("strays", "eager", batch=2), tmp_path, 1, lambda: workload, tmp_path)
-    found = eager.placement(artefact, eager.load(artefact))
+    placement = eager.placement(artefact, eager.load(artefact))
     assert (
-        found.wrong is None
-        and found.partial
+        placement.wrong is None
+        and placement.partial
         == "2 operators did not run on cpu: 1 aten.ones.default on meta, 1 aten.mul.Tensor on meta"
     )

@@ -12,6 +12,7 @@ def cosine(ran, workload):
     return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
 
 
+@pytest.mark.numeric
 def test_convolution_and_linear_run_in_int8(run, workload):
     ran = run("conv/compile/int8/b2/cpu/inference")
     placement = ran.placement()
@@ -21,11 +22,22 @@ def test_convolution_and_linear_run_in_int8(run, workload):
         and placement.counters["nodes"] == 2
         and placement.counters["nodes_other_precision"] == 0
     )
-    told = " ".join(placement.evidence)
+    evidence = " ".join(placement.evidence)
     assert (
-        "1 qconv_pointwise, 1 qlinear_pointwise" in told
-        and "ranges from the example inputs and 4 random ones" in told
+        "1 qconv_pointwise, 1 qlinear_pointwise" in evidence
+        and "ranges from the example inputs and 4 random ones" in evidence
     )
+
+
+@pytest.mark.numeric
+@pytest.mark.parametrize("backend", ["compile", "onnxruntime", "openvino"])
+def test_products_do_not_saturate(run, workload, backend):
+    """On a CPU without VNNI, 8-bit activations times 8-bit weights are far off in all three."""
+    ran = run(f"saturating/{backend}/int8/b4/cpu/inference")
+    case = ran.artefact.case
+    exact = workload(case).module(*workload(case).inputs).numpy()
+    assert ran.placement().wrong is None
+    assert np.abs(ran.outputs[0] - exact).max() < 0.05 * np.abs(exact).max()
 
 
 def test_a_package_need_not_quantise_again(run, workload):

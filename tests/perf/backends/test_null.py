@@ -48,11 +48,11 @@ def test_undisturbed_it_takes_the_stated_time_within_one_per_cent(load, takes):
 def test_it_returns_the_reference_of_its_inputs(load):
     step, known, split = load("0.2ms")
     for index in (1, 0):
-        (found,) = step.fetch(step.call(step.place((known["in0"][index], known["in1"][index]))))
-        assert np.array_equal(found, known["ref0"][index])
+        (output,) = step.fetch(step.call(step.place((known["in0"][index], known["in1"][index]))))
+        assert np.array_equal(output, known["ref0"][index])
     rows = [2, 0]
-    (found,) = step.fetch(step.call(step.place((split["in0"][rows], split["in1"][rows]))))
-    assert np.array_equal(found, [[6, 7, 8], [0, 1, 2]])
+    (output,) = step.fetch(step.call(step.place((split["in0"][rows], split["in1"][rows]))))
+    assert np.array_equal(output, [[6, 7, 8], [0, 1, 2]])
 
 
 def test_inputs_that_nobody_stored_are_refused(load):

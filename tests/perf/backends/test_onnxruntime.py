@@ -29,6 +29,7 @@ print("no torch")
 """
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("workload", ["conv", "mlp", "attention"])
 def test_outputs_are_those_of_the_module(run, check, workload):
     ran = run(f"{workload}/onnxruntime/fp32/b3/cpu/inference")
@@ -111,8 +112,8 @@ def test_what_it_does_not_do_has_a_reason(case, code):
 def profiled(*nodes):
     """What ONNX Runtime's profile says of nodes: (operator, provider)."""
     return {
-        str(at): {"op_name": name, "provider": provider, "input_type_shape": [{"float": [1, 4]}]}
-        for at, (name, provider) in enumerate(nodes)
+        str(index): {"op_name": name, "provider": provider, "input_type_shape": [{"float": [1, 4]}]}
+        for index, (name, provider) in enumerate(nodes)
     }
 
 
@@ -131,16 +132,16 @@ def tensorrt(precision="fp32", target="cuda:0", **options):
 
 def test_an_engine_of_tensorrt_stands_for_many_nodes_and_not_for_those_that_ran_elsewhere():
     """Of 10 nodes in the file 2 ran elsewhere, then 5."""
-    found = backend.placed(
+    placement = backend.placed(
         tensorrt("fp16"), profiled(ENGINE, ("Det", backend.CPU), ("Exp", backend.CUDA)), 10
     )
     assert (
-        found.wrong is None
-        and found.counters["engines"] == 1
-        and found.evidence == ("1 engines stand for 8 of the file's 10 nodes",)
+        placement.wrong is None
+        and placement.counters["engines"] == 1
+        and placement.evidence == ("1 engines stand for 8 of the file's 10 nodes",)
     )
     assert (
-        found.partial
+        placement.partial
         == f"2 of 3 nodes did not run on {backend.TENSORRT}: 1 Det on {backend.CPU}, 1 Exp on {backend.CUDA}"
     )
     for wrong in (
@@ -151,11 +152,11 @@ def test_an_engine_of_tensorrt_stands_for_many_nodes_and_not_for_those_that_ran_
 
 
 def test_int8_in_an_engine_is_not_claimed_to_be_seen():
-    found = backend.placed(tensorrt("int8"), profiled(ENGINE), 10)
+    placement = backend.placed(tensorrt("int8"), profiled(ENGINE), 10)
     assert (
-        found.wrong is None
-        and "int8_nodes" not in found.counters
-        and "no profile of ONNX Runtime says" in found.evidence[-1]
+        placement.wrong is None
+        and "int8_nodes" not in placement.counters
+        and "no profile of ONNX Runtime says" in placement.evidence[-1]
     )
     other = backend.placed(Case("conv", "onnxruntime", "int8"), profiled(("Conv", backend.CPU))).wrong
     assert other is not None and other.code == "unsupported_precision"
@@ -181,7 +182,7 @@ def test_tensorrt_is_told_of_the_precision_and_keeps_its_engines(tmp_path, preci
     assert (
         options["device_id"] == "1"
         and options["trt_engine_cache_path"] == str(tmp_path / "engines")
-        and {one for one in options if one.startswith("trt_") and "cache" not in one} == flags
+        and {name for name in options if name.startswith("trt_") and "cache" not in name} == flags
     )
     assert backend.variables(case, 1).get("NVIDIA_TF32_OVERRIDE") == tf32
 
@@ -216,7 +217,7 @@ def test_what_builds_an_engine_is_kept_from_tf32_too(run, monkeypatch):
     monkeypatch.setattr(
         onnxruntime,
         "InferenceSession",
-        lambda *given, **named: seen.append((os.environ["NVIDIA_TF32_OVERRIDE"], named)),
+        lambda *arguments, **named: seen.append((os.environ["NVIDIA_TF32_OVERRIDE"], named)),
     )
     with pytest.raises(AttributeError):  # the session that was asked for is none
         run(tensorrt().id)

@@ -64,16 +64,16 @@ def standin(tmp_path_factory):
     if missing:
         pytest.skip(f"the stand-in is compiled with {' and '.join(missing)}, not found")
     folder = tmp_path_factory.mktemp("cuda")
-    asked = [
+    needed = [
         line.split()[-1].partition("@")
         for line in subprocess.run(
             ["nm", "-D", "--undefined-only", PROVIDER], capture_output=True, text=True, check=True
         ).stdout.splitlines()
     ]
-    names = {name for name, _, library in asked if library.startswith("libcu") or name.startswith("cu")}
+    names = {name for name, _, library in needed if library.startswith("libcu") or name.startswith("cu")}
     # asked for by dlsym
     names |= {name.decode() for name in re.findall(rb"\0(cudnn[A-Z]\w+)(?=\0)", PROVIDER.read_bytes())}
-    libraries = {library for _, _, library in asked if library.startswith("libcu")} | {
+    libraries = {library for _, _, library in needed if library.startswith("libcu")} | {
         "libcuda.so.1",
         "libcurand.so.10",
         "libcudnn.so.9",
@@ -126,7 +126,7 @@ def built(workload: Workload, case: str, folder: Path) -> Path:
 
 def graph(folder: Path, *nodes: tuple[str, str, str]) -> Path:
     """model.onnx of these operators in a row, on a batch of 4 x 4 matrices."""
-    made = [
+    produced = [
         helper.make_node(name, [before, "weights"] if name == "MatMul" else [before], [after])
         for name, before, after in nodes
     ]
@@ -135,7 +135,7 @@ def graph(folder: Path, *nodes: tuple[str, str, str]) -> Path:
         helper.make_tensor_value_info(nodes[-1][2], TensorProto.FLOAT, None),
     )
     content = helper.make_graph(
-        made,
+        produced,
         "planted",
         [ends[0]],
         [ends[1]],
@@ -158,12 +158,12 @@ def graph(folder: Path, *nodes: tuple[str, str, str]) -> Path:
     ],
 )
 def test_it_takes_every_node_and_the_call_goes_through(workload, on_cuda, tmp_path, case, shapes):
-    found = on_cuda(
+    results = on_cuda(
         f"{case}/cuda:0/inference",
         built(workload(Case.parse(f"{case}/cuda:0/inference")), f"{case}/cuda:0/inference", tmp_path),
     )
-    placement = found["placement"]
-    assert found["shapes"] == shapes
+    placement = results["placement"]
+    assert results["shapes"] == shapes
     assert (
         placement["ran_on"] == {CUDA: placement["counters"]["nodes"]} and placement["counters"]["nodes"] > 0
     )
@@ -206,10 +206,10 @@ def test_a_copy_between_the_devices_is_no_work_of_the_device(on_cuda, tmp_path):
 
 def test_tf32_is_on_only_where_it_is_asked_for(on_cuda, tmp_path):
     graph(tmp_path, ("MatMul", "in", "out"))
-    asked = {
+    overrides = {
         precision: on_cuda(f"planted/onnxruntime/{precision}/b1/cuda:0/inference", tmp_path)["options"][CUDA][
             "use_tf32"
         ]
         for precision in ("fp32", "tf32")
     }
-    assert asked == {"fp32": "0", "tf32": "1"}
+    assert overrides == {"fp32": "0", "tf32": "1"}

@@ -1,4 +1,4 @@
-"""int8, blocked fp16, offline fusions and the ladder of the onnxruntime back end."""
+"""int8, blocked fp16, offline fusions and the ladder of the onnxruntime backend."""
 
 from __future__ import annotations
 
@@ -26,10 +26,24 @@ def test_int8_computes_in_int8(run, name: str, least: int) -> None:
     assert "quantise" in (ran.artefact.folder / "ledger.json").read_text()
 
 
+@pytest.mark.parametrize(
+    ("target", "bits"), [("cpu/inference", 7), ("cuda:0/inference[provider:TensorrtExecutionProvider]", 8)]
+)
+def test_weights_have_7_bits_where_the_cpu_that_runs_them_needs_it(
+    workload, tmp_path, monkeypatch: pytest.MonkeyPatch, target: str, bits: int
+) -> None:
+    monkeypatch.setattr(ort_backend.cpu, "flags", lambda: frozenset({"avx2"}))
+    case = Case.parse(f"conv/onnxruntime/int8/b2/{target}")
+    (tmp_path / "case").mkdir()
+    _, words = ort_backend.written(workload(case), case, tmp_path / "case", partial(tasks.phases, {}))
+    assert f"weights in {bits} bits" in words
+
+
+@pytest.mark.numeric
 def test_int8_is_as_near_as_eight_bits_are(run) -> None:
     exact = run("conv/onnxruntime/fp32/b4/cpu/inference").outputs[0]
-    found = run("conv/onnxruntime/int8/b4/cpu/inference").outputs[0]
-    cosine = float((exact * found).sum() / np.linalg.norm(exact) / np.linalg.norm(found))
+    rounded = run("conv/onnxruntime/int8/b4/cpu/inference").outputs[0]
+    cosine = float((exact * rounded).sum() / np.linalg.norm(exact) / np.linalg.norm(rounded))
     assert 0.99 < cosine < 1.0, "near, and not the fp32 model under another name"
 
 
@@ -56,8 +70,8 @@ def test_blocked_fp16_keeps_steep_operators_in_fp32(workload, tmp_path) -> None:
     case = Case.parse("attention/onnxruntime/fp16/b2/cuda:0/inference[fp16:blocked]")
     folder = tmp_path / "case"
     folder.mkdir()
-    found = list(ort_backend.verify(workload(case), case, folder, partial(tasks.phases, {})))
-    assert [proven.rung for proven in found] == ["L0", "L1"] and "stay in fp32" in found[1].evidence
+    results = list(ort_backend.verify(workload(case), case, folder, partial(tasks.phases, {})))
+    assert [proven.rung for proven in results] == ["L0", "L1"] and "stay in fp32" in results[1].evidence
     model = onnx.load(folder / "model.onnx")
     kinds = {
         value.name: value.type.tensor_type.elem_type
@@ -69,7 +83,7 @@ def test_blocked_fp16_keeps_steep_operators_in_fp32(workload, tmp_path) -> None:
     assert all(made_by.get(node.input[0]) in ("Cast", *ort_backend.FP32_ONLY) for node in steep), (
         "what comes in is cast to fp32"
     )
-    (outputs,) = found[1].lowered(tuple(value.numpy() for value in workload(case).inputs))
+    (outputs,) = results[1].lowered(tuple(value.numpy() for value in workload(case).inputs))
     np.testing.assert_allclose(
         outputs, workload(case).module(*workload(case).inputs).numpy(), rtol=0.02, atol=0.02
     )

@@ -44,14 +44,14 @@ def test_a_package_runs_without_the_model_and_without_dynamo(run, check):
         aoti.ABOUT,
     ]
     placement = ran.placement()
-    told = " ".join(placement.evidence)
+    evidence = " ".join(placement.evidence)
     assert (
         placement.wrong is None
         and placement.counters["generated_kernels"] > 0
         and placement.counters["recompiles"] == 0
     )
-    assert "mkldnn__convolution_pointwise" in told and "conv was not imported" in told
-    assert re.search(r"freezing: \d+ constants, [1-9]\d* of them packed .* stand for 9 parameters", told)
+    assert "mkldnn__convolution_pointwise" in evidence and "conv was not imported" in evidence
+    assert re.search(r"freezing: \d+ constants, [1-9]\d* of them packed .* stand for 9 parameters", evidence)
     command = [
         sys.executable,
         "-P",

@@ -47,21 +47,23 @@ def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def climb(tmp_path: Path, workload):
     """climb(case id): the rungs, and the reason if it was refused."""
 
-    def go(text: str, given: Workload | None = None) -> tuple[list[Proven], Refusal | None]:
-        case, found = Case.parse(text), []
+    def go(text: str, model_of_case: Workload | None = None) -> tuple[list[Proven], Refusal | None]:
+        case, steps = Case.parse(text), []
         folder = Path(tempfile.mkdtemp(dir=tmp_path)) / "race" / "entrant"
         folder.mkdir(parents=True)
         try:
-            found.extend(tensorrt.verify(given or workload(case), case, folder, partial(tasks.phases, {})))
+            steps.extend(
+                tensorrt.verify(model_of_case or workload(case), case, folder, partial(tasks.phases, {}))
+            )
         except Refusal as refusal:
-            return found, refusal
-        return found, None
+            return steps, refusal
+        return steps, None
 
     return go
 
 
-def rungs(found: list[Proven]) -> list[str]:
-    return [proven.rung for proven in found]
+def rungs(steps: list[Proven]) -> list[str]:
+    return [proven.rung for proven in steps]
 
 
 @needs_trt
@@ -70,38 +72,39 @@ def rungs(found: list[Proven]) -> list[str]:
 def test_an_engine_for_an_architecture_that_is_not_here(
     climb, tmp_path: Path, name: str, precision: str
 ) -> None:
-    found, refused = climb(f"{name}/tensorrt/{precision}/b4/sm_89/inference")
-    assert refused is None and rungs(found) == ["L0", "L1", "L2", "L3", "L5"]
-    placement = found[-1].placement
+    steps, refused = climb(f"{name}/tensorrt/{precision}/b4/sm_89/inference")
+    assert refused is None and rungs(steps) == ["L0", "L1", "L2", "L3", "L5"]
+    placement = steps[-1].placement
     assert placement.wrong is None and placement.counters["engines"] == 1 and placement.counters["nodes"] > 0
     assert placement.ran_on[precision] > placement.counters["nodes_other_precision"]
-    assert "engine for sm_89 by tensorrt_rtx" in found[-1].evidence and "4x" in found[-1].evidence
+    assert "engine for sm_89 by tensorrt_rtx" in steps[-1].evidence and "4x" in steps[-1].evidence
     (engine,) = tmp_path.rglob(f"race/entrant/{tensorrt.ENGINE}")
-    assert f"{engine.stat().st_size:,} bytes" in found[-1].evidence
+    assert f"{engine.stat().st_size:,} bytes" in steps[-1].evidence
 
 
 @needs_trt
 def test_the_lowered_graph_is_the_models_function(climb, workload) -> None:
     case = Case.parse("conv/tensorrt/fp32/b4/sm_89/inference")
-    found, _ = climb(case.id)
-    lowered = next(proven.lowered for proven in found if proven.rung == "L3")
-    given = workload(case)
+    steps, _ = climb(case.id)
+    lowered = next(proven.lowered for proven in steps if proven.rung == "L3")
+    model_of_case = workload(case)
     np.testing.assert_allclose(
-        lowered(tuple(value.numpy() for value in given.inputs))[0],
-        given.module(*given.inputs).numpy(),
+        lowered(tuple(value.numpy() for value in model_of_case.inputs))[0],
+        model_of_case.module(*model_of_case.inputs).numpy(),
         rtol=1e-4,
         atol=1e-5,
     )
 
 
+@pytest.mark.numeric
 @needs_trt
 def test_int8_products_run_in_int8(climb) -> None:
-    found, refused = climb("attention/tensorrt/int8/b4/sm_89/inference")
-    assert refused is None and found[-1].rung == "L5"
+    steps, refused = climb("attention/tensorrt/int8/b4/sm_89/inference")
+    assert refused is None and steps[-1].rung == "L5"
     assert (
-        found[-1].placement.ran_on["int8"] == 6
-        and "int8: 6 products" in found[1].evidence
-        and "convolutions stay in fp32" in found[1].evidence
+        steps[-1].placement.ran_on["int8"] == 6
+        and "int8: 6 products" in steps[1].evidence
+        and "convolutions stay in fp32" in steps[1].evidence
     )
 
 
@@ -120,11 +123,11 @@ def test_int8_that_would_run_in_fp32_is_no_int8(climb) -> None:
         nn.Flatten(),
         nn.Linear(72, 4),
     ).eval()
-    found, refused = climb(
+    steps, refused = climb(
         "net/tensorrt/int8/b2/sm_89/inference", Workload("net", net, (torch.randn(2, 3, 8, 8),))
     )
     assert (
-        rungs(found)[-1] == "L3"
+        rungs(steps)[-1] == "L3"
         and refused.reason.code == "unsupported_precision"
         and "3 in fp32, 1 in int8" in refused.reason.detail
     )
@@ -132,11 +135,11 @@ def test_int8_that_would_run_in_fp32_is_no_int8(climb) -> None:
 
 @needs_trt
 def test_what_tensorrt_does_not_take_is_named(climb) -> None:
-    found, refused = climb(
+    steps, refused = climb(
         "det/tensorrt/fp32/b2/sm_89/inference", Workload("det", Det().eval(), (torch.randn(2, 4, 4),))
     )
     assert (
-        rungs(found) == ["L0", "L1"]
+        rungs(steps) == ["L0", "L1"]
         and refused.reason.code == "unsupported_op"
         and "operator Det" in refused.reason.detail
     )
@@ -154,8 +157,8 @@ def test_what_tensorrt_does_not_take_is_named(climb) -> None:
 def test_where_it_ends_and_why(
     climb, target: str, precision: str, code: str | None, words: str, rung: str
 ) -> None:
-    found, refused = climb(f"conv/tensorrt/{precision}/b1/{target}/inference")
-    assert rungs(found)[-1] == rung
+    steps, refused = climb(f"conv/tensorrt/{precision}/b1/{target}/inference")
+    assert rungs(steps)[-1] == rung
     assert (None if refused is None else refused.reason.code) == code and (
         refused is None or words in refused.reason.detail
     )
@@ -190,12 +193,12 @@ def test_another_library_another_architecture_and_other_weights_are_other_engine
 ) -> None:
     climb("conv/tensorrt/fp16/b4/sm_89/inference")
     other, _ = climb("conv/tensorrt/fp16/b4/sm_80/inference")
-    given = workload(Case.parse("conv/tensorrt/fp16/b4/sm_89/inference"))
-    given.module.head.bias.data += 1
-    weights, _ = climb("weights/tensorrt/fp16/b4/sm_89/inference", given)
+    model_of_case = workload(Case.parse("conv/tensorrt/fp16/b4/sm_89/inference"))
+    model_of_case.module.head.bias.data += 1
+    weights, _ = climb("weights/tensorrt/fp16/b4/sm_89/inference", model_of_case)
     monkeypatch.setattr(trt_engine, "version", lambda trt: "tensorrt_rtx 9.9")
     library, _ = climb("conv/tensorrt/fp16/b4/sm_89/inference")
-    assert not any("from the cache" in found[-1].evidence for found in (other, weights, library))
+    assert not any("from the cache" in steps[-1].evidence for steps in (other, weights, library))
 
 
 def test_layers_are_read_in_both_forms() -> None:
@@ -213,14 +216,17 @@ Format/Datatype: Channel major FP32 format where C % 4 == 0 }], Outputs: \
 ParameterType: Convolution, TacticName: k
 Name: c, LayerType: shape_call, Inputs: [], Constants: [], Outputs: [], TacticName: , StreamId: 0
 """
-    found = trt_engine.placement("fp16", text, 7)
+    placement = trt_engine.placement("fp16", text, 7)
     assert (
-        found.ran_on == {"fp16": 1, "fp32": 1}
-        and found.counters == {"engines": 1, "nodes": 3, "nodes_other_precision": 1}
-        and found.wrong is None
+        placement.ran_on == {"fp16": 1, "fp32": 1}
+        and placement.counters == {"engines": 1, "nodes": 3, "nodes_other_precision": 1}
+        and placement.wrong is None
     )
     assert trt_engine.placement("int8", text, 7).wrong.code == "unsupported_precision"
-    assert "1 x gemm fp16 -> fp16" in found.evidence and "1 x CaskConvolution fp32 -> fp32" in found.evidence
+    assert (
+        "1 x gemm fp16 -> fp16" in placement.evidence
+        and "1 x CaskConvolution fp32 -> fp32" in placement.evidence
+    )
 
 
 def test_it_is_no_back_end_of_the_cpu_and_says_what_is() -> None:
@@ -244,21 +250,21 @@ def test_without_the_library_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_bf16_graph_raised_to_fp32_is_the_same_function(tmp_path: Path, workload) -> None:
-    given = workload(Case.parse("conv/tensorrt/bf16/b4/sm_89/inference"))
-    inputs = tuple(value.numpy() for value in given.inputs)
-    eager = given.module(*given.inputs).numpy()
-    exported = export.export(given, Case.parse("conv/tensorrt/bf16/b4/sm_89/inference"), tmp_path)
+    model_of_case = workload(Case.parse("conv/tensorrt/bf16/b4/sm_89/inference"))
+    inputs = tuple(value.numpy() for value in model_of_case.inputs)
+    eager = model_of_case.module(*model_of_case.inputs).numpy()
+    exported = export.export(model_of_case, Case.parse("conv/tensorrt/bf16/b4/sm_89/inference"), tmp_path)
     assert export.opset(exported.folder / "model.onnx") == export.OPSET_BF16
-    (found,) = export.on_cpu(exported.folder / "model.onnx", 4)(inputs)
-    assert 0 < np.abs(found - eager).max() < 0.02, (
+    (output,) = export.on_cpu(exported.folder / "model.onnx", 4)(inputs)
+    assert 0 < np.abs(output - eager).max() < 0.02, (
         "weights are rounded to bf16, so it is near and not the same"
     )
 
 
 @needs_trt
 def test_route_torch_ends_where_there_is_no_driver(climb) -> None:
-    found, refused = climb("conv/tensorrt/fp16/b2/sm_89/inference[route:torch]")
-    assert rungs(found) == ["L0", "L1"] and refused.reason.code in ("no_device", "dep_missing")
+    steps, refused = climb("conv/tensorrt/fp16/b2/sm_89/inference[route:torch]")
+    assert rungs(steps) == ["L0", "L1"] and refused.reason.code in ("no_device", "dep_missing")
 
 
 @needs_trt
@@ -276,16 +282,16 @@ def test_route_torch_with_torch_cuda_answered_for(precision: str) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    said = json.loads(done.stdout.splitlines()[-1])
+    report = json.loads(done.stdout.splitlines()[-1])
     assert (
-        said["conv"]["rungs"] == ["L0", "L1", "L2", "L3"]
-        and said["conv"]["outside"] == 0
-        and said["conv"]["engines"] == 1
+        report["conv"]["rungs"] == ["L0", "L1", "L2", "L3"]
+        and report["conv"]["outside"] == 0
+        and report["conv"]["engines"] == 1
     )
-    assert said["conv"]["largest"] <= said["conv"]["allowed"]
-    assert {"disable_tf32", "min_block_size", "dryrun"} <= set(said["settings"])
+    assert report["conv"]["largest"] <= report["conv"]["allowed"]
+    assert {"disable_tf32", "min_block_size", "dryrun"} <= set(report["settings"])
     if precision == "fp32":
-        assert said["airy"]["outside"] == 1 and "aten.special_airy_ai" in said["airy"]["evidence"]
+        assert report["airy"]["outside"] == 1 and "aten.special_airy_ai" in report["airy"]["evidence"]
 
 
 def test_route_torch_refuses_what_only_route_onnx_knows() -> None:
@@ -299,7 +305,7 @@ def test_route_torch_refuses_what_only_route_onnx_knows() -> None:
 @needs_trt
 def test_what_load_asks_of_the_library_on_a_gpu_is_there() -> None:
     trt = trt_engine.library()
-    asked = {
+    expected = {
         trt.Runtime: ["deserialize_cuda_engine"],
         trt.ICudaEngine: [
             "create_execution_context",
@@ -323,7 +329,10 @@ def test_what_load_asks_of_the_library_on_a_gpu_is_there() -> None:
         trt.LayerInformationFormat: ["ONELINE"],
     }
     assert [
-        (owner.__name__, name) for owner, names in asked.items() for name in names if not hasattr(owner, name)
+        (owner.__name__, name)
+        for owner, names in expected.items()
+        for name in names
+        if not hasattr(owner, name)
     ] == []
 
 
@@ -334,7 +343,7 @@ def test_shapes_are_compiled_before_they_are_timed() -> None:
     """
     config = SimpleNamespace()
     engine = SimpleNamespace(
-        create_runtime_config=lambda: config, create_execution_context=lambda *given: given
+        create_runtime_config=lambda: config, create_execution_context=lambda *arguments: arguments
     )
     assert tensorrt._context(
         SimpleNamespace(DynamicShapesKernelSpecializationStrategy=SimpleNamespace(EAGER="eager")), engine
@@ -346,12 +355,12 @@ def test_shapes_are_compiled_before_they_are_timed() -> None:
 @pytest.mark.parametrize(("precision", "kept"), [("fp32", True), ("tf32", False), ("fp16", True)])
 def test_route_torch_keeps_fp32_from_becoming_tf32(precision: str, kept: bool) -> None:
     """Its default would let it. That the library has the setting is seen above."""
-    asked: dict[str, object] = {}
+    passed: dict[str, object] = {}
     library = SimpleNamespace(
-        dynamo=SimpleNamespace(compile=lambda program, **settings: asked.update(settings)), __version__="0"
+        dynamo=SimpleNamespace(compile=lambda program, **settings: passed.update(settings)), __version__="0"
     )
     torch_trt.compiled(library, None, (), Case("conv", "tensorrt", precision))
-    assert asked["disable_tf32"] is kept
+    assert passed["disable_tf32"] is kept
 
 
 def test_a_dry_run_of_another_form_is_no_coverage() -> None:

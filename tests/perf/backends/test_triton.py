@@ -1,4 +1,4 @@
-"""The back end of our kernels: on a CPU it says that it is none; what it did is evidence, and a
+"""The backend of our kernels: on a CPU it says that it is none; what it did is evidence, and a
 fallback is the case's status. In a process with the interpreter.
 """
 
@@ -71,9 +71,9 @@ def test_what_ran_is_counted() -> None:
 
 def test_an_operation_that_would_silently_fall_back_is_the_status_of_the_case() -> None:
     """Planted: rows that the kernel does not take."""
-    found = ran("wide")
-    assert "'kernel_calls': 0, 'kernel_fallbacks': 1" in found and "} unsupported_op: 1 calls" in found
-    assert "1 x layer_norm took the reference: rows of 9,000 elements" in found
+    results = ran("wide")
+    assert "'kernel_calls': 0, 'kernel_fallbacks': 1" in results and "} unsupported_op: 1 calls" in results
+    assert "1 x layer_norm took the reference: rows of 9,000 elements" in results
 
 
 def test_a_model_with_none_of_our_operations_is_no_case_of_ours() -> None:
@@ -105,13 +105,13 @@ def test_a_cold_cache_is_asked_of_a_gpu_only() -> None:
 )
 def test_without_a_gpu_the_operations_it_would_use_are_compiled(workload, tmp_path, target, rungs):
     case = Case.parse(f"attention/triton/bf16/b2/{target}/inference")
-    found = list(backend.verify(workload(case), case, tmp_path, partial(tasks.phases, {})))
+    results = list(backend.verify(workload(case), case, tmp_path, partial(tasks.phases, {})))
     assert (
-        [proven.rung for proven in found] == rungs
-        and "every tensor on cuda:0" in found[1].evidence
-        and "layer_norm" in found[2].evidence
+        [proven.rung for proven in results] == rungs
+        and "every tensor on cuda:0" in results[1].evidence
+        and "layer_norm" in results[2].evidence
     )
-    lowered = found[3].lowered(tuple(value.numpy() for value in workload(case).inputs))[0]
+    lowered = results[3].lowered(tuple(value.numpy() for value in workload(case).inputs))[0]
     np.testing.assert_allclose(
         lowered, workload(case).module(*workload(case).inputs).numpy(), rtol=0.1, atol=0.1
     )
@@ -120,14 +120,14 @@ def test_without_a_gpu_the_operations_it_would_use_are_compiled(workload, tmp_pa
 def test_what_torch_cannot_export_is_proven_without_the_devices_tensors_and_says_so(workload, tmp_path):
     """Our operations need no export: L1 is missing, and L2 says why."""
     case = Case.parse("gated/triton/fp32/b2/sm_89/inference")
-    found = list(backend.verify(workload(case), case, tmp_path, partial(tasks.phases, {})))
-    assert [proven.rung for proven in found] == ["L0", "L2", "L3", "L5"]
-    assert "not seen on the device's tensors, since torch.export fails: operator " in found[1].evidence
+    results = list(backend.verify(workload(case), case, tmp_path, partial(tasks.phases, {})))
+    assert [proven.rung for proven in results] == ["L0", "L2", "L3", "L5"]
+    assert "not seen on the device's tensors, since torch.export fails: operator " in results[1].evidence
 
 
 def test_a_kernel_that_breaks_a_rule_is_no_rung(workload, tmp_path, monkeypatch):
     case = Case.parse("attention/triton/bf16/b2/sm_89/inference")
-    monkeypatch.setattr(rules, "broken", lambda *given: ("spills 8 registers",))
+    monkeypatch.setattr(rules, "broken", lambda *arguments: ("spills 8 registers",))
     with pytest.raises(Refusal, match=r"build_failed: .* kernels for sm_89: layer_norm.*spills 8"):
         list(backend.verify(workload(case), case, tmp_path, partial(tasks.phases, {})))
 

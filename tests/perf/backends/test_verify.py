@@ -90,11 +90,11 @@ def climb(tmp_path, monkeypatch):
 
     def go(name, case):
         workload = workloads.load(workloads.Reference(f"planted_here:{name}"))
-        asked, rungs = Case.parse(case), []
-        module = eager if asked.backend == "eager" else backend
+        requested, rungs = Case.parse(case), []
+        module = eager if requested.backend == "eager" else backend
         try:
             rungs.extend(
-                module.verify(workload, asked, Path(tmp_path), lambda phase: contextlib.nullcontext())
+                module.verify(workload, requested, Path(tmp_path), lambda phase: contextlib.nullcontext())
             )
         except Refusal as refusal:
             return rungs, str(refusal)
@@ -105,16 +105,16 @@ def climb(tmp_path, monkeypatch):
 
 def test_compile_is_proven_to_its_cubins(climb):
     rungs, why = climb("sound", "m/compile/bf16/b2/sm_89/inference")
-    assert not why and [one.rung for one in rungs] == ["L0", "L1", "L2", "L3", "L4", "L5"]
+    assert not why and [proven.rung for proven in rungs] == ["L0", "L1", "L2", "L3", "L4", "L5"]
     assert (
         "every tensor on cuda:0" in rungs[1].evidence
         and "1 graphs, 0 graph breaks; fullgraph holds" in rungs[2].evidence
     )
-    given = np.random.default_rng(0).standard_normal((2, 16)).astype(np.float32)
+    array = np.random.default_rng(0).standard_normal((2, 16)).astype(np.float32)
     module, _ = sys.modules["planted_here"].sound()
     assert (
         rungs[3].lowered is not None
-        and rungs[3].lowered((given,))[0].shape == module(torch.tensor(given)).shape
+        and rungs[3].lowered((array,))[0].shape == module(torch.tensor(array)).shape
     )
     assert "operator by operator the one exported for the device" in rungs[3].evidence
     assert "NVIDIA L4" in rungs[4].evidence and rungs[5].placement.counters["generated_kernels"] > 0
@@ -149,13 +149,13 @@ def test_it_ends_where_it_can_prove_no_more_and_says_so(climb, case, last, word)
 )
 def test_a_tensor_on_the_cpu_is_refused_by_its_operator(climb, name, planted, word):
     rungs, why = climb(planted, f"m/{name}/fp32/b2/sm_90/inference")
-    assert [one.rung for one in rungs] == ["L0"] and why.startswith("unsupported_op: ") and word in why
+    assert [proven.rung for proven in rungs] == ["L0"] and why.startswith("unsupported_op: ") and word in why
 
 
 @pytest.mark.parametrize("name", ["eager", "compile"])
 def test_an_operator_that_only_the_cpu_has_is_refused_by_its_name(climb, name):
     rungs, why = climb("only_here", f"m/{name}/fp32/b2/sm_90/inference")
-    assert [one.rung for one in rungs] == ["L0"] and why.startswith(
+    assert [proven.rung for proven in rungs] == ["L0"] and why.startswith(
         "unsupported_op: planted::here in planted_here:only_here: no kernel for CUDA is registered here"
     )
 
@@ -213,7 +213,7 @@ def test_graph_breaks_are_told(climb):
 
 def test_a_kernel_that_does_not_compile_ends_at_the_code(climb, monkeypatch):
     monkeypatch.setattr(
-        proofs, "_census", lambda *asked: Census("m", "sm_90", {}, [], failed=["triton_0: ptxas"])
+        proofs, "_census", lambda *requested: Census("m", "sm_90", {}, [], failed=["triton_0: ptxas"])
     )
     rungs, why = climb("sound", "m/compile/fp32/b2/sm_90/inference")
     assert (
@@ -223,10 +223,10 @@ def test_a_kernel_that_does_not_compile_ends_at_the_code(climb, monkeypatch):
 
 def test_the_census_is_asked_for_the_workload_with_its_checkpoint(climb, monkeypatch):
     climb("sound", "m/eager/fp32/b2/sm_90/inference")
-    asked = []
+    requested = []
 
     def run(command, **_):
-        asked.append(command)
+        requested.append(command)
         return subprocess.CompletedProcess(command, 1, "", "planted end")
 
     monkeypatch.setattr(proofs.subprocess, "run", run)
@@ -235,7 +235,7 @@ def test_the_census_is_asked_for_the_workload_with_its_checkpoint(climb, monkeyp
     )
     with pytest.raises(Refusal, match="planted end"):
         proofs._census(workload, Case.parse("m/compile/bf16/b2/sm_90/inference"), Path())
-    assert asked[0][-5:] == ["planted_here:sound", "sm_90", "bf16", "2", "last.ckpt"]
+    assert requested[0][-5:] == ["planted_here:sound", "sm_90", "bf16", "2", "last.ckpt"]
 
 
 def test_a_census_that_fails_ends_at_the_lowered_graph(climb):

@@ -50,7 +50,7 @@ def main(precision):
         torch.nn.Flatten(),
         torch.nn.Linear(512, 5),
     )
-    said = {}
+    message = {}
     for name, module, inputs in (
         ("conv", conv, torch.randn(2, 3, 8, 8)),
         ("airy", Airy(), torch.randn(2, 16)),
@@ -60,18 +60,18 @@ def main(precision):
         module.eval().requires_grad_(False)
         case = Case.parse(f"{name}/tensorrt/{precision}/b2/sm_89/inference[route:torch]")
         with TemporaryDirectory() as folder:
-            found = list(
+            rungs = list(
                 tensorrt.verify(
                     Workload(name, module, (inputs,)), case, Path(folder), partial(tasks.phases, {})
                 )
             )
         dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision, torch.float32)
         eager = module.to(dtype)(inputs.to(dtype)).float().numpy()
-        (lowered,) = found[-1].lowered((inputs.numpy(),))
-        placement = found[-2].placement
-        said[name] = {
-            "rungs": [proven.rung for proven in found],
-            "evidence": found[-2].evidence,
+        (lowered,) = rungs[-1].lowered((inputs.numpy(),))
+        placement = rungs[-2].placement
+        message[name] = {
+            "rungs": [proven.rung for proven in rungs],
+            "evidence": rungs[-2].evidence,
             "engines": placement.counters["engines"],
             "outside": placement.counters["nodes_elsewhere"],
             "largest": float(np.abs(lowered - eager).max()),
@@ -79,8 +79,8 @@ def main(precision):
         }
     import torch_tensorrt
 
-    said["settings"] = list(inspect.signature(torch_tensorrt.dynamo.compile).parameters)
-    print(json.dumps(said))
+    message["settings"] = list(inspect.signature(torch_tensorrt.dynamo.compile).parameters)
+    print(json.dumps(message))
 
 
 if __name__ == "__main__":

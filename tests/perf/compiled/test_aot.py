@@ -18,8 +18,8 @@ from hotlap.perf.compiled.entries import Entry, Failed
 
 
 def compiled(build: Any, target: str, **changed: Any) -> Figures:
-    asked = {"constexprs": build.constexprs, "divisible": build.divisible, "warps": build.warps, **changed}
-    return aot.compiled(build.kernel, build.signature, stages=build.stages, target=target, **asked)
+    settings = {"constexprs": build.constexprs, "divisible": build.divisible, "warps": build.warps, **changed}
+    return aot.compiled(build.kernel, build.signature, stages=build.stages, target=target, **settings)
 
 
 def broken(build: Any, target: str, **changed: Any) -> tuple[str, ...]:
@@ -30,8 +30,8 @@ def test_aligned_rows_are_loaded_in_16_bytes_and_others_are_not() -> None:
     forward, _ = softmax.builds("bf16")
     assert broken(forward, "sm_90") == ()
     assert compiled(forward, "sm_90").sass["load_128"] >= 1
-    (said,) = broken(forward, "sm_90", divisible=())
-    assert said == "no load of 16 bytes although everything is aligned"
+    (message,) = broken(forward, "sm_90", divisible=())
+    assert message == "no load of 16 bytes although everything is aligned"
 
 
 def test_a_count_that_is_not_specialised_cuts_loads_up() -> None:
@@ -45,19 +45,19 @@ def test_a_count_that_is_not_specialised_cuts_loads_up() -> None:
 def test_a_block_that_spills_is_seen() -> None:
     _, backward = rms_norm.builds("bf16")
     assert broken(backward, "sm_90") == ()
-    (said,) = broken(backward, "sm_90", constexprs={"ROWS": 1, "BLOCK": 32768}, warps=32)
-    assert said.startswith("spills registers: ") and "smaller tile" in said
+    (message,) = broken(backward, "sm_90", constexprs={"ROWS": 1, "BLOCK": 32768}, warps=32)
+    assert message.startswith("spills registers: ") and "smaller tile" in message
 
 
 @pytest.mark.parametrize("target", ["sm_75", "sm_120", "gfx942"])
 def test_every_architecture_is_read(target: str) -> None:
     for build in softmax.builds("fp16"):
-        found = compiled(build, target)
-        assert 8 <= found.registers <= 128 and 0 < found.occupancy <= 1 and found.spill_loads == 0
+        figures = compiled(build, target)
+        assert 8 <= figures.registers <= 128 and 0 < figures.occupancy <= 1 and figures.spill_loads == 0
         assert (
-            found.instructions == sum(found.sass.values()) > 50
-            and found.sass["load_128"] >= 1
-            and found.sass["store_128"] >= 1
+            figures.instructions == sum(figures.sass.values()) > 50
+            and figures.sass["load_128"] >= 1
+            and figures.sass["store_128"] >= 1
         )
 
 
@@ -106,10 +106,10 @@ def test_occupancy_by_hand(registers: int, warps: int, shared: int, target: str,
 
 def test_a_dot_without_tensor_cores_is_seen() -> None:
     bare = Figures(32, 0, 0, 0, 0, 1.0, 100, {"load_128": 4, "other": 96})
-    said = ("multiplies matrices without tensor cores",)
+    message = ("multiplies matrices without tensor cores",)
     assert (
         rules.broken(bare, "sm_90", "bf16", dot=True)
-        == said
+        == message
         == rules.broken(bare, "gfx942", "fp16", dot=True)
     )
     assert (
@@ -158,26 +158,26 @@ def test_ratchets_and_hard_rules(now: Entry, verdict: str) -> None:
 
 def test_what_cannot_be_compiled_and_what_is_gone_is_said() -> None:
     failed = Failed("norm/forward", "bf16", "sm_90", "CompilationError: no")
-    found = rules.judge([failed], {"kernels/other/bf16/sm_90": {"registers": 1, "instructions": 1}}, "3.8.0")
-    assert found.verdict == "regression" and found.findings[0].evidence == ("CompilationError: no",)
-    assert found.reasons == ("kernels/other/bf16/sm_90 is in the baseline and was not built",)
+    judged = rules.judge([failed], {"kernels/other/bf16/sm_90": {"registers": 1, "instructions": 1}}, "3.8.0")
+    assert judged.verdict == "regression" and judged.findings[0].evidence == ("CompilationError: no",)
+    assert judged.reasons == ("kernels/other/bf16/sm_90 is in the baseline and was not built",)
 
 
 def test_the_command_judges_accepts_and_ratchets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     baseline, out = tmp_path / "baseline.json", tmp_path / "kernels.json"
-    asked = ["kernels", "--op", "softmax", "--target", "sm_90", "--baseline", str(baseline)]
-    assert status(asked) == 4 and "--accept makes it" in capsys.readouterr().err
-    assert status([*asked, "--accept"]) == 0
+    command = ["kernels", "--op", "softmax", "--target", "sm_90", "--baseline", str(baseline)]
+    assert status(command) == 4 and "--accept makes it" in capsys.readouterr().err
+    assert status([*command, "--accept"]) == 0
     stored = json.loads(baseline.read_text())
     assert len(stored) == 6 and stored["kernels/softmax/forward/bf16/sm_90"]["registers"] > 8
-    assert status([*asked, "--json", str(out)]) == 0
+    assert status([*command, "--json", str(out)]) == 0
     assert "| softmax/forward | bf16 | sm_90 |" in capsys.readouterr().out
-    found = json.loads(out.read_text())
+    document = json.loads(out.read_text())
     assert (
-        found["tool"] == "kernels"
-        and found["verdict"] == "pass"
-        and len(found["kernels"]) == 6
-        and len(found["findings"]) == 18
+        document["tool"] == "kernels"
+        and document["verdict"] == "pass"
+        and len(document["kernels"]) == 6
+        and len(document["findings"]) == 18
     )
     assert {
         "op",
@@ -194,13 +194,13 @@ def test_the_command_judges_accepts_and_ratchets(tmp_path: Path, capsys: pytest.
         "flops",
         "roofline_s",
         "violations",
-    } <= set(found["kernels"][0])
+    } <= set(document["kernels"][0])
     stored["kernels/softmax/forward/bf16/sm_90"]["registers"] = 2
     baseline.write_text(json.dumps(stored))
-    assert status(asked) == 1
+    assert status(command) == 1
     assert "softmax/forward/bf16/sm_90: registers 2 ->" in capsys.readouterr().out
     baseline.write_text("[]")
-    assert status(asked) == 4 and "not a baseline" in capsys.readouterr().err
+    assert status(command) == 4 and "not a baseline" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -216,9 +216,9 @@ def test_wrong_names(arguments: list[str], words: str, capsys: pytest.CaptureFix
 
 
 def test_single_narrow_loads_must_be_meant() -> None:
-    found = Figures(32, 0, 0, 0, 0, 1.0, 100, {"load_128": 4, "load_16": 1, "other": 95})
-    assert rules.broken(found, "sm_90", "bf16", dot=False, single_loads=1) == ()
-    assert rules.broken(found, "sm_90", "bf16", dot=False) == (
+    figures = Figures(32, 0, 0, 0, 0, 1.0, 100, {"load_128": 4, "load_16": 1, "other": 95})
+    assert rules.broken(figures, "sm_90", "bf16", dot=False, single_loads=1) == ()
+    assert rules.broken(figures, "sm_90", "bf16", dot=False) == (
         "1 loads of two bytes or less although everything is aligned",
     )
 
@@ -227,6 +227,6 @@ def test_single_narrow_loads_must_be_meant() -> None:
 @pytest.mark.parametrize("depth", [64, 128])
 def test_attention_is_on_tensor_cores_and_spills_nothing(dtype: str, depth: int) -> None:
     for build in attention.builds(dtype, depth=depth):
-        found = compiled(build, "sm_90")
-        assert rules.broken(found, "sm_90", dtype, build.dot) == ()
-        assert ("tensor_core" in found.sass) == (dtype == "bf16")
+        figures = compiled(build, "sm_90")
+        assert rules.broken(figures, "sm_90", dtype, build.dot) == ()
+        assert ("tensor_core" in figures.sass) == (dtype == "bf16")

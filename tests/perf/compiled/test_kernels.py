@@ -90,37 +90,37 @@ def test_a_batch_that_is_a_constexpr_is_caught(toy: str) -> None:
     others).
     """
     x = torch.empty(4096)
-    found = {}
+    results = {}
     for name in ("baked", "free"):
         kernel = custom.kernel(f"{toy}:{name}")
         launches = [
-            one
+            record
             for count in variants.SIZES
-            for one in recorded(lambda kernel=kernel, count=count: kernel[(1,)](x, count, 1024))
+            for record in recorded(lambda kernel=kernel, count=count: kernel[(1,)](x, count, 1024))
         ]
-        found |= variants.counted(launches)
+        results |= variants.counted(launches)
     assert len(variants.SIZES) == 40
-    assert found["baked"] == (40, ("batch",)) and found["free"].number == 3
-    (said,) = rules.too_many(found["baked"])
-    assert said.startswith("40 variants over 40 sizes, by batch") and rules.too_many(found["free"]) == ()
+    assert results["baked"] == (40, ("batch",)) and results["free"].number == 3
+    (message,) = rules.too_many(results["baked"])
+    assert message.startswith("40 variants over 40 sizes, by batch") and rules.too_many(results["free"]) == ()
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "fused_linear_cross_entropy"])
 def test_ours_have_few(name: str) -> None:
     """fused_linear_cross_entropy launches cross_entropy's kernels; hotlap kernels counts it too."""
-    found = variants.of_operation(name, sizes=(1, 2, 16, 33))
-    assert found and all(each.number <= 4 for each in found.values())
+    results = variants.of_operation(name, sizes=(1, 2, 16, 33))
+    assert results and all(each.number <= 4 for each in results.values())
 
 
 def test_a_kernel_of_a_user_s_own(toy: str, capsys: pytest.CaptureFixture[str]) -> None:
-    asked = ["kernels", f"{toy}:free", "--target", "sm_80", "--signature"]
-    assert status([*asked, "x:*bf16, batch:i32, BLOCK:constexpr=1024"]) == 0
+    command = ["kernels", f"{toy}:free", "--target", "sm_80", "--signature"]
+    assert status([*command, "x:*bf16, batch:i32, BLOCK:constexpr=1024"]) == 0
     assert f"| {toy}:free | bf16 | sm_80 |" in capsys.readouterr().out
-    assert status([*asked, "x:*bf16, batch:i32!, BLOCK:constexpr=1024"]) == 0, (
+    assert status([*command, "x:*bf16, batch:i32!, BLOCK:constexpr=1024"]) == 0, (
         "what is not aligned cannot be loaded wide"
     )
     capsys.readouterr()
-    assert status([*asked, "x:*fp32, batch:i32, BLOCK:constexpr=1000"]) == 1
+    assert status([*command, "x:*fp32, batch:i32, BLOCK:constexpr=1000"]) == 1
     assert "must be a power of 2" in capsys.readouterr().out
 
 
@@ -141,9 +141,9 @@ def test_what_the_kernel_itself_says_is_believed(
     """No load to be wide; an argument that the JIT never specialises; a type as a constexpr; a
     product of fp32 beside integers; the message of the compiler.
     """
-    found = status(["kernels", f"{toy}:{name}", "--target", "sm_80", "--signature", signature])
-    said = capsys.readouterr().out
-    assert found == expected and words in said, said
+    returned = status(["kernels", f"{toy}:{name}", "--target", "sm_80", "--signature", signature])
+    message = capsys.readouterr().out
+    assert returned == expected and words in message, message
 
 
 @pytest.mark.parametrize(
@@ -185,18 +185,18 @@ def test_wrong_words_for_it(
     toy: str, reference: str, signature: str, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert status(["kernels", reference.format(toy=toy), "--signature", signature]) == 2
-    said = capsys.readouterr().err
-    assert words in said and len(said.strip().splitlines()) == 1
+    message = capsys.readouterr().err
+    assert words in message and len(message.strip().splitlines()) == 1
 
 
 def test_all_settings_are_entries_by_themselves() -> None:
-    found = builds.one("rotary", "bf16", "sm_90", all_settings=True)
-    assert {entry.op for _, entry in found} == {
+    results = builds.kernels("rotary", "bf16", "sm_90", all_settings=True)
+    assert {entry.op for _, entry in results} == {
         f"rotary/{kernel}{setting}"
         for kernel in ("forward", "backward")
         for setting in ("", "[half:64]", "[half:256]")
     }
-    assert all(isinstance(entry, Entry) and entry.violations == () for _, entry in found)
+    assert all(isinstance(entry, Entry) and entry.violations == () for _, entry in results)
 
 
 def test_the_page_escapes_every_name() -> None:
@@ -230,10 +230,10 @@ def test_the_page_escapes_every_name() -> None:
 def test_a_census_of_what_inductor_generates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "census.json"
     assert status(["kernels", "--inductor", "mlp", "--json", str(out)]) == 0
-    found = json.loads(out.read_text())
-    assert found["target"] == "sm_90" and sum(found["extern"].values()) >= 1
-    assert found["kernels"] and all(
-        one["registers"] >= 8 and one["launches"] >= 1 for one in found["kernels"]
+    results = json.loads(out.read_text())
+    assert results["target"] == "sm_90" and sum(results["extern"].values()) >= 1
+    assert results["kernels"] and all(
+        record["registers"] >= 8 and record["launches"] >= 1 for record in results["kernels"]
     )
     assert "by Inductor:" in capsys.readouterr().out
     assert status(["kernels", "--inductor", "mlp", "--target", "sm_75"]) == 2

@@ -10,26 +10,26 @@ from hotlap.perf.terms.reasons import Refusal
 
 
 def workload(batch, calibrated):
-    given = None if calibrated is None else (torch.arange(calibrated * 3.0).reshape(-1, 3),)
-    return Workload("w", torch.nn.Identity(), (torch.arange(batch * 3.0).reshape(-1, 3),), calibration=given)
+    rows = None if calibrated is None else (torch.arange(calibrated * 3.0).reshape(-1, 3),)
+    return Workload("w", torch.nn.Identity(), (torch.arange(batch * 3.0).reshape(-1, 3),), calibration=rows)
 
 
 def test_whole_batches_of_the_training_split_in_their_order():
-    found = calibration(workload(4, 10))
-    assert [batch[0].shape for batch in found.batches] == [(4, 3), (4, 3)]
-    assert found.batches[1][0][0, 0] == 12.0 and found.source == "8 rows of the training split"
+    ranges = calibration(workload(4, 10))
+    assert [batch[0].shape for batch in ranges.batches] == [(4, 3), (4, 3)]
+    assert ranges.batches[1][0][0, 0] == 12.0 and ranges.source == "8 rows of the training split"
     assert len(calibration(workload(1, 1000)).batches) == ROWS
 
 
 def test_without_a_training_split_it_says_so():
-    for given in (None, 2):
-        found = calibration(workload(4, given))
-        assert len(found.batches) == 5 and "Workload.calibration" in found.source
-        assert (found.batches[0][0] == np.arange(12.0).reshape(4, 3)).all(), "the example inputs come first"
+    for rows in (None, 2):
+        ranges = calibration(workload(4, rows))
+        assert len(ranges.batches) == 5 and "Workload.calibration" in ranges.source
+        assert (ranges.batches[0][0] == np.arange(12.0).reshape(4, 3)).all(), "the example inputs come first"
 
 
 def test_batches_to_be_judged_on_are_held_back():
-    batches = [(np.full(1, at),) for at in range(9)]
+    batches = [(np.full(1, index),) for index in range(9)]
     used, held, apart = Calibration(batches, "").split()
     assert [int(batch[0][0]) for batch in held] == [3, 7] and len(used) == 7 and apart
     assert Calibration(batches[:2], "").split()[1] == batches[1:2] and Calibration(

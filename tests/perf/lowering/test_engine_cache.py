@@ -38,8 +38,8 @@ def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def test_what_was_put_is_found() -> None:
     assert engine_cache.get(KEY) == (None, "")
     assert engine_cache.put(KEY, b"engine", 1.5, "Layers:") == ""
-    found, said = engine_cache.get(KEY)
-    assert found is not None and (found.engine, found.entry.seconds, found.entry.layers, said) == (
+    cached, message = engine_cache.get(KEY)
+    assert cached is not None and (cached.engine, cached.entry.seconds, cached.entry.layers, message) == (
         b"engine",
         1.5,
         "Layers:",
@@ -62,11 +62,11 @@ def test_an_entry_under_a_wrong_key_is_not_used() -> None:
     other = msgspec.structs.replace(KEY, architecture="sm_80")
     engine_cache.put(other, b"for sm_80", 1.0, "")
     (engine_cache.folder() / other.digest).rename(engine_cache.folder() / KEY.digest)
-    found, said = engine_cache.get(KEY)
-    assert found is None and "built for something else (architecture)" in said
+    cached, message = engine_cache.get(KEY)
+    assert cached is None and "built for something else (architecture)" in message
     engine_cache.put(KEY, b"for sm_89", 1.0, "")
-    found, _ = engine_cache.get(KEY)
-    assert found is not None and found.engine == b"for sm_89", "the wrong entry is replaced"
+    cached, _ = engine_cache.get(KEY)
+    assert cached is not None and cached.engine == b"for sm_89", "the wrong entry is replaced"
 
 
 @pytest.mark.parametrize(
@@ -80,8 +80,8 @@ def test_an_entry_under_a_wrong_key_is_not_used() -> None:
 def test_a_damaged_entry_is_not_used(file: str, content: bytes, words: str) -> None:
     engine_cache.put(KEY, b"engine", 1.0, "")
     (engine_cache.folder() / KEY.digest / file).write_bytes(content)
-    found, said = engine_cache.get(KEY)
-    assert found is None and words in said
+    cached, message = engine_cache.get(KEY)
+    assert cached is None and words in message
     assert engine_cache.put(KEY, b"engine", 1.0, "") == "" and engine_cache.get(KEY)[0] is not None
 
 
@@ -95,8 +95,8 @@ def test_a_full_disk_costs_the_entry_not_the_build(monkeypatch: pytest.MonkeyPat
         return whole(path, content)
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    said = engine_cache.put(KEY, b"engine", 1.0, "")
-    assert "not in the cache" in said and "No space left on device" in said
+    message = engine_cache.put(KEY, b"engine", 1.0, "")
+    assert "not in the cache" in message and "No space left on device" in message
     assert engine_cache.get(KEY) == (None, "") and list(engine_cache.folder().iterdir()) == [], (
         "no half an entry stays"
     )
@@ -121,7 +121,7 @@ for at in range(40):
 """
     children = [subprocess.Popen([sys.executable, "-P", "-c", code, letter]) for letter in "abc"]
     assert [child.wait(timeout=120) for child in children] == [0, 0, 0]
-    assert [one.name for one in engine_cache.folder().iterdir()] == [
+    assert [entry.name for entry in engine_cache.folder().iterdir()] == [
         Key("graph", {}, "fp16", {}, "library", "sm_89").digest
     ]
 
@@ -130,10 +130,10 @@ def test_the_longest_unused_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
     import os
 
     monkeypatch.setattr(engine_cache, "MOST_BYTES", 3000)
-    keys = [msgspec.structs.replace(KEY, graph=str(at)) for at in range(3)]
-    for at, key in enumerate(keys[:2]):
+    keys = [msgspec.structs.replace(KEY, graph=str(index)) for index in range(3)]
+    for index, key in enumerate(keys[:2]):
         engine_cache.put(key, b"x" * 1000, 1.0, "")
-        os.utime(engine_cache.folder() / key.digest, (1000 + at, 1000 + at))
+        os.utime(engine_cache.folder() / key.digest, (1000 + index, 1000 + index))
     assert engine_cache.get(keys[0])[0] is not None, "used again, so it stays"
     engine_cache.put(keys[2], b"x" * 1000, 1.0, "")
     assert [engine_cache.get(key)[0] is not None for key in keys] == [True, False, True]

@@ -32,10 +32,10 @@ def exact() -> np.ndarray:
     return np.random.default_rng(0).standard_normal((2, 64, 16))
 
 
-def verdict(found: Distance) -> str:
+def verdict(result: Distance) -> str:
     """What the case is refused with."""
     with pytest.raises(Refusal) as refused:
-        check.judge(Deviation({"real": found}), "fp32", False)
+        check.judge(Deviation({"real": result}), "fp32", False)
     assert refused.value.reason.code == "accuracy"
     return refused.value.reason.detail
 
@@ -55,25 +55,25 @@ def test_half_ulp_of_zero_is_zero() -> None:
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_outputs_equal_to_eager_pass_in_every_precision(exact: np.ndarray, precision: str) -> None:
     eager = rounded(exact, precision)
-    found = check.distance(eager, exact, eager, precision, 1)
-    assert found.within
-    assert found.rmse == found.eager_rmse == pytest.approx(float(np.sqrt(np.mean((eager - exact) ** 2))))
-    assert found.cosine == pytest.approx(1, abs=1e-4)
-    check.judge(Deviation({"real": found}), "fp32", False)
+    result = check.distance(eager, exact, eager, precision, 1)
+    assert result.within
+    assert result.rmse == result.eager_rmse == pytest.approx(float(np.sqrt(np.mean((eager - exact) ** 2))))
+    assert result.cosine == pytest.approx(1, abs=1e-4)
+    check.judge(Deviation({"real": result}), "fp32", False)
 
 
 def test_the_reference_itself_is_at_distance_zero(exact: np.ndarray) -> None:
-    found = check.distance(exact, exact, rounded(exact, "fp32"), "fp32", 1)
-    assert (found.rmse, found.top1_flips, found.elements, found.within) == (0, 0, 2048, True)
-    assert found.cosine == pytest.approx(1)
+    result = check.distance(exact, exact, rounded(exact, "fp32"), "fp32", 1)
+    assert (result.rmse, result.top1_flips, result.elements, result.within) == (0, 0, 2048, True)
+    assert result.cosine == pytest.approx(1)
 
 
 def test_the_tolerance_is_k_times_eager_plus_the_floor(exact: np.ndarray) -> None:
     eager = exact + 1e-3
-    found = check.distance(eager, exact, eager, "fp32", 100)
+    result = check.distance(eager, exact, eager, "fp32", 100)
     rms = np.float32(np.sqrt(np.mean(exact**2)))
-    assert found.floor == pytest.approx(float(np.spacing(rms)) / 2 * (1 + 10))
-    assert found.tolerance == pytest.approx(2 * 1e-3 + found.floor)
+    assert result.floor == pytest.approx(float(np.spacing(rms)) / 2 * (1 + 10))
+    assert result.tolerance == pytest.approx(2 * 1e-3 + result.floor)
 
 
 @pytest.mark.parametrize(
@@ -88,11 +88,11 @@ def test_k_is_larger_for_half_precision_and_few_elements(
 
 
 def test_outputs_of_lower_precision_fail_under_the_name_of_the_higher(exact: np.ndarray) -> None:
-    found = check.distance(rounded(exact, "bf16"), exact, rounded(exact, "fp32"), "fp32", 64)
-    assert not found.within
+    result = check.distance(rounded(exact, "bf16"), exact, rounded(exact, "fp32"), "fp32", 64)
+    assert not result.within
     assert (
-        f"on real inputs are off by {found.rmse:.3g} RMSE; at most {found.tolerance:.3g} is allowed (2 x"
-        " eager's" in verdict(found)
+        f"on real inputs are off by {result.rmse:.3g} RMSE; at most {result.tolerance:.3g} is allowed (2 x"
+        " eager's" in verdict(result)
     )
 
 
@@ -100,17 +100,17 @@ def test_outputs_of_lower_precision_fail_under_the_name_of_the_higher(exact: np.
 def test_a_constant_offset_fails(exact: np.ndarray, precision: str) -> None:
     eager = rounded(exact, precision)
     offset = 4 * check.distance(eager, exact, eager, precision, 1).tolerance
-    found = check.distance(exact + offset, exact, eager, precision, 1)
-    assert found.rmse == pytest.approx(offset)
-    assert verdict(found).startswith("outputs on real inputs are off by")
+    result = check.distance(exact + offset, exact, eager, precision, 1)
+    assert result.rmse == pytest.approx(offset)
+    assert verdict(result).startswith("outputs on real inputs are off by")
 
 
 def test_one_nan_fails_and_is_called_so(exact: np.ndarray) -> None:
     outputs = exact.copy()
     outputs[0, 0, 0] = np.nan
-    found = check.distance(outputs, exact, exact, "fp32", 1)
-    assert not found.within
-    assert verdict(found) == "NaN outputs on real inputs where fp64 eager is finite"
+    result = check.distance(outputs, exact, exact, "fp32", 1)
+    assert not result.within
+    assert verdict(result) == "NaN outputs on real inputs where fp64 eager is finite"
 
 
 def test_infinite_outputs_fail(exact: np.ndarray) -> None:
@@ -122,9 +122,9 @@ def test_infinite_outputs_fail(exact: np.ndarray) -> None:
 @pytest.mark.parametrize("shape", [(2, 64, 8), (2, 1024), (2, 64, 16, 1)])
 def test_another_shape_fails(exact: np.ndarray, shape: tuple[int, ...]) -> None:
     outputs = exact.ravel()[: math.prod(shape)].reshape(shape)
-    found = check.distance(outputs, exact, exact, "fp32", 1)
-    assert (found.rmse, found.cosine, found.top1_flips) == (math.inf, 0.0, 2048)
-    assert verdict(found).startswith("outputs on real inputs are off by inf RMSE")
+    result = check.distance(outputs, exact, exact, "fp32", 1)
+    assert (result.rmse, result.cosine, result.top1_flips) == (math.inf, 0.0, 2048)
+    assert verdict(result).startswith("outputs on real inputs are off by inf RMSE")
 
 
 def test_eager_that_overflows_is_no_excuse_for_wrong_outputs(exact: np.ndarray) -> None:
@@ -135,10 +135,10 @@ def test_eager_that_overflows_is_no_excuse_for_wrong_outputs(exact: np.ndarray) 
 
 def test_flips_and_cosine_by_hand() -> None:
     reference = np.array([[[3.0, 4.0], [4.0, 3.0]]])
-    found = check.distance(np.array([[[4.0, 3.0], [4.0, 3.0]]]), reference, reference, "fp32", 1)
-    assert found.top1_flips == 1
-    assert found.cosine == pytest.approx((24 + 25) / 50)
-    assert found.rmse == pytest.approx(math.sqrt(2 / 4))
+    result = check.distance(np.array([[[4.0, 3.0], [4.0, 3.0]]]), reference, reference, "fp32", 1)
+    assert result.top1_flips == 1
+    assert result.cosine == pytest.approx((24 + 25) / 50)
+    assert result.rmse == pytest.approx(math.sqrt(2 / 4))
 
 
 @pytest.mark.parametrize("shape", [(2, 4), (2, 4, 1)])
@@ -149,17 +149,17 @@ def test_outputs_without_classes_have_no_flips(shape: tuple[int, ...]) -> None:
 
 def test_zeros_where_zeros_are_right_pass() -> None:
     nothing = np.zeros((2, 8))
-    found = check.distance(nothing, nothing, nothing, "fp32", 1)
-    assert (found.within, found.cosine, found.tolerance) == (True, 1.0, 0.0)
+    result = check.distance(nothing, nothing, nothing, "fp32", 1)
+    assert (result.within, result.cosine, result.tolerance) == (True, 1.0, 0.0)
     assert not check.distance(nothing + 1e-30, nothing, nothing, "fp32", 1).within
 
 
 def test_a_distance_at_its_tolerance_passes_and_one_beyond_does_not() -> None:
-    def found(rmse: float) -> Distance:
+    def result(rmse: float) -> Distance:
         return Distance(rmse, 0.25, 0.5, 2.0, 0.0, 1.0, 0, 10)
 
-    assert found(0.5).within
-    assert not found(math.nextafter(0.5, 1)).within
+    assert result(0.5).within
+    assert not result(math.nextafter(0.5, 1)).within
 
 
 @pytest.mark.parametrize(
@@ -178,11 +178,11 @@ def test_a_distance_at_its_tolerance_passes_and_one_beyond_does_not() -> None:
 def test_the_task_metric_may_get_worse_by_its_budget_and_no_more(
     better: Better, value: float, fine: bool
 ) -> None:
-    found = check.task({**INFO, "better": better}, {"accuracy": value, "loss": 1.0}, "fp32")
-    assert found.within == fine
-    assert found.all["loss"] == 1.0
+    result = check.task({**INFO, "better": better}, {"accuracy": value, "loss": 1.0}, "fp32")
+    assert result.within == fine
+    assert result.all["loss"] == 1.0
     if fine:
-        check.judge(Deviation({}, found), "fp32", False)
+        check.judge(Deviation({}, result), "fp32", False)
     else:
         with pytest.raises(
             Refusal,
@@ -190,7 +190,7 @@ def test_the_task_metric_may_get_worse_by_its_budget_and_no_more(
                 rf"accuracy: accuracy on .* is {value:.4f}.* eager reaches 0.7500 .*worse by at most 0.125$"
             ),
         ):
-            check.judge(Deviation({}, found), "fp32", False)
+            check.judge(Deviation({}, result), "fp32", False)
 
 
 def test_every_kind_of_inputs_is_judged() -> None:
@@ -220,10 +220,10 @@ def test_of_several_outputs_the_worst_for_its_tolerance_counts_and_nan_above_all
     }
     stored(tmp_path, "real.npz", **oracle, **{"eager-bf16-0": exact + 9, "eager-bf16-1": exact})
     outputs = stored(tmp_path, "outputs.npz", out0=exact + 1.5e-3, out1=1000 * exact + 0.5)
-    found = check.distances(tmp_path, {"real": outputs}, "fp32", 1)
-    assert list(found) == ["real"]
-    assert found["real"].rmse == pytest.approx(1.5e-3)
-    assert found["real"].eager_rmse == pytest.approx(1e-3)
+    result = check.distances(tmp_path, {"real": outputs}, "fp32", 1)
+    assert list(result) == ["real"]
+    assert result["real"].rmse == pytest.approx(1.5e-3)
+    assert result["real"].eager_rmse == pytest.approx(1e-3)
     outputs = stored(tmp_path, "outputs.npz", out0=exact, out1=np.full_like(exact, np.nan))
     assert math.isnan(check.distances(tmp_path, {"real": outputs}, "fp32", 1)["real"].rmse)
 

@@ -35,7 +35,7 @@ GONE = Reason("no_device", "sm_89 is an architecture")
 
 
 @pytest.fixture
-def given() -> Workload:
+def subject() -> Workload:
     torch.manual_seed(0)
     module = nn.Linear(4, 3).eval().requires_grad_(False)
     images = torch.randn(9, 4)
@@ -49,13 +49,13 @@ def given() -> Workload:
 
 
 @pytest.fixture
-def yardstick(tmp_path: Path, given: Workload) -> Any:
+def yardstick(tmp_path: Path, subject: Workload) -> Any:
     def make(precision: str, with_task: bool = True) -> Yardstick:
         oracle = tmp_path / "oracle"
         oracle.mkdir(exist_ok=True)
-        subject = reference.refer(given, 2, [precision], "cpu", oracle, 1)
-        task = subject.task if with_task else None
-        return Yardstick(oracle, precision, subject.work.terms, task, given.evaluate, 2)
+        of_reference = reference.refer(subject, 2, [precision], "cpu", oracle, 1)
+        task = of_reference.task if with_task else None
+        return Yardstick(oracle, precision, of_reference.work.terms, task, subject.evaluate, 2)
 
     return make
 
@@ -83,40 +83,40 @@ def rungs(lowered: Any, ends: Refusal | None = None) -> Iterator[Proven]:
 
 def test_all_rungs_and_what_was_found(tmp_path: Path, yardstick: Any) -> None:
     spent = {"export": 1.5}
-    found = climb(rungs(right), tmp_path, yardstick("fp32"), spent)
+    reached = climb(rungs(right), tmp_path, yardstick("fp32"), spent)
     assert (
-        [proof.rung for proof in found.proofs] == ["L0", "L3", "L5"]
-        and found.stopped is None
-        and found.build_s == spent
+        [proof.rung for proof in reached.proofs] == ["L0", "L3", "L5"]
+        and reached.stopped is None
+        and reached.build_s == spent
     )
-    assert found.deviation.task.value == 1.0 and found.deviation.distances["random"].within
-    assert found == ladder.read(tmp_path), "what was found is in the folder"
-    result = answer.proven(SETTING, CASE, found, GONE, Subject(WORK, "random, seed 0"))
+    assert reached.deviation.task.value == 1.0 and reached.deviation.distances["random"].within
+    assert reached == ladder.read(tmp_path), "what was found is in the folder"
+    result = answer.proven(SETTING, CASE, reached, GONE, Subject(WORK, "random, seed 0"))
     assert (result.status, result.verified_to, result.metrics) == (
         "verified",
         "L5",
         {},
     ) and "proven to L5" in result.reason.detail
     assert (
-        result.placement.counters["artefact_bytes"] == found.artefact_bytes
-        and result.proofs == found.proofs
+        result.placement.counters["artefact_bytes"] == reached.artefact_bytes
+        and result.proofs == reached.proofs
         and result.warnings == ("weights: random, seed 0",)
     )
 
 
 def test_a_lowered_graph_with_wrong_outputs_is_no_rung(tmp_path: Path, yardstick: Any) -> None:
-    found = climb(rungs(wrong), tmp_path, yardstick("fp32"), {})
-    assert found.rung == "L0" and found.stopped.code == "accuracy" and found.deviation is not None
-    result = answer.proven(SETTING, CASE, found, GONE, Subject(WORK, "w"))
+    reached = climb(rungs(wrong), tmp_path, yardstick("fp32"), {})
+    assert reached.rung == "L0" and reached.stopped.code == "accuracy" and reached.deviation is not None
+    result = answer.proven(SETTING, CASE, reached, GONE, Subject(WORK, "w"))
     assert (result.status, result.verified_to, result.reason.code) == ("failed", "L0", "accuracy")
 
 
 @pytest.mark.parametrize(("lowered", "passes"), [(right, True), (wrong, True), (backwards, False)])
 def test_of_int8_the_task_metric_decides(tmp_path: Path, yardstick: Any, lowered: Any, passes: bool) -> None:
     """An offset common to all classes changes no decision; signs the wrong way round change all."""
-    found = climb(rungs(lowered), tmp_path, yardstick("int8"), {})
-    assert (found.stopped is None) == passes and (
-        passes or "agreement on the validation split" in found.stopped.detail
+    reached = climb(rungs(lowered), tmp_path, yardstick("int8"), {})
+    assert (reached.stopped is None) == passes and (
+        passes or "agreement on the validation split" in reached.stopped.detail
     )
 
 
@@ -126,8 +126,8 @@ def test_of_int8_without_a_task_metric_the_distance_decides(tmp_path: Path, yard
 
 
 def test_a_refusal_keeps_the_rungs_below(tmp_path: Path, yardstick: Any) -> None:
-    found = climb(rungs(right, Refusal("unsupported_op", "operator Det")), tmp_path, yardstick("fp32"), {})
-    assert found.rung == "L3" and found.stopped == Reason("unsupported_op", "operator Det")
+    reached = climb(rungs(right, Refusal("unsupported_op", "operator Det")), tmp_path, yardstick("fp32"), {})
+    assert reached.rung == "L3" and reached.stopped == Reason("unsupported_op", "operator Det")
 
 
 def test_the_end_of_the_process_keeps_the_rungs_below(tmp_path: Path) -> None:
@@ -163,14 +163,14 @@ def test_every_back_end_with_a_ladder_is_one_for_gpus() -> None:
 
 
 def test_the_matrix_has_no_empty_cell_and_every_reason(tmp_path: Path, yardstick: Any) -> None:
-    found = climb(rungs(right), tmp_path, yardstick("fp32"), {"build": 0.5})
-    one = answer.proven(SETTING, CASE, found, GONE, Subject(WORK, "w"))
+    reached = climb(rungs(right), tmp_path, yardstick("fp32"), {"build": 0.5})
+    proven = answer.proven(SETTING, CASE, reached, GONE, Subject(WORK, "w"))
     two = answer.unmeasured(
         SETTING,
         Case("bench.public:net", "eager", "fp16", 2, "sm_89"),
         Reason("unsupported_op", "bench.public:net has Det"),
     )
-    text = matrix.markdown(Results("run", "hotlap run", {}, results=(one, two)))
+    text = matrix.markdown(Results("run", "hotlap run", {}, results=(proven, two)))
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert all(cell.strip() for row in rows for cell in row.strip("|").split("|"))
     assert "| w b2 | L5; 500 ms, " in text.replace("| w |", "| w b2 |")
@@ -183,7 +183,7 @@ def test_the_matrix_has_no_empty_cell_and_every_reason(tmp_path: Path, yardstick
 
 def test_the_matrix_has_rows_and_columns_in_the_order_that_was_asked_for() -> None:
     """Results are stored as they are settled: what is skipped comes first."""
-    asked = [
+    command = [
         Case(name, backend, precision)
         for name in ("b", "a")
         for backend in ("eager", "openvino")
@@ -192,12 +192,12 @@ def test_the_matrix_has_rows_and_columns_in_the_order_that_was_asked_for() -> No
     settled = [
         answer.unmeasured(SETTING, case, Reason("no_device", "not here"))
         for case in sorted(
-            asked, key=lambda case: (case.workload, case.precision == "fp32", case.backend != "openvino")
+            command, key=lambda case: (case.workload, case.precision == "fp32", case.backend != "openvino")
         )
     ]
-    text = matrix.markdown(Results("run", "hotlap run", {}, asked=tuple(asked), results=tuple(settled)))
+    text = matrix.markdown(Results("run", "hotlap run", {}, asked=tuple(command), results=tuple(settled)))
     assert text.count("| model | eager | openvino |\n|---|---|---|\n| b |") == 2
-    text = matrix.markdown(Results("run", "hotlap run", {}, asked=tuple(asked), results=tuple(settled[:5])))
+    text = matrix.markdown(Results("run", "hotlap run", {}, asked=tuple(command), results=tuple(settled[:5])))
     assert "not yet" in text and "not asked" not in text
 
 

@@ -35,9 +35,9 @@ def workload(module: nn.Module, *inputs: torch.Tensor, **more: Any) -> Workload:
 
 
 def refer(
-    given: Workload, folder: Path, batch: int = 2, precisions: tuple[str, ...] = ("fp32", "bf16")
+    subject: Workload, folder: Path, batch: int = 2, precisions: tuple[str, ...] = ("fp32", "bf16")
 ) -> dict[str, Any]:
-    return reference.refer(given, batch, precisions, "cpu", folder, 1)
+    return reference.refer(subject, batch, precisions, "cpu", folder, 1)
 
 
 @pytest.fixture
@@ -89,14 +89,14 @@ def test_on_cuda_eager_is_told_for_each_precision_whether_it_may_use_tf32(
 
     There is no device: the module stays where it is.
     """
-    told: list[bool] = []
+    calls: list[bool] = []
     monkeypatch.setattr(nn.Module, "to", lambda module, *where: module)
     monkeypatch.setattr(reference, "cast", lambda inputs, dtype, device: inputs)
-    monkeypatch.setattr(reference.tf32, "allow", told.append)
+    monkeypatch.setattr(reference.tf32, "allow", calls.append)
     reference.refer(linear, 2, ["fp32", "tf32"], "cuda:0", folder, 1)
-    assert told == [False, True] * 2  # of the real inputs and of the random ones
+    assert calls == [False, True] * 2  # of the real inputs and of the random ones
     refer(linear, folder, precisions=("fp32",))
-    assert len(told) == 4
+    assert len(calls) == 4
 
 
 def test_real_inputs_are_rows_of_the_validation_split_in_order(linear: Workload, folder: Path) -> None:
@@ -111,8 +111,11 @@ def test_the_validation_split_is_stored_with_the_outputs_and_score_of_fp32_eager
 ) -> None:
     subject = refer(linear, folder)
     assert linear.evaluate is not None
-    with np.load(folder / "validation.npz") as asked, np.load(folder / "validation-reference.npz") as stored:
-        np.testing.assert_array_equal(asked["in0"], linear.evaluate.inputs[0].numpy())
+    with (
+        np.load(folder / "validation.npz") as inputs_of_split,
+        np.load(folder / "validation-reference.npz") as stored,
+    ):
+        np.testing.assert_array_equal(inputs_of_split["in0"], linear.evaluate.inputs[0].numpy())
         np.testing.assert_allclose(
             stored["out0"], linear.module(linear.evaluate.inputs[0]).detach().numpy(), rtol=1e-6
         )
@@ -150,8 +153,11 @@ def test_the_same_workload_gives_the_same_reference(linear: Workload, tmp_path: 
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         refer(linear, tmp_path / name)
-    with np.load(tmp_path / "one" / "random.npz") as one, np.load(tmp_path / "two" / "random.npz") as two:
-        assert all((one[key] == two[key]).all() for key in one.files)
+    with (
+        np.load(tmp_path / "one" / "random.npz") as first,
+        np.load(tmp_path / "two" / "random.npz") as second,
+    ):
+        assert all((first[key] == second[key]).all() for key in first.files)
 
 
 def test_outputs_that_do_not_depend_on_the_inputs_are_noticed(folder: Path) -> None:
@@ -181,15 +187,15 @@ def test_a_fixed_batch_is_neither_changed_nor_cut_at_the_end_of_the_split(folder
         return 2 * x
 
     rows = torch.randn(6, 3)
-    given = workload(
+    subject = workload(
         Does(fixed),
         rows[:4],
         dynamic=False,
         evaluate=Evaluation((rows,), lambda outs: {"mean": 0.0}, "mean", "higher", 0.0),
     )
     with pytest.raises(Refusal, match="invalid_input: w has a fixed batch of 4; ask for --batch 4"):
-        refer(given, folder, batch=2)
-    refer(given, folder, batch=4)
+        refer(subject, folder, batch=2)
+    refer(subject, folder, batch=4)
     with np.load(folder / "validation-reference.npz") as stored:
         np.testing.assert_array_equal(stored["out0"], 2 * rows.numpy())
 

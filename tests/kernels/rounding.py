@@ -1,0 +1,67 @@
+"""What rounding in fp32 may cost a result, by Monte Carlo arithmetic (Parker, Monte Carlo
+Arithmetic, UCLA CSD-970002, 1997).
+
+The result's own size does not say it where terms cancel. The gradient of a softmax over one key is
+p (dp - sum(p dp)): exactly 0 in fp64 and in eager, which subtract equal numbers, and some 1e-8 in a
+kernel that sums the two in different orders. So the reference runs in fp64 several times, with what
+each of its steps returns moved up or down, by chance, as far as rounding in fp32 may move it; what
+that does to the result is what rounding may cost.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
+
+from hotlap.perf.oracle.check import EPSILON
+from hotlap.perf.oracle.reference import summed
+
+# Chance makes the mean square small in few of them: the mean of 8 squares of a normal variable is
+# below a tenth of its expectation once in 1,300 (chi-square with 8 degrees of freedom).
+RUNS = 8
+
+
+class Rounded(TorchDispatchMode):
+    """Moves what an operator returns by half an ulp of fp32 times the square root of the number of
+    terms that it sums for one element (Higham and Mary, A New Approach to Probabilistic Rounding
+    Error Analysis, SIAM J. Sci. Comput. 41(5), 2019). Views and what is changed in place stay.
+    """
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.seed = seed
+        self.generators: dict[torch.device, torch.Generator] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        outputs = func(*args, **(kwargs or {}))
+        if any(value.alias_info is not None for value in func._schema.returns):
+            return outputs
+        tensors = [value for value in args if isinstance(value, torch.Tensor)]
+        terms = summed(func.overloadpacket.__name__, tensors, outputs)
+        return tree_map(lambda value: self.moved(value, terms), outputs)
+
+    def moved(self, value: Any, terms: int) -> Any:
+        if not isinstance(value, torch.Tensor) or value.dtype != torch.float64:
+            return value
+        if value.device not in self.generators:
+            self.generators[value.device] = torch.Generator(value.device).manual_seed(self.seed)
+        up = torch.randint(2, value.shape, generator=self.generators[value.device], device=value.device)
+        return value * (1 + (2 * up - 1) * 0.5 * EPSILON["fp32"] * math.sqrt(terms))
+
+
+def cost(run: Callable[[], tuple[torch.Tensor, ...]], exact: tuple[torch.Tensor, ...]) -> list[float]:
+    """The root mean square, over RUNS, of how far rounding moves each output of `run` from `exact`,
+    which is what it returns otherwise. All in fp64.
+    """
+    squares = [0.0] * len(exact)
+    for seed in range(RUNS):
+        with Rounded(seed):
+            moved = run()
+        for index, (value, true) in enumerate(zip(moved, exact, strict=True)):
+            squares[index] += float((value - true).square().mean()) if value.numel() else 0.0
+    return [math.sqrt(square / RUNS) for square in squares]
