@@ -15,7 +15,46 @@ import psutil
 import pytest
 
 pytest_plugins = ["pytester"]
-PLANTED = Path(__file__).parent / "perf" / "planted"
+HERE = Path(__file__).parent
+PLANTED = HERE / "perf" / "planted"
+# Files, or tests of a file, that take over 20 s on two quiet cores: they start real workers, C++
+# compilers and Triton's interpreter. `pytest -m "not slow"` leaves them out.
+SLOW = (
+    "kernels/test_interpreted.py",
+    "kernels/test_liger.py",
+    "kernels/test_ops.py",
+    "perf/artefacts/test_opening.py",
+    "perf/backends/test_compile.py",
+    "perf/backends/test_int8.py",
+    "perf/backends/test_onnxruntime.py",
+    "perf/backends/test_openvino.py",
+    "perf/backends/test_package.py",
+    "perf/backends/test_tensorrt.py",
+    "perf/backends/test_triton.py",
+    "perf/backends/test_verify.py",
+    "perf/commands/test_pytest_plugin.py",
+    "perf/commands/test_run.py",
+    "perf/gate/test_ab.py::test_a_revision_that_cannot_be_loaded_is_a_regression",
+    "perf/gate/test_ab.py::test_a_slower_revision_is_a_confirmed_regression_and_names_its_cause",
+    "perf/gate/test_ab.py::test_a_tenth_more_memory_is_a_confirmed_regression",
+    "perf/gate/test_ab.py::test_code_from_the_working_copy_is_refused",
+    "perf/gate/test_ab.py::test_revisions_that_load_the_same_files_are_refused",
+    "perf/gate/test_ab.py::test_two_installed_environments",
+    "perf/gate/test_ab.py::test_what_the_compiler_lost_is_a_regression_before_anything_is_timed",
+    "perf/history/test_culprit.py::test_a_slower_commit_is_found_by_measuring",
+    "perf/race/test_race.py",
+    "profiles/recording/test_capture.py",
+    "test_ci_kit.py",
+)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what is slow, before -m looks at the marks."""
+    for item in items:
+        name = f"{item.path.relative_to(HERE).as_posix()}::{item.name}" if HERE in item.path.parents else ""
+        if name.startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session", autouse=True)
