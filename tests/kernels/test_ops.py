@@ -54,7 +54,9 @@ def run_program(program: str, *arguments: str) -> subprocess.CompletedProcess[st
     assert process.stdin is not None and process.stdout is not None
     process.stdin.write(json.dumps(command) + "\n")
     process.stdin.flush()
-    return subprocess.CompletedProcess(command, *json.loads(process.stdout.readline()))
+    answer = process.stdout.readline()
+    assert answer, "forks.py has ended; why stands in this test's stderr"
+    return subprocess.CompletedProcess(command, *json.loads(answer))
 
 
 def run_text(text: str) -> subprocess.CompletedProcess[str]:

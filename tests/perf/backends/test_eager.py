@@ -62,7 +62,7 @@ CUDA = """
 import json, os, sys
 from unittest import mock
 import torch
-import torch.export
+import torch._dynamo, torch.export._trace  # what torch.export.export imports
 from hotlap.perf.lowering import torch_step
 from hotlap.perf.terms.case import Case
 
@@ -105,7 +105,7 @@ def told_on_cuda():
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=240,
     )
     assert done.returncode == 0, done.stderr[-1500:]
     return dict(json.loads(line) for line in done.stdout.splitlines())
