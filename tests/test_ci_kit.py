@@ -16,6 +16,9 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
+# Over 20 s on two quiet cores.
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "ci" / "hotlap.sh"
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))

@@ -261,8 +261,17 @@ def operation(name: str, old: str = "", new: str = "") -> Any:
     return mutant
 
 
+def too_far(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """The errors of a row that are larger than allowed."""
+    return [error for error in row["errors"] if not (error["finite"] and error["rmse"] <= error["allowed"])]
+
+
 if __name__ == "__main__":
     torch.manual_seed(0)
+    # A mutant whose numbers must be too far is caught by the first that are.
+    until_caught = sys.argv[4:] == ["until-caught"]
     for precision in DTYPES:
-        for row in prove(operation(*sys.argv[1:]), precision):
+        for row in prove(operation(*sys.argv[1:4]), precision):
             print(json.dumps({"dtype": precision, **row}))
+            if until_caught and too_far(row):
+                sys.exit()

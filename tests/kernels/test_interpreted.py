@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+# Over 20 s on two quiet cores.
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 FILES = sorted((HERE / "interpreted").glob("test_*.py"))
 

@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("liger_kernel", reason="liger-kernel is not installed: pip install 'hotlap[dev]'")
+
+# Over 20 s on two quiet cores.
+pytestmark = pytest.mark.slow
 # Most that the ratio of both distances may be: rounding is the same where the arithmetic is, but a
 # libm of another processor may move single elements.
 SAME = 1.02

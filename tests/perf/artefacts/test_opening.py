@@ -39,7 +39,7 @@ from hotlap.perf.terms.result import Deviation, Distance, Result, Results, Task,
 TINY = "planted.workloads:tiny"
 QUICK = Plan(budget_s=30, looks=(1,), rounds=2, tail_s=0, timeout_s=60, threads=2)
 
-pytestmark = pytest.mark.usefixtures("planted")
+pytestmark = [pytest.mark.usefixtures("planted"), pytest.mark.slow]
 
 
 def race(

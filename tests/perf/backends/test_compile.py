@@ -18,6 +18,9 @@ from hotlap.perf.lowering import generated, regional
 from hotlap.perf.terms.case import Case
 from hotlap.perf.terms.reasons import Refusal
 
+# Over 20 s on two quiet cores.
+pytestmark = pytest.mark.slow
+
 CHILD = """
 import importlib.util, sys, pathlib
 spec = importlib.util.spec_from_file_location("planted", sys.argv[1])

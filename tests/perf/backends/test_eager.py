@@ -61,50 +61,69 @@ def test_devices_that_are_not_here_have_a_reason():
 
 
 CUDA = """
-import json, sys
+import json, os, sys
 from unittest import mock
 import torch
+import torch._dynamo, torch.export._trace  # what torch.export.export imports
 from hotlap.perf.lowering import torch_step
 from hotlap.perf.terms.case import Case
-cuda = {
-    "is_available": lambda: True,
-    "device_count": lambda: 2,
-    "get_device_capability": lambda device: (8, 9),
-    "set_device": mock.Mock(),
-}
-with mock.patch.multiple(torch.cuda, **cuda):
-    torch_step.tensors(Case("w", "eager", sys.argv[1], target="cuda:1"))
-torch.export.export(torch.nn.Linear(2, 2), (torch.randn(1, 2),))
-backends = torch.backends
-allowed = [
-    backends.cuda.matmul.fp32_precision == "tf32",
-    backends.cudnn.conv.fp32_precision == "tf32",
-    backends.cudnn.rnn.fp32_precision == "tf32",
-    backends.cudnn.allow_tf32,
-]
-print(json.dumps([allowed, torch.get_float32_matmul_precision(), cuda["set_device"].call_args.args[0]]))
+
+def told(precision):
+    cuda = {
+        "is_available": lambda: True,
+        "device_count": lambda: 2,
+        "get_device_capability": lambda device: (8, 9),
+        "set_device": mock.Mock(),
+    }
+    with mock.patch.multiple(torch.cuda, **cuda):
+        torch_step.tensors(Case("w", "eager", precision, target="cuda:1"))
+    torch.export.export(torch.nn.Linear(2, 2), (torch.randn(1, 2),))
+    backends = torch.backends
+    allowed = [
+        backends.cuda.matmul.fp32_precision == "tf32",
+        backends.cudnn.conv.fp32_precision == "tf32",
+        backends.cudnn.rnn.fp32_precision == "tf32",
+        backends.cudnn.allow_tf32,
+    ]
+    return [allowed, torch.get_float32_matmul_precision(), cuda["set_device"].call_args.args[0]]
+
+for precision in ("fp32", "tf32", "bf16"):
+    child = os.fork()
+    if child == 0:
+        print(json.dumps([precision, told(precision)]))
+        sys.exit()
+    if os.waitpid(child, 0)[1]:
+        sys.exit(f"{precision} failed")
 """
+
+
+@pytest.fixture(scope="module")
+def told_on_cuda():
+    """What torch was told for each precision, by a process for each, forked from one that has
+    imported torch.
+    """
+    done = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", "-c", CUDA],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr[-1500:]
+    return dict(json.loads(line) for line in done.stdout.splitlines())
 
 
 @pytest.mark.parametrize(
     ("precision", "tf32", "matmul"),
     [("fp32", False, "highest"), ("tf32", True, "high"), ("bf16", False, "highest")],
 )
-def test_fp32_on_cuda_is_told_what_it_is_and_torch_can_still_export(precision, tf32, matmul):
+def test_fp32_on_cuda_is_told_what_it_is_and_torch_can_still_export(told_on_cuda, precision, tf32, matmul):
     """torch.cuda answered for, in a process of its own.
 
     Where only torch's newer flags are set, torch.export raises; and events need their device to be
     the current one.
     """
-    done = subprocess.run(
-        [sys.executable, "-W", "error::UserWarning", "-c", CUDA, precision],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr[-1500:]
-    assert json.loads(done.stdout) == [[tf32] * 4, matmul, 1]
+    assert told_on_cuda[precision] == [[tf32] * 4, matmul, 1]
 
 
 def test_threads_are_bound_by_openmp_unless_told_not_to(monkeypatch):

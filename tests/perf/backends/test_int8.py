@@ -5,6 +5,9 @@ import pytest
 
 from hotlap.perf.terms.reasons import Refusal
 
+# Over 20 s on two quiet cores.
+pytestmark = pytest.mark.slow
+
 
 def cosine(ran, workload):
     a = ran.outputs[0].ravel()

@@ -13,6 +13,9 @@ from hotlap.perf.terms.case import Case
 from hotlap.perf.terms.contract import Artefact
 from hotlap.perf.terms.reasons import Refusal
 
+# Over 20 s on two quiet cores.
+pytestmark = pytest.mark.slow
+
 CHILD = """
 import pathlib, sys
 import numpy as np

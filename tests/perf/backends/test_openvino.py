@@ -17,6 +17,9 @@ from hotlap.perf.oracle.check import distances
 from hotlap.perf.terms.case import Case, Workload
 from hotlap.perf.terms.reasons import Refusal
 
+# Over 20 s on two quiet cores.
+pytestmark = pytest.mark.slow
+
 if backend.available("cpu") is not None:
     pytest.skip("openvino is not installed", allow_module_level=True)
 

@@ -16,6 +16,9 @@ from hotlap.perf.lowering import aoti
 from hotlap.perf.terms.case import Case
 from hotlap.perf.terms.reasons import Refusal
 
+# Over 20 s on two quiet cores.
+pytestmark = pytest.mark.slow
+
 CHILD = """
 import pathlib, sys
 from hotlap.perf.backends import _package, compile as backend
@@ -31,9 +34,19 @@ print("dynamo" if "torch._dynamo" in sys.modules else "no dynamo", backend.place
 """
 
 
+def holds_no_pickle(file):
+    """Not one byte string of the zip begins as a pickle does, and no file in it is one by name."""
+    with zipfile.ZipFile(file) as archive:
+        names = archive.namelist()
+        assert not [name for name in names if name.endswith((".pkl", ".pt"))]
+        assert not [
+            name for name in names if archive.read(name)[:2] in (b"\x80\x02", b"\x80\x04", b"\x80\x05")
+        ]
+
+
 def test_a_package_runs_without_the_model_and_without_dynamo(run, check):
     """One build for all that a package promises, as it costs seconds: outputs, evidence, another
-    process, another batch, and a byte flipped.
+    process, another batch, no pickle in it, and a byte flipped.
     """
     ran = run("conv/compile/fp32/b2/cpu/inference[freezing:on][package:aoti]")
     check(ran)
@@ -67,6 +80,7 @@ def test_a_package_runs_without_the_model_and_without_dynamo(run, check):
     with pytest.raises(Refusal, match="invalid_input: the package was made for a batch of 2, not 3"):
         ran.step.place((torch.randn(3, 3, 8, 8).numpy(),))
     file = ran.artefact.folder / aoti.FILE
+    holds_no_pickle(file)
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
@@ -106,14 +120,3 @@ def test_a_failing_compiler_is_the_reason(workload, tmp_path):
         pytest.raises(Refusal, match="build_failed: InvalidCxxCompiler"),
     ):
         backend.build(workload(case), case, tmp_path, lambda name: contextlib.nullcontext())
-
-
-def test_a_package_is_no_pickle(run):
-    """Not one byte string of the zip begins as a pickle does, and no file in it is one by name."""
-    ran = run("specialised/compile/fp32/b2/cpu/inference[package:aoti]")
-    with zipfile.ZipFile(ran.artefact.folder / aoti.FILE) as archive:
-        names = archive.namelist()
-        assert not [name for name in names if name.endswith((".pkl", ".pt"))]
-        assert not [
-            name for name in names if archive.read(name)[:2] in (b"\x80\x02", b"\x80\x04", b"\x80\x05")
-        ]

@@ -12,6 +12,7 @@ import tempfile
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,9 @@ from hotlap.perf.race import tasks
 from hotlap.perf.terms.case import Case, Workload
 from hotlap.perf.terms.contract import Proven
 from hotlap.perf.terms.reasons import Refusal
+
+# Over 20 s on two quiet cores.
+pytestmark = pytest.mark.slow
 
 HERE = Path(__file__).parent
 needs_trt = pytest.mark.skipif(
@@ -267,14 +271,14 @@ def test_route_torch_ends_where_there_is_no_driver(climb) -> None:
     assert rungs(steps) == ["L0", "L1"] and refused.reason.code in ("no_device", "dep_missing")
 
 
-@needs_trt
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
-def test_route_torch_with_torch_cuda_answered_for(precision: str) -> None:
-    """In a child process: coverage of the dry run (L2), its lowered module on the CPU against eager
-    (L3), operators that stay with PyTorch by name.
-    """
+ROUTE_TORCH_PRECISIONS = ["fp32", "fp16", "bf16"]
+
+
+@pytest.fixture(scope="module")
+def route_torch() -> dict[str, dict[str, Any]]:
+    """What one child process says of every precision: importing torch_tensorrt takes longest."""
     done = subprocess.run(
-        [sys.executable, str(HERE / "torch_trt_child.py"), precision],
+        [sys.executable, str(HERE / "torch_trt_child.py"), *ROUTE_TORCH_PRECISIONS],
         capture_output=True,
         text=True,
         timeout=280,
@@ -282,7 +286,19 @@ def test_route_torch_with_torch_cuda_answered_for(precision: str) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    report = json.loads(done.stdout.splitlines()[-1])
+    answers: dict[str, dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
+    return answers
+
+
+@needs_trt
+@pytest.mark.parametrize("precision", ROUTE_TORCH_PRECISIONS)
+def test_route_torch_with_torch_cuda_answered_for(
+    route_torch: dict[str, dict[str, Any]], precision: str
+) -> None:
+    """Coverage of the dry run (L2), its lowered module on the CPU against eager (L3), operators
+    that stay with PyTorch by name.
+    """
+    report = route_torch[precision]
     assert (
         report["conv"]["rungs"] == ["L0", "L1", "L2", "L3"]
         and report["conv"]["outside"] == 0

@@ -4,6 +4,7 @@ fallback is the case's status. In a process with the interpreter.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -19,8 +20,11 @@ from hotlap.perf.race import tasks
 from hotlap.perf.terms.case import Case
 from hotlap.perf.terms.reasons import Refusal
 
+# Over 20 s on two quiet cores.
+pytestmark = pytest.mark.slow
+
 RUN = """
-import sys
+import json
 from pathlib import Path
 import torch
 from torch import nn
@@ -40,44 +44,54 @@ class Bare(nn.Module):
     def forward(self, x):
         return x.sin()
 
-made = {"narrow": lambda: Wide(64), "wide": lambda: Wide(9000), "bare": Bare}[sys.argv[1]]()
-width = 9000 if sys.argv[1] == "wide" else 64
-case = Case("w", "triton")
-with dispatch.using("interpret"):
-    make = lambda: Workload("w", made, (torch.randn(2, width),))
+def ran(module, width):
+    dispatch.reset()
+    case = Case("w", "triton")
+    make = lambda: Workload("w", module, (torch.randn(2, width),))
     step = triton.load(Artefact(case, Path("."), 1, make, Path(".")))
-    found = triton.placement(Artefact(case, Path("."), 1, None, Path(".")), step)
-print(found.counters, found.wrong)
-print(*found.evidence, sep="\\n")
+    placement = triton.placement(Artefact(case, Path("."), 1, None, Path(".")), step)
+    return "\\n".join([f"{placement.counters} {placement.wrong}", *placement.evidence])
+
+with dispatch.using("interpret"):
+    texts = {"narrow": ran(Wide(64), 64), "wide": ran(Wide(9000), 9000), "bare": ran(Bare(), 64)}
+print(json.dumps(texts))
 """
 
 
-def ran(which: str) -> str:
+@pytest.fixture(scope="module")
+def placements() -> dict[str, str]:
+    """What the placement of each planted module says, all of one process: it imports torch and
+    Triton's interpreter once.
+    """
     done = subprocess.run(
-        [sys.executable, "-c", RUN, which],
+        [sys.executable, "-c", RUN],
         env={**os.environ, "TRITON_INTERPRET": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    texts: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
+    return texts
 
 
-def test_what_ran_is_counted() -> None:
-    assert "'kernel_calls': 1, 'kernel_fallbacks': 0, 'modules_replaced': 1} None" in ran("narrow")
+def test_what_ran_is_counted(placements: dict[str, str]) -> None:
+    counted = "'kernel_calls': 1, 'kernel_fallbacks': 0, 'modules_replaced': 1} None"
+    assert counted in placements["narrow"]
 
 
-def test_an_operation_that_would_silently_fall_back_is_the_status_of_the_case() -> None:
+def test_an_operation_that_would_silently_fall_back_is_the_status_of_the_case(
+    placements: dict[str, str],
+) -> None:
     """Planted: rows that the kernel does not take."""
-    results = ran("wide")
-    assert "'kernel_calls': 0, 'kernel_fallbacks': 1" in results and "} unsupported_op: 1 calls" in results
-    assert "1 x layer_norm took the reference: rows of 9,000 elements" in results
+    text = placements["wide"]
+    assert "'kernel_calls': 0, 'kernel_fallbacks': 1" in text and "} unsupported_op: 1 calls" in text
+    assert "1 x layer_norm took the reference: rows of 9,000 elements" in text
 
 
-def test_a_model_with_none_of_our_operations_is_no_case_of_ours() -> None:
-    assert "nothing in w is one of our operations" in ran("bare")
+def test_a_model_with_none_of_our_operations_is_no_case_of_ours(placements: dict[str, str]) -> None:
+    assert "nothing in w is one of our operations" in placements["bare"]
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,9 @@ from hotlap.perf.lowering import aoti, proofs
 from hotlap.perf.terms.case import Case
 from hotlap.perf.terms.reasons import Refusal
 
+# Over 20 s on two quiet cores.
+pytestmark = pytest.mark.slow
+
 PLANTED = """
 import torch
 from torch import nn

@@ -37,7 +37,8 @@ class Airy(torch.nn.Module):
         return self.after(torch.special.airy_ai(torch.relu(self.before(x))))
 
 
-def main(precision):
+def climbed(precision):
+    """What verify says of each planted module in one precision."""
     from hotlap.perf.backends import tensorrt
     from hotlap.perf.race import tasks
     from hotlap.perf.terms.case import Case, Workload
@@ -80,8 +81,8 @@ def main(precision):
     import torch_tensorrt
 
     message["settings"] = list(inspect.signature(torch_tensorrt.dynamo.compile).parameters)
-    print(json.dumps(message))
+    return message
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    print(json.dumps({precision: climbed(precision) for precision in sys.argv[1:]}))

@@ -94,6 +94,7 @@ def ab(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
 
 
+@pytest.mark.slow
 def test_a_slower_revision_is_a_confirmed_regression_and_names_its_cause(repository: Path) -> None:
     Path("lap_pkg/models.py").write_text(MODELS.replace("{slower}", SLOWER))
     commit("slower")
@@ -134,6 +135,7 @@ def larger():
 """
 
 
+@pytest.mark.slow
 def test_a_tenth_more_memory_is_a_confirmed_regression(repository: Path) -> None:
     Path("lap_pkg/models.py").write_text(MODELS.replace("{slower}", "") + LARGER)
     done = ab("lap_pkg.models:make", "lap_pkg.models:larger", "--json", "verdict.json")
@@ -145,6 +147,7 @@ def test_a_tenth_more_memory_is_a_confirmed_regression(repository: Path) -> None
     assert any("confirmed in 3 more fresh workers a side" in text for text in memory["evidence"])
 
 
+@pytest.mark.slow
 def test_revisions_that_load_the_same_files_are_refused(repository: Path) -> None:
     Path("README").write_text("words\n")
     commit("words")
@@ -153,6 +156,7 @@ def test_revisions_that_load_the_same_files_are_refused(repository: Path) -> Non
     assert "2 files that the cases load are the same" in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_code_from_the_working_copy_is_refused(repository: Path) -> None:
     """The planted mistake: a revision that reaches around its worktree, so that both sides would
     run the same file.
@@ -170,6 +174,7 @@ def test_code_from_the_working_copy_is_refused(repository: Path) -> None:
     assert "helper.py came from the working copy" in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_revision_that_cannot_be_loaded_is_a_regression(repository: Path) -> None:
     Path("lap_pkg/models.py").write_text(MODELS.replace("{slower}", "") + "\nraise RuntimeError('planted')\n")
     commit("broken")
@@ -193,6 +198,7 @@ def environment_with(folder: Path, version: int, slower: str = "", libraries: bo
     return folder
 
 
+@pytest.mark.slow
 def test_two_installed_environments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither has hotlap, and both run the running one's timing loop."""
     monkeypatch.chdir(tmp_path)
@@ -430,6 +436,7 @@ def test_a_worktree_beside_the_editable_install_is_what_a_worker_loads(
     ("head", "backend", "counter"),
     [("broken", "compile", "graph_breaks"), ("unfused", "onnxruntime", "nodes")],
 )
+@pytest.mark.slow
 def test_what_the_compiler_lost_is_a_regression_before_anything_is_timed(
     head: str, backend: str, counter: str, tmp_path: Path
 ) -> None:

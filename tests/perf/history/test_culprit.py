@@ -73,6 +73,7 @@ def history(stored: Any, commits: list[str]) -> list[str]:
     return ["history", "results", "--bisect", CASE.id]
 
 
+@pytest.mark.slow
 def test_a_slower_commit_is_found_by_measuring(
     stored: Any, repository: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

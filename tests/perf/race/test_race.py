@@ -38,30 +38,55 @@ TINY = "planted.workloads:tiny"
 QUICK = Plan(budget_s=60, looks=(2,), rounds=4, tail_s=0.02, timeout_s=60, threads=2)
 DEFECTS = ("stale", "imprecise", "elsewhere", "killed", "hangs", "full_disk", "greedy")
 
-pytestmark = pytest.mark.usefixtures("planted")
+pytestmark = [pytest.mark.usefixtures("planted"), pytest.mark.slow]
+
+
+def measured(
+    cases: Sequence[Case], plan: Plan = QUICK, progress: Progress | None = None
+) -> dict[Case, Result]:
+    """Results of one run by case, and the same read back from the file."""
+    here = survey.collect(plan.threads, "keep")
+    run = rundir.RunFolder(None, "test", here, cases)
+    try:
+        results = {
+            result.case: result for result in measure(cases, run, plan, here.key, progress or Progress())
+        }
+    finally:
+        run.close()
+    assert {result.case: result for result in read(run.file).results} == results
+    return results
 
 
 def race(
-    workload: str,
-    backends: Sequence[str],
-    plan: Plan = QUICK,
-    progress: Progress | None = None,
-    precision: str = "fp32",
-    batch: int = 1,
+    workload: str, backends: Sequence[str], plan: Plan = QUICK, progress: Progress | None = None
 ) -> dict[str, Result]:
-    """Results by backend spec, and the same read back from the file."""
-    here = survey.collect(plan.threads, "keep")
-    cases = expand([workload], backends, [precision], [batch])
-    run = rundir.RunFolder(None, "test", here, cases)
-    try:
-        results = measure(cases, run, plan, here.key, progress or Progress())
-    finally:
-        run.close()
-    assert {one.case: one for one in read(run.file).results} == {one.case: one for one in results}
-    return {
-        one.case.backend + "".join(f"[{name}:{value}]" for name, value in one.case.options): one
-        for one in results
+    """Results by backend spec."""
+    results = measured(expand([workload], backends), plan, progress)
+    return {case.spec: result for case, result in results.items()}
+
+
+# Races that end at once, by name: workload, backends, precision and batch.
+SHORT = {
+    "broken": ("planted.workloads:broken", ["eager", "null"], "fp32", 1),
+    "nan": ("planted.workloads:nan", ["eager", "null"], "fp32", 1),
+    "raises": ("planted.workloads:raises", ["eager", "null"], "fp32", 1),
+    "another batch": ("planted.workloads:fixed", ["eager", "null"], "fp32", 3),
+    "missing": ("planted.workloads:missing", ["eager", "null"], "fp32", 1),
+    "its own batch": ("planted.workloads:fixed", ["eager"], "fp32", 4),
+    "too large": (TINY, ["eager"], "fp32", 2**45),
+    "unsupported": (TINY, ["eager", "onnxruntime"], "tf32", 1),
+}
+
+
+@pytest.fixture(scope="module")
+def short_races(planted: Path) -> dict[str, dict[str, Result]]:
+    """All of SHORT in one run, whose fork server imports torch once: results by backend spec."""
+    cases = {
+        name: expand([workload], backends, [precision], [batch])
+        for name, (workload, backends, precision, batch) in SHORT.items()
     }
+    results = measured([case for some in cases.values() for case in some])
+    return {name: {case.spec: results[case] for case in some} for name, some in cases.items()}
 
 
 @pytest.fixture(scope="module")
@@ -155,37 +180,40 @@ def test_first_block_is_fresh_and_carries_memory_and_cold_start(defects: dict[st
 
 
 @pytest.mark.parametrize(
-    ("workload", "batch", "words"),
+    ("name", "words"),
     [
-        ("planted.workloads:broken", 1, "forward fails in fp64 eager"),
-        ("planted.workloads:nan", 1, "NaN or infinite"),
-        ("planted.workloads:raises", 1, "no such file of weights"),
-        ("planted.workloads:fixed", 3, "fixed batch of 4; ask for --batch 4"),
-        ("planted.workloads:missing", 1, "missing"),
+        ("broken", "forward fails in fp64 eager"),
+        ("nan", "NaN or infinite"),
+        ("raises", "no such file of weights"),
+        ("another batch", "fixed batch of 4; ask for --batch 4"),
+        ("missing", "missing"),
     ],
 )
 def test_a_workload_that_cannot_run_gives_every_case_its_reason(
-    workload: str, batch: int, words: str
+    short_races: dict[str, dict[str, Result]], name: str, words: str
 ) -> None:
-    results = race(workload, ["eager", "null"], batch=batch)
-    for one in results.values():
-        assert reason(one) == ("failed", "invalid_input")
-        assert words in str(one.reason)
+    results = short_races[name]
+    assert results.keys() == {"eager", "null", "pace"}
+    for result in results.values():
+        assert reason(result) == ("failed", "invalid_input")
+        assert words in str(result.reason)
 
 
-def test_a_batch_that_does_not_fit_is_out_of_memory() -> None:
-    results = race(TINY, ["eager"], batch=2**45)
-    assert reason(results["eager"]) == ("failed", "oom")
-    assert "smaller batch" in str(results["eager"].reason)
+def test_a_batch_that_does_not_fit_is_out_of_memory(short_races: dict[str, dict[str, Result]]) -> None:
+    result = short_races["too large"]["eager"]
+    assert reason(result) == ("failed", "oom")
+    assert "smaller batch" in str(result.reason)
 
 
-def test_a_fixed_batch_runs_at_its_own_size() -> None:
-    results = race("planted.workloads:fixed", ["eager"], batch=4)
-    assert results["eager"].status in ("ok", "noisy") and results["eager"].metrics
+def test_a_fixed_batch_runs_at_its_own_size(short_races: dict[str, dict[str, Result]]) -> None:
+    result = short_races["its own batch"]["eager"]
+    assert result.status in ("ok", "noisy") and result.metrics
 
 
-def test_a_precision_that_nothing_supports_is_skipped_with_its_reason() -> None:
-    results = race(TINY, ["eager", "onnxruntime"], precision="tf32")
+def test_a_precision_that_nothing_supports_is_skipped_with_its_reason(
+    short_races: dict[str, dict[str, Result]],
+) -> None:
+    results = short_races["unsupported"]
     assert reason(results["eager"]) == ("skipped", "unsupported_precision")
     assert reason(results["pace"]) == ("skipped", "unsupported_target")
 

@@ -24,6 +24,9 @@ from hotlap.profiles.findings import review
 from hotlap.profiles.pages import text
 from hotlap.profiles.tables import captured, kineto
 
+# Over 20 s on two quiet cores.
+pytestmark = pytest.mark.slow
+
 WORKLOAD = """
 import torch
 
