@@ -1,8 +1,7 @@
 """Every figure of a trace under fixed names and units, so that two readers of the same file can be
 compared key by key.
 
-The names are those of shared/traces/EXPECTED.json; the definitions those of shared/TRACES.md. `_ns`
-is exact; `_us` and shares are rounded for print.
+The definitions stand in docs/traces.md. `_ns` is exact; `_us` and shares are rounded for print.
 """
 
 from __future__ import annotations

@@ -22,13 +22,14 @@ OTHER_COLLECTIVES = re.compile(
 
 @dataclass(frozen=True)
 class Timeline:
-    """Of one device. comm is what is NCCL's, by name or by the file's own metadata
-    (shared/TRACES.md); all_comm has every collective that its name tells.
+    """The GPU events of one device and the moments that they cover.
 
-    others: by name code, which kernels are collectives of other libraries.
+    `comm` is what is NCCL's, by name or by the file's own metadata; `all_comm` has every collective
+    that its name tells (docs/traces.md).
     """
 
     gpu: Gpu
+    # By name code: which kernels are collectives of other libraries.
     others: Mask
 
     @cached_property

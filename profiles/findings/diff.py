@@ -4,7 +4,7 @@ Judged by parts, matched by operator first, then by kernel; profiles of differen
 beside each other by what their operators are for (kinds.py).
 
 Runs of the same program differ by 0.05 to 0.1 % in the time of their kernels and by up to 12.8 % in
-the wall (shared/TRACES.md): kernels are judged at 1 %, steps only beyond what the wall does by
+the wall: kernels are judged at 1 %, steps only beyond what the wall does by
 itself. Copies share memory with whatever else the host does, and count as wall. Two processes on a
 CPU, one after the other, were seen 30 % apart with the same code: there only twice the time is a
 regression, and `hotlap ab` tells the rest.

@@ -34,7 +34,7 @@ FIXES = 3
 
 
 def lines(found: Review) -> Iterator[str]:
-    """In the order of shared/TRACES.md's first thirty seconds."""
+    """Yields the screen's lines, in the order in which a reader asks (docs/traces.md, Reading)."""
     trace, facts = found.trace, found.facts
     yield plain(
         f"{Path(trace.path).name}: {machine(found)}, {trace.events:,} events, {len(trace.gpu):,} on the GPU"

@@ -3,7 +3,7 @@ beside it; the names of TREx), as the same tables.
 
 A layer is one kernel by its tactic, behind it the layer's type as operator. TensorRT says how long
 a layer took, not when, and times each layer alone: the layers together take longer than the engine
-(1.02 to 1.37 times in shared/traces), which stands in a file of its own.
+(1.02 to 1.37 times in the traces of tests/profiles/traces/trt), which stands in a file of its own.
 
     NAME.profile.json            times; the file to give         NAME.graph.json   types, shapes,
                                  tactics

@@ -1,6 +1,6 @@
 """A trace as tables of integers: one row an event, times in nanoseconds, names as codes.
 
-What each table holds follows the definitions in shared/TRACES.md; every reader (kineto, ...) fills
+What each table holds follows the definitions in docs/traces.md; every reader (kineto, ...) fills
 the same ones.
 """
 

@@ -1,8 +1,7 @@
 """The figures of small traces of our own making, against counting nanosecond by nanosecond: the
-definitions of shared/TRACES.md in the plainest Python.
+definitions of docs/traces.md in the plainest Python.
 
-`small.json` is such a trace, kept in the repository for when shared/traces is not there; `python
-tests/profiles/test_by_counting.py` makes it again.
+`small.json` is such a trace; `python tests/profiles/facts/test_by_counting.py` writes it again.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from hotlap.profiles.facts.facts import Facts
 from hotlap.profiles.findings import trust
 from hotlap.profiles.tables import kineto
 
-from . import made
+from .. import synthetic
 
 PAIRS = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 12)), max_size=12)
 
@@ -78,12 +78,12 @@ def test_the_innermost_span_against_trying_all(cuts: list[tuple[int, int]], aske
 
 def test_the_earliest_of_several_calls_and_none_for_an_orphan(tmp_path: Path) -> None:
     events = [
-        made.call("cudaLaunchKernel", 5, 1, 1),
-        made.call("cudaLaunchKernel", 2, 1, 1),
-        made.kernel("a", 9, 1, 1),
-        made.kernel("b", 11, 1, 2),
+        synthetic.call("cudaLaunchKernel", 5, 1, 1),
+        synthetic.call("cudaLaunchKernel", 2, 1, 1),
+        synthetic.kernel("a", 9, 1, 1),
+        synthetic.kernel("b", 11, 1, 2),
     ]
-    trace = kineto.read(made.written(tmp_path / "t.json", events))
+    trace = kineto.read(synthetic.written(tmp_path / "t.json", events))
     found = launches.of(trace, trace.gpu)
     assert found.call.tolist() == [1, -1]
     said = trust.judge(Facts(trace)).said
@@ -92,13 +92,13 @@ def test_the_earliest_of_several_calls_and_none_for_an_orphan(tmp_path: Path) ->
 
 def test_idle_is_charged_by_its_cause(tmp_path: Path) -> None:
     events = [
-        *made.launched("first", 0, 10, 10, 1),
-        *made.launched("waited for the host", 25, 30, 10, 2),
-        *made.launched("short gap", 26, 50, 10, 3),
-        *made.launched("long gap", 27, 100, 10, 4),
-        made.kernel("orphan", 120, 10, 99),
+        *synthetic.launched("first", 0, 10, 10, 1),
+        *synthetic.launched("waited for the host", 25, 30, 10, 2),
+        *synthetic.launched("short gap", 26, 50, 10, 3),
+        *synthetic.launched("long gap", 27, 100, 10, 4),
+        synthetic.kernel("orphan", 120, 10, 99),
     ]
-    trace = kineto.read(made.written(tmp_path / "t.json", events))
+    trace = kineto.read(synthetic.written(tmp_path / "t.json", events))
     line = timeline.of(trace)
     found = launches.idle(line, launches.of(trace, line.gpu))
     assert {cause: found.charged(cause) for cause in launches.CAUSES} == {
@@ -112,13 +112,13 @@ def test_idle_is_charged_by_its_cause(tmp_path: Path) -> None:
 
 def test_what_the_host_did_is_the_innermost_span(tmp_path: Path) -> None:
     events = [
-        made.step(1, 0, 100),
-        made.operator("outer", 10, 50),
-        made.operator("inner", 20, 10),
-        made.call("cudaStreamSynchronize", 40, 5),
-        made.event("python_function", "train.py(7): step", 70, 20),
+        synthetic.step(1, 0, 100),
+        synthetic.operator("outer", 10, 50),
+        synthetic.operator("inner", 20, 10),
+        synthetic.call("cudaStreamSynchronize", 40, 5),
+        synthetic.event("python_function", "train.py(7): step", 70, 20),
     ]
-    trace = kineto.read(made.written(tmp_path / "t.json", events))
+    trace = kineto.read(synthetic.written(tmp_path / "t.json", events))
     doing = host.of(trace, 0)
     seen = [(doing.labels[label], ns // 1000) for label, ns in doing.during(0, 100_000)]
     assert seen == [
@@ -135,9 +135,11 @@ def test_what_the_host_did_is_the_innermost_span(tmp_path: Path) -> None:
 
 
 def test_several_devices_are_not_mixed(tmp_path: Path) -> None:
-    other = {**made.kernel("k", 500, 100), "args": {"device": 1, "stream": 7}}
+    other = {**synthetic.kernel("k", 500, 100), "args": {"device": 1, "stream": 7}}
     trace = kineto.read(
-        made.written(tmp_path / "t.json", [made.kernel("k", 0, 10), made.kernel("k", 20, 10), other])
+        synthetic.written(
+            tmp_path / "t.json", [synthetic.kernel("k", 0, 10), synthetic.kernel("k", 20, 10), other]
+        )
     )
     assert timeline.devices(trace) == [0, 1]
     assert timeline.of(trace).window == 30_000 and timeline.of(trace, 1).window == 100_000

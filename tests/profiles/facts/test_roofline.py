@@ -23,9 +23,7 @@ from hotlap.profiles.facts.facts import Facts
 from hotlap.profiles.findings import review
 from hotlap.profiles.tables import kineto
 
-from . import made
-
-TRACES = Path(__file__).parents[4] / "shared" / "traces"
+from .. import real, synthetic
 
 
 def of(path: Path) -> list[roofline.Attained]:
@@ -41,10 +39,10 @@ def product(
     dims: Any = ((512, 1024), (1024, 256)),
 ) -> Path:
     events = [
-        {**made.operator("aten::mm", 8, 6), "args": {"Input Dims": dims, "Input type": [kind, kind]}},
-        *made.launched(kernel, 10, 20, length_us, 1),
+        {**synthetic.operator("aten::mm", 8, 6), "args": {"Input Dims": dims, "Input type": [kind, kind]}},
+        *synthetic.launched(kernel, 10, 20, length_us, 1),
     ]
-    return made.written(tmp_path / "trace.json", events, name=name)
+    return synthetic.written(tmp_path / "trace.json", events, name=name)
 
 
 FLOPS = 2 * 512 * 1024 * 256
@@ -113,12 +111,10 @@ def test_real_traces_as_another_program_has_them(trace: str) -> None:
     """TraceLens's figures for GEMM, convolution and attention, to a tenth of a per cent; it counts
     the bias of addmm as work and we do not.
     """
-    if not TRACES.is_dir():
-        pytest.skip("shared/traces is not there")
-    found = {(row.name, row.dims): row for row in of(TRACES / f"h100_{trace}_infer.json.gz")}
+    attained = {(row.name, row.dims): row for row in of(real.trace(f"h100_{trace}_infer.json.gz"))}
     seen = 0
     for line in table(trace, "GEMM"):
-        own = found[line["name"], roofline.shapes_text(json.loads(line["Input Dims_first"]))]
+        own = attained[line["name"], roofline.shapes_text(json.loads(line["Input Dims_first"]))]
         m, n, k, batch = (int(float(line[f"param: {name}"])) for name in "MNKB")
         extra = batch * m * n if line["param: bias"] == "True" else 0
         assert own.calls == int(line["name_count"])
@@ -133,22 +129,19 @@ def test_real_traces_as_another_program_has_them(trace: str) -> None:
     for line in table(trace, "SDPA_fwd"):
         flash = next(
             row
-            for row in found.values()
+            for row in attained.values()
             if row.name == "aten::_flash_attention_forward" and row.calls == int(line["name_count"])
         )
         assert flash.flops / flash.calls == pytest.approx(1e9 * float(line["GFLOPS_first"]), rel=1e-6)
         seen += 1
     assert seen >= 4
-    for row in found.values():
+    for row in attained.values():
         assert row.share is None or 0 < row.share <= 1
 
 
 def table(trace: str, name: str) -> list[dict[str, str]]:
-    return list(
-        csv.DictReader(
-            (TRACES / "expected" / f"tracelens_h100_{trace}" / f"{name}.csv").read_text().splitlines()
-        )
-    )
+    path = real.trace(f"expected/tracelens_h100_{trace}/{name}.csv")
+    return list(csv.DictReader(path.read_text().splitlines()))
 
 
 def test_work_of_a_cpu_profile_is_what_torch_counts(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hotlap.perf import cli
 from hotlap.perf.terms import verdict
 from hotlap.profiles.facts import kinds
 
-from . import made
+from .. import synthetic
 
 
 def trained(
@@ -29,16 +29,16 @@ def trained(
     events = []
     for number in range(steps):
         at, key = wall * number, 10 * number + 1
-        events += [made.step(number, at, wall), made.operator("aten::mm", at + 1, 5)]
-        events += made.launched("gemm", at + 2, at + 10 + launch_gap, compute, key)
+        events += [synthetic.step(number, at, wall), synthetic.operator("aten::mm", at + 1, 5)]
+        events += synthetic.launched("gemm", at + 2, at + 10 + launch_gap, compute, key)
         for copy in range(extra):
             events += [
-                made.operator("aten::copy_", at + 20 + copy, 1),
-                *made.launched(
+                synthetic.operator("aten::copy_", at + 20 + copy, 1),
+                *synthetic.launched(
                     "copy_kernel", at + 20.2 + copy, at + 80 + 2 * copy, 2, key + 1 + copy, call_dur=0.5
                 ),
             ]
-    return made.written(path, events, **more)
+    return synthetic.written(path, events, **more)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_what_cannot_be_compared_is_shown_and_never_green(
     if broken == "cut":
         head.write_bytes(head.read_bytes()[:-300])
     elif broken == "no GPU":
-        made.written(head, [made.operator("aten::mm", 0, 1)])
+        synthetic.written(head, [synthetic.operator("aten::mm", 0, 1)])
     assert cli.status(["review", str(head), str(base)]) == 4
     said = capsys.readouterr().out
     assert {
@@ -188,16 +188,16 @@ def captured_on(
     events = []
     for number in range(3):
         events.append(
-            made.step(number, 1000 * number, 100)
+            synthetic.step(number, 1000 * number, 100)
             if backend == "eager"
-            else made.event("Session", "model_run", 1000 * number, 100)
+            else synthetic.event("Session", "model_run", 1000 * number, 100)
         )
         for at in range(operators):
             where = 1000 * number + 10 * at
             events.append(
-                made.operator("aten::addmm", where, 10)
+                synthetic.operator("aten::addmm", where, 10)
                 if backend == "eager"
-                else made.event("Node", "n", where, 10, op_name="Gemm", provider="CPUExecutionProvider")
+                else synthetic.event("Node", "n", where, 10, op_name="Gemm", provider="CPUExecutionProvider")
             )
     for one in events:
         one["args"] = {
@@ -260,20 +260,20 @@ def test_different_tools_without_plain_times_are_shown_and_not_judged(
 
 
 def test_a_base_that_has_none_of_it_is_no_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    copies = made.written(
+    copies = synthetic.written(
         tmp_path / "copies.json",
         [
             one
             for at in (0, 50)
             for one in (
-                made.call("cudaMemcpyAsync", at, 2, at + 1),
-                made.kernel("Memcpy HtoD", at + 5, 30, at + 1, cat="gpu_memcpy"),
+                synthetic.call("cudaMemcpyAsync", at, 2, at + 1),
+                synthetic.kernel("Memcpy HtoD", at + 5, 30, at + 1, cat="gpu_memcpy"),
             )
         ],
     )
-    kernels = made.written(
+    kernels = synthetic.written(
         tmp_path / "kernels.json",
-        [one for at in (0, 50) for one in made.launched("gemm", at, at + 5, 30, at + 1)],
+        [one for at in (0, 50) for one in synthetic.launched("gemm", at, at + 5, 30, at + 1)],
     )
     assert cli.status(["review", str(kernels), str(copies)]) == 3
     assert "compute   0 ns -> 60.0 us" in capsys.readouterr().out

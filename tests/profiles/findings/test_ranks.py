@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 from hotlap.perf.cli import status
 from hotlap.profiles.findings import ranks
 
-from . import made
+from .. import real, synthetic
 
-TRACES = Path(__file__).parents[4] / "shared" / "traces"
 REDUCE = "ncclDevKernel_AllReduce_Sum_f32_RING_LL"
 
 
@@ -32,12 +31,12 @@ def job(folder: Path, arrivals: list[list[float]], clocks: list[float] | None = 
         shift = 5000 + (clocks[rank] if clocks else 0)
         for number, each in enumerate(arrivals):
             start, end = shift + 1000 * number + each[rank], shift + 1000 * number + max(each) + 50
-            events += made.launched(
+            events += synthetic.launched(
                 "gemm", shift + 1000 * number - 300, shift + 1000 * number - 290, 80, 10 * number + 1
             )
-            events += made.launched(REDUCE, start - 5, start, end - start, 10 * number + 2, stream=20)
+            events += synthetic.launched(REDUCE, start - 5, start, end - start, 10 * number + 2, stream=20)
         for number in range(extra * rank):
-            events += made.launched(
+            events += synthetic.launched(
                 "ncclDevKernel_Broadcast",
                 shift + 7_000_000,
                 shift + 7_000_100 + 1000 * number,
@@ -45,7 +44,7 @@ def job(folder: Path, arrivals: list[list[float]], clocks: list[float] | None = 
                 9000 + number,
                 stream=20,
             )
-        path = made.written(folder / f"rank{rank}.json", events)
+        path = synthetic.written(folder / f"rank{rank}.json", events)
         content = json.loads(path.read_text())
         path.write_text(
             json.dumps({**content, "distributedInfo": {"rank": rank, "world_size": len(arrivals[0])}})
@@ -89,9 +88,9 @@ def test_what_ends_at_other_times_does_not_belong_together(
         events = [
             event
             for number, start in enumerate(starts)
-            for event in made.launched(REDUCE, start - 5, start, 100 + 900 * number, number + 1)
+            for event in synthetic.launched(REDUCE, start - 5, start, 100 + 900 * number, number + 1)
         ]
-        made.written(tmp_path / f"job_rank-{rank}.json", events)
+        synthetic.written(tmp_path / f"job_rank-{rank}.json", events)
     assert status(["review", str(tmp_path)]) == 0
     assert "straggler" in (said := capsys.readouterr().out) and "rank 0 " in said and "rank 1 " in said
 
@@ -111,8 +110,8 @@ def rank(path: Path, number: int, calls: list[tuple[float, float]], group: list[
     events = []
     for at, (start, end) in enumerate(calls):
         more = {"Process_Group_Ranks": str(group)} if group else {}
-        events += made.launched(REDUCE, start - 3, start, end - start, at + 1, stream=20, **more)
-    made.written(path / f"rank{number}.json", events)
+        events += synthetic.launched(REDUCE, start - 3, start, end - start, at + 1, stream=20, **more)
+    synthetic.written(path / f"rank{number}.json", events)
 
 
 def costs(folder: Path) -> list[tuple[int, int, int]]:
@@ -171,7 +170,7 @@ def test_a_rank_that_is_no_rank_is_asked_for(
     said: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("a.json", "b.json"):
-        path = made.written(tmp_path / name, made.launched(REDUCE, 0, 5, 5, 1))
+        path = synthetic.written(tmp_path / name, synthetic.launched(REDUCE, 0, 5, 5, 1))
         path.write_text(
             json.dumps(
                 {**json.loads(path.read_text()), "distributedInfo": {"rank": said, "world_size": 10**30}}
@@ -186,7 +185,7 @@ def test_what_is_no_set_of_ranks_says_so(tmp_path: Path, capsys: pytest.CaptureF
     same = job(tmp_path / "same", [[0, 1]])
     (same / "again.json").write_bytes((same / "rank1.json").read_bytes())
     cpu = job(tmp_path / "cpu", [[0, 1]])
-    made.written(cpu / "rank7.json", [made.operator("aten::mm", 1, 2)])
+    synthetic.written(cpu / "rank7.json", [synthetic.operator("aten::mm", 1, 2)])
     for folder, words in (
         (tmp_path / "empty", "0 traces"),
         (same, "are both of rank 1"),
@@ -209,14 +208,12 @@ def test_a_damaged_rank_is_shown_and_not_passed(tmp_path: Path, capsys: pytest.C
 
 def test_a_real_pair() -> None:
     """Two ranks of 128: four of the ten collectives are of groups that both are in."""
-    if not TRACES.is_dir():
-        pytest.skip("shared/traces is not there")
-    found = ranks.read(TRACES / "multirank")
-    assert [(rank.number, rank.collectives, rank.matched, rank.offset) for rank in found.ranks] == [
+    pair = ranks.read(real.trace("multirank/a100_dlrm_rank0.json.gz").parent)
+    assert [(rank.number, rank.collectives, rank.matched, rank.offset) for rank in pair.ranks] == [
         (0, 10, 4, 0),
         (1, 10, 4, 0),
     ]
-    assert found.world == 128 and found.straggler is not None and found.straggler.number == 1
+    assert pair.world == 128 and pair.straggler is not None and pair.straggler.number == 1
 
 
 moments = st.lists(

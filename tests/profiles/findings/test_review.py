@@ -13,16 +13,16 @@ from hotlap.perf import cli
 from hotlap.perf.terms import verdict
 from hotlap.profiles.pages import text
 
-from . import made
+from .. import synthetic
 
 
 @pytest.fixture
 def trace(tmp_path: Path) -> Path:
     events = [
-        made.step(1, 0, 200),
-        made.operator("aten::mm", 8, 6),
-        *made.launched("ampere_sgemm", 10, 20, 60, 1),
-        *made.launched("at::native::vectorized_elementwise_kernel", 100, 110, 40, 2),
+        synthetic.step(1, 0, 200),
+        synthetic.operator("aten::mm", 8, 6),
+        *synthetic.launched("ampere_sgemm", 10, 20, 60, 1),
+        *synthetic.launched("at::native::vectorized_elementwise_kernel", 100, 110, 40, 2),
         {
             "ph": "i",
             "name": "[memory]",
@@ -32,7 +32,7 @@ def trace(tmp_path: Path) -> Path:
             "args": {"Device Type": 1, "Device Id": 0, "Bytes": 1024, "Total Allocated": 4096},
         },
     ]
-    return made.written(tmp_path / "trace.json.gz", events, packed=True)
+    return synthetic.written(tmp_path / "trace.json.gz", events, packed=True)
 
 
 def test_one_screen_in_the_order_in_which_it_is_asked(
@@ -124,8 +124,9 @@ def test_mistakes_are_one_line(
 
 
 def test_names_cannot_break_the_screen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = made.written(
-        tmp_path / "t.json", [made.kernel("evil\x1b[2J\n::error::boo", 0, 1), made.kernel("k", 5, 1)]
+    path = synthetic.written(
+        tmp_path / "t.json",
+        [synthetic.kernel("evil\x1b[2J\n::error::boo", 0, 1), synthetic.kernel("k", 5, 1)],
     )
     assert cli.status(["review", str(path)]) == 0
     said = capsys.readouterr().out

@@ -15,7 +15,7 @@ from hotlap.profiles.facts.facts import Facts
 from hotlap.profiles.findings import bound, fix, rules
 from hotlap.profiles.tables import kineto
 
-from . import made
+from .. import synthetic
 
 Events = list[dict[str, Any]]
 RULES = {module.name for module in pkgutil.iter_modules(rules.__path__)}
@@ -26,81 +26,90 @@ def steady() -> Events:
     return [
         one
         for at in range(10)
-        for one in made.launched("ampere_tf32_s1688gemm", at, 100 + 50 * at, 50, at + 1)
+        for one in synthetic.launched("ampere_tf32_s1688gemm", at, 100 + 50 * at, 50, at + 1)
     ]
 
 
 def input_bound() -> Events:
-    loading = made.event(
+    loading = synthetic.event(
         "user_annotation", "enumerate(DataLoader)#_SingleProcessDataLoaderIter.__next__", 12, 80
     )
-    return [*made.launched("k", 0, 5, 5, 1), loading, *made.launched("k", 95, 100, 5, 2)]
+    return [*synthetic.launched("k", 0, 5, 5, 1), loading, *synthetic.launched("k", 95, 100, 5, 2)]
 
 
 def synchronisation() -> Events:
-    item = [made.operator("aten::_local_scalar_dense", 3, 9), made.call("cudaStreamSynchronize", 4, 7)]
-    return [*made.launched("k", 0, 5, 5, 1), *item, *made.launched("k", 25, 30, 5, 2)]
+    item = [
+        synthetic.operator("aten::_local_scalar_dense", 3, 9),
+        synthetic.call("cudaStreamSynchronize", 4, 7),
+    ]
+    return [*synthetic.launched("k", 0, 5, 5, 1), *item, *synthetic.launched("k", 25, 30, 5, 2)]
 
 
 def launch_bound() -> Events:
     return [
-        one for at in range(10) for one in made.launched("k", 20 * at, 20 * at + 10, 2, at + 1, call_dur=8)
+        one
+        for at in range(10)
+        for one in synthetic.launched("k", 20 * at, 20 * at + 10, 2, at + 1, call_dur=8)
     ]
 
 
 def first_calls() -> Events:
     return [
-        *made.launched("k", 0, 5, 5, 1),
-        made.call("cudaMalloc", 12, 80),
-        *made.launched("k", 95, 100, 5, 2),
+        *synthetic.launched("k", 0, 5, 5, 1),
+        synthetic.call("cudaMalloc", 12, 80),
+        *synthetic.launched("k", 95, 100, 5, 2),
     ]
 
 
 def pageable_copies() -> Events:
     copy = [
-        made.call("cudaMemcpyAsync", 0, 50, 1),
-        made.kernel("Memcpy HtoD (Pageable -> Device)", 1, 49, 1, cat="gpu_memcpy", bytes=49_000),
+        synthetic.call("cudaMemcpyAsync", 0, 50, 1),
+        synthetic.kernel("Memcpy HtoD (Pageable -> Device)", 1, 49, 1, cat="gpu_memcpy", bytes=49_000),
     ]
-    return [*copy, *made.launched("k", 40, 50, 50, 2)]
+    return [*copy, *synthetic.launched("k", 40, 50, 50, 2)]
 
 
 def exposed_communication() -> Events:
     return [
-        *made.launched("k", 0, 5, 45, 1),
-        *made.launched("ncclDevKernel_AllReduce", 10, 40, 60, 2, stream=20),
+        *synthetic.launched("k", 0, 5, 45, 1),
+        *synthetic.launched("ncclDevKernel_AllReduce", 10, 40, 60, 2, stream=20),
     ]
 
 
 def elementwise_chains() -> Events:
     names = ["gemm", *["void at::native::vectorized_elementwise_kernel<4>"] * 3]
     return [
-        one for at, name in enumerate(names) for one in made.launched(name, at, 100 + 20 * at, 20, at + 1)
+        one
+        for at, name in enumerate(names)
+        for one in synthetic.launched(name, at, 100 + 20 * at, 20, at + 1)
     ]
 
 
 def tensor_cores() -> Events:
     return [
-        *made.launched("ampere_sgemm_128x64_nn", 0, 5, 80, 1),
-        *made.launched("cutlass_80_tensorop_s1688gemm", 1, 85, 20, 2),
+        *synthetic.launched("ampere_sgemm_128x64_nn", 0, 5, 80, 1),
+        *synthetic.launched("cutlass_80_tensorop_s1688gemm", 1, 85, 20, 2),
     ]
 
 
 def layout_conversions() -> Events:
     return [
-        *made.launched("void cudnn::ops::nchwToNhwcKernel<float>", 0, 5, 30, 1),
-        *made.launched("conv", 1, 35, 70, 2),
+        *synthetic.launched("void cudnn::ops::nchwToNhwcKernel<float>", 0, 5, 30, 1),
+        *synthetic.launched("conv", 1, 35, 70, 2),
     ]
 
 
 def recompilation() -> Events:
-    compiling = made.event("python_function", "torch/_dynamo/convert_frame.py(1): _compile", 12, 80)
-    return [*made.launched("k", 0, 5, 5, 1), compiling, *made.launched("k", 95, 100, 5, 2)]
+    compiling = synthetic.event("python_function", "torch/_dynamo/convert_frame.py(1): _compile", 12, 80)
+    return [*synthetic.launched("k", 0, 5, 5, 1), compiling, *synthetic.launched("k", 95, 100, 5, 2)]
 
 
 def computing() -> Events:
     """A CPU without a GPU: two steps of 100 us, each one product of 99 us."""
     return [
-        one for at in (0, 1000) for one in (made.step(at, at, 100), made.operator("aten::mm", at + 1, 99))
+        one
+        for at in (0, 1000)
+        for one in (synthetic.step(at, at, 100), synthetic.operator("aten::mm", at + 1, 99))
     ]
 
 
@@ -109,9 +118,9 @@ def framework_bound() -> Events:
         one
         for at in (0, 1000)
         for one in (
-            made.step(at, at, 100),
-            made.operator("aten::mm", at + 10, 30),
-            made.operator("aten::empty", at + 50, 10),
+            synthetic.step(at, at, 100),
+            synthetic.operator("aten::mm", at + 10, 30),
+            synthetic.operator("aten::empty", at + 50, 10),
         )
     ]
 
@@ -119,21 +128,21 @@ def framework_bound() -> Events:
 def loading() -> Events:
     return [
         *computing(),
-        made.step(7, 2000, 100),
-        made.event(
+        synthetic.step(7, 2000, 100),
+        synthetic.event(
             "user_annotation", "enumerate(DataLoader)#_MultiProcessingDataLoaderIter.__next__", 2000, 100
         ),
     ]
 
 
 def slow_convolution() -> Events:
-    unfolded = made.operator("aten::_slow_conv2d_forward", 2000, 100)
+    unfolded = synthetic.operator("aten::_slow_conv2d_forward", 2000, 100)
     unfolded["args"] = {
         "Input Dims": [[1, 16, 32, 32], [16, 16, 3, 3]],
         "Input type": ["float", "float"],
         "Concrete Inputs": ["", "", "", "", "[1, 1]", "[1, 1]"],
     }
-    return [*computing(), made.step(7, 2000, 100), unfolded]
+    return [*computing(), synthetic.step(7, 2000, 100), unfolded]
 
 
 # Rule -> what it may say beside itself, and its ceiling in us.
@@ -155,7 +164,7 @@ PLANTED: dict[str, tuple[Any, set[str], float]] = {
 
 
 def facts(events: Events, folder: Path, major: int = 8) -> Facts:
-    return Facts(kineto.read(made.written(folder / "t.json", events, major)))
+    return Facts(kineto.read(synthetic.written(folder / "t.json", events, major)))
 
 
 def test_every_rule_is_planted() -> None:

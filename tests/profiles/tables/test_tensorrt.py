@@ -18,7 +18,8 @@ from hotlap.profiles.findings import review
 from hotlap.profiles.tables import files, tensorrt
 from hotlap.profiles.tables.events import Unreadable
 
-TRT = Path(__file__).parents[4] / "shared" / "traces" / "trt"
+from .. import real
+
 CONV = {
     "Name": "conv1 + relu",
     "LayerType": "CaskConvolution",
@@ -183,9 +184,7 @@ def test_whatever_lies_beside_it_is_survived(
 )
 def test_real_profiles(name: str, layers: int, total_ns: int) -> None:
     """Sums of the files' own decimals, and percentages that the files state themselves."""
-    if not TRT.is_dir():
-        pytest.skip("shared/traces is not there")
-    path = TRT / f"{name}.onnx.engine.profile.json"
+    path = real.trace(f"trt/{name}.onnx.engine.profile.json")
     found = files.read(path)
     assert len(found.gpu) == layers and int(found.gpu.dur.sum()) == total_ns
     stated = [layer["percentage"] for layer in json.loads(path.read_text())[1:]]
@@ -197,10 +196,8 @@ def test_real_profiles(name: str, layers: int, total_ns: int) -> None:
 
 
 def test_int8_against_fp32_says_why_it_is_faster(capsys: pytest.CaptureFixture[str]) -> None:
-    if not TRT.is_dir():
-        pytest.skip("shared/traces is not there")
     sides = [
-        str(TRT / name)
+        str(real.trace(f"trt/{name}"))
         for name in (
             "a100_resnet_qat/resnet-qat.onnx.engine.profile.json",
             "a100_resnet_fp32/resnet.onnx.engine.profile.json",
