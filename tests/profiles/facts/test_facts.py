@@ -23,22 +23,22 @@ def moments(pairs: list[tuple[int, int]]) -> set[int]:
 
 
 def joined(pairs: list[tuple[int, int]]) -> intervals.Intervals:
-    start, length = (np.array([pair[at] for pair in pairs], dtype=np.int64) for at in (0, 1))
+    start, length = (np.array([pair[side] for pair in pairs], dtype=np.int64) for side in (0, 1))
     return intervals.union(start, start + length)
 
 
 @given(PAIRS, PAIRS)
 def test_intervals_against_counting_every_moment(a: list[tuple[int, int]], b: list[tuple[int, int]]) -> None:
-    one, other = joined(a), joined(b)
-    assert one.length == len(moments(a))
-    assert intervals.both(one, other).length == len(moments(a) | moments(b))
-    assert intervals.without(one, other) == len(moments(a) - moments(b))
-    assert one.within(5, 20) == len({moment for moment in moments(a) if 5 <= moment < 20})
-    holes = intervals.gaps(one)
+    union, other = joined(a), joined(b)
+    assert union.length == len(moments(a))
+    assert intervals.both(union, other).length == len(moments(a) | moments(b))
+    assert intervals.without(union, other) == len(moments(a) - moments(b))
+    assert union.within(5, 20) == len({moment for moment in moments(a) if 5 <= moment < 20})
+    holes = intervals.gaps(union)
     assert (holes.end > holes.start).all()
     if a:
         first, last = min(start for start, _ in a), max(start + length for start, length in a)
-        assert holes.length == last - first - one.length
+        assert holes.length == last - first - union.length
 
 
 @given(
@@ -48,18 +48,18 @@ def test_intervals_against_counting_every_moment(a: list[tuple[int, int]], b: li
 def test_the_innermost_span_against_trying_all(cuts: list[tuple[int, int]], asked: list[int]) -> None:
     """Nested spans: each cut halves one that is there."""
     spans = [(0, 64)]
-    for which, at in cuts:
+    for which, place in cuts:
         start, end = spans[which % len(spans)]
         if end - start > 2:
-            spans.append((start + 1 + at % (end - start - 2), end - 1))
+            spans.append((start + 1 + place % (end - start - 2), end - 1))
     spans = [
-        one
-        for index, one in enumerate(spans)
+        span
+        for index, span in enumerate(spans)
         if all(
-            (a[0] >= one[0] and a[1] <= one[1])
-            or (a[0] <= one[0] and a[1] >= one[1])
-            or a[1] < one[0]
-            or a[0] > one[1]
+            (a[0] >= span[0] and a[1] <= span[1])
+            or (a[0] <= span[0] and a[1] >= span[1])
+            or a[1] < span[0]
+            or a[0] > span[1]
             for a in spans[:index]
         )
     ]
@@ -68,8 +68,8 @@ def test_the_innermost_span_against_trying_all(cuts: list[tuple[int, int]], aske
         start=np.array([a for a, _ in spans]), dur=np.array([b - a for a, b in spans]), **columns
     )
     moments_asked = np.array(asked, dtype=np.int64)
-    found = operators.innermost(table, np.zeros(len(asked), np.int64), moments_asked)
-    for moment, row in zip(asked, found.tolist(), strict=True):
+    innermost = operators.innermost(table, np.zeros(len(asked), np.int64), moments_asked)
+    for moment, row in zip(asked, innermost.tolist(), strict=True):
         around = [(end - start, index) for index, (start, end) in enumerate(spans) if start <= moment <= end]
         assert (row == -1) == (not around)
         if around:
@@ -84,10 +84,10 @@ def test_the_earliest_of_several_calls_and_none_for_an_orphan(tmp_path: Path) ->
         synthetic.kernel("b", 11, 1, 2),
     ]
     trace = kineto.read(synthetic.written(tmp_path / "t.json", events))
-    found = launches.of(trace, trace.gpu)
-    assert found.call.tolist() == [1, -1]
-    said = trust.judge(Facts(trace)).said
-    assert any(line.startswith("1 of 2 GPU events (50% of their time) have no host call") for line in said)
+    launched = launches.of(trace, trace.gpu)
+    assert launched.call.tolist() == [1, -1]
+    notes = trust.judge(Facts(trace)).notes
+    assert any(line.startswith("1 of 2 GPU events (50% of their time) have no host call") for line in notes)
 
 
 def test_idle_is_charged_by_its_cause(tmp_path: Path) -> None:
@@ -100,14 +100,14 @@ def test_idle_is_charged_by_its_cause(tmp_path: Path) -> None:
     ]
     trace = kineto.read(synthetic.written(tmp_path / "t.json", events))
     line = timeline.of(trace)
-    found = launches.idle(line, launches.of(trace, line.gpu))
-    assert {cause: found.charged(cause) for cause in launches.CAUSES} == {
+    idle = launches.idle(line, launches.of(trace, line.gpu))
+    assert {cause: idle.charged(cause) for cause in launches.CAUSES} == {
         "host_wait": (10_000, 1),
         "kernel_wait": (10_000, 1),
         "other": (40_000, 1),
         "unknown": (10_000, 1),
     }
-    assert found.before.tolist() == [5_000, 0, 0, 0]
+    assert idle.before.tolist() == [5_000, 0, 0, 0]
 
 
 def test_what_the_host_did_is_the_innermost_span(tmp_path: Path) -> None:
@@ -143,4 +143,4 @@ def test_several_devices_are_not_mixed(tmp_path: Path) -> None:
     )
     assert timeline.devices(trace) == [0, 1]
     assert timeline.of(trace).window == 30_000 and timeline.of(trace, 1).window == 100_000
-    assert "2 devices" in " ".join(trust.judge(Facts(trace)).said)
+    assert "2 devices" in " ".join(trust.judge(Facts(trace)).notes)

@@ -61,28 +61,28 @@ FLOPS = 2 * 512 * 1024 * 256
 def test_known_work_on_a_known_part(
     kernel: str, kind: str, precision: str, rate: float, tmp_path: Path
 ) -> None:
-    (found,) = of(product(tmp_path, 100, kernel=kernel, kind=kind))
+    (row,) = of(product(tmp_path, 100, kernel=kernel, kind=kind))
     size = 4 if kind == "float" else 2
-    assert found.flops == FLOPS and found.precision == precision and found.length == 100_000
-    assert found.moved_bytes == size * (512 * 1024 + 1024 * 256 + 512 * 256)
-    assert found.share == pytest.approx(max(FLOPS / rate, found.moved_bytes / 1555e9) / 100e-6)
+    assert row.flops == FLOPS and row.precision == precision and row.length == 100_000
+    assert row.moved_bytes == size * (512 * 1024 + 1024 * 256 + 512 * 256)
+    assert row.share == pytest.approx(max(FLOPS / rate, row.moved_bytes / 1555e9) / 100e-6)
 
 
 def test_above_the_roof_there_is_no_share(tmp_path: Path) -> None:
-    (found,) = of(product(tmp_path, 5))
-    assert found.share is None and found.why.startswith("above 100 %")
-    assert roofline.by_operator([found]) == {}
+    (row,) = of(product(tmp_path, 5))
+    assert row.share is None and row.why.startswith("above 100 %")
+    assert roofline.by_operator([row]) == {}
 
 
 def test_an_unknown_part_has_no_share(tmp_path: Path) -> None:
-    (found,) = of(product(tmp_path, 100, name="NVIDIA Imaginary 9000"))
-    assert found.share is None and found.why == "no peak of this device is known" and found.flops == FLOPS
+    (row,) = of(product(tmp_path, 100, name="NVIDIA Imaginary 9000"))
+    assert row.share is None and row.why == "no peak of this device is known" and row.flops == FLOPS
     assert peaks.datasheet("NVIDIA Imaginary 9000") is None
 
 
 def test_a_precision_that_the_part_lacks_has_no_share(tmp_path: Path) -> None:
-    (found,) = of(product(tmp_path, 100, name="Tesla V100-SXM2-16GB", kind="c10::BFloat16"))
-    assert found.share is None and found.why == "no peak is known for bf16"
+    (row,) = of(product(tmp_path, 100, name="Tesla V100-SXM2-16GB", kind="c10::BFloat16"))
+    assert row.share is None and row.why == "no peak is known for bf16"
 
 
 @pytest.mark.parametrize(
@@ -97,12 +97,12 @@ def test_a_precision_that_the_part_lacks_has_no_share(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_a_device_gets_its_own_datasheet(device: str, half: float, byte_rate: float) -> None:
-    found = peaks.datasheet(device)
+    peak = peaks.datasheet(device)
     assert (
-        found is not None
-        and found.flop_rates["fp16"] == half
-        and found.byte_rate == byte_rate
-        and "datasheet" in found.source
+        peak is not None
+        and peak.flop_rates["fp16"] == half
+        and peak.byte_rate == byte_rate
+        and "datasheet" in peak.source
     )
 
 
@@ -170,8 +170,8 @@ def test_work_of_a_cpu_profile_is_what_torch_counts(tmp_path: Path) -> None:
             work()
             profiler.step()
     torch_step.export_torch(profiler, tmp_path / "trace.json")
-    found = of(tmp_path / "trace.json")
-    assert {row.name for row in found} >= {
+    rows = of(tmp_path / "trace.json")
+    assert {row.name for row in rows} >= {
         "aten::mkldnn_convolution",
         "aten::convolution_backward",
         "aten::addmm",
@@ -181,8 +181,8 @@ def test_work_of_a_cpu_profile_is_what_torch_counts(tmp_path: Path) -> None:
     attention = 2 * 2 * 3 * 17 * 17 * (8 + 8)  # torch 2.14's counter does not know the CPU's kernel
     # and takes three instead of two times the forward for the gradients of the grouped convolution
     grouped = 2 * 16 * 64 * 2 * 4
-    assert sum(row.flops for row in found) == counter.get_total_flops() + attention - grouped
-    assert all(row.share is None and row.why == "no peak of this device is known" for row in found)
+    assert sum(row.flops for row in rows) == counter.get_total_flops() + attention - grouped
+    assert all(row.share is None and row.why == "no peak of this device is known" for row in rows)
 
 
 shapes = st.recursive(
@@ -201,9 +201,9 @@ def test_any_shapes_are_survived(name: str, dims: Any, types: Any, values: Any) 
         .replace("Infinity", "null")
         .encode()
     )
-    found = roofline.one(name, text, 1, 1000, False, peaks.datasheet("A100"))
-    assert found.share is None or 0 < found.share <= 1
-    assert (found.share is None) == bool(found.why)
+    row = roofline.against_peak(name, text, 1, 1000, False, peaks.datasheet("A100"))
+    assert row.share is None or 0 < row.share <= 1
+    assert (row.share is None) == bool(row.why)
 
 
 def test_operators_say_their_share_on_the_screen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -253,10 +253,10 @@ TRUE = "True"
     ],
 )
 def test_what_the_formula_does_not_fit_has_no_share(name: str, dims: Any, values: Any, why: str) -> None:
-    found = roofline.one(
+    row = roofline.against_peak(
         name, json.dumps([dims, ["float"], values]).encode(), 1, 10**9, False, peaks.datasheet("A100")
     )
-    assert (found.share, found.why) == (None, why)
+    assert (row.share, row.why) == (None, why)
 
 
 @pytest.mark.parametrize(
@@ -272,10 +272,10 @@ def test_what_the_formula_does_not_fit_has_no_share(name: str, dims: Any, values
     ],
 )
 def test_shapes_that_are_none_cost_nothing(dims: Any) -> None:
-    found = roofline.one(
+    row = roofline.against_peak(
         "aten::mm", json.dumps([dims, ["float"], []]).encode(), 1, 1000, False, peaks.datasheet("A100")
     )
-    assert found.share is None and found.why == "its shapes are no shapes"
+    assert row.share is None and row.why == "its shapes are no shapes"
 
 
 def test_arguments_nested_a_hundred_thousand_deep_cost_their_event_at_most(tmp_path: Path) -> None:

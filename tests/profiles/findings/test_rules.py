@@ -24,9 +24,9 @@ RULES = {module.name for module in pkgutil.iter_modules(rules.__path__)}
 def steady() -> Events:
     """A GPU that computes without a break: launches run ahead."""
     return [
-        one
-        for at in range(10)
-        for one in synthetic.launched("ampere_tf32_s1688gemm", at, 100 + 50 * at, 50, at + 1)
+        event
+        for index in range(10)
+        for event in synthetic.launched("ampere_tf32_s1688gemm", index, 100 + 50 * index, 50, index + 1)
     ]
 
 
@@ -47,9 +47,9 @@ def synchronisation() -> Events:
 
 def launch_bound() -> Events:
     return [
-        one
-        for at in range(10)
-        for one in synthetic.launched("k", 20 * at, 20 * at + 10, 2, at + 1, call_dur=8)
+        event
+        for index in range(10)
+        for event in synthetic.launched("k", 20 * index, 20 * index + 10, 2, index + 1, call_dur=8)
     ]
 
 
@@ -79,9 +79,9 @@ def exposed_communication() -> Events:
 def elementwise_chains() -> Events:
     names = ["gemm", *["void at::native::vectorized_elementwise_kernel<4>"] * 3]
     return [
-        one
-        for at, name in enumerate(names)
-        for one in synthetic.launched(name, at, 100 + 20 * at, 20, at + 1)
+        event
+        for index, name in enumerate(names)
+        for event in synthetic.launched(name, index, 100 + 20 * index, 20, index + 1)
     ]
 
 
@@ -107,20 +107,20 @@ def recompilation() -> Events:
 def computing() -> Events:
     """A CPU without a GPU: two steps of 100 us, each one product of 99 us."""
     return [
-        one
-        for at in (0, 1000)
-        for one in (synthetic.step(at, at, 100), synthetic.operator("aten::mm", at + 1, 99))
+        event
+        for start in (0, 1000)
+        for event in (synthetic.step(start, start, 100), synthetic.operator("aten::mm", start + 1, 99))
     ]
 
 
 def framework_bound() -> Events:
     return [
-        one
-        for at in (0, 1000)
-        for one in (
-            synthetic.step(at, at, 100),
-            synthetic.operator("aten::mm", at + 10, 30),
-            synthetic.operator("aten::empty", at + 50, 10),
+        event
+        for start in (0, 1000)
+        for event in (
+            synthetic.step(start, start, 100),
+            synthetic.operator("aten::mm", start + 10, 30),
+            synthetic.operator("aten::empty", start + 50, 10),
         )
     ]
 
@@ -174,10 +174,10 @@ def test_every_rule_is_planted() -> None:
 @pytest.mark.parametrize("rule", sorted(PLANTED))
 def test_a_rule_finds_its_evidence(rule: str, tmp_path: Path) -> None:
     make, others, ceiling_us = PLANTED[rule]
-    found = {one.rule: one for one in fix.suggested(facts(make(), tmp_path))}
-    assert set(found) == {rule, *others}
-    assert found[rule].ceiling == ceiling_us * 1000
-    assert found[rule].evidence and found[rule].advice
+    fixes = {suggestion.rule: suggestion for suggestion in fix.suggested(facts(make(), tmp_path))}
+    assert set(fixes) == {rule, *others}
+    assert fixes[rule].ceiling == ceiling_us * 1000
+    assert fixes[rule].evidence and fixes[rule].advice
 
 
 def test_without_evidence_no_rule_fires(tmp_path: Path) -> None:
@@ -191,12 +191,12 @@ def test_without_evidence_no_rule_fires(tmp_path: Path) -> None:
 
 
 def test_the_responsible_code_is_named(tmp_path: Path) -> None:
-    (found,) = fix.suggested(facts(synchronisation(), tmp_path))
-    assert found.code[0] == "cudaStreamSynchronize in aten::_local_scalar_dense"
+    (suggestion,) = fix.suggested(facts(synchronisation(), tmp_path))
+    assert suggestion.code[0] == "cudaStreamSynchronize in aten::_local_scalar_dense"
 
 
 def test_fp32_is_no_fault_where_there_are_no_tensor_cores(tmp_path: Path) -> None:
-    assert [one.rule for one in fix.suggested(facts(tensor_cores(), tmp_path, major=6))] == []
+    assert [suggestion.rule for suggestion in fix.suggested(facts(tensor_cores(), tmp_path, major=6))] == []
 
 
 @pytest.mark.parametrize(
@@ -211,14 +211,14 @@ def test_fp32_is_no_fault_where_there_are_no_tensor_cores(tmp_path: Path) -> Non
     ],
 )
 def test_the_bound_in_one_word(make: Any, word: str, tmp_path: Path) -> None:
-    found = facts(make(), tmp_path)
-    seen = bound.of(found)
+    known = facts(make(), tmp_path)
+    seen = bound.of(known)
     assert seen.word == word
-    assert sum(seen.parts.values()) == found.line.window
+    assert sum(seen.parts.values()) == known.line.window
     assert (
-        sum(ns for ns, _ in found.culprits.blamed.values())
-        == found.line.idle
-        == sum(one.length for one in found.culprits.ranked)
+        sum(ns for ns, _ in known.culprits.blamed.values())
+        == known.line.idle
+        == sum(culprit.length for culprit in known.culprits.ranked)
     )
 
 
@@ -232,10 +232,10 @@ def test_the_bound_in_one_word(make: Any, word: str, tmp_path: Path) -> None:
     ],
 )
 def test_the_bound_of_a_cpu_in_one_word(make: Any, word: str, tmp_path: Path) -> None:
-    found = facts(make(), tmp_path)
-    seen = bound.on_cpu(found)
+    known = facts(make(), tmp_path)
+    seen = bound.on_cpu(known)
     assert seen is not None and seen.word == word
-    assert sum(seen.parts.values()) == found.span == sum(step.dur for step in found.steps)
+    assert sum(seen.parts.values()) == known.span == sum(step.dur for step in known.steps)
 
 
 def test_a_file_without_operators_has_no_bound(tmp_path: Path) -> None:

@@ -127,10 +127,10 @@ def test_a_trace_without_a_gpu_and_a_damaged_one_have_pages(tmp_path: Path) -> N
 
 @given(st.lists(st.tuples(st.integers(0, 90), st.integers(1, 15)), max_size=8), st.integers(1, 9))
 def test_coverage_of_columns_against_counting(pairs: list[tuple[int, int]], bins: int) -> None:
-    start, length = (np.array([pair[at] for pair in pairs], dtype=np.int64) for at in (0, 1))
+    start, length = (np.array([pair[side] for pair in pairs], dtype=np.int64) for side in (0, 1))
     edges = (np.arange(bins + 1, dtype=np.int64) * 110) // bins
-    found = page.covered(intervals.union(start, start + length), edges)
-    moments = {moment for at, long in pairs for moment in range(at, at + long)}
-    assert found.tolist() == [
+    covered = page.covered(intervals.union(start, start + length), edges)
+    moments = {moment for side, long in pairs for moment in range(side, side + long)}
+    assert covered.tolist() == [
         len([moment for moment in moments if low <= moment < high]) for low, high in pairwise(edges.tolist())
     ]

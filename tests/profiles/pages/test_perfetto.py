@@ -33,13 +33,13 @@ def test_overlaps_get_lanes_and_gaps_a_track(tmp_path: Path) -> None:
     trace = synthetic.written(tmp_path / "t.json", events)
     text = trace.read_text().replace("1712195495519689.0", "1712195495519689.047")
     trace.write_text(text)
-    found = exported(trace, tmp_path)
-    lanes = {event["name"]: event["tid"] for event in found["traceEvents"] if event.get("cat") == "kernel"}
+    copy = exported(trace, tmp_path)
+    lanes = {event["name"]: event["tid"] for event in copy["traceEvents"] if event.get("cat") == "kernel"}
     assert lanes == {"a": 7, "b": "7 overlap 1", "c": 7, "d": 7}
     assert '"ts": 1712195495519689.047' in (tmp_path / "out.json").read_text()
-    assert {"ph": "s", "id": 1, "odd": [1]} in found["traceEvents"]
-    gaps = [event for event in found["traceEvents"] if event.get("pid") == TRACK and event["ph"] == "X"]
-    assert len(gaps) == 2 and found["traceName"] == "made"
+    assert {"ph": "s", "id": 1, "odd": [1]} in copy["traceEvents"]
+    gaps = [event for event in copy["traceEvents"] if event.get("pid") == TRACK and event["ph"] == "X"]
+    assert len(gaps) == 2 and copy["traceName"] == "made"
 
 
 @pytest.mark.parametrize(
@@ -76,11 +76,11 @@ def test_events_that_had_to_be_mended_come_out_too(tmp_path: Path) -> None:
     )
     trace = tmp_path / "t.json"
     trace.write_text('{"traceEvents": [' + json.dumps(synthetic.kernel("a", 0, 4)) + ", " + odd + "]}")
-    found = exported(trace, tmp_path)
+    copy = exported(trace, tmp_path)
     assert [
-        event["tid"] for event in found["traceEvents"] if event.get("cat") == "kernel" and "tid" in event
+        event["tid"] for event in copy["traceEvents"] if event.get("cat") == "kernel" and "tid" in event
     ] == [7]
-    assert {str(event["name"]) for event in found["traceEvents"] if event.get("cat") == "kernel"} == {
+    assert {str(event["name"]) for event in copy["traceEvents"] if event.get("cat") == "kernel"} == {
         "a",
         "7",
         "a\x01",

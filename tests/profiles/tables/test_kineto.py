@@ -86,19 +86,19 @@ def test_pieces_meet_between_events(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     loses one.
     """
     many = [
-        synthetic.operator('a },{ "b', at, 1, deep=[{"a": 1}, {"b": [{}, {}]}], text="}, {")
-        for at in range(300)
+        synthetic.operator('a },{ "b', index, 1, deep=[{"a": 1}, {"b": [{}, {}]}], text="}, {")
+        for index in range(300)
     ]
     path = synthetic.written(tmp_path / "t.json", many)
     whole = kineto.read(path)
     for piece in (200, 500, 5000):
         monkeypatch.setattr(events, "PIECE", piece)
         monkeypatch.setattr(events, "READ", 64)
-        found = kineto.read(path)
-        assert found.events == whole.events == 300 and found.damage.whole and not found.damage.notes
+        trace = kineto.read(path)
+        assert trace.events == whole.events == 300 and trace.damage.whole and not trace.damage.notes
         assert (
-            found.operators.start.tolist() == whole.operators.start.tolist()
-            and found.header["traceName"] == "made"
+            trace.operators.start.tolist() == whole.operators.start.tolist()
+            and trace.header["traceName"] == "made"
         )
 
 
@@ -175,9 +175,9 @@ def test_one_bad_event_costs_at_most_itself_and_is_said(
 ) -> None:
     path = tmp_path / "t.json"
     path.write_bytes(text_of(GOOD, bad, GOOD))
-    found = review.review(path)
-    assert len(found.trace.gpu) == kept
-    assert said is None or said in " ".join(found.trust.said)
+    result = review.review(path)
+    assert len(result.trace.gpu) == kept
+    assert said is None or said in " ".join(result.trust.notes)
 
 
 def test_long_names_and_many_streams(tmp_path: Path) -> None:
@@ -185,38 +185,38 @@ def test_long_names_and_many_streams(tmp_path: Path) -> None:
         tmp_path / "t.json",
         [
             synthetic.kernel("x" * 10_000_000, 0, 1),
-            *(synthetic.kernel("k", at, 1, stream=at) for at in range(20_000)),
+            *(synthetic.kernel("k", index, 1, stream=index) for index in range(20_000)),
         ],
     )
-    found = review.review(path)
-    assert len(found.trace.gpu) == 20_001 and {len(row.name) for row in found.kernels} == {1, 10_000_000}
+    result = review.review(path)
+    assert len(result.trace.gpu) == 20_001 and {len(row.name) for row in result.kernels} == {1, 10_000_000}
 
 
 def test_years_long_kernels_are_named(tmp_path: Path) -> None:
-    found = review.review(
+    result = review.review(
         synthetic.written(
             tmp_path / "t.json", [synthetic.kernel("k", 0, 1), synthetic.kernel("k", 5, 2 * 365 * 86400e6)]
         )
     )
-    assert "a clock overflowed" in " ".join(found.trust.said) and found.trust.grades["busy"] == "unknown"
+    assert "a clock overflowed" in " ".join(result.trust.notes) and result.trust.grades["busy"] == "unknown"
 
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_cut_anywhere_the_whole_events_are_kept(packed: bool, tmp_path: Path) -> None:
-    one = [synthetic.operator(f"op {at}", at, 1, dims=[[at], []]) for at in range(40)]
-    text = json.dumps({"traceEvents": one}).encode()
+    rows = [synthetic.operator(f"op {index}", index, 1, dims=[[index], []]) for index in range(40)]
+    text = json.dumps({"traceEvents": rows}).encode()
     path = tmp_path / "t.json"
     for cut in range(30, len(text) - 2, 97):
         path.write_bytes(gzip.compress(text[:cut]) if packed else text[:cut])
-        found = kineto.read(path)
-        assert found.damage.cut
-        assert found.events == text[:cut].count(b"}}")
+        trace = kineto.read(path)
+        assert trace.damage.cut
+        assert trace.events == text[:cut].count(b"}}")
 
 
 def corrupt(text: bytes, edits: list[tuple[int, int, bytes]]) -> bytes:
-    for at, length, put in edits:
-        at %= len(text)
-        text = text[:at] + put + text[at + length :]
+    for position, length, put in edits:
+        position %= len(text)
+        text = text[:position] + put + text[position + length :]
     return text
 
 
@@ -248,12 +248,12 @@ def test_no_damage_ends_in_anything_but_a_trace_or_a_refusal(
     content = corrupt(gzip.compress(SMALL) if packed else SMALL, edits)
     path.write_bytes(content)
     try:
-        found = review.review(path)
+        result = review.review(path)
     except Unreadable:
         return
-    assert found.trace.events >= len(found.trace.gpu)
+    assert result.trace.events >= len(result.trace.gpu)
     if not edits:
-        assert found.trust.whole
+        assert result.trust.whole
 
 
 JSON = st.recursive(
@@ -287,8 +287,8 @@ ODD = st.fixed_dictionaries(
 def test_events_of_any_shape_are_read_or_counted(tmp_path: Path, odd: list[dict[str, Any]]) -> None:
     path = tmp_path / "odd.json"
     path.write_text(json.dumps({"traceEvents": [json.loads(GOOD), *odd]}))
-    found = review.review(path)
-    assert found.trace.events == 1 + len(odd)
-    if found.bound:
-        assert sum(found.bound.parts.values()) == found.facts.line.window
-    assert isinstance(found.trace.gpu.start, np.ndarray)
+    result = review.review(path)
+    assert result.trace.events == 1 + len(odd)
+    if result.bound:
+        assert sum(result.bound.parts.values()) == result.facts.line.window
+    assert isinstance(result.trace.gpu.start, np.ndarray)
