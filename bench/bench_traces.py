@@ -2,12 +2,14 @@
 
 Beside HolisticTraceAnalysis on the same files, in turns; process start is included.
 
-    python bench/bench_traces.py --traces FOLDER --hta PYTHON [--big] > docs/results/traces.json
+    python bench/bench_traces.py --hta PYTHON [--traces FOLDER] [--big] > docs/results/traces.json
     python bench/bench_traces.py --table docs/results/traces.json
 
-FOLDER holds the files of FILES, PYTHON is an interpreter with HolisticTraceAnalysis installed.
---big adds a synthetic trace of 2 GB, which HTA is not given. HTA loads the file and does the
-analyses that a review has too: temporal, idle time, kernels, launch statistics, queue lengths.
+PYTHON is an interpreter with HolisticTraceAnalysis installed. FILES are looked for in FOLDER, then
+among the repository's traces, for which two of them are too large; what is in neither is left out,
+and where to get it is printed. --big adds a synthetic trace of 2 GB, which HTA is not given. HTA
+loads the file and does the analyses that a review has too: temporal, idle time, kernels, launch
+statistics, queue lengths.
 """
 
 from __future__ import annotations
@@ -24,24 +26,16 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-# Name in the folder -> where the file comes from: repository, commit, path.
-FILES = {
-    "v100_resnet50_train_nw0.pt.trace.json.gz": (
-        "github.com/pytorch/kineto 486c083b84a5"
-        " tb_plugin/samples/resnet50_num_workers_0/worker0.1623143089861.pt.trace.json.gz"
-    ),
-    "a100_cudagraph_triton_train.json.gz": (
-        "github.com/facebookresearch/HolisticTraceAnalysis f4d0062c382f"
-        " tests/data/negative_queue_length_values_check/rank0.json.gz"
-    ),
-    "rtx2080ti_linear_train.json.gz": (
-        "github.com/facebookresearch/param 1e115ffc62c6 et_replay/tests/inputs/linear_kineto.json.gz"
-    ),
-    "h100_bert_small_infer.json.gz": (
-        "github.com/AMD-AGI/TraceLens 171dd74721ca"
-        " tests/traces/h100/gaunernst_bert-small-uncased__1016001.json.gz"
-    ),
-}
+# The repository's traces; their MANIFEST.json has the public source of each, also of those that are
+# too large to lie there.
+TRACES = Path(__file__).resolve().parents[1] / "tests" / "profiles" / "traces"
+# The largest of each kind, and a small one.
+FILES = (
+    "v100_resnet50_train_nw0.pt.trace.json.gz",
+    "a100_cudagraph_triton_train.json.gz",
+    "rtx2080ti_linear_train.json.gz",
+    "h100_bert_small_infer.json.gz",
+)
 # Runs of each tool on each file, without the first, which does not count.
 TURNS = 7
 # Size of the synthetic trace: 57 times the largest of FILES.
@@ -92,7 +86,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--traces", type=Path, metavar="FOLDER", help="where the files of FILES are")
+    parser.add_argument(
+        "--traces", type=Path, metavar="FOLDER", default=TRACES, help="looked in first; default: %(default)s"
+    )
     parser.add_argument("--hta", type=Path, help="an interpreter with HolisticTraceAnalysis")
     parser.add_argument(
         "--big", action="store_true", help="also the synthetic trace of 2 GB (needs as much disk)"
@@ -102,13 +98,11 @@ def main() -> None:
     if arguments.table:
         print(table(json.loads(arguments.table.read_bytes())))
         return
-    if arguments.traces is None or not arguments.traces.is_dir():
-        sys.exit(f"give --traces FOLDER, which holds these files: {json.dumps(FILES, indent=1)}")
     from hotlap.perf.machine.survey import collect
 
     traces = []
-    for name in FILES:
-        traces.append(beside_hta(arguments.traces / name, arguments.hta))
+    for path in files(arguments.traces):
+        traces.append(beside_hta(path, arguments.hta))
         print(traces[-1], file=sys.stderr)
     if arguments.big:
         traces.append(synthetic())
@@ -119,6 +113,22 @@ def main() -> None:
         "traces": traces,
     }
     print(json.dumps(results, indent=1))
+
+
+def files(folder: Path) -> list[Path]:
+    """Paths of FILES in the folder, else in TRACES; says on stderr which are in neither."""
+    sources = {
+        entry["file"]: entry["source"] for entry in json.loads((TRACES / "MANIFEST.json").read_bytes())
+    }
+    paths = []
+    for name in FILES:
+        if path := next((place / name for place in (folder, TRACES) if (place / name).is_file()), None):
+            paths.append(path)
+        else:
+            print(
+                f"left out: {name}; get {sources[name]}, name it so and give --traces FOLDER", file=sys.stderr
+            )
+    return paths
 
 
 def hta_version(python: Path | None) -> str:

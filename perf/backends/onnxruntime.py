@@ -94,7 +94,7 @@ FP32_ONLY = (
     "Erf",
 )
 # Operators that compute in int8 after ONNX Runtime's QDQ fusion
-# (onnxruntime/docs/ContribOperators.md).
+# (its documentation of contrib operators).
 INT8 = (
     "QLinearConv",
     "QGemm",

@@ -5,12 +5,17 @@ say at once what is in it.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ...perf.terms import files
 
+if TYPE_CHECKING:
+    from ...perf.terms.case import Case, Plan
+    from ...perf.terms.contract import Schedule
+
+# Exit status where the case was refused.
 NOT_CAPTURED = 4
 
 
@@ -54,31 +59,51 @@ def profile(
     """Record a few calls of a model with its backend's own profiler, measure what the profiler
     adds, and review the file. Exit: 0 captured, 4 refused, with the reason.
     """
-    import shutil
-    import sys
-
-    from ...models.catalog import names, network
     from ...perf.lookup import workloads
-    from ...perf.lookup.cases import parse_backend
-    from ...perf.measure import rundir
     from ...perf.terms import units
-    from ...perf.terms.case import Case, Plan
+    from ...perf.terms.case import Plan
     from ...perf.terms.contract import Schedule
-    from ...perf.terms.reasons import Misuse, Refusal
     from ..findings import review
     from ..pages import text
     from ..recording import capture
 
-    def report(line: str) -> None:
-        print(f"  {line}", file=sys.stderr)
+    reference = workloads.Reference(workload, checkpoint)
+    workloads.check(reference)
+    file = destination(out)
+    case = chosen(workload, backend, mode, precision, batch, device, file)
+    plan = Plan(timeout_s=units.seconds(timeout), threads=threads or capture.threads())
+    writable(file)
+    if not recorded(case, checkpoint, plan, Schedule(wait, warmup, active, stacks), file):
+        return NOT_CAPTURED
+    print(f"captured  {file} ({file.stat().st_size / 1e6:.1f} MB)")
+    for line in text.lines(review.review(file)):
+        print(line)
+    return 0
 
-    workloads.check(workloads.Reference(workload, checkpoint))
-    name, options = parse_backend(backend)
+
+def destination(out: Path | None) -> Path:
+    """Returns the file that is written. Raises Misuse for a name that is no profile's."""
+    from ...perf.measure import rundir
+    from ...perf.terms.reasons import Misuse
+
     file = out or files.runs_folder() / "profile" / rundir.new_id() / "trace.json.gz"
     if not file.name.endswith((".json", ".json.gz")):
         raise Misuse(f"--out {file}: a profile's name ends in .json or .json.gz")
     if file.is_dir():
         raise Misuse(f"--out {file} is a folder; name a file in it")
+    return file
+
+
+def chosen(
+    workload: str, backend: str, mode: str, precision: str, batch: int, device: str, file: Path
+) -> Case:
+    """Returns the case that the options name. Raises Misuse for a training that is not ours."""
+    from ...models.catalog import names, network
+    from ...perf.lookup.cases import parse_backend
+    from ...perf.terms.case import Case
+    from ...perf.terms.reasons import Misuse
+
+    name, options = parse_backend(backend)
     if mode == "train" and (workload not in names() or name not in ("eager", "compile") or options):
         raise Misuse(
             f"--mode train trains {', '.join(names())} with eager or compile; inside your own training use"
@@ -86,32 +111,45 @@ def profile(
         )
     if mode == "train" and not batch:
         batch = network(workload).recipe.batch_size
-    case = Case(workload, name, precision, batch or 1, device, mode, options)
-    plan = Plan(timeout_s=units.seconds(timeout), threads=threads or capture.threads())
-    schedule = Schedule(wait, warmup, active, stacks)
+    return Case(workload, name, precision, batch or 1, device, mode, options)
+
+
+def writable(file: Path) -> None:
+    """Makes the file's folder. Raises Misuse where it cannot be written to."""
+    from ...perf.terms.reasons import Misuse
+
+    part = file.with_name(file.name + ".part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with file.with_name(file.name + ".part").open("wb"):
+        with part.open("wb"):
             pass
-        file.with_name(file.name + ".part").unlink()
+        part.unlink()
     except OSError as error:
         raise Misuse(f"cannot write to {file.parent}: {error.strerror}; choose another --out") from None
+
+
+def recorded(case: Case, checkpoint: str, plan: Plan, schedule: Schedule, file: Path) -> bool:
+    """Writes the file; returns whether it could be, and says on stderr why not."""
+    import shutil
+    import sys
+
+    from ...perf.terms.reasons import Refusal
+    from ..recording import capture
+
+    def report(line: str) -> None:
+        print(f"  {line}", file=sys.stderr)
+
     print(case.id, file=sys.stderr)
     work = file.parent / (file.name + ".work")
     try:
-        if mode == "train":
-            report(f"training {wait + warmup + active} steps")
+        if case.mode == "train":
+            report(f"training {schedule.wait + schedule.warmup + schedule.active} steps")
             capture.training(case, 0, plan, schedule, file)
         else:
             capture.inference(case, checkpoint, plan, schedule, file, work, report)
             shutil.rmtree(work)
     except Refusal as refusal:
-        print(
-            f"hotlap: {case.id}: {refusal.reason}{f'; logs in {work}' if work.exists() else ''}",
-            file=sys.stderr,
-        )
-        return NOT_CAPTURED
-    print(f"captured  {file} ({file.stat().st_size / 1e6:.1f} MB)")
-    for line in text.lines(review.review(file)):
-        print(line)
-    return 0
+        logs = f"; logs in {work}" if work.exists() else ""
+        print(f"hotlap: {case.id}: {refusal.reason}{logs}", file=sys.stderr)
+        return False
+    return True

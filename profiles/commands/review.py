@@ -6,9 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
+
+if TYPE_CHECKING:
+    from ..findings.review import Review
 
 
 def review(
@@ -49,68 +52,98 @@ def review(
     With BASELINE: 1 if TRACE is worse beyond what repeated runs differ by, 3 if that could not be
     told, 4 if the two cannot be compared.
     """
-    import sys
+    if trace.is_dir():
+        return review_ranks(trace, baseline, Outputs(json, html, perfetto), allow_truncated)
+    return review_file(trace, baseline, Outputs(json, html, perfetto), allow_truncated)
+
+
+class Outputs(NamedTuple):
+    """Files that are written; - is stdout, None is none."""
+
+    json: Path | None
+    html: Path | None
+    perfetto: Path | None
+
+
+def review_ranks(folder: Path, baseline: Path | None, outputs: Outputs, allow_truncated: bool) -> int:
+    """Reviews a folder of ranks; returns the exit status."""
+    from ...perf.terms.files import put
+    from ...perf.terms.reasons import Misuse
+    from ..findings import ranks
+    from ..pages import text
+
+    if baseline or outputs.html or outputs.perfetto:
+        raise Misuse(
+            f"{folder} is a folder of ranks: shown as text and --json; give one rank's file for --html,"
+            " --perfetto and BASELINE"
+        )
+    together: ranks.Ranks = read(folder, ranks.read)
+    if outputs.json is not None:
+        put(outputs.json, ranks.document(together))
+    if str(outputs.json) != "-":
+        for line in text.together(together):
+            print(line)
+    return 0 if allow_truncated else int(together.verdict.exit_status)
+
+
+def review_file(trace: Path, baseline: Path | None, outputs: Outputs, allow_truncated: bool) -> int:
+    """Reviews one trace, alone or against a baseline; returns the exit status."""
+    from msgspec.structs import replace
 
     from ...perf.terms.files import put
-    from ...perf.terms.reasons import Misuse, Unreadable
-    from ..findings import diff, ranks
+    from ..findings import diff
     from ..findings import review as reviewing
     from ..pages import text
 
-    def read(path: Path, how: Callable[[Path], Any] = reviewing.review) -> Any:
-        try:
-            return how(path)
-        except FileNotFoundError:
-            raise Unreadable(f"{path}: there is no such file") from None
-        except OSError as error:
-            raise Unreadable(f"{path}: {error.strerror}") from None
-
-    if trace.is_dir():
-        if baseline or html or perfetto:
-            raise Misuse(
-                f"{trace} is a folder of ranks: shown as text and --json; give one rank's file for --html,"
-                " --perfetto and BASELINE"
-            )
-        together = read(trace, ranks.read)
-        if json is not None:
-            put(json, ranks.document(together))
-        if str(json) != "-":
-            for line in text.together(together):
-                print(line)
-        return 0 if allow_truncated else int(together.verdict.exit_status)
-    found: reviewing.Review = read(trace)
-    compared = None if baseline is None else diff.of(read(baseline), found)
-    verdict = found.verdict if compared is None else compared.verdict
-    if compared is None and not found.trust.whole and allow_truncated:
-        from msgspec.structs import replace
-
+    result: reviewing.Review = read(trace, reviewing.review)
+    compared = None if baseline is None else diff.of(read(baseline, reviewing.review), result)
+    verdict = result.verdict if compared is None else compared.verdict
+    if compared is None and not result.trust.whole and allow_truncated:
         verdict = replace(verdict, verdict="pass")
-    if json is not None:
-        put(
-            json,
-            reviewing.document(found, verdict, {"baseline": diff.document(compared)} if compared else {}),
-        )
-    if html is not None:
+    if outputs.json is not None:
+        more = {"baseline": diff.document(compared)} if compared else {}
+        put(outputs.json, reviewing.document(result, verdict, more))
+    if outputs.html is not None:
         from ..pages.page import page
 
-        put(html, page(found, compared).encode())
-    if perfetto is not None:
-        from ..pages.perfetto import write
-
-        if str(perfetto) == "-":
-            raise Misuse("--perfetto writes a file; name one")
-        if perfetto.exists() and perfetto.samefile(trace):
-            raise Misuse(f"{perfetto} is the trace itself; name another file")
-        try:
-            counts = write(found, perfetto)
-        except OSError as error:
-            raise Misuse(f"cannot write {perfetto}: {error.strerror}") from None
-        print(
-            f"{perfetto}: {counts['copied']:,} events, {counts['moved']:,} of them on lanes of their own,"
-            f" {counts['added']:,} added",
-            file=sys.stderr,
-        )
-    if "-" not in (str(json), str(html)):
-        for line in text.lines(found) if compared is None else text.difference(compared):
+        put(outputs.html, page(result, compared).encode())
+    if outputs.perfetto is not None:
+        export(result, trace, outputs.perfetto)
+    if "-" not in (str(outputs.json), str(outputs.html)):
+        for line in text.lines(result) if compared is None else text.difference(compared):
             print(line)
     return verdict.exit_status
+
+
+def read(path: Path, how: Callable[[Path], Any]) -> Any:
+    """Returns what `how` makes of a file or folder. Raises Unreadable with one line."""
+    from ...perf.terms.reasons import Unreadable
+
+    try:
+        return how(path)
+    except FileNotFoundError:
+        raise Unreadable(f"{path}: there is no such file") from None
+    except OSError as error:
+        raise Unreadable(f"{path}: {error.strerror}") from None
+
+
+def export(result: Review, trace: Path, perfetto: Path) -> None:
+    """Writes the trace for Perfetto and says on stderr what is in it. Raises Misuse."""
+    import sys
+
+    from ...perf.terms.reasons import Misuse
+    from ..pages.perfetto import write
+
+    if str(perfetto) == "-":
+        raise Misuse("--perfetto writes a file; name one")
+    if perfetto.exists() and perfetto.samefile(trace):
+        raise Misuse(f"{perfetto} is the trace itself; name another file")
+    try:
+        counts = write(result, perfetto)
+    except OSError as error:
+        raise Misuse(f"cannot write {perfetto}: {error.strerror}") from None
+    print(
+        f"{perfetto}: {counts['copied']:,} events, {counts['moved']:,} of them on lanes of their own,"
+        f" {counts['added']:,} added",
+        file=sys.stderr,
+    )

@@ -22,49 +22,54 @@ from .timeline import Timeline
 # Why the GPU was idle. launch: the host had not issued the work, nor was it fetching data, waiting
 # for the GPU when the gap began, or setting up.
 BLAME = ("input", "sync", "setup", "launch", "kernel_wait", "other", "unknown")
-# What a program does once: memory from the driver, modules, streams. A launch that takes longer
-# than this loads its kernel first (lazy loading).
+# What a program does once: memory from the driver, modules, streams.
 SETUP = re.compile(
     r"(?:cuda|hip|cu)(?:Malloc|Free|HostAlloc|MemAlloc|ModuleLoad|LibraryLoad|StreamCreate|EventCreate|GetDeviceProperties|DeviceGet)",
     re.IGNORECASE,
 )
+# A launch that takes longer loads its kernel first (lazy loading).
 LOADING_NS = 1_000_000
 # Calls that may return only when the GPU has finished.
 WAIT = re.compile(r"Synchronize|Memcpy", re.IGNORECASE)
+# Gaps that are filled together: memory follows it.
 AT_ONCE = 50_000
 
 
 class Culprit(NamedTuple):
-    """Summed over all gaps of one reason. length: ns."""
+    """What the host did, summed over all gaps of one reason."""
 
     label: str
     blame: str
+    # ns.
     length: int
     gaps: int
 
 
 class Gap(NamedTuple):
-    """One hole in the GPU's work, with what filled it on the host, the longest first (label, ns).
+    """One hole in the GPU's work, with what filled it on the host."""
 
-    start: from the window's. ends: what came after.
-    """
-
+    # ns after the window's start.
     start: int
+    # ns.
     length: int
+    # One of BLAME.
     blame: str
+    # Name of the event that came after.
     ends: str
+    # (what the host did, ns), the longest first.
     filled: tuple[tuple[str, int], ...]
 
 
 class Culprits(NamedTuple):
-    """ranked: the longest first; together they are the idle time.
+    """What all the idle time went into."""
 
-    blamed: ns and gaps by reason. blame: of each gap, code into BLAME.
-    """
-
+    # The longest first; together they are the idle time.
     ranked: list[Culprit]
+    # ns and number of gaps by reason.
     blamed: dict[str, tuple[int, int]]
+    # Of each gap: code into BLAME.
     blame: Column
+    # What each launching thread did, by its code.
     doing: dict[int, Doing]
 
 
@@ -92,7 +97,7 @@ def of(trace: Trace, line: Timeline, launched: Launches, idle: Idle) -> Culprits
             blame[rows] = fill(trace, did, ends_wait, idle, rows, names, lengths, counts)
     ranked = sorted(
         (Culprit(label, why, ns, counts[label, why]) for (label, why), ns in lengths.items() if ns),
-        key=lambda one: -one.length,
+        key=lambda culprit: -culprit.length,
     )
     blamed = {
         why: (int(np.sum(idle.length[blame == code])), int(np.sum(blame == code)))
@@ -109,10 +114,10 @@ class Waits:
         self.start, self.end = calls.start[order], calls.end[order]
 
     def hold(self, moments: Column) -> Mask:
-        """Whether the thread was in such a call at each of these."""
-        at = np.searchsorted(self.start, moments, side="right") - 1
-        inside = at >= 0
-        inside[inside] = self.end[at[inside]] >= moments[inside]
+        """Returns at which of the moments the thread was in such a call."""
+        last = np.searchsorted(self.start, moments, side="right") - 1
+        inside = last >= 0
+        inside[inside] = self.end[last[inside]] >= moments[inside]
         return inside
 
 
@@ -128,7 +133,7 @@ def fill(
 ) -> Column:
     """Adds these gaps of one thread to the sums by label; returns the reason of each.
 
-    calls: names of their launches.
+    `calls` are the names of their launches.
     """
     start, length, before = idle.start[rows], idle.length[rows], idle.before[rows]
     end, late = start + before, length - before
@@ -140,9 +145,9 @@ def fill(
     label = did.label[leaf]
 
     def of_gap(which: Mask) -> Column:
-        found = np.zeros(len(rows), np.int64)
-        np.add.at(found, gap[which], ns[which])
-        return found
+        sums = np.zeros(len(rows), np.int64)
+        np.add.at(sums, gap[which], ns[which])
+        return sums
 
     setting_up = np.array([SETUP.match(name) is not None for name in did.labels], dtype=bool)
     loading = np.where(late > LOADING_NS, late, 0)
@@ -180,38 +185,42 @@ def add(
     ns: Column,
     gap: Column,
 ) -> None:
-    """Sums by label and reason; a gap counts once for each of its labels."""
+    """Adds up ns and gaps by label and reason; a gap counts once for each of its labels."""
     some = ns > 0
     key = label[some] * len(BLAME) + blame[some]
-    found, inverse = np.unique(key, return_inverse=True)
-    totals = np.zeros(len(found), np.int64)
+    keys, inverse = np.unique(key, return_inverse=True)
+    totals = np.zeros(len(keys), np.int64)
     np.add.at(totals, inverse, ns[some])
     once = np.unique(inverse * (int(gap.max(initial=0)) + 1) + gap[some]) // (int(gap.max(initial=0)) + 1)
-    often = np.bincount(once, minlength=len(found))
-    for code, total, number in zip(found.tolist(), totals.tolist(), often.tolist(), strict=True):
-        at = labels[code // len(BLAME)], BLAME[code % len(BLAME)]
-        lengths[at] += total
-        counts[at] += number
+    often = np.bincount(once, minlength=len(keys))
+    for code, total, number in zip(keys.tolist(), totals.tolist(), often.tolist(), strict=True):
+        entry = labels[code // len(BLAME)], BLAME[code % len(BLAME)]
+        lengths[entry] += total
+        counts[entry] += number
 
 
 def latency(trace: Trace, call: int) -> str:
     return f"launch latency of {trace.names[call]}"
 
 
-def gap(trace: Trace, line: Timeline, launched: Launches, idle: Idle, found: Culprits, row: int) -> Gap:
-    """One alone."""
+def gap(trace: Trace, line: Timeline, launched: Launches, idle: Idle, culprits: Culprits, row: int) -> Gap:
+    """Returns one gap, with what filled it."""
     start, length, event, before = (
         int(column[row]) for column in (idle.start, idle.length, idle.event, idle.before)
     )
     shares: dict[str, int] = defaultdict(int)
     if CAUSES[idle.cause[row]] == "host_wait":
         call = int(launched.call[event])
-        did = found.doing[int(launched.calls.lane[call])]
+        did = culprits.doing[int(launched.calls.lane[call])]
         for label, ns in did.during(start, start + before):
             shares[did.labels[label]] += ns
         shares[host.NOTHING] += before - sum(shares.values())
         shares[latency(trace, int(launched.calls.name[call]))] += length - before
-    filled = sorted(((label, ns) for label, ns in shares.items() if ns), key=lambda one: -one[1])
+    filled = sorted(((label, ns) for label, ns in shares.items() if ns), key=lambda pair: -pair[1])
     return Gap(
-        start - line.start, length, BLAME[found.blame[row]], trace.names[line.gpu.name[event]], tuple(filled)
+        start - line.start,
+        length,
+        BLAME[culprits.blame[row]],
+        trace.names[line.gpu.name[event]],
+        tuple(filled),
     )

@@ -19,7 +19,7 @@ from .timeline import Timeline
 
 @dataclass(frozen=True)
 class Facts:
-    """Of one device of one trace."""
+    """The facts of one device of one trace."""
 
     trace: Trace
 
@@ -40,7 +40,7 @@ class Facts:
         return culprits.of(self.trace, self.line, self.launched, self.idle)
 
     def largest_gaps(self, count: int) -> list[Gap]:
-        """The longest first."""
+        """Returns the longest gaps, the longest first."""
         rows = np.lexsort((self.idle.start, -self.idle.length))[:count].tolist()
         return [
             culprits.gap(self.trace, self.line, self.launched, self.idle, self.culprits, row) for row in rows
@@ -48,14 +48,14 @@ class Facts:
 
     @cached_property
     def behind(self) -> Column:
-        """Operator of each GPU event."""
+        """The row of the operator behind each GPU event; NONE without one."""
         if self.trace.source == "tensorrt":
             return self.line.gpu.external  # a layer is its own kernel
         return operators.behind(self.trace.operators, self.launched)
 
     @cached_property
     def own(self) -> list[Own]:
-        """Of a trace without a GPU: operators by their own time on the CPU."""
+        """Operators of a trace without a GPU, by their own time on the CPU."""
         return [] if len(self.trace.gpu) else processor.own(self.trace)
 
     @cached_property
@@ -64,8 +64,9 @@ class Facts:
 
     @property
     def span(self) -> int:
-        """ns that everything is a share of: the GPU's window; on a CPU all steps, or where there
-        are none all operators.
+        """The ns that everything is a share of.
+
+        It is the GPU's window; on a CPU all steps, or where there are none all operators.
         """
         if len(self.trace.gpu):
             return self.line.window
@@ -82,12 +83,12 @@ class Facts:
         return steps.of(self.trace, self.line)
 
     def lost(self, blame: str) -> tuple[int, int]:
-        """ns and gaps of idle time that have this reason."""
+        """Returns ns and number of the gaps that have this reason."""
         return self.culprits.blamed[blame]
 
     @property
     def graph_share(self) -> float:
-        """Of GPU events, how many came under a CUDA graph's launch."""
+        """The share of GPU events that came under a CUDA graph's launch."""
         known = self.launched.known
         return (
             float(np.sum(self.launched.graph[self.launched.call[known]])) / len(self.line.gpu)

@@ -1,8 +1,7 @@
 """Every figure of a trace under fixed names and units, so that two readers of the same file can be
 compared key by key.
 
-The names are those of shared/traces/EXPECTED.json; the definitions those of shared/TRACES.md. `_ns`
-is exact; `_us` and shares are rounded for print.
+The definitions stand in docs/traces.md. `_ns` is exact; `_us` and shares are rounded for print.
 """
 
 from __future__ import annotations
@@ -19,7 +18,11 @@ from . import operators, steps, timeline
 from .launches import CAUSES, LAUNCH, SYNCHRONISE, Launches
 from .timeline import Timeline
 
-LARGEST, TOP, NAME = 5, 8, 160
+# Gaps and rows that are listed, and characters of a name: as in the expected values of the tests.
+LARGEST = 5
+TOP = 8
+NAME = 160
+# Bins of the histogram of gaps: name, from, to (ns).
 EDGES = (
     ("<10us", 0, 10_000),
     ("10-100us", 10_000, 100_000),
@@ -29,8 +32,8 @@ EDGES = (
 
 
 def figures(trace: Trace) -> dict[str, Any]:
-    """Sections by name; those of the GPU only where the file has GPU events."""
-    found: dict[str, Any] = {
+    """Returns the sections by name; those of the GPU only where the file has GPU events."""
+    sections: dict[str, Any] = {
         "n_events": trace.events,
         "ph": trace.phases,
         "cat": trace.categories,
@@ -40,7 +43,7 @@ def figures(trace: Trace) -> dict[str, Any]:
         line = timeline.of(trace)
         launched = launching.of(trace, line.gpu)
         behind = operators.behind(trace.operators, launched)
-        found |= {
+        sections |= {
             "timeline": of_timeline(line),
             "gaps": of_gaps(line),
             "correlation": of_correlation(trace, launched),
@@ -58,8 +61,8 @@ def figures(trace: Trace) -> dict[str, Any]:
             "occupancy": of_occupancy(trace, line),
         }
     if len(trace.memory):
-        found["memory"] = of_memory(trace)
-    return found
+        sections["memory"] = of_memory(trace)
+    return sections
 
 
 def counted(trace: Trace) -> dict[str, int]:
@@ -92,7 +95,7 @@ def of_timeline(line: Timeline) -> dict[str, Any]:
 
 
 def share(part: float, whole: float) -> float | None:
-    """Per cent; None of nothing."""
+    """Returns per cent; None of nothing."""
     return round(100 * part / whole, 3) if whole else None
 
 
@@ -101,7 +104,7 @@ def of_gaps(line: Timeline) -> dict[str, Any]:
     largest = np.lexsort((-line.gaps.start, -length))[:LARGEST]
     return {
         "largest5_us(len,offset)": [
-            [int(length[at]) / 1000, int(line.gaps.start[at] - line.start) / 1000] for at in largest
+            [int(length[row]) / 1000, int(line.gaps.start[row] - line.start) / 1000] for row in largest
         ],
         "hist": {name: int(np.sum((length >= low) & (length < high))) for name, low, high in EDGES},
     }
@@ -150,7 +153,7 @@ def of_launches(launched: Launches) -> dict[str, Any]:
 
 
 def micro(value: float | np.integer[Any] | np.floating[Any]) -> float:
-    """Nanoseconds as microseconds, to a nanosecond."""
+    """Returns nanoseconds as microseconds, to a nanosecond."""
     return round(float(value) / 1000, 3)
 
 
@@ -170,7 +173,7 @@ def of_idle(line: Timeline, launched: Launches) -> dict[str, Any]:
 def of_queues(launched: Launches) -> dict[str, Any]:
     return {
         f"{device}/{stream}": {
-            "points": len(queue.at),
+            "points": len(queue.moments),
             "max": int(queue.length.max()),
             "min": int(queue.length.min()),
             "mean_of_points": round(float(queue.length.mean()), 4),
@@ -181,7 +184,7 @@ def of_queues(launched: Launches) -> dict[str, Any]:
 
 
 def top(trace: Trace, events: Any) -> list[dict[str, Any]]:
-    """By summed time, names as far as they are printed."""
+    """Returns the first by summed time, with names cut to NAME."""
     return [
         {"name": trace.names[code][:NAME], "n": count, "sum_ns": total}
         for code, count, total in summed(events.name, events.dur)[:TOP]
@@ -189,12 +192,12 @@ def top(trace: Trace, events: Any) -> list[dict[str, Any]]:
 
 
 def summed(codes: Column, dur: Column) -> list[tuple[int, int, int]]:
-    """Code, count and summed time, the longest first."""
-    found, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
-    counts = np.bincount(inverse, minlength=len(found))
-    totals = np.zeros(len(found), np.int64)
+    """Returns code, count and summed time of each code, the longest first."""
+    distinct, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
+    counts = np.bincount(inverse, minlength=len(distinct))
+    totals = np.zeros(len(distinct), np.int64)
     np.add.at(totals, inverse, dur)
-    return [(int(found[at]), int(counts[at]), int(totals[at])) for at in np.lexsort((first, -totals))]
+    return [(int(distinct[row]), int(counts[row]), int(totals[row])) for row in np.lexsort((first, -totals))]
 
 
 def of_operators(trace: Trace, launched: Launches, behind: Column) -> dict[str, Any]:
@@ -204,8 +207,8 @@ def of_operators(trace: Trace, launched: Launches, behind: Column) -> dict[str, 
     linked = dict(zip(trace.operators.external.tolist(), trace.operators.name.tolist(), strict=True))
     agrees = np.array(
         [
-            linked.get(one) == name
-            for one, name in zip(own.external.tolist(), spans.name.tolist(), strict=True)
+            linked.get(external) == name
+            for external, name in zip(own.external.tolist(), spans.name.tolist(), strict=True)
         ],
         dtype=bool,
     ) & (own.external != NONE)
@@ -225,7 +228,7 @@ def of_operators(trace: Trace, launched: Launches, behind: Column) -> dict[str, 
 
 
 def of_calls(trace: Trace) -> dict[str, Any]:
-    """Host calls that wait for the GPU."""
+    """Returns the figures of host calls that wait for the GPU."""
     calls = trace.calls.rows(trace.named(SYNCHRONISE)[trace.calls.name])
     names = Counter(trace.names[code] for code in calls.name)
     return {"n": len(calls), "sum_us": micro(np.sum(calls.dur)), "by_name": dict(names.most_common())}
@@ -233,25 +236,27 @@ def of_calls(trace: Trace) -> dict[str, Any]:
 
 def of_copies(trace: Trace, line: Timeline) -> dict[str, Any]:
     copies = line.gpu.rows(line.gpu.kind == Kind.MEMCPY)
-    found = {}
+    kinds = {}
     for code, count, total in summed(copies.name, copies.dur):
         size = copies.bytes[copies.name == code]
-        found[trace.names[code]] = {
+        kinds[trace.names[code]] = {
             "n": count,
             "sum_us": micro(total),
             "bytes": int(np.sum(size[size != NONE])),
         }
-    return found
+    return kinds
 
 
 def of_occupancy(trace: Trace, line: Timeline) -> dict[str, Any]:
-    """As the file records it, estimated by the profiler; a kernel whose estimate is missing counts
-    as 0, as its makers' own tools have it.
+    """Returns the occupancy that the profiler estimated.
+
+    A kernel without an estimate counts as 0, as its makers' own tools have it.
     """
     kernels = line.gpu.rows(line.gpu.kind == Kind.KERNEL)
     recorded = [msgspec.json.decode(text)[:3:2] for text in trace.launches]
     numbers = np.array(
-        [[one if isinstance(one, int | float) else np.nan for one in pair] for pair in recorded], dtype=float
+        [[value if isinstance(value, int | float) else np.nan for value in pair] for pair in recorded],
+        dtype=float,
     ).reshape(-1, 2)
     kernels = kernels.rows(kernels.shape != NONE)
     blocks, occupancy = numbers[kernels.shape].T if len(kernels) else np.empty((2, 0))

@@ -14,25 +14,29 @@ from .steps import STEP
 
 NOTHING = "no recorded host code"
 BETWEEN = "Python between operators (no stacks recorded)"
-INPUT, WAITING, WORKING = 0, 1, 2
+# What a thread did belongs to one of GROUPS, by these codes.
+INPUT = 0
+WAITING = 1
+WORKING = 2
 GROUPS = ("input", "sync", "host")
+# Spans that are swept together: memory follows it.
 AT_ONCE = 100_000
 
 
 class Doing(NamedTuple):
-    """Disjoint moments of one thread in order.
+    """What one thread did: disjoint moments in order."""
 
-    label: code into `labels`. groups: of each label, code into GROUPS.
-    """
-
+    # ns.
     start: Column
     end: Column
+    # Code into `labels`.
     label: Column
     labels: list[str]
+    # Of each label: code into GROUPS.
     groups: Column
 
     def during(self, start: int, end: int) -> list[tuple[int, int]]:
-        """(label, ns) of what lies between, in order; moments without a span are not among them."""
+        """Returns (label, ns) of what lies between, in order, without moments that have no span."""
         first, last = np.searchsorted(self.end, start, side="right"), np.searchsorted(self.start, end)
         which = slice(int(first), int(last))
         length = np.minimum(self.end[which], end) - np.maximum(self.start[which], start)
@@ -40,7 +44,10 @@ class Doing(NamedTuple):
 
 
 def of(trace: Trace, lane: int) -> Doing:
-    """A sweep over the thread's spans, which are nested; where one is not, the later one counts."""
+    """Returns what a thread did, by a sweep over its spans.
+
+    Spans are nested; where one is not, the later one counts.
+    """
     tables: tuple[Spans | Calls, ...] = (trace.notes, trace.frames, trace.operators, trace.calls)
     own = [np.flatnonzero(table.lane == lane) for table in tables]
     start, dur, name = (
@@ -58,7 +65,7 @@ def of(trace: Trace, lane: int) -> Doing:
     clock = int(start[order[0]]) if len(order) else 0
 
     def until(moment: int) -> None:
-        """What the innermost span did up to then."""
+        """Adds what the innermost span did up to then."""
         nonlocal clock
         while stack and stack[-1][0] <= moment:
             last, label, _ = stack.pop()
@@ -75,13 +82,13 @@ def of(trace: Trace, lane: int) -> Doing:
             start[some].tolist(), end[some].tolist(), name[some].tolist(), called[some].tolist(), strict=True
         ):
             until(begins)
-            said, group = kinds[code]
+            what, group = kinds[code]
             outer = stack[-1] if stack else None
             operator, text = outer[2] if outer else "", trace.names[code]
             if outer and groups[outer[1]] == INPUT:
                 label = outer[1]
             else:
-                shown = BETWEEN if said == "step" else f"{text} in {operator}" if call and operator else text
+                shown = BETWEEN if what == "step" else f"{text} in {operator}" if call and operator else text
                 label = labels.setdefault(shown, len(labels))
                 groups.setdefault(label, group)
             stack.append((ends, label, operator if call else text))
@@ -95,7 +102,7 @@ def of(trace: Trace, lane: int) -> Doing:
 
 
 def kind(name: str) -> tuple[str, int]:
-    """What a span's name says of it."""
+    """Returns what a span's name says of it, and its group."""
     if "DataLoader" in name:
         return "input", INPUT
     if SYNCHRONISE.search(name):

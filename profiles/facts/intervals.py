@@ -10,8 +10,9 @@ from ..tables.trace import Column
 
 
 class Intervals(NamedTuple):
-    """Disjoint, in order, none empty but where nothing else is at its place; ends are not part of
-    them.
+    """Disjoint intervals in order, in ns; ends are not part of them.
+
+    None is empty, but where nothing else is at its place.
     """
 
     start: Column
@@ -22,12 +23,12 @@ class Intervals(NamedTuple):
         return int(np.sum(self.end - self.start))
 
     def within(self, start: int, end: int) -> int:
-        """How much of them lies between the two."""
+        """Returns how much of them lies between the two, in ns."""
         return int(np.sum(np.maximum(0, np.minimum(self.end, end) - np.maximum(self.start, start))))
 
 
 def union(start: Column, end: Column) -> Intervals:
-    """Of intervals that may overlap; those that touch become one."""
+    """Returns the union of intervals that may overlap; those that touch become one."""
     if not len(start):
         return Intervals(start, end)
     order = np.argsort(start, kind="stable")
@@ -42,10 +43,10 @@ def both(a: Intervals, b: Intervals) -> Intervals:
 
 
 def without(a: Intervals, b: Intervals) -> int:
-    """How much of a lies outside b."""
+    """Returns how much of a lies outside b, in ns."""
     return both(a, b).length - b.length
 
 
 def gaps(busy: Intervals) -> Intervals:
-    """The holes between."""
+    """Returns the holes between them."""
     return Intervals(busy.end[:-1], busy.start[1:])

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 
+# What is no work on data, and what no pattern knows.
 FRAMEWORK = "framework and Python"
 OTHER = "other"
 # The first that a name contains; names are compared without case. Fused operators are named after
@@ -54,6 +55,6 @@ PATTERNS = tuple((kind, re.compile(pattern, re.IGNORECASE)) for kind, pattern in
 
 
 def of(name: str) -> str:
-    """One of KINDS, or other. What follows ` on ` is where it ran."""
+    """Returns one of KINDS, or other, by an operator's name; after ` on ` stands where it ran."""
     what = name.partition(" on ")[0]
     return next((kind for kind, pattern in PATTERNS if pattern.search(what)), OTHER)

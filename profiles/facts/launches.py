@@ -12,24 +12,25 @@ import numpy as np
 from ..tables.trace import NONE, Calls, Column, Gpu, Mask, Trace
 from .timeline import Timeline
 
+# Names of host calls: of graph launches, of all that put work on a GPU, of those that wait for it.
 GRAPH_LAUNCH = re.compile(r"GraphLaunch", re.IGNORECASE)
 LAUNCH = re.compile(r"Launch(?!HostFunc)|Mem(?:cpy|set)", re.IGNORECASE)
 SYNCHRONISE = re.compile(r"Synchronize", re.IGNORECASE)
+# ns: a shorter gap before work that was launched in time is the GPU's own between two kernels.
 KERNEL_WAIT = 30_000
+# Why the GPU was idle, as far as launches tell (docs/traces.md).
 CAUSES = ("host_wait", "kernel_wait", "other", "unknown")
 
 
 @dataclass(frozen=True)
 class Launches:
-    """call: row in `calls` of each event of `gpu`, NONE where the file has no call of its
-    correlation; the earliest where it has several.
-
-    graph: which calls launch a CUDA graph.
-    """
+    """GPU events with the host calls that launched them."""
 
     gpu: Gpu
     calls: Calls
+    # Row in `calls` of each event, the earliest of its correlation; NONE where there is none.
     call: Column
+    # Which calls launch a CUDA graph.
     graph: Mask
 
     @property
@@ -38,14 +39,14 @@ class Launches:
 
     @property
     def single(self) -> Mask:
-        """Events with a host call that is no graph launch."""
+        """Returns which events have a host call that is no graph launch."""
         known = self.known.copy()
         known[known] = ~self.graph[self.call[known]]
         return known
 
     @property
     def call_start(self) -> Column:
-        """Of events with a call; of the others nothing that means anything."""
+        """Returns when the calls began (ns); of events without one it means nothing."""
         return self.calls.start[self.call] if len(self.calls) else np.zeros(len(self.gpu), np.int64)
 
 
@@ -55,37 +56,37 @@ def of(trace: Trace, gpu: Gpu) -> Launches:
     linked = np.flatnonzero(calls.correlation != NONE)
     order = linked[np.lexsort((calls.start[linked], calls.correlation[linked]))]
     keys = calls.correlation[order]
-    at = np.searchsorted(keys, gpu.correlation)
-    found = np.full(len(gpu), NONE, np.int64)
+    place = np.searchsorted(keys, gpu.correlation)
+    call = np.full(len(gpu), NONE, np.int64)
     if len(keys):
-        inside = at < len(keys)
-        hit = inside & (keys[np.minimum(at, len(keys) - 1)] == gpu.correlation) & (gpu.correlation != NONE)
-        found[hit] = order[at[hit]]
-    return Launches(gpu, calls, found, graph)
+        inside = place < len(keys)
+        hit = inside & (keys[np.minimum(place, len(keys) - 1)] == gpu.correlation) & (gpu.correlation != NONE)
+        call[hit] = order[place[hit]]
+    return Launches(gpu, calls, call, graph)
 
 
 @dataclass(frozen=True)
 class Idle:
-    """A row a gap of the timeline.
+    """The gaps of a timeline, one a row."""
 
-    cause: code into CAUSES. event: row of the GPU event that ends it. before: of a host wait, ns
-    before the call had started.
-    """
-
+    # ns.
     start: Column
     length: Column
+    # Code into CAUSES.
     cause: Column
+    # Row of the GPU event that ends it.
     event: Column
+    # Of a host wait: ns before the call had started.
     before: Column
 
     def charged(self, cause: str) -> tuple[int, int]:
-        """Nanoseconds and number of gaps."""
+        """Returns ns and number of the gaps with this cause."""
         which = self.cause == CAUSES.index(cause)
         return int(np.sum(self.length[which])), int(np.sum(which))
 
 
 def idle(timeline: Timeline, launches: Launches) -> Idle:
-    """Each gap is charged to the event that ends it."""
+    """Returns the gaps, each charged to the event that ends it."""
     gaps, gpu = timeline.gaps, timeline.gpu
     length = gaps.end - gaps.start
     order = np.argsort(gpu.start, kind="stable")
@@ -100,28 +101,30 @@ def idle(timeline: Timeline, launches: Launches) -> Idle:
 
 @dataclass(frozen=True)
 class Queue:
-    """at, length: ns and how many were launched and not begun, after each launch and each start."""
+    """How full a stream's queue was."""
 
-    at: Column
+    # ns of each launch and each start, in order.
+    moments: Column
+    # How many were launched and not begun after each.
     length: Column
 
     @property
     def weighted_mean(self) -> float:
-        span = int(self.at[-1] - self.at[0])
-        return float(np.sum(self.length[:-1] * np.diff(self.at))) / span if span else 0.0
+        span = int(self.moments[-1] - self.moments[0])
+        return float(np.sum(self.length[:-1] * np.diff(self.moments))) / span if span else 0.0
 
 
 def queues(launches: Launches) -> dict[tuple[int, int], Queue]:
-    """By device and stream, of what has a host call of its own: a graph's kernels are launched by
-    one.
+    """Returns the queues by device and stream, of what has a host call of its own: the kernels of a
+    graph are launched by one.
     """
     single = launches.single
     gpu, called = launches.gpu.rows(single), launches.call_start[single]
-    found = {}
+    by_stream = {}
     for device, stream in sorted({(int(d), int(s)) for d, s in zip(gpu.device, gpu.stream, strict=True)}):
         own = (gpu.device == device) & (gpu.stream == stream)
-        at = np.concatenate([called[own], gpu.start[own]])
+        moments = np.concatenate([called[own], gpu.start[own]])
         step = np.repeat([1, -1], int(np.sum(own)))
-        order = np.lexsort((-step, at))
-        found[device, stream] = Queue(at[order], np.cumsum(step[order]))
-    return found
+        order = np.lexsort((-step, moments))
+        by_stream[device, stream] = Queue(moments[order], np.cumsum(step[order]))
+    return by_stream

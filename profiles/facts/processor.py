@@ -13,22 +13,22 @@ from .steps import Step
 
 # Parts of the steps in the order of the bar; kinds that are none of these compute.
 PARTS = ("compute", "layout", "framework", "input", "outside operators")
+# The part of a kind, if it is not computing.
 PART = {"layout and copies": "layout", kinds.FRAMEWORK: "framework", "data loading": "input"}
 
 
 class Own(NamedTuple):
-    """An operator without what it calls, over all threads, in ns.
-
-    events: 0 for what is no operator.
-    """
+    """An operator without what it calls, over all threads."""
 
     name: str
+    # How often; 0 for what is no operator.
     events: int
+    # ns.
     length: int
 
 
 def own(trace: Trace) -> list[Own]:
-    """The longest first."""
+    """Returns the operators by their own time, the longest first."""
     lengths: dict[str, int] = defaultdict(int)
     counts = Counter(
         trace.names[code]
@@ -40,19 +40,18 @@ def own(trace: Trace) -> list[Own]:
         for label, length in zip(doing.label.tolist(), (doing.end - doing.start).tolist(), strict=True):
             lengths[doing.labels[label]] += length
     if trace.by_node:
+        # Its sessions load and plan as well, which is no operator's time.
         nodes = {trace.names[code] for code in trace.operators.name.tolist()}
-        lengths = {
-            name: length for name, length in lengths.items() if name in nodes
-        }  # its sessions load and plan as well
+        lengths = {name: length for name, length in lengths.items() if name in nodes}
     return sorted(
         (Own(name, counts[name], length) for name, length in lengths.items()), key=lambda row: -row.length
     )
 
 
 def parts(rows: list[Own], steps: list[Step]) -> dict[str, int]:
-    """ns of all steps by PARTS; of several threads the sum, which may be more than the steps."""
-    found = dict.fromkeys(PARTS, 0)
+    """Returns ns of all steps by PARTS; of several threads the sum, which may exceed the steps."""
+    lengths = dict.fromkeys(PARTS, 0)
     for row in rows:
-        found[PART.get(kinds.of(row.name), "compute")] += row.length
-    found["outside operators"] = max(0, sum(step.dur for step in steps) - sum(found.values()))
-    return found
+        lengths[PART.get(kinds.of(row.name), "compute")] += row.length
+    lengths["outside operators"] = max(0, sum(step.dur for step in steps) - sum(lengths.values()))
+    return lengths

@@ -23,6 +23,7 @@ from ...perf.terms.reasons import Misuse
 from ..tables import captured
 from ..tables.trace import NONE, Column, Gpu, Trace
 
+# Element types as torch and TensorRT name them.
 DTYPES = {
     "float": "fp32",
     "fp32": "fp32",
@@ -34,41 +35,52 @@ DTYPES = {
     "c10::BFloat16": "bf16",
     "bfloat16": "bf16",
 }
+# Bytes of an element.
 SIZES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "int8": 1}
 # Kernels that round fp32 products to TF32: cuBLAS and cuDNN name them so, CUTLASS by the shape of
 # its instruction.
 TF32 = re.compile(r"tf32|s1688(?!.*(?:f16|bf16))", re.IGNORECASE)
+# Sizes of each input.
 Dims = list[Any]
-LARGEST, MOST_DIMENSIONS = 1 << 40, 16
+# No size and no number of dimensions comes near; larger ones cost time to multiply.
+LARGEST = 1 << 40
+MOST_DIMENSIONS = 16
 
 
 class Work(NamedTuple):
-    """flops: a fused multiply-add is two. elements: read and written, each once."""
+    """What an operator must do."""
 
+    # A fused multiply-add is two.
     flops: float
+    # Read and written, each once.
     elements: float
 
 
 class Attained(NamedTuple):
-    """One operator with one set of shapes.
+    """How near one operator with one set of shapes comes to the roofline."""
 
-    length: ns of what it launched, copies and fills too (on a CPU: its own). share: of the
-    roofline; None where it cannot be told, and why.
-    """
-
+    # The operator.
     name: str
+    # Its shapes in words.
     dims: str
+    # fp32, tf32, bf16, fp16, int8, or unknown.
     precision: str
+    # How often it ran.
     calls: int
+    # ns of what it launched, copies and fills too (on a CPU: its own).
     length: int
+    # FLOP of all calls.
     flops: float
+    # Bytes that all calls must move.
     moved_bytes: float
+    # Of the roofline, 0 to 1; None where it cannot be told.
     share: float | None
+    # Why there is no share.
     why: str = ""
 
 
 def same(a: int, b: int) -> None:
-    """Dimensions that are summed over. Raises ValueError."""
+    """Raises ValueError unless the two dimensions, which are summed over, are as large."""
     if a != b:
         raise ValueError("its shapes do not fit together")
 
@@ -84,7 +96,7 @@ def mm(dims: Dims, values: list[str]) -> Work:
 
 
 def addmm(dims: Dims, values: list[str]) -> Work:
-    """The sum's own additions are not counted, its bytes are."""
+    """Returns the work of a product and a sum, whose bytes are counted and additions are not."""
     work = mm(dims[1:3], values)
     return Work(work.flops, work.elements + math.prod(dims[0]))
 
@@ -100,7 +112,7 @@ def baddbmm(dims: Dims, values: list[str]) -> Work:
 
 
 def linear(dims: Dims, values: list[str]) -> Work:
-    """(..., K) and (N, K).
+    """Returns the work of (..., K) and (N, K).
 
     Of the overloads only the one without another operand, which has six arguments.
     """
@@ -111,12 +123,14 @@ def linear(dims: Dims, values: list[str]) -> Work:
     return product([math.prod(x[:-1]), x[-1]], weight, [math.prod(x[:-1]), weight[0]], x[-1])
 
 
-def convolution(dims: Dims, values: list[str], at: int) -> Work:
-    """Forward: the output's size follows from stride, padding and dilation, which stand among the
-    concrete values from `at` on.
+def convolution(dims: Dims, values: list[str], first: int) -> Work:
+    """Returns the work of a forward convolution.
+
+    The output's size follows from stride, padding and dilation, which stand among the concrete
+    values from `first` on.
     """
     x, weight = dims[:2]
-    settings = [msgspec.json.decode(values[index]) for index in range(at, at + 3)]
+    settings = [msgspec.json.decode(values[index]) for index in range(first, first + 3)]
     window = weight[2:]
     stride, padding, dilation = (value * len(window) if len(value) == 1 else value for value in settings)
     out = [
@@ -129,15 +143,15 @@ def convolution(dims: Dims, values: list[str], at: int) -> Work:
     )
 
 
-def forwards(values: list[str], at: int) -> list[str]:
-    """The same values; raises ValueError for a transposed convolution, whose work differs."""
-    if values[at] != "False":
+def forwards(values: list[str], index: int) -> list[str]:
+    """Returns the same values. Raises ValueError for a transposed convolution: other work."""
+    if values[index] != "False":
         raise ValueError("a transposed convolution")
     return values
 
 
 def convolution_backward(dims: Dims, values: list[str]) -> Work:
-    """As much as the forward for each gradient asked for, of input and of weight."""
+    """Returns the forward's work for each gradient asked for, of input and of weight."""
     forwards(values, 7)
     grad, x, weight = dims[:3]
     to_x, to_weight = (flag.strip() == "True" for flag in values[10].strip("[]").split(",")[:2])
@@ -147,7 +161,7 @@ def convolution_backward(dims: Dims, values: list[str]) -> Work:
 
 
 def attention(dims: Dims, causal: str, heads_last: bool) -> Work:
-    """(B, S, H, D) with heads_last, else (B, H, S, D).
+    """Returns the work of attention on (B, S, H, D) with heads_last, else on (B, H, S, D).
 
     Of a causal one half of the products are needed.
     """
@@ -165,6 +179,7 @@ def attention(dims: Dims, causal: str, heads_last: bool) -> Work:
     )
 
 
+# The work of each operator, from the dimensions of its inputs and its other arguments.
 WORK: dict[str, Callable[[Dims, list[str]], Work]] = {
     "aten::mm": mm,
     "aten::addmm": addmm,
@@ -208,7 +223,10 @@ OUTER = {"aten::convolution", "aten::_convolution"}
 
 
 def attained(trace: Trace, gpu: Gpu, behind: Column) -> list[Attained]:
-    """The longest first; empty where the file has no shapes. behind: operator of each GPU event."""
+    """Returns each operator with each set of shapes, the longest first.
+
+    It is empty where the file has no shapes. `behind` is the operator of each GPU event.
+    """
     peak = device_peak(trace)
     spans, tf32 = trace.operators, trace.named(TF32)
     rows: dict[tuple[int, int], list[int]] = defaultdict(lambda: [0, 0])
@@ -229,16 +247,17 @@ def attained(trace: Trace, gpu: Gpu, behind: Column) -> list[Attained]:
         entry = rows[int(spans.name[row]), int(spans.shape[row])]
         entry[0] += 1
         entry[1] += int(lengths[row])
-    found = [
-        one(trace.names[name], trace.shapes[shape], calls, length, (name, shape) in rounded, peak)
+    rows_attained = [
+        against_peak(trace.names[name], trace.shapes[shape], calls, length, (name, shape) in rounded, peak)
         for (name, shape), (calls, length) in rows.items()
     ]
-    return sorted(found, key=lambda row: -row.length)
+    return sorted(rows_attained, key=lambda row: -row.length)
 
 
 def device_peak(trace: Trace) -> Peak | None:
-    """Of the file's GPU by its datasheet; of a CPU as measured when the file was captured, for the
-    precision of its case only.
+    """Returns the peak of the file's GPU by its datasheet.
+
+    Of a CPU it is what was measured when the file was captured, for the precision of its case only.
     """
     if len(trace.gpu):
         return datasheet(trace.gpu_name)
@@ -256,9 +275,10 @@ def device_peak(trace: Trace) -> Peak | None:
     )
 
 
-def one(name: str, shape: bytes, calls: int, length: int, tf32: bool, peak: Peak | None) -> Attained:
-    """What the file says of its inputs may be anything: what cannot be understood has no share, and
-    says so.
+def against_peak(name: str, shape: bytes, calls: int, length: int, tf32: bool, peak: Peak | None) -> Attained:
+    """Returns an operator's share of the roofline.
+
+    What the file has of its inputs may be anything: without sense there is no share, but a reason.
     """
     dims: Dims = []
     precision, work, why = "unknown", Work(0, 0), ""
@@ -314,7 +334,7 @@ def sizes(dims: Any) -> None:
 
 
 def shapes_text(dims: Any) -> str:
-    """[[8, 64], [64, 32], []] -> 8x64, 64x32"""
+    """Returns shapes in words: [[8, 64], [64, 32], []] is 8x64, 64x32."""
     if not isinstance(dims, list):
         return ""
     return ", ".join(
@@ -325,7 +345,7 @@ def shapes_text(dims: Any) -> str:
 
 
 def by_operator(rows: list[Attained]) -> dict[str, float]:
-    """Share of the roofline of each operator, where it is known for nine tenths of its time."""
+    """Returns each operator's share of the roofline, where it is known for 90 % of its time."""
     total: dict[str, int] = defaultdict(int)
     known: dict[str, int] = defaultdict(int)
     least: dict[str, float] = defaultdict(float)

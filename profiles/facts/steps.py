@@ -10,6 +10,7 @@ import numpy as np
 from ..tables.trace import Trace
 from .timeline import Timeline
 
+# Names of steps: what torch.profiler.step() writes.
 STEP = re.compile(r"^ProfilerStep#\d+\Z")
 # What ONNX Runtime calls one run of a session, and a profile of OpenVINO here as well; of TensorRT
 # the engine's own time.
@@ -17,25 +18,26 @@ RUN = re.compile(r"^(?:model_run|engine)\Z")
 
 
 class Step(NamedTuple):
-    """ns. busy: of the GPU, within the step."""
+    """One step, in ns."""
 
     name: str
     start: int
     dur: int
+    # Of the step: how long the GPU was busy.
     busy: int
 
 
 def of(trace: Trace, timeline: Timeline) -> list[Step]:
-    """In the order of time; the copy on the GPU's own track is not one.
+    """Returns the steps in the order of time; the copy on the GPU's own track is not one.
 
     Torch 1.9 has them among the operators.
     """
     named = trace.named(RUN if trace.by_node else STEP)
-    found = []
+    steps = []
     for spans in (trace.notes, trace.operators):
         for row in np.flatnonzero(named[spans.name]).tolist():
             start, dur = int(spans.start[row]), int(spans.dur[row])
-            found.append(
+            steps.append(
                 Step(trace.names[spans.name[row]], start, dur, timeline.busy.within(start, start + dur))
             )
-    return sorted(found, key=lambda step: step.start)
+    return sorted(steps, key=lambda step: step.start)

@@ -22,13 +22,14 @@ OTHER_COLLECTIVES = re.compile(
 
 @dataclass(frozen=True)
 class Timeline:
-    """Of one device. comm is what is NCCL's, by name or by the file's own metadata
-    (shared/TRACES.md); all_comm has every collective that its name tells.
+    """The GPU events of one device and the moments that they cover.
 
-    others: by name code, which kernels are collectives of other libraries.
+    `comm` is what is NCCL's, by name or by the file's own metadata; `all_comm` has every collective
+    that its name tells (docs/traces.md).
     """
 
     gpu: Gpu
+    # By name code: which kernels are collectives of other libraries.
     others: Mask
 
     @cached_property
@@ -68,7 +69,7 @@ class Timeline:
 
     @cached_property
     def collective(self) -> Mask:
-        """Which events are any library's collectives."""
+        """Returns which events are any library's collectives."""
         return np.asarray(
             (self.gpu.kind == Kind.KERNEL) & ((self.gpu.collective == 1) | self.others[self.gpu.name])
         )
@@ -95,7 +96,7 @@ class Timeline:
 
     @property
     def exposed_copies(self) -> int:
-        """Copies and fills that nothing else hides."""
+        """Returns ns of copies and fills that nothing else hides."""
         return intervals.without(self.mem, self.part(self.gpu.kind == Kind.KERNEL))
 
     def summed(self, kind: Kind | None = None) -> int:
@@ -103,7 +104,7 @@ class Timeline:
 
 
 def of(trace: Trace, device: int | None = None) -> Timeline:
-    """Of this device, or of the one with the most events."""
+    """Returns the timeline of a device, or of the one with the most events."""
     if device is None:
         device = devices(trace)[0] if len(trace.gpu) else 0
     own = trace.gpu.device == device
@@ -111,6 +112,6 @@ def of(trace: Trace, device: int | None = None) -> Timeline:
 
 
 def devices(trace: Trace) -> list[int]:
-    """Those with the most events first."""
-    found, counts = np.unique(trace.gpu.device, return_counts=True)
-    return [int(one) for one in found[np.argsort(-counts, kind="stable")]]
+    """Returns the numbers of the devices, those with the most events first."""
+    numbers, counts = np.unique(trace.gpu.device, return_counts=True)
+    return [int(number) for number in numbers[np.argsort(-counts, kind="stable")]]

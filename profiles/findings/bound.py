@@ -19,6 +19,7 @@ PARTS = (
     "other",
     "unknown",
 )
+# What a part is called where it is the largest.
 WORD = {
     "compute": "compute",
     "exposed comm": "communication",
@@ -31,6 +32,7 @@ WORD = {
     "other": "waiting",
     "unknown": "unknown",
 }
+# What that means for the reader.
 MEANING = {
     "compute": "the GPU computes most of the time: faster kernels are what helps",
     "communication": "the GPU waits for other GPUs most of the time",
@@ -59,19 +61,20 @@ ON_CPU = {
 
 
 class Bound(NamedTuple):
-    """parts: ns, together the window (on a CPU: the steps).
+    """What the time goes into."""
 
-    word: what most of it goes into. share: of the whole.
-    """
-
+    # ns, together the window (on a CPU: the steps).
     parts: dict[str, int]
+    # What most of it goes into.
     word: str
+    # Of the whole, 0 to 1.
     share: float
+    # The word in a sentence.
     meaning: str
 
 
 def of(facts: Facts) -> Bound:
-    """With nothing on the GPU the word is unknown."""
+    """Returns what the GPU's window goes into; with nothing in it the word is unknown."""
     line = facts.line
     parts = dict.fromkeys(PARTS, 0)
     parts |= {
@@ -89,16 +92,17 @@ def of(facts: Facts) -> Bound:
     words: dict[str, int] = {}
     for part, length in parts.items():
         words[WORD[part]] = words.get(WORD[part], 0) + length
-    word = max(words, key=lambda one: words[one]) if line.window else "unknown"
+    word = max(words, key=lambda candidate: words[candidate]) if line.window else "unknown"
     return Bound(parts, word, words[word] / line.window if line.window else 0.0, MEANING[word])
 
 
 def on_cpu(facts: Facts) -> Bound | None:
-    """Of a trace without a GPU, by what operators are for (kinds.py); None where nothing is
-    recorded.
+    """Returns what the steps of a trace without a GPU go into, by what operators are for.
+
+    It is None where nothing is recorded.
     """
     whole = sum(facts.on_cpu.values())
     if not whole:
         return None
-    word = max(facts.on_cpu, key=lambda one: facts.on_cpu[one])
+    word = max(facts.on_cpu, key=lambda part: facts.on_cpu[part])
     return Bound(facts.on_cpu, word, facts.on_cpu[word] / whole, ON_CPU[word])

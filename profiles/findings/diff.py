@@ -4,7 +4,7 @@ Judged by parts, matched by operator first, then by kernel; profiles of differen
 beside each other by what their operators are for (kinds.py).
 
 Runs of the same program differ by 0.05 to 0.1 % in the time of their kernels and by up to 12.8 % in
-the wall (shared/TRACES.md): kernels are judged at 1 %, steps only beyond what the wall does by
+the wall: kernels are judged at 1 %, steps only beyond what the wall does by
 itself. Copies share memory with whatever else the host does, and count as wall. Two processes on a
 CPU, one after the other, were seen 30 % apart with the same code: there only twice the time is a
 regression, and `hotlap ab` tells the rest.
@@ -30,26 +30,41 @@ from ..tables.trace import NONE
 from . import review
 from .review import Review
 
-WORK_FLOOR, WALL_FLOOR, WALL_FINE, CPU_FLOOR = 0.01, 0.128, 0.03, 1.0
-# A kind of operator is a reason for a change from this share of it on.
-REASON, REASONS = 0.1, 3
+# Shares by which more is a regression, from what repeated runs differ by (above): of computing, of
+# steps with a GPU, of steps on a CPU. Up to WALL_FINE a step is no slower.
+WORK_FLOOR = 0.01
+WALL_FLOOR = 0.128
+CPU_FLOOR = 1.0
+WALL_FINE = 0.03
+# A kind of operator is a reason for a change from this share of it on; so many are named.
+REASON = 0.1
+REASONS = 3
+# Calls that take so many times as long under the profiler make their parts upper bounds.
 COSTLY = 1.5
 # Of the larger side's step: a change below this is not worth a line.
 WORTH = 0.002
+# Rows of a list.
 ROWS = 12
-IDLE, REST, UNKNOWN_CPU = "GPU idle", "outside operators", "unknown CPU"
+# What has no operator: of a GPU, of a CPU; and a machine that is not recorded.
+IDLE = "GPU idle"
+REST = "outside operators"
+UNKNOWN_CPU = "unknown CPU"
 
 
 class Moved(NamedTuple):
-    """A part, operator, kernel or culprit of both sides, in ns and events a step (or of the whole
-    window, where one side has no steps).
+    """A part, operator, kernel or culprit of both sides, a step (or of the whole window, where one
+    side has no steps).
     """
 
+    # What it is.
     name: str
+    # ns of BASE and of HEAD.
     before: float
     after: float
+    # Events of BASE and of HEAD.
     events_before: float = 0.0
     events_after: float = 0.0
+    # Of a kernel: the operator that it belongs to.
     within: str = ""
 
     @property
@@ -62,30 +77,35 @@ class Moved(NamedTuple):
 
     @property
     def times(self) -> str:
-        """How often, where that changed."""
-        return (
-            f", {self.events_before:.4g} -> {self.events_after:.4g} times"
-            if self.events_before != self.events_after
-            else ""
-        )
+        """How often it ran, in words, where that changed."""
+        if self.events_before == self.events_after:
+            return ""
+        return f", {self.events_before:.4g} -> {self.events_after:.4g} times"
 
 
 class Diff(NamedTuple):
-    """per: what all times are of, a step or the window.
+    """What changed between two traces."""
 
-    Each list has the largest change first. walls: ns of it, BASE and HEAD.
-    """
-
+    # The two sides.
     base: Review
     head: Review
+    # What all times are of: step or window.
     per: str
+    # ns of it, BASE and HEAD.
     walls: tuple[float, float]
+    # Faster or slower, and why, in one sentence; empty where nothing moved.
     because: str
+    # By what operators are for, the largest change first.
     kinds: list[Moved]
+    # Parts of the window or of the steps.
     parts: list[Moved]
+    # Operators, the largest change first.
     operators: list[Moved]
+    # Kernels, the largest change first.
     kernels: list[Moved]
+    # What the host did in idle time, the largest change first.
     idle: list[Moved]
+    # Whether HEAD is worse, with the evidence.
     verdict: Verdict
 
 
@@ -116,26 +136,22 @@ def of(base: Review, head: Review) -> Diff:
 
 
 def timed(base: Review, head: Review, stepped: bool) -> tuple[float, float]:
-    """ns of a step: without the profiler, where both files tell; else the medians of the recorded
-    ones; of the window where there are no steps.
+    """Returns ns of a step of BASE and of HEAD, or of the window where there are no steps.
+
+    Steps are those without the profiler, where both files tell, else the medians of the recorded.
     """
     origins = [captured.of(side.trace) for side in (base, head)]
     plain = [origin.overhead.plain_s * 1e9 for origin in origins if origin and origin.overhead]
     if stepped and len(plain) == 2:
         return plain[0], plain[1]
-    before, after = (
-        (
-            float(np.median([step.dur for step in side.facts.steps]))
-            if stepped
-            else float(side.facts.line.window)
-        )
-        for side in (base, head)
-    )
+    if not stepped:
+        return float(base.facts.line.window), float(head.facts.line.window)
+    before, after = (float(np.median([step.dur for step in side.facts.steps])) for side in (base, head))
     return before, after
 
 
 def reasons(walls: tuple[float, float], per: str, kinds: list[Moved], base: Review, head: Review) -> str:
-    """One sentence: faster or slower by how much, because of which kinds of operators.
+    """Returns one sentence: faster or slower by how much, because of which kinds of operators.
 
     Empty where nothing moved beyond `WALL_FINE`.
     """
@@ -156,12 +172,14 @@ def reasons(walls: tuple[float, float], per: str, kinds: list[Moved], base: Revi
     how = (
         f"{walls[0] / walls[1]:.2f} times as fast" if change < 0 and walls[1] else f"{change / walls[0]:+.1%}"
     )
-    said = f"{'faster' if change < 0 else 'slower'} by {scaled(abs(change) * 1e-9, 's')} a {per} ({how})"
+    headline = f"{'faster' if change < 0 else 'slower'} by {scaled(abs(change) * 1e-9, 's')} a {per} ({how})"
     why = "; ".join(
         f"{row.name} {'+' if row.change > 0 else '-'}{scaled(abs(row.change) * 1e-9, 's')}{row.times}"
         for row in same
     )
-    return (f"{said}, because: {why}" if why else f"{said}; no kind of operator moved as much") + costly
+    return (
+        f"{headline}, because: {why}" if why else f"{headline}; no kind of operator moved as much"
+    ) + costly
 
 
 Rows = Iterable[tuple[str, int, int, str]]
@@ -172,24 +190,24 @@ def by_part(side: Review) -> Rows:
 
 
 def by_operator(side: Review) -> Rows:
-    """On the GPU where there is one, else on the CPU."""
+    """Returns operators by their time on the GPU where there is one, else on the CPU."""
     rows = review.operators(side.facts) if len(side.trace.gpu) else review.on_cpu(side.facts)
     return [(row.name, row.length, row.events, "") for row in rows]
 
 
 def by_kind(side: Review) -> Rows:
-    """What operators are for; a kernel decides where its operator does not tell.
+    """Returns the time by what operators are for, and what of it no operator has.
 
-    Beside them what of the time no operator has.
+    A kernel decides where its operator does not tell.
     """
-    found: dict[str, list[int]] = {}
+    sums: dict[str, list[int]] = {}
     for name, length, events, within in by_kernel(side) or by_operator(side):
         kind = kinds.of(within) if within else kinds.OTHER
         kind = kinds.of(name) if kind == kinds.OTHER else kind
-        entry = found.setdefault(kind, [0, 0])
+        entry = sums.setdefault(kind, [0, 0])
         entry[0] += length
         entry[1] += events
-    rows = [(kind, length, events, "") for kind, (length, events) in found.items()]
+    rows = [(kind, length, events, "") for kind, (length, events) in sums.items()]
     if side.bound:
         return [*rows, (IDLE, side.facts.line.idle, 0, "")]
     rest = sum(step.dur for step in side.facts.steps) - sum(length for _, length, _, _ in rows)
@@ -197,8 +215,8 @@ def by_kind(side: Review) -> Rows:
 
 
 def by_kernel(side: Review) -> Rows:
-    """With the operator that it belongs to, as cuDNN may choose another kernel for the same
-    operator.
+    """Returns kernels with the operator that each belongs to: cuDNN may choose another kernel for
+    the same operator.
     """
     if not len(side.trace.gpu):
         return []
@@ -221,7 +239,10 @@ def by_kernel(side: Review) -> Rows:
 
 def by_culprit(side: Review) -> Rows:
     return (
-        [(f"{one.blame}: {one.label}", one.length, one.gaps, "") for one in side.facts.culprits.ranked]
+        [
+            (f"{culprit.blame}: {culprit.label}", culprit.length, culprit.gaps, "")
+            for culprit in side.facts.culprits.ranked
+        ]
         if side.bound
         else []
     )
@@ -230,7 +251,7 @@ def by_culprit(side: Review) -> Rows:
 def matched(
     base: Review, head: Review, divisors: tuple[int, ...], what: Callable[[Review], Rows]
 ) -> list[Moved]:
-    """Both sides by name."""
+    """Returns what `what` gives of both sides, by name, a step or window."""
     sides: list[dict[tuple[str, str], tuple[float, float]]] = []
     for side, divisor in zip((base, head), divisors, strict=True):
         sides.append(
@@ -270,7 +291,7 @@ def judged(
     idle: list[Moved],
 ) -> Verdict:
     reasons = [
-        f"{name}: {said}" for name, side in (("BASE", base), ("HEAD", head)) for said in side.trust.said
+        f"{name}: {note}" for name, side in (("BASE", base), ("HEAD", head)) for note in side.trust.notes
     ]
     if not (base.bound and head.bound) and not len(head.trace.gpu):
         reasons.append("one process each on a CPU: hotlap ab tells whether a small difference is one")
@@ -282,11 +303,11 @@ def judged(
     if base.bound and head.bound:
         (compute,) = [[row.before, row.after] for row in parts if row.name == "compute"]
         findings.insert(0, finding(case, "compute", compute, WORK_FLOOR, WORK_FLOOR, operators, per))
-    return Verdict("review", worst([one.verdict for one in findings]), tuple(reasons), tuple(findings))
+    return Verdict("review", worst([item.verdict for item in findings]), tuple(reasons), tuple(findings))
 
 
 def incomparable(base: Review, head: Review, per: str) -> str:
-    """Why two files are shown beside each other and not judged; empty if they can be."""
+    """Returns why two files are shown beside each other and not judged; empty if they can be."""
     for name, side in (("BASE", base), ("HEAD", head)):
         if not side.trust.whole:
             return f"{name} is damaged: not judged"
@@ -298,13 +319,13 @@ def incomparable(base: Review, head: Review, per: str) -> str:
     if machines[0] != machines[1]:
         return f"different devices, {machines[0]} and {machines[1]}: shown, not judged"
     captures = [captured.of(side.trace) for side in (base, head)]
-    cases = [asked(one.case) for one in captures if one and one.case]
+    cases = [asked(origin.case) for origin in captures if origin and origin.case]
     if len(cases) == 2 and cases[0] != cases[1]:
         return (
             f"different work, {' and '.join(' '.join(str(part) for part in case) for case in cases)}: shown,"
             " not judged"
         )
-    if base.trace.source != head.trace.source and not all(one and one.overhead for one in captures):
+    if base.trace.source != head.trace.source and not all(origin and origin.overhead for origin in captures):
         return (
             f"profiles of different tools, {base.trace.source} and {head.trace.source}: shown, not judged"
             " (hotlap profile times calls without the profiler, which can be judged)"
@@ -315,26 +336,26 @@ def incomparable(base: Review, head: Review, per: str) -> str:
 
 
 def machine(side: Review) -> str:
-    """What the work ran on, as far as the file tells."""
+    """Returns what the work ran on, as far as the file tells."""
     origin = captured.of(side.trace)
     return side.trace.gpu_name if len(side.trace.gpu) else (origin.hardware if origin else "") or UNKNOWN_CPU
 
 
 def asked(case: str) -> tuple[object, ...]:
-    """Of a recorded case what must be the same: backend, precision and options may differ, that is
-    what is compared.
+    """Returns what of a recorded case must be the same: backend, precision and options may differ,
+    since they are what is compared.
     """
     try:
-        found = Case.parse(case)
+        parsed = Case.parse(case)
     except Misuse:
         return (case,)
-    return found.workload, f"batch {found.batch}", found.mode
+    return parsed.workload, f"batch {parsed.batch}", parsed.mode
 
 
 def finding(
     case: str, metric: str, pair: list[float], fine: float, floor: float, why: list[Moved], per: str
 ) -> Finding:
-    """With what moved the same way as its evidence.
+    """Returns a verdict on `pair` (ns of BASE, HEAD), with what moved the same way as evidence.
 
     Worse than the floor is a regression, at most `fine` worse passes, and what lies between
     repeated runs do by themselves.
@@ -371,25 +392,25 @@ def finding(
 
 
 def line(row: Moved, per: str) -> str:
-    """A change in words."""
+    """Returns a change in words."""
     before, after, change = (scaled(value * 1e-9, "s") for value in (row.before, row.after, abs(row.change)))
     return f"{row.where}: {'+' if row.change >= 0 else '-'}{change} a {per} ({before} -> {after}{row.times})"
 
 
-def document(found: Diff) -> dict[str, object]:
-    """What moved, as data; ns and events per `per`."""
+def document(diff: Diff) -> dict[str, object]:
+    """Returns what moved, as data; ns and events per `per`."""
     lists = {
-        "kinds": found.kinds,
-        "parts": found.parts,
-        "operators": found.operators,
-        "kernels": found.kernels,
-        "idle": found.idle,
+        "kinds": diff.kinds,
+        "parts": diff.parts,
+        "operators": diff.operators,
+        "kernels": diff.kernels,
+        "idle": diff.idle,
     }
     rows = {name: [{**row._asdict(), "change": row.change} for row in rows] for name, rows in lists.items()}
     about = {
-        "file": Path(found.base.trace.path).name,
-        "device": machine(found.base),
-        "source": found.base.trace.source,
-        "per": found.per,
+        "file": Path(diff.base.trace.path).name,
+        "device": machine(diff.base),
+        "source": diff.base.trace.source,
+        "per": diff.per,
     }
-    return {**about, "times_ns": list(found.walls), "because": found.because, **rows}
+    return {**about, "times_ns": list(diff.walls), "because": diff.because, **rows}

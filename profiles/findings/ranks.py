@@ -24,54 +24,66 @@ from . import review
 from .review import Review
 
 # Ends of one collective on two ranks: this far apart at most, or this share of the shorter one.
-TOGETHER_NS, TOGETHER = 200_000, 0.02
+TOGETHER_NS = 200_000
+TOGETHER = 0.02
 # Offsets between clocks are looked for with so many collectives missing at either end; two that fit
 # nearly as well are none.
-SHIFTS, ALIKE = 3, 0.9
+SHIFTS = 3
+ALIKE = 0.9
+# No job has as many; a larger number is none of a rank.
 MOST_RANKS = 1 << 24
+# A rank in a file's name.
 RANK = re.compile(r"rank[_-]?(\d+)", re.IGNORECASE)
+# The files of a folder that are traces.
 FILES = ("*.json", "*.json.gz")
 
 
 class Rank(NamedTuple):
-    """collectives, matched: how many this rank has, and how many others have too.
+    """One rank, and how it met the others."""
 
-    offset: ns of its clock to the first rank's; None where that cannot be told.
-
-    waited: ns for those who came later. last: at how many it was the last; held: ns that this cost.
-    """
-
+    # Its number in the job.
     number: int
+    # Its own trace.
     review: Review
+    # ns of its clock to the first rank's; None where that cannot be told.
     offset: int | None
+    # How many collectives it has.
     collectives: int
+    # How many of them others have too.
     matched: int
+    # ns that it waited for those who came later.
     waited: int
+    # At how many it was the last.
     last: int
+    # ns that this cost.
     held: int
 
 
 class Ranks(NamedTuple):
-    """In the order of their numbers. world: ranks of the job; None where no file tells."""
+    """Several ranks of one job."""
 
+    # In the order of their numbers.
     ranks: list[Rank]
+    # How many the job has; None where no file tells.
     world: int | None
 
     @property
     def straggler(self) -> Rank | None:
-        """Who cost most; None where nobody cost anything that can be told."""
+        """The rank that cost most; None where none cost anything that can be told."""
         worst = max(self.ranks, key=lambda rank: rank.held)
         return worst if worst.held > 0 else None
 
     @property
     def verdict(self) -> Verdict:
         whole = all(rank.review.trust.whole for rank in self.ranks)
-        said = tuple(f"rank {rank.number}: {said}" for rank in self.ranks for said in rank.review.trust.said)
-        return Verdict("review", "pass" if whole else "not_comparable", said)
+        notes = tuple(
+            f"rank {rank.number}: {note}" for rank in self.ranks for note in rank.review.trust.notes
+        )
+        return Verdict("review", "pass" if whole else "not_comparable", notes)
 
 
 def read(folder: Path) -> Ranks:
-    """All traces of a folder, one a rank. Raises Unreadable and OSError."""
+    """Reads all traces of a folder, one a rank. Raises Unreadable and OSError."""
     files = sorted({file for pattern in FILES for file in folder.glob(pattern)})
     if len(files) < 2:
         raise Unreadable(
@@ -82,21 +94,21 @@ def read(folder: Path) -> Ranks:
 
 
 def of(reviews: Sequence[Review]) -> Ranks:
-    """Raises Unreadable where two files are of the same rank, or one is of none."""
+    """Lays ranks beside each other. Raises Unreadable for two files of one rank, or one of none."""
     numbered: dict[int, Review] = {}
-    for one in reviews:
-        number = number_of(one.trace)
+    for side in reviews:
+        number = number_of(side.trace)
         if number in numbered:
             raise Unreadable(
-                f"{Path(one.trace.path).name} and {Path(numbered[number].trace.path).name} are both of rank"
+                f"{Path(side.trace.path).name} and {Path(numbered[number].trace.path).name} are both of rank"
                 f" {number}"
             )
-        if one.bound is None:
-            what = "a profile of an engine" if len(one.trace.gpu) else "no GPU events"
-            raise Unreadable(f"{Path(one.trace.path).name}: {what}, so it cannot be laid beside other ranks")
-        numbered[number] = one
+        if side.bound is None:
+            what = "a profile of an engine" if len(side.trace.gpu) else "no GPU events"
+            raise Unreadable(f"{Path(side.trace.path).name}: {what}, so it cannot be laid beside other ranks")
+        numbered[number] = side
     ordered = sorted(numbered.items())
-    ends = [collectives(one.trace) for _, one in ordered]
+    ends = [collectives(side.trace) for _, side in ordered]
     offsets, groups = matched(ends)
     counts = np.zeros((len(ordered), 4), np.int64)  # matched, waited, last, held
     for group in groups:
@@ -106,26 +118,25 @@ def of(reviews: Sequence[Review]) -> Ranks:
         latest, last = arrived[-1]
         for moment, rank in arrived:
             counts[rank] += (1, latest - moment, rank == last, latest - arrived[-2][0] if rank == last else 0)
-    found = [
-        Rank(number, one, offsets[at], len(ends[at].start), *counts[at].tolist())
-        for at, (number, one) in enumerate(ordered)
+    ranks = [
+        Rank(number, side, offsets[index], len(ends[index].start), *counts[index].tolist())
+        for index, (number, side) in enumerate(ordered)
     ]
     worlds = [
         info.get("world_size")
-        for _, one in ordered
-        if isinstance(info := one.trace.header.get("distributedInfo"), dict)
+        for _, side in ordered
+        if isinstance(info := side.trace.header.get("distributedInfo"), dict)
     ]
-    return Ranks(
-        found, next((world for world in worlds if type(world) is int and 0 < world <= MOST_RANKS), None)
-    )
+    known = (world for world in worlds if type(world) is int and 0 < world <= MOST_RANKS)
+    return Ranks(ranks, next(known, None))
 
 
 def number_of(trace: Trace) -> int:
-    """By the file's own word, else by its name. Raises Unreadable where neither tells."""
+    """Returns the rank by the file's own word, else by its name. Raises Unreadable without both."""
     info = trace.header.get("distributedInfo")
-    said = info.get("rank") if isinstance(info, dict) else None
-    if type(said) is int and 0 <= said < MOST_RANKS:
-        return said
+    number = info.get("rank") if isinstance(info, dict) else None
+    if type(number) is int and 0 <= number < MOST_RANKS:
+        return number
     if named := RANK.search(Path(trace.path).name):
         return int(named[1])
     raise Unreadable(
@@ -134,13 +145,12 @@ def number_of(trace: Trace) -> int:
 
 
 class Collectives(NamedTuple):
-    """Of one rank, in the order in which they end.
+    """The collectives of one rank, in the order in which they end."""
 
-    key: name, and process group where the file tells.
-    """
-
+    # ns.
     start: Column
     end: Column
+    # Name, and process group where the file tells.
     keys: list[tuple[str, bytes]]
 
 
@@ -154,51 +164,52 @@ def collectives(trace: Trace) -> Collectives:
 
 
 class Matched(NamedTuple):
-    """offsets: of each rank's clock to the first one's; None where it cannot be told.
+    """Which collectives of several ranks are the same."""
 
-    groups: collectives that several have: rank -> row.
-    """
-
+    # ns of each rank's clock to the first one's; None where it cannot be told.
     offsets: list[int | None]
+    # Row by rank of each collective that several have.
     groups: list[dict[int, int]]
 
 
 def matched(ranks: list[Collectives]) -> Matched:
-    """Clocks agree unless a rank shares nothing with any other while they do; then they are taken
+    """Matches the collectives of all ranks.
+
+    Clocks agree unless a rank shares nothing with any other while they do; then they are taken
     to be apart by what makes most of its collectives end with another's.
     """
     offsets: list[int | None] = [0] * len(ranks)
-    found = {
+    shared = {
         (a, b): pairs(ranks[a], ranks[b], 0) for a in range(len(ranks)) for b in range(a + 1, len(ranks))
     }
     alone = [
         rank
         for rank in range(1, len(ranks))
-        if len(ranks[rank].end) and not any(rows for pair, rows in found.items() if rank in pair)
+        if len(ranks[rank].end) and not any(rows for pair, rows in shared.items() if rank in pair)
     ]
     for rank in alone:
         offsets[rank] = offset = shifted(ranks[0], ranks[rank])
         if offset is not None:
-            found[0, rank] = pairs(ranks[0], ranks[rank], offset)
+            shared[0, rank] = pairs(ranks[0], ranks[rank], offset)
             for other in range(1, rank):
                 if other in alone and (theirs := offsets[other]) is not None:
-                    found[other, rank] = pairs(ranks[other], ranks[rank], offset - theirs)
+                    shared[other, rank] = pairs(ranks[other], ranks[rank], offset - theirs)
     groups: dict[tuple[int, int], dict[int, int]] = {}
-    for (a, b), rows in found.items():
+    for (a, b), rows in shared.items():
         for row, other in rows:
             left, right = groups.get((a, row), {a: row}), groups.get((b, other), {b: other})
             both = {**left, **right}
-            if left is not right and len(both) == len(left) + len(
-                right
-            ):  # else they would have two of one rank
+            # Fewer members than both have: two would be of one rank.
+            if left is not right and len(both) == len(left) + len(right):
                 for member in both.items():
                     groups[member] = both
     return Matched(offsets, list({id(group): group for group in groups.values()}.values()))
 
 
 def shifted(first: Collectives, other: Collectives) -> int | None:
-    """The offset under which most collectives end together; None where none does, or where another
-    one does as well (equal periods).
+    """Returns the offset under which most collectives end together.
+
+    It is None where none does, or where another one does as well (equal periods).
     """
     tried: dict[int, int] = {}
     for shift in range(-SHIFTS, SHIFTS + 1):
@@ -213,12 +224,14 @@ def shifted(first: Collectives, other: Collectives) -> int | None:
 
 
 def pairs(first: Collectives, other: Collectives, offset: int) -> list[tuple[int, int]]:
-    """Rows of both that end together under the same key: each the other's nearest, nearer than half
-    the way to any other end.
+    """Returns rows of both that end together under the same key: each the other's nearest, nearer
+    than half the way to any other end.
     """
-    found = []
+    rows = []
     for key in set(first.keys) & set(other.keys):
-        a, b = (np.array([at for at, one in enumerate(side.keys) if one == key]) for side in (first, other))
+        a, b = (
+            np.array([row for row, name in enumerate(side.keys) if name == key]) for side in (first, other)
+        )
         ends, others = first.end[a], other.end[b] - offset
         nearest, back = closest(ends, others), closest(others, ends)
         lengths = np.minimum(ends - first.start[a], (other.end[b] - other.start[b])[nearest])
@@ -228,12 +241,12 @@ def pairs(first: Collectives, other: Collectives, offset: int) -> list[tuple[int
         together = (back[nearest] == np.arange(len(a))) & (
             np.abs(others[nearest] - ends) <= np.minimum(allowed, period(ends) // 2)
         )
-        found += [(int(a[at]), int(b[nearest[at]])) for at in np.flatnonzero(together).tolist()]
-    return found
+        rows += [(int(a[row]), int(b[nearest[row]])) for row in np.flatnonzero(together).tolist()]
+    return rows
 
 
 def closest(these: Column, those: Column) -> Column:
-    """Of each of these the index of the nearest of those; both in order."""
+    """Returns for each of these the index of the nearest of those; both are in order."""
     after = np.clip(np.searchsorted(those, these), 1, max(1, len(those) - 1))
     before = after - 1
     after = np.minimum(after, len(those) - 1)
@@ -241,15 +254,15 @@ def closest(these: Column, those: Column) -> Column:
 
 
 def period(ends: Column) -> Column:
-    """How far each is from its nearest neighbour."""
+    """Returns how far each end is from its nearest neighbour, in ns."""
     gaps = np.diff(ends, prepend=ends[:1] - (1 << 62), append=ends[-1:] + (1 << 62))
     return np.minimum(gaps[:-1], gaps[1:])
 
 
-def document(found: Ranks) -> bytes:
-    content = msgspec.to_builtins(found.verdict)
-    content["world"] = found.world
-    content["straggler"] = found.straggler.number if found.straggler else None
+def document(ranks: Ranks) -> bytes:
+    content = msgspec.to_builtins(ranks.verdict)
+    content["world"] = ranks.world
+    content["straggler"] = ranks.straggler.number if ranks.straggler else None
     content["ranks"] = [
         {
             "rank": rank.number,
@@ -264,6 +277,6 @@ def document(found: Ranks) -> bytes:
             "held_ns": rank.held,
             "figures": figures.figures(rank.review.trace),
         }
-        for rank in found.ranks
+        for rank in ranks.ranks
     ]
     return msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n"

@@ -22,39 +22,50 @@ from .bound import Bound
 from .fix import Fix
 from .trust import Trust
 
+# What stands for a kernel's operator where the file does not tell.
 NO_OPERATOR = "(no operator recorded)"
-OPERATORS, KERNELS, CULPRITS, GAPS = 12, 12, 12, 12
+# Rows of each list.
+OPERATORS = 12
+KERNELS = 12
+CULPRITS = 12
+GAPS = 12
 
 
 class Row(NamedTuple):
-    """An operator or a kernel: time of the GPU in ns, over the whole window.
-
-    own: of the kernels' time.
-    """
+    """An operator or a kernel, over the whole window."""
 
     name: str
     events: int
+    # ns of the GPU (on a CPU: its own).
     length: int
+    # Of the time of all rows, 0 to 1.
     share: float
 
 
 class Review(NamedTuple):
-    """steps: (name, ns, GPU-busy ns).
+    """What a trace says; each list has the longest first."""
 
-    bound: of the GPU; host: of a CPU without one. peak_bytes: of device memory, by the profiler's
-    own records; None where there are none.
-    """
-
+    # All that follows from the trace.
     facts: Facts
+    # Whether it can be trusted.
     trust: Trust
+    # What the GPU's window goes into; None without a GPU or a clock.
     bound: Bound | None
+    # What to change.
     fixes: list[Fix]
+    # By their time on the GPU, or without one on the CPU.
     operators: list[Row]
+    # By their time on the GPU.
     kernels: list[Row]
+    # What the host did in idle time.
     culprits: list[Culprit]
+    # Holes in the GPU's work.
     gaps: list[Gap]
+    # Bytes of device memory at most, by the profiler's own records; None where there are none.
     peak_bytes: int | None
+    # Operators against the roofline.
     attained: list[Attained]
+    # What the steps go into on a CPU without a GPU.
     host: Bound | None = None
 
     @property
@@ -64,22 +75,23 @@ class Review(NamedTuple):
     @property
     def verdict(self) -> Verdict:
         """A trace alone is never good or bad: it can be read, or not as a whole."""
-        return Verdict("review", "pass" if self.trust.whole else "not_comparable", self.trust.said)
+        return Verdict("review", "pass" if self.trust.whole else "not_comparable", self.trust.notes)
 
 
 def review(path: Path) -> Review:
-    """Raises Unreadable and OSError."""
+    """Reviews a file. Raises Unreadable and OSError."""
     return of(files.read(path))
 
 
 def of(trace: Trace) -> Review:
+    """Returns the review of a GPU's trace, of a CPU's, or of an engine's layers."""
     facts = Facts(trace)
-    found = trust.judge(facts)
+    judgement = trust.judge(facts)
     if not len(trace.gpu):
         suggested = fix.suggested(facts)
         return Review(
             facts,
-            found,
+            judgement,
             None,
             suggested,
             on_cpu(facts)[:OPERATORS],
@@ -93,7 +105,7 @@ def of(trace: Trace) -> Review:
     if trace.source == "tensorrt":
         return Review(
             facts,
-            found,
+            judgement,
             None,
             fix.suggested(facts),
             operators(facts)[:OPERATORS],
@@ -103,13 +115,11 @@ def of(trace: Trace) -> Review:
             None,
             facts.attained,
         )
-    by_operator, near = (
-        operators(facts)[:OPERATORS],
-        facts.attained,
-    )  # before the host's timeline is there, so that a long trace never needs the memory of both
+    # Before the host's timeline is there, so that a long trace never needs the memory of both.
+    by_operator, near = operators(facts)[:OPERATORS], facts.attained
     return Review(
         facts,
-        found,
+        judgement,
         bound.of(facts),
         fix.suggested(facts),
         by_operator,
@@ -122,22 +132,22 @@ def of(trace: Trace) -> Review:
 
 
 def operators(facts: Facts) -> list[Row]:
-    """By the innermost operator behind each GPU event, the longest first."""
+    """Returns the innermost operators behind GPU events, the longest first."""
     gpu, behind = facts.line.gpu, facts.behind
     total = max(1, int(np.sum(gpu.dur)))
     known = behind != NONE
-    found = [
+    rows = [
         Row(facts.trace.names[code], count, length, length / total)
         for code, count, length in figures.summed(facts.trace.operators.name[behind[known]], gpu.dur[known])
     ]
     if lost := int(np.sum(~known)):
         length = int(np.sum(gpu.dur[~known]))
-        found.append(Row(NO_OPERATOR, lost, length, length / total))
-    return sorted(found, key=lambda row: -row.length)
+        rows.append(Row(NO_OPERATOR, lost, length, length / total))
+    return sorted(rows, key=lambda row: -row.length)
 
 
 def on_cpu(facts: Facts) -> list[Row]:
-    """Operators by their own time on the CPU, over all threads, without what they call."""
+    """Returns operators by their own time on the CPU, over all threads, without what they call."""
     total = max(1, sum(row.length for row in facts.own))
     return [Row(row.name, row.events, row.length, row.length / total) for row in facts.own]
 
@@ -152,46 +162,52 @@ def kernels(facts: Facts) -> list[Row]:
 
 
 def peak(trace: Trace) -> int | None:
-    """Bytes allocated on a GPU at most (device type 1 is CUDA and ROCm, torch's
-    c10/core/DeviceType.h).
+    """Returns the bytes allocated on a GPU at most (device type 1 is CUDA and ROCm, torch's
+    c10/core/DeviceType.h); None where nothing is recorded.
     """
     own = trace.memory.total[(trace.memory.device_type == 1) & (trace.memory.total != NONE)]
     return int(own.max()) if len(own) else None
 
 
-def document(found: Review, verdict: Verdict, more: dict[str, Any]) -> bytes:
-    """DESIGN.md's envelope, so that `hotlap gate --with` takes it, and beside it all that was
-    found.
-    """
+def document(review: Review, verdict: Verdict, more: dict[str, Any]) -> bytes:
+    """Returns the verdict as `hotlap gate --with` takes it, with all figures beside it."""
     content = msgspec.to_builtins(verdict)
     content["file"] = {
-        "path": Path(found.trace.path).name,
-        "source": found.trace.source,
-        "device": found.trace.gpu_name,
-        "events": found.trace.events,
+        "path": Path(review.trace.path).name,
+        "source": review.trace.source,
+        "device": review.trace.gpu_name,
+        "events": review.trace.events,
     }
-    content["captured"] = captured.of(found.trace)
-    content["trust"] = {"said": found.trust.said, "grades": found.trust.grades, "whole": found.trust.whole}
-    if found.bound is not None:
+    content["captured"] = captured.of(review.trace)
+    content["trust"] = {
+        "said": review.trust.notes,
+        "grades": review.trust.grades,
+        "whole": review.trust.whole,
+    }
+    if review.bound is not None:
         content["bound"] = {
-            "word": found.bound.word,
-            "share": found.bound.share,
-            "parts_ns": found.bound.parts,
+            "word": review.bound.word,
+            "share": review.bound.share,
+            "parts_ns": review.bound.parts,
         }
-    if found.host is not None:
-        content["host"] = {"word": found.host.word, "share": found.host.share, "parts_ns": found.host.parts}
-    content["fixes"] = [{**one._asdict(), "ceiling_ns": one.ceiling} for one in found.fixes]
+    if review.host is not None:
+        content["host"] = {
+            "word": review.host.word,
+            "share": review.host.share,
+            "parts_ns": review.host.parts,
+        }
+    content["fixes"] = [{**fix._asdict(), "ceiling_ns": fix.ceiling} for fix in review.fixes]
     content["idle"] = {
-        "culprits": [one._asdict() for one in found.culprits],
-        "largest_gaps": [one._asdict() for one in found.gaps],
+        "culprits": [culprit._asdict() for culprit in review.culprits],
+        "largest_gaps": [gap._asdict() for gap in review.gaps],
     }
-    content["operators"] = [row._asdict() for row in found.operators]
-    content["kernels"] = [row._asdict() for row in found.kernels]
+    content["operators"] = [row._asdict() for row in review.operators]
+    content["kernels"] = [row._asdict() for row in review.kernels]
     content["roofline"] = {
-        "peak": roofline.device_peak(found.trace),
-        "operators": [row._asdict() for row in found.attained],
+        "peak": roofline.device_peak(review.trace),
+        "operators": [row._asdict() for row in review.attained],
     }
-    content["peak_bytes"] = found.peak_bytes
-    content["figures"] = figures.figures(found.trace)
+    content["peak_bytes"] = review.peak_bytes
+    content["figures"] = figures.figures(review.trace)
     content |= more
     return msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ...perf.reports.formats import WORD
 from ...perf.terms.units import scaled
@@ -20,16 +21,23 @@ from ..findings.review import Review, Row
 from ..tables.trace import NONE, Column, Kind
 from .text import machine, ns, stepped, trusted
 
-WIDTH, BINS, BAND = 960, 320, 60
-MOST_STEPS, MEMORY_POINTS, MOST_SHAPES = 60, 480, 40
+# Pixels of a drawing, and columns of the one of the window.
+WIDTH = 960
+BAND = 60
+BINS = 320
+# Columns of the drawing of memory.
+MEMORY_POINTS = 480
+# Steps and shapes that are shown.
+MOST_STEPS = 60
+MOST_SHAPES = 40
+# Characters of a name: templates of C++ run to thousands.
 NAME = 400
+# The style of each part.
 CLASS = {part: part.replace(" ", "-") for part in PARTS}
 
 
-def page(found: Review, compared: Diff | None = None) -> str:
-    """In the order of the terminal's screen; long tables are folded."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
+def page(review: Review, compared: Diff | None = None) -> str:
+    """Returns the page, in the order of the terminal's screen; long tables are folded."""
     template = Environment(
         loader=PackageLoader(__package__, ""),
         autoescape=True,
@@ -37,104 +45,118 @@ def page(found: Review, compared: Diff | None = None) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     ).get_template("review.html")
-    trace, facts = found.trace, found.facts
+    trace, facts = review.trace, review.facts
     window = facts.line.window
     return template.render(
         file=Path(trace.path).name,
-        device=machine(found),
+        device=machine(review),
         events=trace.events,
         gpu_events=len(trace.gpu),
-        grades=trusted(found),
-        said=found.trust.said,
-        whole=found.trust.whole,
-        bound=found.bound,
-        host=found.host,
+        grades=trusted(review),
+        said=review.trust.notes,
+        whole=review.trust.whole,
+        bound=review.bound,
+        host=review.host,
         window=ns(window),
-        parts=parts(found),
-        density=density(found) if window else [],
-        steps=steps(found) if trace.source != "tensorrt" else None,
-        culprits=[
-            {
-                "label": cut(one.label),
-                "blame": one.blame,
-                "length": ns(one.length),
-                "share": one.length / max(1, facts.line.idle),
-                "gaps": one.gaps,
-            }
-            for one in found.culprits
-        ],
-        gaps=[
-            {
-                "at": ns(one.start),
-                "length": ns(one.length),
-                "blame": one.blame,
-                "ends": cut(one.ends),
-                "filled": [(cut(label), ns(length), length / one.length) for label, length in one.filled[:4]],
-            }
-            for one in found.gaps
-        ],
-        fixes=[
-            {
-                "fix": one,
-                "ceiling": ns(one.ceiling),
-                "share": one.ceiling / max(1, facts.span),
-                "code": [cut(name) for name in one.code],
-            }
-            for one in found.fixes
-        ],
+        parts=parts(review),
+        density=density(review) if window else [],
+        steps=steps(review) if trace.source != "tensorrt" else None,
+        culprits=culprits(review),
+        gaps=gaps(review),
+        fixes=fixes(review),
         tables=[
-            ("Operators", rows(found.operators, roofline.by_operator(found.attained))),
-            ("Kernels", rows(found.kernels, {})),
+            ("Operators", rows(review.operators, roofline.by_operator(review.attained))),
+            ("Kernels", rows(review.kernels, {})),
         ],
-        shapes=shapes(found),
-        near=any(row.share is not None for row in found.attained),
+        shapes=shapes(review),
+        near=any(row.share is not None for row in review.attained),
         peak=roofline.device_peak(trace),
-        memory=memory(found),
+        memory=memory(review),
         compared=compared and difference(compared),
         width=WIDTH,
         band=BAND,
     )
 
 
-def parts(found: Review) -> list[dict[str, Any]]:
-    """Of the one bar: offsets and widths in pixels, from the exact lengths, so that they add up to
-    the window.
+def culprits(review: Review) -> list[dict[str, Any]]:
+    return [
+        {
+            "label": cut(culprit.label),
+            "blame": culprit.blame,
+            "length": ns(culprit.length),
+            "share": culprit.length / max(1, review.facts.line.idle),
+            "gaps": culprit.gaps,
+        }
+        for culprit in review.culprits
+    ]
+
+
+def gaps(review: Review) -> list[dict[str, Any]]:
+    return [
+        {
+            "start": ns(gap.start),
+            "length": ns(gap.length),
+            "blame": gap.blame,
+            "ends": cut(gap.ends),
+            "filled": [(cut(label), ns(length), length / gap.length) for label, length in gap.filled[:4]],
+        }
+        for gap in review.gaps
+    ]
+
+
+def fixes(review: Review) -> list[dict[str, Any]]:
+    return [
+        {
+            "fix": fix,
+            "ceiling": ns(fix.ceiling),
+            "share": fix.ceiling / max(1, review.facts.span),
+            "code": [cut(name) for name in fix.code],
+        }
+        for fix in review.fixes
+    ]
+
+
+def parts(review: Review) -> list[dict[str, Any]]:
+    """Returns the parts of the bar, with offset and width in pixels.
+
+    Both follow from the exact lengths, so that they add up to the window.
     """
-    window, at, made = found.facts.line.window, 0, []
-    for part, length in (found.bound.parts if found.bound and window else {}).items():
+    window, before, bars = review.facts.line.window, 0, []
+    for part, length in (review.bound.parts if review.bound and window else {}).items():
         if length:
-            made.append(
+            bars.append(
                 {
                     "name": part,
                     "css": CLASS[part],
                     "length": ns(length),
                     "ns": length,
                     "share": length / window,
-                    "x": WIDTH * at / window,
+                    "x": WIDTH * before / window,
                     "width": WIDTH * length / window,
                 }
             )
-        at += length
-    return made
+        before += length
+    return bars
 
 
 def covered(busy: Intervals, edges: Column) -> Column:
-    """How much of each bin between two edges lies in the intervals."""
+    """Returns how much of each bin between two edges lies in the intervals, in ns."""
     before = np.concatenate([[0], np.cumsum(busy.end - busy.start)])
-    at = np.searchsorted(busy.start, edges, side="right")
+    begun = np.searchsorted(busy.start, edges, side="right")
     inside = (
-        np.where(at > 0, np.maximum(0, busy.end[np.maximum(at, 1) - 1] - edges), 0)
+        np.where(begun > 0, np.maximum(0, busy.end[np.maximum(begun, 1) - 1] - edges), 0)
         if len(busy.start)
         else np.zeros(len(edges), np.int64)
     )
-    return np.asarray(np.diff(before[at] - inside))
+    return np.asarray(np.diff(before[begun] - inside))
 
 
-def density(found: Review) -> list[dict[str, Any]]:
-    """What the GPU did along the window, in columns stacked from below: computing, communicating,
-    copying; what is left free was idle.
+def density(review: Review) -> list[dict[str, Any]]:
+    """Returns what the GPU did along the window, in columns stacked from below.
+
+    They are computing, communicating and copying; what is left free was idle.
     """
-    line = found.facts.line
+    line = review.facts.line
     edges = line.start + (np.arange(BINS + 1, dtype=np.int64) * line.window) // BINS
     kernels = line.part(line.gpu.kind == Kind.KERNEL)
     computing = covered(line.part((line.gpu.kind == Kind.KERNEL) & ~line.collective), edges)
@@ -143,39 +165,39 @@ def density(found: Review) -> list[dict[str, Any]]:
         covered(kernels, edges) - computing,
         covered(line.busy, edges) - covered(kernels, edges),
     ]
-    width, base, made = WIDTH / BINS, np.zeros(BINS), []
+    width, base, drawn = WIDTH / BINS, np.zeros(BINS), []
     for css, layer in zip(("compute", "exposed-comm", "exposed-copies"), layers, strict=True):
         height = BAND * layer / np.maximum(1, np.diff(edges))
         path = "".join(
-            f"M{at * width:.1f} {BAND - low:.1f}v-{tall:.2f}h{width:.2f}v{tall:.2f}z"
-            for at, (low, tall) in enumerate(zip(base, height, strict=True))
+            f"M{column * width:.1f} {BAND - low:.1f}v-{tall:.2f}h{width:.2f}v{tall:.2f}z"
+            for column, (low, tall) in enumerate(zip(base, height, strict=True))
             if tall > 0
         )
         base = base + height
-        made.append({"css": css, "path": path})
-    return made
+        drawn.append({"css": css, "path": path})
+    return drawn
 
 
-def steps(found: Review) -> dict[str, Any] | None:
-    own = found.facts.steps[:MOST_STEPS]
+def steps(review: Review) -> dict[str, Any] | None:
+    own = review.facts.steps[:MOST_STEPS]
     if not own:
         return None
     longest = max(step.dur for step in own) or 1
     width = WIDTH / len(own)
     bars = [
         {
-            "x": at * width,
+            "x": number * width,
             "width": max(1.0, width - 2),
             "height": BAND * step.dur / longest,
             "busy": BAND * min(1.0, step.busy / longest),
             "text": f"{step.name}: {ns(step.dur)}, GPU busy {ns(step.busy)}",
         }
-        for at, step in enumerate(own)
+        for number, step in enumerate(own)
     ]
     return {
-        "said": stepped([step.dur for step in found.facts.steps]),
+        "said": stepped([step.dur for step in review.facts.steps]),
         "bars": bars,
-        "more": len(found.facts.steps) - len(own),
+        "more": len(review.facts.steps) - len(own),
     }
 
 
@@ -192,8 +214,8 @@ def rows(table: list[Row], near: dict[str, float]) -> list[dict[str, Any]]:
     ]
 
 
-def shapes(found: Review) -> list[dict[str, Any]]:
-    """Operators whose work follows from their shapes, each shape alone."""
+def shapes(review: Review) -> list[dict[str, Any]]:
+    """Returns the operators whose work follows from their shapes, each shape alone."""
     return [
         {
             "name": row.name,
@@ -205,35 +227,35 @@ def shapes(found: Review) -> list[dict[str, Any]]:
             "why": row.why,
             "rate": scaled(row.flops / row.length * 1e9, "FLOP/s") if row.length and row.flops else "",
         }
-        for row in found.attained[:MOST_SHAPES]
+        for row in review.attained[:MOST_SHAPES]
     ]
 
 
-def memory(found: Review) -> dict[str, Any] | None:
-    """Allocated bytes of the GPU over time, the largest of each column."""
-    own = found.trace.memory
+def memory(review: Review) -> dict[str, Any] | None:
+    """Returns the allocated bytes of the GPU over time, the largest of each column."""
+    own = review.trace.memory
     which = (own.device_type == 1) & (own.total != NONE)
-    if not which.any() or found.peak_bytes is None:
+    if not which.any() or review.peak_bytes is None:
         return None
-    order = np.argsort(own.at[which], kind="stable")
-    at, total = own.at[which][order], own.total[which][order]
-    column = ((at - at[0]) * (MEMORY_POINTS - 1)) // max(1, int(at[-1] - at[0]))
+    order = np.argsort(own.moment[which], kind="stable")
+    moments, total = own.moment[which][order], own.total[which][order]
+    columns = ((moments - moments[0]) * (MEMORY_POINTS - 1)) // max(1, int(moments[-1] - moments[0]))
     most = np.zeros(MEMORY_POINTS, np.int64)
-    np.maximum.at(most, column, total)
+    np.maximum.at(most, columns, total)
     filled = np.maximum.accumulate(np.where(most > 0, np.arange(MEMORY_POINTS), 0))
-    height = BAND * most[filled] / max(1, found.peak_bytes)
+    height = BAND * most[filled] / max(1, review.peak_bytes)
     step = WIDTH / MEMORY_POINTS
     return {
-        "peak": scaled(found.peak_bytes, "B"),
+        "peak": scaled(review.peak_bytes, "B"),
         "path": (
             f"M0 {BAND}"
-            + "".join(f"L{at * step:.1f} {BAND - tall:.1f}" for at, tall in enumerate(height))
+            + "".join(f"L{column * step:.1f} {BAND - tall:.1f}" for column, tall in enumerate(height))
             + f"L{WIDTH} {BAND}z"
         ),
     }
 
 
-def difference(found: Diff) -> dict[str, Any]:
+def difference(diff: Diff) -> dict[str, Any]:
     def moved(table: list[Moved]) -> list[dict[str, Any]]:
         shown = sorted((row for row in table if row.change), key=lambda row: -abs(row.change))
         return [
@@ -249,31 +271,31 @@ def difference(found: Diff) -> dict[str, Any]:
         ]
 
     return {
-        "verdict": found.verdict.verdict,
-        "word": WORD[found.verdict.verdict],
-        "base": Path(found.base.trace.path).name,
-        "per": found.per,
-        "reasons": found.verdict.reasons,
+        "verdict": diff.verdict.verdict,
+        "word": WORD[diff.verdict.verdict],
+        "base": Path(diff.base.trace.path).name,
+        "per": diff.per,
+        "reasons": diff.verdict.reasons,
         "findings": [
             {
-                "metric": one.metric.replace("_", " "),
-                "base": ns((one.base or 0) * 1e9),
-                "head": ns((one.head or 0) * 1e9),
-                "change": (one.ratio or 1) - 1,
-                "verdict": one.verdict,
-                "word": WORD[one.verdict],
+                "metric": finding.metric.replace("_", " "),
+                "base": ns((finding.base or 0) * 1e9),
+                "head": ns((finding.head or 0) * 1e9),
+                "change": (finding.ratio or 1) - 1,
+                "verdict": finding.verdict,
+                "word": WORD[finding.verdict],
             }
-            for one in found.verdict.findings
+            for finding in diff.verdict.findings
         ],
-        "because": found.because,
+        "because": diff.because,
         "tables": [
             (title, moved(table))
             for title, table in (
-                ("What operators are for", found.kinds),
-                ("Parts", found.parts),
-                ("Operators", found.operators),
-                ("Kernels", found.kernels),
-                ("While idle", found.idle),
+                ("What operators are for", diff.kinds),
+                ("Parts", diff.parts),
+                ("Operators", diff.operators),
+                ("Kernels", diff.kernels),
+                ("While idle", diff.idle),
             )
         ],
     }

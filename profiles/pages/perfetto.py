@@ -19,22 +19,24 @@ from ..tables.events import Event, Events
 from ..tables.kineto import GPU, nanoseconds
 from ..tables.trace import Column, Gpu
 
+# The longest gaps that are shown: the viewer stays quick.
 GAPS = 10_000
+# What their track is called.
 TRACK = "hotlap: why the GPU was idle"
 
 
 class Lost(Exception):
-    """The export does not hold what the trace does. Our own fault."""
+    """The export does not hold what the trace does: a defect of hotlap."""
 
 
-def write(found: Review, path: Path) -> dict[str, int]:
-    """Returns how many events were copied, how many of them to another lane, and how many added.
+def write(review: Review, path: Path) -> dict[str, int]:
+    """Writes the export; returns how many events were copied, moved to another lane, and added.
 
     Raises OSError, Lost.
     """
-    source = Events(Path(found.trace.path))
+    source = Events(Path(review.trace.path))
     counts = {"copied": 0, "moved": 0, "added": 0}
-    gpu, row = found.trace.gpu, 0
+    gpu, row = review.trace.gpu, 0
     lane = lanes(gpu)
     with files.whole(path) as file:
         file.write(b'{"traceEvents": [\n')
@@ -50,35 +52,36 @@ def write(found: Review, path: Path) -> dict[str, int]:
                 counts["copied"] += 1
                 file.write(separate + text)
                 separate = b",\n"
-        for more in added(found):
+        for more in added(review):
             file.write(separate + msgspec.json.encode(more))
             separate = b",\n"
             counts["added"] += 1
         put_header(file, source.header)
-        if counts["copied"] != found.trace.events or row != len(gpu):
+        if counts["copied"] != review.trace.events or row != len(gpu):
             raise Lost(
-                f"{path}: {found.trace.events} events went in, {len(gpu)} of the GPU, and {counts['copied']}"
+                f"{path}: {review.trace.events} events went in, {len(gpu)} of the GPU, and {counts['copied']}"
                 f" came out, {row} of the GPU"
             )
     return counts
 
 
 def lanes(gpu: Gpu) -> Column:
-    """A lane for each GPU event of its stream, 0 where none overlaps: the first that is free when
-    it begins.
+    """Returns a lane of its stream for each GPU event: the first that is free when it begins.
+
+    It is 0 where none overlaps.
     """
-    found = np.zeros(len(gpu), np.int64)
+    lane_of = np.zeros(len(gpu), np.int64)
     ends: dict[tuple[int, int], list[int]] = {}
     for row in np.lexsort((gpu.end, gpu.start)).tolist():
         own = ends.setdefault((int(gpu.device[row]), int(gpu.stream[row])), [])
-        lane = next((at for at, last in enumerate(own) if last <= gpu.start[row]), len(own))
+        lane = next((number for number, last in enumerate(own) if last <= gpu.start[row]), len(own))
         own[lane : lane + 1] = [int(gpu.start[row] + gpu.dur[row])]
-        found[row] = lane
-    return found
+        lane_of[row] = lane
+    return lane_of
 
 
 def times(event: Event) -> tuple[int, int] | None:
-    """Start and length of a GPU event; None of all others."""
+    """Returns start and length of a GPU event in ns; None of all others."""
     if event.ph != "X" or event.cat not in GPU:
         return None
     try:
@@ -93,19 +96,19 @@ def on_lane(text: bytes, event: Event, lane: int) -> bytes:
     return msgspec.json.encode(whole)
 
 
-def added(found: Review) -> Iterator[dict[str, Any]]:
-    """The track of gaps, each with what filled it, and its name."""
-    if found.bound is None:
+def added(review: Review) -> Iterator[dict[str, Any]]:
+    """Yields the name of the track, and its gaps, each with what filled it."""
+    if review.bound is None:
         return
     yield {"ph": "M", "name": "process_name", "pid": TRACK, "tid": 0, "args": {"name": TRACK}}
-    start = found.facts.line.start
-    for gap in found.facts.largest_gaps(GAPS):
+    start = review.facts.line.start
+    for gap in review.facts.largest_gaps(GAPS):
         filled = {label: f"{ns / 1000:.3f} us" for label, ns in gap.filled[:8]}
-        told = gap.filled[0][0] if gap.filled else gap.blame
+        label = gap.filled[0][0] if gap.filled else gap.blame
         yield {
             "ph": "X",
             "cat": "hotlap",
-            "name": f"{gap.blame}: {told}",
+            "name": f"{gap.blame}: {label}",
             "pid": TRACK,
             "tid": 0,
             "ts": microseconds(start + gap.start),
@@ -115,13 +118,13 @@ def added(found: Review) -> Iterator[dict[str, Any]]:
 
 
 def microseconds(ns: int) -> msgspec.Raw:
-    """As text with three places: a double could not hold it."""
+    """Returns microseconds as text with three places: a double could not hold them."""
     sign, size = ("-" if ns < 0 else ""), abs(ns)
     return msgspec.Raw(f"{sign}{size // 1000}.{size % 1000:03d}".encode())
 
 
 def put_header(file: IO[bytes], header: dict[str, Any]) -> None:
-    """What stood around the events of the original."""
+    """Writes what stood around the events of the original."""
     file.write(b"\n]")
     for name, value in header.items():
         file.write(b",\n" + msgspec.json.encode(name) + b": " + msgspec.json.encode(value))

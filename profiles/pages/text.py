@@ -16,7 +16,9 @@ from ..findings.ranks import Ranks
 from ..findings.review import Review, Row
 from ..tables import captured
 
+# Characters of the bar.
 BAR = 60
+# A character a part of the window.
 MARKS = {
     "compute": "█",
     "exposed comm": "▓",
@@ -29,92 +31,97 @@ MARKS = {
     "other": "o",
     "unknown": "?",
 }
-WIDTH, CODE = 100, 80
+# Characters of a name, and of one among several.
+WIDTH = 100
+CODE = 80
+# Fixes that are shown.
 FIXES = 3
 
 
-def lines(found: Review) -> Iterator[str]:
-    """In the order of shared/TRACES.md's first thirty seconds."""
-    trace, facts = found.trace, found.facts
+def lines(review: Review) -> Iterator[str]:
+    """Yields the screen's lines, in the order in which a reader asks (docs/traces.md, Reading)."""
+    trace, facts = review.trace, review.facts
     yield plain(
-        f"{Path(trace.path).name}: {machine(found)}, {trace.events:,} events, {len(trace.gpu):,} on the GPU"
+        f"{Path(trace.path).name}: {machine(review)}, {trace.events:,} events, {len(trace.gpu):,} on the GPU"
     )
-    yield f"trust     {trusted(found)}"
-    for said in found.trust.said:
-        yield plain(f"          - {said}")
-    if found.bound is None:
-        yield from without_window(found)
+    yield f"trust     {trusted(review)}"
+    for note in review.trust.notes:
+        yield plain(f"          - {note}")
+    if review.bound is None:
+        yield from without_window(review)
         return
     if facts.steps:
         yield f"step      {stepped([step.dur for step in facts.steps])}"
     window = facts.line.window
-    yield f"window    {ns(window)}: {shares_of(found.bound.parts, window)}"
-    yield f"          {bar(found.bound.parts, window)}"
-    yield f"bound     {found.bound.word} ({found.bound.share:.0%} of the window): {found.bound.meaning}"
-    if found.culprits:
+    yield f"window    {ns(window)}: {shares_of(review.bound.parts, window)}"
+    yield f"          {bar(review.bound.parts, window)}"
+    yield f"bound     {review.bound.word} ({review.bound.share:.0%} of the window): {review.bound.meaning}"
+    if review.culprits:
         yield "idle      what the host did meanwhile:"
-        for one in found.culprits[:5]:
+        for culprit in review.culprits[:5]:
+            part = culprit.length / max(1, facts.line.idle)
             yield plain(
-                f"          {ns(one.length):>10} {one.length / max(1, facts.line.idle):5.1%}  {one.blame}:"
-                f" {cut(one.label)} ({one.gaps:,} gaps)"
+                f"          {ns(culprit.length):>10} {part:5.1%}  {culprit.blame}:"
+                f" {cut(culprit.label)} ({culprit.gaps:,} gaps)"
             )
-    yield from fixes(found)
-    yield from table("operators", found.operators, roofline.by_operator(found.attained))
-    yield from table("kernels", found.kernels)
-    if found.peak_bytes is None:
+    yield from fixes(review)
+    yield from table("operators", review.operators, roofline.by_operator(review.attained))
+    yield from table("kernels", review.kernels)
+    if review.peak_bytes is None:
         yield "memory    not known (profile_memory=True records it)"
     else:
-        yield f"memory    at most {scaled(found.peak_bytes, 'B')} allocated"
+        yield f"memory    at most {scaled(review.peak_bytes, 'B')} allocated"
 
 
 def shares_of(parts: Mapping[str, int], whole: int) -> str:
-    """The parts that are not empty, each as a share of the whole."""
+    """Returns the parts that are not empty, each as a share of the whole."""
     return ", ".join(f"{part} {length / whole:.1%}" for part, length in parts.items() if length)
 
 
-def fixes(found: Review) -> Iterator[str]:
-    facts = found.facts
-    if found.bound is None and not found.fixes:
+def fixes(review: Review) -> Iterator[str]:
+    facts = review.facts
+    if review.bound is None and not review.fixes:
         return
     yield "fixes     " + (
-        "each with what it can bring at most; they overlap" if found.fixes else "no rule found its evidence"
+        "each with what it can bring at most; they overlap" if review.fixes else "no rule found its evidence"
     )
-    for number, fix in enumerate(found.fixes[:FIXES], 1):
+    for number, fix in enumerate(review.fixes[:FIXES], 1):
         yield plain(
             f"          {number}. {fix.title}: at most {ns(fix.ceiling)} of {ns(facts.span)}"
             f" ({fix.ceiling / max(1, facts.span):.0%})"
         )
-        for said in fix.evidence:
-            yield plain(f"             {said}")
+        for evidence in fix.evidence:
+            yield plain(f"             {evidence}")
         yield plain(f"             {fix.advice}")
         if fix.code:
-            yield plain(f"             in {'; '.join(cut(one, CODE) for one in fix.code)}")
+            yield plain(f"             in {'; '.join(cut(name, CODE) for name in fix.code)}")
 
 
-def difference(found: Diff) -> Iterator[str]:
-    """Two traces: the verdict, then what moved and why."""
-    base, head = found.base, found.head
+def difference(diff: Diff) -> Iterator[str]:
+    """Yields the lines of two traces: the verdict, then what moved and why."""
+    base, head = diff.base, diff.head
     for name, side in (("BASE", base), ("HEAD", head)):
         steps = f"{len(side.facts.steps)} step{'' if len(side.facts.steps) == 1 else 's'}"
         yield plain(
             f"{name}      {Path(side.trace.path).name}: {machine(side)},"
             f" {steps}{f'; bound by {side.bound.word}' if side.bound else ''}"
         )
-    for one in found.verdict.findings:
+    for finding in diff.verdict.findings:
+        before, after = ns((finding.base or 0) * 1e9), ns((finding.head or 0) * 1e9)
         yield (
-            f"{one.metric:9} {ns((one.base or 0) * 1e9)} -> {ns((one.head or 0) * 1e9)} a {found.per},"
-            f" {(one.ratio or 1) - 1:+.1%}: {WORD[one.verdict]}"
+            f"{finding.metric:9} {before} -> {after} a {diff.per},"
+            f" {(finding.ratio or 1) - 1:+.1%}: {WORD[finding.verdict]}"
         )
-    for reason in found.verdict.reasons:
+    for reason in diff.verdict.reasons:
         yield plain(f"note      {reason}")
-    if found.because:
-        yield plain(f"so        {found.because}")
+    if diff.because:
+        yield plain(f"so        {diff.because}")
     for title, rows in (
-        ("kinds", found.kinds),
-        ("parts", found.parts),
-        ("operators", found.operators),
-        ("kernels", found.kernels),
-        ("idle", found.idle),
+        ("kinds", diff.kinds),
+        ("parts", diff.parts),
+        ("operators", diff.operators),
+        ("kernels", diff.kernels),
+        ("idle", diff.idle),
     ):
         shown = [row for row in sorted(rows, key=lambda row: -abs(row.change)) if row.change][:6]
         for number, row in enumerate(shown):
@@ -123,29 +130,29 @@ def difference(found: Diff) -> Iterator[str]:
                 f"{title if not number else '':9} {sign}{ns(abs(row.change)):>9}  {ns(row.before):>9} ->"
                 f" {ns(row.after):>9}  {cut(row.where)}{row.times}"
             )
-    yield f"review: {WORD[found.verdict.verdict]}"
+    yield f"review: {WORD[diff.verdict.verdict]}"
 
 
-def machine(found: Review) -> str:
-    """The GPU, or what else the file knows of where it was taken."""
-    origin = captured.of(found.trace)
+def machine(review: Review) -> str:
+    """Returns the GPU, or what else the file knows of the machine."""
+    origin = captured.of(review.trace)
     words = [
-        found.trace.gpu_name if len(found.trace.gpu) or found.trace.device else "no GPU",
+        review.trace.gpu_name if len(review.trace.gpu) or review.trace.device else "no GPU",
         origin.case if origin else "",
         origin.hardware if origin else "",
     ]
     return ", ".join(cut(word, 2 * WIDTH) for word in words if word)
 
 
-def together(found: Ranks) -> Iterator[str]:
-    """Several ranks: each one's window, and who kept the others waiting."""
-    world = f" of {found.world}" if found.world else ""
-    shared = sum(rank.matched for rank in found.ranks)
+def together(ranks: Ranks) -> Iterator[str]:
+    """Yields the lines of several ranks: each one's window, and who kept the others waiting."""
+    world = f" of {ranks.world}" if ranks.world else ""
+    shared = sum(rank.matched for rank in ranks.ranks)
     yield (
-        f"ranks     {len(found.ranks)}{world}; {shared:,} of"
-        f" {sum(rank.collectives for rank in found.ranks):,} collectives are in several of these files"
+        f"ranks     {len(ranks.ranks)}{world}; {shared:,} of"
+        f" {sum(rank.collectives for rank in ranks.ranks):,} collectives are in several of these files"
     )
-    for rank in found.ranks:
+    for rank in ranks.ranks:
         window, parts = rank.review.facts.line.window, rank.review.bound.parts if rank.review.bound else {}
         shares = ", ".join(
             f"{part} {length / max(1, window):.1%}" for part, length in parts.items() if length
@@ -167,7 +174,7 @@ def together(found: Ranks) -> Iterator[str]:
             yield (
                 f"          its clock is {ns(rank.offset)} ahead of the first one's, by where collectives end"
             )
-    if (late := found.straggler) is not None:
+    if (late := ranks.straggler) is not None:
         yield plain(
             f"straggler rank {late.number}: without it the others would have gone on {ns(late.held)} earlier;"
             f" why: hotlap review {late.review.trace.path}"
@@ -176,13 +183,13 @@ def together(found: Ranks) -> Iterator[str]:
         yield "straggler none"
     else:
         yield "straggler not known: no collective of these files ends at the same time under the same name"
-    for said in found.verdict.reasons:
-        yield plain(f"note      {said}")
+    for reason in ranks.verdict.reasons:
+        yield plain(f"note      {reason}")
 
 
-def trusted(found: Review) -> str:
+def trusted(review: Review) -> str:
     grades: dict[str, list[str]] = {}
-    for name, grade in found.trust.grades.items():
+    for name, grade in review.trust.grades.items():
         grades.setdefault(grade, []).append(name)
     return "; ".join(f"{grade}: {', '.join(names)}" for grade, names in grades.items())
 
@@ -198,12 +205,12 @@ def stepped(steps: list[int]) -> str:
 
 
 def bar(parts: dict[str, int], window: int) -> str:
-    """A character a sixtieth, rounded by the largest remainder: the bar is always as long."""
+    """Returns the bar, always as long: characters are rounded by the largest remainder."""
     if not window:
         return ""
     exact = {part: BAR * length / window for part, length in parts.items()}
     width = {part: int(value) for part, value in exact.items()}
-    for part in sorted(exact, key=lambda one: width[one] - exact[one])[: BAR - sum(width.values())]:
+    for part in sorted(exact, key=lambda name: width[name] - exact[name])[: BAR - sum(width.values())]:
         width[part] += 1
     return (
         "".join(MARKS[part] * count for part, count in width.items())
@@ -213,7 +220,7 @@ def bar(parts: dict[str, int], window: int) -> str:
 
 
 def table(title: str, rows: list[Row], shares: Mapping[str, float] = MappingProxyType({})) -> Iterator[str]:
-    """shares: of the roofline."""
+    """Yields a line a row; `shares` are of the roofline, by name."""
     for number, row in enumerate(rows[:6]):
         near = f"  ({shares[row.name]:.0%} of the roofline)" if row.name in shares else ""
         times = f"{row.events:,} x" if row.events else ""
@@ -223,26 +230,26 @@ def table(title: str, rows: list[Row], shares: Mapping[str, float] = MappingProx
         )
 
 
-def without_window(found: Review) -> Iterator[str]:
-    """Of a CPU, or of an engine's layers: no window to account for."""
-    if found.facts.steps:
-        lengths = [step.dur for step in found.facts.steps]
-        if found.trace.source == "tensorrt":
+def without_window(review: Review) -> Iterator[str]:
+    """Yields the lines of a CPU or of an engine's layers, which have no window to account for."""
+    if review.facts.steps:
+        lengths = [step.dur for step in review.facts.steps]
+        if review.trace.source == "tensorrt":
             yield f"step      {ns(lengths[0])} (of the engine, the median of its runs)"
         else:
             yield f"step      {stepped(lengths)}"
-    if found.host is not None:
-        whole = sum(found.host.parts.values())
-        yield f"parts     {shares_of(found.host.parts, whole)}"
-        yield f"bound     {found.host.word} ({found.host.share:.0%}): {found.host.meaning}"
-    yield from fixes(found)
-    shares = roofline.by_operator(found.attained)
-    if len(found.trace.gpu):
-        yield from table("operators", found.operators, shares)
-        yield from table("kernels", found.kernels)
-    elif found.operators:
+    if review.host is not None:
+        whole = sum(review.host.parts.values())
+        yield f"parts     {shares_of(review.host.parts, whole)}"
+        yield f"bound     {review.host.word} ({review.host.share:.0%}): {review.host.meaning}"
+    yield from fixes(review)
+    shares = roofline.by_operator(review.attained)
+    if len(review.trace.gpu):
+        yield from table("operators", review.operators, shares)
+        yield from table("kernels", review.kernels)
+    elif review.operators:
         yield "operators on the CPU, each without what it calls:"
-        yield from table("", found.operators, shares)
+        yield from table("", review.operators, shares)
 
 
 def ns(value: float) -> str:

@@ -23,7 +23,7 @@ from ...perf.terms.contract import Overhead, Schedule
 
 
 class Profile(L.Callback):
-    """file: ends in .json or .json.gz.
+    """A callback for Lightning's Trainer; `file` ends in .json or .json.gz.
 
     Steps are counted from the first of this fit. Raises ValueError for a schedule that records
     nothing.
@@ -114,10 +114,10 @@ class Profile(L.Callback):
             profiler.stop()
 
     def write(self, profiler: Any) -> None:
-        """All steps but the first of the fit, which sets things up, tell what a step takes without
-        the profiler.
+        """Writes the file, with what a step takes without the profiler.
 
-        A file that cannot be written is a warning, not the end of a training.
+        That is told by all steps before it but the first of the fit, which sets things up. A file
+        that cannot be written is a warning, not the end of a training.
         """
         overhead = Overhead.of(self.steps[1 : self.schedule.wait], self.steps[-self.schedule.active :])
         raw = self.file.with_name(self.file.name + ".raw.json")
@@ -131,7 +131,7 @@ class Profile(L.Callback):
         self.written = True
 
     def now(self, module: L.LightningModule) -> float:
-        """When the work so far is done."""
+        """Returns the time in s at which the work so far is done."""
         if module.device.type == "cuda":
             import torch
 

@@ -1,5 +1,6 @@
-"""What a file says of its own origin, where `hotlap profile` or hotlap.Profile wrote it: the
-section `hotlap` (perf/race/profiling.py). Other files have none.
+"""What a file says of its own origin: the section `hotlap` (perf/race/profiling.py).
+
+Only files that `hotlap profile` or hotlap.Profile wrote have it.
 """
 
 from __future__ import annotations
@@ -9,39 +10,41 @@ import msgspec
 from ...perf.terms.contract import Overhead
 from .trace import Trace
 
-# Seconds, FLOP/s, B/s: nothing measured comes near.
+# No measured s, FLOP/s or B/s comes near: a section with such a number is not hotlap's.
 MOST = 1e18
 
 
 class Captured(msgspec.Struct, frozen=True):
-    """hardware: in words.
+    """The section `hotlap`; what it lacks is empty."""
 
-    peaks: of that machine, FLOP/s and B/s (flop_rate, byte_rate). flops: of one call. overhead: of
-    the profiler.
-    """
-
+    # Key of the case that was recorded.
     case: str = ""
+    # Name of the backend.
     backend: str = ""
+    # The machine in words.
     hardware: str = ""
+    # Where the model's weights came from.
     weights: str = ""
+    # FLOP of one call.
     flops: int = 0
+    # Measured on that machine: flop_rate in FLOP/s, byte_rate in B/s.
     peaks: dict[str, float] = {}
+    # What the profiler added to a call.
     overhead: Overhead | None = None
 
 
 def of(trace: Trace) -> Captured | None:
-    """None where the file has no such section, or one that nobody here wrote."""
+    """Returns the section; None where the file has none, or one that hotlap cannot have written."""
     try:
-        found = msgspec.convert(trace.header["hotlap"], Captured)
+        origin = msgspec.convert(trace.header["hotlap"], Captured)
     except (KeyError, msgspec.ValidationError, RecursionError):
         return None
-    numbers = [
-        *found.peaks.values(),
-        *([found.overhead.plain_s, found.overhead.profiled_s] if found.overhead else []),
-    ]
-    return found if all(0 < number < MOST for number in numbers) and found.flops >= 0 else None
+    numbers = list(origin.peaks.values())
+    if origin.overhead:
+        numbers += [origin.overhead.plain_s, origin.overhead.profiled_s]
+    return origin if all(0 < number < MOST for number in numbers) and origin.flops >= 0 else None
 
 
 def damaged(trace: Trace) -> bool:
-    """Whether there is such a section and it cannot be what hotlap wrote."""
+    """Returns whether there is a section that hotlap cannot have written."""
     return "hotlap" in trace.header and of(trace) is None

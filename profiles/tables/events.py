@@ -19,19 +19,27 @@ import msgspec
 from ...perf.terms.reasons import Unreadable
 from .trace import Damage
 
+# Bytes of events that are parsed together: memory follows it, and larger ones are no faster.
 PIECE = 4 << 20
+# Bytes read from the file at a time.
 READ = 1 << 20
+# Closing braces that are tried as the end of an event before events are cut out one by one.
 TRIES = 32
+# Bytes that may stand before or after the events.
 HEAD = 64 << 20
+# Where the array of events begins.
 START = re.compile(rb'"traceEvents"\s*:\s*\[')
+# Where msgspec's message says that the text went on.
 OFFSET = re.compile(r"byte (\d+)")
+# Strings, whose braces do not count, and braces.
 TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[{}\[\]]', re.DOTALL)
 # What other writers put into JSON and JSON has no word for.
 FOREIGN = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[-+]?\b(?:nan|inf(?:inity)?)\b', re.DOTALL | re.IGNORECASE)
+# Characters that JSON wants escaped within a string.
 CONTROL = re.compile(rb"[\x00-\x1f]")
+# Backslashes with what JSON allows after them, or without.
 ESCAPE = re.compile(rb'\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})?')
-
-
+# What is not in an event.
 NOTHING = msgspec.Raw(b"null")
 
 
@@ -40,50 +48,66 @@ class Arguments(msgspec.Struct, gc=False):
     only the text counts.
     """
 
+    # Of GPU events and host calls: what belongs together has the same.
     correlation: Any = None
+    # Of GPU events: number of the stream, of the device, bytes copied.
     stream: Any = None
     device: Any = None
     bytes: Any = None
+    # Link to an operator, in the spelling of two eras.
     external: Any = msgspec.field(name="External id", default=None)
     external_old: Any = msgspec.field(name="external id", default=None)
+    # Of GPU events under a CUDA graph: its node.
     node: Any = msgspec.field(name="graph node id", default=None)
+    # Of NCCL's kernels: what they do, elements that go in, ranks and name of the process group.
     collective: Any = msgspec.field(name="Collective name", default=None)
     elements: Any = msgspec.field(name="In msg nelems", default=None)
     group: msgspec.Raw = msgspec.field(name="Process Group Ranks", default=NOTHING)
     group_name: msgspec.Raw = msgspec.field(name="Process Group Name", default=NOTHING)
+    # Of kernels: what describes the launch.
     blocks: msgspec.Raw = msgspec.field(name="blocks per SM", default=NOTHING)
     warps: msgspec.Raw = msgspec.field(name="warps per SM", default=NOTHING)
     occupancy: msgspec.Raw = msgspec.field(name="est. achieved occupancy %", default=NOTHING)
     grid: msgspec.Raw = NOTHING
     block: msgspec.Raw = NOTHING
+    # Of operators: dimensions, types and values of the inputs.
     dims: msgspec.Raw = msgspec.field(name="Input Dims", default=NOTHING)
     types: msgspec.Raw = msgspec.field(name="Input type", default=NOTHING)
     concrete: msgspec.Raw = msgspec.field(name="Concrete Inputs", default=NOTHING)
+    # Of `[memory]`: bytes allocated, the allocator's total in bytes, type and number of the device.
     allocated: Any = msgspec.field(name="Bytes", default=None)
     total: Any = msgspec.field(name="Total Allocated", default=None)
     device_type: Any = msgspec.field(name="Device Type", default=None)
     device_id: Any = msgspec.field(name="Device Id", default=None)
+    # Of metadata: what a process or thread is called.
     name: Any = None
     labels: Any = None
+    # Of ONNX Runtime's nodes: the execution provider and the operator.
     provider: Any = None
     op_name: Any = None
 
 
 class Event(msgspec.Struct, gc=False):
-    """ts, dur: as their text, since a double cannot hold them."""
+    """An event in the form of Chrome's traces."""
 
+    # Phase: "X" lasts, "i" is an instant, "M" metadata.
     ph: str = ""
+    # Category.
     cat: str = ""
+    # What ran.
     name: str = ""
+    # Start and length in us, as their text, since a double cannot hold them.
     ts: msgspec.Raw = msgspec.Raw(b"")
     dur: msgspec.Raw = msgspec.Raw(b"")
+    # Process and thread.
     pid: Any = None
     tid: Any = None
+    # All else that is read of it.
     args: Arguments | None = None
 
 
 class Loose(msgspec.Struct):
-    """An event as others may write it."""
+    """An event as others may write it: the fields of Event, of any type."""
 
     ph: Any = ""
     cat: Any = ""
@@ -95,7 +119,9 @@ class Loose(msgspec.Struct):
     args: msgspec.Raw = NOTHING
 
 
-One = TypeVar("One")
+# Event, or its text.
+Item = TypeVar("Item")
+# Built once, since a decoder is costly to build: lists of events, of their texts, one event alone.
 MANY = msgspec.json.Decoder(list[Event])
 TEXTS = msgspec.json.Decoder(list[msgspec.Raw])
 ONE = msgspec.json.Decoder(Event)
@@ -104,9 +130,10 @@ ARGUMENTS = msgspec.json.Decoder(Arguments)
 
 
 class Events:
-    """Iterate once for lists of events; `header` and `damage` are whole afterwards.
+    """The events of a file, to be iterated over once, a list a piece.
 
-    bare: the file is the list alone. Raises Unreadable where there is no array of events.
+    `header`, `damage` and `bare` (whether the file is the list alone) are whole afterwards. Raises
+    Unreadable where there is no array of events.
     """
 
     def __init__(self, path: Path) -> None:
@@ -117,12 +144,15 @@ class Events:
         return self.read(MANY, self.alone)
 
     def texts(self) -> Iterator[list[msgspec.Raw]]:
-        """The events as their text, mended where they must be, instead."""
+        """Yields the texts of the events instead, mended where they must be."""
         return self.read(TEXTS, self.text_alone)
 
     def read(
-        self, many: msgspec.json.Decoder[list[One]], alone: Callable[[bytes], One | None]
-    ) -> Iterator[list[One]]:
+        self, many: msgspec.json.Decoder[list[Item]], alone: Callable[[bytes], Item | None]
+    ) -> Iterator[list[Item]]:
+        """Yields the events of each piece, decoded together with `many` or, where that fails, each
+        with `alone`.
+        """
         source = self.text()
         buffer = bytearray()
         head = self.skip_head(source, buffer)
@@ -132,9 +162,8 @@ class Events:
             if len(buffer) >= enough:
                 events, used, ended = some(buffer, False, many) or self.slowly(buffer, alone)
                 del buffer[:used]
-                enough = (
-                    PIECE if used else 2 * len(buffer)
-                )  # one event larger than a piece: not tried again with each megabyte
+                # An event larger than a piece is not tried again with each megabyte.
+                enough = PIECE if used else 2 * len(buffer)
                 yield events
                 if ended:
                     break
@@ -149,7 +178,7 @@ class Events:
         self.read_header(head, bytes(buffer))
 
     def text(self) -> Iterator[bytes]:
-        """The file's bytes, unpacked if they are gzip's."""
+        """Yields the file's bytes, unpacked if they are gzip's."""
         with self.path.open("rb") as file:
             start = file.read(2)
             file.seek(0)
@@ -179,16 +208,16 @@ class Events:
                 yield unpack.flush()
 
     def skip_head(self, source: Iterator[bytes], buffer: bytearray) -> bytes:
-        """Everything before the first event; the buffer begins with what comes after."""
+        """Returns what stands before the first event; the buffer begins with what comes after."""
         for more in source:
             buffer += more
             if (start := buffer.lstrip()[:1]) == b"[":
                 self.bare, skipped = True, buffer.index(b"[") + 1
                 del buffer[:skipped]
                 return b""
-            if found := START.search(buffer):
-                head = bytes(buffer[: found.end()])
-                del buffer[: found.end()]
+            if match := START.search(buffer):
+                head = bytes(buffer[: match.end()])
+                del buffer[: match.end()]
                 return head
             if start and start != b"{":
                 break
@@ -196,9 +225,11 @@ class Events:
                 break
         raise Unreadable(refusal(self.path, bytes(buffer[:4096])))
 
-    def slowly(self, buffer: bytearray, alone: Callable[[bytes], One | None]) -> tuple[list[One], int, bool]:
-        """Events cut out by their braces, each read alone."""
-        events: list[One] = []
+    def slowly(
+        self, buffer: bytearray, alone: Callable[[bytes], Item | None]
+    ) -> tuple[list[Item], int, bool]:
+        """Returns what `some` does, from events cut out by their braces and each read alone."""
+        events: list[Item] = []
         depth = start = used = 0
         for token in TOKEN.finditer(buffer):
             text = token[0]
@@ -224,7 +255,7 @@ class Events:
             self.damage.notes["a comma stands after the last event"] = None
 
     def alone(self, text: bytes) -> Event | None:
-        """One event, repaired if it must be; None and counted if nothing helps."""
+        """Returns one event, repaired if it must be; None, and counted, if nothing helps."""
         try:
             return ONE.decode(text)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -247,6 +278,7 @@ class Events:
         )
 
     def text_alone(self, text: bytes) -> msgspec.Raw | None:
+        """Returns one event's text, repaired if it must be; None, and counted, if nothing helps."""
         try:
             ONE.decode(text)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -254,6 +286,7 @@ class Events:
         return msgspec.Raw(text)
 
     def mended(self, text: bytes) -> Loose | None:
+        """Returns an event of any form that is JSON at last; None, and counted, if it is none."""
         if (better := mended(text)) != text:
             self.damage.notes[
                 "some events hold what JSON has no word for (NaN, raw control characters, bad escapes):"
@@ -266,26 +299,26 @@ class Events:
             return None
 
     def read_header(self, head: bytes, tail: bytes) -> None:
-        """What stood before and after the array."""
+        """Sets `header` to what stood before and after the array of events."""
         if not head:
             return
         for text in (head + b"]" + tail, head + b"]" + tail.rstrip().rstrip(b",") + b"}", head + b"]}"):
             try:
-                found = msgspec.json.decode(mended(text))
+                header = msgspec.json.decode(mended(text))
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 continue
-            if isinstance(found, dict):
-                found.pop("traceEvents", None)
-                self.header = found
+            if isinstance(header, dict):
+                header.pop("traceEvents", None)
+                self.header = header
                 return
         self.damage.notes["what stands around the events cannot be read: the device is unknown"] = None
 
 
 def some(
-    buffer: bytearray, last: bool, many: msgspec.json.Decoder[list[One]]
-) -> tuple[list[One], int, bool] | None:
-    """Events from the front of the buffer, how many bytes they took, and whether the array ended
-    there; None where they cannot be read together.
+    buffer: bytearray, last: bool, many: msgspec.json.Decoder[list[Item]]
+) -> tuple[list[Item], int, bool] | None:
+    """Returns events from the front of the buffer, how many bytes they took, and whether the array
+    ended there; None where they cannot be read together.
     """
     end = len(buffer)
     for _ in range(TRIES):
@@ -303,8 +336,8 @@ def some(
             return many.decode(text), used, last
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             why = str(error)
-        if "trailing characters" in why and (found := OFFSET.search(why)):
-            used = int(found[1]) - 1
+        if "trailing characters" in why and (match := OFFSET.search(why)):
+            used = int(match[1]) - 1
             try:
                 return many.decode(b"[" + buffer[:used]), used, True
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -315,34 +348,34 @@ def some(
 
 
 def mended(text: bytes) -> bytes:
-    """As JSON has it:
+    """Returns the text as JSON has it.
 
-    NaN and infinity are null, control characters and bad escapes within strings are escaped, bytes
-    that are no UTF-8 replaced.
+    NaN and infinity become null, control characters and bad escapes within strings are escaped,
+    bytes that are no UTF-8 are replaced.
     """
 
     def better(token: re.Match[bytes]) -> bytes:
         if token[0][:1] != b'"':
             return b"null"
-        escaped = ESCAPE.sub(lambda one: one[0] if len(one[0]) > 1 else b"\\\\", token[0])
+        escaped = ESCAPE.sub(lambda escape: escape[0] if len(escape[0]) > 1 else b"\\\\", token[0])
         return CONTROL.sub(lambda bad: b"\\u%04x" % bad[0][0], escaped)
 
     return FOREIGN.sub(better, text).decode(errors="replace").encode()
 
 
 def up_to_the_damage(unpack: Any, piece: bytes) -> Iterator[bytes]:
-    """What a decompressor gives of a damaged piece, byte by byte: an error takes all that its call
-    had unpacked.
+    """Yields what a decompressor gives of a damaged piece, byte by byte: an error would take all
+    that its call had unpacked.
     """
     try:
-        for at in range(len(piece)):
-            yield unpack.decompress(piece[at : at + 1])
+        for index in range(len(piece)):
+            yield unpack.decompress(piece[index : index + 1])
     except zlib.error:
         return
 
 
 def refusal(path: Path, start: bytes) -> str:
-    """Why this is no trace, by what it begins with."""
+    """Returns why this is no trace, by what it begins with."""
     if not start.strip():
         return f"{path}: the file is empty"
     if start[:1] == b"\x0a" and b"\x00" in start[:64]:

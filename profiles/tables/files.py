@@ -7,11 +7,12 @@ from pathlib import Path
 from . import kineto, tensorrt
 from .trace import Trace
 
+# Bytes from which a layer profile of TensorRT is told.
 START = 65536
 
 
 def read(path: Path) -> Trace:
-    """A trace of torch, ONNX Runtime or OpenVINO, or a layer profile of TensorRT.
+    """Reads a trace of torch, ONNX Runtime or OpenVINO, or a layer profile of TensorRT.
 
     Raises Unreadable (with a remedy where there is one) and OSError.
     """

@@ -19,6 +19,7 @@ from ...perf.terms.reasons import Unreadable
 from .events import NOTHING, Arguments, Event, Events
 from .trace import NONE, Calls, Gpu, Kind, Memory, Rows, Spans, Trace
 
+# Categories of all eras: of GPU events, host calls, operators, annotations, Python frames.
 GPU = {
     "kernel": Kind.KERNEL,
     "Kernel": Kind.KERNEL,
@@ -31,17 +32,22 @@ CALLS = {"cuda_runtime", "cuda_driver", "Runtime", "Driver", "hip_runtime", "hip
 OPERATORS = {"cpu_op", "Operator", "Node"}
 NOTES = {"user_annotation", "Session"}
 FRAMES = {"python_function", "Python"}
+# Names of NVIDIA's and AMD's collectives.
 COLLECTIVE = re.compile(r"nccl|rccl", re.IGNORECASE)
+# ns: sums of two stay within 64 bits.
 LONGEST = 1 << 62
+# Of an event without args.
 EMPTY = Arguments()
-LAUNCH, INPUTS = b"[%b,%b,%b,%b,%b]", b"[%b,%b,%b]"
+# JSON of Trace.launches and Trace.shapes.
+LAUNCH = b"[%b,%b,%b,%b,%b]"
+INPUTS = b"[%b,%b,%b]"
 # Operators whose work follows from their shapes only with the values of their other arguments
 # (stride, padding, causal).
 VALUED = re.compile(r"conv|attention")
 
 
 class Names:
-    """Codes for values, in the order of first sight."""
+    """Gives values codes, in the order of first sight."""
 
     def __init__(self) -> None:
         self.codes: dict[Any, int] = {}
@@ -81,6 +87,7 @@ class Reading:
         self.valued: dict[int, bool] = {}
 
     def take(self, events: list[Event]) -> None:
+        """Puts a piece of the file into the tables."""
         self.phases.update([event.ph for event in events])
         self.categories.update([event.cat for event in events if event.ph == "X"])
         for event in events:
@@ -93,83 +100,53 @@ class Reading:
                     continue
                 self.table.get(event.cat, self.span)(event, start, dur, event.args or EMPTY)
             elif event.ph == "i" and event.name == "[memory]" and event.args is not None:
-                at, args = self.time(event.ts, "start"), event.args
-                if at is not None:
-                    self.memory.add(
-                        (
-                            at,
-                            number(args.device_type),
-                            number(args.device_id),
-                            number(args.allocated, 0),
-                            number(args.total),
-                        )
-                    )
+                self.allocation(event, event.args)
             elif event.ph == "M":
-                said = event.args or EMPTY
-                self.labels[lane(event)] = " ".join(str(text) for text in (said.name, said.labels) if text)
+                args = event.args or EMPTY
+                self.labels[lane(event)] = " ".join(str(text) for text in (args.name, args.labels) if text)
             else:
                 self.others[f"{event.ph} {event.cat}".strip()] += 1
         for rows in (self.gpu, self.calls, self.memory, *self.spans.values()):
             rows.flush()
 
+    def allocation(self, event: Event, args: Arguments) -> None:
+        moment = self.time(event.ts, "start")
+        if moment is not None:
+            device = number(args.device_type), number(args.device_id)
+            self.memory.add((moment, *device, number(args.allocated, 0), number(args.total)))
+
     def time(self, text: msgspec.Raw, what: str) -> int | None:
-        """Nanoseconds; None and counted where there is no such number."""
+        """Returns nanoseconds; None, and counted, where there is no such number."""
         try:
-            found = nanoseconds(bytes(text))
+            ns = nanoseconds(bytes(text))
         except (ValueError, ArithmeticError):
             self.odd[f"without a {what}"] += 1
             return None
-        if not -LONGEST <= found <= LONGEST:
+        if not -LONGEST <= ns <= LONGEST:
             self.odd[f"{what} beyond the clock"] += 1
             return None
-        return found
+        return ns
 
     def of_gpu(self, event: Event, start: int, dur: int, args: Arguments) -> None:
-        shape = (
-            NONE
-            if args.grid is NOTHING and args.blocks is NOTHING
-            else self.launches(LAUNCH % (args.blocks, args.warps, args.occupancy, args.grid, args.block))
-        )
+        shape = group = NONE
+        if args.grid is not NOTHING or args.blocks is not NOTHING:
+            shape = self.launches(LAUNCH % (args.blocks, args.warps, args.occupancy, args.grid, args.block))
+        if args.group is not NOTHING or args.group_name is not NOTHING:
+            group = self.groups(bytes(args.group if args.group is not NOTHING else args.group_name))
         name = self.names(event.name)
         if name not in self.collectives:
             self.collectives[name] = COLLECTIVE.search(event.name) is not None
         collective = self.collectives[name] or args.collective is not None
         device = number(args.device, number(event.pid))
         stream = number(args.stream, number(str(event.tid).rpartition(" ")[2]))
-        group = (
-            NONE
-            if args.group is NOTHING and args.group_name is NOTHING
-            else self.groups(bytes(args.group if args.group is not NOTHING else args.group_name))
-        )
-        self.gpu.add(
-            (
-                start,
-                dur,
-                name,
-                GPU[event.cat],
-                device,
-                stream,
-                number(args.correlation),
-                external(args),
-                number(args.bytes),
-                number(args.node),
-                shape,
-                collective,
-                group,
-            )
-        )
+        links = number(args.correlation), external(args)
+        size, node = number(args.bytes), number(args.node)
+        where = GPU[event.cat], device, stream
+        self.gpu.add((start, dur, name, *where, *links, size, node, shape, collective, group))
 
     def call(self, event: Event, start: int, dur: int, args: Arguments) -> None:
-        self.calls.add(
-            (
-                start,
-                dur,
-                self.names(event.name),
-                self.lanes(lane(event)),
-                number(args.correlation),
-                external(args),
-            )
-        )
+        name, thread = self.names(event.name), self.lanes(lane(event))
+        self.calls.add((start, dur, name, thread, number(args.correlation), external(args)))
 
     def row(self, event: Event, start: int, dur: int, args: Arguments) -> tuple[int, ...]:
         shape, name = NONE, self.names(event.name)
@@ -182,11 +159,10 @@ class Reading:
         return start, dur, name, self.lanes(lane(event)), external(args), shape, self.names(event.cat)
 
     def operator(self, event: Event, start: int, dur: int, args: Arguments) -> None:
-        """A node of ONNX Runtime counts as its operator on its provider."""
+        """Adds an operator; a node of ONNX Runtime counts as its operator on its provider."""
         if event.cat == "Node" and args.op_name:
-            event.name = (
-                f"{args.op_name} on {str(args.provider or 'unknown').removesuffix('ExecutionProvider')}"
-            )
+            provider = str(args.provider or "unknown").removesuffix("ExecutionProvider")
+            event.name = f"{args.op_name} on {provider}"
         self.spans["operators"].add(self.row(event, start, dur, args))
 
     def note(self, *event: Any) -> None:
@@ -200,8 +176,10 @@ class Reading:
 
 
 def read(path: Path) -> Trace:
-    """Raises Unreadable (not a trace) and OSError; what is damaged is kept as far as it is whole,
-    and said in `damage`.
+    """Reads a trace of torch, ONNX Runtime or OpenVINO.
+
+    What is damaged is kept as far as it is whole, and stands in `damage`. Raises Unreadable (not a
+    trace) and OSError.
     """
     file, seen = Events(path), Reading()
     for events in file:
@@ -231,7 +209,7 @@ def read(path: Path) -> Trace:
 
 
 def source(seen: Reading, header: dict[str, Any]) -> str:
-    """Whose profiler wrote it; of OpenVINO's the section of `hotlap profile` tells."""
+    """Returns whose profiler wrote the file; OpenVINO's is told by the section `hotlap`."""
     if not {"Node", "Session"} <= set(seen.categories):
         return "kineto"
     section = header.get("hotlap")
@@ -239,8 +217,9 @@ def source(seen: Reading, header: dict[str, Any]) -> str:
 
 
 def nanoseconds(text: bytes) -> int:
-    """Of the text of a number of microseconds, quoted or not; what is finer than a nanosecond is
-    rounded to even. Raises ValueError, ArithmeticError.
+    """Returns the nanoseconds of a text of microseconds, quoted or not.
+
+    What is finer is rounded to even. Raises ValueError, ArithmeticError.
     """
     whole, point, part = text.partition(b".")
     if not point and whole.lstrip(b"-").isdigit():
@@ -251,7 +230,7 @@ def nanoseconds(text: bytes) -> int:
 
 
 def number(value: Any, otherwise: int = NONE) -> int:
-    """An integer of 64 bits, as the file may write it (7, "7", "0x0"); else the other."""
+    """Returns an integer of 64 bits, as the file may write it (7, "7", "0x0"); else `otherwise`."""
     if type(value) is int:
         return value if -LONGEST <= value <= LONGEST else otherwise
     if isinstance(value, str):
@@ -267,7 +246,7 @@ def external(args: Arguments) -> int:
 
 
 def lane(event: Event) -> tuple[int | str, int | str]:
-    """Process and thread; a number written as text is the number (torch 1.9)."""
+    """Returns process and thread; a number written as text is the number (torch 1.9)."""
     return plain(event.pid), plain(event.tid)
 
 

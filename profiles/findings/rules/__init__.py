@@ -1,4 +1,4 @@
-"""One rule a file:
+"""One rule a file: `look(facts)` returns a Fix with its evidence, or None.
 
-`look(facts)` gives a Fix with its evidence, or None. A rule is found by its file.
+A rule is found by its file.
 """

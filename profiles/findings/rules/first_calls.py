@@ -8,7 +8,7 @@ def look(facts: Facts) -> Fix | None:
     lost, gaps = facts.lost("setup")
     if not lost:
         return None
-    calls = [one for one in facts.culprits.ranked if one.blame == "setup"]
+    calls = [culprit for culprit in facts.culprits.ranked if culprit.blame == "setup"]
     return Fix(
         "first_calls",
         "Warm up before profiling",
@@ -21,5 +21,5 @@ def look(facts: Facts) -> Fix | None:
         ),
         "profiler.schedule(wait, warmup, active), a few steps first; if it happens in every step:"
         " PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True, fewer changes of shape",
-        tuple(one.label for one in calls[:3]),
+        tuple(culprit.label for culprit in calls[:3]),
     )

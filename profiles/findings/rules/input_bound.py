@@ -8,8 +8,12 @@ def look(facts: Facts) -> Fix | None:
     lost, gaps = facts.lost("input")
     if not lost:
         return None
-    loaders = [one for one in facts.culprits.ranked if one.blame == "input" and "DataLoader" in one.label]
-    single = any("SingleProcess" in one.label for one in loaders)
+    loaders = [
+        culprit
+        for culprit in facts.culprits.ranked
+        if culprit.blame == "input" and "DataLoader" in culprit.label
+    ]
+    single = any("SingleProcess" in culprit.label for culprit in loaders)
     advice = (
         "num_workers above 0 (the loader works in the training process)"
         if single
@@ -21,5 +25,5 @@ def look(facts: Facts) -> Fix | None:
         lost,
         (f"{gaps:,} idle gaps of {lost / 1e6:.2f} ms together are at least half the data loader's",),
         f"{advice}; pin_memory=True",
-        tuple(one.label for one in loaders[:3]),
+        tuple(culprit.label for culprit in loaders[:3]),
     )

@@ -5,6 +5,7 @@ import numpy as np
 from ...facts.facts import Facts
 from ..fix import Fix
 
+# Share of GPU events that CUDA graphs launch: above it there is nothing left to do.
 MOST_GRAPHED = 0.9
 
 
@@ -30,8 +31,8 @@ def look(facts: Facts) -> Fix | None:
         'torch.compile(mode="reduce-overhead") replays a CUDA graph; torch.compile alone launches fewer,'
         " larger kernels; so does a larger batch",
         tuple(
-            one.label
-            for one in facts.culprits.ranked
-            if one.blame == "launch" and not one.label.startswith("launch latency")
+            culprit.label
+            for culprit in facts.culprits.ranked
+            if culprit.blame == "launch" and not culprit.label.startswith("launch latency")
         )[:3],
     )

@@ -15,12 +15,10 @@ def look(facts: Facts) -> Fix | None:
         return None
     lost = sum(int(row.length * (1 - (row.share or 0.0))) for row in rows)
     total, known = sum(row.length for row in rows), [row for row in rows if row.share is not None]
-    near = (
-        f", at {sum((row.share or 0.0) * row.length for row in known) / sum(row.length for row in known):.0%}"
-        " of the roofline"
-        if known
-        else ""
-    )
+    near = ""
+    if known:
+        attained = sum((row.share or 0.0) * row.length for row in known)
+        near = f", at {attained / sum(row.length for row in known):.0%} of the roofline"
     return Fix(
         "slow_convolution",
         "Take another path for small convolutions",

@@ -4,6 +4,7 @@ from collections import defaultdict
 
 from ...facts.facts import Facts
 from ...facts.launches import SYNCHRONISE
+from ...facts.operators import innermost
 from ..fix import Fix
 
 
@@ -15,8 +16,6 @@ def look(facts: Facts) -> Fix | None:
     named = trace.named(SYNCHRONISE)
     rows = calls.rows(named[calls.name])
     counts: dict[str, int] = defaultdict(int)
-    from ...facts.operators import innermost
-
     for name, operator in zip(
         rows.name.tolist(), innermost(trace.operators, rows.lane, rows.start).tolist(), strict=True
     ):
@@ -24,7 +23,7 @@ def look(facts: Facts) -> Fix | None:
             trace.names[name]
             + (f" in {trace.names[trace.operators.name[operator]]}" if operator >= 0 else "")
         ] += 1
-    ranked = sorted(counts.items(), key=lambda one: -one[1])
+    ranked = sorted(counts.items(), key=lambda entry: -entry[1])
     return Fix(
         "synchronisation",
         "Do not wait for the GPU within a step",

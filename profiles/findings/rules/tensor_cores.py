@@ -13,12 +13,15 @@ from ...facts.figures import summed
 from ...tables.trace import Kind
 from ..fix import Fix
 
+# Kernels that multiply in fp32, and those among them that do it on tensor cores.
 PRODUCT = re.compile(
     r"sgemm|scudnn|gemmSN|simt_s|(?:dgrad|wgrad)\w*_engine<float|implicit_convolve|gemv\w*<[^>]*float"
 )
 ALREADY = re.compile(r"tensorop|tf32|1688|16816|884|hmma|_bf16|_h\d+gemm|f16")
+# How many times as many products (above), and the first architectures with tensor cores and TF32.
 RATIO = 8
-FIRST_TENSOR, FIRST_TF32 = 7, 8
+FIRST_TENSOR = 7
+FIRST_TF32 = 8
 
 
 def look(facts: Facts) -> Fix | None:

@@ -1,8 +1,7 @@
 """The figures of small traces of our own making, against counting nanosecond by nanosecond: the
-definitions of shared/TRACES.md in the plainest Python.
+definitions of docs/traces.md in the plainest Python.
 
-`small.json` is such a trace, kept in the repository for when shared/traces is not there; `python
-tests/profiles/test_by_counting.py` makes it again.
+`small.json` is such a trace; `python tests/profiles/facts/test_by_counting.py` writes it again.
 """
 
 from __future__ import annotations
@@ -35,30 +34,36 @@ def us(ns: int) -> float:
     return ns / 1000
 
 
-def made(seed: int) -> list[dict[str, Any]]:
+def drawn(seed: int) -> list[dict[str, Any]]:
     """Events of one device within 4 us: three streams, two host threads, nested operators, orphans
     both ways, a graph launch, steps. All times in ns.
     """
     chance = random.Random(seed)
     events: list[dict[str, Any]] = []
     for thread in (1, 2):
-        at = 0
-        while at < SPAN - 600:
+        start_of_next = 0
+        while start_of_next < SPAN - 600:
             outer = chance.randint(200, 600)
             events.append(
-                {"cat": "cpu_op", "name": chance.choice(OPERATORS), "start": at, "dur": outer, "tid": thread}
+                {
+                    "cat": "cpu_op",
+                    "name": chance.choice(OPERATORS),
+                    "start": start_of_next,
+                    "dur": outer,
+                    "tid": thread,
+                }
             )
-            inner = at + chance.randint(0, outer // 2)
+            inner = start_of_next + chance.randint(0, outer // 2)
             events.append(
                 {
                     "cat": "cpu_op",
                     "name": chance.choice(OPERATORS),
                     "start": inner,
-                    "dur": chance.randint(1, at + outer - inner),
+                    "dur": chance.randint(1, start_of_next + outer - inner),
                     "tid": thread,
                 }
             )
-            at += outer + chance.randint(1, 200)
+            start_of_next += outer + chance.randint(1, 200)
     free = dict.fromkeys((7, 8, 9), 0)
     for correlation in range(1, chance.randint(4, 14)):
         called, length = chance.randrange(SPAN - 400), chance.randint(1, 120)
@@ -107,20 +112,20 @@ def made(seed: int) -> list[dict[str, Any]]:
 
 def written(events: list[dict[str, Any]], path: Path) -> Path:
     rows = []
-    for one in events:
-        on_gpu = "stream" in one
-        args = {key: one[key] for key in ("stream", "correlation") if key in one} | (
+    for event in events:
+        on_gpu = "stream" in event
+        args = {key: event[key] for key in ("stream", "correlation") if key in event} | (
             {"device": 0} if on_gpu else {}
         )
-        where = {"pid": 0, "tid": one["stream"]} if on_gpu else {"pid": 100, "tid": one["tid"]}
+        where = {"pid": 0, "tid": event["stream"]} if on_gpu else {"pid": 100, "tid": event["tid"]}
         rows.append(
             {
                 "ph": "X",
-                "cat": one["cat"],
-                "name": one["name"],
+                "cat": event["cat"],
+                "name": event["name"],
                 **where,
-                "ts": us(one["start"]),
-                "dur": us(one["dur"]),
+                "ts": us(event["start"]),
+                "dur": us(event["dur"]),
                 "args": args,
             }
         )
@@ -131,29 +136,31 @@ def written(events: list[dict[str, Any]], path: Path) -> Path:
 
 
 def moments(events: list[dict[str, Any]]) -> set[int]:
-    return {moment for one in events for moment in range(one["start"], one["start"] + one["dur"])}
+    return {moment for event in events for moment in range(event["start"], event["start"] + event["dur"])}
 
 
 def counted(events: list[dict[str, Any]]) -> dict[str, Any]:
     """What the figures must be."""
-    gpu = [one for one in events if "stream" in one]
+    gpu = [event for event in events if "stream" in event]
     calls = {}
-    for one in sorted((one for one in events if one["cat"] == "cuda_runtime"), key=lambda one: one["start"]):
-        calls.setdefault(one["correlation"], one)
-    kernels = [one for one in gpu if one["cat"] == "kernel"]
-    comm = moments([one for one in kernels if "nccl" in one["name"]])
-    compute = moments([one for one in kernels if "nccl" not in one["name"]])
-    mem = moments([one for one in gpu if one["cat"] != "kernel"])
-    first, last = min(one["start"] for one in gpu), max(one["start"] + one["dur"] for one in gpu)
+    for event in sorted(
+        (event for event in events if event["cat"] == "cuda_runtime"), key=lambda event: event["start"]
+    ):
+        calls.setdefault(event["correlation"], event)
+    kernels = [event for event in gpu if event["cat"] == "kernel"]
+    comm = moments([event for event in kernels if "nccl" in event["name"]])
+    compute = moments([event for event in kernels if "nccl" not in event["name"]])
+    mem = moments([event for event in gpu if event["cat"] != "kernel"])
+    first, last = min(event["start"] for event in gpu), max(event["start"] + event["dur"] for event in gpu)
     busy = comm | compute | mem
     gaps, idle = [], defaultdict(lambda: [0, 0])
-    ends = sorted({one["start"] + one["dur"] for one in gpu} | {one["start"] for one in gpu})
+    ends = sorted({event["start"] + event["dur"] for event in gpu} | {event["start"] for event in gpu})
     for begin, end in itertools.pairwise(ends):
         if begin not in busy:
             gaps.append([begin, end] if not gaps or gaps[-1][1] != begin else [gaps.pop()[0], end])
     for begin, end in gaps:
         # the first in the file of those that begin there
-        ending = next(one for one in gpu if one["start"] == end)
+        ending = next(event for event in gpu if event["start"] == end)
         call = calls.get(ending["correlation"])
         cause = (
             "unknown"
@@ -167,9 +174,9 @@ def counted(events: list[dict[str, Any]]) -> dict[str, Any]:
         idle[cause][0] += end - begin
         idle[cause][1] += 1
     single = [
-        (one, calls[one["correlation"]])
-        for one in gpu
-        if one["correlation"] in calls and "Graph" not in calls[one["correlation"]]["name"]
+        (event, calls[event["correlation"]])
+        for event in gpu
+        if event["correlation"] in calls and "Graph" not in calls[event["correlation"]]["name"]
     ]
     return {
         "timeline": {
@@ -182,25 +189,28 @@ def counted(events: list[dict[str, Any]]) -> dict[str, Any]:
             "exposed_comm_ns": len(comm - compute),
             "exposed_mem_ns": len(mem - compute - comm),
             "comm_comp_overlap_ns": len(comm & compute),
-            "sum_dur_all_ns": sum(one["dur"] for one in gpu),
+            "sum_dur_all_ns": sum(event["dur"] for event in gpu),
         },
         "idle": {cause: tuple(pair) for cause, pair in idle.items()},
         "launch": {
             "n": len(single),
-            "n_gpu_shorter_than_host_call": sum(one["dur"] < call["dur"] for one, call in single),
+            "n_gpu_shorter_than_host_call": sum(event["dur"] < call["dur"] for event, call in single),
             "delay_us_max": (
-                max((max(0, one["start"] - call["start"] - call["dur"]) for one, call in single), default=0)
+                max(
+                    (max(0, event["start"] - call["start"] - call["dur"]) for event, call in single),
+                    default=0,
+                )
                 / 1000
             ),
             "latency_us_median": (
-                statistics.median([one["start"] - call["start"] for one, call in single] or [0]) / 1000
+                statistics.median([event["start"] - call["start"] for event, call in single] or [0]) / 1000
             ),
         },
         "operators": operators(events, gpu, calls),
         "steps": [
-            [one["dur"], len(busy & set(range(one["start"], one["start"] + one["dur"])))]
-            for one in sorted(events, key=lambda one: one["start"])
-            if "Step#" in one["name"]
+            [event["dur"], len(busy & set(range(event["start"], event["start"] + event["dur"])))]
+            for event in sorted(events, key=lambda event: event["start"])
+            if "Step#" in event["name"]
         ],
     }
 
@@ -209,9 +219,9 @@ def operators(
     events: list[dict[str, Any]], gpu: list[dict[str, Any]], calls: dict[int, dict[str, Any]]
 ) -> dict[str, tuple[int, int]]:
     """The shortest operator of the call's thread around the call's start; events and their time."""
-    found: dict[str, list[int]] = defaultdict(lambda: [0, 0])
-    for one in gpu:
-        call = calls.get(one["correlation"])
+    sums: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    for event in gpu:
+        call = calls.get(event["correlation"])
         around = [
             op
             for op in events
@@ -222,53 +232,54 @@ def operators(
         ]
         if around:
             name = max(around, key=lambda op: (op["start"], -op["dur"]))["name"]
-            found[name][0] += 1
-            found[name][1] += one["dur"]
-    return {name: (count, length) for name, (count, length) in found.items()}
+            sums[name][0] += 1
+            sums[name][1] += event["dur"]
+    return {name: (count, length) for name, (count, length) in sums.items()}
 
 
 def compare(path: Path, events: list[dict[str, Any]]) -> None:
-    found, expected = figures(kineto.read(path)), counted(events)
-    assert {key: found["timeline"][key] for key in expected["timeline"]} == expected["timeline"]
+    computed, expected = figures(kineto.read(path)), counted(events)
+    assert {key: computed["timeline"][key] for key in expected["timeline"]} == expected["timeline"]
     assert {
-        cause: (found["idle_device"]["ns"][cause], count)
-        for cause, count in found["idle_device"]["gaps"].items()
+        cause: (computed["idle_device"]["ns"][cause], count)
+        for cause, count in computed["idle_device"]["gaps"].items()
     } == expected["idle"]
     if expected["launch"]["n"]:
         # medians of two are rounded to a nanosecond
-        assert {key: found["launch"][key] for key in expected["launch"]} == pytest.approx(
+        assert {key: computed["launch"][key] for key in expected["launch"]} == pytest.approx(
             expected["launch"], abs=5.1e-4
         )
     assert {
-        row["op"]: (row["gpu_events"], row["gpu_sum_ns"]) for row in found["op_attribution"]["top_ops"]
+        row["op"]: (row["gpu_events"], row["gpu_sum_ns"]) for row in computed["op_attribution"]["top_ops"]
     } == expected["operators"]
     assert [
-        [round(step["dur_us"] * 1000), round(step["gpu_busy_in_step_us"] * 1000)] for step in found["steps"]
+        [round(step["dur_us"] * 1000), round(step["gpu_busy_in_step_us"] * 1000)]
+        for step in computed["steps"]
     ] == expected["steps"]
 
 
 @pytest.mark.parametrize("seed", range(60))
 def test_figures_are_what_counting_gives(seed: int, tmp_path: Path) -> None:
-    events = made(seed)
-    if not any("stream" in one for one in events):
+    events = drawn(seed)
+    if not any("stream" in event for event in events):
         pytest.skip("this seed made no GPU event")
     compare(written(events, tmp_path / "trace.json"), events)
 
 
 def test_the_trace_of_this_repository() -> None:
-    events = made(1)
+    events = drawn(1)
     assert json.loads(SMALL.read_text())["traceEvents"]
     compare(SMALL, events)
 
 
 def test_a_wrong_figure_would_be_seen(tmp_path: Path) -> None:
     """The counting can fail: one kernel one nanosecond longer is another result."""
-    events = made(1)
+    events = drawn(1)
     path = written(events, tmp_path / "trace.json")
-    longer = [{**one, "dur": one["dur"] + 1} if one.get("stream") else one for one in events]
+    longer = [{**event, "dur": event["dur"] + 1} if event.get("stream") else event for event in events]
     with pytest.raises(AssertionError):
         compare(path, longer)
 
 
 if __name__ == "__main__":
-    written(made(1), SMALL)
+    written(drawn(1), SMALL)

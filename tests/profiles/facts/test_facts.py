@@ -13,7 +13,7 @@ from hotlap.profiles.facts.facts import Facts
 from hotlap.profiles.findings import trust
 from hotlap.profiles.tables import kineto
 
-from . import made
+from .. import synthetic
 
 PAIRS = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 12)), max_size=12)
 
@@ -23,22 +23,22 @@ def moments(pairs: list[tuple[int, int]]) -> set[int]:
 
 
 def joined(pairs: list[tuple[int, int]]) -> intervals.Intervals:
-    start, length = (np.array([pair[at] for pair in pairs], dtype=np.int64) for at in (0, 1))
+    start, length = (np.array([pair[side] for pair in pairs], dtype=np.int64) for side in (0, 1))
     return intervals.union(start, start + length)
 
 
 @given(PAIRS, PAIRS)
 def test_intervals_against_counting_every_moment(a: list[tuple[int, int]], b: list[tuple[int, int]]) -> None:
-    one, other = joined(a), joined(b)
-    assert one.length == len(moments(a))
-    assert intervals.both(one, other).length == len(moments(a) | moments(b))
-    assert intervals.without(one, other) == len(moments(a) - moments(b))
-    assert one.within(5, 20) == len({moment for moment in moments(a) if 5 <= moment < 20})
-    holes = intervals.gaps(one)
+    union, other = joined(a), joined(b)
+    assert union.length == len(moments(a))
+    assert intervals.both(union, other).length == len(moments(a) | moments(b))
+    assert intervals.without(union, other) == len(moments(a) - moments(b))
+    assert union.within(5, 20) == len({moment for moment in moments(a) if 5 <= moment < 20})
+    holes = intervals.gaps(union)
     assert (holes.end > holes.start).all()
     if a:
         first, last = min(start for start, _ in a), max(start + length for start, length in a)
-        assert holes.length == last - first - one.length
+        assert holes.length == last - first - union.length
 
 
 @given(
@@ -48,18 +48,18 @@ def test_intervals_against_counting_every_moment(a: list[tuple[int, int]], b: li
 def test_the_innermost_span_against_trying_all(cuts: list[tuple[int, int]], asked: list[int]) -> None:
     """Nested spans: each cut halves one that is there."""
     spans = [(0, 64)]
-    for which, at in cuts:
+    for which, place in cuts:
         start, end = spans[which % len(spans)]
         if end - start > 2:
-            spans.append((start + 1 + at % (end - start - 2), end - 1))
+            spans.append((start + 1 + place % (end - start - 2), end - 1))
     spans = [
-        one
-        for index, one in enumerate(spans)
+        span
+        for index, span in enumerate(spans)
         if all(
-            (a[0] >= one[0] and a[1] <= one[1])
-            or (a[0] <= one[0] and a[1] >= one[1])
-            or a[1] < one[0]
-            or a[0] > one[1]
+            (a[0] >= span[0] and a[1] <= span[1])
+            or (a[0] <= span[0] and a[1] >= span[1])
+            or a[1] < span[0]
+            or a[0] > span[1]
             for a in spans[:index]
         )
     ]
@@ -68,8 +68,8 @@ def test_the_innermost_span_against_trying_all(cuts: list[tuple[int, int]], aske
         start=np.array([a for a, _ in spans]), dur=np.array([b - a for a, b in spans]), **columns
     )
     moments_asked = np.array(asked, dtype=np.int64)
-    found = operators.innermost(table, np.zeros(len(asked), np.int64), moments_asked)
-    for moment, row in zip(asked, found.tolist(), strict=True):
+    innermost = operators.innermost(table, np.zeros(len(asked), np.int64), moments_asked)
+    for moment, row in zip(asked, innermost.tolist(), strict=True):
         around = [(end - start, index) for index, (start, end) in enumerate(spans) if start <= moment <= end]
         assert (row == -1) == (not around)
         if around:
@@ -78,47 +78,47 @@ def test_the_innermost_span_against_trying_all(cuts: list[tuple[int, int]], aske
 
 def test_the_earliest_of_several_calls_and_none_for_an_orphan(tmp_path: Path) -> None:
     events = [
-        made.call("cudaLaunchKernel", 5, 1, 1),
-        made.call("cudaLaunchKernel", 2, 1, 1),
-        made.kernel("a", 9, 1, 1),
-        made.kernel("b", 11, 1, 2),
+        synthetic.call("cudaLaunchKernel", 5, 1, 1),
+        synthetic.call("cudaLaunchKernel", 2, 1, 1),
+        synthetic.kernel("a", 9, 1, 1),
+        synthetic.kernel("b", 11, 1, 2),
     ]
-    trace = kineto.read(made.written(tmp_path / "t.json", events))
-    found = launches.of(trace, trace.gpu)
-    assert found.call.tolist() == [1, -1]
-    said = trust.judge(Facts(trace)).said
-    assert any(line.startswith("1 of 2 GPU events (50% of their time) have no host call") for line in said)
+    trace = kineto.read(synthetic.written(tmp_path / "t.json", events))
+    launched = launches.of(trace, trace.gpu)
+    assert launched.call.tolist() == [1, -1]
+    notes = trust.judge(Facts(trace)).notes
+    assert any(line.startswith("1 of 2 GPU events (50% of their time) have no host call") for line in notes)
 
 
 def test_idle_is_charged_by_its_cause(tmp_path: Path) -> None:
     events = [
-        *made.launched("first", 0, 10, 10, 1),
-        *made.launched("waited for the host", 25, 30, 10, 2),
-        *made.launched("short gap", 26, 50, 10, 3),
-        *made.launched("long gap", 27, 100, 10, 4),
-        made.kernel("orphan", 120, 10, 99),
+        *synthetic.launched("first", 0, 10, 10, 1),
+        *synthetic.launched("waited for the host", 25, 30, 10, 2),
+        *synthetic.launched("short gap", 26, 50, 10, 3),
+        *synthetic.launched("long gap", 27, 100, 10, 4),
+        synthetic.kernel("orphan", 120, 10, 99),
     ]
-    trace = kineto.read(made.written(tmp_path / "t.json", events))
+    trace = kineto.read(synthetic.written(tmp_path / "t.json", events))
     line = timeline.of(trace)
-    found = launches.idle(line, launches.of(trace, line.gpu))
-    assert {cause: found.charged(cause) for cause in launches.CAUSES} == {
+    idle = launches.idle(line, launches.of(trace, line.gpu))
+    assert {cause: idle.charged(cause) for cause in launches.CAUSES} == {
         "host_wait": (10_000, 1),
         "kernel_wait": (10_000, 1),
         "other": (40_000, 1),
         "unknown": (10_000, 1),
     }
-    assert found.before.tolist() == [5_000, 0, 0, 0]
+    assert idle.before.tolist() == [5_000, 0, 0, 0]
 
 
 def test_what_the_host_did_is_the_innermost_span(tmp_path: Path) -> None:
     events = [
-        made.step(1, 0, 100),
-        made.operator("outer", 10, 50),
-        made.operator("inner", 20, 10),
-        made.call("cudaStreamSynchronize", 40, 5),
-        made.event("python_function", "train.py(7): step", 70, 20),
+        synthetic.step(1, 0, 100),
+        synthetic.operator("outer", 10, 50),
+        synthetic.operator("inner", 20, 10),
+        synthetic.call("cudaStreamSynchronize", 40, 5),
+        synthetic.event("python_function", "train.py(7): step", 70, 20),
     ]
-    trace = kineto.read(made.written(tmp_path / "t.json", events))
+    trace = kineto.read(synthetic.written(tmp_path / "t.json", events))
     doing = host.of(trace, 0)
     seen = [(doing.labels[label], ns // 1000) for label, ns in doing.during(0, 100_000)]
     assert seen == [
@@ -135,10 +135,12 @@ def test_what_the_host_did_is_the_innermost_span(tmp_path: Path) -> None:
 
 
 def test_several_devices_are_not_mixed(tmp_path: Path) -> None:
-    other = {**made.kernel("k", 500, 100), "args": {"device": 1, "stream": 7}}
+    other = {**synthetic.kernel("k", 500, 100), "args": {"device": 1, "stream": 7}}
     trace = kineto.read(
-        made.written(tmp_path / "t.json", [made.kernel("k", 0, 10), made.kernel("k", 20, 10), other])
+        synthetic.written(
+            tmp_path / "t.json", [synthetic.kernel("k", 0, 10), synthetic.kernel("k", 20, 10), other]
+        )
     )
     assert timeline.devices(trace) == [0, 1]
     assert timeline.of(trace).window == 30_000 and timeline.of(trace, 1).window == 100_000
-    assert "2 devices" in " ".join(trust.judge(Facts(trace)).said)
+    assert "2 devices" in " ".join(trust.judge(Facts(trace)).notes)

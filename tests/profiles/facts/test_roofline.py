@@ -23,9 +23,7 @@ from hotlap.profiles.facts.facts import Facts
 from hotlap.profiles.findings import review
 from hotlap.profiles.tables import kineto
 
-from . import made
-
-TRACES = Path(__file__).parents[4] / "shared" / "traces"
+from .. import real, synthetic
 
 
 def of(path: Path) -> list[roofline.Attained]:
@@ -41,10 +39,10 @@ def product(
     dims: Any = ((512, 1024), (1024, 256)),
 ) -> Path:
     events = [
-        {**made.operator("aten::mm", 8, 6), "args": {"Input Dims": dims, "Input type": [kind, kind]}},
-        *made.launched(kernel, 10, 20, length_us, 1),
+        {**synthetic.operator("aten::mm", 8, 6), "args": {"Input Dims": dims, "Input type": [kind, kind]}},
+        *synthetic.launched(kernel, 10, 20, length_us, 1),
     ]
-    return made.written(tmp_path / "trace.json", events, name=name)
+    return synthetic.written(tmp_path / "trace.json", events, name=name)
 
 
 FLOPS = 2 * 512 * 1024 * 256
@@ -63,28 +61,28 @@ FLOPS = 2 * 512 * 1024 * 256
 def test_known_work_on_a_known_part(
     kernel: str, kind: str, precision: str, rate: float, tmp_path: Path
 ) -> None:
-    (found,) = of(product(tmp_path, 100, kernel=kernel, kind=kind))
+    (row,) = of(product(tmp_path, 100, kernel=kernel, kind=kind))
     size = 4 if kind == "float" else 2
-    assert found.flops == FLOPS and found.precision == precision and found.length == 100_000
-    assert found.moved_bytes == size * (512 * 1024 + 1024 * 256 + 512 * 256)
-    assert found.share == pytest.approx(max(FLOPS / rate, found.moved_bytes / 1555e9) / 100e-6)
+    assert row.flops == FLOPS and row.precision == precision and row.length == 100_000
+    assert row.moved_bytes == size * (512 * 1024 + 1024 * 256 + 512 * 256)
+    assert row.share == pytest.approx(max(FLOPS / rate, row.moved_bytes / 1555e9) / 100e-6)
 
 
 def test_above_the_roof_there_is_no_share(tmp_path: Path) -> None:
-    (found,) = of(product(tmp_path, 5))
-    assert found.share is None and found.why.startswith("above 100 %")
-    assert roofline.by_operator([found]) == {}
+    (row,) = of(product(tmp_path, 5))
+    assert row.share is None and row.why.startswith("above 100 %")
+    assert roofline.by_operator([row]) == {}
 
 
 def test_an_unknown_part_has_no_share(tmp_path: Path) -> None:
-    (found,) = of(product(tmp_path, 100, name="NVIDIA Imaginary 9000"))
-    assert found.share is None and found.why == "no peak of this device is known" and found.flops == FLOPS
+    (row,) = of(product(tmp_path, 100, name="NVIDIA Imaginary 9000"))
+    assert row.share is None and row.why == "no peak of this device is known" and row.flops == FLOPS
     assert peaks.datasheet("NVIDIA Imaginary 9000") is None
 
 
 def test_a_precision_that_the_part_lacks_has_no_share(tmp_path: Path) -> None:
-    (found,) = of(product(tmp_path, 100, name="Tesla V100-SXM2-16GB", kind="c10::BFloat16"))
-    assert found.share is None and found.why == "no peak is known for bf16"
+    (row,) = of(product(tmp_path, 100, name="Tesla V100-SXM2-16GB", kind="c10::BFloat16"))
+    assert row.share is None and row.why == "no peak is known for bf16"
 
 
 @pytest.mark.parametrize(
@@ -99,12 +97,12 @@ def test_a_precision_that_the_part_lacks_has_no_share(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_a_device_gets_its_own_datasheet(device: str, half: float, byte_rate: float) -> None:
-    found = peaks.datasheet(device)
+    peak = peaks.datasheet(device)
     assert (
-        found is not None
-        and found.flop_rates["fp16"] == half
-        and found.byte_rate == byte_rate
-        and "datasheet" in found.source
+        peak is not None
+        and peak.flop_rates["fp16"] == half
+        and peak.byte_rate == byte_rate
+        and "datasheet" in peak.source
     )
 
 
@@ -113,12 +111,10 @@ def test_real_traces_as_another_program_has_them(trace: str) -> None:
     """TraceLens's figures for GEMM, convolution and attention, to a tenth of a per cent; it counts
     the bias of addmm as work and we do not.
     """
-    if not TRACES.is_dir():
-        pytest.skip("shared/traces is not there")
-    found = {(row.name, row.dims): row for row in of(TRACES / f"h100_{trace}_infer.json.gz")}
+    attained = {(row.name, row.dims): row for row in of(real.trace(f"h100_{trace}_infer.json.gz"))}
     seen = 0
     for line in table(trace, "GEMM"):
-        own = found[line["name"], roofline.shapes_text(json.loads(line["Input Dims_first"]))]
+        own = attained[line["name"], roofline.shapes_text(json.loads(line["Input Dims_first"]))]
         m, n, k, batch = (int(float(line[f"param: {name}"])) for name in "MNKB")
         extra = batch * m * n if line["param: bias"] == "True" else 0
         assert own.calls == int(line["name_count"])
@@ -133,22 +129,19 @@ def test_real_traces_as_another_program_has_them(trace: str) -> None:
     for line in table(trace, "SDPA_fwd"):
         flash = next(
             row
-            for row in found.values()
+            for row in attained.values()
             if row.name == "aten::_flash_attention_forward" and row.calls == int(line["name_count"])
         )
         assert flash.flops / flash.calls == pytest.approx(1e9 * float(line["GFLOPS_first"]), rel=1e-6)
         seen += 1
     assert seen >= 4
-    for row in found.values():
+    for row in attained.values():
         assert row.share is None or 0 < row.share <= 1
 
 
 def table(trace: str, name: str) -> list[dict[str, str]]:
-    return list(
-        csv.DictReader(
-            (TRACES / "expected" / f"tracelens_h100_{trace}" / f"{name}.csv").read_text().splitlines()
-        )
-    )
+    path = real.trace(f"expected/tracelens_h100_{trace}/{name}.csv")
+    return list(csv.DictReader(path.read_text().splitlines()))
 
 
 def test_work_of_a_cpu_profile_is_what_torch_counts(tmp_path: Path) -> None:
@@ -177,8 +170,8 @@ def test_work_of_a_cpu_profile_is_what_torch_counts(tmp_path: Path) -> None:
             work()
             profiler.step()
     torch_step.export_torch(profiler, tmp_path / "trace.json")
-    found = of(tmp_path / "trace.json")
-    assert {row.name for row in found} >= {
+    rows = of(tmp_path / "trace.json")
+    assert {row.name for row in rows} >= {
         "aten::mkldnn_convolution",
         "aten::convolution_backward",
         "aten::addmm",
@@ -188,8 +181,8 @@ def test_work_of_a_cpu_profile_is_what_torch_counts(tmp_path: Path) -> None:
     attention = 2 * 2 * 3 * 17 * 17 * (8 + 8)  # torch 2.14's counter does not know the CPU's kernel
     # and takes three instead of two times the forward for the gradients of the grouped convolution
     grouped = 2 * 16 * 64 * 2 * 4
-    assert sum(row.flops for row in found) == counter.get_total_flops() + attention - grouped
-    assert all(row.share is None and row.why == "no peak of this device is known" for row in found)
+    assert sum(row.flops for row in rows) == counter.get_total_flops() + attention - grouped
+    assert all(row.share is None and row.why == "no peak of this device is known" for row in rows)
 
 
 shapes = st.recursive(
@@ -208,9 +201,9 @@ def test_any_shapes_are_survived(name: str, dims: Any, types: Any, values: Any) 
         .replace("Infinity", "null")
         .encode()
     )
-    found = roofline.one(name, text, 1, 1000, False, peaks.datasheet("A100"))
-    assert found.share is None or 0 < found.share <= 1
-    assert (found.share is None) == bool(found.why)
+    row = roofline.against_peak(name, text, 1, 1000, False, peaks.datasheet("A100"))
+    assert row.share is None or 0 < row.share <= 1
+    assert (row.share is None) == bool(row.why)
 
 
 def test_operators_say_their_share_on_the_screen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -260,10 +253,10 @@ TRUE = "True"
     ],
 )
 def test_what_the_formula_does_not_fit_has_no_share(name: str, dims: Any, values: Any, why: str) -> None:
-    found = roofline.one(
+    row = roofline.against_peak(
         name, json.dumps([dims, ["float"], values]).encode(), 1, 10**9, False, peaks.datasheet("A100")
     )
-    assert (found.share, found.why) == (None, why)
+    assert (row.share, row.why) == (None, why)
 
 
 @pytest.mark.parametrize(
@@ -279,10 +272,10 @@ def test_what_the_formula_does_not_fit_has_no_share(name: str, dims: Any, values
     ],
 )
 def test_shapes_that_are_none_cost_nothing(dims: Any) -> None:
-    found = roofline.one(
+    row = roofline.against_peak(
         "aten::mm", json.dumps([dims, ["float"], []]).encode(), 1, 1000, False, peaks.datasheet("A100")
     )
-    assert found.share is None and found.why == "its shapes are no shapes"
+    assert row.share is None and row.why == "its shapes are no shapes"
 
 
 def test_arguments_nested_a_hundred_thousand_deep_cost_their_event_at_most(tmp_path: Path) -> None:

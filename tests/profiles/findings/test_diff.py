@@ -12,7 +12,7 @@ from hotlap.perf import cli
 from hotlap.perf.terms import verdict
 from hotlap.profiles.facts import kinds
 
-from . import made
+from .. import synthetic
 
 
 def trained(
@@ -28,17 +28,17 @@ def trained(
     """Steps of 100 us with a product of 60 us in each, launched ahead."""
     events = []
     for number in range(steps):
-        at, key = wall * number, 10 * number + 1
-        events += [made.step(number, at, wall), made.operator("aten::mm", at + 1, 5)]
-        events += made.launched("gemm", at + 2, at + 10 + launch_gap, compute, key)
+        start, key = wall * number, 10 * number + 1
+        events += [synthetic.step(number, start, wall), synthetic.operator("aten::mm", start + 1, 5)]
+        events += synthetic.launched("gemm", start + 2, start + 10 + launch_gap, compute, key)
         for copy in range(extra):
             events += [
-                made.operator("aten::copy_", at + 20 + copy, 1),
-                *made.launched(
-                    "copy_kernel", at + 20.2 + copy, at + 80 + 2 * copy, 2, key + 1 + copy, call_dur=0.5
+                synthetic.operator("aten::copy_", start + 20 + copy, 1),
+                *synthetic.launched(
+                    "copy_kernel", start + 20.2 + copy, start + 80 + 2 * copy, 2, key + 1 + copy, call_dur=0.5
                 ),
             ]
-    return made.written(path, events, **more)
+    return synthetic.written(path, events, **more)
 
 
 @pytest.mark.parametrize(
@@ -65,8 +65,10 @@ def test_what_counts_and_what_does_not(
     head = trained(tmp_path / "head.json", **changed)
     out = tmp_path / "out.json"
     assert cli.status(["review", str(head), str(base), "--json", str(out)]) == status, capsys.readouterr().out
-    found = verdict.read(out)
-    assert [one.metric for one in found.findings if one.verdict != "pass"] == ([metric] if metric else [])
+    judged = verdict.read(out)
+    assert [finding.metric for finding in judged.findings if finding.verdict != "pass"] == (
+        [metric] if metric else []
+    )
 
 
 def test_the_operator_that_grew_is_named_in_the_finding(tmp_path: Path) -> None:
@@ -108,14 +110,14 @@ def test_what_cannot_be_compared_is_shown_and_never_green(
     if broken == "cut":
         head.write_bytes(head.read_bytes()[:-300])
     elif broken == "no GPU":
-        made.written(head, [made.operator("aten::mm", 0, 1)])
+        synthetic.written(head, [synthetic.operator("aten::mm", 0, 1)])
     assert cli.status(["review", str(head), str(base)]) == 4
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert {
         "device": "different devices, NVIDIA A100 and NVIDIA H100",
         "cut": "HEAD is damaged",
         "no GPU": "HEAD is without GPU events",
-    }[broken] in said
+    }[broken] in output
 
 
 def test_the_gate_takes_it_by_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -138,7 +140,7 @@ def test_the_gate_takes_it_by_file(tmp_path: Path, capsys: pytest.CaptureFixture
         "rounds": 50,
         "min": 1.0,
         "max": 1.0,
-        "data": [1.0 + 0.0001 * (at % 7) for at in range(50)],
+        "data": [1.0 + 0.0001 * (index % 7) for index in range(50)],
     }
     plain.write_text(
         json.dumps(
@@ -188,20 +190,20 @@ def captured_on(
     events = []
     for number in range(3):
         events.append(
-            made.step(number, 1000 * number, 100)
+            synthetic.step(number, 1000 * number, 100)
             if backend == "eager"
-            else made.event("Session", "model_run", 1000 * number, 100)
+            else synthetic.event("Session", "model_run", 1000 * number, 100)
         )
-        for at in range(operators):
-            where = 1000 * number + 10 * at
+        for index in range(operators):
+            where = 1000 * number + 10 * index
             events.append(
-                made.operator("aten::addmm", where, 10)
+                synthetic.operator("aten::addmm", where, 10)
                 if backend == "eager"
-                else made.event("Node", "n", where, 10, op_name="Gemm", provider="CPUExecutionProvider")
+                else synthetic.event("Node", "n", where, 10, op_name="Gemm", provider="CPUExecutionProvider")
             )
-    for one in events:
-        one["args"] = {
-            key.replace(" ", "_") if key == "op name" else key: value for key, value in one["args"].items()
+    for event in events:
+        event["args"] = {
+            key.replace(" ", "_") if key == "op name" else key: value for key, value in event["args"].items()
         }
     about = {
         "case": f"net/{backend}/fp32/b1/cpu/inference",
@@ -220,10 +222,12 @@ def test_captured_on_a_cpu_the_calls_without_the_profiler_are_judged(
     base = captured_on(tmp_path / "base.json", "eager", 100e-6)
     head = captured_on(tmp_path / "head.json", "onnxruntime", plain_s, operators=1)
     assert cli.status(["review", str(head), str(base)]) == verdict
-    said = capsys.readouterr().out
-    assert "step_time 100 us ->" in said
-    assert ("so " in said) == (plain_s != 102e-6)
-    assert "matrix product, 3 -> 1 times" in said and ("because: outside operators +" in said or verdict != 1)
+    output = capsys.readouterr().out
+    assert "step_time 100 us ->" in output
+    assert ("so " in output) == (plain_s != 102e-6)
+    assert "matrix product, 3 -> 1 times" in output and (
+        "because: outside operators +" in output or verdict != 1
+    )
 
 
 def test_a_profiler_that_costs_much_is_said_with_the_reason(
@@ -260,20 +264,20 @@ def test_different_tools_without_plain_times_are_shown_and_not_judged(
 
 
 def test_a_base_that_has_none_of_it_is_no_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    copies = made.written(
+    copies = synthetic.written(
         tmp_path / "copies.json",
         [
-            one
-            for at in (0, 50)
-            for one in (
-                made.call("cudaMemcpyAsync", at, 2, at + 1),
-                made.kernel("Memcpy HtoD", at + 5, 30, at + 1, cat="gpu_memcpy"),
+            event
+            for start in (0, 50)
+            for event in (
+                synthetic.call("cudaMemcpyAsync", start, 2, start + 1),
+                synthetic.kernel("Memcpy HtoD", start + 5, 30, start + 1, cat="gpu_memcpy"),
             )
         ],
     )
-    kernels = made.written(
+    kernels = synthetic.written(
         tmp_path / "kernels.json",
-        [one for at in (0, 50) for one in made.launched("gemm", at, at + 5, 30, at + 1)],
+        [event for start in (0, 50) for event in synthetic.launched("gemm", start, start + 5, 30, start + 1)],
     )
     assert cli.status(["review", str(kernels), str(copies)]) == 3
     assert "compute   0 ns -> 60.0 us" in capsys.readouterr().out
@@ -324,5 +328,5 @@ def test_a_section_that_cannot_be_hotlap_s_is_said_and_not_judged(
     odd, good = recorded(tmp_path / "odd.json", overhead=overhead), recorded(tmp_path / "good.json")
     for pair in ((odd, good), (good, odd), (odd, odd)):
         assert cli.status(["review", *map(str, pair)]) == 4
-        said = capsys.readouterr().out
-        assert "is not what hotlap writes" in said and "which CPU a file is of is not recorded" in said
+        output = capsys.readouterr().out
+        assert "is not what hotlap writes" in output and "which CPU a file is of is not recorded" in output

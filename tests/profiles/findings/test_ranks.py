@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 from hotlap.perf.cli import status
 from hotlap.profiles.findings import ranks
 
-from . import made
+from .. import real, synthetic
 
-TRACES = Path(__file__).parents[4] / "shared" / "traces"
 REDUCE = "ncclDevKernel_AllReduce_Sum_f32_RING_LL"
 
 
@@ -32,12 +31,12 @@ def job(folder: Path, arrivals: list[list[float]], clocks: list[float] | None = 
         shift = 5000 + (clocks[rank] if clocks else 0)
         for number, each in enumerate(arrivals):
             start, end = shift + 1000 * number + each[rank], shift + 1000 * number + max(each) + 50
-            events += made.launched(
+            events += synthetic.launched(
                 "gemm", shift + 1000 * number - 300, shift + 1000 * number - 290, 80, 10 * number + 1
             )
-            events += made.launched(REDUCE, start - 5, start, end - start, 10 * number + 2, stream=20)
+            events += synthetic.launched(REDUCE, start - 5, start, end - start, 10 * number + 2, stream=20)
         for number in range(extra * rank):
-            events += made.launched(
+            events += synthetic.launched(
                 "ncclDevKernel_Broadcast",
                 shift + 7_000_000,
                 shift + 7_000_100 + 1000 * number,
@@ -45,7 +44,7 @@ def job(folder: Path, arrivals: list[list[float]], clocks: list[float] | None = 
                 9000 + number,
                 stream=20,
             )
-        path = made.written(folder / f"rank{rank}.json", events)
+        path = synthetic.written(folder / f"rank{rank}.json", events)
         content = json.loads(path.read_text())
         path.write_text(
             json.dumps({**content, "distributedInfo": {"rank": rank, "world_size": len(arrivals[0])}})
@@ -55,31 +54,31 @@ def job(folder: Path, arrivals: list[list[float]], clocks: list[float] | None = 
 
 @pytest.mark.parametrize("clocks", [None, [0, 123_456.0, -98_765.0]])
 def test_the_last_to_arrive_is_the_straggler(clocks: list[float] | None, tmp_path: Path) -> None:
-    found = ranks.read(job(tmp_path, [[0, 30, 100], [10, 0, 70], [0, 40, 20], [0, 5, 60]], clocks))
-    assert [rank.number for rank in found.ranks] == [0, 1, 2] and found.world == 3
-    assert [rank.matched for rank in found.ranks] == [4, 4, 4]
-    assert [rank.last for rank in found.ranks] == [0, 1, 3]
-    assert [rank.held for rank in found.ranks] == [0, 20_000, (100 - 30 + 70 - 10 + 60 - 5) * 1000]
-    assert [rank.waited for rank in found.ranks] == [
+    job_ranks = ranks.read(job(tmp_path, [[0, 30, 100], [10, 0, 70], [0, 40, 20], [0, 5, 60]], clocks))
+    assert [rank.number for rank in job_ranks.ranks] == [0, 1, 2] and job_ranks.world == 3
+    assert [rank.matched for rank in job_ranks.ranks] == [4, 4, 4]
+    assert [rank.last for rank in job_ranks.ranks] == [0, 1, 3]
+    assert [rank.held for rank in job_ranks.ranks] == [0, 20_000, (100 - 30 + 70 - 10 + 60 - 5) * 1000]
+    assert [rank.waited for rank in job_ranks.ranks] == [
         (100 + 60 + 40 + 60) * 1000,
         (70 + 70 + 0 + 55) * 1000,
         20_000,
     ]
-    assert found.straggler is not None and found.straggler.number == 2
-    assert [rank.offset for rank in found.ranks] == [int(1000 * clock) for clock in clocks or [0, 0, 0]]
+    assert job_ranks.straggler is not None and job_ranks.straggler.number == 2
+    assert [rank.offset for rank in job_ranks.ranks] == [int(1000 * clock) for clock in clocks or [0, 0, 0]]
 
 
 def test_ranks_that_arrive_together_have_no_straggler(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert status(["review", str(job(tmp_path, [[0, 0], [0, 0]]))]) == 0
-    said = capsys.readouterr().out
-    assert "straggler none" in said and "ranks     2 of 2; 4 of 4 collectives" in said
+    output = capsys.readouterr().out
+    assert "straggler none" in output and "ranks     2 of 2; 4 of 4 collectives" in output
 
 
 def test_collectives_of_one_rank_alone_are_not_matched(tmp_path: Path) -> None:
-    found = ranks.read(job(tmp_path, [[0, 30], [10, 0]], extra=3))
-    assert [(rank.collectives, rank.matched) for rank in found.ranks] == [(2, 2), (5, 2)]
+    pair = ranks.read(job(tmp_path, [[0, 30], [10, 0]], extra=3))
+    assert [(rank.collectives, rank.matched) for rank in pair.ranks] == [(2, 2), (5, 2)]
 
 
 def test_what_ends_at_other_times_does_not_belong_together(
@@ -89,34 +88,34 @@ def test_what_ends_at_other_times_does_not_belong_together(
         events = [
             event
             for number, start in enumerate(starts)
-            for event in made.launched(REDUCE, start - 5, start, 100 + 900 * number, number + 1)
+            for event in synthetic.launched(REDUCE, start - 5, start, 100 + 900 * number, number + 1)
         ]
-        made.written(tmp_path / f"job_rank-{rank}.json", events)
+        synthetic.written(tmp_path / f"job_rank-{rank}.json", events)
     assert status(["review", str(tmp_path)]) == 0
-    assert "straggler" in (said := capsys.readouterr().out) and "rank 0 " in said and "rank 1 " in said
+    assert "straggler" in (output := capsys.readouterr().out) and "rank 0 " in output and "rank 1 " in output
 
 
 def test_as_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert status(["review", str(job(tmp_path, [[0, 30]])), "--json", "-"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["straggler"] == 1 and found["tool"] == "review" and found["verdict"] == "pass"
-    assert [rank["figures"]["timeline"]["window_ns"] for rank in found["ranks"]] == [
-        rank["window_ns"] for rank in found["ranks"]
+    document = json.loads(capsys.readouterr().out)
+    assert document["straggler"] == 1 and document["tool"] == "review" and document["verdict"] == "pass"
+    assert [rank["figures"]["timeline"]["window_ns"] for rank in document["ranks"]] == [
+        rank["window_ns"] for rank in document["ranks"]
     ]
-    assert all(sum(rank["parts_ns"].values()) == rank["window_ns"] for rank in found["ranks"])
+    assert all(sum(rank["parts_ns"].values()) == rank["window_ns"] for rank in document["ranks"])
 
 
 def rank(path: Path, number: int, calls: list[tuple[float, float]], group: list[int] | None = None) -> None:
     """A file with collectives (start, end in us), of a process group that it names or does not."""
     events = []
-    for at, (start, end) in enumerate(calls):
+    for index, (start, end) in enumerate(calls):
         more = {"Process_Group_Ranks": str(group)} if group else {}
-        events += made.launched(REDUCE, start - 3, start, end - start, at + 1, stream=20, **more)
-    made.written(path / f"rank{number}.json", events)
+        events += synthetic.launched(REDUCE, start - 3, start, end - start, index + 1, stream=20, **more)
+    synthetic.written(path / f"rank{number}.json", events)
 
 
 def costs(folder: Path) -> list[tuple[int, int, int]]:
-    return [(one.matched, one.last, one.held) for one in ranks.read(folder).ranks]
+    return [(rank.matched, rank.last, rank.held) for rank in ranks.read(folder).ranks]
 
 
 @pytest.mark.parametrize("named", [True, False])
@@ -131,11 +130,11 @@ def test_groups_that_share_no_rank_have_stragglers_of_their_own(named: bool, tmp
         rank(
             tmp_path,
             number,
-            [(10_000 * at + shift + late, 10_000 * at + shift + 650) for at in range(1, 5)],
+            [(10_000 * index + shift + late, 10_000 * index + shift + 650) for index in range(1, 5)],
             pair if named else None,
         )
     assert costs(tmp_path) == [(4, 0, 0), (4, 4, 2_400_000)] * 2
-    assert [one.offset for one in ranks.read(tmp_path).ranks] == [0, 0, 0, 0]
+    assert [item.offset for item in ranks.read(tmp_path).ranks] == [0, 0, 0, 0]
 
 
 def test_groups_that_end_together_are_kept_apart_by_their_names(tmp_path: Path) -> None:
@@ -144,14 +143,14 @@ def test_groups_that_end_together_are_kept_apart_by_their_names(tmp_path: Path) 
         rank(
             tmp_path,
             number,
-            [(10_000 * at + shift + late, 10_000 * at + shift + 650) for at in range(1, 5)],
+            [(10_000 * index + shift + late, 10_000 * index + shift + 650) for index in range(1, 5)],
             [number // 2 * 2, number // 2 * 2 + 1],
         )
     assert costs(tmp_path) == [(4, 0, 0), (4, 4, 2_400_000)] * 2
 
 
 def test_short_collectives_one_of_which_is_missing_make_no_straggler(tmp_path: Path) -> None:
-    calls = [(15.0 * at, 15.0 * at + 10) for at in range(50)]
+    calls = [(15.0 * index, 15.0 * index + 10) for index in range(50)]
     rank(tmp_path, 0, calls[1:])
     rank(tmp_path, 1, calls)
     assert costs(tmp_path) == [(49, 0, 0), (49, 0, 0)] or all(held == 0 for _, _, held in costs(tmp_path))
@@ -159,11 +158,13 @@ def test_short_collectives_one_of_which_is_missing_make_no_straggler(tmp_path: P
 
 def test_an_offset_that_could_be_another_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Equal periods: one collective more in front, and the clocks are 7 s apart or a step less."""
-    rank(tmp_path, 0, [(5000.0 * at, 5000.0 * at + 100) for at in range(1, 5)])
-    rank(tmp_path, 1, [(7e6 + 5000.0 * at, 7e6 + 5000.0 * at + 100) for at in range(5)])
+    rank(tmp_path, 0, [(5000.0 * index, 5000.0 * index + 100) for index in range(1, 5)])
+    rank(tmp_path, 1, [(7e6 + 5000.0 * index, 7e6 + 5000.0 * index + 100) for index in range(5)])
     assert status(["review", str(tmp_path)]) == 0
-    said = capsys.readouterr().out
-    assert "how far its clock is from the others' cannot be told" in said and "straggler not known" in said
+    output = capsys.readouterr().out
+    assert (
+        "how far its clock is from the others' cannot be told" in output and "straggler not known" in output
+    )
 
 
 @pytest.mark.parametrize("said", [True, -1, "0", 10**30, None])
@@ -171,7 +172,7 @@ def test_a_rank_that_is_no_rank_is_asked_for(
     said: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("a.json", "b.json"):
-        path = made.written(tmp_path / name, made.launched(REDUCE, 0, 5, 5, 1))
+        path = synthetic.written(tmp_path / name, synthetic.launched(REDUCE, 0, 5, 5, 1))
         path.write_text(
             json.dumps(
                 {**json.loads(path.read_text()), "distributedInfo": {"rank": said, "world_size": 10**30}}
@@ -186,7 +187,7 @@ def test_what_is_no_set_of_ranks_says_so(tmp_path: Path, capsys: pytest.CaptureF
     same = job(tmp_path / "same", [[0, 1]])
     (same / "again.json").write_bytes((same / "rank1.json").read_bytes())
     cpu = job(tmp_path / "cpu", [[0, 1]])
-    made.written(cpu / "rank7.json", [made.operator("aten::mm", 1, 2)])
+    synthetic.written(cpu / "rank7.json", [synthetic.operator("aten::mm", 1, 2)])
     for folder, words in (
         (tmp_path / "empty", "0 traces"),
         (same, "are both of rank 1"),
@@ -209,14 +210,12 @@ def test_a_damaged_rank_is_shown_and_not_passed(tmp_path: Path, capsys: pytest.C
 
 def test_a_real_pair() -> None:
     """Two ranks of 128: four of the ten collectives are of groups that both are in."""
-    if not TRACES.is_dir():
-        pytest.skip("shared/traces is not there")
-    found = ranks.read(TRACES / "multirank")
-    assert [(rank.number, rank.collectives, rank.matched, rank.offset) for rank in found.ranks] == [
+    pair = ranks.read(real.trace("multirank/a100_dlrm_rank0.json.gz").parent)
+    assert [(rank.number, rank.collectives, rank.matched, rank.offset) for rank in pair.ranks] == [
         (0, 10, 4, 0),
         (1, 10, 4, 0),
     ]
-    assert found.world == 128 and found.straggler is not None and found.straggler.number == 1
+    assert pair.world == 128 and pair.straggler is not None and pair.straggler.number == 1
 
 
 moments = st.lists(
@@ -231,11 +230,11 @@ def test_any_two_ranks_are_matched_each_once(first: Any, second: Any) -> None:
 
     def of(rows: Any) -> ranks.Collectives:
         rows = sorted(rows, key=lambda row: row[0] + row[1])
-        start, dur = (np.array([row[at] for row in rows], np.int64) for at in (0, 1))
+        start, dur = (np.array([row[column] for row in rows], np.int64) for column in (0, 1))
         return ranks.Collectives(start, start + dur, [(row[2], b"") for row in rows])
 
     a, b = of(first), of(second)
-    found = ranks.pairs(a, b, 0)
-    assert len({row for row, _ in found}) == len({row for _, row in found}) == len(found)
-    for row, other in found:
+    matches = ranks.pairs(a, b, 0)
+    assert len({row for row, _ in matches}) == len({row for _, row in matches}) == len(matches)
+    for row, other in matches:
         assert a.keys[row] == b.keys[other] and abs(int(a.end[row]) - int(b.end[other])) <= ranks.TOGETHER_NS

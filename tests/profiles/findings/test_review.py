@@ -13,16 +13,16 @@ from hotlap.perf import cli
 from hotlap.perf.terms import verdict
 from hotlap.profiles.pages import text
 
-from . import made
+from .. import synthetic
 
 
 @pytest.fixture
 def trace(tmp_path: Path) -> Path:
     events = [
-        made.step(1, 0, 200),
-        made.operator("aten::mm", 8, 6),
-        *made.launched("ampere_sgemm", 10, 20, 60, 1),
-        *made.launched("at::native::vectorized_elementwise_kernel", 100, 110, 40, 2),
+        synthetic.step(1, 0, 200),
+        synthetic.operator("aten::mm", 8, 6),
+        *synthetic.launched("ampere_sgemm", 10, 20, 60, 1),
+        *synthetic.launched("at::native::vectorized_elementwise_kernel", 100, 110, 40, 2),
         {
             "ph": "i",
             "name": "[memory]",
@@ -32,29 +32,31 @@ def trace(tmp_path: Path) -> Path:
             "args": {"Device Type": 1, "Device Id": 0, "Bytes": 1024, "Total Allocated": 4096},
         },
     ]
-    return made.written(tmp_path / "trace.json.gz", events, packed=True)
+    return synthetic.written(tmp_path / "trace.json.gz", events, packed=True)
 
 
 def test_one_screen_in_the_order_in_which_it_is_asked(
     trace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.status(["review", str(trace)]) == 0
-    said = capsys.readouterr().out
-    heads = [line.split()[0] for line in said.splitlines()[1:] if line[0] != " "]
+    output = capsys.readouterr().out
+    heads = [line.split()[0] for line in output.splitlines()[1:] if line[0] != " "]
     assert heads == ["trust", "step", "window", "bound", "idle", "fixes", "operators", "kernels", "memory"]
-    assert "4.00 KiB" in said and "aten::mm" in said and "compute 76.9%" in said
+    assert "4.00 KiB" in output and "aten::mm" in output and "compute 76.9%" in output
 
 
 def test_as_data_it_joins_the_gate(trace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "review.json"
     assert cli.status(["review", str(trace), "--json", str(out)]) == 0
-    found = json.loads(out.read_bytes())
-    assert found["figures"]["timeline"]["busy_ns"] == 100_000 and found["bound"]["word"] == "compute"
-    assert sum(found["bound"]["parts_ns"].values()) == found["figures"]["timeline"]["window_ns"] == 130_000
+    document = json.loads(out.read_bytes())
+    assert document["figures"]["timeline"]["busy_ns"] == 100_000 and document["bound"]["word"] == "compute"
+    assert (
+        sum(document["bound"]["parts_ns"].values()) == document["figures"]["timeline"]["window_ns"] == 130_000
+    )
     assert verdict.read(out).verdict == "pass"
     capsys.readouterr()
     assert cli.status(["review", str(trace), "--json", "-"]) == 0
-    assert json.loads(capsys.readouterr().out) == found
+    assert json.loads(capsys.readouterr().out) == document
 
 
 ONNX_RUNTIME = """
@@ -90,11 +92,11 @@ def test_a_profile_of_onnx_runtime_by_operator_and_provider(
     )
     trace = done.stdout.strip()
     assert cli.status(["review", trace]) == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert (
-        "a profile of ONNX Runtime" in said
-        and "(median of 5)" in said
-        and "session_initialization" not in said
+        "a profile of ONNX Runtime" in output
+        and "(median of 5)" in output
+        and "session_initialization" not in output
     )
     out = tmp_path / "out.json"
     assert cli.status(["review", trace, "--json", str(out)]) == 0
@@ -124,16 +126,17 @@ def test_mistakes_are_one_line(
 
 
 def test_names_cannot_break_the_screen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = made.written(
-        tmp_path / "t.json", [made.kernel("evil\x1b[2J\n::error::boo", 0, 1), made.kernel("k", 5, 1)]
+    path = synthetic.written(
+        tmp_path / "t.json",
+        [synthetic.kernel("evil\x1b[2J\n::error::boo", 0, 1), synthetic.kernel("k", 5, 1)],
     )
     assert cli.status(["review", str(path)]) == 0
-    said = capsys.readouterr().out
-    assert "\x1b" not in said and not any(line.startswith("::") for line in said.splitlines())
+    output = capsys.readouterr().out
+    assert "\x1b" not in output and not any(line.startswith("::") for line in output.splitlines())
 
 
 def test_the_bar_is_as_long_as_the_window() -> None:
-    parts = dict.fromkeys(text.MARKS, 0)
-    for given in ({"compute": 1}, {"compute": 1, "launch": 1, "sync": 1}, {"compute": 10**9, "other": 1}):
-        drawn = text.bar({**parts, **given}, sum(given.values())).split("  ")[0]
+    empty = dict.fromkeys(text.MARKS, 0)
+    for parts in ({"compute": 1}, {"compute": 1, "launch": 1, "sync": 1}, {"compute": 10**9, "other": 1}):
+        drawn = text.bar({**empty, **parts}, sum(parts.values())).split("  ")[0]
         assert len(drawn) == text.BAR

@@ -15,7 +15,7 @@ from hotlap.profiles.facts.facts import Facts
 from hotlap.profiles.findings import bound, fix, rules
 from hotlap.profiles.tables import kineto
 
-from . import made
+from .. import synthetic
 
 Events = list[dict[str, Any]]
 RULES = {module.name for module in pkgutil.iter_modules(rules.__path__)}
@@ -24,94 +24,103 @@ RULES = {module.name for module in pkgutil.iter_modules(rules.__path__)}
 def steady() -> Events:
     """A GPU that computes without a break: launches run ahead."""
     return [
-        one
-        for at in range(10)
-        for one in made.launched("ampere_tf32_s1688gemm", at, 100 + 50 * at, 50, at + 1)
+        event
+        for index in range(10)
+        for event in synthetic.launched("ampere_tf32_s1688gemm", index, 100 + 50 * index, 50, index + 1)
     ]
 
 
 def input_bound() -> Events:
-    loading = made.event(
+    loading = synthetic.event(
         "user_annotation", "enumerate(DataLoader)#_SingleProcessDataLoaderIter.__next__", 12, 80
     )
-    return [*made.launched("k", 0, 5, 5, 1), loading, *made.launched("k", 95, 100, 5, 2)]
+    return [*synthetic.launched("k", 0, 5, 5, 1), loading, *synthetic.launched("k", 95, 100, 5, 2)]
 
 
 def synchronisation() -> Events:
-    item = [made.operator("aten::_local_scalar_dense", 3, 9), made.call("cudaStreamSynchronize", 4, 7)]
-    return [*made.launched("k", 0, 5, 5, 1), *item, *made.launched("k", 25, 30, 5, 2)]
+    item = [
+        synthetic.operator("aten::_local_scalar_dense", 3, 9),
+        synthetic.call("cudaStreamSynchronize", 4, 7),
+    ]
+    return [*synthetic.launched("k", 0, 5, 5, 1), *item, *synthetic.launched("k", 25, 30, 5, 2)]
 
 
 def launch_bound() -> Events:
     return [
-        one for at in range(10) for one in made.launched("k", 20 * at, 20 * at + 10, 2, at + 1, call_dur=8)
+        event
+        for index in range(10)
+        for event in synthetic.launched("k", 20 * index, 20 * index + 10, 2, index + 1, call_dur=8)
     ]
 
 
 def first_calls() -> Events:
     return [
-        *made.launched("k", 0, 5, 5, 1),
-        made.call("cudaMalloc", 12, 80),
-        *made.launched("k", 95, 100, 5, 2),
+        *synthetic.launched("k", 0, 5, 5, 1),
+        synthetic.call("cudaMalloc", 12, 80),
+        *synthetic.launched("k", 95, 100, 5, 2),
     ]
 
 
 def pageable_copies() -> Events:
     copy = [
-        made.call("cudaMemcpyAsync", 0, 50, 1),
-        made.kernel("Memcpy HtoD (Pageable -> Device)", 1, 49, 1, cat="gpu_memcpy", bytes=49_000),
+        synthetic.call("cudaMemcpyAsync", 0, 50, 1),
+        synthetic.kernel("Memcpy HtoD (Pageable -> Device)", 1, 49, 1, cat="gpu_memcpy", bytes=49_000),
     ]
-    return [*copy, *made.launched("k", 40, 50, 50, 2)]
+    return [*copy, *synthetic.launched("k", 40, 50, 50, 2)]
 
 
 def exposed_communication() -> Events:
     return [
-        *made.launched("k", 0, 5, 45, 1),
-        *made.launched("ncclDevKernel_AllReduce", 10, 40, 60, 2, stream=20),
+        *synthetic.launched("k", 0, 5, 45, 1),
+        *synthetic.launched("ncclDevKernel_AllReduce", 10, 40, 60, 2, stream=20),
     ]
 
 
 def elementwise_chains() -> Events:
     names = ["gemm", *["void at::native::vectorized_elementwise_kernel<4>"] * 3]
     return [
-        one for at, name in enumerate(names) for one in made.launched(name, at, 100 + 20 * at, 20, at + 1)
+        event
+        for index, name in enumerate(names)
+        for event in synthetic.launched(name, index, 100 + 20 * index, 20, index + 1)
     ]
 
 
 def tensor_cores() -> Events:
     return [
-        *made.launched("ampere_sgemm_128x64_nn", 0, 5, 80, 1),
-        *made.launched("cutlass_80_tensorop_s1688gemm", 1, 85, 20, 2),
+        *synthetic.launched("ampere_sgemm_128x64_nn", 0, 5, 80, 1),
+        *synthetic.launched("cutlass_80_tensorop_s1688gemm", 1, 85, 20, 2),
     ]
 
 
 def layout_conversions() -> Events:
     return [
-        *made.launched("void cudnn::ops::nchwToNhwcKernel<float>", 0, 5, 30, 1),
-        *made.launched("conv", 1, 35, 70, 2),
+        *synthetic.launched("void cudnn::ops::nchwToNhwcKernel<float>", 0, 5, 30, 1),
+        *synthetic.launched("conv", 1, 35, 70, 2),
     ]
 
 
 def recompilation() -> Events:
-    compiling = made.event("python_function", "torch/_dynamo/convert_frame.py(1): _compile", 12, 80)
-    return [*made.launched("k", 0, 5, 5, 1), compiling, *made.launched("k", 95, 100, 5, 2)]
+    compiling = synthetic.event("python_function", "torch/_dynamo/convert_frame.py(1): _compile", 12, 80)
+    return [*synthetic.launched("k", 0, 5, 5, 1), compiling, *synthetic.launched("k", 95, 100, 5, 2)]
 
 
 def computing() -> Events:
     """A CPU without a GPU: two steps of 100 us, each one product of 99 us."""
     return [
-        one for at in (0, 1000) for one in (made.step(at, at, 100), made.operator("aten::mm", at + 1, 99))
+        event
+        for start in (0, 1000)
+        for event in (synthetic.step(start, start, 100), synthetic.operator("aten::mm", start + 1, 99))
     ]
 
 
 def framework_bound() -> Events:
     return [
-        one
-        for at in (0, 1000)
-        for one in (
-            made.step(at, at, 100),
-            made.operator("aten::mm", at + 10, 30),
-            made.operator("aten::empty", at + 50, 10),
+        event
+        for start in (0, 1000)
+        for event in (
+            synthetic.step(start, start, 100),
+            synthetic.operator("aten::mm", start + 10, 30),
+            synthetic.operator("aten::empty", start + 50, 10),
         )
     ]
 
@@ -119,21 +128,21 @@ def framework_bound() -> Events:
 def loading() -> Events:
     return [
         *computing(),
-        made.step(7, 2000, 100),
-        made.event(
+        synthetic.step(7, 2000, 100),
+        synthetic.event(
             "user_annotation", "enumerate(DataLoader)#_MultiProcessingDataLoaderIter.__next__", 2000, 100
         ),
     ]
 
 
 def slow_convolution() -> Events:
-    unfolded = made.operator("aten::_slow_conv2d_forward", 2000, 100)
+    unfolded = synthetic.operator("aten::_slow_conv2d_forward", 2000, 100)
     unfolded["args"] = {
         "Input Dims": [[1, 16, 32, 32], [16, 16, 3, 3]],
         "Input type": ["float", "float"],
         "Concrete Inputs": ["", "", "", "", "[1, 1]", "[1, 1]"],
     }
-    return [*computing(), made.step(7, 2000, 100), unfolded]
+    return [*computing(), synthetic.step(7, 2000, 100), unfolded]
 
 
 # Rule -> what it may say beside itself, and its ceiling in us.
@@ -155,7 +164,7 @@ PLANTED: dict[str, tuple[Any, set[str], float]] = {
 
 
 def facts(events: Events, folder: Path, major: int = 8) -> Facts:
-    return Facts(kineto.read(made.written(folder / "t.json", events, major)))
+    return Facts(kineto.read(synthetic.written(folder / "t.json", events, major)))
 
 
 def test_every_rule_is_planted() -> None:
@@ -165,10 +174,10 @@ def test_every_rule_is_planted() -> None:
 @pytest.mark.parametrize("rule", sorted(PLANTED))
 def test_a_rule_finds_its_evidence(rule: str, tmp_path: Path) -> None:
     make, others, ceiling_us = PLANTED[rule]
-    found = {one.rule: one for one in fix.suggested(facts(make(), tmp_path))}
-    assert set(found) == {rule, *others}
-    assert found[rule].ceiling == ceiling_us * 1000
-    assert found[rule].evidence and found[rule].advice
+    fixes = {suggestion.rule: suggestion for suggestion in fix.suggested(facts(make(), tmp_path))}
+    assert set(fixes) == {rule, *others}
+    assert fixes[rule].ceiling == ceiling_us * 1000
+    assert fixes[rule].evidence and fixes[rule].advice
 
 
 def test_without_evidence_no_rule_fires(tmp_path: Path) -> None:
@@ -182,12 +191,12 @@ def test_without_evidence_no_rule_fires(tmp_path: Path) -> None:
 
 
 def test_the_responsible_code_is_named(tmp_path: Path) -> None:
-    (found,) = fix.suggested(facts(synchronisation(), tmp_path))
-    assert found.code[0] == "cudaStreamSynchronize in aten::_local_scalar_dense"
+    (suggestion,) = fix.suggested(facts(synchronisation(), tmp_path))
+    assert suggestion.code[0] == "cudaStreamSynchronize in aten::_local_scalar_dense"
 
 
 def test_fp32_is_no_fault_where_there_are_no_tensor_cores(tmp_path: Path) -> None:
-    assert [one.rule for one in fix.suggested(facts(tensor_cores(), tmp_path, major=6))] == []
+    assert [suggestion.rule for suggestion in fix.suggested(facts(tensor_cores(), tmp_path, major=6))] == []
 
 
 @pytest.mark.parametrize(
@@ -202,14 +211,14 @@ def test_fp32_is_no_fault_where_there_are_no_tensor_cores(tmp_path: Path) -> Non
     ],
 )
 def test_the_bound_in_one_word(make: Any, word: str, tmp_path: Path) -> None:
-    found = facts(make(), tmp_path)
-    seen = bound.of(found)
+    known = facts(make(), tmp_path)
+    seen = bound.of(known)
     assert seen.word == word
-    assert sum(seen.parts.values()) == found.line.window
+    assert sum(seen.parts.values()) == known.line.window
     assert (
-        sum(ns for ns, _ in found.culprits.blamed.values())
-        == found.line.idle
-        == sum(one.length for one in found.culprits.ranked)
+        sum(ns for ns, _ in known.culprits.blamed.values())
+        == known.line.idle
+        == sum(culprit.length for culprit in known.culprits.ranked)
     )
 
 
@@ -223,10 +232,10 @@ def test_the_bound_in_one_word(make: Any, word: str, tmp_path: Path) -> None:
     ],
 )
 def test_the_bound_of_a_cpu_in_one_word(make: Any, word: str, tmp_path: Path) -> None:
-    found = facts(make(), tmp_path)
-    seen = bound.on_cpu(found)
+    known = facts(make(), tmp_path)
+    seen = bound.on_cpu(known)
     assert seen is not None and seen.word == word
-    assert sum(seen.parts.values()) == found.span == sum(step.dur for step in found.steps)
+    assert sum(seen.parts.values()) == known.span == sum(step.dur for step in known.steps)
 
 
 def test_a_file_without_operators_has_no_bound(tmp_path: Path) -> None:

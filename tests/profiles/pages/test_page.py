@@ -18,20 +18,20 @@ from hotlap.profiles.facts import intervals
 from hotlap.profiles.findings import review
 from hotlap.profiles.pages import page
 
-from . import made
+from .. import synthetic
 
 HOSTILE = "</title><script>document.title='owned'</script><img src=x onerror=alert(1)>"
 
 
 def hostile(path: Path) -> Path:
     events = [
-        made.step(1, 0, 100),
-        made.step(2, 100, 90),
-        made.operator(HOSTILE, 0, 9),
-        *made.launched(HOSTILE, 1, 20, 30, 1),
-        *made.launched("nccl" + HOSTILE, 40, 60, 10, 2),
-        made.event("python_function", HOSTILE, 70, 20),
-        *made.launched("k" * 100_000, 100, 110, 20, 3),
+        synthetic.step(1, 0, 100),
+        synthetic.step(2, 100, 90),
+        synthetic.operator(HOSTILE, 0, 9),
+        *synthetic.launched(HOSTILE, 1, 20, 30, 1),
+        *synthetic.launched("nccl" + HOSTILE, 40, 60, 10, 2),
+        synthetic.event("python_function", HOSTILE, 70, 20),
+        *synthetic.launched("k" * 100_000, 100, 110, 20, 3),
         {
             "ph": "i",
             "name": "[memory]",
@@ -41,7 +41,7 @@ def hostile(path: Path) -> Path:
             "args": {"Device Type": 1, "Device Id": 0, "Bytes": 1024, "Total Allocated": 4096},
         },
     ]
-    return made.written(path, events, name=HOSTILE)
+    return synthetic.written(path, events, name=HOSTILE)
 
 
 def browsed(path: Path, tmp_path: Path) -> tuple[str, str]:
@@ -70,9 +70,9 @@ def test_the_page_in_a_browser(compared: bool, tmp_path: Path) -> None:
     baseline = (
         [
             str(
-                made.written(
+                synthetic.written(
                     tmp_path / f"{HOSTILE.replace('/', '')}.json",
-                    [made.kernel("k", 0, 5), made.kernel("k", 9, 1)],
+                    [synthetic.kernel("k", 0, 5), synthetic.kernel("k", 9, 1)],
                     name=HOSTILE,
                 )
             )
@@ -99,7 +99,7 @@ def test_a_trace_without_a_gpu_and_a_damaged_one_have_pages(tmp_path: Path) -> N
         cli.status(
             [
                 "review",
-                str(made.written(tmp_path / "cpu.json", [made.operator("aten::mm", 0, 5)])),
+                str(synthetic.written(tmp_path / "cpu.json", [synthetic.operator("aten::mm", 0, 5)])),
                 "--html",
                 str(out),
             ]
@@ -115,7 +115,7 @@ def test_a_trace_without_a_gpu_and_a_damaged_one_have_pages(tmp_path: Path) -> N
         cli.status(
             [
                 "review",
-                str(made.written(tmp_path / "point.json", [made.kernel("k", 5, 0)])),
+                str(synthetic.written(tmp_path / "point.json", [synthetic.kernel("k", 5, 0)])),
                 "--html",
                 str(out),
             ]
@@ -127,10 +127,10 @@ def test_a_trace_without_a_gpu_and_a_damaged_one_have_pages(tmp_path: Path) -> N
 
 @given(st.lists(st.tuples(st.integers(0, 90), st.integers(1, 15)), max_size=8), st.integers(1, 9))
 def test_coverage_of_columns_against_counting(pairs: list[tuple[int, int]], bins: int) -> None:
-    start, length = (np.array([pair[at] for pair in pairs], dtype=np.int64) for at in (0, 1))
+    start, length = (np.array([pair[side] for pair in pairs], dtype=np.int64) for side in (0, 1))
     edges = (np.arange(bins + 1, dtype=np.int64) * 110) // bins
-    found = page.covered(intervals.union(start, start + length), edges)
-    moments = {moment for at, long in pairs for moment in range(at, at + long)}
-    assert found.tolist() == [
+    covered = page.covered(intervals.union(start, start + length), edges)
+    moments = {moment for side, long in pairs for moment in range(side, side + long)}
+    assert covered.tolist() == [
         len([moment for moment in moments if low <= moment < high]) for low, high in pairwise(edges.tolist())
     ]

@@ -90,18 +90,18 @@ def test_each_backend_is_profiled_by_its_own_means(
     )
     shown = capsys.readouterr().out
     assert f"captured  {file}" in shown and f"owned:make/{backend}/fp32/b4/cpu/inference" in shown
-    found = review.review(file)
-    origin = captured.of(found.trace)
+    result = review.review(file)
+    origin = captured.of(result.trace)
     assert origin is not None and origin.backend == backend and origin.overhead is not None
     assert origin.overhead.calls == (20, 3) and origin.overhead.plain_s > 0 and origin.overhead.profiled_s > 0
     assert origin.flops == 2 * 4 * (512 * 2048 + 2048 * 8) and origin.peaks["flop_rate"] > 0
-    assert len(found.facts.steps) == 3
-    assert any(OPERATORS[backend] in row.name for row in found.operators), found.operators
-    assert any("under the profiler" in said or "cost is not visible" in said for said in found.trust.said)
-    assert found.trace.source == (backend if backend in ("onnxruntime", "openvino") else "kineto")
-    steps = sum(step.dur for step in found.facts.steps)
+    assert len(result.facts.steps) == 3
+    assert any(OPERATORS[backend] in row.name for row in result.operators), result.operators
+    assert any("under the profiler" in note or "cost is not visible" in note for note in result.trust.notes)
+    assert result.trace.source == (backend if backend in ("onnxruntime", "openvino") else "kineto")
+    steps = sum(step.dur for step in result.facts.steps)
     # OpenVINO counts whole microseconds
-    assert sum(row.length for row in found.operators) <= steps * 1.001 + 3_000
+    assert sum(row.length for row in result.operators) <= steps * 1.001 + 3_000
     assert not list(folder.glob("*.work")) and not list(folder.glob("*.part"))
 
 
@@ -181,12 +181,12 @@ def fit(callback: L.Callback, steps: int, **more: Any) -> None:
 def test_the_callback_records_steps_of_a_fit(tmp_path: Path) -> None:
     file = tmp_path / "deep" / "trace.json"
     fit(hotlap.Profile(file, wait=4, warmup=1, active=3), 12)
-    found = review.review(file)
-    origin = captured.of(found.trace)
+    result = review.review(file)
+    origin = captured.of(result.trace)
     assert origin is not None and origin.overhead is not None and origin.overhead.calls == (3, 3)
-    assert len(found.facts.steps) == 3
-    names = {found.trace.names[code] for code in found.trace.operators.name.tolist()} | {
-        found.trace.names[code] for code in found.trace.notes.name.tolist()
+    assert len(result.facts.steps) == 3
+    names = {result.trace.names[code] for code in result.trace.operators.name.tolist()} | {
+        result.trace.names[code] for code in result.trace.notes.name.tolist()
     }
     assert (
         "aten::addmm" in names
@@ -230,8 +230,8 @@ def test_a_file_that_cannot_be_written_is_said_before_the_training(tmp_path: Pat
 
 def test_a_file_that_cannot_be_written_any_more_does_not_end_the_training(tmp_path: Path) -> None:
     class Full(hotlap.Profile):
-        def on_train_batch_end(self, *given: Any) -> None:
-            super().on_train_batch_end(*given)
+        def on_train_batch_end(self, *arguments: Any) -> None:
+            super().on_train_batch_end(*arguments)
             if len(self.steps) == 3:
                 self.file = Path("/proc/no/trace.json")
 
@@ -285,9 +285,9 @@ def test_training_of_our_own_networks(tmp_path: Path, capsys: pytest.CaptureFixt
         == 0
     )
     assert "mlp/eager/fp32/b" in capsys.readouterr().out
-    found = review.review(file)
-    names = {found.trace.names[code] for code in found.trace.notes.name.tolist()}
-    assert len(found.facts.steps) == 2 and any(name.startswith("Optimizer.step#AdamW") for name in names)
+    result = review.review(file)
+    names = {result.trace.names[code] for code in result.trace.notes.name.tolist()}
+    assert len(result.facts.steps) == 2 and any(name.startswith("Optimizer.step#AdamW") for name in names)
 
 
 @pytest.mark.parametrize("name", ["p.json", "p.json.gz"])
@@ -297,8 +297,8 @@ def test_seal_puts_the_section_in_front(name: str, content: str, tmp_path: Path)
     raw.write_text(content)
     profiling.seal(raw, tmp_path / name, {"case": "any"})
     written = (tmp_path / name).read_bytes()
-    found = json.loads(gzip.decompress(written) if name.endswith("gz") else written)
-    assert found["hotlap"] == {"schema": 1, "case": "any"} and isinstance(found["traceEvents"], list)
+    document = json.loads(gzip.decompress(written) if name.endswith("gz") else written)
+    assert document["hotlap"] == {"schema": 1, "case": "any"} and isinstance(document["traceEvents"], list)
     assert not raw.exists()
 
 
@@ -333,7 +333,7 @@ def test_a_section_that_nobody_here_wrote_is_survived(section: Any, tmp_path: Pa
             }
         )
     )
-    found = review.review(path)
-    for line in text.lines(found):
+    result = review.review(path)
+    for line in text.lines(result):
         assert "\x1b" not in line
     assert kineto.read(path).events == 1

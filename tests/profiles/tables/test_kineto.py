@@ -17,7 +17,7 @@ from hotlap.profiles.findings import review
 from hotlap.profiles.tables import events, kineto
 from hotlap.profiles.tables.trace import Kind
 
-from . import made
+from .. import synthetic
 
 
 @pytest.mark.parametrize(
@@ -45,13 +45,13 @@ def test_what_is_no_number_is_refused(text: str) -> None:
 
 def test_every_era_has_its_names(tmp_path: Path) -> None:
     old = [
-        made.event("Operator", "aten::mm", 0, 9, tid="100", **{"external id": 3}),
-        made.event("Runtime", "cudaLaunchKernel", 1, 2, tid="100", correlation=5),
-        made.event("Kernel", "sgemm", 4, 3, pid=0, tid="stream 7", device=0, stream=7, correlation=5),
-        made.event("Memcpy", "Memcpy HtoD", 8, 1, pid=0, tid="stream 20", correlation=6, bytes=64),
-        made.event("Memset", "Memset (Device)", 9, 1, pid=0, tid="stream 7", device=0, stream=7),
+        synthetic.event("Operator", "aten::mm", 0, 9, tid="100", **{"external id": 3}),
+        synthetic.event("Runtime", "cudaLaunchKernel", 1, 2, tid="100", correlation=5),
+        synthetic.event("Kernel", "sgemm", 4, 3, pid=0, tid="stream 7", device=0, stream=7, correlation=5),
+        synthetic.event("Memcpy", "Memcpy HtoD", 8, 1, pid=0, tid="stream 20", correlation=6, bytes=64),
+        synthetic.event("Memset", "Memset (Device)", 9, 1, pid=0, tid="stream 7", device=0, stream=7),
     ]
-    trace = kineto.read(made.written(tmp_path / "old.json", old))
+    trace = kineto.read(synthetic.written(tmp_path / "old.json", old))
     assert trace.gpu.kind.tolist() == [Kind.KERNEL, Kind.MEMCPY, Kind.MEMSET]
     assert (
         trace.gpu.stream.tolist() == [7, 20, 7]
@@ -60,9 +60,12 @@ def test_every_era_has_its_names(tmp_path: Path) -> None:
     )
     assert trace.lanes == [(100, 100)]  # "100" and 100 are one thread
     rocm = kineto.read(
-        made.written(
+        synthetic.written(
             tmp_path / "rocm.json",
-            [made.call("hipModuleLaunchKernel", 0, 1, 3), made.kernel("Cijk", 2, 1, 3, cat="kernel")],
+            [
+                synthetic.call("hipModuleLaunchKernel", 0, 1, 3),
+                synthetic.kernel("Cijk", 2, 1, 3, cat="kernel"),
+            ],
         )
     )
     assert len(rocm.calls) == 1 and len(rocm.gpu) == 1
@@ -70,7 +73,12 @@ def test_every_era_has_its_names(tmp_path: Path) -> None:
 
 def test_content_decides_not_the_suffix(tmp_path: Path) -> None:
     for name, packed in (("a.json", True), ("b.json.gz", False)):
-        assert kineto.read(made.written(tmp_path / name, [made.kernel("k", 0, 1)], packed=packed)).events == 1
+        assert (
+            kineto.read(
+                synthetic.written(tmp_path / name, [synthetic.kernel("k", 0, 1)], packed=packed)
+            ).events
+            == 1
+        )
 
 
 def test_pieces_meet_between_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,18 +86,19 @@ def test_pieces_meet_between_events(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     loses one.
     """
     many = [
-        made.operator('a },{ "b', at, 1, deep=[{"a": 1}, {"b": [{}, {}]}], text="}, {") for at in range(300)
+        synthetic.operator('a },{ "b', index, 1, deep=[{"a": 1}, {"b": [{}, {}]}], text="}, {")
+        for index in range(300)
     ]
-    path = made.written(tmp_path / "t.json", many)
+    path = synthetic.written(tmp_path / "t.json", many)
     whole = kineto.read(path)
     for piece in (200, 500, 5000):
         monkeypatch.setattr(events, "PIECE", piece)
         monkeypatch.setattr(events, "READ", 64)
-        found = kineto.read(path)
-        assert found.events == whole.events == 300 and found.damage.whole and not found.damage.notes
+        trace = kineto.read(path)
+        assert trace.events == whole.events == 300 and trace.damage.whole and not trace.damage.notes
         assert (
-            found.operators.start.tolist() == whole.operators.start.tolist()
-            and found.header["traceName"] == "made"
+            trace.operators.start.tolist() == whole.operators.start.tolist()
+            and trace.header["traceName"] == "made"
         )
 
 
@@ -105,9 +114,9 @@ def test_an_event_larger_than_a_piece_is_not_read_again_and_again(
         "slowly",
         lambda self, buffer, alone: tried.append(len(buffer)) or slowly(self, buffer, alone),
     )
-    path = made.written(
+    path = synthetic.written(
         tmp_path / "t.json",
-        [made.kernel("a", 0, 1), made.kernel("x" * 200_000, 1, 1), made.kernel("b", 2, 1)],
+        [synthetic.kernel("a", 0, 1), synthetic.kernel("x" * 200_000, 1, 1), synthetic.kernel("b", 2, 1)],
     )
     assert kineto.read(path).events == 3 and len(tried) < 15
 
@@ -135,7 +144,7 @@ def text_of(*lines: str) -> bytes:
     return ('{"traceEvents": [' + ",".join(lines) + "]}").encode()
 
 
-GOOD = json.dumps(made.kernel("k", 1, 1))
+GOOD = json.dumps(synthetic.kernel("k", 1, 1))
 
 
 @pytest.mark.parametrize(
@@ -166,43 +175,48 @@ def test_one_bad_event_costs_at_most_itself_and_is_said(
 ) -> None:
     path = tmp_path / "t.json"
     path.write_bytes(text_of(GOOD, bad, GOOD))
-    found = review.review(path)
-    assert len(found.trace.gpu) == kept
-    assert said is None or said in " ".join(found.trust.said)
+    result = review.review(path)
+    assert len(result.trace.gpu) == kept
+    assert said is None or said in " ".join(result.trust.notes)
 
 
 def test_long_names_and_many_streams(tmp_path: Path) -> None:
-    path = made.written(
+    path = synthetic.written(
         tmp_path / "t.json",
-        [made.kernel("x" * 10_000_000, 0, 1), *(made.kernel("k", at, 1, stream=at) for at in range(20_000))],
+        [
+            synthetic.kernel("x" * 10_000_000, 0, 1),
+            *(synthetic.kernel("k", index, 1, stream=index) for index in range(20_000)),
+        ],
     )
-    found = review.review(path)
-    assert len(found.trace.gpu) == 20_001 and {len(row.name) for row in found.kernels} == {1, 10_000_000}
+    result = review.review(path)
+    assert len(result.trace.gpu) == 20_001 and {len(row.name) for row in result.kernels} == {1, 10_000_000}
 
 
 def test_years_long_kernels_are_named(tmp_path: Path) -> None:
-    found = review.review(
-        made.written(tmp_path / "t.json", [made.kernel("k", 0, 1), made.kernel("k", 5, 2 * 365 * 86400e6)])
+    result = review.review(
+        synthetic.written(
+            tmp_path / "t.json", [synthetic.kernel("k", 0, 1), synthetic.kernel("k", 5, 2 * 365 * 86400e6)]
+        )
     )
-    assert "a clock overflowed" in " ".join(found.trust.said) and found.trust.grades["busy"] == "unknown"
+    assert "a clock overflowed" in " ".join(result.trust.notes) and result.trust.grades["busy"] == "unknown"
 
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_cut_anywhere_the_whole_events_are_kept(packed: bool, tmp_path: Path) -> None:
-    one = [made.operator(f"op {at}", at, 1, dims=[[at], []]) for at in range(40)]
-    text = json.dumps({"traceEvents": one}).encode()
+    rows = [synthetic.operator(f"op {index}", index, 1, dims=[[index], []]) for index in range(40)]
+    text = json.dumps({"traceEvents": rows}).encode()
     path = tmp_path / "t.json"
     for cut in range(30, len(text) - 2, 97):
         path.write_bytes(gzip.compress(text[:cut]) if packed else text[:cut])
-        found = kineto.read(path)
-        assert found.damage.cut
-        assert found.events == text[:cut].count(b"}}")
+        trace = kineto.read(path)
+        assert trace.damage.cut
+        assert trace.events == text[:cut].count(b"}}")
 
 
 def corrupt(text: bytes, edits: list[tuple[int, int, bytes]]) -> bytes:
-    for at, length, put in edits:
-        at %= len(text)
-        text = text[:at] + put + text[at + length :]
+    for position, length, put in edits:
+        position %= len(text)
+        text = text[:position] + put + text[position + length :]
     return text
 
 
@@ -211,11 +225,11 @@ SMALL = json.dumps(
         "schemaVersion": 1,
         "deviceProperties": [{"name": "A100", "computeMajor": 8}],
         "traceEvents": [
-            made.step(1, 0, 50),
-            made.operator("aten::mm", 0, 9),
-            *made.launched("k", 1, 5, 3, 1),
-            *made.launched("nccl", 10, 20, 3, 2),
-            made.call("cudaDeviceSynchronize", 30, 2),
+            synthetic.step(1, 0, 50),
+            synthetic.operator("aten::mm", 0, 9),
+            *synthetic.launched("k", 1, 5, 3, 1),
+            *synthetic.launched("nccl", 10, 20, 3, 2),
+            synthetic.call("cudaDeviceSynchronize", 30, 2),
         ],
         "traceName": "t",
     }
@@ -234,12 +248,12 @@ def test_no_damage_ends_in_anything_but_a_trace_or_a_refusal(
     content = corrupt(gzip.compress(SMALL) if packed else SMALL, edits)
     path.write_bytes(content)
     try:
-        found = review.review(path)
+        result = review.review(path)
     except Unreadable:
         return
-    assert found.trace.events >= len(found.trace.gpu)
+    assert result.trace.events >= len(result.trace.gpu)
     if not edits:
-        assert found.trust.whole
+        assert result.trust.whole
 
 
 JSON = st.recursive(
@@ -273,8 +287,8 @@ ODD = st.fixed_dictionaries(
 def test_events_of_any_shape_are_read_or_counted(tmp_path: Path, odd: list[dict[str, Any]]) -> None:
     path = tmp_path / "odd.json"
     path.write_text(json.dumps({"traceEvents": [json.loads(GOOD), *odd]}))
-    found = review.review(path)
-    assert found.trace.events == 1 + len(odd)
-    if found.bound:
-        assert sum(found.bound.parts.values()) == found.facts.line.window
-    assert isinstance(found.trace.gpu.start, np.ndarray)
+    result = review.review(path)
+    assert result.trace.events == 1 + len(odd)
+    if result.bound:
+        assert sum(result.bound.parts.values()) == result.facts.line.window
+    assert isinstance(result.trace.gpu.start, np.ndarray)

@@ -18,7 +18,8 @@ from hotlap.perf.terms.reasons import Unreadable
 from hotlap.profiles.findings import review
 from hotlap.profiles.tables import files, tensorrt
 
-TRT = Path(__file__).parents[4] / "shared" / "traces" / "trt"
+from .. import real
+
 CONV = {
     "Name": "conv1 + relu",
     "LayerType": "CaskConvolution",
@@ -58,32 +59,32 @@ def engine(
 
 
 def test_layers_are_kernels_with_their_types_behind_them(tmp_path: Path) -> None:
-    found = review.review(engine(tmp_path))
-    assert found.trace.source == "tensorrt" and found.trace.gpu_name == "NVIDIA A100 80GB PCIe"
-    assert [(row.name, row.length, row.events) for row in found.operators] == [
+    result = review.review(engine(tmp_path))
+    assert result.trace.source == "tensorrt" and result.trace.gpu_name == "NVIDIA A100 80GB PCIe"
+    assert [(row.name, row.length, row.events) for row in result.operators] == [
         ("CaskConvolution", 123456, 1),
         ("Reformat", 76500, 1),
     ]
-    assert [row.name for row in found.kernels] == ["sm80_xmma_fprop_half", REFORMAT]
-    assert [step.dur for step in found.facts.steps] == [180_000]
-    (conv,) = found.attained
+    assert [row.name for row in result.kernels] == ["sm80_xmma_fprop_half", REFORMAT]
+    assert [step.dur for step in result.facts.steps] == [180_000]
+    (conv,) = result.attained
     assert conv.flops == 2 * 8 * 16 * 16 * 16 * 3 * 9 and conv.precision == "fp16"
     assert conv.share is not None and 0 < conv.share < 1
-    assert found.trust.grades["window"] == "unknown" and any(
-        "1.11 times the engine's 0.180 ms" in said for said in found.trust.said
+    assert result.trust.grades["window"] == "unknown" and any(
+        "1.11 times the engine's 0.180 ms" in note for note in result.trust.notes
     )
-    assert found.fixes and found.fixes[0].rule == "layout_conversions"
+    assert result.fixes and result.fixes[0].rule == "layout_conversions"
 
 
 @pytest.mark.parametrize("name", ["net.engine.profile.json", "net.engine.graph.json"])
 def test_either_file_may_be_named(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     engine(tmp_path)
     assert status(["review", str(tmp_path / name)]) == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert (
-        "180 us (of the engine, the median of its runs)" in said
-        and "CaskConvolution" in said
-        and "bound" not in said
+        "180 us (of the engine, the median of its runs)" in output
+        and "CaskConvolution" in output
+        and "bound" not in output
     )
 
 
@@ -91,13 +92,13 @@ def test_without_the_files_beside_it_times_remain(tmp_path: Path) -> None:
     path = engine(tmp_path)
     for suffix in ("graph.json", "metadata.json", "profile.metadata.json"):
         (tmp_path / f"net.engine.{suffix}").unlink()
-    found = review.review(path)
+    result = review.review(path)
     assert (
-        [row.name for row in found.operators] == ["layer", "Reformat"]
-        and not found.facts.steps
-        and not found.attained
+        [row.name for row in result.operators] == ["layer", "Reformat"]
+        and not result.facts.steps
+        and not result.attained
     )
-    assert sum("is not there" in said for said in found.trust.said) == 3 and found.trust.whole
+    assert sum("is not there" in note for note in result.trust.notes) == 3 and result.trust.whole
 
 
 def test_a_graph_without_times_says_what_is_missing(
@@ -109,15 +110,15 @@ def test_a_graph_without_times_says_what_is_missing(
 
 
 def test_layers_with_names_only(tmp_path: Path) -> None:
-    found = review.review(engine(tmp_path, graph={"Layers": ["conv1 + relu", "other"]}))
-    assert [row.name for row in found.operators] == ["layer", "Reformat"]
+    result = review.review(engine(tmp_path, graph={"Layers": ["conv1 + relu", "other"]}))
+    assert [row.name for row in result.operators] == ["layer", "Reformat"]
 
 
 def test_a_layer_without_a_time_is_counted(tmp_path: Path) -> None:
-    found = review.review(
+    result = review.review(
         engine(tmp_path, [*LAYERS, {"name": "lost", "averageMs": "x"}, {"name": "negative", "averageMs": -1}])
     )
-    assert not found.trust.whole and found.trace.damage.lost["a layer without a time"] == 2
+    assert not result.trust.whole and result.trace.damage.lost["a layer without a time"] == 2
 
 
 @pytest.mark.parametrize("listed", [[{"count": 1, "averageMs": 0}], [{"averageMs": 1}, 5]])
@@ -183,13 +184,11 @@ def test_whatever_lies_beside_it_is_survived(
 )
 def test_real_profiles(name: str, layers: int, total_ns: int) -> None:
     """Sums of the files' own decimals, and percentages that the files state themselves."""
-    if not TRT.is_dir():
-        pytest.skip("shared/traces is not there")
-    path = TRT / f"{name}.onnx.engine.profile.json"
-    found = files.read(path)
-    assert len(found.gpu) == layers and int(found.gpu.dur.sum()) == total_ns
+    path = real.trace(f"trt/{name}.onnx.engine.profile.json")
+    trace = files.read(path)
+    assert len(trace.gpu) == layers and int(trace.gpu.dur.sum()) == total_ns
     stated = [layer["percentage"] for layer in json.loads(path.read_text())[1:]]
-    assert [100 * dur / total_ns for dur in found.gpu.dur.tolist()] == pytest.approx(
+    assert [100 * dur / total_ns for dur in trace.gpu.dur.tolist()] == pytest.approx(
         stated, rel=1e-3, abs=1e-6
     )
     shares = [row.share for row in review.review(path).attained]
@@ -197,18 +196,16 @@ def test_real_profiles(name: str, layers: int, total_ns: int) -> None:
 
 
 def test_int8_against_fp32_says_why_it_is_faster(capsys: pytest.CaptureFixture[str]) -> None:
-    if not TRT.is_dir():
-        pytest.skip("shared/traces is not there")
     sides = [
-        str(TRT / name)
+        str(real.trace(f"trt/{name}"))
         for name in (
             "a100_resnet_qat/resnet-qat.onnx.engine.profile.json",
             "a100_resnet_fp32/resnet.onnx.engine.profile.json",
         )
     ]
     assert status(["review", *sides]) == 0
-    said = capsys.readouterr().out
-    assert "faster by 1.11 ms a step (2.26 times as fast), because: convolution -1.26 ms" in said
+    output = capsys.readouterr().out
+    assert "faster by 1.11 ms a step (2.26 times as fast), because: convolution -1.26 ms" in output
     assert status(["review", *reversed(sides)]) == 1
 
 
@@ -248,7 +245,7 @@ def test_layers_that_last_for_years_are_no_engine(tmp_path: Path, capsys: pytest
                 str(
                     engine(
                         tmp_path,
-                        [{"count": 1}, *({"name": str(at), "averageMs": 1.1e12} for at in range(12))],
+                        [{"count": 1}, *({"name": str(index), "averageMs": 1.1e12} for index in range(12))],
                     )
                 ),
             ]
@@ -262,7 +259,7 @@ def test_a_deeply_nested_graph_is_unknown_and_said(tmp_path: Path) -> None:
     path = engine(tmp_path)
     (tmp_path / "net.engine.graph.json").write_text('{"Layers": ' + "[" * 100_000 + "]" * 100_000 + "}")
     assert any(
-        "types and shapes of the layers are unknown" in said for said in review.review(path).trust.said
+        "types and shapes of the layers are unknown" in note for note in review.review(path).trust.notes
     )
 
 

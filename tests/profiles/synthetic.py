@@ -49,11 +49,11 @@ def kernel(
 
 
 def launched(
-    name: str, at: float, start: float, dur: float, correlation: int, call_dur: float = 2, **more: Any
+    name: str, called: float, start: float, dur: float, correlation: int, call_dur: float = 2, **more: Any
 ) -> list[dict[str, Any]]:
     """A kernel with the call that launched it."""
     return [
-        call("cudaLaunchKernel", at, call_dur, correlation),
+        call("cudaLaunchKernel", called, call_dur, correlation),
         kernel(name, start, dur, correlation, **more),
     ]
 
