@@ -76,7 +76,7 @@ def wanted(reading: StoredPoints, cases: Sequence[str], metrics: Sequence[str]) 
     """
     if not reading.points:
         example = [f", such as {Path(path).name}: {why}" for path, why in reading.problems.items()][:1]
-        raise Misuse(f"no results in {reading.files} paths{''.join(example)}")
+        raise Misuse(f"no results in {reading.files} files{''.join(example)}")
     globs = [CasePart(text) for text in cases]
     points = [
         point
