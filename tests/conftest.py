@@ -1,4 +1,4 @@
-"""What tests in several folders need: the planted back ends on the path of this process and of
+"""What tests in several folders need: the planted backends on the path of this process and of
 every worker.
 """
 

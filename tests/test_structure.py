@@ -189,6 +189,56 @@ def test_a_circle_is_seen(tmp_path: Path) -> None:
     assert set(circle(tmp_path)) == {"perf/left.py", "perf/right.py"}
 
 
+def twice(root: Path) -> dict[str, list[str]]:
+    """Names that two classes of the packages share, with their files; private ones excepted."""
+    files: dict[str, list[str]] = {}
+    for file in sources(root, *PACKAGES):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                files.setdefault(node.name, []).append(file.relative_to(root).as_posix())
+    return {name: paths for name, paths in files.items() if len(paths) > 1}
+
+
+def test_no_two_classes_share_a_name() -> None:
+    assert twice(ROOT) == {}
+
+
+def test_two_classes_of_one_name_are_seen(tmp_path: Path) -> None:
+    (tmp_path / "perf").mkdir()
+    for name in ("left", "right"):
+        (tmp_path / "perf" / f"{name}.py").write_text("class Entry:\n    pass\n")
+    assert twice(tmp_path) == {"Entry": ["perf/left.py", "perf/right.py"]}
+
+
+# Names that say nothing of what they hold.
+EMPTY = {"found", "one", "made", "said", "given", "told", "taken"}
+
+
+def empty_names(root: Path) -> list[str]:
+    """Where a local or a parameter has such a name."""
+    spots = []
+    for file in sources(root, *PACKAGES, "bench"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            stored = isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+            name = node.id if stored else node.arg if isinstance(node, ast.arg) else ""  # type: ignore[attr-defined]
+            if name in EMPTY:
+                spots.append(f"{file.relative_to(root).as_posix()}:{node.lineno} {name}")
+    return spots
+
+
+def test_names_say_what_they_hold() -> None:
+    """But for a manifest's field `made`, which stands in files."""
+    assert [spot for spot in empty_names(ROOT) if not spot.startswith("perf/artefacts/manifest.py")] == []
+
+
+def test_a_name_that_says_nothing_is_seen(tmp_path: Path) -> None:
+    (tmp_path / "perf").mkdir()
+    (tmp_path / "perf" / "planted.py").write_text(
+        "def function(given):\n    found = given\n    return found\n"
+    )
+    assert len(empty_names(tmp_path)) == 2
+
+
 def tree() -> dict[str, str]:
     """Path -> description, from README's tree."""
     block = (ROOT / "README.md").read_text().split("## The tree")[1].split("```")[1]

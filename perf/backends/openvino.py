@@ -107,7 +107,7 @@ def _read(path: Path, dynamic: bool, batch: int) -> Any:
     return model
 
 
-class Compiled(NamedTuple):
+class CompiledModel(NamedTuple):
     """OpenVINO's compiled model and its one request."""
 
     model: Any
@@ -150,7 +150,7 @@ def _step(artefact: Artefact, profiled: bool = False) -> Step:
             for array in outputs.to_tuple()
         )
 
-    return Step(call, place, fetch, about=Compiled(compiled, request))
+    return Step(call, place, fetch, about=CompiledModel(compiled, request))
 
 
 def placement(artefact: Artefact, step: Step) -> Placement:

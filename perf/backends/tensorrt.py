@@ -283,7 +283,7 @@ def _on_cpu_words(case: Case) -> str:
 
 
 @dataclass(frozen=True)
-class Bound:
+class BoundArrays:
     """Inputs and outputs on the device, and the CUDA graph that was captured over them."""
 
     inputs: tuple[torch.Tensor, ...]
@@ -328,13 +328,13 @@ def load(artefact: Artefact) -> Step:
     dtypes = {name: _dtype(engine.get_tensor_dtype(name)) for name in names}
     graphs = case.option("cudagraph", "on") == "on"
 
-    def launch(bound: Bound) -> None:
+    def launch(bound: BoundArrays) -> None:
         for name, tensor in zip([*ins, *outs], [*bound.inputs, *bound.outputs], strict=True):
             context.set_tensor_address(name, tensor.data_ptr())
         if not context.execute_async_v3(torch.cuda.current_stream().cuda_stream):
             raise Refusal("crashed", f"{trt_engine.version(trt)}: execute_async_v3 failed: {log.error()}")
 
-    def place(arrays: Arrays) -> Bound:
+    def place(arrays: Arrays) -> BoundArrays:
         """Copies through pinned memory and captures a CUDA graph.
 
         Each set of inputs has outputs and a CUDA graph of its own, so that inputs can rotate
@@ -355,7 +355,7 @@ def load(artefact: Artefact) -> Step:
             torch.empty(tuple(context.get_tensor_shape(name)), dtype=dtypes[name], device=case.target)
             for name in outs
         )
-        bound = Bound(inputs, outputs)
+        bound = BoundArrays(inputs, outputs)
         launch(bound)  # what is made lazily must not be made during the capture
         torch.cuda.synchronize(case.target)
         if not graphs:
@@ -374,14 +374,14 @@ def load(artefact: Artefact) -> Step:
         about.captured.append(True)
         return replace(bound, graph=graph)
 
-    def call(bound: Bound) -> Bound:
+    def call(bound: BoundArrays) -> BoundArrays:
         if bound.graph is not None:
             bound.graph.replay()
         else:
             launch(bound)
         return bound
 
-    def fetch(bound: Bound) -> Arrays:
+    def fetch(bound: BoundArrays) -> Arrays:
         pinned = [
             torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
             for tensor in bound.outputs

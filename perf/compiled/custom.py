@@ -51,7 +51,7 @@ KIND = re.compile(rf"\**k?(?:{'|'.join(SCALARS)})|tensordesc<.+>")
 COMMA = re.compile(r",(?![^<(\[]*[>)\]])")
 
 
-class Signature(NamedTuple):
+class KernelSignature(NamedTuple):
     """What a kernel is compiled for.
 
     types: argument -> type, in order. divisible: arguments taken as multiples of 16.
@@ -101,7 +101,7 @@ def kernel(reference: str) -> Any:
     return function
 
 
-def signature(text: str, jit: Any) -> Signature:
+def signature(text: str, jit: Any) -> KernelSignature:
     """Returns what --signature says.
 
     Raises Misuse unless it names all of the kernel's arguments and no others, each with a type that
@@ -145,7 +145,7 @@ def signature(text: str, jit: Any) -> Signature:
         if parameter.is_constexpr and parameter.name not in constexprs
     ]:
         raise Misuse(f"--signature: {typed[0]} is a tl.constexpr; write {typed[0]}:constexpr=VALUE")
-    return Signature(types, constexprs, tuple(divisible))
+    return KernelSignature(types, constexprs, tuple(divisible))
 
 
 def literal(value: str) -> Any:

@@ -21,7 +21,7 @@ from ..terms import files
 
 # What all entries may take on disk: a few hundred engines of the size of a ResNet-50's.
 MOST_BYTES = 20 * 10**9
-# The files of an entry: the engine, and the key and what else is known of it (Entry).
+# The files of an entry: the engine, and the key and what else is known of it (EngineRecord).
 ENGINE = "engine.plan"
 ABOUT = "about.json"
 
@@ -48,7 +48,7 @@ class Key(msgspec.Struct, frozen=True):
         return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()
 
 
-class Entry(msgspec.Struct, frozen=True):
+class EngineRecord(msgspec.Struct, frozen=True):
     """What is known of an engine.
 
     sha256: of the engine. seconds: what its build took. layers: what the builder said of its
@@ -65,7 +65,7 @@ class Cached(msgspec.Struct, frozen=True):
     """An engine out of the cache, and what is known of it."""
 
     engine: bytes
-    entry: Entry
+    entry: EngineRecord
 
 
 def folder() -> Path:
@@ -90,7 +90,7 @@ def get(key: Key) -> tuple[Cached | None, str]:
     """
     place = folder() / key.digest
     try:
-        entry = msgspec.json.decode((place / ABOUT).read_bytes(), type=Entry)
+        entry = msgspec.json.decode((place / ABOUT).read_bytes(), type=EngineRecord)
         engine = (place / ENGINE).read_bytes()
     except FileNotFoundError:
         return None, ""
@@ -114,7 +114,7 @@ def put(key: Key, engine: bytes, seconds: float, layers: str) -> str:
         folder().mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=".part-", dir=folder()))
         (part / ENGINE).write_bytes(engine)
-        entry = Entry(key, hashlib.sha256(engine).hexdigest(), seconds, layers)
+        entry = EngineRecord(key, hashlib.sha256(engine).hexdigest(), seconds, layers)
         (part / ABOUT).write_bytes(msgspec.json.encode(entry))
         if get(key)[0] is None:
             shutil.rmtree(place, ignore_errors=True)

@@ -39,7 +39,7 @@ DEVICE = "cuda:0"
 SAME_CODE = (("mode", "reduce-overhead"), ("l2", "cold"))
 
 
-class Exported(NamedTuple):
+class DeviceExport(NamedTuple):
     """A program exported for the device, and what that proves."""
 
     program: torch.export.ExportedProgram
@@ -60,7 +60,7 @@ def configured(workload: Workload, case: Case) -> Iterator[Proven]:
     yield Proven("L0", evidence)
 
 
-def exported(workload: Workload, case: Case, phase: Phase) -> Exported:
+def exported(workload: Workload, case: Case, phase: Phase) -> DeviceExport:
     """Exports the module for the device, which is L1.
 
     Raises Refusal: unsupported_op with the operator that makes or meets a tensor on the CPU, or has
@@ -95,7 +95,7 @@ def exported(workload: Workload, case: Case, phase: Phase) -> Exported:
         f"torch.export on {DEVICE} in {case.precision}: {len(_operators(program))} operators, every tensor on"
         f" {DEVICE}{beside}; {kernels}"
     )
-    return Exported(program, Proven("L1", evidence))
+    return DeviceExport(program, Proven("L1", evidence))
 
 
 def _kernels(program: torch.export.ExportedProgram, case: Case, name: str) -> str:

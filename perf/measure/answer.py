@@ -213,7 +213,7 @@ def warnings(entrant: Entrant, fp32: Entrant | None = None) -> list[str]:
 
 
 def slower(entrant: Entrant, fp32: Entrant) -> str:
-    """Empty, or that a precision took longer than fp32 did in the same back end, and what was
+    """Empty, or that a precision took longer than fp32 did in the same backend, and what was
     measured of why where `slow_precision` has not said it.
     """
     if entrant is fp32 or not fp32.live or not entrant.seen.timed or not fp32.seen.timed:

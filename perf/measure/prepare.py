@@ -111,7 +111,9 @@ class Preparation:
         with room():
             folder.mkdir(parents=True, exist_ok=True)
             if hasattr(backend, "build"):
-                request = messages.Build(self.reference, case, str(folder), self.plan.threads, self.signature)
+                request = messages.BuildCase(
+                    self.reference, case, str(folder), self.plan.threads, self.signature
+                )
                 built = self.ask_once(request, f"{name}/build")
             if not own_work(case):
                 self.describe(case, folder, built)
@@ -144,7 +146,7 @@ class Preparation:
         """
         folder = self.folder / "artefacts" / folder_name(case)
         folder.mkdir(parents=True, exist_ok=True)
-        request = messages.Verify(
+        request = messages.ProveCase(
             self.reference,
             case,
             str(folder),
@@ -176,7 +178,7 @@ class Preparation:
         libraries = built.libraries or None
         writing.describe(folder, case, self.subject, built.signature, self.oracle.folder, libraries, proven)
 
-    def ask_once(self, request: messages.Build | messages.Verify, log: str) -> messages.Built:
+    def ask_once(self, request: messages.BuildCase | messages.ProveCase, log: str) -> messages.Built:
         """The reply of a worker that lives for this request only. Raises Refusal."""
         worker = self.torch_worker(log)
         try:

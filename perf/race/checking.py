@@ -7,7 +7,7 @@ from ..terms.case import Plan
 from ..terms.reasons import Refusal
 from ..terms.result import Deviation
 from .entrant import Entrant, load_worker
-from .messages import Place, RunSplit, RunStored, Score
+from .messages import RunSplit, RunStored, Score, TellPlacement
 from .servers import Servers
 
 
@@ -38,7 +38,7 @@ def check_entrant(entrant: Entrant, plan: Plan, servers: Servers) -> None:
         entrant.deviation = Deviation(distances, check.task(metric, scores, precision))
         check.judge(entrant.deviation, precision, has_task)
     entrant.limits = check.timed_limits(oracle.folder, outputs["timed"], distances)
-    entrant.placement = worker.ask(Place(), plan.timeout_s)
+    entrant.placement = worker.ask(TellPlacement(), plan.timeout_s)
     if entrant.placement.wrong is not None:
         entrant.fell_back = True
         raise Refusal(entrant.placement.wrong.code, entrant.placement.wrong.detail)

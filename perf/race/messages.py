@@ -1,6 +1,6 @@
 """All that a parent can ask of a worker: one struct a request, which names the type of its reply.
 
-A request is sent with its class name as tag, an answer as Done, Refused or Report. Folders and
+A request is sent with its class name as tag, an answer as Done, Refused or Line. Folders and
 files are absolute paths as text.
 """
 
@@ -45,7 +45,7 @@ class Imported(msgspec.Struct, frozen=True):
     threads: int
 
 
-class Loaded(msgspec.Struct, frozen=True):
+class LoadedCase(msgspec.Struct, frozen=True):
     """A case that was loaded and called once."""
 
     load_s: float
@@ -173,7 +173,7 @@ class MeasurePeaks(Request[dict[str, float]], frozen=True):
     threads: int
 
 
-class Build(Request[Built], frozen=True):
+class BuildCase(Request[Built], frozen=True):
     """Builds a case cold. fed: inputs and outputs as the harness feeds them."""
 
     reference: Reference
@@ -183,7 +183,7 @@ class Build(Request[Built], frozen=True):
     fed: Signature
 
 
-class Verify(Request[Built], frozen=True):
+class ProveCase(Request[Built], frozen=True):
     """Proves a case without its device; the rungs are written into the folder as they come."""
 
     reference: Reference
@@ -198,7 +198,7 @@ class Verify(Request[Built], frozen=True):
     fed: Signature
 
 
-class LoadCase(Request[Loaded], frozen=True):
+class LoadCase(Request[LoadedCase], frozen=True):
     """Loads a case and calls it once. reference: its text is empty for an artefact by itself."""
 
     reference: Reference
@@ -222,7 +222,7 @@ class RunSplit(Request[None], frozen=True):
     outputs: str
 
 
-class Place(Request[Placement], frozen=True):
+class TellPlacement(Request[Placement], frozen=True):
     """Replies where the work ran, by the backend's own evidence."""
 
 
@@ -277,12 +277,12 @@ AnyRequest = (
     | Refer
     | Score
     | MeasurePeaks
-    | Build
-    | Verify
+    | BuildCase
+    | ProveCase
     | LoadCase
     | RunStored
     | RunSplit
-    | Place
+    | TellPlacement
     | Warm
     | TakeTurn
     | TakeTail
@@ -304,10 +304,10 @@ class Refused(msgspec.Struct, frozen=True, tag=True):
     reason: Reason
 
 
-class Report(msgspec.Struct, frozen=True, tag=True):
+class Line(msgspec.Struct, frozen=True, tag=True):
     """A line about a request that is still being done."""
 
     line: str
 
 
-Answer = Done | Refused | Report
+Answer = Done | Refused | Line

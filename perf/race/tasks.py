@@ -93,7 +93,7 @@ class Tasks:
 
         return peaks.measure(request.precision, request.threads)
 
-    def build(self, request: messages.Build) -> messages.Built:
+    def build(self, request: messages.BuildCase) -> messages.Built:
         """Builds the case in its folder, with the seconds of each phase."""
         case, folder = request.case, Path(request.folder)
         ledger: dict[str, float] = {}
@@ -110,7 +110,7 @@ class Tasks:
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         return msgspec.structs.replace(built(folder, case, request.fed), ledger=ledger, artefact_bytes=size)
 
-    def verify(self, request: messages.Verify) -> messages.Built:
+    def verify(self, request: messages.ProveCase) -> messages.Built:
         """Climbs the ladder; what was reached is in the folder (ladder.py)."""
         import torch
 
@@ -128,7 +128,7 @@ class Tasks:
         ladder.climb(rungs, folder, yardstick, spent)
         return built(folder, case, request.fed)
 
-    def load_case(self, request: messages.LoadCase) -> messages.Loaded:
+    def load_case(self, request: messages.LoadCase) -> messages.LoadedCase:
         """Loads the case, places the rotating inputs and calls it once."""
         import numpy as np
 
@@ -173,7 +173,7 @@ class Tasks:
         on_stream = case.target.startswith("cuda:") and "torch" in modules(self.backend, case)
         self.clock = timing.event_clock if on_stream else timing.host_clock
         self.meter, no_meter = meter_of(case.target)
-        return messages.Loaded(
+        return messages.LoadedCase(
             load_s,
             first_call_s,
             load_peak_bytes,
@@ -195,7 +195,7 @@ class Tasks:
         arrays = {f"out{index}": value for index, value in enumerate(outputs)}
         np.savez(request.outputs, allow_pickle=False, **arrays)
 
-    def place(self, request: messages.Place) -> Placement:
+    def place(self, request: messages.TellPlacement) -> Placement:
         return self.backend.placement(self.artefact, self.step)
 
     def warm(self, request: messages.Warm) -> timing.WarmUp:
@@ -320,12 +320,12 @@ METHODS: dict[type, Callable[[Tasks, Any], Any]] = {
     messages.Refer: Tasks.refer,
     messages.Score: Tasks.score,
     messages.MeasurePeaks: Tasks.measure_peaks,
-    messages.Build: Tasks.build,
-    messages.Verify: Tasks.verify,
+    messages.BuildCase: Tasks.build,
+    messages.ProveCase: Tasks.verify,
     messages.LoadCase: Tasks.load_case,
     messages.RunStored: Tasks.run_stored,
     messages.RunSplit: Tasks.run_split,
-    messages.Place: Tasks.place,
+    messages.TellPlacement: Tasks.place,
     messages.Warm: Tasks.warm,
     messages.TakeTurn: Tasks.take_turn,
     messages.TakeTail: Tasks.take_tail,

@@ -24,7 +24,7 @@ from ..machine.memory import exhausted
 from ..terms.reasons import Reason, Refusal, full
 from . import layout, origin
 from .channel import Channel, Closed
-from .messages import Answer, AnyRequest, Done, Fork, Refused, Report
+from .messages import Answer, AnyRequest, Done, Fork, Line, Refused
 from .tasks import Tasks
 
 PR_SET_PDEATHSIG = 1
@@ -47,7 +47,7 @@ def die_with(parent: int) -> None:
 
 def serve(channel: Channel) -> None:
     """Answers until the parent is gone. A fork goes on with its own channel."""
-    tasks = Tasks(report=lambda line: channel.send(Report(line)))
+    tasks = Tasks(report=lambda line: channel.send(Line(line)))
     while True:
         try:
             request: AnyRequest = channel.receive(AnyRequest)

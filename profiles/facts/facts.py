@@ -13,7 +13,7 @@ from .culprits import Culprits, Gap
 from .launches import Idle, Launches
 from .processor import Own
 from .roofline import Attained
-from .steps import Step
+from .steps import TraceStep
 from .timeline import Timeline
 
 
@@ -79,7 +79,7 @@ class Facts:
         )
 
     @cached_property
-    def steps(self) -> list[Step]:
+    def steps(self) -> list[TraceStep]:
         return steps.of(self.trace, self.line)
 
     def lost(self, blame: str) -> tuple[int, int]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..tables.trace import Trace
 from . import host, kinds
-from .steps import Step
+from .steps import TraceStep
 
 # Parts of the steps in the order of the bar; kinds that are none of these compute.
 PARTS = ("compute", "layout", "framework", "input", "outside operators")
@@ -48,7 +48,7 @@ def own(trace: Trace) -> list[Own]:
     )
 
 
-def parts(rows: list[Own], steps: list[Step]) -> dict[str, int]:
+def parts(rows: list[Own], steps: list[TraceStep]) -> dict[str, int]:
     """Returns ns of all steps by PARTS; of several threads the sum, which may exceed the steps."""
     lengths = dict.fromkeys(PARTS, 0)
     for row in rows:

@@ -47,7 +47,7 @@ LARGEST = 1 << 40
 MOST_DIMENSIONS = 16
 
 
-class Work(NamedTuple):
+class OperatorWork(NamedTuple):
     """What an operator must do."""
 
     # A fused multiply-add is two.
@@ -85,33 +85,33 @@ def same(a: int, b: int) -> None:
         raise ValueError("its shapes do not fit together")
 
 
-def product(a: Dims, b: Dims, out: Dims, depth: int) -> Work:
-    return Work(2.0 * math.prod(out) * depth, math.prod(a) + math.prod(b) + math.prod(out))
+def product(a: Dims, b: Dims, out: Dims, depth: int) -> OperatorWork:
+    return OperatorWork(2.0 * math.prod(out) * depth, math.prod(a) + math.prod(b) + math.prod(out))
 
 
-def mm(dims: Dims, values: list[str]) -> Work:
+def mm(dims: Dims, values: list[str]) -> OperatorWork:
     a, b = dims[:2]
     same(a[1], b[0])
     return product(a, b, [a[0], b[1]], a[1])
 
 
-def addmm(dims: Dims, values: list[str]) -> Work:
+def addmm(dims: Dims, values: list[str]) -> OperatorWork:
     """Returns the work of a product and a sum, whose bytes are counted and additions are not."""
     work = mm(dims[1:3], values)
-    return Work(work.flops, work.elements + math.prod(dims[0]))
+    return OperatorWork(work.flops, work.elements + math.prod(dims[0]))
 
 
-def bmm(dims: Dims, values: list[str]) -> Work:
+def bmm(dims: Dims, values: list[str]) -> OperatorWork:
     a, b = dims[:2]
     same(a[2], b[1])
     return product(a, b, [a[0], a[1], b[2]], a[2])
 
 
-def baddbmm(dims: Dims, values: list[str]) -> Work:
+def baddbmm(dims: Dims, values: list[str]) -> OperatorWork:
     return bmm(dims[1:3], values)
 
 
-def linear(dims: Dims, values: list[str]) -> Work:
+def linear(dims: Dims, values: list[str]) -> OperatorWork:
     """Returns the work of (..., K) and (N, K).
 
     Of the overloads only the one without another operand, which has six arguments.
@@ -123,7 +123,7 @@ def linear(dims: Dims, values: list[str]) -> Work:
     return product([math.prod(x[:-1]), x[-1]], weight, [math.prod(x[:-1]), weight[0]], x[-1])
 
 
-def convolution(dims: Dims, values: list[str], first: int) -> Work:
+def convolution(dims: Dims, values: list[str], first: int) -> OperatorWork:
     """Returns the work of a forward convolution.
 
     The output's size follows from stride, padding and dilation, which stand among the concrete
@@ -138,7 +138,7 @@ def convolution(dims: Dims, values: list[str], first: int) -> Work:
         for i in range(len(window))
     ]
     output = [x[0], weight[0], *out]
-    return Work(
+    return OperatorWork(
         2.0 * math.prod(output) * math.prod(weight[1:]), math.prod(x) + math.prod(weight) + math.prod(output)
     )
 
@@ -150,17 +150,19 @@ def forwards(values: list[str], index: int) -> list[str]:
     return values
 
 
-def convolution_backward(dims: Dims, values: list[str]) -> Work:
+def convolution_backward(dims: Dims, values: list[str]) -> OperatorWork:
     """Returns the forward's work for each gradient asked for, of input and of weight."""
     forwards(values, 7)
     grad, x, weight = dims[:3]
     to_x, to_weight = (flag.strip() == "True" for flag in values[10].strip("[]").split(",")[:2])
     forward = 2.0 * math.prod(grad) * math.prod(weight[1:])
     read = math.prod(grad) + math.prod(x) + math.prod(weight)
-    return Work((to_x + to_weight) * forward, read + to_x * math.prod(x) + to_weight * math.prod(weight))
+    return OperatorWork(
+        (to_x + to_weight) * forward, read + to_x * math.prod(x) + to_weight * math.prod(weight)
+    )
 
 
-def attention(dims: Dims, causal: str, heads_last: bool) -> Work:
+def attention(dims: Dims, causal: str, heads_last: bool) -> OperatorWork:
     """Returns the work of attention on (B, S, H, D) with heads_last, else on (B, H, S, D).
 
     Of a causal one half of the products are needed.
@@ -173,14 +175,14 @@ def attention(dims: Dims, causal: str, heads_last: bool) -> Work:
     if causal == "True" and keys != long:
         raise ValueError("causal, with other lengths of queries and keys")
     factor = 0.5 if causal == "True" else 1.0
-    return Work(
+    return OperatorWork(
         factor * 2.0 * batch * heads * long * keys * (depth + value[3]),
         2 * math.prod(query) + math.prod(key) + math.prod(value),
     )
 
 
 # The work of each operator, from the dimensions of its inputs and its other arguments.
-WORK: dict[str, Callable[[Dims, list[str]], Work]] = {
+WORK: dict[str, Callable[[Dims, list[str]], OperatorWork]] = {
     "aten::mm": mm,
     "aten::addmm": addmm,
     "aten::bmm": bmm,
@@ -281,7 +283,7 @@ def against_peak(name: str, shape: bytes, calls: int, length: int, tf32: bool, p
     What the file has of its inputs may be anything: without sense there is no share, but a reason.
     """
     dims: Dims = []
-    precision, work, why = "unknown", Work(0, 0), ""
+    precision, work, why = "unknown", OperatorWork(0, 0), ""
     try:
         dims, types, values = msgspec.json.decode(shape)
         sizes(dims)

@@ -17,7 +17,7 @@ STEP = re.compile(r"^ProfilerStep#\d+\Z")
 RUN = re.compile(r"^(?:model_run|engine)\Z")
 
 
-class Step(NamedTuple):
+class TraceStep(NamedTuple):
     """One step, in ns."""
 
     name: str
@@ -27,7 +27,7 @@ class Step(NamedTuple):
     busy: int
 
 
-def of(trace: Trace, timeline: Timeline) -> list[Step]:
+def of(trace: Trace, timeline: Timeline) -> list[TraceStep]:
     """Returns the steps in the order of time; the copy on the GPU's own track is not one.
 
     Torch 1.9 has them among the operators.
@@ -38,6 +38,6 @@ def of(trace: Trace, timeline: Timeline) -> list[Step]:
         for row in np.flatnonzero(named[spans.name]).tolist():
             start, dur = int(spans.start[row]), int(spans.dur[row])
             steps.append(
-                Step(trace.names[spans.name[row]], start, dur, timeline.busy.within(start, start + dur))
+                TraceStep(trace.names[spans.name[row]], start, dur, timeline.busy.within(start, start + dur))
             )
     return sorted(steps, key=lambda step: step.start)
