@@ -19,7 +19,10 @@ import random
 # allocator's settings; 1 to 5 MiB of them.
 CHUNK = 64 * 2**10
 CHUNKS = (16, 80)
-LINE, LINES = 64, 1024
+# Bytes of a cache line, and most lines by which the heap is moved: all offsets within 64 KiB.
+LINE = 64
+LINES = 1024
+# Most pages by which mappings are moved.
 PAGES = 256
 
 _kept: list[mmap.mmap] = []

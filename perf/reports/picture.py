@@ -17,8 +17,14 @@ from ..terms.result import Result, Results
 from ..terms.units import scaled
 from .report import baseline, baselines, row, setting, with_width
 
-# Pixels: the picture, where the axis begins and ends, where the figures end, one line.
-WIDTH, LEFT, RIGHT, END, LINE = 760, 210, 620, 744, 22
+# Width of the picture in pixels.
+WIDTH = 760
+# Where the axis begins and ends, and where the figures beside it end.
+LEFT = 210
+RIGHT = 620
+END = 744
+# Height of a line.
+LINE = 22
 # Above the first line: title and the axis' numbers.
 TOP = 64
 # Characters of a line of small print that fit into WIDTH.
