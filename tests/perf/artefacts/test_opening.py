@@ -57,7 +57,7 @@ def race(
         results = measure(cases, run, QUICK, here.key, progress or Progress())
     finally:
         run.close()
-    return run.folder, {one.case.backend: one for one in results}
+    return run.folder, {result.case.backend: result for result in results}
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def built(planted: Path) -> dict[str, Path]:
     assert results["pace"].artefact == ""
     (line,) = [line for line in progress.lines if "hotlap bench-artefact" in line]
     assert str((folder / results["onnxruntime"].artefact).parent) in line
-    return {name: (folder / one.artefact).resolve() for name, one in results.items() if one.artefact}
+    return {name: (folder / result.artefact).resolve() for name, result in results.items() if result.artefact}
 
 
 @pytest.fixture
@@ -93,8 +93,8 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def edit(folder: Path, **fields: Any) -> None:
     """Other values in the manifest, as somebody with an editor would put them."""
-    found = json.loads((folder / "manifest.json").read_bytes())
-    (folder / "manifest.json").write_text(json.dumps({**found, **fields}))
+    current = json.loads((folder / "manifest.json").read_bytes())
+    (folder / "manifest.json").write_text(json.dumps({**current, **fields}))
 
 
 def again(folder: Path) -> None:
@@ -104,31 +104,34 @@ def again(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
 def test_the_manifest_says_what_was_built(name: str, built: dict[str, Path]) -> None:
-    found = manifest.read(built[name])
-    assert found.case == f"{TINY}/{name}/fp32/b1/cpu/inference"
-    assert (found.backend, found.options, found.architecture, found.needs_source) == (name, {}, "cpu", False)
-    assert [(one.name, one.dtype, one.shape) for one in (*found.inputs, *found.outputs)] == [
+    record = manifest.read(built[name])
+    assert record.case == f"{TINY}/{name}/fp32/b1/cpu/inference"
+    assert (record.backend, record.options, record.architecture) == (name, {}, "cpu")
+    assert record.needs_source is False
+    assert [(tensor.name, tensor.dtype, tensor.shape) for tensor in (*record.inputs, *record.outputs)] == [
         ("in0", "float32", (1, 64)),
         ("out0", "float32", (1, 10)),
     ]
-    assert found.inputs[0].dynamic == ({"0": "batch"} if name == "onnxruntime" else {})
-    assert {"torch", name if name == "openvino" else "onnxruntime-gpu"} <= found.libraries.keys()
+    assert record.inputs[0].dynamic == ({"0": "batch"} if name == "onnxruntime" else {})
+    assert {"torch", name if name == "openvino" else "onnxruntime-gpu"} <= record.libraries.keys()
     assert {"reference.npz", "model.onnx" if name == "onnxruntime" else "model.bin"} <= {
-        file.path for file in found.files
+        file.path for file in record.files
     }
-    assert (found.checked, found.verified_to, found.reason, found.weights) == (True, "L7", None, "as given")
-    assert found.deviation is not None and all(one.within for one in found.deviation.distances.values())
-    assert found.placement is not None and sum(found.placement.ran_on.values()) > 0
-    manifest.compare(built[name], found)
+    assert (record.checked, record.verified_to, record.reason) == (True, "L7", None)
+    assert record.weights == "as given"
+    assert record.deviation is not None
+    assert all(distance.within for distance in record.deviation.distances.values())
+    assert record.placement is not None and sum(record.placement.ran_on.values()) > 0
+    manifest.compare(built[name], record)
 
 
 def test_what_was_built_for_one_batch_has_no_free_axis(built: dict[str, Path]) -> None:
     """An engine or a package lies beside a file that would take any batch."""
-    found = manifest.read(built["onnxruntime"])
-    fed = manifest.Signature(found.inputs, found.outputs)
+    record = manifest.read(built["onnxruntime"])
+    fed = manifest.Signature(record.inputs, record.outputs)
     assert signature.of_files(built["onnxruntime"], fed) == fed
     fixed = signature.of_files(built["onnxruntime"], fed, fixed=True)
-    assert [(one.name, one.shape, one.dynamic) for one in (*fixed.inputs, *fixed.outputs)] == [
+    assert [(tensor.name, tensor.shape, tensor.dynamic) for tensor in (*fixed.inputs, *fixed.outputs)] == [
         ("in0", (1, 64), {}),
         ("out0", (1, 10), {}),
     ]
@@ -145,8 +148,8 @@ def test_what_was_built_for_one_batch_has_no_free_axis(built: dict[str, Path]) -
 def test_a_backend_that_needs_the_source_says_so(
     built: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = manifest.read(built["eager"])
-    assert found.needs_source and found.checked and found.deviation is not None
+    record = manifest.read(built["eager"])
+    assert record.needs_source and record.checked and record.deviation is not None
     assert refused(["bench-artefact", str(built["eager"])], capsys).endswith(
         f"hotlap run {TINY} --backends eager"
     )
@@ -157,28 +160,23 @@ def test_the_first_load_says_whether_the_source_is_needed_and_the_check_whether_
     hungry, imprecise = (manifest.read(run / results[name].artefact) for name in ("hungry", "imprecise"))
     assert writing.self_contained(plugins.backend("hungry"), hungry.parsed()) and hungry.needs_source
     assert hungry.checked and hungry.reason is None
-    assert (
-        imprecise.checked
-        and imprecise.verified_to == "L0"
-        and imprecise.reason is not None
-        and imprecise.reason.code == "accuracy"
-    )
-    assert imprecise.deviation is not None and not all(
-        one.within for one in imprecise.deviation.distances.values()
-    )
+    assert imprecise.checked and imprecise.verified_to == "L0"
+    assert imprecise.reason is not None and imprecise.reason.code == "accuracy"
+    assert imprecise.deviation is not None
+    assert not all(distance.within for distance in imprecise.deviation.distances.values())
 
 
 def test_a_manifest_holds_no_path_of_the_machine(built: dict[str, Path]) -> None:
     for folder in built.values():
         text = (folder / "manifest.json").read_text()
         assert str(Path.cwd()) not in text and "/tmp/" not in text and str(Path.home()) not in text
-    found = msgspec.structs.replace(
+    record = msgspec.structs.replace(
         manifest.read(built["onnxruntime"]),
         weights='weights of "/srv/users/me/last.ckpt" and https://host/a/b/c',
         python="fp32/b1/cpu",
     )
-    assert json.loads(manifest.encode(found))["weights"] == 'weights of "last.ckpt" and https://host/a/b/c'
-    assert json.loads(manifest.encode(found))["python"] == "fp32/b1/cpu"
+    assert json.loads(manifest.encode(record))["weights"] == 'weights of "last.ckpt" and https://host/a/b/c'
+    assert json.loads(manifest.encode(record))["python"] == "fp32/b1/cpu"
 
 
 def test_the_stored_inputs_are_not_the_users(built: dict[str, Path]) -> None:
@@ -411,15 +409,12 @@ def test_it_is_checked_and_timed_without_torch_lightning_and_source(
     assert done.returncode == 0, done.stdout + done.stderr
     assert "RMSE to fp64" in done.stdout and "warning" not in done.stderr
     results = read(tmp_path / "one.json")
-    one, pace = results.results
-    assert one.case.backend == name and pace.case.backend == "pace" and one.race_id == pace.race_id
-    assert one.metrics["latency"].values and {"memory", "cold_start"} <= one.metrics.keys()
+    result, pace = results.results
+    assert result.case.backend == name and pace.case.backend == "pace" and result.race_id == pace.race_id
+    assert result.metrics["latency"].values and {"memory", "cold_start"} <= result.metrics.keys()
     then = manifest.read(built[name]).deviation
-    assert (
-        one.deviation is not None
-        and then is not None
-        and one.deviation.distances == {"random": then.distances["random"]}
-    )
+    assert result.deviation is not None and then is not None
+    assert result.deviation.distances == {"random": then.distances["random"]}
     assert content(built[name]) == before
     assert not list((tmp_path / "runs" / "artefact").glob("*/work"))
 
@@ -447,7 +442,7 @@ def test_wrong_outputs_have_no_time_whatever_the_hashes_say(
     import onnx
 
     model = onnx.load(copied / "model.onnx")
-    weights = max(model.graph.initializer, key=lambda one: len(one.raw_data))
+    weights = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
     weights.raw_data = (np.frombuffer(weights.raw_data, np.float32) * 1.01).astype(np.float32).tobytes()
     (copied / "model.onnx").unlink()
     onnx.save(model, copied / "model.onnx")
@@ -457,8 +452,9 @@ def test_wrong_outputs_have_no_time_whatever_the_hashes_say(
         cli.status(["bench-artefact", str(copied), "--budget", "1s", "--json", str(tmp_path / "one.json")])
         == 4
     )
-    one = read(tmp_path / "one.json").results[0]
-    assert one.reason is not None and (one.status, one.reason.code, one.metrics) == ("failed", "accuracy", {})
+    result = read(tmp_path / "one.json").results[0]
+    assert result.reason is not None and result.reason.code == "accuracy"
+    assert (result.status, result.metrics) == ("failed", {})
     assert "accuracy" in capsys.readouterr().out
 
 
@@ -502,12 +498,12 @@ def test_int8_by_itself_may_be_as_far_out_as_it_was_when_its_task_metric_passed(
             Task("accuracy", "higher", 0.9, 0.9, 0.01),
         )
 
-    found = msgspec.structs.replace(manifest.read(built["onnxruntime"]), deviation=deviation(1.0))
+    record = msgspec.structs.replace(manifest.read(built["onnxruntime"]), deviation=deviation(1.0))
     case = Case(TINY, "onnxruntime", "int8")
-    entrant = artefact.entrant(case, found, Path(), Path(), QUICK)
+    entrant = artefact.entrant(case, record, Path(), Path(), QUICK)
     assert entrant.oracle.judged
     entrant.deviation = deviation(rmse)
-    reason = artefact.worse(found, entrant)
+    reason = artefact.worse(record, entrant)
     assert (reason and reason.code) == code
 
 
@@ -516,18 +512,13 @@ def test_an_engine_of_another_architecture_has_no_device(
 ) -> None:
     """Proven without a device: the manifest is complete, engine and ladder lie beside it."""
     run, results = race(["engine"], target="sm_89")
-    one = results["engine"]
-    assert (one.status, one.verified_to) == ("verified", "L5")
-    folder = run / one.artefact
-    found = manifest.read(folder)
-    assert {file.path for file in found.files} == {"ladder.json", "model.engine", "reference.npz"}
-    assert (found.architecture, found.checked, found.verified_to, found.deviation, found.needs_source) == (
-        "sm_89",
-        True,
-        "L5",
-        None,
-        False,
-    )
+    result = results["engine"]
+    assert (result.status, result.verified_to) == ("verified", "L5")
+    folder = run / result.artefact
+    record = manifest.read(folder)
+    assert {file.path for file in record.files} == {"ladder.json", "model.engine", "reference.npz"}
+    assert (record.architecture, record.checked, record.verified_to) == ("sm_89", True, "L5")
+    assert record.deviation is None and record.needs_source is False
     monkeypatch.setenv("HOTLAP_RUNS", str(tmp_path))
     for devices in ([], ["sm_90"]):
         monkeypatch.setattr(
@@ -542,7 +533,7 @@ def test_an_engine_of_another_architecture_has_no_device(
         open_artefact(folder)
     monkeypatch.setattr(opening, "capabilities", lambda: (["sm_90", "sm_89"], ""))
     monkeypatch.setattr(plugins.backend("engine"), "available", lambda target: None)
-    assert opening.here(found).target == "cuda:1"
+    assert opening.here(record).target == "cuda:1"
 
 
 class StopAtCheck(Progress):
@@ -557,8 +548,8 @@ def test_the_manifest_is_there_before_the_check() -> None:
     with pytest.raises(KeyboardInterrupt):
         race(["onnxruntime"], progress=StopAtCheck())
     folder = next(rundir.latest().glob("work/**/onnxruntime-fp32/manifest.json")).parent
-    found = opening.checked(folder)
-    assert (found.checked, found.verified_to, found.deviation) == (False, "L0", None)
+    record = opening.checked(folder)
+    assert (record.checked, record.verified_to, record.deviation) == (False, "L0", None)
     with pytest.warns(UserWarning, match="L0 only"):
         assert open_artefact(folder)(np.zeros((1, 64), np.float32))[0].shape == (1, 10)
 
@@ -671,8 +662,8 @@ def test_two_processes_may_build_the_same_entry(tmp_path: Path) -> None:
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors
     assert [path.name for path in (tmp_path / "root").iterdir()] == ["onnx-net-fp32"]
-    one, other = ((tmp_path / f"case-{number}" / "model.onnx").read_bytes() for number in "12")
-    assert one == other == (tmp_path / "root" / "onnx-net-fp32" / "model.onnx").read_bytes()
+    first, other = ((tmp_path / f"case-{number}" / "model.onnx").read_bytes() for number in "12")
+    assert first == other == (tmp_path / "root" / "onnx-net-fp32" / "model.onnx").read_bytes()
 
 
 @pytest.mark.parametrize("size", ["1m", "5m"])
@@ -691,14 +682,14 @@ def test_a_full_disk_fails_the_build_that_met_it_and_no_other(size: str, tmp_pat
             ["eager", "onnxruntime", "openvino"], "planted.workloads:heavy", out=tmp_path / "out"
         )
         failed = {
-            name: one.reason.code
-            for name, one in results.items()
-            if one.reason is not None and one.status == "failed"
+            name: result.reason.code
+            for name, result in results.items()
+            if result.reason is not None and result.status == "failed"
         }
         assert failed == dict.fromkeys(
             ["onnxruntime", "openvino"] if size == "1m" else ["openvino"], "out_of_space"
         )
-        assert all("\n" not in str(one.reason) for one in results.values())
+        assert all("\n" not in str(result.reason) for result in results.values())
         assert all("latency" in results[name].metrics for name in results.keys() - failed.keys())
     finally:
         subprocess.run(["umount", str(folder)], check=True)
@@ -714,10 +705,7 @@ def test_a_library_that_names_no_reason_is_out_of_space_where_the_weights_do_not
     assert short_of_space(error, tmp_path, workload) is None
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
-    found = short_of_space(error, tmp_path, workload)
-    assert (
-        found is not None
-        and found.reason.code == "out_of_space"
-        and "1000 bytes are free and the weights alone take 263168" in found.reason.detail
-    )
+    refusal = short_of_space(error, tmp_path, workload)
+    assert refusal is not None and refusal.reason.code == "out_of_space"
+    assert "1000 bytes are free and the weights alone take 263168" in refusal.reason.detail
     assert short_of_space(Refusal("export_failed", "operator"), tmp_path, workload) is None

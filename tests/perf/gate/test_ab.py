@@ -102,19 +102,15 @@ def test_a_slower_revision_is_a_confirmed_regression_and_names_its_cause(reposit
     done = ab("HEAD~1", "HEAD", "lap_pkg.models:make", "--json", "verdict.json", "--out", "out")
     assert done.returncode == 1, done.stderr
     verdict = json.loads(Path("verdict.json").read_text())
-    found = {one["metric"]: one for one in verdict["findings"]}
-    assert (verdict["tool"], verdict["verdict"], found["latency"]["verdict"]) == (
-        "ab",
-        "regression",
-        "regression",
-    )
-    assert found["latency"]["low"] > 1.03
-    assert any("confirmed on" in text for text in found["latency"]["evidence"])
-    assert any("with operators" in text for text in found["latency"]["evidence"])
-    assert found["operators"]["verdict"] == "regression" and found["memory"]["verdict"] == "pass"
+    findings = {finding["metric"]: finding for finding in verdict["findings"]}
+    assert (verdict["tool"], verdict["verdict"]) == ("ab", "regression")
+    assert findings["latency"]["verdict"] == "regression" and findings["latency"]["low"] > 1.03
+    assert any("confirmed on" in text for text in findings["latency"]["evidence"])
+    assert any("with operators" in text for text in findings["latency"]["evidence"])
+    assert findings["operators"]["verdict"] == "regression" and findings["memory"]["verdict"] == "pass"
     assert (
-        found["latency"]["place"] == {"file": "lap_pkg/models.py"}
-        or found["latency"]["place"]["file"] == "lap_pkg/models.py"
+        findings["latency"]["place"] == {"file": "lap_pkg/models.py"}
+        or findings["latency"]["place"]["file"] == "lap_pkg/models.py"
     )
     assert len(git(Path(), "worktree", "list").splitlines()) == 1
     assert cli.status(["gate", "out/base.json", "out/head.json"]) == 1
@@ -140,9 +136,8 @@ def test_a_tenth_more_memory_is_a_confirmed_regression(repository: Path) -> None
     Path("lap_pkg/models.py").write_text(MODELS.replace("{slower}", "") + LARGER)
     done = ab("lap_pkg.models:make", "lap_pkg.models:larger", "--json", "verdict.json")
     assert done.returncode == 1, done.stderr
-    (memory,) = (
-        one for one in json.loads(Path("verdict.json").read_text())["findings"] if one["metric"] == "memory"
-    )
+    findings = json.loads(Path("verdict.json").read_text())["findings"]
+    (memory,) = (finding for finding in findings if finding["metric"] == "memory")
     assert memory["verdict"] == "regression" and 1.08 < memory["ratio"] < 1.3
     assert any("confirmed in 3 more fresh workers a side" in text for text in memory["evidence"])
 
@@ -209,11 +204,9 @@ def test_two_installed_environments(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     done = ab("old", "new/bin/python", "my_workload:make", "--json", "verdict.json", "--out", "out")
     assert done.returncode == 1, done.stderr
     verdict = json.loads(Path("verdict.json").read_text())
-    found = {one["metric"]: one for one in verdict["findings"]}
-    assert (
-        found["latency"]["verdict"] == found["operators"]["verdict"] == "regression"
-        and found["latency"]["low"] > 1.03
-    )
+    findings = {finding["metric"]: finding for finding in verdict["findings"]}
+    assert findings["latency"]["verdict"] == findings["operators"]["verdict"] == "regression"
+    assert findings["latency"]["low"] > 1.03
     assert "lap-library 1 -> 2" in verdict["reasons"][0]
     assert cli.status(["gate", "out/base.json", "out/head.json"]) == 1
 
@@ -237,8 +230,8 @@ def test_environments_that_cannot_be_compared_are_one_line(
     environment_with(tmp_path / "bare", 1, libraries=False)
     environment_with(tmp_path / "same", 1)
     assert cli.status(["ab", *sides, "my_workload:make", "--out", "out"]) == 2
-    said = capsys.readouterr().err
-    assert words in said and said.count("\n") == 1
+    message = capsys.readouterr().err
+    assert words in message and message.count("\n") == 1
 
 
 def test_an_interpreter_that_does_not_run_is_one_line(tmp_path: Path) -> None:
@@ -267,8 +260,8 @@ def test_usage_errors_are_one_line(
     repository: Path, arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.status(["ab", *arguments]) == 2
-    said = capsys.readouterr().err
-    assert words in said and said.count("\n") == 1
+    message = capsys.readouterr().err
+    assert words in message and message.count("\n") == 1
     assert len(git(Path(), "worktree", "list").splitlines()) == 1
 
 
@@ -302,17 +295,17 @@ def comparison(folder: Path, ratios: list[float], sha: str = "s") -> ABRun:
             Entrant(case, plugins.backend("eager"), [], {}, folder, folder, folder, seen, nothing)
         )
     sides = Revision("base", Origin("base"), "b"), Revision("head", Origin("head"), sha)
-    made = ABRun(*sides, Policy(), Plan(), folder, survey.collect(1, "keep"), lambda text: None)
-    race = Race(entrants, made.plan, nothing, lambda text: None, lambda: None)
-    made.duels.append(Duel(case, race, 0.03, blocks=len(ratios)))
-    return made
+    run = ABRun(*sides, Policy(), Plan(), folder, survey.collect(1, "keep"), lambda text: None)
+    race = Race(entrants, run.plan, nothing, lambda text: None, lambda: None)
+    run.duels.append(Duel(case, race, 0.03, blocks=len(ratios)))
+    return run
 
 
 SLOW = [1.2, 1.21, 1.19, 1.2, 1.22, 1.18]
 
 
-def latency(found: Verdict) -> Finding:
-    return next(one for one in found.findings if one.metric == "latency")
+def latency(verdict: Verdict) -> Finding:
+    return next(finding for finding in verdict.findings if finding.metric == "latency")
 
 
 def test_six_blocks_decide_and_five_do_not(tmp_path: Path) -> None:
@@ -321,9 +314,9 @@ def test_six_blocks_decide_and_five_do_not(tmp_path: Path) -> None:
         ([1.0, 1.001, 0.999] * 2, "pass"),
         (SLOW[:5], "inconclusive"),
     ):
-        made = comparison(tmp_path, ratios)
-        made.judge(len(ratios))
-        assert latency(made.conclude(tmp_path / "aa.jsonl")).verdict == verdict
+        run = comparison(tmp_path, ratios)
+        run.judge(len(ratios))
+        assert latency(run.conclude(tmp_path / "aa.jsonl")).verdict == verdict
 
 
 @pytest.mark.parametrize(("again", "verdict"), [(300e6, "inconclusive"), (345e6, "regression")])
@@ -349,9 +342,9 @@ def test_memory_that_grew_must_have_grown_in_fresh_workers_too(
             )
         )
 
-    made = comparison(tmp_path, [])
-    made.plan = Plan(fresh_blocks=3)
-    duel = made.duels[0]
+    run = comparison(tmp_path, [])
+    run.plan = Plan(fresh_blocks=3)
+    duel = run.duels[0]
     for number in range(3):
         for entrant, peak in zip(duel.sides, (300e6, 345e6), strict=True):
             fresh(entrant, peak + 1e5 * number)
@@ -364,15 +357,16 @@ def test_memory_that_grew_must_have_grown_in_fresh_workers_too(
             for entrant, peak in zip(race.entrants, (300e6, again), strict=True)
         ],
     )
-    made.confirm_memory(math.inf)
-    (memory,) = (one for one in made.conclude(tmp_path / "aa.jsonl").findings if one.metric == "memory")
+    run.confirm_memory(math.inf)
+    findings = run.conclude(tmp_path / "aa.jsonl").findings
+    (memory,) = (finding for finding in findings if finding.metric == "memory")
     assert memory.verdict == verdict and "confirmed in 3 more fresh workers" in str(memory.evidence)
 
 
 def test_blocks_between_two_looks_decide_nothing(tmp_path: Path) -> None:
-    made = comparison(tmp_path, [*SLOW, 1.2])
-    made.judge(9)
-    assert latency(made.conclude(tmp_path / "aa.jsonl")).verdict == "inconclusive"
+    run = comparison(tmp_path, [*SLOW, 1.2])
+    run.judge(9)
+    assert latency(run.conclude(tmp_path / "aa.jsonl")).verdict == "inconclusive"
 
 
 def test_a_look_that_the_level_was_not_solved_for_decides_nothing(tmp_path: Path) -> None:
@@ -384,20 +378,20 @@ def test_a_look_that_the_level_was_not_solved_for_decides_nothing(tmp_path: Path
 
 @pytest.mark.parametrize(("side", "verdict"), [(0, "inconclusive"), (1, "regression")])
 def test_a_side_that_dies_is_never_green(side: int, verdict: str, tmp_path: Path) -> None:
-    made = comparison(tmp_path, SLOW[:4])
-    made.duels[0].sides[side].refusal = Reason("crashed", "planted")
-    found = made.conclude(tmp_path / "aa.jsonl")
-    assert found.verdict == verdict and "planted" in str(latency(found).evidence)
+    run = comparison(tmp_path, SLOW[:4])
+    run.duels[0].sides[side].refusal = Reason("crashed", "planted")
+    conclusion = run.conclude(tmp_path / "aa.jsonl")
+    assert conclusion.verdict == verdict and "planted" in str(latency(conclusion).evidence)
 
 
 def test_a_ledger_that_cries_wolf_suspends_what_is_timed_and_nothing_else(tmp_path: Path) -> None:
     for _ in range(20):
         ledger.add(tmp_path / "aa.jsonl", SelfRace("c", "s", 16, 1.0, True))
-    made = comparison(tmp_path, SLOW)
-    made.judge(6)
-    assert made.conclude(tmp_path / "aa.jsonl").verdict == "inconclusive"
-    made.findings.append(Finding("w", "graph_breaks", "regression", 0, 1, kind="counter"))
-    assert made.conclude(tmp_path / "aa.jsonl").verdict == "regression"
+    run = comparison(tmp_path, SLOW)
+    run.judge(6)
+    assert run.conclude(tmp_path / "aa.jsonl").verdict == "inconclusive"
+    run.findings.append(Finding("w", "graph_breaks", "regression", 0, 1, kind="counter"))
+    assert run.conclude(tmp_path / "aa.jsonl").verdict == "regression"
 
 
 def test_outside_a_repository_a_revision_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -449,14 +443,12 @@ def test_what_the_compiler_lost_is_a_regression_before_anything_is_timed(
     try:
         comparison.prepare(Case(f"planted.changes:{head}", backend, batch=4), None)
         comparison.duels[0].race.check()
-        found = comparison.conclude(tmp_path / "aa.jsonl")
+        verdict = comparison.conclude(tmp_path / "aa.jsonl")
     finally:
         comparison.close()
-    (one,) = (one for one in found.findings if one.metric == counter)
-    assert (
-        one.verdict == "regression" and one.base is not None and one.head is not None and one.head > one.base
-    )
-    assert found.verdict == "regression"
+    (finding,) = (finding for finding in verdict.findings if finding.metric == counter)
+    assert finding.verdict == "regression" and verdict.verdict == "regression"
+    assert finding.base is not None and finding.head is not None and finding.head > finding.base
 
 
 def test_the_ledger_keeps_what_is_whole_and_suspends_a_gate_that_cries_wolf(tmp_path: Path) -> None:

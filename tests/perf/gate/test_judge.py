@@ -16,12 +16,11 @@ import pytest
 
 from hotlap.perf.gate import judge, sides
 from hotlap.perf.gate.policy import CasePart, Policy
-from hotlap.perf.terms import verdict
 from hotlap.perf.terms.case import Case, Plan
 from hotlap.perf.terms.environment import Environment
 from hotlap.perf.terms.reasons import Misuse, Reason
 from hotlap.perf.terms.result import Deviation, Distance, Placement, Result, Results, Samples, Task, encode
-from hotlap.perf.terms.verdict import Verdict
+from hotlap.perf.terms.verdict import Finding, Place, Verdict
 
 HERE = Environment(
     "Xeon", 2, 2**30, (), "Linux 6", "3.11.7", {"torch": "2.14.1"}, (), "", 2, "keep", "madvise", "", "one"
@@ -75,8 +74,8 @@ def side(tmp_path: Path) -> Write:
 
     def write(*results: Result, environment: Environment = HERE, with_pace: bool = True) -> sides.Side:
         every = [
-            msgspec.structs.replace(one, environment=environment.key)
-            for one in (*results, *([pace(len(results))] if with_pace else []))
+            msgspec.structs.replace(outcome, environment=environment.key)
+            for outcome in (*results, *([pace(len(results))] if with_pace else []))
         ]
         path = tmp_path / f"{len(list(tmp_path.iterdir()))}.json"
         path.write_bytes(encode(Results("run", "test", {environment.key: environment}, results=tuple(every))))
@@ -89,28 +88,30 @@ def judged(base: sides.Side, head: sides.Side, **policy: Any) -> Verdict:
     return judge.judge(base, head, Policy(**policy))
 
 
-def of(found: Verdict, metric: str) -> verdict.Finding:
-    return next(one for one in found.findings if one.metric == metric)
+def of(verdict: Verdict, metric: str) -> Finding:
+    return next(finding for finding in verdict.findings if finding.metric == metric)
 
 
 def test_the_same_code_passes(side: Write) -> None:
-    found = judged(side(result(seed=1)), side(result(seed=2)))
-    assert found.verdict == "pass" and found.exit_status == 0
-    assert {one.metric for one in found.findings} == {"latency", "memory", "operators", "artefact_bytes"}
+    verdict = judged(side(result(seed=1)), side(result(seed=2)))
+    assert verdict.verdict == "pass" and verdict.exit_status == 0
+    metrics = {finding.metric for finding in verdict.findings}
+    assert metrics == {"latency", "memory", "operators", "artefact_bytes"}
 
 
 def test_ten_per_cent_slower_is_a_regression_with_its_interval(side: Write) -> None:
-    found = judged(side(result(seed=1)), side(result(slower=1.1, seed=2)))
-    assert found.verdict == "regression" and found.exit_status == 1
-    one = of(found, "latency")
-    assert one.ratio == pytest.approx(1.1, rel=0.01)
-    assert one.low is not None and one.high is not None and one.low < 1.1 < one.high and one.low > 1.03
-    assert "no structural cause" in one.evidence
+    verdict = judged(side(result(seed=1)), side(result(slower=1.1, seed=2)))
+    assert verdict.verdict == "regression" and verdict.exit_status == 1
+    finding = of(verdict, "latency")
+    assert finding.ratio == pytest.approx(1.1, rel=0.01)
+    assert finding.low is not None and finding.high is not None
+    assert 1.03 < finding.low < 1.1 < finding.high
+    assert "no structural cause" in finding.evidence
 
 
 def test_twice_as_fast_passes(side: Write) -> None:
-    found = judged(side(result(seed=1)), side(result(slower=0.5, seed=2)))
-    assert found.verdict == "pass"
+    verdict = judged(side(result(seed=1)), side(result(slower=0.5, seed=2)))
+    assert verdict.verdict == "pass"
 
 
 def test_the_pace_cancels_a_slower_machine(side: Write) -> None:
@@ -127,17 +128,17 @@ def test_the_pace_cancels_a_slower_machine(side: Write) -> None:
 
 def test_too_noisy_is_inconclusive_and_names_what_it_could_have_seen(side: Write) -> None:
     noisy = {"latency": latency(0.01, 3, spread=0.3)}
-    found = judged(side(result(metrics=noisy)), side(result(seed=2)))
-    one = of(found, "latency")
-    assert found.verdict == "inconclusive" and found.exit_status == 3
-    assert one.detectable is not None and one.detectable > 0.03
-    assert any("could pass from a tolerance of" in text for text in one.evidence)
+    verdict = judged(side(result(metrics=noisy)), side(result(seed=2)))
+    finding = of(verdict, "latency")
+    assert verdict.verdict == "inconclusive" and verdict.exit_status == 3
+    assert finding.detectable is not None and finding.detectable > 0.03
+    assert any("could pass from a tolerance of" in text for text in finding.evidence)
 
 
 def test_could_not_tell_is_green_only_where_the_policy_says_so(side: Write) -> None:
     noisy = {"latency": latency(0.01, 3, spread=0.3)}
-    found = judged(side(result(metrics=noisy)), side(result(seed=2)), inconclusive="pass")
-    assert found.verdict == "pass" and "count as passed, as the policy says" in found.reasons[0]
+    verdict = judged(side(result(metrics=noisy)), side(result(seed=2)), inconclusive="pass")
+    assert verdict.verdict == "pass" and "count as passed, as the policy says" in verdict.reasons[0]
 
 
 @pytest.mark.parametrize(
@@ -147,49 +148,45 @@ def test_could_not_tell_is_green_only_where_the_policy_says_so(side: Write) -> N
 def test_a_structural_counter_that_grows_is_a_regression_with_no_time_involved(
     side: Write, counter: str, before: int, after: int
 ) -> None:
-    found = judged(side(result(counters={counter: before})), side(result(seed=2, counters={counter: after})))
-    assert found.verdict == "regression"
-    assert (of(found, counter).base, of(found, counter).head, of(found, counter).kind) == (
-        before,
-        after,
-        "counter",
+    verdict = judged(
+        side(result(counters={counter: before})), side(result(seed=2, counters={counter: after}))
     )
-    assert of(found, "latency").verdict == "pass"
-    assert (
-        judged(
-            side(result(counters={counter: after})), side(result(seed=2, counters={counter: before}))
-        ).verdict
-        == "pass"
-    )
+    assert verdict.verdict == "regression"
+    finding = of(verdict, counter)
+    assert (finding.base, finding.head, finding.kind) == (before, after, "counter")
+    assert of(verdict, "latency").verdict == "pass"
+    fewer = judged(side(result(counters={counter: after})), side(result(seed=2, counters={counter: before})))
+    assert fewer.verdict == "pass"
 
 
 def test_slack_lets_a_counter_grow_and_a_slower_case_names_it(side: Write) -> None:
     before = result(counters={"graph_breaks": 0})
     after = result(seed=2, slower=1.2, counters={"graph_breaks": 1})
-    found = judged(side(before), side(after), slack={"graph_breaks": 1})
-    assert of(found, "graph_breaks").verdict == "pass"
-    assert "with graph_breaks 0 -> 1" in of(found, "latency").evidence
+    verdict = judged(side(before), side(after), slack={"graph_breaks": 1})
+    assert of(verdict, "graph_breaks").verdict == "pass"
+    assert "with graph_breaks 0 -> 1" in of(verdict, "latency").evidence
 
 
 def test_a_counter_that_only_one_side_has_cannot_be_told(side: Write) -> None:
-    found = judged(side(result(counters={"graph_breaks": 0})), side(result(seed=2, counters={})))
-    assert of(found, "graph_breaks").verdict == "inconclusive"
+    verdict = judged(side(result(counters={"graph_breaks": 0})), side(result(seed=2, counters={})))
+    assert of(verdict, "graph_breaks").verdict == "inconclusive"
 
 
 def test_ten_per_cent_more_memory_is_a_regression_over_blocks(side: Write) -> None:
     more = {"memory": Samples("B", "lower", ((3.3e8,), (3.31e8,), (3.29e8,)))}
-    found = judged(side(result()), side(result(seed=2, metrics=more)))
-    assert of(found, "memory").verdict == "regression"
-    assert of(found, "memory").tolerance == pytest.approx(0.02 + 4 * 2**20 / 3e8, rel=0.01)
+    verdict = judged(side(result()), side(result(seed=2, metrics=more)))
+    assert of(verdict, "memory").verdict == "regression"
+    assert of(verdict, "memory").tolerance == pytest.approx(0.02 + 4 * 2**20 / 3e8, rel=0.01)
 
 
 def test_one_value_a_side_is_no_interval(side: Write) -> None:
-    one = {"memory": Samples("B", "lower", ((3e8,),))}
-    found = judged(side(result(metrics=one)), side(result(seed=2, metrics=one)))
-    assert found.verdict == "pass" and any(
-        "memory is not judged: 1 block a side" in text for text in found.reasons
+    one_value = {"memory": Samples("B", "lower", ((3e8,),))}
+    verdict = judged(side(result(metrics=one_value)), side(result(seed=2, metrics=one_value)))
+    assert verdict.verdict == "pass"
+    assert any("memory is not judged: 1 block a side" in text for text in verdict.reasons)
+    asked = judged(
+        side(result(metrics=one_value)), side(result(seed=2, metrics=one_value)), tolerance={"memory": 0.02}
     )
-    asked = judged(side(result(metrics=one)), side(result(seed=2, metrics=one)), tolerance={"memory": 0.02})
     assert asked.verdict == "inconclusive"
 
 
@@ -201,14 +198,14 @@ def test_throughput_regresses_downwards(side: Write) -> None:
             )
         }
 
-    found = judged(
+    verdict = judged(
         side(result(metrics=rate(100))),
         side(result(seed=2, metrics=rate(50))),
         tolerance={"throughput": 0.03},
     )
-    one = of(found, "throughput")
-    assert one.verdict == "regression" and one.ratio == pytest.approx(0.5)
-    assert one.low is not None and one.high is not None and one.low < 0.5 < one.high
+    finding = of(verdict, "throughput")
+    assert finding.verdict == "regression" and finding.ratio == pytest.approx(0.5)
+    assert finding.low is not None and finding.high is not None and finding.low < 0.5 < finding.high
     assert (
         judged(
             side(result(metrics=rate(50))),
@@ -224,19 +221,19 @@ def test_throughput_regresses_downwards(side: Write) -> None:
 )
 def test_a_case_that_lost_its_result_is_a_regression(side: Write, status: Any, code: Any) -> None:
     lost = result(status=status, reason=Reason(code, "planted"), metrics={"latency": latency(0.01, 2)})
-    found = judged(side(result()), side(lost))
-    assert found.verdict == "regression"
-    assert status in of(found, "presence").evidence[0] and "planted" in of(found, "presence").evidence[0]
+    verdict = judged(side(result()), side(lost))
+    assert verdict.verdict == "regression"
+    assert status in of(verdict, "presence").evidence[0] and "planted" in of(verdict, "presence").evidence[0]
 
 
 def test_missing_new_and_renamed_cases_are_named(side: Write) -> None:
-    found = judged(
+    verdict = judged(
         side(result("eager"), result("compile")), side(result("eager", seed=2), result("compiled"))
     )
-    said = of(found, "presence")
-    assert said.case == "net/compile/fp32/b1/cpu/inference" and said.verdict == "inconclusive"
-    assert any("renamed to net/compiled/" in text for text in said.evidence)
-    assert "new: net/compiled/fp32/b1/cpu/inference" in found.reasons
+    presence = of(verdict, "presence")
+    assert presence.case == "net/compile/fp32/b1/cpu/inference" and presence.verdict == "inconclusive"
+    assert any("renamed to net/compiled/" in text for text in presence.evidence)
+    assert "new: net/compiled/fp32/b1/cpu/inference" in verdict.reasons
     assert (
         judged(
             side(result("eager"), result("compile")), side(result("eager", seed=2)), missing="regression"
@@ -247,21 +244,21 @@ def test_missing_new_and_renamed_cases_are_named(side: Write) -> None:
 
 def test_a_case_that_failed_before_and_is_fixed_passes(side: Write) -> None:
     failed = result("compile", status="failed", reason=Reason("build_failed", "planted"), metrics={})
-    found = judged(side(result(), failed), side(result(seed=2), result("compile")))
-    assert found.verdict == "pass" and any("was failed" in text for text in found.reasons)
+    verdict = judged(side(result(), failed), side(result(seed=2), result("compile")))
+    assert verdict.verdict == "pass" and any("was failed" in text for text in verdict.reasons)
 
 
 def test_nothing_judged_is_not_green(side: Write) -> None:
     skipped = result(status="skipped", reason=Reason("no_device", "planted"), metrics={})
-    found = judged(side(skipped), side(skipped))
-    assert found.verdict == "inconclusive" and "nothing could be judged" in found.reasons
+    verdict = judged(side(skipped), side(skipped))
+    assert verdict.verdict == "inconclusive" and "nothing could be judged" in verdict.reasons
     assert judged(side(skipped), side(skipped), inconclusive="pass").verdict == "inconclusive"
 
 
 def test_what_fails_on_both_sides_is_not_hidden_by_what_passes(side: Write) -> None:
     failed = result("compile", status="failed", reason=Reason("build_failed", "planted"), metrics={})
-    found = judged(side(result(), failed), side(result(seed=2), failed))
-    assert found.verdict == "inconclusive" and "failed on both sides" in of(found, "presence").evidence[0]
+    verdict = judged(side(result(), failed), side(result(seed=2), failed))
+    assert verdict.verdict == "inconclusive" and "failed on both sides" in of(verdict, "presence").evidence[0]
     skipped = result("compile", status="skipped", reason=Reason("no_device", "planted"), metrics={})
     assert judged(side(result(), skipped), side(result(seed=2), skipped)).verdict == "pass"
 
@@ -275,10 +272,9 @@ def test_a_latency_that_cannot_be_tested_is_never_green(side: Write) -> None:
 
 def test_a_limit_of_a_new_case_that_fails_is_not_kept(side: Write) -> None:
     failed = result("compile", status="failed", reason=Reason("build_failed", "planted"), metrics={})
-    found = judged(side(result()), side(result(seed=2), failed), limits={"latency": 1.0})
-    assert found.verdict == "inconclusive" and any(
-        "HEAD is failed" in text for one in found.findings for text in one.evidence
-    )
+    verdict = judged(side(result()), side(result(seed=2), failed), limits={"latency": 1.0})
+    assert verdict.verdict == "inconclusive"
+    assert any("HEAD is failed" in text for finding in verdict.findings for text in finding.evidence)
 
 
 def test_a_pace_of_zero_and_numbers_beyond_all_bounds(side: Write, tmp_path: Path) -> None:
@@ -294,8 +290,8 @@ def test_a_pace_of_zero_and_numbers_beyond_all_bounds(side: Write, tmp_path: Pat
 
 
 def test_a_rule_that_applies_to_nothing_is_named(side: Write) -> None:
-    found = judged(side(result()), side(result(seed=2)), case=(CasePart("restnet/*", ignore=True),))
-    assert "policy: [[case]] match = 'restnet/*' matches no case" in found.reasons
+    verdict = judged(side(result()), side(result(seed=2)), case=(CasePart("restnet/*", ignore=True),))
+    assert "policy: [[case]] match = 'restnet/*' matches no case" in verdict.reasons
 
 
 def test_not_steady_is_not_gated(side: Write) -> None:
@@ -317,16 +313,16 @@ def test_another_machine_is_not_comparable_and_says_what_differs(
     side: Write, field: str, value: Any, words: str
 ) -> None:
     other = msgspec.structs.replace(HERE, **{field: value})
-    found = judged(side(result()), side(result(seed=2), environment=other))
-    assert found.verdict == "not_comparable" and found.exit_status == 4
-    assert any(words in text for text in found.reasons)
+    verdict = judged(side(result()), side(result(seed=2), environment=other))
+    assert verdict.verdict == "not_comparable" and verdict.exit_status == 4
+    assert any(words in text for text in verdict.reasons)
 
 
 def test_another_node_is_only_noted(side: Write) -> None:
-    found = judged(
+    verdict = judged(
         side(result()), side(result(seed=2), environment=msgspec.structs.replace(HERE, host="two"))
     )
-    assert found.verdict == "pass" and "noted, host: one -> two" in found.reasons
+    assert verdict.verdict == "pass" and "noted, host: one -> two" in verdict.reasons
 
 
 def test_absolute_limits_hold_for_head_alone(side: Write) -> None:
@@ -374,12 +370,12 @@ def test_task_and_deviation_are_exact(side: Write) -> None:
 
 
 def test_an_ignored_case_is_not_looked_at(side: Write) -> None:
-    found = judged(
+    verdict = judged(
         side(result("eager"), result("compile")),
         side(result("eager", seed=2), result("compile", slower=2)),
         case=(CasePart("*/compile/*", ignore=True),),
     )
-    assert found.verdict == "pass" and all("compile" not in one.case for one in found.findings)
+    assert verdict.verdict == "pass" and all("compile" not in finding.case for finding in verdict.findings)
 
 
 def test_more_cases_need_more_evidence(side: Write) -> None:
@@ -390,7 +386,7 @@ def test_more_cases_need_more_evidence(side: Write) -> None:
     fast = [result(f"backend{index}", seed=index) for index in range(40)]
     alone = judged(side(result(seed=1)), side(result(slower=1.1, seed=2)))
     among = judged(side(*fast, result(seed=1)), side(*fast, result(slower=1.1, seed=2)))
-    assert (of(alone, "latency").detectable or 0) < max(one.detectable or 0 for one in among.findings)
+    assert (of(alone, "latency").detectable or 0) < max(finding.detectable or 0 for finding in among.findings)
 
 
 def test_a_file_by_others_bears_what_one_process_can_say(tmp_path: Path) -> None:
@@ -428,7 +424,7 @@ def test_a_file_by_others_bears_what_one_process_can_say(tmp_path: Path) -> None
         assert of(small, "latency").verdict == "inconclusive"
         large = judged(theirs("a", 0.01, raw), theirs("c", 0.02, raw))
         assert of(large, "latency").verdict == "regression"
-        assert of(large, "latency").place == verdict.Place("bench/test_x.py")
+        assert of(large, "latency").place == Place("bench/test_x.py")
         certain = judged(theirs("a", 0.01, raw), theirs("b", 0.0105, raw), between_jobs_sd=0.0)
         assert of(certain, "latency").verdict == "regression"
     assert (
@@ -458,11 +454,8 @@ def test_a_damaged_or_hostile_file_is_exit_4_and_one_line(tmp_path: Path, conten
     with pytest.raises(Misuse) as caught:
         sides.read(path)
     assert caught.value.exit_code == 4
-    assert (
-        "\n" not in str(caught.value)
-        and "hostile.json" in str(caught.value)
-        and len(str(caught.value)) < 1000
-    )
+    message = str(caught.value)
+    assert "\n" not in message and "hostile.json" in message and len(message) < 1000
 
 
 def test_no_such_file_is_a_usage_error(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def test_the_default_gates_latency_and_memory() -> None:
 
 
 def test_the_last_matching_part_wins_key_by_key(tmp_path: Path) -> None:
-    found = written(
+    file_policy = written(
         tmp_path,
         """
         alpha = 0.01
@@ -54,14 +54,14 @@ def test_the_last_matching_part_wins_key_by_key(tmp_path: Path) -> None:
         tolerance = { memory = 0.5 }
         """,
     )
-    rules = found.of(CASE)
+    rules = file_policy.of(CASE)
     assert rules.tolerance == {"latency": 0.2, "memory": 0.02, "cold_start": 0.2}
     assert rules.asked == {"latency", "cold_start"}
     assert rules.slack == {"artefact_bytes": "2%", "graph_breaks": 2}
     assert rules.limits == {"latency": 0.01, "memory": 1e9}
-    assert found.of("vit/eager/fp32/b1/cpu/inference").ignored
-    assert found.of("mlp/eager/fp32/b1/cpu/inference").tolerance["latency"] == 0.05
-    assert (found.alpha, found.inconclusive) == (0.01, "pass")
+    assert file_policy.of("vit/eager/fp32/b1/cpu/inference").ignored
+    assert file_policy.of("mlp/eager/fp32/b1/cpu/inference").tolerance["latency"] == 0.05
+    assert (file_policy.alpha, file_policy.inconclusive) == (0.01, "pass")
 
 
 @pytest.mark.parametrize(

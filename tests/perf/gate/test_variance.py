@@ -41,12 +41,12 @@ def result(backend: str, seed: int, rounds: float, workers: float, **seen: float
 
 def test_each_level_is_found_as_it_was_made() -> None:
     base, head = result("eager", 1, 0.1, 0.0), result("compile", 2, 0.05, 0.03)
-    found = variance.spread(head, base)
-    assert found.rounds == pytest.approx(0.05, rel=0.05)
-    assert found.blocks == pytest.approx(sqrt(0.2**2 + 0.03**2), rel=0.25)
+    spread = variance.spread(head, base)
+    assert spread.rounds == pytest.approx(0.05, rel=0.05)
+    assert spread.blocks == pytest.approx(sqrt(0.2**2 + 0.03**2), rel=0.25)
     expected = sqrt(0.03**2 + (0.1**2 + 0.05**2) * 1.5708 / ROUNDS)
-    assert found.ratio == pytest.approx(expected, rel=0.25)
-    assert abs(found.correlation) < 0.1
+    assert spread.ratio == pytest.approx(expected, rel=0.25)
+    assert abs(spread.correlation) < 0.1
     assert variance.spread(base, base).ratio is None
 
 
@@ -64,12 +64,12 @@ def test_what_a_budget_finds() -> None:
     10 s a block, so 16 blocks of one case in 160 s, 6 of two cases in 120 s, and nothing of three
     in that time.
     """
-    one = variance.Spread(0.01, 0.01, 0.014, 0, 0, 0, 0, 0, block_s=5.0)
+    spread = variance.Spread(0.01, 0.01, 0.014, 0, 0, 0, 0, 0, block_s=5.0)
     assert [
-        variance.affordable([one] * cases, budget)
+        variance.affordable([spread] * cases, budget)
         for cases, budget in ((1, 160), (1, 159), (2, 120), (3, 120))
     ] == [16, 12, 6, 0]
-    assert variance.affordable([one, one._replace(block_s=0.0)], 1e9) == 0
+    assert variance.affordable([spread, spread._replace(block_s=0.0)], 1e9) == 0
     alone, among = variance.detectable(0.014, 16, 0.03), variance.detectable(0.014, 16, 0.03, cases=10)
     assert alone is not None and among is not None and 0.03 < alone < among
     # 2**-6 is above alpha / 10 of a look: the sign-flip test cannot decide
@@ -80,9 +80,9 @@ def test_advice_names_what_was_seen_and_nothing_else() -> None:
     quiet = variance.Spread(0.01, 0.01, 0.01, 0, 0, 0, 0, 0)
     assert variance.advice([quiet], ["raised"]) == ["nothing that stands out"]
     loud = quiet._replace(steal=0.1, faults=6000, switches=3, migrations=1, blocks=0.3)
-    said = " ".join(variance.advice([quiet, loud], ["normal (planted)"]))
+    advice = " ".join(variance.advice([quiet, loud], ["normal (planted)"]))
     for words in ("planted", "steal up to 10.0%", "page faults", "bind", "involuntary", "side by side"):
-        assert words in said
+        assert words in advice
 
 
 def test_the_command_shows_options_and_skips_what_is_too_short(
@@ -98,17 +98,17 @@ def test_the_command_shows_options_and_skips_what_is_too_short(
     path = tmp_path / "results.json"
     path.write_bytes(encode(Results("r", "test", {}, results=(base, renamed, short))))
     assert cli.status(["noise", str(path), "--listen", "0"]) == 0
-    said = capsys.readouterr().out
-    assert "What hotlap ab finds in 10m is not known" in said and "This machine now" not in said
-    assert "net/compile/fp32/b1/cpu/inference[mode:default]" in said
-    assert "net/openvino/fp32/b1/cpu/inference: 1 blocks, 3 are needed" in said
-    assert "page faults" in said
+    output = capsys.readouterr().out
+    assert "What hotlap ab finds in 10m is not known" in output and "This machine now" not in output
+    assert "net/compile/fp32/b1/cpu/inference[mode:default]" in output
+    assert "net/openvino/fp32/b1/cpu/inference: 1 blocks, 3 are needed" in output
+    assert "page faults" in output
     assert cli.status(["noise", str(tmp_path / "absent.json")]) == 2
     timed = [
         msgspec.structs.replace(
-            one, disturbance=msgspec.structs.replace(one.disturbance, spent_s=(10.0,) * BLOCKS)
+            raced, disturbance=msgspec.structs.replace(raced.disturbance, spent_s=(10.0,) * BLOCKS)
         )
-        for one in (base, renamed)
+        for raced in (base, renamed)
     ]
     path.write_bytes(encode(Results("r", "test", {}, results=tuple(timed))))
     for budget, words in (

@@ -61,7 +61,7 @@ def test_two_writers_at_once(stored: Any, tmp_path: Path) -> None:
     )
     command = [sys.executable, "-c", script, str(tmp_path / "index"), *map(str, files)]
     both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    assert [(one.communicate(timeout=120)[1], one.returncode) for one in both] == [("", 0)] * 2
+    assert [(process.communicate(timeout=120)[1], process.returncode) for process in both] == [("", 0)] * 2
     store = Archive(tmp_path / "index")
     assert len([point for point in store.points(files) if point.metric == "latency"]) == 60
     store.close()
@@ -93,11 +93,11 @@ for at in range(100):
         )
         for _ in range(2)
     ]
-    assert [one.stdout and one.stdout.readline() for one in both] == ["ready\n"] * 2
+    assert [process.stdout and process.stdout.readline() for process in both] == ["ready\n"] * 2
     start = time.time() + 0.1
-    for one in both:
-        print(start, file=one.stdin, flush=True)
-    assert [(one.communicate(timeout=120)[1], one.returncode) for one in both] == [("", 0)] * 2
+    for process in both:
+        print(start, file=process.stdin, flush=True)
+    assert [(process.communicate(timeout=120)[1], process.returncode) for process in both] == [("", 0)] * 2
 
 
 def test_a_writer_that_is_killed_leaves_files_whole_or_unread(stored: Any, tmp_path: Path) -> None:
@@ -156,11 +156,14 @@ def test_an_index_in_a_place_that_cannot_be_written(tmp_path: Path) -> None:
 
 def test_files_of_pytest_benchmark_have_their_time_and_commit(tmp_path: Path) -> None:
     path = tmp_path / "0001.json"
-    found = {"fullname": "t.py::test_a", "stats": {"mean": 1.0, "median": 1.0, "stddev": 0.1, "rounds": 9}}
+    benchmark = {
+        "fullname": "t.py::test_a",
+        "stats": {"mean": 1.0, "median": 1.0, "stddev": 0.1, "rounds": 9},
+    }
     path.write_text(
         json.dumps(
             {
-                "benchmarks": [found],
+                "benchmarks": [benchmark],
                 "datetime": "2026-03-01T12:00:00.5+00:00",
                 "commit_info": {"id": "ab12", "dirty": True},
                 "machine_info": {"machine": "x86"},

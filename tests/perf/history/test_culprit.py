@@ -82,8 +82,8 @@ def test_a_slower_commit_is_found_by_measuring(
     """
     asked = history(stored, [repository[1], *[repository[3]] * 5])
     assert cli.status([*asked, "--budget", "40s"]) == 1
-    said = capsys.readouterr().out
-    assert f"slower since {repository[3][:7]}" in said and "change 3" in said
+    output = capsys.readouterr().out
+    assert f"slower since {repository[3][:7]}" in output and "change 3" in output
     assert len(git(Path(), "worktree", "list").splitlines()) == 1 and git(Path(), "status", "--short") == ""
 
 
@@ -113,8 +113,8 @@ def test_commits_that_cannot_be_judged_are_left_between(
 ) -> None:
     monkeypatch.setattr(culprit, "judge", judged_by(repository, 4, skipped=(3, 4)))
     assert cli.status(history(stored, repository)) == 3
-    said = capsys.readouterr().out
-    assert repository[4] in said and repository[3] in said and "slower since" not in said
+    output = capsys.readouterr().out
+    assert repository[4] in output and repository[3] in output and "slower since" not in output
 
 
 def test_what_does_not_come_back_is_not_blamed_on_a_commit(

@@ -38,9 +38,9 @@ def history(folder: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
     return status, json.loads((folder / "out.json").read_bytes())
 
 
-def one_series(found: dict[str, Any], metric: str = "latency") -> dict[str, Any]:
-    (one,) = (one for one in found["series"] if one["metric"] == metric)
-    return dict(one)
+def one_series(report: dict[str, Any], metric: str = "latency") -> dict[str, Any]:
+    (series,) = (series for series in report["series"] if series["metric"] == metric)
+    return dict(series)
 
 
 @pytest.mark.parametrize(
@@ -59,15 +59,13 @@ def test_a_slower_level_is_an_alarm_while_it_is_young(
     values = noise(60)
     values[-young:] = [1.1 * value for value in values[-young:]]
     stored.runs(tmp_path / "results", {"a": values})
-    ended, found = history(tmp_path)
-    assert ended == status, found["findings"]
+    ended, report = history(tmp_path)
+    assert ended == status, report["findings"]
     if words:
-        (finding,) = found["findings"]
+        (finding,) = report["findings"]
         assert words in str(finding["evidence"]) and stored.sha(60 - young)[:12] in str(finding["evidence"])
-        assert (
-            finding["ratio"] == pytest.approx(1.1, abs=0.02)
-            and finding["case"] == "a/eager/fp32/b1/cpu/inference"
-        )
+        assert finding["ratio"] == pytest.approx(1.1, abs=0.02)
+        assert finding["case"] == "a/eager/fp32/b1/cpu/inference"
     assert verdict.read(tmp_path / "out.json").tool == "history"
 
 
@@ -77,14 +75,16 @@ def test_a_case_that_is_no_longer_measured_is_named(stored: Any, tmp_path: Path)
         path = stored.run(tmp_path / "results" / f"{day}.json", day, {"a": value})
         if day < 15:
             content = json.loads(path.read_bytes())
-            (one,) = content["results"]
-            content["results"].append({**one, "case": {**one["case"], "backend": "compile"}})
+            (result,) = content["results"]
+            content["results"].append({**result, "case": {**result["case"], "backend": "compile"}})
             path.write_text(json.dumps(content))
         if day < 12:
             stored.run(tmp_path / "results" / f"other-{day}.json", day, {"b": value})
-    _, found = history(tmp_path)
-    (said,) = (reason for reason in found["reasons"] if "newest" in reason)
-    assert said.startswith("a/compile/fp32/b1/cpu/inference is not in the newest 3 results, last 2026-01-15")
+    _, report = history(tmp_path)
+    (reason,) = (reason for reason in report["reasons"] if "newest" in reason)
+    assert reason.startswith(
+        "a/compile/fp32/b1/cpu/inference is not in the newest 3 results, last 2026-01-15"
+    )
 
 
 @pytest.mark.parametrize(("new", "status"), [(4, 3), (14, 3), (40, 0)])
@@ -104,22 +104,22 @@ def test_a_setting_that_is_gone_vouches_for_nothing_and_alarms_no_more(
         )
         if day < 46:
             content = json.loads(path.read_bytes())
-            (one,) = content["results"]
-            content["results"].append({**one, "case": {**one["case"], "backend": "compile"}})
+            (result,) = content["results"]
+            content["results"].append({**result, "case": {**result["case"], "backend": "compile"}})
             path.write_text(json.dumps(content))
-    ended, found = history(tmp_path, "--metric", "latency")
+    ended, report = history(tmp_path, "--metric", "latency")
     recent = new < 10  # the old alarm is among the newest results: still the news
-    assert ended == (1 if recent else status), found["reasons"]
+    assert ended == (1 if recent else status), report["reasons"]
     assert any(
-        reason.startswith("a/compile/") and "not in the newest" in reason for reason in found["reasons"]
+        reason.startswith("a/compile/") and "not in the newest" in reason for reason in report["reasons"]
     )
 
 
 def test_too_short_to_alarm_is_no_pass(stored: Any, tmp_path: Path) -> None:
     """Twelve points, twice as slow from the seventh on: no detector could say so."""
     stored.runs(tmp_path / "results", {"a": [1e-3] * 6 + [2e-3] * 6})
-    ended, found = history(tmp_path, "--metric", "latency")
-    assert ended == 3 and "shorter than the 15 points" in str(found["reasons"])
+    ended, report = history(tmp_path, "--metric", "latency")
+    assert ended == 3 and "shorter than the 15 points" in str(report["reasons"])
 
 
 def test_sides_of_ab_are_no_history(stored: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,16 +129,16 @@ def test_sides_of_ab_are_no_history(stored: Any, tmp_path: Path, monkeypatch: py
         stored.run(tmp_path / "runs" / "ab" / f"{day}" / "head.json", day, {"a": 2 * value})
     out = tmp_path / "out.json"
     assert cli.status(["history", "--json", str(out), "--metric", "latency"]) == 0
-    (one,) = json.loads(out.read_bytes())["series"]
-    assert len(one["points"]) == 16
+    (series,) = json.loads(out.read_bytes())["series"]
+    assert len(series["points"]) == 16
 
 
 def test_a_faster_level_is_no_alarm(stored: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     values = noise(60)
     stored.runs(tmp_path / "results", {"a": [*values[:52], *(0.9 * value for value in values[52:])]})
     assert cli.status(["history", str(tmp_path / "results"), "--index", str(tmp_path / "index")]) == 0
-    said = capsys.readouterr().out
-    assert "better" in said and "history: pass" in said
+    output = capsys.readouterr().out
+    assert "better" in output and "history: pass" in output
 
 
 def test_no_series_crosses_a_change_of_the_environment(stored: Any, tmp_path: Path) -> None:
@@ -151,9 +151,9 @@ def test_no_series_crosses_a_change_of_the_environment(stored: Any, tmp_path: Pa
             {"a": value * (1.2 if new else 1)},
             libraries={"torch": "2.15" if new else "2.14"},
         )
-    ended, found = history(tmp_path, "--metric", "latency")
-    assert ended == 0 and [len(one["points"]) for one in found["series"]] == [30, 20]
-    (border,) = found["borders"]
+    ended, report = history(tmp_path, "--metric", "latency")
+    assert ended == 0 and [len(series["points"]) for series in report["series"]] == [30, 20]
+    (border,) = report["borders"]
     assert border["changed"] == {"torch": ["2.14", "2.15"]} and border["commit"] == stored.sha(30)
 
 
@@ -167,9 +167,9 @@ def test_runners_that_take_turns_have_a_series_each(stored: Any, tmp_path: Path)
             {"a": value * (1.5 if slow else 1) * (1.1 if late and slow else 1)},
             cpu="slow" if slow else "fast",
         )
-    ended, found = history(tmp_path, "--metric", "latency")
-    assert [len(one["points"]) for one in found["series"]] == [30, 30] and len(found["borders"]) == 2
-    assert ended == 1 and len(found["findings"]) == 1
+    ended, report = history(tmp_path, "--metric", "latency")
+    assert [len(series["points"]) for series in report["series"]] == [30, 30] and len(report["borders"]) == 2
+    assert ended == 1 and len(report["findings"]) == 1
 
 
 def test_a_counter_changes_exactly_and_is_told_with_its_commit(
@@ -177,8 +177,8 @@ def test_a_counter_changes_exactly_and_is_told_with_its_commit(
 ) -> None:
     for day in range(4):
         stored.run(tmp_path / "results" / f"{day}.json", day, {"a": 1e-3}, operators=30 if day < 2 else 31)
-    _, found = history(tmp_path, "--metric", "operators")
-    assert [one["index"] for one in one_series(found, "operators")["change_points"]] == [2]
+    _, report = history(tmp_path, "--metric", "operators")
+    assert [change["index"] for change in one_series(report, "operators")["change_points"]] == [2]
     cli.status(["history", str(tmp_path / "results"), "--index", str(tmp_path / "index")])
     assert (
         f"{stored.sha(2)[:12]}: a/eager/fp32/b1/cpu/inference: operators 30 -> 31, worse"
@@ -188,20 +188,17 @@ def test_a_counter_changes_exactly_and_is_told_with_its_commit(
 
 def test_too_few_points_are_no_pass(stored: Any, tmp_path: Path) -> None:
     stored.runs(tmp_path / "results", {"a": noise(14)})
-    ended, found = history(tmp_path)
-    assert ended == 3 and "shorter than the 15 points" in found["reasons"][0]
+    ended, report = history(tmp_path)
+    assert ended == 3 and "shorter than the 15 points" in report["reasons"][0]
 
 
 def test_other_files_of_the_folder_are_counted_not_fatal(stored: Any, tmp_path: Path) -> None:
     stored.runs(tmp_path / "results", {"a": noise(16)})
     (tmp_path / "results" / "verdict.json").write_text("{}")
     (tmp_path / "results" / "broken.json").write_text('{"run": ')
-    ended, found = history(tmp_path)
-    assert (
-        ended == 0
-        and set(found["not_results"]) == {"verdict.json", "broken.json"}
-        and "2 of 18 files are no results" in str(found["reasons"])
-    )
+    ended, report = history(tmp_path)
+    assert ended == 0 and set(report["not_results"]) == {"verdict.json", "broken.json"}
+    assert "2 of 18 files are no results" in str(report["reasons"])
     assert (
         cli.status(["history", str(tmp_path / "results" / "broken.json"), "--index", str(tmp_path / "index")])
         == 4
@@ -245,8 +242,8 @@ def test_mistakes_are_one_line(
     if arguments != ["."]:
         stored.runs(tmp_path / "results", {"a": noise(12)})
     assert cli.status(["history", *arguments, "--index", "index"]) == status
-    said = capsys.readouterr().err
-    assert words in said and said.count("\n") == 1
+    message = capsys.readouterr().err
+    assert words in message and message.count("\n") == 1
 
 
 HOSTILE = "</title><script>document.title='owned'</script>"
@@ -262,7 +259,7 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
     (tmp_path / "results").mkdir()
     for day, value in enumerate(noise(40)):
         stats = {"mean": value, "median": value, "stddev": value / 100, "rounds": 9}
-        found = {
+        benchmarks = {
             "benchmarks": [
                 {"fullname": HOSTILE, "stats": stats},
                 {"fullname": "t.py::test_b", "stats": {**stats, "median": value * (1.2 if day > 32 else 1)}},
@@ -272,7 +269,7 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
         path.write_text(
             json.dumps(
                 {
-                    **found,
+                    **benchmarks,
                     "datetime": f"2026-0{2 + day // 28}-{1 + day % 28:02}T00:00:00",
                     "machine_info": {"machine": "x86"},
                     "commit_info": {"id": "<b>"},

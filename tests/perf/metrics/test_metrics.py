@@ -31,7 +31,7 @@ def block(*call_s: float, fresh: bool = True, **more: Any) -> Block:
     """A worker that took 1 s to start, 0.5 s to load, 0.25 s for its first call, with peaks of 100,
     150, 120 and 140 MiB.
     """
-    given: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "start_s": 1.0,
         "load_s": 0.5,
         "first_call_s": 0.25,
@@ -43,24 +43,26 @@ def block(*call_s: float, fresh: bool = True, **more: Any) -> Block:
         "turns": [turn(value) for value in call_s],
         "numbers": list(range(len(call_s))),
     }
-    return Block(fresh=fresh, **{**given, **more})
+    return Block(fresh=fresh, **{**defaults, **more})
 
 
 def seen(*blocks: Block, **more: Any) -> Observations:
     """Blocks of a case with batch 8, two items a sample, 1 MFLOP a call; one that died before its
     first turn is among them.
     """
-    given: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "ledger": {"export": 2.0, "compile": 3.0},
         "subject": Subject(Work(1_000_000, 7, 1, 2, "token", True), ""),
         "peaks": {"flop_rate": 4e8},
     }
-    return Observations(**{"case": Case("net", "null", batch=8), **given, **more}, blocks=[*blocks, block()])
+    return Observations(
+        **{"case": Case("net", "null", batch=8), **defaults, **more}, blocks=[*blocks, block()]
+    )
 
 
 def measure(name: str, observations: Observations) -> Samples:
-    found: Samples = plugins.load("hotlap.metrics", name).measure(observations)
-    return found
+    samples: Samples = plugins.load("hotlap.metrics", name).measure(observations)
+    return samples
 
 
 def absent(name: str, observations: Observations) -> str:
@@ -77,18 +79,18 @@ def test_latency() -> None:
 
 
 def test_throughput_is_items_a_second() -> None:
-    found = measure("throughput", TWO)
-    assert (found.unit, found.better, found.turns) == ("1/s", "higher", ((0, 1), (7,)))
-    assert found.values == (pytest.approx((1600, 800)), pytest.approx((3200,)))
-    assert found.details == {"item": "token", "items_per_call": 16}
+    samples = measure("throughput", TWO)
+    assert (samples.unit, samples.better, samples.turns) == ("1/s", "higher", ((0, 1), (7,)))
+    assert samples.values == (pytest.approx((1600, 800)), pytest.approx((3200,)))
+    assert samples.details == {"item": "token", "items_per_call": 16}
 
 
 def test_flop_rate_stands_beside_the_peak() -> None:
-    found = measure("flop_rate", TWO)
-    assert (found.unit, found.better) == ("FLOP/s", "higher")
-    assert found.values == (pytest.approx((1e8, 5e7)), pytest.approx((2e8,)))
+    samples = measure("flop_rate", TWO)
+    assert (samples.unit, samples.better) == ("FLOP/s", "higher")
+    assert samples.values == (pytest.approx((1e8, 5e7)), pytest.approx((2e8,)))
     share = (0.75e8 + 2e8) / 2 / 4e8
-    assert found.details == {
+    assert samples.details == {
         "flops": 1_000_000,
         "operators_eager": 7,
         "peak": 4e8,
@@ -110,10 +112,10 @@ def test_memory_is_the_peak_of_all_phases_of_fresh_workers() -> None:
         block(0.01, run_peak_bytes=210 * MIB),
         block(0.01, fresh=False, run_peak_bytes=999 * MIB),
     )
-    found = measure("memory", seen(*blocks))
-    assert (found.unit, found.better) == ("B", "lower")
-    assert found.values == ((150.0 * MIB,), (210.0 * MIB,))
-    assert found.details == {
+    samples = measure("memory", seen(*blocks))
+    assert (samples.unit, samples.better) == ("B", "lower")
+    assert samples.values == ((150.0 * MIB,), (210.0 * MIB,))
+    assert samples.details == {
         "after_imports_bytes": 100 * MIB,
         "growth_bytes": 50 * MIB,
         "load_peak_bytes": 150 * MIB,
@@ -128,12 +130,12 @@ def test_memory_never_shrinks_below_nothing() -> None:
 
 
 def test_cold_start_is_the_build_and_each_fresh_workers_start() -> None:
-    found = measure(
+    samples = measure(
         "cold_start", seen(block(0.01), block(0.01, start_s=2.0), block(0.01, fresh=False, start_s=0.0))
     )
-    assert (found.unit, found.better) == ("s", "lower")
-    assert found.values == ((6.75,), (7.75,))
-    assert found.details == {
+    assert (samples.unit, samples.better) == ("s", "lower")
+    assert samples.values == ((6.75,), (7.75,))
+    assert samples.details == {
         "export": 2.0,
         "compile": 3.0,
         "import": 1.0,
@@ -152,11 +154,11 @@ def test_what_needs_a_fresh_worker_is_absent_without_one(name: str) -> None:
 
 
 def test_energy_is_joules_a_call_with_the_first_call_of_each_turn() -> None:
-    found = measure(
+    samples = measure(
         "energy", seen(block(0.01, 0.01, joules=[1.0, 2.0]), block(0.01), block(0.01, joules=[4.0]))
     )
-    assert (found.unit, found.better) == ("J", "lower")
-    assert found.values == ((3.0 / 10,), (4.0 / 5,))
+    assert (samples.unit, samples.better) == ("J", "lower")
+    assert samples.values == ((3.0 / 10,), (4.0 / 5,))
 
 
 def test_energy_without_a_meter_is_absent_for_the_meters_reason() -> None:
@@ -179,10 +181,11 @@ def test_with_a_cold_cache_a_gpu_has_no_energy_of_its_calls() -> None:
 def test_energy_of_a_gpu_is_that_of_windows_and_never_of_turns() -> None:
     case = Case("net", "null", target="cuda:0")
     window = Window(energy_j=12.0, calls=48, updates=100, length_s=2.0)
-    found = measure(
+    samples = measure(
         "energy", seen(block(0.01, joules=[9.0], energy=window), block(0.01, joules=[9.0]), case=case)
     )
-    assert found.values == ((0.25,),) and found.details == {"least_updates": 100, "shortest_window_s": 2.0}
+    assert samples.values == ((0.25,),)
+    assert samples.details == {"least_updates": 100, "shortest_window_s": 2.0}
     assert (
         absent("energy", seen(block(0.01, joules=[9.0]), case=case))
         == "interrupted: the race ended before its pass for energy"
@@ -195,12 +198,14 @@ def test_energy_of_a_gpu_is_that_of_windows_and_never_of_turns() -> None:
 
 def test_call_latency_has_the_percentiles_that_its_single_calls_bear() -> None:
     tails = [[float(at if at % 2 else 100 - at) for at in range(start, start + 40)] for start in (0, 40)]
-    found = measure("call_latency", seen(block(0.01, tail=tails[0]), block(0.01), block(0.01, tail=tails[1])))
-    assert (found.unit, found.better) == ("s", "lower")
-    assert found.values == tuple(tuple(tail) for tail in tails)
+    samples = measure(
+        "call_latency", seen(block(0.01, tail=tails[0]), block(0.01), block(0.01, tail=tails[1]))
+    )
+    assert (samples.unit, samples.better) == ("s", "lower")
+    assert samples.values == tuple(tuple(tail) for tail in tails)
     expected, n = estimates.percentiles(tails[0] + tails[1])
     assert set(expected) == {"p90", "p95"}
-    assert found.details == {**expected, "effective_n": n}
+    assert samples.details == {**expected, "effective_n": n}
 
 
 def test_call_latency_without_single_calls_is_absent() -> None:
