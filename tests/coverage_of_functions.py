@@ -12,9 +12,9 @@ from pathlib import Path
 files = json.loads(Path(sys.argv[1]).read_text())["files"]
 total = [0, 0]
 for name, file in sorted(files.items()):
-    bodies = [one["summary"] for function, one in file["functions"].items() if function]
-    covered = sum(one["covered_lines"] for one in bodies)
-    statements = sum(one["num_statements"] for one in bodies)
+    bodies = [body["summary"] for function, body in file["functions"].items() if function]
+    covered = sum(body["covered_lines"] for body in bodies)
+    statements = sum(body["num_statements"] for body in bodies)
     if statements and name.startswith("perf/"):
         total = [total[0] + covered, total[1] + statements]
         print(f"{covered / statements:7.1%} {statements:5}  {name}")

@@ -77,7 +77,7 @@ def sources(root: Path, *packages: str) -> list[Path]:
 
 
 def all_imports(root: Path, *packages: str) -> list[Import]:
-    return [found for file in sources(root, *packages) for found in imports(root, file)]
+    return [imported for file in sources(root, *packages) for imported in imports(root, file)]
 
 
 def room(root: Path, file: Path) -> tuple[str, str]:

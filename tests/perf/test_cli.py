@@ -47,7 +47,7 @@ def saved(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "words"),
     [
         (["--help"], 0, "Commands:"),
         ([], 0, "Commands:"),
@@ -57,14 +57,14 @@ def saved(tmp_path: Path) -> Path:
         (["run", "mlp", "--backends", "eagr"], 2, ""),
     ],
 )
-def test_help_and_usage_errors_import_nothing_heavy(arguments: list[str], code: int, said: str) -> None:
+def test_help_and_usage_errors_import_nothing_heavy(arguments: list[str], code: int, words: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", LIGHT, *arguments], capture_output=True, text=True, check=True
     )
     *printed, last = done.stdout.splitlines()
     exit_code, modules = json.loads(last)
     assert exit_code == code, done.stderr
-    assert said in "\n".join(printed)
+    assert words in "\n".join(printed)
     assert HEAVY.isdisjoint(modules)
 
 
@@ -75,7 +75,7 @@ def test_every_command_has_help(command: str, capsys: Captured) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "words"),
     [
         (["rnu"], "Did you mean 'run'?"),
         (["run", "--bugdet", "1s"], "--budget"),
@@ -105,19 +105,19 @@ def test_every_command_has_help(command: str, capsys: Captured) -> None:
     ],
 )
 def test_usage_errors_are_one_line_exit_2_and_leave_nothing(
-    arguments: list[str], said: str, capsys: Captured, empty_folder: Path
+    arguments: list[str], words: str, capsys: Captured, empty_folder: Path
 ) -> None:
     assert cli.status(arguments) == 2
     heard = capsys.readouterr()
     assert heard.err.startswith("hotlap: ")
     assert heard.err.count("\n") == 1
-    assert said in heard.err
+    assert words in heard.err
     assert heard.out == ""
     assert list(empty_folder.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "said"),
+    ("error", "code", "message"),
     [
         (None, 0, ""),
         (3, 3, ""),
@@ -127,11 +127,15 @@ def test_usage_errors_are_one_line_exit_2_and_leave_nothing(
     ],
 )
 def test_exit_codes(
-    error: BaseException | int | None, code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+    error: BaseException | int | None,
+    code: int,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Captured,
 ) -> None:
     ends_with(error, monkeypatch)
     assert cli.status([]) == code
-    assert capsys.readouterr().err == said
+    assert capsys.readouterr().err == message
     with pytest.raises(SystemExit) as ended:
         cli.main([])
     assert ended.value.code == code
@@ -162,12 +166,12 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     ) as process:
         assert process.stdout is not None and process.stderr is not None
         process.stdout.close()
-        said = process.stderr.read()
-    assert (process.returncode, said) == (0, b"")
+        errors = process.stderr.read()
+    assert (process.returncode, errors) == (0, b"")
 
 
 @pytest.mark.parametrize(
-    ("given", "meant"),
+    ("arguments", "meant"),
     [
         (["run", "--resume"], ["run", "--resume", "latest"]),
         (["run", "--resume", "--budget", "5s"], ["run", "--resume", "latest", "--budget", "5s"]),
@@ -175,8 +179,8 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
         (["run", "mlp"], ["run", "mlp"]),
     ],
 )
-def test_resume_without_an_id_is_the_latest(given: list[str], meant: list[str]) -> None:
-    assert cli.with_latest(given) == meant
+def test_resume_without_an_id_is_the_latest(arguments: list[str], meant: list[str]) -> None:
+    assert cli.with_latest(arguments) == meant
 
 
 def test_lists_are_separated_by_commas() -> None:

@@ -40,9 +40,9 @@ case = Case.parse(sys.argv[1])
 artefact = Artefact(case, pathlib.Path(sys.argv[2]), 2, None, pathlib.Path())
 step = backend.load(artefact)
 outputs = step.fetch(step.call(step.place(tuple(backend._zeros(step.about, case.batch).values()))))
-found = backend.placement(artefact, step)
+placement = backend.placement(artefact, step)
 print(json.dumps({
-    "placement": msgspec.to_builtins(found),
+    "placement": msgspec.to_builtins(placement),
     "shapes": [output.shape for output in outputs],
     "options": step.about.get_provider_options(),
 }))

@@ -192,7 +192,7 @@ from hotlap.perf.terms.case import Case
 case = Case.parse("m/compile/fp32/b2/cuda:0/inference")
 workload = workloads.load(workloads.Reference("planted_here:pooled"))
 rungs = backend.verify(workload, case, Path(), lambda phase: contextlib.nullcontext())
-print(*(one.rung for one in rungs))
+print(*(entry.rung for entry in rungs))
 """
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code],

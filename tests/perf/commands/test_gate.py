@@ -70,8 +70,8 @@ def test_exit_statuses(capsys: Captured) -> None:
     Path("cut.json").write_text(Path(base).read_text()[:-9])
     for bad, code in (("cut.json", 4), ("absent.json", 2)):
         assert cli.status(["gate", base, bad]) == code
-        said = capsys.readouterr().err
-        assert said.count("\n") == 1 and bad in said
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and bad in error
     Path("wrong.toml").write_text("alhpa = 1\n")
     assert cli.status(["gate", base, base, "--policy", "wrong.toml"]) == 2
     for unwritable in ("no/such/folder.json", "."):
@@ -84,8 +84,8 @@ def test_a_name_from_a_file_is_no_command_to_the_ci_system(capsys: Captured) -> 
         content["benchmarks"][0]["fullname"] = "::error::x\n::stop-commands::y\x1b[31m"
         Path(name).write_text(json.dumps(content))
     assert cli.status(["gate", "a.json", "b.json"]) == 1
-    said = capsys.readouterr().out
-    assert not any(line.lstrip().startswith("::") for line in said.splitlines()) and "\x1b" not in said
+    output = capsys.readouterr().out
+    assert not any(line.lstrip().startswith("::") for line in output.splitlines()) and "\x1b" not in output
 
 
 def test_gate_toml_of_the_working_directory_is_the_policy() -> None:
@@ -116,8 +116,8 @@ def test_history_finds_the_row_where_the_level_changed(capsys: Captured) -> None
     ]
     Path("times.csv").write_text("\n".join(lines))
     assert cli.status(["history", "--csv", "times.csv", "--column", "Time", "--json", "-"]) == 0
-    (found,) = json.loads(capsys.readouterr().out)["change_points"]
-    assert found["index"] == 60 and found["effect"] == pytest.approx(0.3, abs=0.02)
+    (change,) = json.loads(capsys.readouterr().out)["change_points"]
+    assert change["index"] == 60 and change["effect"] == pytest.approx(0.3, abs=0.02)
     assert cli.status(["history", "--csv", "times.csv", "--column", "Time"]) == 0
     assert capsys.readouterr().out.startswith("row 61: +")
 
@@ -138,6 +138,6 @@ def test_a_series_that_cannot_be_read_is_one_line(
 ) -> None:
     Path("x.csv").write_text(content)
     assert cli.status(["history", "--csv", "x.csv", "--column", column]) == code
-    said = capsys.readouterr().err
-    assert words in said and said.count("\n") == (code != 0)
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == (code != 0)
     assert cli.status(["history", "--csv", "absent.csv", "--column", column]) == 2

@@ -69,28 +69,30 @@ def report(repository: Path) -> tuple[str, dict[str, Any]]:
 
 def test_each_case_is_a_benchmark_with_its_own_samples(report: tuple[str, dict[str, Any]]) -> None:
     _, file = report
-    assert [one["extra_info"]["hotlap"]["case"]["backend"] for one in file["benchmarks"]] == [
+    assert [benchmark["extra_info"]["hotlap"]["case"]["backend"] for benchmark in file["benchmarks"]] == [
         "eager",
         "null",
         "onnxruntime",
     ]
-    for one in file["benchmarks"]:
+    for benchmark in file["benchmarks"]:
         samples = [
-            value for block in one["extra_info"]["hotlap"]["metrics"]["latency"]["values"] for value in block
+            value
+            for block in benchmark["extra_info"]["hotlap"]["metrics"]["latency"]["values"]
+            for value in block
         ]
-        assert one["stats"]["data"] == samples
-        assert one["stats"]["min"] == min(samples)
-        assert one["group"] == "shapes:make/b1/cpu/inference"
-        assert one["options"]["timer"] == "replayed"
+        assert benchmark["stats"]["data"] == samples
+        assert benchmark["stats"]["min"] == min(samples)
+        assert benchmark["group"] == "shapes:make/b1/cpu/inference"
+        assert benchmark["options"]["timer"] == "replayed"
 
 
 def test_cases_of_a_group_share_one_race(report: tuple[str, dict[str, Any]]) -> None:
     _, file = report
-    assert len({one["extra_info"]["hotlap"]["race_id"] for one in file["benchmarks"]}) == 1
+    assert len({benchmark["extra_info"]["hotlap"]["race_id"] for benchmark in file["benchmarks"]}) == 1
     turns = [
         number
-        for one in file["benchmarks"]
-        for block in one["extra_info"]["hotlap"]["metrics"]["latency"]["turns"]
+        for benchmark in file["benchmarks"]
+        for block in benchmark["extra_info"]["hotlap"]["metrics"]["latency"]["turns"]
         for number in block
     ]
     assert len(set(turns)) == len(turns)
@@ -98,22 +100,22 @@ def test_cases_of_a_group_share_one_race(report: tuple[str, dict[str, Any]]) -> 
 
 def test_what_has_no_time_is_in_the_files_own_section(report: tuple[str, dict[str, Any]]) -> None:
     text, file = report
-    found = {
-        (one["case"]["workload"], one["case"]["backend"], one["case"]["target"]): one["status"]
-        for one in file["hotlap"]["results"]
+    statuses = {
+        (result["case"]["workload"], result["case"]["backend"], result["case"]["target"]): result["status"]
+        for result in file["hotlap"]["results"]
     }
-    assert found[("shapes:broken", "eager", "cpu")] == "failed"
-    assert found[("shapes:make", "eager", "cuda:0")] == "skipped"
+    assert statuses[("shapes:broken", "eager", "cpu")] == "failed"
+    assert statuses[("shapes:make", "eager", "cuda:0")] == "skipped"
     assert "forward fails" in text and "no_device" in text
     assert "3 passed, 1 failed, 1 skipped" in text or "1 failed, 3 passed, 1 skipped" in text
 
 
 def test_no_stat_is_nan_or_null(report: tuple[str, dict[str, Any]]) -> None:
     _, file = report
-    for one in file["benchmarks"]:
+    for benchmark in file["benchmarks"]:
         assert all(
             value is not None and value == value
-            for value in one["stats"].values()
+            for value in benchmark["stats"].values()
             if not isinstance(value, list)
         )
 
@@ -147,5 +149,7 @@ def test_a_file_is_written_when_nothing_was_timed(repository: Path) -> None:
     file = json.loads((repository / "none.json").read_text())
     assert file["benchmarks"] == [] and file["machine_info"] and "commit_info" in file
     assert [
-        one["reason"]["code"] for one in file["hotlap"]["results"] if one["case"]["backend"] == "eager"
+        result["reason"]["code"]
+        for result in file["hotlap"]["results"]
+        if result["case"]["backend"] == "eager"
     ] == ["no_device"]

@@ -57,24 +57,26 @@ def ran(planted: Path) -> tuple[str, Results]:
 
 def test_a_users_network_goes_through_every_backend(ran: tuple[str, Results]) -> None:
     text, results = ran
-    by_backend = {one.case.backend: one for one in results.results if not one.case.options}
+    by_backend = {result.case.backend: result for result in results.results if not result.case.options}
     assert by_backend.keys() == {"eager", "compile", "onnxruntime", "openvino", "pace"}
-    for name, one in by_backend.items():
-        assert one.status in ("ok", "noisy"), (name, one.reason)
-        assert one.reason is None or one.reason.code in ("not_steady", "wide_interval")
+    for name, result in by_backend.items():
+        assert result.status in ("ok", "noisy"), (name, result.reason)
+        assert result.reason is None or result.reason.code in ("not_steady", "wide_interval")
         assert name in text
-    assert len({one.race_id for one in results.results}) == 1
+    assert len({result.race_id for result in results.results}) == 1
 
 
 def test_every_result_has_evidence(ran: tuple[str, Results]) -> None:
-    for one in ran[1].results:
-        if one.case.backend == "pace":
+    for result in ran[1].results:
+        if result.case.backend == "pace":
             continue
-        assert one.deviation is not None
-        assert one.deviation.distances.keys() == {"random", "real"}
-        assert all(found.within and found.tolerance > 0 for found in one.deviation.distances.values())
-        assert one.placement is not None
-        assert sum(one.placement.ran_on.values()) > 0
+        assert result.deviation is not None
+        assert result.deviation.distances.keys() == {"random", "real"}
+        assert all(
+            distance.within and distance.tolerance > 0 for distance in result.deviation.distances.values()
+        )
+        assert result.placement is not None
+        assert sum(result.placement.ran_on.values()) > 0
         assert {
             "latency",
             "throughput",
@@ -82,33 +84,37 @@ def test_every_result_has_evidence(ran: tuple[str, Results]) -> None:
             "cold_start",
             "flop_rate",
             "call_latency",
-        } <= one.metrics.keys()
-        assert "energy" in one.metrics or one.absent["energy"].code == "no_device"
-        assert one.verified_to == "L7"
+        } <= result.metrics.keys()
+        assert "energy" in result.metrics or result.absent["energy"].code == "no_device"
+        assert result.verified_to == "L7"
 
 
 def test_placement_counters(ran: tuple[str, Results]) -> None:
-    found = {one.case.spec: one.placement for one in ran[1].results if one.placement is not None}
+    placements = {
+        result.case.spec: result.placement for result in ran[1].results if result.placement is not None
+    }
     assert any(
         line.endswith("planted.workloads was not imported")
-        for line in found["compile[package:aoti]"].evidence
+        for line in placements["compile[package:aoti]"].evidence
     ), "its worker has no use for the model"
-    assert found["compile"].counters["graph_breaks"] == 0
-    assert found["compile"].counters["graphs"] == 1
-    assert found["onnxruntime"].ran_on.keys() == {"CPUExecutionProvider"}
-    assert found["onnxruntime"].counters["memcpy_nodes"] == 0
-    assert found["openvino"].counters["nodes_other_precision"] == 0
+    assert placements["compile"].counters["graph_breaks"] == 0
+    assert placements["compile"].counters["graphs"] == 1
+    assert placements["onnxruntime"].ran_on.keys() == {"CPUExecutionProvider"}
+    assert placements["onnxruntime"].counters["memcpy_nodes"] == 0
+    assert placements["openvino"].counters["nodes_other_precision"] == 0
 
 
 def test_cold_start_is_a_ledger(ran: tuple[str, Results]) -> None:
     ledger = {
-        one.case.backend: one.metrics["cold_start"].details
-        for one in ran[1].results
-        if "cold_start" in one.metrics
+        result.case.backend: result.metrics["cold_start"].details
+        for result in ran[1].results
+        if "cold_start" in result.metrics
     }
     assert {"export", "import", "load", "first_call"} <= ledger["onnxruntime"].keys()
     assert {"compile", "import", "load", "first_call"} <= ledger["compile"].keys()
-    cold = next(one.metrics["cold_start"] for one in ran[1].results if one.case.backend == "onnxruntime")
+    cold = next(
+        result.metrics["cold_start"] for result in ran[1].results if result.case.backend == "onnxruntime"
+    )
     parts = [float(cold.details[name] or 0) for name in cold.details if name != "steady"]
     assert cold.values[0][0] == pytest.approx(sum(parts))
 
@@ -118,7 +124,7 @@ def test_report_prints_the_table_again(ran: tuple[str, Results], planted: Path) 
     assert done.returncode == 0
     assert (
         done.stdout.count("| planted.workloads:mobilenet")
-        == sum(one.case.backend != "pace" for one in ran[1].results)
+        == sum(result.case.backend != "pace" for result in ran[1].results)
         == 6
     )
 
@@ -246,7 +252,9 @@ def test_a_users_checkpoint_and_the_wrong_class_for_it(planted: Path) -> None:
     )
     assert right.returncode == 0, right.stdout + right.stderr
     (eager,) = (
-        one for one in read(planted / "right" / "results.json").results if one.case.backend == "eager"
+        result
+        for result in read(planted / "right" / "results.json").results
+        if result.case.backend == "eager"
     )
     assert eager.weights.startswith("checkpoint net.ckpt sha256:")
     wrong = hotlap(
@@ -288,12 +296,12 @@ def test_an_operator_that_only_the_cpu_has_is_named_by_every_backend(planted: Pa
         "only_here",
     )
     assert done.returncode == 4, done.stdout + done.stderr
-    found = {one.case.backend: one for one in read(planted / "only_here" / "results.json").results}
-    assert found.keys() == set(backends)
-    for name, one in found.items():
-        assert (
-            one.status == "failed" and one.reason is not None and one.verified_to == "L0" and not one.metrics
-        ), (name, one.reason)
-        assert one.reason.code in ("unsupported_op", "export_failed") and re.search(
-            r"planted(::|\.)only_here", one.reason.detail
-        ), (name, one.reason)
+    by_backend = {
+        result.case.backend: result for result in read(planted / "only_here" / "results.json").results
+    }
+    assert by_backend.keys() == set(backends)
+    for name, result in by_backend.items():
+        assert result.status == "failed" and result.reason is not None, (name, result.reason)
+        assert result.verified_to == "L0" and not result.metrics, (name, result.reason)
+        assert result.reason.code in ("unsupported_op", "export_failed"), (name, result.reason)
+        assert re.search(r"planted(::|\.)only_here", result.reason.detail), (name, result.reason)

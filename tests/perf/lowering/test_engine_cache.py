@@ -116,8 +116,8 @@ from hotlap.perf.lowering.engine_cache import Key
 key = Key("graph", {}, "fp16", {}, "library", "sm_89")
 for at in range(40):
     assert engine_cache.put(key, sys.argv[1].encode() * 100_000, 1.0, "") == ""
-    found, said = engine_cache.get(key)
-    assert found is not None and len(set(found.engine)) == 1, said
+    entry, reason = engine_cache.get(key)
+    assert entry is not None and len(set(entry.engine)) == 1, reason
 """
     children = [subprocess.Popen([sys.executable, "-P", "-c", code, letter]) for letter in "abc"]
     assert [child.wait(timeout=120) for child in children] == [0, 0, 0]

@@ -37,10 +37,10 @@ SUBJECT = Subject(Work(0, 1, 1, 1, "row", True), "as given")
 )
 def test_a_precision_that_is_slower_than_fp32_is_said_with_the_reason(monkeypatch, rate, flags, words):
     monkeypatch.setattr(answer.cpu, "flags", lambda: frozenset(flags))
-    said = answer.slow_precision(
+    warning = answer.slow_precision(
         Observations(Case("w", "eager", "bf16"), {}, SUBJECT, {"flop_rate": rate}, {"flop_rate": 1e11})
     )
-    assert words in said and bool(said) == bool(words)
+    assert words in warning and bool(warning) == bool(words)
 
 
 def test_of_fp32_itself_and_of_a_machine_without_peaks_nothing_is_said():
@@ -57,9 +57,9 @@ def timed(precision: str, times: list[float], **peaks: float) -> Entrant:
         {"flop_rate": peaks[precision]} if precision in peaks else {},
         {"flop_rate": 1e11},
     )
-    for taken in times:
+    for seconds in times:
         turns = [
-            Turn(first_s=taken, call_s=taken, calls=1, cpu_s=taken, switches=0, migrations=0, faults=0)
+            Turn(first_s=seconds, call_s=seconds, calls=1, cpu_s=seconds, switches=0, migrations=0, faults=0)
         ] * 3
         seen.blocks.append(Block(True, 0.0, 0.0, 0.0, 0, 0, 0, turns=turns))
     return Entrant(seen.case, plugins.backend("eager"), [], {}, Path(), Path(), Path(), seen, None)

@@ -38,8 +38,8 @@ def opens(tmp_path: Path) -> Iterator[Opens]:
         return opened[-1]
 
     yield make
-    for one in opened:
-        one.close()
+    for run in opened:
+        run.close()
 
 
 def answer(case: Case, code: str | None = None, warning: str = "") -> Result:
@@ -55,7 +55,7 @@ def test_the_file_is_whole_after_every_put(opens: Opens) -> None:
     assert read(run.file).environment == {HERE.key: HERE}
     run.put([answer(EAGER, warning="first")])
     run.put([answer(NULL), answer(EAGER, warning="second")])
-    assert [(one.case, one.warnings) for one in read(run.file).results] == [
+    assert [(result.case, result.warnings) for result in read(run.file).results] == [
         (EAGER, ("second",)),
         (NULL, ("",)),
     ]
@@ -145,7 +145,7 @@ def test_a_full_disk_is_said_and_what_was_written_stays(
         match=r"cannot write .*results.json: No space left on device; free space or choose another --out",
     ):
         run.put([answer(NULL)])
-    assert [one.case for one in read(run.file).results] == [EAGER]
+    assert [result.case for result in read(run.file).results] == [EAGER]
 
 
 def test_a_damaged_file_is_neither_used_nor_overwritten_nor_left_locked(opens: Opens, tmp_path: Path) -> None:
@@ -163,10 +163,10 @@ def test_a_damaged_file_is_neither_used_nor_overwritten_nor_left_locked(opens: O
 
 def test_runs_live_under_hotlap_runs(opens: Opens, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOTLAP_RUNS", str(tmp_path / "mine"))
-    one, other = opens(None), opens(None)
-    assert one.folder == tmp_path / "mine" / "race" / one.id
-    assert one.id != other.id
-    assert read(one.file).run == one.id
+    run, other = opens(None), opens(None)
+    assert run.folder == tmp_path / "mine" / "race" / run.id
+    assert run.id != other.id
+    assert read(run.file).run == run.id
     monkeypatch.delenv("HOTLAP_RUNS")
     assert files.runs_folder() == Path("runs")
 

@@ -48,6 +48,6 @@ def test_the_kernels_own_file_takes_it() -> None:
 
 @root
 def test_without_the_right_to_it_the_reason_names_the_remedy(tmp_path: Path) -> None:
-    said, nice = claim(tmp_path / "absent", "user")
-    assert said.startswith("normal (") and "RLIMIT_NICE" in said
+    answer, nice = claim(tmp_path / "absent", "user")
+    assert answer.startswith("normal (") and "RLIMIT_NICE" in answer
     assert nice == "0"

@@ -111,7 +111,7 @@ def test_last_calls_output_is_caught_in_the_timed_run(defects: dict[str, Result]
     assert reason(defects["stale"]) == ("failed", "stale_output")
     assert defects["stale"].metrics == {}
     assert defects["stale"].deviation is not None and all(
-        found.within for found in defects["stale"].deviation.distances.values()
+        distance.within for distance in defects["stale"].deviation.distances.values()
     )
 
 
@@ -153,21 +153,21 @@ def test_null_takes_its_stated_time(defects: dict[str, Result]) -> None:
     """The least disturbed sample does; how near the centre comes is the machine's doing too, and
     stands in docs/measuring.md.
     """
-    found = defects["null[takes:1ms]"]
-    assert found.disturbance is not None
-    for blocks in (found.metrics["latency"].values, found.disturbance.first_s):
+    result = defects["null[takes:1ms]"]
+    assert result.disturbance is not None
+    for blocks in (result.metrics["latency"].values, result.disturbance.first_s):
         assert 0.001 <= min(value for block in blocks for value in block) <= 0.00102
 
 
 def test_disturbance_is_reported_per_sample_and_block(defects: dict[str, Result]) -> None:
-    found = defects["eager"].disturbance
+    disturbance = defects["eager"].disturbance
     latency = defects["eager"].metrics["latency"]
-    assert found is not None
+    assert disturbance is not None
     shape = [len(block) for block in latency.values]
     for name in ("cpu_s", "first_s", "switches", "migrations", "faults"):
-        assert [len(block) for block in getattr(found, name)] == shape
-    assert len(found.steal) == len(shape) and all(0 <= share <= 1 for share in found.steal)
-    assert all(value > 0 for block in found.cpu_s for value in block)
+        assert [len(block) for block in getattr(disturbance, name)] == shape
+    assert len(disturbance.steal) == len(shape) and all(0 <= share <= 1 for share in disturbance.steal)
+    assert all(value > 0 for block in disturbance.cpu_s for value in block)
     numbers = [number for block in latency.turns for number in block]
     assert numbers == sorted(numbers) and len(set(numbers)) == len(numbers)
 
@@ -231,14 +231,14 @@ def test_ctrl_c_keeps_what_is_measured_and_resume_finishes_it() -> None:
         race(TINY, ["eager", "null[takes:1ms]"], progress=StopAfterBlock())
     folder = rundir.latest()
     kept = read(folder / "results.json")
-    assert {reason(one) for one in kept.results} == {("noisy", "interrupted")}
-    assert all(one.metrics["latency"].values for one in kept.results)
+    assert {reason(result) for result in kept.results} == {("noisy", "interrupted")}
+    assert all(result.metrics["latency"].values for result in kept.results)
     here = survey.collect(2, "keep")
     run = rundir.RunFolder(folder, "", here)
     measure(run.unfinished(), run, QUICK, here.key, Progress())
     assert run.unfinished() == []
     run.close()
-    assert all(len(one.metrics["latency"].blocks) == 2 for one in read(run.file).results)
+    assert all(len(result.metrics["latency"].blocks) == 2 for result in read(run.file).results)
 
 
 RUN = (
@@ -279,8 +279,8 @@ def entrant(backend: str, blocks: Sequence[Sequence[float]]) -> Entrant:
     seen = Observations(case, {}, Subject(Work(0, 1, 1, 1, "row", True), ""))
     for times in blocks:
         turns = [
-            Turn(first_s=one, call_s=one, calls=1, cpu_s=one, switches=0, migrations=0, faults=0)
-            for one in times
+            Turn(first_s=seconds, call_s=seconds, calls=1, cpu_s=seconds, switches=0, migrations=0, faults=0)
+            for seconds in times
         ]
         seen.blocks.append(Block(True, 0.0, 0.0, 0.0, 0, 0, 0, turns=turns))
     return Entrant(case, plugins.backend(backend), [], {}, Path(), Path(), Path(), seen, nothing)
@@ -321,10 +321,10 @@ class Clocked(Race):
         self, number: int, rounds: int, order: random.Random, fresh: bool = False
     ) -> tuple[float, float]:
         self.rounds.append(rounds)
-        for one, times in zip(
+        for member, times in zip(
             self.entrants, ([1.0 + 0.1 * number, 1.1], [0.5, 0.5 + 0.1 * number]), strict=True
         ):
-            one.seen.blocks += entrant("eager", [times]).seen.blocks
+            member.seen.blocks += entrant("eager", [times]).seen.blocks
         self.now += self.overhead_s + rounds + (self.imports_s if number == 0 else 0.0)
         return float(rounds), 0.0
 
@@ -340,11 +340,11 @@ class Clocked(Race):
 def test_a_slow_model_has_fewer_rounds_in_the_blocks_that_its_budget_has_room_for(
     monkeypatch: pytest.MonkeyPatch, budget_s: float, imports_s: float, rounds: list[int]
 ) -> None:
-    made = Clocked(10.0, imports_s, Plan(budget_s=budget_s, looks=(6,)))
-    monkeypatch.setattr("hotlap.perf.race.race.time.monotonic", lambda: made.now)
-    made.run()
-    assert made.rounds == rounds
-    assert made.now <= budget_s
+    clocked = Clocked(10.0, imports_s, Plan(budget_s=budget_s, looks=(6,)))
+    monkeypatch.setattr("hotlap.perf.race.race.time.monotonic", lambda: clocked.now)
+    clocked.run()
+    assert clocked.rounds == rounds
+    assert clocked.now <= budget_s
 
 
 class Weighing:
@@ -374,16 +374,16 @@ def test_energy_is_weighed_in_as_many_blocks_as_its_share_of_the_budget_has_room
     """A tenth of 40 s for each of two: a counter that is updated seldom is still read once where
     there is room for once.
     """
-    one, worker = entrant("eager", []), Weighing(needs_s)
+    eager, worker = entrant("eager", []), Weighing(needs_s)
     monkeypatch.setattr("hotlap.perf.race.race.time.monotonic", lambda: worker.now)
-    one.case = Case("w", "eager", target="cuda:0")
-    monkeypatch.setattr(one, "worker", worker)
-    race = Race([one, one], Plan(budget_s=40), nothing, nothing, nothing)
+    eager.case = Case("w", "eager", target="cuda:0")
+    monkeypatch.setattr(eager, "worker", worker)
+    race = Race([eager, eager], Plan(budget_s=40), nothing, nothing, nothing)
     for _ in range(6):
-        one.seen.blocks.append(Block(True, 0.0, 0.0, 0.0, 0, 0, 0))
-        race.weigh(one)
-    assert sum(block.energy is not None for block in one.seen.blocks) == windows and worker.asked == asked
-    assert (one.seen.no_energy is None) == bool(windows)
+        eager.seen.blocks.append(Block(True, 0.0, 0.0, 0.0, 0, 0, 0))
+        race.weigh(eager)
+    assert sum(block.energy is not None for block in eager.seen.blocks) == windows and worker.asked == asked
+    assert (eager.seen.no_energy is None) == bool(windows)
 
 
 def below(pid: int) -> list[psutil.Process]:

@@ -48,47 +48,51 @@ class Fixture:
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Iterator[Fixture]:
+def launcher(tmp_path: Path) -> Iterator[Fixture]:
     fixture = Fixture(tmp_path)
     yield fixture
     fixture.servers.close()
 
 
-def test_a_server_imports_once_for_all_workers_and_grows_with_the_next_race(made: Fixture) -> None:
-    made.module("first", WHO)
-    made.module("second", WHO)
-    workers = [made.worker("first"), made.worker("first"), made.worker("second")]
+def test_a_server_imports_once_for_all_workers_and_grows_with_the_next_race(launcher: Fixture) -> None:
+    launcher.module("first", WHO)
+    launcher.module("second", WHO)
+    workers = [launcher.worker("first"), launcher.worker("first"), launcher.worker("second")]
     assert len({pid for pid, _ in workers}) == 3 and not any(fresh for _, fresh in workers)
-    servers = [server.process.pid for server in made.servers.running.values() if server.process is not None]
+    servers = [
+        server.process.pid for server in launcher.servers.running.values() if server.process is not None
+    ]
     assert len(servers) == 1
     for name in ("first", "second"):
-        assert [int(line) for line in (made.site / f"{name}.pid").read_text().split()] == servers
+        assert [int(line) for line in (launcher.site / f"{name}.pid").read_text().split()] == servers
 
 
-def test_each_kind_of_worker_has_a_server_of_its_own(made: Fixture) -> None:
-    made.worker()
-    made.worker(kind="compile")
-    assert len(made.servers.running) == 2
+def test_each_kind_of_worker_has_a_server_of_its_own(launcher: Fixture) -> None:
+    launcher.worker()
+    launcher.worker(kind="compile")
+    assert len(launcher.servers.running) == 2
 
 
-def test_a_server_whose_imports_start_threads_is_given_up(made: Fixture) -> None:
-    made.module(
+def test_a_server_whose_imports_start_threads_is_given_up(launcher: Fixture) -> None:
+    launcher.module(
         "threads",
         "import threading, time; threading.Thread(target=time.sleep, args=(600,), daemon=True).start()\n",
     )
-    assert [made.worker("threads")[1] for _ in range(2)] == [True, True]
-    assert made.said == ["importing the workload starts threads, so every worker starts afresh"]
+    assert [launcher.worker("threads")[1] for _ in range(2)] == [True, True]
+    assert launcher.said == ["importing the workload starts threads, so every worker starts afresh"]
 
 
-def test_a_module_that_cannot_be_imported_is_a_reason_and_takes_no_other_race_with_it(made: Fixture) -> None:
-    made.module("broken", "raise ValueError('planted')\n")
+def test_a_module_that_cannot_be_imported_is_a_reason_and_takes_no_other_race_with_it(
+    launcher: Fixture,
+) -> None:
+    launcher.module("broken", "raise ValueError('planted')\n")
     with pytest.raises(Refusal, match="planted") as refused:
-        made.worker("broken")
+        launcher.worker("broken")
     assert refused.value.reason.code == "crashed"
-    assert made.worker()[1] is False
+    assert launcher.worker()[1] is False
 
 
-def test_a_worker_without_torch_is_always_fresh(made: Fixture) -> None:
-    worker, fresh = made.servers.worker("pace", made.environment, ["numpy"], made.log)
+def test_a_worker_without_torch_is_always_fresh(launcher: Fixture) -> None:
+    worker, fresh = launcher.servers.worker("pace", launcher.environment, ["numpy"], launcher.log)
     worker.kill()
-    assert fresh and not made.servers.running
+    assert fresh and not launcher.servers.running

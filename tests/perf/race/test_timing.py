@@ -161,49 +161,49 @@ def test_windows_agree_within_1_percent_or_their_spread(samples: list[float], fi
 def test_a_sample_is_long_enough_and_no_longer_than_asked(
     call_s: float, sample_s: float, longest_s: float, calls: range
 ) -> None:
-    found, feeds = warm(itertools.repeat(call_s), sample_s, longest_s)
-    assert found.calls in calls
-    assert found.steady
-    assert found.call_s == pytest.approx(call_s)
+    warmed, feeds = warm(itertools.repeat(call_s), sample_s, longest_s)
+    assert warmed.calls in calls
+    assert warmed.steady
+    assert warmed.call_s == pytest.approx(call_s)
     assert feeds[0] == 3
-    assert feeds[-24:] == [found.calls] * 24
+    assert feeds[-24:] == [warmed.calls] * 24
     assert len(feeds) <= 24 + 12
 
 
 def test_one_call_that_seems_to_take_no_time_makes_no_endless_sample() -> None:
-    found, _ = warm([0.001, 1e-12, *itertools.repeat(0.001, 100)])
-    assert found.calls == 10
+    warmed, _ = warm([0.001, 1e-12, *itertools.repeat(0.001, 100)])
+    assert warmed.calls == 10
 
 
 def test_constant_samples_are_steady_after_three_windows() -> None:
-    found, feeds = warm(itertools.repeat(0.01))
-    assert found.steady
-    assert 0 < found.spent_s < 5
+    warmed, feeds = warm(itertools.repeat(0.01))
+    assert warmed.steady
+    assert 0 < warmed.spent_s < 5
     assert feeds == [3, *[1] * 5, *[1] * 24]
 
 
 def test_a_call_that_waited_for_its_core_does_not_decide_the_length_of_a_sample() -> None:
-    found, _ = warm([0.001, 0.02, *itertools.repeat(0.001, 100)])
-    assert found.calls in range(5, 11)
+    warmed, _ = warm([0.001, 0.02, *itertools.repeat(0.001, 100)])
+    assert warmed.calls in range(5, 11)
 
 
 def test_samples_that_settle_are_waited_for() -> None:
-    found, feeds = warm([*(1 + 1 / at for at in range(1, 43)), *itertools.repeat(1.0, 100)])
-    assert found.steady
+    warmed, feeds = warm([*(1 + 1 / at for at in range(1, 43)), *itertools.repeat(1.0, 100)])
+    assert warmed.steady
     assert 2 + 42 <= len(feeds) <= 6 + 72
-    assert found.call_s == pytest.approx(1.0, rel=0.05)
+    assert warmed.call_s == pytest.approx(1.0, rel=0.05)
 
 
 def test_samples_that_drift_for_ever_end_at_the_cap_and_are_not_steady() -> None:
     start = time.perf_counter()
-    found, _ = warm((0.01 * 1.05 ** (at % 10_000) for at in itertools.count()), cap_s=0.05)
-    assert not found.steady
-    assert 0.05 <= found.spent_s <= time.perf_counter() - start < 2
+    warmed, _ = warm((0.01 * 1.05 ** (at % 10_000) for at in itertools.count()), cap_s=0.05)
+    assert not warmed.steady
+    assert 0.05 <= warmed.spent_s <= time.perf_counter() - start < 2
 
 
 def test_at_a_cap_of_nothing_six_windows_are_seen_all_the_same() -> None:
-    found, feeds = warm((1.05**at for at in itertools.count()), cap_s=0.0)
-    assert not found.steady
+    warmed, feeds = warm((1.05**at for at in itertools.count()), cap_s=0.0)
+    assert not warmed.steady
     assert feeds == [3, 1, *[1] * 48]
 
 
@@ -241,10 +241,10 @@ def test_the_event_clock_sums_the_time_between_the_events_of_each_call() -> None
     """A stand-in for CUDA's events in a process of its own: the arithmetic and the order are
     exercised, no device is.
     """
-    found = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", EVENTS], capture_output=True, text=True, check=True, timeout=120
     )
-    spent, order = json.loads(found.stdout)
+    spent, order = json.loads(done.stdout)
     assert 0.03 <= spent < 0.3
     assert order == ["record"] * 4 + ["between", "record", "call", "record"] * 2 + ["synchronize"], (
         "an event is made when it is first recorded"

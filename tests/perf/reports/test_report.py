@@ -60,9 +60,9 @@ def result(
     )
 
 
-def cells(one: Result, *others: Result) -> dict[str, str]:
+def cells(last: Result, *others: Result) -> dict[str, str]:
     """The row of one result among others, by column."""
-    return dict(zip(report.HEAD, report.rows([*others, one])[-1], strict=True))
+    return dict(zip(report.HEAD, report.rows([*others, last])[-1], strict=True))
 
 
 def failed(backend: str, code: Any, **more: Any) -> Result:
@@ -198,8 +198,10 @@ def test_markdown_has_the_setting_the_used_columns_and_no_pace() -> None:
 
 def test_results_of_two_commits_name_both() -> None:
     first, second = (msgspec.structs.replace(HERE, commit=name * 40) for name in "ab")
-    said = report.setting(Results("r", "hotlap run", {one.key: one for one in (first, second)}))
-    assert len(said) == 2 and said[1] == "Measured at commits aaaaaaa, bbbbbbb"
+    setting = report.setting(
+        Results("r", "hotlap run", {environment.key: environment for environment in (first, second)})
+    )
+    assert len(setting) == 2 and setting[1] == "Measured at commits aaaaaaa, bbbbbbb"
     assert len(report.setting(Results("r", "hotlap run", {first.key: first}))) == 1
 
 

@@ -167,15 +167,15 @@ def test_an_offset_that_could_be_another_is_none(tmp_path: Path, capsys: pytest.
     )
 
 
-@pytest.mark.parametrize("said", [True, -1, "0", 10**30, None])
+@pytest.mark.parametrize("recorded", [True, -1, "0", 10**30, None])
 def test_a_rank_that_is_no_rank_is_asked_for(
-    said: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    recorded: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("a.json", "b.json"):
         path = synthetic.written(tmp_path / name, synthetic.launched(REDUCE, 0, 5, 5, 1))
         path.write_text(
             json.dumps(
-                {**json.loads(path.read_text()), "distributedInfo": {"rank": said, "world_size": 10**30}}
+                {**json.loads(path.read_text()), "distributedInfo": {"rank": recorded, "world_size": 10**30}}
             )
         )
     assert status(["review", str(tmp_path)]) == 4

@@ -148,7 +148,7 @@ GOOD = json.dumps(synthetic.kernel("k", 1, 1))
 
 
 @pytest.mark.parametrize(
-    ("bad", "kept", "said"),
+    ("bad", "kept", "note"),
     [
         ('{"ph": "X", "cat": "kernel", "name": "n", "ts": NaN, "dur": 1}', 2, "without a start"),
         ('{"ph": "X", "cat": "kernel", "name": "n", "ts": 1, "dur": -Infinity}', 2, "without a duration"),
@@ -171,13 +171,13 @@ GOOD = json.dumps(synthetic.kernel("k", 1, 1))
     ],
 )
 def test_one_bad_event_costs_at_most_itself_and_is_said(
-    bad: str, kept: int, said: str | None, tmp_path: Path
+    bad: str, kept: int, note: str | None, tmp_path: Path
 ) -> None:
     path = tmp_path / "t.json"
     path.write_bytes(text_of(GOOD, bad, GOOD))
     result = review.review(path)
     assert len(result.trace.gpu) == kept
-    assert said is None or said in " ".join(result.trust.notes)
+    assert note is None or note in " ".join(result.trust.notes)
 
 
 def test_long_names_and_many_streams(tmp_path: Path) -> None:
