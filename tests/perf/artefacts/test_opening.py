@@ -500,7 +500,7 @@ def test_int8_by_itself_may_be_as_far_out_as_it_was_when_its_task_metric_passed(
 
     record = msgspec.structs.replace(manifest.read(built["onnxruntime"]), deviation=deviation(1.0))
     case = Case(TINY, "onnxruntime", "int8")
-    entrant = artefact.entrant(case, record, Path(), Path(), QUICK)
+    entrant = artefact.entrant_of(case, record, Path(), Path(), QUICK)
     assert entrant.oracle.judged
     entrant.deviation = deviation(rmse)
     reason = artefact.worse(record, entrant)
