@@ -9,6 +9,7 @@ import math
 from pathlib import Path
 
 import ml_dtypes
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -17,9 +18,10 @@ from hypothesis import strategies as st
 from hotlap.perf.oracle import check
 from hotlap.perf.terms.reasons import Refusal
 from hotlap.perf.terms.result import Better, Deviation, Distance, Task
+from hotlap.perf.terms.work import TaskMetric
 
 DTYPES = {"fp32": np.float32, "fp16": np.float16, "bf16": ml_dtypes.bfloat16, "tf32": np.float16}
-INFO = {"metric": "accuracy", "better": "higher", "reference": 0.75, "budget": 0.125, "int8_budget": 0.25}
+METRIC = TaskMetric("accuracy", "higher", reference=0.75, budget=0.125, int8_budget=0.25)
 
 
 def rounded(values: np.ndarray, precision: str) -> np.ndarray:
@@ -178,7 +180,9 @@ def test_a_distance_at_its_tolerance_passes_and_one_beyond_does_not() -> None:
 def test_the_task_metric_may_get_worse_by_its_budget_and_no_more(
     better: Better, value: float, fine: bool
 ) -> None:
-    result = check.task({**INFO, "better": better}, {"accuracy": value, "loss": 1.0}, "fp32")
+    result = check.task(
+        msgspec.structs.replace(METRIC, better=better), {"accuracy": value, "loss": 1.0}, "fp32"
+    )
     assert result.within == fine
     assert result.all["loss"] == 1.0
     if fine:

@@ -16,7 +16,7 @@ from torch import nn
 from hotlap.perf.oracle import reference
 from hotlap.perf.terms.case import Evaluation, Workload
 from hotlap.perf.terms.reasons import Refusal
-from hotlap.perf.terms.work import TaskMetric
+from hotlap.perf.terms.work import Subject, TaskMetric
 
 
 class Does(nn.Module):
@@ -36,7 +36,7 @@ def workload(module: nn.Module, *inputs: torch.Tensor, **more: Any) -> Workload:
 
 def refer(
     subject: Workload, folder: Path, batch: int = 2, precisions: tuple[str, ...] = ("fp32", "bf16")
-) -> dict[str, Any]:
+) -> Subject:
     return reference.refer(subject, batch, precisions, "cpu", folder, 1)
 
 
