@@ -22,9 +22,9 @@ from . import installed
 from .channel import Channel, Closed, Late
 from .messages import Answer, Done, Fork, Reap, Refused, Reply, Request
 
-# The package through its import name: that folder's parent holds the other packages too
-# (hotlap/perf, not the repository's perf).
-HERE = Path(sys.modules["hotlap"].__path__[0]) / "perf"
+# This folder through its import name: three folders above it lie the other packages too
+# (hotlap/perf/race, not the perf/race of the repository).
+HERE = Path(sys.modules["hotlap"].__path__[0]) / "perf" / "race"
 
 
 class Worker:

@@ -21,7 +21,8 @@ pytestmark = pytest.mark.slow
 
 CHILD = """
 import pathlib, sys
-from hotlap.perf.backends import _package, compile as backend
+from hotlap.perf.backends import compile as backend
+from hotlap.perf.lowering import aoti
 from hotlap.perf.terms.contract import Artefact
 from hotlap.perf.terms.case import Case
 def workload():
@@ -29,7 +30,7 @@ def workload():
 case = Case.parse(sys.argv[1])
 artefact = Artefact(case, pathlib.Path(sys.argv[2]), 2, workload, pathlib.Path())
 step = backend.load(artefact)
-step.call(step.place(_package.inputs(artefact.folder)))
+step.call(step.place(aoti.inputs(artefact.folder)))
 print("dynamo" if "torch._dynamo" in sys.modules else "no dynamo", backend.placement(artefact, step))
 """
 
