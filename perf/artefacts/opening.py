@@ -25,7 +25,6 @@ from ..terms.case import Case
 from ..terms.contract import Arrays, Artefact, modules
 from ..terms.reasons import Misuse, Refusal, Unreadable
 from . import manifest as manifests
-from . import writing
 from .manifest import REFERENCE, Manifest
 
 if TYPE_CHECKING:
@@ -95,7 +94,7 @@ def doubts(manifest: Manifest) -> list[str]:
         manifest.backend,
         *(name.partition(".")[0] for name in modules(plugins.backend(manifest.backend), manifest.parsed())),
     }
-    installed = survey.versions(writing.LOADERS)
+    installed = survey.versions(survey.LOADERS)
     for name, then in manifest.libraries.items():
         now_is = installed.get(name)
         if (

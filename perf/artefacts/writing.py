@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from ..terms.reasons import Reason
     from ..terms.result import Deviation, Placement
 
-# The libraries that a manifest names: those that build or run a model.
-LOADERS = (*survey.LIBRARIES, *survey.BUILDERS)
-
 
 def describe(
     folder: Path,
@@ -59,7 +56,7 @@ def describe(
         inputs=signature.inputs,
         outputs=signature.outputs,
         files=manifests.files(folder),
-        libraries=survey.versions(LOADERS) if libraries is None else libraries,
+        libraries=survey.versions(survey.LOADERS) if libraries is None else libraries,
         python=platform.python_version(),
         weights=subject.weights,
         work=subject.work,

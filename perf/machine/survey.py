@@ -30,6 +30,8 @@ LIBRARIES = (
 ISA = ("avx2", "avx512f", "avx512_bf16", "avx512_fp16", "avx512_vnni", "amx_bf16", "amx_int8")
 # Packages that build or run a model and stand in an artefact's manifest only.
 BUILDERS = ("tensorrt-rtx", "tensorrt", "torch-tensorrt-rtx", "nncf")
+# The packages that a manifest names.
+LOADERS = (*LIBRARIES, *BUILDERS)
 
 
 def collect(threads: int, allocator: str) -> Environment:

@@ -189,7 +189,7 @@ def disturbance(seen: Observations) -> Disturbance:
 def warnings(entrant: Entrant, fp32: Entrant | None = None) -> list[str]:
     """What a reader of the result should know beside its status."""
     seen = entrant.seen
-    lines = list(entrant.warnings)
+    lines: list[str] = []
     if not entrant.own_work:
         if not seen.subject.work.sensitive:
             lines.append("the outputs do not depend on the inputs, so a stale output could not be noticed")

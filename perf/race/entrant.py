@@ -64,7 +64,6 @@ class Entrant:
     fell_back: bool = False
     # Whether its first load asked for the module's source; None before.
     needs_source: bool | None = None
-    warnings: list[str] = field(default_factory=list)
     worker: Worker | None = None
     # Seconds of the present block that went to its worker.
     spent_s: float = 0.0

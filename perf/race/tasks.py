@@ -17,7 +17,6 @@ from typing import Any
 import msgspec
 
 from ..artefacts.manifest import Signature
-from ..artefacts.writing import LOADERS
 from ..lookup import plugins, workloads
 from ..lookup.workloads import resized
 from ..machine import cuda_devices, memory, survey, telemetry
@@ -340,7 +339,7 @@ def built(folder: Path, case: Case, fed: Signature) -> messages.Built:
     from ..artefacts import signature
 
     fixed = getattr(plugins.backend(case.backend), "FIXED_BATCH", lambda _: False)(case)
-    return messages.Built(signature.of_files(folder, fed, fixed), survey.versions(LOADERS))
+    return messages.Built(signature.of_files(folder, fed, fixed), survey.versions(survey.LOADERS))
 
 
 def meter_of(target: str) -> tuple[Meter | None, Reason | None]:
