@@ -23,7 +23,7 @@ from ..lookup.cases import parse_backend
 from ..machine import cuda_devices, survey
 from ..terms.case import Case
 from ..terms.contract import Arrays, Artefact, modules
-from ..terms.reasons import Misuse, Refusal, Unreadable
+from ..terms.reasons import WRONG, Misuse, Refusal, Unreadable
 from . import manifest as manifests
 from .manifest import REFERENCE, Manifest
 
@@ -126,7 +126,7 @@ class Opened:
         case = replace(case, options=tuple({**dict(case.options), "binding": "none"}.items()))
         self.manifest = manifest
         self.step = plugins.backend(case.backend).load(
-            Artefact(case, folder, threads, self._no_workload, folder)
+            Artefact(case, folder, threads, self._no_workload, None)
         )
 
     def __call__(self, *arrays: Any) -> Arrays:
@@ -174,6 +174,3 @@ def open_artefact(folder: str | Path, threads: int = 0) -> Opened:
     for line in doubts(manifest):
         warnings.warn(line, stacklevel=2)
     return Opened(folder, manifest, here(manifest), threads or len(os.sched_getaffinity(0)))
-
-
-WRONG = ("accuracy", "stale_output", "nondeterministic")

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ..terms.reasons import Misuse
+
+if TYPE_CHECKING:
+    from ..lookup.workloads import Reference
+    from ..terms.case import Plan
 
 
 def split(text: str) -> list[str]:
@@ -13,6 +19,16 @@ def split(text: str) -> list[str]:
 def batch_sizes(text: str) -> list[int]:
     """Returns the numbers of --batch. Raises Misuse where one is no whole number of at least 1."""
     return [batch_size(part) for part in split(text)]
+
+
+def batches_of(reference: Reference, text: str, plan: Plan) -> list[int]:
+    """Returns the numbers of --batch; without any 1, or the only batch that the model takes.
+
+    Raises Misuse.
+    """
+    from ..measure.examine import default_batch
+
+    return batch_sizes(text) or [default_batch(reference, plan)]
 
 
 def batch_size(text: str) -> int:

@@ -13,6 +13,8 @@ from ..artefacts.manifest import Manifest
 from ..lookup import plugins
 from ..lookup.cases import PACE
 from ..lookup.workloads import Reference
+from ..oracle.arrays import inputs_alone
+from ..oracle.check import bounded
 from ..race.entrant import Entrant, Oracle
 from ..race.observations import Observations
 from ..race.race import Race
@@ -93,16 +95,27 @@ def refused(run: RunFolder, setting: Setting, case: Case, refusal: Refusal) -> l
 def copy(folder: Path, built: Manifest, work: Path) -> None:
     """Backends leave evidence beside the model, and the artefact stays as it is.
 
-    What was copied is what is compared. Raises OSError and Unreadable.
+    What was copied is what is compared. Raises OSError, Unreadable, and Refusal where its own files
+    allow it too much.
     """
     for file in built.files:
         target = work / "model" / file.path
         target.parent.mkdir(parents=True, exist_ok=True)
         writing.link(folder / file.path, target)
     manifest.compare(work / "model", built)
-    (work / "oracle").mkdir()
+    judged = (
+        built.deviation.distances.get("random") if built.precision == "int8" and built.deviation else None
+    )
+    bounded(
+        folder / manifest.REFERENCE,
+        built.precision,
+        built.work.terms,
+        judged.rmse if judged is not None else 0.0,
+    )
+    (work / "oracle" / "inputs").mkdir(parents=True)
     for name in ("random", "timed"):
         writing.link(folder / manifest.REFERENCE, work / "oracle" / f"{name}.npz")
+        inputs_alone(folder / manifest.REFERENCE, work / "oracle" / "inputs" / f"{name}.npz")
 
 
 def entrant_of(case: Case, built: Manifest, work: Path, log: Path, plan: Plan) -> Entrant:

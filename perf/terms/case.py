@@ -71,6 +71,8 @@ class Workload:
     item: str = "sample"
     # Whether dimension 0 of every input is a batch that may have any size.
     dynamic: bool = True
+    # Whether dimension 0 is a batch at all; otherwise a call takes the example inputs as they are.
+    batched: bool = True
     # The task metric; None where there is none.
     evaluate: Evaluation | None = None
     # Real inputs of the training split, first dimension N, from which int8 takes the ranges of
@@ -87,6 +89,12 @@ class Workload:
         if self.items < 1:
             raise Misuse(f"workload {self.name}: items must be at least 1, not {self.items}")
 
+    @property
+    def batch(self) -> int:
+        """The rows of the example inputs; 1 where dimension 0 is no batch."""
+        first = self.inputs[0]
+        return first.shape[0] if self.batched and first.ndim else 1
+
 
 @dataclass(frozen=True, order=True)
 class Case:
@@ -101,7 +109,7 @@ class Case:
     backend: str
     # One of PRECISIONS.
     precision: str = "fp32"
-    # Size of dimension 0 of every input.
+    # Rows of every input: the size of dimension 0, or 1 where that is no batch.
     batch: int = 1
     # Device that runs it (cpu, cuda:0), or an architecture to build for (sm_89).
     target: str = "cpu"

@@ -40,7 +40,8 @@ def profile(
     ] = None,
     precision: Annotated[str, typer.Option(help="fp32, bf16, fp16, tf32.")] = "fp32",
     batch: Annotated[
-        int, typer.Option(help="Default: 1; for train what the model's recipe says.", min=0)
+        int,
+        typer.Option(help="Default: 1, or the only one that the model takes; for train its recipe's.", min=0),
     ] = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu",
     wait: Annotated[int, typer.Option(help="Calls that are timed without the profiler.", min=2)] = 20,
@@ -60,6 +61,7 @@ def profile(
     adds, and review the file. Exit: 0 captured, 4 refused, with the reason.
     """
     from ...perf.lookup import workloads
+    from ...perf.measure.examine import default_batch
     from ...perf.terms import units
     from ...perf.terms.case import Plan
     from ...perf.terms.contract import Schedule
@@ -70,8 +72,10 @@ def profile(
     reference = workloads.Reference(workload, checkpoint)
     workloads.check(reference)
     file = destination(out)
-    case = chosen(workload, backend, mode, precision, batch, device, file)
     plan = Plan(timeout_s=units.seconds(timeout), threads=threads or capture.threads())
+    if not batch and mode != "train":
+        batch = default_batch(reference, plan)
+    case = chosen(workload, backend, mode, precision, batch, device, file)
     writable(file)
     if not recorded(case, checkpoint, plan, Schedule(wait, warmup, active, stacks), file):
         return NOT_CAPTURED
@@ -111,7 +115,7 @@ def chosen(
         )
     if mode == "train" and not batch:
         batch = network(workload).recipe.batch_size
-    return Case(workload, name, precision, batch or 1, device, mode, options)
+    return Case(workload, name, precision, batch, device, mode, options)
 
 
 def writable(file: Path) -> None:
