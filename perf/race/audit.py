@@ -87,14 +87,16 @@ def judge(entrant: Entrant, audited: Audited) -> str:
             f"outputs of inputs that it had not seen before are off by {apart:.3g} RMSE in the timed run, at"
             f" most {limit:.3g} was expected from the check",
         )
-    fresh_s, seen_s = median(audited.fresh_s), median(audited.seen_s)
+    # The least of several: what disturbs one does not disturb all, and hidden work is in each.
+    fresh_s, seen_s = min(audited.fresh_s), median(audited.seen_s)
+    fetch_s, place_s = min(audited.fetch_s), min(audited.place_s)
     around_s = COPIES * audited.copy_s + AROUND_S
     if fresh_s > UNSEEN * seen_s + AROUND_S:
         return (
             f"a call takes {fresh_s * 1e3:.3g} ms with inputs that it has not seen and"
             f" {seen_s * 1e3:.3g} ms with those that it has: it keeps its answers"
         )
-    for name, spent_s in (("fetching the outputs", audited.fetch_s), ("placing the inputs", audited.place_s)):
+    for name, spent_s in (("fetching the outputs", fetch_s), ("placing the inputs", place_s)):
         if spent_s > max(seen_s / 2, around_s):
             return (
                 f"{name} takes {spent_s * 1e3:.3g} ms, a call {seen_s * 1e3:.3g} ms and a copy"

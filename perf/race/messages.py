@@ -113,12 +113,12 @@ class Audited(msgspec.Struct, frozen=True):
     # Seconds of each call with such inputs, and of the call with rotating ones after it.
     fresh_s: list[float]
     seen_s: list[float]
-    # Seconds of fetching the outputs of one of them at once, of placing its inputs, and of copying
-    # as many bytes.
-    fetch_s: float
-    place_s: float
+    # Seconds of placing the inputs of each such call, and of fetching its outputs at once.
+    place_s: list[float]
+    fetch_s: list[float]
+    # Seconds of copying as many bytes as one has in inputs and outputs.
     copy_s: float
-    # What was fetched, and of which of the inputs.
+    # The outputs of one of them, and which of the inputs it had.
     outputs: list[Array]
     inputs: int
 

@@ -220,33 +220,33 @@ class Tasks:
         return messages.Sampled(turn, joules, fetched, self.last, perf_counter() - start)
 
     def audit(self, request: messages.Audit) -> messages.Audited | None:
-        """Calls with inputs that no call has had, each beside one with inputs that rotate, and the
-        outputs of one fetched at once.
+        """Calls with inputs that no call has had, whose outputs are fetched at once, each beside a
+        call with inputs that rotate.
 
-        One call is enough where a call takes long.
+        One is enough where a call takes long.
         """
         if not self.kept_back:
             return None
         pairs = max(1, min(len(self.kept_back), int(AUDIT_S / max(self.warmed.call_s, 1e-9))))
         chosen = random.sample(range(len(self.kept_back)), pairs)
-        start = perf_counter()
-        placed = [self.step.place(self.kept_back[index]) for index in chosen]
-        place_s = (perf_counter() - start) / pairs
-        compared, fresh_s, seen_s = random.randrange(pairs), [], []
-        for number, inputs in enumerate(placed):
-            spent, outputs = self.clock(self.step, [inputs])
-            fresh_s.append(spent)
-            if number == compared:
-                start = perf_counter()
-                fetched = self.step.fetch(outputs)
-                fetch_s = perf_counter() - start
+        placed, place_s = zip(
+            *(clocked(self.step.place, self.kept_back[index]) for index in chosen), strict=True
+        )
+        fresh_s, fetch_s, seen_s, fetched = [], [], [], []
+        for inputs in placed:
+            spent_s, outputs = self.clock(self.step, [inputs])
+            arrays, spent_to_fetch_s = clocked(self.step.fetch, outputs)
+            fresh_s.append(spent_s)
+            fetch_s.append(spent_to_fetch_s)
+            fetched.append(arrays)
             seen_s.append(self.clock(self.step, self.rotate(1))[0])
-        arrays = (*self.kept_back[chosen[compared]], *fetched)
-        start = perf_counter()
-        for array in arrays:
-            array.copy()
-        copy_s = perf_counter() - start
-        return messages.Audited(fresh_s, seen_s, fetch_s, place_s, copy_s, packed(fetched), chosen[compared])
+        compared = random.randrange(pairs)
+        both = (*self.kept_back[chosen[compared]], *fetched[compared])
+        copy_s = clocked(lambda arrays: [array.copy() for array in arrays], both)[1]
+        outputs_sent = packed(fetched[compared])
+        return messages.Audited(
+            fresh_s, seen_s, list(place_s), fetch_s, copy_s, outputs_sent, chosen[compared]
+        )
 
     def take_tail(self, request: messages.TakeTail) -> list[float]:
         calls = max(1, min(TAIL_MOST, int(request.cap_s / max(self.warmed.call_s, 1e-9))))
@@ -366,6 +366,13 @@ def batches(file: Path) -> list[Arrays]:
 def packed(arrays: Arrays) -> list[messages.Array]:
     """Arrays as they go to the parent."""
     return [messages.Array(array.dtype.str, array.shape, array.tobytes()) for array in arrays]
+
+
+def clocked(function: Callable[[Any], Any], argument: Any) -> tuple[Any, float]:
+    """What a function returns, and the seconds that it took."""
+    start = perf_counter()
+    result = function(argument)
+    return result, perf_counter() - start
 
 
 def meter_of(target: str) -> tuple[Meter | None, Reason | None]:

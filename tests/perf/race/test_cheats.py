@@ -5,6 +5,7 @@ docs/trust.md has the same list in words.
 
 from __future__ import annotations
 
+import statistics
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +31,8 @@ CHEATS = {
     "put_off": ("unmeasured_work", "fetching the outputs takes"),
     "in_a_thread": ("unmeasured_work", "fetching the outputs takes"),
     "done_ahead": ("unmeasured_work", "placing the inputs takes"),
-    "last_only": ("stale_output", "outputs of other inputs"),
-    "by_caller": ("stale_output", "outputs of other inputs"),
+    "last_only": ("stale_output", "outputs of"),
+    "by_caller": ("stale_output", "outputs of"),
     "slow_clock": ("unmeasured_work", "its clock is slow"),
     "own_threads": ("unmeasured_work", "work is done in other threads"),
     "reads_reference": ("crashed", "AssertionError"),
@@ -56,6 +57,11 @@ def results(planted: Path) -> dict[str, Result]:
 @pytest.mark.parametrize("cheat", CHEATS)
 def test_a_cheat_is_caught_and_has_no_time(results: dict[str, Result], cheat: str) -> None:
     result = results[cheat]
+    if cheat == "own_threads" and result.disturbance is not None:
+        # Where other processes kept the second core busy it had one, as everyone: nothing to catch.
+        cores = [cpu_s / result.metrics["latency"].median for block in result.disturbance.cpu_s for cpu_s in block]
+        assert statistics.median(cores) <= 1 + audit.THREADS_OVER
+        return
     assert result.reason is not None
     code, words = CHEATS[cheat]
     assert (result.status, result.reason.code) == ("failed", code), result.reason
@@ -81,8 +87,8 @@ def audited(**differences: object) -> Audited:
     fields = {
         "fresh_s": [1e-3, 1.1e-3, 1e-3],
         "seen_s": [1e-3, 0.9e-3, 1e-3],
-        "fetch_s": 1e-5,
-        "place_s": 2e-5,
+        "fetch_s": [1e-5] * 3,
+        "place_s": [2e-5] * 3,
         "copy_s": 1e-6,
         "outputs": [packed(np.ones((2, 3), np.float32))],
         "inputs": 1,
@@ -122,8 +128,8 @@ def test_an_honest_audit_says_nothing(entrant: Entrant) -> None:
     ("differences", "words"),
     [
         ({"seen_s": [1e-5] * 3}, "it keeps its answers"),
-        ({"fetch_s": 2e-3}, "fetching the outputs takes"),
-        ({"place_s": 2e-3}, "placing the inputs takes"),
+        ({"fetch_s": [2e-3] * 3}, "fetching the outputs takes"),
+        ({"place_s": [2e-3] * 3}, "placing the inputs takes"),
     ],
 )
 def test_each_way_to_hide_work_is_named(entrant: Entrant, differences: dict[str, object], words: str) -> None:
@@ -133,11 +139,11 @@ def test_each_way_to_hide_work_is_named(entrant: Entrant, differences: dict[str,
 @pytest.mark.parametrize(
     "differences",
     [
-        {"fetch_s": 2e-3, "copy_s": 2e-4},
-        {"fresh_s": [1e-3, 1e-3, 9.0]},
-        {"fresh_s": [5e-5] * 3, "seen_s": [5e-6] * 3, "fetch_s": 4e-5, "place_s": 4e-5},
+        {"fetch_s": [2e-3] * 3, "copy_s": 2e-4},
+        {"fresh_s": [1e-3, 8e-3, 9.0], "fetch_s": [1e-5, 1.0, 1.0], "place_s": [1.0, 2e-5, 1.0]},
+        {"fresh_s": [5e-5] * 3, "seen_s": [5e-6] * 3, "fetch_s": [4e-5] * 3, "place_s": [4e-5] * 3},
     ],
-    ids=["large outputs", "one call was disturbed", "calls of microseconds"],
+    ids=["large outputs", "all but one were disturbed", "calls of microseconds"],
 )
 def test_what_is_no_hidden_work_is_not_called_so(entrant: Entrant, differences: dict[str, object]) -> None:
     assert audit.judge(entrant, audited(**differences)) == ""
