@@ -25,6 +25,7 @@ from ..terms.case import Case
 from ..terms.contract import Arrays, Artefact, modules
 from ..terms.reasons import Misuse, Refusal, Unreadable
 from . import manifest as manifests
+from . import npz
 from .manifest import REFERENCE, Manifest
 
 if TYPE_CHECKING:
@@ -58,6 +59,9 @@ def checked(folder: Path) -> Manifest:
             f" {again}"
         )
     manifests.compare(folder, manifest)
+    for file in manifest.files:
+        if file.path.endswith(".npz"):
+            npz.check(folder / file.path)
     if not (folder / REFERENCE).is_file():
         raise Unreadable(f"{folder}: {REFERENCE} is missing, against which its outputs are checked")
     return manifest

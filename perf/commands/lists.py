@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from ..terms.reasons import Misuse
 
+# A batch of a thousand million is none.
+MOST_DIGITS = 9
+
 
 def split(text: str) -> list[str]:
     """Returns the parts between commas, without blanks and empty ones."""
@@ -16,6 +19,6 @@ def batch_sizes(text: str) -> list[int]:
 
 
 def batch_size(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise Misuse(f"--batch {text!r}: expected whole numbers of at least 1, such as 1,8")
+    if not text.isdecimal() or len(text) > MOST_DIGITS or int(text) < 1:
+        raise Misuse(f"--batch {text[:40]!r}: expected whole numbers of at least 1, such as 1,8")
     return int(text)

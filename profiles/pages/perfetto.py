@@ -15,7 +15,7 @@ import numpy as np
 
 from ...perf.terms import files
 from ..findings.review import Review
-from ..tables.events import Event, Events
+from ..tables.events import Event, Events, text_of
 from ..tables.kineto import GPU, nanoseconds
 from ..tables.trace import Column, Gpu
 
@@ -38,7 +38,7 @@ def write(review: Review, path: Path) -> dict[str, int]:
     counts = {"copied": 0, "moved": 0, "added": 0}
     gpu, row = review.trace.gpu, 0
     lane = lanes(gpu)
-    with files.whole(path) as file:
+    with files.output(path) as file:
         file.write(b'{"traceEvents": [\n')
         separate = b""
         for texts in source.texts():
@@ -92,7 +92,7 @@ def times(event: Event) -> tuple[int, int] | None:
 
 def on_lane(text: bytes, event: Event, lane: int) -> bytes:
     whole = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
-    whole["tid"] = msgspec.Raw(msgspec.json.encode(f"{event.tid} overlap {lane}"))
+    whole["tid"] = msgspec.Raw(msgspec.json.encode(f"{text_of(event.tid)} overlap {lane}"))
     return msgspec.json.encode(whole)
 
 
