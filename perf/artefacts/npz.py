@@ -19,12 +19,26 @@ from ..terms.stored import line
 MOST_ARRAYS = 100_000
 # Characters of an array's header, as numpy's own limit.
 MOST_HEADER = 10_000
+# What zipfile raises for a damaged or foreign table of contents, and numpy for a header.
+DAMAGED = (
+    OSError,
+    ValueError,
+    zipfile.BadZipFile,
+    NotImplementedError,
+    RuntimeError,
+    EOFError,
+    MemoryError,
+    SyntaxError,
+)
 
 
-def check(path: Path) -> None:
-    """Raises Unreadable where loading the file would take more memory than it has bytes, or would
-    need pickle.
+def check(path: Path) -> dict[str, tuple[int, ...]]:
+    """Returns the names and shapes of a file's arrays.
+
+    Raises Unreadable where loading it would take more memory than it has bytes, or would need
+    pickle.
     """
+    shapes = {}
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
@@ -36,16 +50,17 @@ def check(path: Path) -> None:
                 if member.compress_type != zipfile.ZIP_STORED or member.compress_size != member.file_size:
                     raise ValueError(f"{member.filename} is packed, which hotlap never does")
                 with archive.open(member) as file:
-                    size = described(file)
+                    shape, size = described(file)
                     if size != member.file_size - file.tell():
                         raise ValueError(f"{member.filename} is not as large as it says")
-    # zipfile raises the last three for damaged or foreign tables of contents.
-    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+                shapes[member.filename.removesuffix(".npy")] = shape
+    except DAMAGED as error:
         raise Unreadable(f"{path}: not arrays of hotlap: {line(error)}") from None
+    return shapes
 
 
-def described(file: IO[bytes]) -> int:
-    """Returns the bytes of the array whose header is read. Raises ValueError."""
+def described(file: IO[bytes]) -> tuple[tuple[int, ...], int]:
+    """Returns shape and bytes of the array whose header is read. Raises ValueError."""
     from numpy.lib import format as npy
 
     version = npy.read_magic(file)
@@ -57,4 +72,4 @@ def described(file: IO[bytes]) -> int:
         raise ValueError("its elements are pickled objects")
     if any(size < 0 for size in shape):
         raise ValueError(f"shape {shape}")
-    return math.prod(shape) * dtype.itemsize
+    return tuple(shape), math.prod(shape) * dtype.itemsize

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,12 +60,30 @@ def checked(folder: Path) -> Manifest:
             f" {again}"
         )
     manifests.compare(folder, manifest)
-    for file in manifest.files:
-        if file.path.endswith(".npz"):
-            npz.check(folder / file.path)
     if not (folder / REFERENCE).is_file():
         raise Unreadable(f"{folder}: {REFERENCE} is missing, against which its outputs are checked")
+    shapes = {
+        file.path: npz.check(folder / file.path) for file in manifest.files if file.path.endswith(".npz")
+    }
+    if not complete(manifest, shapes[REFERENCE]):
+        raise Unreadable(f"{folder}: {REFERENCE} does not hold the inputs and outputs of {manifest.case}")
     return manifest
+
+
+def complete(manifest: Manifest, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether a reference has, for each input and output that a manifest lists, as many batches:
+    those that went in, what fp64 and what eager made of them.
+    """
+    prefixes = {
+        "in": manifest.inputs,
+        "ref": manifest.outputs,
+        f"eager-{manifest.precision}-": manifest.outputs,
+    }
+    names = {f"{prefix}{index}" for prefix, tensors in prefixes.items() for index in range(len(tensors))}
+    if names != {name for name in shapes if name.startswith(tuple(prefixes))}:
+        return False
+    batches = {shapes[name][:1] for name in names}
+    return len(batches) == 1 and batches.isdisjoint({(), (0,)})
 
 
 def here(manifest: Manifest) -> Case:

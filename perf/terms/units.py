@@ -49,5 +49,5 @@ def seconds(text: str) -> float:
     length = float(match[1]) * _SECONDS[match[2]] if match else 0.0
     if not 0 < length <= MOST_S:
         shown = text if len(text) < 40 else f"{text[:40]}..."
-        raise Misuse(f"{shown!r} is no length of time up to a year; write it as 90s, 2m or 1h")
+        raise Misuse(f"{shown!r} is no length of time; write it as 90s, 2m or 1h, a year at most")
     return length
