@@ -29,11 +29,11 @@ TRIES = 32
 # Bytes that may stand before or after the events.
 HEAD = 64 << 20
 # Bytes that are looked through for the end of one event.
-LARGEST = 256 << 20
+LARGEST = 64 << 20
 # How much larger than its file a trace of more than so many bytes may be: gzip reaches 1,000 times
 # with a file that is one letter, 10 to 60 with traces.
 RATIO = 200
-ENOUGH = 256 << 20
+ENOUGH = 64 << 20
 # Where the array of events begins.
 START = re.compile(rb'"traceEvents"\s*:\s*\[')
 # Where msgspec's message says that the text went on.

@@ -85,6 +85,8 @@ class Reading:
         self.categories = Counter[str]()
         self.others = Counter[str]()
         self.odd = Counter[str]()
+        # Events whose numbers no profiler can have written, by which.
+        self.lost = Counter[str]()
         self.labels: dict[tuple[Any, Any], str] = {}
         self.collectives: dict[int, bool] = {}
         self.valued: dict[int, bool] = {}
@@ -102,7 +104,7 @@ class Reading:
                     self.odd["negative duration"] += 1
                     continue
                 if start + dur > LONGEST or self.lasted + dur > LONGEST:
-                    self.odd["end beyond the clock"] += 1
+                    self.lost["end beyond the clock"] += 1
                     continue
                 self.lasted += dur
                 self.table.get(event.cat, self.span)(event, start, dur, event.args or EMPTY)
@@ -127,7 +129,7 @@ class Reading:
     def sized(self, size: int, otherwise: int) -> int:
         """Returns bytes as they are, `otherwise` where all of the file would overflow with them."""
         if self.moved + abs(size) > LONGEST:
-            self.odd["size beyond 64 bits"] += 1
+            self.lost["size beyond 64 bits"] += 1
             return otherwise
         self.moved += abs(size)
         return size
@@ -140,7 +142,7 @@ class Reading:
             self.odd[f"without a {what}"] += 1
             return None
         if not -LONGEST <= ns <= LONGEST:
-            self.odd[f"{what} beyond the clock"] += 1
+            self.lost[f"{what} beyond the clock"] += 1
             return None
         return ns
 
@@ -201,6 +203,7 @@ def read(path: Path) -> Trace:
     file, seen = Events(path), Reading()
     for events in file:
         seen.take(events)
+    file.damage.lost.update(seen.lost)
     if file.bare and set(seen.phases) <= {""}:
         raise Unreadable(f"{path}: a list with no events of a trace in it")
     return Trace(
