@@ -184,6 +184,8 @@ def of_index(path: Path) -> None:
     """The index of the history, and a file that it says to have read."""
     file = path.with_name("results.json")
     file.write_bytes(RESULTS)
+    for beside in path.parent.glob("index-*"):
+        beside.unlink()
     archive = Archive(path)
     try:
         archive.take_in([file], lambda line: None)

@@ -87,18 +87,25 @@ class Archive:
             if path.exists() and not path.is_file():
                 raise Misuse(f"index {path}: no regular file; choose another --index")
             self.store = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
-            if not self._patiently(self._ours):
+            try:
+                self._open()
+            except BaseException:
                 self.store.close()
-                raise Misuse(f"index {path}: a database of something else; choose another --index")
-            self._patiently(lambda: self.store.execute("pragma journal_mode = wal"))
-            self.store.execute("pragma synchronous = normal")
-            with self._writing():
-                if self.store.execute("pragma user_version").fetchone()[0] != CONTENT:
-                    for name in ("file", "setting", "point"):
-                        self.store.execute(f"drop table if exists {name}")
-                    create(self.store)
-                    self.store.execute(f"pragma user_version = {CONTENT}")
-                self.store.execute(f"pragma application_id = {APPLICATION}")
+                raise
+
+    def _open(self) -> None:
+        """Makes the tables where there are none. Raises Misuse for another program's database."""
+        if not self._patiently(self._ours):
+            raise Misuse(f"index {self.path}: a database of something else; choose another --index")
+        self._patiently(lambda: self.store.execute("pragma journal_mode = wal"))
+        self.store.execute("pragma synchronous = normal")
+        with self._writing():
+            if self.store.execute("pragma user_version").fetchone()[0] != CONTENT:
+                for name in ("file", "setting", "point"):
+                    self.store.execute(f"drop table if exists {name}")
+                create(self.store)
+                self.store.execute(f"pragma user_version = {CONTENT}")
+            self.store.execute(f"pragma application_id = {APPLICATION}")
 
     def take_in(self, files: Iterable[Path], tell: Callable[[str], None]) -> tuple[int, dict[str, str]]:
         """Reads what is new or has changed.

@@ -139,19 +139,19 @@ def appear(part: Path, folder: Path) -> None:
 
 
 def clear(folder: Path, below: Path) -> None:
-    """Removes a folder of our own with all that is in it, if it is there.
+    """Removes a folder of our own with all that is in it; of one that something is mounted in, the
+    folders stay.
 
-    Raises Misuse where it cannot, or where a link stands on the way to it from the folder `below`.
+    Raises Misuse where a file stays, or where a link stands on the way to it from the folder
+    `below`.
     """
     on_the_way = [folder, *folder.parents]
     for path in reversed(on_the_way[: on_the_way.index(below)]):
         refuse_link(path)
-    try:
-        shutil.rmtree(folder)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise Misuse(f"cannot empty {error.filename or folder}: {error.strerror}; remove it") from None
+    shutil.rmtree(folder, ignore_errors=True)
+    for path in [folder, *folder.rglob("*")]:
+        if path.is_symlink() or (path.exists() and not path.is_dir()):
+            raise Misuse(f"cannot remove {path}, which an earlier run left; remove it")
 
 
 def refuse_links(folder: Path, *names: str) -> None:

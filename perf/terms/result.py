@@ -338,5 +338,6 @@ def check(results: Sequence[Result]) -> None:
             if not all(least <= value <= MOST for value in samples.flat):
                 raise ValueError(f"{result.case.id}: {name} holds a value that is no measurement")
             for detail, kind in DETAILS.get(name, {}).items():
-                if not isinstance(samples.details.get(detail), kind):
+                value = samples.details.get(detail, ...)
+                if not isinstance(value, kind) or (isinstance(value, int | float) and not abs(value) <= MOST):
                     raise ValueError(f"{result.case.id}: {name} lacks its {detail}")

@@ -225,3 +225,13 @@ def test_a_folder_that_the_user_linked_is_a_folder(tmp_path: Path) -> None:
     (tmp_path / "out").symlink_to("disk")
     RunFolder(tmp_path / "out", "test", survey.collect(1, "keep")).close()
     assert (tmp_path / "disk" / "results.json").is_file() and (tmp_path / "out").is_symlink()
+
+
+def test_what_cannot_be_removed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stale file would be taken for what this run built; an empty folder, a mount, is no matter."""
+    (tmp_path / "work" / "mount").mkdir(parents=True)
+    monkeypatch.setattr(files.shutil, "rmtree", lambda *args, **options: None)
+    files.clear(tmp_path / "work", below=tmp_path)
+    (tmp_path / "work" / "mount" / "stale.onnx").touch()
+    with pytest.raises(Misuse, match=r"cannot remove .*stale\.onnx, which an earlier run left"):
+        files.clear(tmp_path / "work", below=tmp_path)
