@@ -228,10 +228,35 @@ def test_a_folder_that_the_user_linked_is_a_folder(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_removed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stale file would be taken for what this run built; an empty folder, a mount, is no matter."""
+    """A stale file would be taken for what this run built; an empty folder is no matter."""
     (tmp_path / "work" / "mount").mkdir(parents=True)
     monkeypatch.setattr(files.shutil, "rmtree", lambda *args, **options: None)
     files.clear(tmp_path / "work", below=tmp_path)
     (tmp_path / "work" / "mount" / "stale.onnx").touch()
     with pytest.raises(Misuse, match=r"cannot remove .*stale\.onnx, which an earlier run left"):
         files.clear(tmp_path / "work", below=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["base", "head", "trees", "log", "verdict.json"])
+def test_a_comparison_is_refused_whose_folder_leads_elsewhere(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).symlink_to(tmp_path / "victim")
+    assert cli.status(["ab", "HEAD", "HEAD", "mlp", "--out", str(tmp_path / "out")]) == 2
+    assert f"{name} is a symbolic link" in capsys.readouterr().err
+    assert not list((tmp_path / "victim").iterdir())
+
+
+def test_a_profile_touches_nothing_beside_its_file(tmp_path: Path) -> None:
+    from hotlap.profiles.commands import profile
+
+    kept = [tmp_path / f"trace.json{suffix}" for suffix in (".part", ".raw.json", ".work")]
+    for path in kept:
+        path.write_text("kept")
+    profile.writable(tmp_path / "trace.json")
+    assert [path.read_text() for path in kept] == ["kept"] * 3 and len(list(tmp_path.iterdir())) == 3
+    os.mkfifo(tmp_path / "pipe.json")
+    with pytest.raises(Misuse, match="no regular file"):
+        profile.destination(tmp_path / "pipe.json")
