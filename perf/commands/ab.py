@@ -114,6 +114,7 @@ def ab(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise Misuse(f"cannot write to {folder}: {error.strerror}; choose another --out") from None
+    files.refuse_links(folder, "base", "head", "trees", "log", "verdict.json")
     revisions = Revisions(folder)
     try:
         sides = revisions.open("base", base), revisions.open("head", head)

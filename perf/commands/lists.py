@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from ..lookup.workloads import Reference
     from ..terms.case import Plan
 
+# A batch of a thousand million is none.
+MOST_DIGITS = 9
+
 
 def split(text: str) -> list[str]:
     """Returns the parts between commas, without blanks and empty ones."""
@@ -32,6 +35,6 @@ def batches_of(reference: Reference, text: str, plan: Plan) -> list[int]:
 
 
 def batch_size(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise Misuse(f"--batch {text!r}: expected whole numbers of at least 1, such as 1,8")
+    if not text.isdecimal() or len(text) > MOST_DIGITS or int(text) < 1:
+        raise Misuse(f"--batch {text[:40]!r}: expected whole numbers of at least 1, such as 1,8")
     return int(text)

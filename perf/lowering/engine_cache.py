@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from ..terms import files
+from ..terms import files, stored
 
 # What all entries may take on disk: a few hundred engines of the size of a ResNet-50's.
 MOST_BYTES = 20 * 10**9
@@ -94,8 +94,8 @@ def get(key: Key) -> tuple[Cached | None, str]:
         engine = (place / ENGINE).read_bytes()
     except FileNotFoundError:
         return None, ""
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-        return None, f"the cached engine {key.digest[:12]} cannot be read ({error}); built anew"
+    except (OSError, *stored.UNDECODABLE) as error:
+        return None, f"the cached engine {key.digest[:12]} cannot be read ({stored.line(error)}); built anew"
     if entry.key != key:
         names = ", ".join(differing(entry.key, key))
         return None, f"the cached engine {key.digest[:12]} was built for something else ({names}); built anew"
@@ -132,7 +132,11 @@ def put(key: Key, engine: bytes, seconds: float, layers: str) -> str:
 def trim() -> None:
     """Removes the entries that were not used for longest, until the rest is within MOST_BYTES."""
     entries = sorted(
-        (entry for entry in folder().iterdir() if not entry.name.startswith(".")),
+        (
+            entry
+            for entry in folder().iterdir()
+            if not entry.name.startswith(".") and entry.is_dir() and not entry.is_symlink()
+        ),
         key=lambda entry: entry.stat().st_mtime,
         reverse=True,
     )

@@ -20,6 +20,7 @@ from ..race.observations import Observations
 from ..race.race import Race
 from ..race.servers import Servers
 from ..reports import report
+from ..terms import files
 from ..terms.case import Case, Plan
 from ..terms.contract import modules
 from ..terms.reasons import Reason, Refusal, room
@@ -68,6 +69,7 @@ def measure(
         )
 
     try:
+        files.clear(work, below=run.folder)
         with room():
             copy(folder, built, work)
         pace = Case(case.workload, PACE, case.precision, case.batch, case.target)

@@ -28,11 +28,13 @@ ARCHITECTURES = ("sm_", "gfx")
 # Which way a quantity improves.
 Better = Literal["higher", "lower"]
 
+# The largest machines have a tenth.
+MOST_THREADS = 65536
 # A word of a case's id: what file systems, shells and pytest's -k (no = and ,) take alike.
 _NAME = re.compile(r"[A-Za-z0-9._+:-]+")
-_TARGET = re.compile(r"cpu|cuda:\d+|sm_\d+|gfx[0-9a-f]+")
+_TARGET = re.compile(r"cpu|cuda:\d{1,4}|sm_\d{1,4}|gfx[0-9a-f]+")
 _ID = re.compile(
-    r"(?P<workload>[^/]+)/(?P<backend>[^/]+)/(?P<precision>[^/]+)/b(?P<batch>\d+)"
+    r"(?P<workload>[^/]+)/(?P<backend>[^/]+)/(?P<precision>[^/]+)/b(?P<batch>\d{1,9})"
     r"/(?P<target>[^/]+)/(?P<mode>[^/\[]+)(?P<options>(\[[^\]]+\])*)"
 )
 
@@ -182,7 +184,8 @@ class Case:
         match = _ID.fullmatch(text)
         if not match:
             raise Misuse(
-                f"{text!r} is no case; expected workload/backend/precision/bN/target/mode[name:value]..."
+                f"{text[:200]!r} is no case; expected"
+                " workload/backend/precision/bN/target/mode[name:value]..."
             )
         pairs = [tuple(pair.split(":", 1)) for pair in re.findall(r"\[([^\]]+)\]", match["options"])]
         if any(len(pair) != 2 for pair in pairs):
@@ -231,3 +234,5 @@ class Plan(msgspec.Struct, frozen=True):
             raise Misuse(
                 f"a plan needs a budget and a timeout above 0 s, at least one round and one look: {self}"
             )
+        if not 1 <= self.threads <= MOST_THREADS:
+            raise Misuse(f"threads must be 1 to {MOST_THREADS}")

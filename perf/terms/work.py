@@ -7,7 +7,8 @@ from __future__ import annotations
 import msgspec
 
 from .case import Better
-from .result import Count, Real
+from .result import Real
+from .stored import Count
 
 
 class Work(msgspec.Struct, frozen=True):
