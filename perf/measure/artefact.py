@@ -13,6 +13,7 @@ from ..artefacts.manifest import Manifest
 from ..lookup import plugins
 from ..lookup.cases import PACE
 from ..lookup.workloads import Reference
+from ..race import leavings
 from ..race.entrant import Entrant, Oracle
 from ..race.observations import Observations
 from ..race.race import Race
@@ -54,6 +55,7 @@ def measure(
     except Refusal as refusal:
         return refused(run, setting, built.parsed(), refusal)
     run.ask([case])
+    leavings.clear(tell)
     servers = Servers(run.folder, plan.timeout_s, tell)
     entrants: list[Entrant] = []
     work = run.folder / "work"
@@ -121,7 +123,6 @@ def entrant_of(case: Case, built: Manifest, work: Path, log: Path, plan: Plan) -
         Observations(case, {}, Subject(built.work, built.weights), artefact_bytes=size),
         Oracle(Reference(""), work / "oracle", None, ("random",), judged),
         own_work=own_work(case),
-        kind=case.backend,
     )
 
 
