@@ -5,6 +5,7 @@ of its own, with cold caches.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -180,12 +181,17 @@ class Preparation:
         writing.describe(folder, case, self.subject, built.signature, self.oracle.folder, libraries, proven)
 
     def ask_once(self, request: messages.BuildCase | messages.ProveCase, log: str) -> messages.Built:
-        """The reply of a worker that lives for this request only. Raises Refusal."""
+        """The reply of a worker that lives for this request only. Raises Refusal.
+
+        What it left half-written beside the artefacts, under a name with a dot, goes with it.
+        """
         worker = self.torch_worker(log)
         try:
             return worker.ask(request, self.plan.timeout_s)
         finally:
             worker.kill()
+            for part in (self.folder / "artefacts").glob(".*"):
+                shutil.rmtree(part, ignore_errors=True)
 
     def torch_worker(self, name: str) -> Worker:
         """A worker that has torch and the workload's module, as eager would have it.

@@ -78,7 +78,7 @@ class Channel:
 
     def _wait(self, deadline: float) -> None:
         """Returns when there is something to receive. Raises Late, or Closed without the peer."""
-        ends = [self.end, *([] if self.peer is None else [self.peer])]
+        ends: list[socket.socket | int] = [self.end, *([] if self.peer is None else [self.peer])]
         try:
             ready = select.select(ends, [], [], max(0.0, deadline - time.monotonic()))[0]
         except (OSError, ValueError) as error:

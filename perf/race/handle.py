@@ -22,7 +22,7 @@ import psutil
 from ..terms.reasons import Refusal
 from . import installed, leavings
 from .channel import Channel, Closed, Late
-from .leavings import Mark
+from .leavings import WorkerMark
 from .messages import Answer, Done, Fork, Reap, Refused, Reply, Request
 
 # This folder through its import name: three folders above it lie the other packages too
@@ -42,7 +42,7 @@ class Worker:
         channel: Channel,
         log: Path,
         process: subprocess.Popen[bytes] | None = None,
-        mark: Mark | None = None,
+        mark: WorkerMark | None = None,
         server: Worker | None = None,
     ) -> None:
         self.pid, self.channel, self.log = pid, channel, log
@@ -71,7 +71,7 @@ class Worker:
             else [sys.executable, "-P", "-m", "hotlap.perf.race.worker"]
         )
         log.parent.mkdir(parents=True, exist_ok=True)
-        mark = Mark.new()
+        mark = WorkerMark.new()
         mark.folder.mkdir(mode=0o700)
         with log.open("ab") as output, theirs, closed_unless_used(ours):
             process = subprocess.Popen(

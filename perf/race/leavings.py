@@ -31,7 +31,7 @@ TRIES = 100
 PAUSE_S = 0.01
 
 
-class Mark(NamedTuple):
+class WorkerMark(NamedTuple):
     """A worker's mark. pid and start (clock ticks after the boot) are of who started it, as its
     namespace of process ids knows it.
     """
@@ -42,12 +42,12 @@ class Mark(NamedTuple):
     chance: str
 
     @classmethod
-    def new(cls) -> Mark:
+    def new(cls) -> WorkerMark:
         """The mark of a worker that this process starts."""
         return cls(_namespace(), os.getpid(), _start(os.getpid()) or 0, secrets.token_hex(4))
 
     @classmethod
-    def parse(cls, text: str) -> Mark | None:
+    def parse(cls, text: str) -> WorkerMark | None:
         """The mark that a text stands for; None where it is none."""
         parts = text.split("-")
         if len(parts) != 4 or not all(part.isdecimal() for part in parts[:3]):
@@ -140,7 +140,7 @@ def clear(report: Callable[[str], None]) -> None:
     folders = [
         folder
         for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*")
-        if (mark := Mark.parse(folder.name.removeprefix(PREFIX))) is not None and mark.orphaned
+        if (mark := WorkerMark.parse(folder.name.removeprefix(PREFIX))) is not None and mark.orphaned
     ]
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
@@ -148,12 +148,12 @@ def clear(report: Callable[[str], None]) -> None:
         report(f"ended what a killed hotlap had left running: {', '.join(ended)}")
 
 
-def _marked() -> list[tuple[psutil.Process, Mark]]:
+def _marked() -> list[tuple[psutil.Process, WorkerMark]]:
     """All processes whose environment can be read and has a mark."""
     return [
         (process, mark)
         for process in psutil.process_iter(["environ"])
-        if (mark := Mark.parse((process.info["environ"] or {}).get(VARIABLE, ""))) is not None
+        if (mark := WorkerMark.parse((process.info["environ"] or {}).get(VARIABLE, ""))) is not None
     ]
 
 

@@ -23,7 +23,7 @@ from .handle import Worker
 from .messages import Preload
 
 
-class Kind(NamedTuple):
+class ServerKind(NamedTuple):
     """What workers of one server share."""
 
     environment: tuple[tuple[str, str], ...]
@@ -39,7 +39,7 @@ class Servers:
     def __init__(self, folder: Path, timeout_s: float, report: Callable[[str], None]) -> None:
         self.folder, self.timeout_s, self.report = folder, timeout_s, report
         # None for a kind whose imports start threads.
-        self.running: dict[Kind, Worker | None] = {}
+        self.running: dict[ServerKind, Worker | None] = {}
         # How many servers were started.
         self.count = 0
 
@@ -52,11 +52,11 @@ class Servers:
         modules: what it will import. model: which of them is the workload's, or empty.
         """
         own = tuple(name for name in modules if name != model)
-        kind = Kind(tuple(sorted(environment.items())), own, model)
+        kind = ServerKind(tuple(sorted(environment.items())), own, model)
         forked = self.fork(kind, log) if "torch" in own else None
         return (Worker.start(environment, log), True) if forked is None else (forked, False)
 
-    def fork(self, kind: Kind, log: Path) -> Worker | None:
+    def fork(self, kind: ServerKind, log: Path) -> Worker | None:
         """A fork of the kind's server, which is replaced if it was killed since; None where it
         cannot be forked. Raises Refusal.
         """
@@ -71,7 +71,7 @@ class Servers:
         server = self.server(kind)
         return None if server is None else server.fork(log, self.timeout_s)
 
-    def server(self, kind: Kind) -> Worker | None:
+    def server(self, kind: ServerKind) -> Worker | None:
         """The kind's server, which has imported what it must; None where it cannot be forked.
 
         Raises Refusal.
@@ -86,7 +86,7 @@ class Servers:
             self.running[kind] = self.imported(server, kind) if server is not None else None
         return self.running[kind]
 
-    def imported(self, server: Worker, kind: Kind) -> Worker | None:
+    def imported(self, server: Worker, kind: ServerKind) -> Worker | None:
         """The server after its imports; None, and it is ended, where they start threads.
 
         Raises Refusal.
@@ -114,7 +114,7 @@ class Servers:
         for kind in reversed([*self.running]):
             self.end(kind)
 
-    def end(self, kind: Kind) -> None:
+    def end(self, kind: ServerKind) -> None:
         """Ends one server."""
         if (server := self.running.pop(kind)) is not None:
             server.kill()
