@@ -22,7 +22,7 @@ import psutil
 from ..terms.reasons import Refusal
 from . import installed, leavings
 from .channel import Channel, Closed, Late
-from .leavings import WorkerMark
+from .leavings import OwnerMark
 from .messages import Answer, Done, Fork, Reap, Refused, Reply, Request
 
 # This folder through its import name: three folders above it lie the other packages too
@@ -42,7 +42,7 @@ class Worker:
         channel: Channel,
         log: Path,
         process: subprocess.Popen[bytes] | None = None,
-        mark: WorkerMark | None = None,
+        mark: OwnerMark | None = None,
         server: Worker | None = None,
     ) -> None:
         self.pid, self.channel, self.log = pid, channel, log
@@ -71,7 +71,7 @@ class Worker:
             else [sys.executable, "-P", "-m", "hotlap.perf.race.worker"]
         )
         log.parent.mkdir(parents=True, exist_ok=True)
-        mark = WorkerMark.new()
+        mark = OwnerMark.new()
         mark.folder.mkdir(mode=0o700)
         with log.open("ab") as output, theirs, closed_unless_used(ours):
             process = subprocess.Popen(
@@ -115,10 +115,12 @@ class Worker:
         self._signal(signal.SIGCONT)
 
     def kill(self) -> int | None:
-        """Ends the worker and all that it left; returns how it ended, where that can be known."""
+        """Ends the worker and all that it left; returns how it ended, where that can be known.
+
+        Where a Ctrl-C cuts it short, the next call does it again.
+        """
         if self.gone:
             return None
-        self.gone = True
         self.stop()
         family = self._family()
         pids = [self.pid, *(process.pid for process in family)]
@@ -131,6 +133,7 @@ class Worker:
         leavings.release(segments)
         if self.mark is not None:
             shutil.rmtree(self.mark.folder, ignore_errors=True)
+        self.gone = True
         return ended
 
     def note_strays(self) -> None:

@@ -5,7 +5,8 @@ Killing a worker's process group reaches none of these. So each worker adopts wh
 leave (worker.py: PR_SET_CHILD_SUBREAPER), which makes a daemon's parent known while the worker
 lives; and all that descends from it carries its mark in the environment and has a folder with that
 mark as TMPDIR, which tells where they belong when it is dead. The mark names the process that
-started the worker: what a killed hotlap left is ended by the next one.
+started the worker: what a killed hotlap left is ended by the next one, its own temporary folders
+too.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,9 +32,9 @@ TRIES = 100
 PAUSE_S = 0.01
 
 
-class WorkerMark(NamedTuple):
-    """A worker's mark. pid and start (clock ticks after the boot) are of who started it, as its
-    namespace of process ids knows it.
+class OwnerMark(NamedTuple):
+    """The mark of a worker or a folder. pid and start (clock ticks after the boot) are of the
+    hotlap that owns it, as its namespace of process ids knows it.
     """
 
     namespace: int
@@ -42,12 +43,12 @@ class WorkerMark(NamedTuple):
     chance: str
 
     @classmethod
-    def new(cls) -> WorkerMark:
-        """The mark of a worker that this process starts."""
+    def new(cls) -> OwnerMark:
+        """A mark for something that this process owns."""
         return cls(_namespace(), os.getpid(), _start(os.getpid()) or 0, secrets.token_hex(4))
 
     @classmethod
-    def parse(cls, text: str) -> WorkerMark | None:
+    def parse(cls, text: str) -> OwnerMark | None:
         """The mark that a text stands for; None where it is none."""
         parts = text.split("-")
         if len(parts) != 4 or not all(part.isdecimal() for part in parts[:3]):
@@ -64,7 +65,7 @@ class WorkerMark(NamedTuple):
 
     @property
     def orphaned(self) -> bool:
-        """Whether who started the worker is gone; of another namespace that cannot be known."""
+        """Whether the owner is gone; of one in another namespace that cannot be known."""
         return self.namespace == _namespace() and _start(self.pid) != self.start
 
     def variables(self) -> dict[str, str]:
@@ -74,6 +75,19 @@ class WorkerMark(NamedTuple):
     def processes(self) -> list[psutil.Process]:
         """All processes with this mark, the worker among them."""
         return [process for process, mark in _marked() if mark == self]
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Yields a new temporary folder and removes it; where this process is killed, the next hotlap
+    does.
+    """
+    folder = OwnerMark.new().folder
+    folder.mkdir(mode=0o700)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def below(pid: int) -> list[psutil.Process]:
@@ -140,7 +154,7 @@ def clear(report: Callable[[str], None]) -> None:
     folders = [
         folder
         for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*")
-        if (mark := WorkerMark.parse(folder.name.removeprefix(PREFIX))) is not None and mark.orphaned
+        if (mark := OwnerMark.parse(folder.name.removeprefix(PREFIX))) is not None and mark.orphaned
     ]
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
@@ -148,12 +162,12 @@ def clear(report: Callable[[str], None]) -> None:
         report(f"ended what a killed hotlap had left running: {', '.join(ended)}")
 
 
-def _marked() -> list[tuple[psutil.Process, WorkerMark]]:
+def _marked() -> list[tuple[psutil.Process, OwnerMark]]:
     """All processes whose environment can be read and has a mark."""
     return [
         (process, mark)
         for process in psutil.process_iter(["environ"])
-        if (mark := WorkerMark.parse((process.info["environ"] or {}).get(VARIABLE, ""))) is not None
+        if (mark := OwnerMark.parse((process.info["environ"] or {}).get(VARIABLE, ""))) is not None
     ]
 
 

@@ -116,5 +116,6 @@ class Servers:
 
     def end(self, kind: ServerKind) -> None:
         """Ends one server."""
-        if (server := self.running.pop(kind)) is not None:
+        if (server := self.running[kind]) is not None:
             server.kill()
+        del self.running[kind]

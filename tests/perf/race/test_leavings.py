@@ -18,7 +18,7 @@ import pytest
 
 from hotlap.perf.race import leavings
 from hotlap.perf.race.handle import Worker
-from hotlap.perf.race.leavings import WorkerMark
+from hotlap.perf.race.leavings import OwnerMark
 from hotlap.perf.race.messages import Preload
 from hotlap.perf.terms.reasons import Refusal
 
@@ -218,7 +218,7 @@ def test_the_next_hotlap_ends_what_a_killed_one_left_and_nothing_of_one_that_run
     said: list[str] = []
     with parent.stdin, parent.stdout:
         pid, text = parent.stdout.readline().split()
-        worker, daemon, mark = psutil.Process(int(pid)), site.daemon("forked_twice"), WorkerMark.parse(text)
+        worker, daemon, mark = psutil.Process(int(pid)), site.daemon("forked_twice"), OwnerMark.parse(text)
         assert mark is not None and mark.folder.is_dir()
         leavings.clear(said.append)
         assert worker.is_running() and daemon.is_running() and mark.folder.is_dir() and said == []
@@ -232,11 +232,11 @@ def test_the_next_hotlap_ends_what_a_killed_one_left_and_nothing_of_one_that_run
 
 @pytest.mark.parametrize("text", ["", "1-2-3", "a-2-3-4", "1-2-3-4-5", "torch"])
 def test_what_is_no_mark_is_left_alone(text: str) -> None:
-    assert WorkerMark.parse(text) is None
+    assert OwnerMark.parse(text) is None
 
 
 def test_a_mark_of_another_namespace_is_never_an_orphans() -> None:
-    mine = WorkerMark.new()
-    assert WorkerMark.parse(str(mine)) == mine and not mine.orphaned
+    mine = OwnerMark.new()
+    assert OwnerMark.parse(str(mine)) == mine and not mine.orphaned
     assert mine._replace(start=mine.start + 1).orphaned
     assert not mine._replace(start=mine.start + 1, namespace=1).orphaned
