@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from functools import partial
 from importlib import metadata
 
 import typer
@@ -27,7 +26,7 @@ from .commands.kernels import kernels
 from .commands.noise import noise
 from .commands.report import report
 from .commands.run import run
-from .race import interrupts
+from .race.interrupts import listen
 from .terms.reasons import Misuse
 
 # EX_SOFTWARE of sysexits.h: an internal error.
@@ -72,7 +71,15 @@ def version(
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line and exits the process with its status."""
-    sys.exit(interrupts.status(partial(status, sys.argv[1:] if arguments is None else arguments)))
+    received: list[int] = []
+    listen(received)
+    try:
+        code = status(sys.argv[1:] if arguments is None else arguments)
+    except (KeyboardInterrupt, SystemExit):
+        if not received:
+            raise
+    # As a shell has it.
+    sys.exit(128 + received[0] if received else code)
 
 
 def status(arguments: list[str]) -> int:

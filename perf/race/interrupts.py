@@ -7,22 +7,21 @@ that dies of them at once writes no result and ends no worker.
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
 from types import FrameType
+from typing import NoReturn
 
 ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def status(command: Callable[[], int]) -> int:
-    """Runs a command and returns its exit status: 128 and the number of the signal that ended it,
-    as a shell has it.
+def listen(received: list[int]) -> None:
+    """Turns these signals into a KeyboardInterrupt and adds their numbers to `received`, since a
+    library may turn the exception into another of its own.
 
-    The first signal is a KeyboardInterrupt in the command; while that puts all in order, only a
-    second Ctrl-C is heard. A signal that is ignored (nohup) stays so.
+    After the first, while all is put in order, only a second Ctrl-C is heard. A signal that is
+    ignored (nohup) stays so.
     """
-    received: list[int] = []
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
+    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
         received.append(number)
         for other in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(other, signal.SIG_IGN)
@@ -31,9 +30,3 @@ def status(command: Callable[[], int]) -> int:
     for number in ASKING:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, interrupt)
-    try:
-        code = command()
-    except (KeyboardInterrupt, SystemExit):
-        if not received:
-            raise
-    return 128 + received[0] if received else code

@@ -83,26 +83,24 @@ class Servers:
                 server = self.fork(kind._replace(model=""), log)
             else:
                 server = Worker.start(dict(kind.environment), log)
-            self.running[kind] = self.imported(server, kind) if server is not None else None
+            self.running[kind] = server
+            if server is not None:
+                self.preload(server, kind)
         return self.running[kind]
 
-    def imported(self, server: Worker, kind: ServerKind) -> Worker | None:
-        """The server after its imports; None, and it is ended, where they start threads.
-
-        Raises Refusal.
-        """
+    def preload(self, server: Worker, kind: ServerKind) -> None:
+        """Has a server import what it must; it ends where that starts threads. Raises Refusal."""
         modules = [*kind.modules, *([kind.model] if kind.model else [])]
         try:
             threads = server.ask(Preload(modules), self.timeout_s).threads
         except Refusal:
-            server.kill()
+            self.end(kind)
             raise
         server.note_strays()
-        if threads == 1:
-            return server
-        server.kill()
-        self.report("importing the workload starts threads, so every worker starts afresh")
-        return None
+        if threads > 1:
+            self.end(kind)
+            self.running[kind] = None
+            self.report("importing the workload starts threads, so every worker starts afresh")
 
     def keep(self, model: str) -> None:
         """Ends the servers of all other workloads, whose races are over."""

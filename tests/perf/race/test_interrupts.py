@@ -8,12 +8,12 @@ import sys
 
 import pytest
 
-# Prints what happens to it; its clean-up takes a while.
+# Prints what happens to it, and its clean-up takes a while; run as the command line's main runs it.
 COMMAND = """
-import sys, time
-from hotlap.perf.race import interrupts
+import time
+from hotlap.perf import cli
 
-def command():
+def command(arguments):
     try:
         print("ready", flush=True)
         time.sleep(600)
@@ -24,7 +24,8 @@ def command():
         LAST
     return 0
 
-sys.exit(interrupts.status(command))
+cli.status = command
+cli.main([])
 """
 
 
@@ -82,5 +83,5 @@ def test_a_signal_that_is_ignored_stays_ignored() -> None:
 
 
 def test_a_command_that_nobody_interrupts_has_its_own_status() -> None:
-    program = "import sys; from hotlap.perf.race import interrupts; sys.exit(interrupts.status(lambda: 3))"
+    program = "from hotlap.perf import cli; cli.status = lambda arguments: 3; cli.main([])"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 3

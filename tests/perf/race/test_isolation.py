@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -233,6 +234,7 @@ def test_a_signal_keeps_what_was_measured_and_leaves_no_process(
     printed, _ = process.communicate(timeout=30)
     assert process.returncode == code, printed
     assert ours(process.pid) == []
+    assert [*Path(tempfile.gettempdir()).glob(f"hotlap-*-{process.pid}-*")] == []
     results = read(file)
     assert {result.reason.code for result in results.results if result.reason} == {"interrupted"}
     assert measured(file) == (moment is measured)
