@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 import psutil
 
-from ..terms.reasons import Refusal
+from ..terms.reasons import Refusal, room
 from . import installed, leavings
 from .channel import Channel, Closed, Late
 from .leavings import OwnerMark
@@ -58,7 +58,7 @@ class Worker:
     @classmethod
     def start(cls, environment: Mapping[str, str], log: Path) -> Worker:
         """A fresh Python in exactly this environment, of another installation if it names one
-        (bootstrap.py).
+        (bootstrap.py). Raises Refusal.
 
         The user's directory is appended to its path by the code that needs it, never prepended
         (-P).
@@ -72,7 +72,8 @@ class Worker:
         )
         log.parent.mkdir(parents=True, exist_ok=True)
         mark = OwnerMark.new()
-        mark.folder.mkdir(mode=0o700)
+        with room():
+            mark.folder.mkdir(mode=0o700)
         with log.open("ab") as output, theirs, closed_unless_used(ours):
             process = subprocess.Popen(
                 [*program, str(theirs.fileno())],
