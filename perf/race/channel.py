@@ -51,7 +51,11 @@ class Channel:
         return msgspec.msgpack.decode(self._exactly(length, deadline), type=kind)
 
     def send_descriptors(self, descriptors: list[int]) -> None:
-        socket.send_fds(self.end, [b"."], descriptors)
+        """Raises Closed."""
+        try:
+            socket.send_fds(self.end, [b"."], descriptors)
+        except OSError as error:
+            raise Closed from error
 
     def receive_descriptors(self, most: int) -> list[int]:
         return list(socket.recv_fds(self.end, 1, most)[1])

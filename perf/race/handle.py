@@ -63,6 +63,9 @@ class Worker:
         The user's directory is appended to its path by the code that needs it, never prepended
         (-P).
         """
+        mark = OwnerMark.new()
+        with room():
+            mark.folder.mkdir(mode=0o700)
         ours, theirs = socket.socketpair()
         other = environment.get(installed.VARIABLE)
         program = (
@@ -71,9 +74,6 @@ class Worker:
             else [sys.executable, "-P", "-m", "hotlap.perf.race.worker"]
         )
         log.parent.mkdir(parents=True, exist_ok=True)
-        mark = OwnerMark.new()
-        with room():
-            mark.folder.mkdir(mode=0o700)
         with log.open("ab") as output, theirs, closed_unless_used(ours):
             process = subprocess.Popen(
                 [*program, str(theirs.fileno())],
@@ -87,12 +87,11 @@ class Worker:
         return cls(process.pid, Channel(ours, process.pid), log, process, mark)
 
     def fork(self, log: Path, timeout_s: float) -> Worker:
-        """A worker forked from this one, which has done nothing but imports."""
+        """A worker forked from this one, which has done nothing but imports. Raises Refusal."""
         ours, theirs = socket.socketpair()
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output, theirs, closed_unless_used(ours):
-            self._send(request := Fork())
-            self.channel.send_descriptors([theirs.fileno(), output.fileno()])
+            self._send(request := Fork(), [theirs.fileno(), output.fileno()])
             pid = self._reply(request, timeout_s)
         self.forks.add(pid)
         forked = Worker(pid, Channel(ours, pid), log, server=self)
@@ -167,9 +166,11 @@ class Worker:
         except Refusal:
             return None
 
-    def _send(self, request: Request[Any]) -> None:
+    def _send(self, request: Request[Any], descriptors: list[int] | None = None) -> None:
         try:
             self.channel.send(request)
+            if descriptors is not None:
+                self.channel.send_descriptors(descriptors)
         except Closed:
             raise self._death(request.name) from None
 

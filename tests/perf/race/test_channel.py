@@ -159,3 +159,9 @@ def test_the_death_of_the_peer_closes_the_channel_although_another_holds_its_end
         with pytest.raises(Closed):
             channel.receive(str, 30)
     channel.close()
+
+
+def test_descriptors_to_an_end_that_is_gone_close_the_channel(pair: Pair) -> None:
+    pair[1].close()
+    with pytest.raises(Closed):
+        pair[0].send_descriptors([0])
