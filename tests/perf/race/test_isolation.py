@@ -210,7 +210,9 @@ def started(tmp_path: Path) -> Iterator[Callable[[], tuple[subprocess.Popen[str]
     yield start
     for process in running:
         process.kill()
-        process.communicate()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
 
 
 @pytest.mark.parametrize(
