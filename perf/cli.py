@@ -3,7 +3,7 @@
 Commands import what they need when they run, so that help is there at once.
 
 Exit: 0 fine, 1 regression, 2 usage, 3 inconclusive, 4 nothing measured or unreadable, 70 our own
-fault, 130 Ctrl-C.
+fault, 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from .commands.kernels import kernels
 from .commands.noise import noise
 from .commands.report import report
 from .commands.run import run
+from .race.interrupts import listen
 from .terms.reasons import Misuse
 
 # EX_SOFTWARE of sysexits.h: an internal error.
@@ -70,7 +71,15 @@ def version(
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line and exits the process with its status."""
-    sys.exit(status(sys.argv[1:] if arguments is None else arguments))
+    received: list[int] = []
+    listen(received)
+    try:
+        code = status(sys.argv[1:] if arguments is None else arguments)
+    except (KeyboardInterrupt, SystemExit):
+        if not received:
+            raise
+    # As a shell has it.
+    sys.exit(128 + received[0] if received else code)
 
 
 def status(arguments: list[str]) -> int:

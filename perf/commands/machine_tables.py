@@ -5,8 +5,6 @@ here, peaks, noise.
 from __future__ import annotations
 
 import os
-import tempfile
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -17,6 +15,7 @@ from ..machine import cuda_devices, survey
 from ..machine.noise import listen
 from ..machine.telemetry import Device, State
 from ..measure.prepare import clean
+from ..race import leavings
 from ..race.handle import Worker
 from ..race.messages import MeasurePeaks, Prefer
 from ..reports import report
@@ -87,8 +86,8 @@ def backends(device: str) -> Table:
 
 def show_peaks(console: Console, cores: int) -> None:
     """Prints the scheduling priority that a worker gets, and how fast it multiplies and copies."""
-    with tempfile.TemporaryDirectory() as folder:
-        worker = Worker.start(clean(), Path(folder) / "log.txt")
+    with leavings.temporary_folder() as folder:
+        worker = Worker.start(clean(), folder / "log.txt")
         try:
             priority = worker.ask(Prefer(), PRIORITY_TIMEOUT_S)
             console.print(f"scheduling priority of workers: {priority}", markup=False)

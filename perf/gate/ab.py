@@ -18,6 +18,7 @@ from ..lookup import plugins
 from ..machine import survey
 from ..measure.answer import Setting, answer
 from ..measure.prepare import Preparation, own_work
+from ..race import leavings
 from ..race.entrant import Entrant
 from ..race.messages import TraceSource
 from ..race.race import Race
@@ -78,6 +79,7 @@ class ABRun:
         repository: the git repository of both sides, None where they are no revisions. aa: the
         ledger of races of the same code. Raises Misuse.
         """
+        leavings.clear(self.report)
         try:
             for case in cases:
                 self.prepare(case, repository)

@@ -16,6 +16,7 @@ import msgspec
 from ..lookup.workloads import Reference
 from ..machine.survey import LIBRARIES
 from ..race.installed import PROBE, interpreter
+from ..race.leavings import PREFIX, OwnerMark
 from ..race.origin import Origin
 from ..terms.environment import Environment
 from ..terms.reasons import Misuse
@@ -24,6 +25,8 @@ from ..terms.reasons import Misuse
 WORKING_COPY = "."
 # A part of each message that says so: a search for a commit reads it (history/culprit.py).
 SAME_CODE = "there is nothing to compare"
+# How git lists why a worktree is locked, where the reason is a mark of hotlap's.
+LOCKED = f"locked {PREFIX}"
 # Of the packages that two environments hold in different versions, as many are named as fit on a
 # screen.
 MOST_NAMED = 12
@@ -86,7 +89,7 @@ class Revisions:
         sha = git(self.repository, "rev-parse", "--verify", "--quiet", f"{text}^{{commit}}", wrong=wrong)
         tree = (self.folder / "trees" / name).resolve()
         self.trees.append(tree)
-        git(self.repository, "worktree", "add", "--force", "--detach", "--quiet", str(tree), sha)
+        check_out(self.repository, tree, sha)
         return Revision(name, Origin(name, tree), sha)
 
     def environment(self, name: str, python: Path) -> Revision:
@@ -119,13 +122,31 @@ class Revisions:
     def close(self) -> None:
         """Removes the worktrees."""
         for tree in self.trees:
-            subprocess.run(
-                ["git", "worktree", "remove", "--force", str(tree)],
-                cwd=self.repository,
-                capture_output=True,
-                check=False,
-            )
+            remove(self.repository or Path(), tree)
         self.trees.clear()
+
+
+def check_out(repository: Path, tree: Path, commit: str) -> None:
+    """Adds a worktree at a commit, locked with a mark of this process; those of a hotlap that was
+    killed are removed. Raises Misuse.
+    """
+    listed = git(repository, "worktree", "list", "--porcelain")
+    for lines in (part.splitlines() for part in listed.split("\n\n")):
+        reason = next((line for line in lines if line.startswith(LOCKED)), "").removeprefix(LOCKED)
+        if (mark := OwnerMark.parse(reason)) is not None and mark.orphaned:
+            remove(repository, Path(lines[0].removeprefix("worktree ")))
+    git(repository, "worktree", "add", "--force", "--detach", "--quiet", str(tree), commit)
+    git(repository, "worktree", "lock", "--reason", f"{PREFIX}{OwnerMark.new()}", str(tree))
+
+
+def remove(repository: Path, tree: Path) -> None:
+    """Removes a worktree, also a locked one."""
+    subprocess.run(
+        ["git", "worktree", "remove", "--force", "--force", str(tree)],
+        cwd=repository,
+        capture_output=True,
+        check=False,
+    )
 
 
 def git(folder: Path, *arguments: str, wrong: str = "") -> str:

@@ -13,10 +13,10 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Literal
 
-from ..gate.revisions import SAME_CODE, git
+from ..gate.revisions import SAME_CODE, check_out, git, remove
+from ..race import leavings
 from ..reports.formats import interval, percent
 from ..stats.compare import Outcome
 from ..terms.case import Case
@@ -90,9 +90,9 @@ def bisect(
     effect: how much slower `bad` was in the history, as a share.
     """
     tolerance = math.sqrt(1 + effect) - 1
-    with TemporaryDirectory(prefix="hotlap-bisect-") as folder:
-        tree = Path(folder) / "tree"
-        git(Path(), "worktree", "add", "--detach", "--quiet", str(tree), bad)
+    with leavings.temporary_folder() as folder:
+        tree = folder / "tree"
+        check_out(Path(), tree, bad)
         try:
             again = judge(tree, case, good, bad, tolerance, budget_s, report)
             if again == "skip":
@@ -123,9 +123,7 @@ def bisect(
             report(f"{case.id}: slower since {git(tree, 'log', '-1', '--format=%h %an, %as: %s', culprit)}")
             return 1
         finally:
-            subprocess.run(
-                ["git", "worktree", "remove", "--force", str(tree)], capture_output=True, check=False
-            )
+            remove(Path(), tree)
 
 
 def judge(

@@ -10,9 +10,10 @@ pickled between processes.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
+import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -28,6 +29,18 @@ from . import plugins
 # What dimension 0 of the inputs is: a batch of any size, a batch of one size, or no batch; empty
 # where nobody has looked yet.
 Axis = Literal["", "free", "fixed", "whole"]
+# Asks for a module in a process of its own: that imports the packages around it, which may set what
+# they like in a process whose environment every worker inherits. Exits with MISSING without it.
+MISSING = 3
+PROBE = f"""
+import importlib.util, json, sys
+sys.path[:] = json.loads(sys.argv[1])
+try:
+    spec = importlib.util.find_spec(sys.argv[2])
+except (ImportError, ValueError):
+    spec = None
+sys.exit(0 if spec is not None else {MISSING})
+"""
 
 
 class Reference(NamedTuple):
@@ -62,17 +75,16 @@ def check(reference: Reference) -> None:
     if reference.checkpoint and not Path(reference.checkpoint).is_file():
         raise Misuse(f"checkpoint {reference.checkpoint} does not exist")
     add_user_folder()
-    try:
-        spec = importlib.util.find_spec(name)
-    except (ImportError, ValueError):
-        spec = None
-    # find_spec imports the parent packages, and a user's package may raise anything.
-    except Exception as error:
-        raise Misuse(
-            f"workload {reference.text!r}: importing {name.rpartition('.')[0]} fails: {type(error).__name__}:"
-            f" {error}"
-        ) from error
-    if spec is None:
+    done = subprocess.run(
+        [sys.executable, "-P", "-W", "ignore", "-c", PROBE, json.dumps(sys.path), name],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode not in (0, MISSING):
+        *_, last = [f"exit status {done.returncode}", *done.stderr.strip().splitlines()]
+        raise Misuse(f"workload {reference.text!r}: importing {name.rpartition('.')[0]} fails: {last}")
+    if done.returncode == MISSING:
         raise Misuse(
             f"workload {reference.text!r}: no module named {name!r} here or among the installed packages, and"
             f" no model file {name!r}"

@@ -13,6 +13,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 import msgspec
@@ -21,6 +22,9 @@ from ..terms import files, stored
 
 # What all entries may take on disk: a few hundred engines of the size of a ResNet-50's.
 MOST_BYTES = 20 * 10**9
+# What the folder of an entry is called until it is whole, and when one of a killed build is old, s.
+PART = ".part-"
+OLD_S = 24 * 3600.0
 # The files of an entry: the engine, and the key and what else is known of it (EngineRecord).
 ENGINE = "engine.plan"
 ABOUT = "about.json"
@@ -112,7 +116,7 @@ def put(key: Key, engine: bytes, seconds: float, layers: str) -> str:
     part: Path | None = None
     try:
         folder().mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=".part-", dir=folder()))
+        part = Path(tempfile.mkdtemp(prefix=PART, dir=folder()))
         (part / ENGINE).write_bytes(engine)
         entry = EngineRecord(key, hashlib.sha256(engine).hexdigest(), seconds, layers)
         (part / ABOUT).write_bytes(msgspec.json.encode(entry))
@@ -130,7 +134,13 @@ def put(key: Key, engine: bytes, seconds: float, layers: str) -> str:
 
 
 def trim() -> None:
-    """Removes the entries that were not used for longest, until the rest is within MOST_BYTES."""
+    """Removes the entries that were not used for longest, until the rest is within MOST_BYTES, and
+    the parts that killed builds left.
+    """
+    for part in folder().glob(f"{PART}*"):
+        with contextlib.suppress(FileNotFoundError):  # another process has put its entry in place
+            if part.stat().st_mtime < time.time() - OLD_S:
+                shutil.rmtree(part, ignore_errors=True)
     entries = sorted(
         (
             entry

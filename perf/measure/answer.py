@@ -192,6 +192,11 @@ def warnings(entrant: Entrant, fp32: Entrant | None = None) -> list[str]:
         if not seen.subject.work.sensitive:
             lines.append("the outputs do not depend on the inputs, so a stale output could not be noticed")
         lines += [*seen.subject.warnings, *random_weights(seen.subject)]
+    if entrant.strays:
+        lines.append(
+            f"the model started processes of its own ({', '.join(sorted(entrant.strays))}): they were ended,"
+            " but ran beside the turns of all entrants"
+        )
     if entrant.placement is not None and entrant.placement.partial:
         lines.append(entrant.placement.partial)
     lines += filter(None, [slow_precision(seen), slower(entrant, fp32) if fp32 is not None else ""])

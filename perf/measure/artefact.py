@@ -15,6 +15,7 @@ from ..lookup.cases import PACE
 from ..lookup.workloads import Reference
 from ..oracle.arrays import inputs_alone
 from ..oracle.check import bounded
+from ..race import leavings
 from ..race.entrant import Entrant, Oracle
 from ..race.observations import Observations
 from ..race.race import Race
@@ -57,6 +58,7 @@ def measure(
     except Refusal as refusal:
         return refused(run, setting, built.parsed(), refusal)
     run.ask([case])
+    leavings.clear(tell)
     servers = Servers(run.folder, plan.timeout_s, tell)
     entrants: list[Entrant] = []
     work = run.folder / "work"
@@ -136,7 +138,6 @@ def entrant_of(case: Case, built: Manifest, work: Path, log: Path, plan: Plan) -
         Observations(case, {}, Subject(built.work, built.weights), artefact_bytes=size),
         Oracle(Reference(""), work / "oracle", None, ("random",), judged),
         own_work=own_work(case),
-        kind=case.backend,
     )
 
 

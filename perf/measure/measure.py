@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from ..lookup import plugins
 from ..lookup.cases import races
+from ..race import leavings
 from ..race.race import Race
 from ..race.servers import Servers
 from ..terms import files
@@ -23,7 +24,7 @@ NO_PACE = Reason(
     "unsupported_target",
     "no other entrant of this race can run here, so there is nothing to keep pace with",
 )
-UNBUILT = Reason("interrupted", "Ctrl-C before it was built; go on with: hotlap run --resume")
+UNBUILT = Reason("interrupted", "stopped before it was built; go on with: hotlap run --resume")
 
 
 def measure(
@@ -41,10 +42,12 @@ def measure(
     key in the results file.
     """
     results: list[Result] = []
+    leavings.clear(progress.line)
     servers = Servers(run.folder, plan.timeout_s, progress.line)
     try:
         for group, members in races(cases):
             journal = Journal(group, members, run, plan, environment, progress)
+            servers.keep(journal.reference.module)
             measure_race(journal, servers, train, prove)
             results += journal.results()
             progress.finished(group, journal.results())

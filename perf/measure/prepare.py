@@ -5,6 +5,7 @@ of its own, with cold caches.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -123,10 +124,11 @@ class Preparation:
                 self.describe(case, folder, built)
         own = modules(backend, case)
         needs_model = "torch" in own and not writing.self_contained(backend, case)
+        model = self.reference.module if needs_model else ""
         return Entrant(
             case,
             backend,
-            [*own, *([self.reference.module] if needs_model else [])],
+            [*own, *filter(None, [model])],
             {**worker_environment(case, self.plan.threads), **self.origin.variables()},
             folder,
             self.folder / "outputs" / name,
@@ -141,7 +143,7 @@ class Preparation:
             ),
             self.oracle,
             own_work=own_work(case),
-            kind=kind_of_worker(case, own, needs_model),
+            model=model,
         )
 
     def prove(self, case: Case) -> Ladder:
@@ -183,12 +185,17 @@ class Preparation:
         writing.describe(folder, case, self.subject, built.signature, self.oracle.folder, libraries, proven)
 
     def ask_once(self, request: messages.BuildCase | messages.ProveCase, log: str) -> messages.Built:
-        """The reply of a worker that lives for this request only. Raises Refusal."""
+        """The reply of a worker that lives for this request only. Raises Refusal.
+
+        What it left half-written beside the artefacts, under a name with a dot, goes with it.
+        """
         worker = self.torch_worker(log)
         try:
             return worker.ask(request, self.plan.timeout_s)
         finally:
             worker.kill()
+            for part in (self.folder / "artefacts").glob(".*"):
+                shutil.rmtree(part, ignore_errors=True)
 
     def torch_worker(self, name: str) -> Worker:
         """A worker that has torch and the workload's module, as eager would have it.
@@ -197,13 +204,9 @@ class Preparation:
         """
         case = Case("any", BASELINE)
         environment = {**worker_environment(case, self.plan.threads), **self.origin.variables()}
-        own = modules(plugins.backend(BASELINE), case)
-        return self.servers.worker(
-            kind_of_worker(case, own, True),
-            environment,
-            [*own, self.reference.module],
-            self.folder / "log" / f"{name}.txt",
-        )[0]
+        own, model = modules(plugins.backend(BASELINE), case), self.reference.module
+        log = self.folder / "log" / f"{name}.txt"
+        return self.servers.worker(environment, [*own, model], model, log)[0]
 
     def close(self) -> None:
         """Ends the referee, if there is one yet."""
@@ -214,13 +217,6 @@ class Preparation:
 def folder_name(case: Case) -> str:
     """The name of a case's folders within those of its race."""
     return f"{case.backend}-{case.precision}" + (f"-{case.target}" if case.built_only else "") + case.settings
-
-
-def kind_of_worker(case: Case, own: Sequence[str], model: bool) -> str:
-    """What workers that may share a fork server have in common: all they import but for which
-    workload's module.
-    """
-    return " ".join((case.backend, *own, *(["model"] if model else [])))
 
 
 def own_work(case: Case) -> bool:

@@ -76,8 +76,8 @@ class Entrant:
     oracle: Oracle
     # Whether it does work of its own (the pace, null) instead of the workload's.
     own_work: bool = False
-    # Entrants of one kind preload the same modules but for the workload's: they may share a server.
-    kind: str = ""
+    # Which module of `preload` is the workload's: it has a fork server of its own.
+    model: str = ""
     placement: Placement | None = None
     deviation: Deviation | None = None
     # Each rotating input's largest RMSE that a timed call's outputs may have; None: not compared.
@@ -90,6 +90,8 @@ class Entrant:
     # Whether its first load asked for the module's source; None before.
     needs_source: bool | None = None
     worker: Worker | None = None
+    # Names of processes that its workers had started outside their sessions.
+    strays: set[str] = field(default_factory=set)
     # Seconds of the present block that went to its worker.
     spent_s: float = 0.0
     # Seconds of each window in which its energy was weighed.
@@ -112,6 +114,7 @@ class Entrant:
         """Ends its present worker, if it has one."""
         if self.worker is not None:
             self.worker.kill()
+            self.strays.update(self.worker.strays)
             self.worker = None
 
 
@@ -151,7 +154,7 @@ def load_worker(entrant: Entrant, plan: Plan, servers: Servers, name: str, fresh
     if fresh:
         entrant.worker = Worker.start(entrant.environment, log)
     else:
-        entrant.worker, fresh = servers.worker(entrant.kind, entrant.environment, entrant.preload, log)
+        entrant.worker, fresh = servers.worker(entrant.environment, entrant.preload, entrant.model, log)
     worker = entrant.worker
     imported = worker.ask(Preload(entrant.preload), plan.timeout_s)
     start_s = time.perf_counter() - start

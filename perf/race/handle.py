@@ -1,25 +1,28 @@
 """The parent's side of a worker process: start or fork it, ask it something, stop and continue it,
-and say how it died.
+say how it died, and end all that it left.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
 
-from ..terms.reasons import Refusal
-from . import installed
+from ..terms.reasons import Refusal, room
+from . import installed, leavings
 from .channel import Channel, Closed, Late
+from .leavings import OwnerMark
 from .messages import Answer, Done, Fork, Reap, Refused, Reply, Request
 
 # This folder through its import name: three folders above it lie the other packages too
@@ -38,22 +41,31 @@ class Worker:
         pid: int,
         channel: Channel,
         log: Path,
-        process: subprocess.Popen[bytes] | None,
+        process: subprocess.Popen[bytes] | None = None,
+        mark: OwnerMark | None = None,
         server: Worker | None = None,
     ) -> None:
         self.pid, self.channel, self.log = pid, channel, log
-        self.process, self.server = process, server
-        self.started = time.monotonic()
+        # A process that was started has a mark; one that was forked has its server's.
+        self.process, self.mark, self.server = process, mark, server
+        self.started = time.time()
         self.gone = False
+        # Process ids of the workers that were forked from it and are not gone.
+        self.forks: set[int] = set()
+        # Names of processes outside its session that ended with it.
+        self.strays: list[str] = []
 
     @classmethod
     def start(cls, environment: Mapping[str, str], log: Path) -> Worker:
         """A fresh Python in exactly this environment, of another installation if it names one
-        (bootstrap.py).
+        (bootstrap.py). Raises Refusal.
 
         The user's directory is appended to its path by the code that needs it, never prepended
         (-P).
         """
+        mark = OwnerMark.new()
+        with room():
+            mark.folder.mkdir(mode=0o700)
         ours, theirs = socket.socketpair()
         other = environment.get(installed.VARIABLE)
         program = (
@@ -62,27 +74,29 @@ class Worker:
             else [sys.executable, "-P", "-m", "hotlap.perf.race.worker"]
         )
         log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as output, theirs:
+        with log.open("ab") as output, theirs, closed_unless_used(ours):
             process = subprocess.Popen(
                 [*program, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env=dict(environment),
+                env={**environment, **mark.variables()},
                 start_new_session=True,
             )
-        return cls(process.pid, Channel(ours), log, process)
+        return cls(process.pid, Channel(ours, process.pid), log, process, mark)
 
     def fork(self, log: Path, timeout_s: float) -> Worker:
-        """A worker forked from this one, which has done nothing but imports."""
+        """A worker forked from this one, which has done nothing but imports. Raises Refusal."""
         ours, theirs = socket.socketpair()
         log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as output, theirs:
-            self._send(request := Fork())
-            self.channel.send_descriptors([theirs.fileno(), output.fileno()])
+        with log.open("ab") as output, theirs, closed_unless_used(ours):
+            self._send(request := Fork(), [theirs.fileno(), output.fileno()])
             pid = self._reply(request, timeout_s)
-        return Worker(pid, Channel(ours), log, None, self)
+        self.forks.add(pid)
+        forked = Worker(pid, Channel(ours, pid), log, server=self)
+        forked.strays += self.strays
+        return forked
 
     def ask(
         self, request: Request[Reply], timeout_s: float, report: Callable[[str], None] | None = None
@@ -101,24 +115,62 @@ class Worker:
         self._signal(signal.SIGCONT)
 
     def kill(self) -> int | None:
-        """Ends the worker and what it started; returns how it ended, where that can be known."""
+        """Ends the worker and all that it left; returns how it ended, where that can be known.
+
+        Where a Ctrl-C cuts it short, the next call does it again.
+        """
         if self.gone:
             return None
-        self.gone = True
+        self.stop()
+        family = self._family()
+        pids = [self.pid, *(process.pid for process in family)]
+        segments = leavings.shared_memory(pids, self.started)
+        if leavings.outside(self.pid, family):
+            self.strays += leavings.end(lambda: leavings.outside(self.pid, self._family()))
         self._signal(signal.SIGKILL)
         self.channel.close()
+        ended = self._reaped()
+        leavings.release(segments)
+        if self.mark is not None:
+            shutil.rmtree(self.mark.folder, ignore_errors=True)
+        self.gone = True
+        return ended
+
+    def note_strays(self) -> None:
+        """Notes what its imports started outside its session, which its forks run beside."""
+        self.strays = leavings.names(leavings.outside(self.pid, leavings.below(self.pid)))
+
+    def sweep(self) -> None:
+        """Ends what this server adopted: what a fork that died by itself had left."""
+        leavings.end(lambda: leavings.outside(self.pid, self._adopted()))
+
+    def _family(self) -> list[psutil.Process]:
+        """All that descends from the worker, and what is known by its mark."""
+        return [*leavings.below(self.pid), *(self.mark.processes() if self.mark is not None else [])]
+
+    def _adopted(self) -> list[psutil.Process]:
+        """All that descends from this server but its forks and what is theirs."""
+        theirs = {process.pid for fork in self.forks for process in leavings.below(fork)} | self.forks
+        return [process for process in leavings.below(self.pid) if process.pid not in theirs]
+
+    def _reaped(self) -> int | None:
+        """Waits for the killed process; returns how it ended, where that can be known."""
         if self.process is not None:
             return self.process.wait()
-        if self.server is not None and not self.server.gone:
-            try:
-                return self.server.ask(Reap(self.pid), 10)
-            except Refusal:
-                return None
-        return None
+        assert self.server is not None
+        self.server.forks.discard(self.pid)
+        if self.server.gone:
+            return None
+        try:
+            return self.server.ask(Reap(self.pid), 10)
+        except Refusal:
+            return None
 
-    def _send(self, request: Request[Any]) -> None:
+    def _send(self, request: Request[Any], descriptors: list[int] | None = None) -> None:
         try:
             self.channel.send(request)
+            if descriptors is not None:
+                self.channel.send_descriptors(descriptors)
         except Closed:
             raise self._death(request.name) from None
 
@@ -156,7 +208,15 @@ class Worker:
                 ended = None
         killed = self.kill()
         ended = killed if ended is None else ended
+        if self.server is not None and not self.server.gone:
+            self.server.sweep()
         last = self._last_line()
+        if ended is None and self.server is not None and self.server.gone:
+            return Refusal(
+                "crashed",
+                f"the worker died in {task}, since the process that it was forked from was ended (by hand, or"
+                " by the kernel out of memory); run again with --resume",
+            )
         if ended == -signal.SIGKILL:
             return Refusal(
                 "crashed",
@@ -184,3 +244,13 @@ class Worker:
     def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, number)
+
+
+@contextlib.contextmanager
+def closed_unless_used(end: socket.socket) -> Iterator[None]:
+    """Closes our end of a worker's socket pair where there will be no worker."""
+    try:
+        yield
+    except BaseException:
+        end.close()
+        raise

@@ -4,7 +4,7 @@
 for such.
 
 It answers one message after another and is stopped by its parent whenever it is not its turn. It
-dies with its parent.
+dies with its parent, and adopts what its children leave (leavings.py).
 """
 
 from __future__ import annotations
@@ -28,19 +28,22 @@ from .messages import Answer, AnyRequest, Done, Fork, Line, Refused
 from .tasks import Tasks
 
 PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
 
 
 def main() -> None:
-    die_with(os.getppid())
+    settle(os.getppid())
     origin.enter()
     serve(Channel(socket.socket(fileno=int(sys.argv[1]))))
 
 
-def die_with(parent: int) -> None:
-    """A stopped worker would outlive a killed parent for ever, so the kernel kills it too
-    (prctl(2)).
+def settle(parent: int) -> None:
+    """Has the kernel kill this process with its parent, which a stopped worker would outlive for
+    ever, and give it the orphans of its children (prctl(2)).
     """
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
 
@@ -100,7 +103,7 @@ def fork(channel: Channel) -> Channel | None:
     if child == 0:
         channel.close()
         os.setsid()
-        die_with(server)
+        settle(server)
         for stream in (1, 2):
             os.dup2(log, stream)
         os.close(log)

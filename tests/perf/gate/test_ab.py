@@ -425,6 +425,40 @@ def test_a_worktree_beside_the_editable_install_is_what_a_worker_loads(
     assert not (tmp_path / "trees" / "base").exists()
 
 
+ADD = """
+import os, sys
+from pathlib import Path
+from hotlap.perf.gate.revisions import check_out
+check_out(Path(), Path(sys.argv[1]), "HEAD")
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_the_worktree_of_a_killed_run_is_removed_by_the_next_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository, killed, theirs = (tmp_path / name for name in ("repository", "killed", "theirs"))
+    repository.mkdir()
+    monkeypatch.chdir(repository)
+    author = ("-c", "user.name=A", "-c", "user.email=a@b")
+    git(repository, "init", "--quiet")
+    git(repository, *author, "commit", "--quiet", "--allow-empty", "--message", "first")
+    git(repository, "worktree", "add", "--quiet", "--detach", str(theirs))
+    git(repository, "worktree", "lock", "--reason", "a disk of mine", str(theirs))
+    assert subprocess.run([sys.executable, "-c", ADD, str(killed)], check=False).returncode == -9
+    assert killed.is_dir()
+    revisions = Revisions(tmp_path)
+    try:
+        revisions.open("base", "HEAD")
+        listed = git(repository, "worktree", "list")
+        assert not killed.exists() and theirs.is_dir() and len(listed.splitlines()) == 3
+        Revisions(tmp_path / "second").open("base", "HEAD")
+        assert (tmp_path / "trees" / "base").is_dir()
+    finally:
+        revisions.close()
+    assert not (tmp_path / "trees" / "base").exists()
+
+
 @pytest.mark.usefixtures("planted")
 @pytest.mark.parametrize(
     ("head", "backend", "counter"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -253,3 +254,23 @@ def with_checkpoint(monkeypatch: pytest.MonkeyPatch, load: Callable[..., torch.n
     monkeypatch.setattr(
         importlib.import_module("lap_user").Module, "load_from_checkpoint", staticmethod(load), raising=False
     )
+
+
+def test_the_package_around_a_module_changes_nothing_here_when_it_is_checked(user_folder: Path) -> None:
+    """Every worker inherits the environment and the cores of this process."""
+    package = user_folder / "lap_setting"
+    package.mkdir()
+    (package / "__init__.py").write_text("import os\nos.environ['LAP_SET'] = '1'\nos.nice(1)\n")
+    (package / "nets.py").touch()
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    workloads.check(Reference("lap_setting.nets:make"))
+    assert "LAP_SET" not in os.environ and "lap_setting" not in sys.modules
+    assert os.getpriority(os.PRIO_PROCESS, 0) == before
+
+
+def test_a_package_that_ends_the_process_is_an_error_and_not_the_end(user_folder: Path) -> None:
+    package = user_folder / "lap_ends"
+    package.mkdir()
+    (package / "__init__.py").write_text("import os\nos._exit(7)\n")
+    with pytest.raises(Misuse, match="importing lap_ends fails: exit status 7"):
+        workloads.check(Reference("lap_ends.nets:make"))

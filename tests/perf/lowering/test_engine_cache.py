@@ -6,8 +6,10 @@ No TensorRT is needed.
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import msgspec
@@ -100,6 +102,16 @@ def test_a_full_disk_costs_the_entry_not_the_build(monkeypatch: pytest.MonkeyPat
     assert engine_cache.get(KEY) == (None, "") and list(engine_cache.folder().iterdir()) == [], (
         "no half an entry stays"
     )
+
+
+def test_the_part_of_a_killed_build_goes_when_it_is_old() -> None:
+    old, new = (engine_cache.folder() / f"{engine_cache.PART}{name}" for name in ("old", "new"))
+    for part in (old, new):
+        part.mkdir(parents=True)
+    past = time.time() - 2 * engine_cache.OLD_S
+    os.utime(old, (past, past))
+    assert engine_cache.put(KEY, b"engine", 1.0, "") == ""
+    assert not old.exists() and new.exists() and engine_cache.get(KEY)[0] is not None
 
 
 def test_a_read_only_cache_is_said(runs: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -144,3 +145,23 @@ def test_descriptors_are_passed_beside_messages(pair: Pair) -> None:
     assert os.fstat(null).st_rdev == os.stat(os.devnull).st_rdev
     os.close(null)
     os.close(read)
+
+
+def test_the_death_of_the_peer_closes_the_channel_although_another_holds_its_end() -> None:
+    ours, theirs = socket.socketpair()
+    peer = subprocess.Popen(["sleep", "600"])
+    channel = Channel(ours, peer.pid)
+    with theirs:
+        theirs.sendall(framed("before it died"))
+        peer.kill()
+        peer.wait()
+        assert channel.receive(str, 30) == "before it died"
+        with pytest.raises(Closed):
+            channel.receive(str, 30)
+    channel.close()
+
+
+def test_descriptors_to_an_end_that_is_gone_close_the_channel(pair: Pair) -> None:
+    pair[1].close()
+    with pytest.raises(Closed):
+        pair[0].send_descriptors([0])

@@ -1,15 +1,18 @@
-"""Fork servers with real processes: they import once, grow with what a race needs, and are given up
-where a fork would not be safe.
+"""Fork servers with real processes: they import once, no workload reaches another, they are given
+up where a fork would not be safe, and replaced where they were killed.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
+from hotlap.perf.race.handle import Worker
 from hotlap.perf.race.messages import Preload
 from hotlap.perf.race.servers import Servers
 from hotlap.perf.terms.reasons import Refusal
@@ -35,16 +38,30 @@ class Fixture:
     def module(self, name: str, text: str) -> None:
         (self.site / f"{name}.py").write_text(text)
 
-    def worker(self, *modules: str, kind: str = "eager") -> tuple[int, bool]:
-        """A worker's process id and whether it was started afresh; the worker has preloaded its
-        modules and is ended.
+    def start(self, model: str = "", *modules: str) -> tuple[Worker, bool]:
+        """A worker that has preloaded torch, more modules of a backend and the workload's, and
+        whether it was started afresh.
         """
-        worker, fresh = self.servers.worker(kind, self.environment, ["torch", *modules], self.log)
-        try:
-            worker.ask(Preload(["torch", *modules]), 60)
-        finally:
-            worker.kill()
+        names = ["torch", *modules, *filter(None, [model])]
+        worker, fresh = self.servers.worker(self.environment, names, model, self.log)
+        worker.ask(Preload(names), 60)
+        return worker, fresh
+
+    def worker(self, model: str = "", *modules: str) -> tuple[int, bool]:
+        """Process id of such a worker, which is ended, and whether it was started afresh."""
+        worker, fresh = self.start(model, *modules)
+        worker.kill()
         return worker.pid, fresh
+
+    def importers(self, name: str) -> list[int]:
+        """The processes that imported a module that starts with WHO."""
+        return [int(line) for line in (self.site / f"{name}.pid").read_text().split()]
+
+    def server(self, model: str = "") -> Worker:
+        """The server that runs for a workload, or the one that it was forked from."""
+        (server,) = (server for kind, server in self.servers.running.items() if kind.model == model)
+        assert server is not None
+        return server
 
 
 @pytest.fixture
@@ -54,23 +71,88 @@ def launcher(tmp_path: Path) -> Iterator[Fixture]:
     fixture.servers.close()
 
 
-def test_a_server_imports_once_for_all_workers_and_grows_with_the_next_race(launcher: Fixture) -> None:
-    launcher.module("first", WHO)
-    launcher.module("second", WHO)
-    workers = [launcher.worker("first"), launcher.worker("first"), launcher.worker("second")]
+def test_a_backend_is_imported_once_and_each_workload_in_a_server_of_its_own(launcher: Fixture) -> None:
+    for name in ("backend", "first", "second"):
+        launcher.module(name, WHO)
+    workers = [launcher.worker(model, "backend") for model in ("first", "first", "second")]
     assert len({pid for pid, _ in workers}) == 3 and not any(fresh for _, fresh in workers)
-    servers = [
-        server.process.pid for server in launcher.servers.running.values() if server.process is not None
+    servers = {model: launcher.server(model).pid for model in ("", "first", "second")}
+    assert launcher.importers("backend") == [servers[""]]
+    assert [launcher.importers(name) for name in ("first", "second")] == [
+        [servers["first"]],
+        [servers["second"]],
     ]
-    assert len(servers) == 1
-    for name in ("first", "second"):
-        assert [int(line) for line in (launcher.site / f"{name}.pid").read_text().split()] == servers
 
 
-def test_each_kind_of_worker_has_a_server_of_its_own(launcher: Fixture) -> None:
+POISON = """
+import gc, os, sys, torch
+torch.set_num_threads(1)
+torch.backends.mkldnn.enabled = False
+torch.use_deterministic_algorithms(True)
+torch.nn.modules.module.register_module_forward_hook(lambda *_: None)
+gc.disable()
+sys.setswitchinterval(1.0)
+os.environ["OMP_NUM_THREADS"] = "1"
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+"""
+STATE = """
+import gc, os, pathlib, sys, torch
+pathlib.Path(__file__).with_suffix(".state").write_text(repr((
+    torch.get_num_threads(), torch.backends.mkldnn.enabled, torch.are_deterministic_algorithms_enabled(),
+    len(torch.nn.modules.module._global_forward_hooks), gc.isenabled(), sys.getswitchinterval(),
+    os.environ.get("OMP_NUM_THREADS"), sorted(os.sched_getaffinity(0)), "poison" in sys.modules,
+)))
+"""
+
+
+def test_what_one_workloads_import_sets_reaches_no_other_workload(launcher: Fixture) -> None:
+    launcher.environment["OMP_NUM_THREADS"] = "2"
+    for name, text in {"before": STATE, "poison": POISON, "after": STATE}.items():
+        launcher.module(name, text)
+        assert launcher.worker(name)[1] is False
+    before, after = ((launcher.site / f"{name}.state").read_text() for name in ("before", "after"))
+    assert after == before
+    assert before.startswith("(2, True, False, 0, True, 0.005, '2', ")
+
+
+def test_each_set_of_modules_has_a_server_of_its_own(launcher: Fixture) -> None:
     launcher.worker()
-    launcher.worker(kind="compile")
+    launcher.worker("", "json")
     assert len(launcher.servers.running) == 2
+
+
+def test_the_servers_of_workloads_whose_races_are_over_end(launcher: Fixture) -> None:
+    for name in ("first", "second"):
+        launcher.module(name, WHO)
+        launcher.worker(name)
+    first, second, shared = (launcher.server(name) for name in ("first", "second", ""))
+    launcher.servers.keep("second")
+    assert [psutil.pid_exists(server.pid) for server in (first, second, shared)] == [False, True, True]
+
+
+@pytest.mark.parametrize("which", ["", "first"])
+def test_a_server_that_was_killed_is_replaced(launcher: Fixture, which: str) -> None:
+    launcher.module("first", WHO)
+    launcher.worker("first")
+    os.kill(launcher.server(which).pid, signal.SIGKILL)
+    psutil.wait_procs([psutil.Process(launcher.server("first").pid)], timeout=5)
+    assert launcher.worker("first")[1] is False
+    assert len(launcher.importers("first")) == 2
+
+
+@pytest.mark.parametrize("which", ["", "first"])
+def test_a_server_that_is_killed_during_a_race_is_the_reason_and_the_next_worker_runs(
+    launcher: Fixture, which: str
+) -> None:
+    launcher.module("first", WHO)
+    worker, _ = launcher.start("first")
+    worker.stop()
+    os.kill(launcher.server(which).pid, signal.SIGKILL)
+    with pytest.raises(Refusal, match=r"forked from was ended.*--resume") as refused:
+        worker.ask(Preload(["json"]), 60)
+    assert refused.value.reason.code == "crashed"
+    assert not psutil.pid_exists(worker.pid) or psutil.Process(worker.pid).status() == psutil.STATUS_ZOMBIE
+    assert launcher.worker("first")[1] is False
 
 
 def test_a_server_whose_imports_start_threads_is_given_up(launcher: Fixture) -> None:
@@ -93,6 +175,6 @@ def test_a_module_that_cannot_be_imported_is_a_reason_and_takes_no_other_race_wi
 
 
 def test_a_worker_without_torch_is_always_fresh(launcher: Fixture) -> None:
-    worker, fresh = launcher.servers.worker("pace", launcher.environment, ["numpy"], launcher.log)
+    worker, fresh = launcher.servers.worker(launcher.environment, ["numpy"], "", launcher.log)
     worker.kill()
     assert fresh and not launcher.servers.running
