@@ -4,7 +4,6 @@ write the tables; or the tables of an earlier build.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -15,6 +14,7 @@ import msgspec
 from ..compiled import baseline, builds, custom, rules, table
 from ..compiled.entries import Entry, Failed
 from ..reports.output import show
+from ..terms import printer
 from ..terms.files import put
 from ..terms.reasons import Misuse
 from ..terms.verdict import Verdict, read
@@ -89,15 +89,14 @@ def publish(verdict: Verdict, entries: Sequence[Entry | Failed], paths: Paths) -
     if paths.html is not None:
         put(paths.html, table.page(entries, version, verdict).encode())
     if not any(str(path) == "-" for path in paths):
-        print(table.markdown(entries, version), end="")
-        show(verdict, sys.stdout)
+        for row in table.markdown(entries, version).splitlines():
+            printer.line(row)
+        show(verdict)
 
 
 def progress(done: int, total: int) -> None:
     """Counts on one line of stderr, for a person only."""
-    if sys.stderr.isatty():
-        end = "" if done < total else "\n"
-        print(f"\r{done} of {total} compiled", end=end, file=sys.stderr, flush=True)
+    printer.counter(f"{done} of {total} compiled" if done < total else "")
 
 
 def triton_version() -> str:

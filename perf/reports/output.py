@@ -5,13 +5,12 @@ summary.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TextIO
 
 import msgspec
 
+from ..terms import printer
 from ..terms.files import put
 from ..terms.reasons import Misuse
 from ..terms.verdict import Verdict
@@ -26,24 +25,23 @@ def publish(verdict: Verdict, paths: Mapping[str, Path | None], github: bool) ->
     write(verdict, paths, github)
     shown = not any(str(path) == "-" for path in paths.values())
     if shown:
-        show(verdict, sys.stdout)
+        show(verdict)
     return shown
 
 
-def show(verdict: Verdict, to: TextIO) -> None:
+def show(verdict: Verdict) -> None:
     """Prints what a person needs: what did not pass, then the notes, then the verdict as the last
     line.
     """
     for finding in verdict.findings:
         if finding.verdict != "pass":
-            print(f"- {plain(formats.line(finding))}", file=to)
+            printer.line(f"- {formats.line(finding)}")
     for reason in verdict.reasons:
-        print(f"note: {plain(reason)}", file=to)
+        printer.line(f"note: {reason}")
     passed = len(verdict.having("pass"))
-    print(
+    printer.line(
         f"{verdict.tool}: {formats.WORD[verdict.verdict]} ({passed} of {len(verdict.findings)}"
-        " findings passed)",
-        file=to,
+        " findings passed)"
     )
 
 
@@ -64,18 +62,10 @@ def write(verdict: Verdict, paths: Mapping[str, Path | None], github: bool) -> N
             continue
         put(path, formatted[name]())
     if github:
-        for command in formats.workflow_commands(verdict):
-            print(command)
+        printer.commands(formats.workflow_commands(verdict))
         if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
             try:
-                with Path(summary).open("a") as file:
+                with Path(summary).open("a", encoding="utf-8") as file:
                     file.write(formats.markdown(verdict))
             except OSError as error:
                 raise Misuse(f"cannot write the step summary {summary}: {error.strerror}") from None
-
-
-def plain(text: str) -> str:
-    """Returns text as one line without control characters: names come from files, and a CI system
-    may take what a line begins with for a command.
-    """
-    return "".join(char if char.isprintable() else " " for char in text)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from . import printer
 from .reasons import Misuse
 
 
@@ -51,7 +51,7 @@ def write(path: Path, content: bytes) -> None:
 def put(path: Path, content: bytes) -> None:
     """Writes to the file as a whole, or to stdout for -. Raises Misuse."""
     if str(path) == "-":
-        sys.stdout.write(content.decode())
+        printer.document(content)
         return
     try:
         write(path, content)

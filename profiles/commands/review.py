@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from ...perf.terms import printer
+
 if TYPE_CHECKING:
     from ..findings.review import Review
 
@@ -45,7 +47,7 @@ def review(
         bool,
         typer.Option("--allow-truncated", help="A damaged file is not an error: what is whole is reviewed."),
     ] = False,
-) -> int:
+) -> int | None:
     """Say what a profiler trace shows: can it be trusted, where the time goes, what holds it back,
     what to fix. Exit: 0 read, 4 damaged or no trace.
 
@@ -65,8 +67,8 @@ class Outputs(NamedTuple):
     perfetto: Path | None
 
 
-def review_ranks(folder: Path, baseline: Path | None, outputs: Outputs, allow_truncated: bool) -> int:
-    """Reviews a folder of ranks; returns the exit status."""
+def review_ranks(folder: Path, baseline: Path | None, outputs: Outputs, allow_truncated: bool) -> int | None:
+    """Reviews a folder of ranks; returns the exit status, None where all were read."""
     from ...perf.terms.files import put
     from ...perf.terms.reasons import Misuse
     from ..findings import ranks
@@ -82,12 +84,14 @@ def review_ranks(folder: Path, baseline: Path | None, outputs: Outputs, allow_tr
         put(outputs.json, ranks.document(together))
     if str(outputs.json) != "-":
         for line in text.together(together):
-            print(line)
-    return 0 if allow_truncated else int(together.verdict.exit_status)
+            printer.line(line)
+    return None if allow_truncated else together.verdict.exit_status or None
 
 
-def review_file(trace: Path, baseline: Path | None, outputs: Outputs, allow_truncated: bool) -> int:
-    """Reviews one trace, alone or against a baseline; returns the exit status."""
+def review_file(trace: Path, baseline: Path | None, outputs: Outputs, allow_truncated: bool) -> int | None:
+    """Reviews one trace, alone or against a baseline; returns the exit status, None where there is
+    no baseline and the trace was read.
+    """
     from msgspec.structs import replace
 
     from ...perf.terms.files import put
@@ -111,8 +115,8 @@ def review_file(trace: Path, baseline: Path | None, outputs: Outputs, allow_trun
         export(result, trace, outputs.perfetto)
     if "-" not in (str(outputs.json), str(outputs.html)):
         for line in text.lines(result) if compared is None else text.difference(compared):
-            print(line)
-    return verdict.exit_status
+            printer.line(line)
+    return verdict.exit_status if compared else verdict.exit_status or None
 
 
 def read(path: Path, how: Callable[[Path], Any]) -> Any:
@@ -129,8 +133,6 @@ def read(path: Path, how: Callable[[Path], Any]) -> Any:
 
 def export(result: Review, trace: Path, perfetto: Path) -> None:
     """Writes the trace for Perfetto and says on stderr what is in it. Raises Misuse."""
-    import sys
-
     from ...perf.terms.reasons import Misuse
     from ..pages.perfetto import write
 
@@ -142,8 +144,7 @@ def export(result: Review, trace: Path, perfetto: Path) -> None:
         counts = write(result, perfetto)
     except OSError as error:
         raise Misuse(f"cannot write {perfetto}: {error.strerror}") from None
-    print(
+    printer.note(
         f"{perfetto}: {counts['copied']:,} events, {counts['moved']:,} of them on lanes of their own,"
-        f" {counts['added']:,} added",
-        file=sys.stderr,
+        f" {counts['added']:,} added"
     )

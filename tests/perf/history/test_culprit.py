@@ -133,4 +133,4 @@ def test_results_without_a_commit_cannot_be_bisected(
     revision: str, words: str, repository: list[str]
 ) -> None:
     with pytest.raises(Misuse, match=words):
-        culprit.commit(revision, "results/run.json")
+        culprit.measured_commit(revision, "results/run.json")
