@@ -12,9 +12,12 @@ from __future__ import annotations
 
 import signal
 import sys
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from .terms import printer
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 # What a command shows and nothing else could not be shown: as for a file that cannot be written.
 UNWRITABLE = 2
@@ -22,14 +25,28 @@ UNWRITABLE = 2
 OUR_FAULT = 70
 # 128 + SIGINT.
 INTERRUPTED = 130
+# Each Ctrl-C so far: a library may turn the exception into another of its own.
+interrupts: list[int] = []
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Runs the command line and exits the process with its status."""
     printer.stand()
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored, as by nohup
+        signal.signal(signal.SIGINT, interrupt)
     code = status(sys.argv[1:] if arguments is None else arguments)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is left that a traceback could tell of
+    if interrupts:
+        # A second one ends the process at once. Where the first came during the exec of a text,
+        # Python would end by the signal, whatever the status; it forgets that at the next exec.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        exec("")
     sys.exit(code)
+
+
+def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    """Counts a Ctrl-C and raises KeyboardInterrupt."""
+    interrupts.append(number)
+    raise KeyboardInterrupt
 
 
 def status(arguments: list[str]) -> int:
@@ -40,22 +57,27 @@ def status(arguments: list[str]) -> int:
     code: int | None
     try:
         code = outcome(arguments)
-    except KeyboardInterrupt:
-        printer.note("")
-        printer.note("hotlap: interrupted; what was measured is kept")
-        code = INTERRUPTED
-    except (Exception, SystemExit):
-        import traceback
-
-        for text in traceback.format_exc().splitlines():
-            printer.note(text)
-        printer.note("hotlap: this is our own fault, please report it with the lines above")
-        code = OUR_FAULT
+    except (KeyboardInterrupt, SystemExit, Exception) as error:
+        code = ended_by(error)
     lost = printer.failure()
     if lost is None or isinstance(lost, BrokenPipeError):  # `| head` has seen enough
         return code or 0
     printer.note(f"hotlap: cannot write to stdout: {lost.strerror}")
     return UNWRITABLE if code is None else code
+
+
+def ended_by(error: BaseException) -> int:
+    """Says what ended a command that did not end by itself, and returns the exit status."""
+    if interrupts or isinstance(error, KeyboardInterrupt):
+        printer.note("")
+        printer.note("hotlap: interrupted; what was measured is kept")
+        return INTERRUPTED
+    import traceback
+
+    for text in "".join(traceback.format_exception(error)).splitlines():
+        printer.note(text)
+    printer.note("hotlap: this is our own fault, please report it with the lines above")
+    return OUR_FAULT
 
 
 def outcome(arguments: list[str]) -> int | None:
