@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import select
 import sys
 from collections.abc import Iterable
 from typing import Any, TextIO
@@ -67,9 +68,11 @@ class Standing(io.RawIOBase):
         return os.isatty(self.descriptor)
 
     def write(self, content: Any) -> int:
-        if self.failure is None:
+        while self.failure is None:
             try:
                 return os.write(self.descriptor, content)
+            except BlockingIOError:  # another process has made the pipe so
+                select.select([], [self.descriptor], [])
             except OSError as error:
                 self.failure = error
         return len(content)
@@ -95,7 +98,7 @@ def standing(descriptor: int, opened: TextIO | None) -> io.TextIOWrapper:
         io.BufferedWriter(raw),
         encoding="utf-8" if opened is None else opened.encoding,
         errors="backslashreplace",
-        line_buffering=descriptor == 2 or raw.isatty(),
+        line_buffering=descriptor == 2 or raw.isatty() or getattr(opened, "write_through", False),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import threading
 
 import pytest
 from rich.live import Live
@@ -68,6 +69,16 @@ def test_tables_and_text_are_harmless_however_their_lines_are_broken(width: int)
     assert harmless(file.getvalue())
 
 
+def test_a_name_makes_no_line_of_its_own() -> None:
+    file = io.StringIO()
+    output = console(file=file, width=200)
+    table = Table("name", box=None)
+    table.add_row(EVIL)
+    output.print(table)
+    output.print(EVIL)
+    assert file.getvalue().count("\n") == 3
+
+
 def test_a_name_is_no_markup(capsys: Captured) -> None:
     output = console()
     output.print("compile[mode:max-autotune] [/dim] [link=http://evil.example]x[/link] :smile:")
@@ -104,6 +115,22 @@ def test_a_stream_keeps_its_first_failure_and_raises_none() -> None:
     assert [stream.write(b"three") for _ in range(2)] == [5, 5]
     assert isinstance(stream.failure, BrokenPipeError)
     os.close(writer)
+
+
+def test_a_stream_waits_for_a_pipe_that_would_not() -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    stream = io.BufferedWriter(printer.Standing(writer))
+    received: list[bytes] = []
+    slow = threading.Thread(target=lambda: received.extend(iter(lambda: os.read(reader, 9999), b"")))
+    stream.write(b"x" * 60_000)
+    threading.Timer(0.2, slow.start).start()
+    stream.write(b"x" * 60_000)
+    stream.flush()
+    os.close(writer)
+    slow.join(10)
+    assert sum(map(len, received)) == 120_000
+    os.close(reader)
 
 
 def test_a_stream_writes_what_its_encoding_lacks_by_its_code(tmp_path: os.PathLike[str]) -> None:
