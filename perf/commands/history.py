@@ -61,7 +61,7 @@ def history(
     from ..history.culprit import hunt
     from ..history.document import document, show_series
     from ..history.page import page
-    from ..reports.output import write
+    from ..reports.output import known, write
 
     if csv is not None:
         if results or not column:
@@ -76,11 +76,12 @@ def history(
         of_case = [each for each in all_series if each.case == bisect]
         return hunt(of_case, bisect, units.seconds(budget), printer.line)
     verdict = reading.noted(series.judge(all_series), stored)
-    write(verdict, {"markdown": markdown}, github=False)
-    if json is not None:
-        files.put(json, document(verdict, all_series, borders, stored.settings, stored.problems))
-    if html is not None:
-        files.put(html, page(verdict, all_series, borders).encode())
+    with known(verdict):
+        write(verdict, {"markdown": markdown}, github=False)
+        if json is not None:
+            files.put(json, document(verdict, all_series, borders, stored.settings, stored.problems))
+        if html is not None:
+            files.put(html, page(verdict, all_series, borders).encode())
     if not any(str(path) == "-" for path in (json, html, markdown)):
         good = stored.files - len(stored.problems)
         show_series(verdict, all_series, borders, f"{good} files ({stored.read} new)")

@@ -13,7 +13,7 @@ import msgspec
 
 from ..compiled import baseline, builds, custom, rules, table
 from ..compiled.entries import Entry, Failed
-from ..reports.output import show
+from ..reports.output import known, show
 from ..terms import printer
 from ..terms.files import put
 from ..terms.reasons import Misuse
@@ -77,17 +77,18 @@ def of_all(
 def publish(verdict: Verdict, entries: Sequence[Entry | Failed], paths: Paths) -> None:
     """Writes verdict and tables to files, or prints them where none of them goes to stdout."""
     version = triton_version()
-    if paths.json is not None:
-        document = {
-            **msgspec.to_builtins(verdict),
-            "triton": version,
-            "kernels": msgspec.to_builtins([entry for entry in entries if isinstance(entry, Entry)]),
-        }
-        put(paths.json, msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n")
-    if paths.markdown is not None:
-        put(paths.markdown, table.markdown(entries, version).encode())
-    if paths.html is not None:
-        put(paths.html, table.page(entries, version, verdict).encode())
+    document = {
+        **msgspec.to_builtins(verdict),
+        "triton": version,
+        "kernels": msgspec.to_builtins([entry for entry in entries if isinstance(entry, Entry)]),
+    }
+    with known(verdict):
+        if paths.json is not None:
+            put(paths.json, msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n")
+        if paths.markdown is not None:
+            put(paths.markdown, table.markdown(entries, version).encode())
+        if paths.html is not None:
+            put(paths.html, table.page(entries, version, verdict).encode())
     if not any(str(path) == "-" for path in paths):
         for row in table.markdown(entries, version).splitlines():
             printer.line(row)

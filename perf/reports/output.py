@@ -5,7 +5,8 @@ summary.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -22,11 +23,24 @@ def publish(verdict: Verdict, paths: Mapping[str, Path | None], github: bool) ->
 
     Returns whether it was shown. Raises Misuse where a file cannot be written.
     """
-    write(verdict, paths, github)
     shown = not any(str(path) == "-" for path in paths.values())
-    if shown:
-        show(verdict)
+    try:
+        with known(verdict):
+            write(verdict, paths, github)
+    finally:
+        if shown:
+            show(verdict)
     return shown
+
+
+@contextmanager
+def known(verdict: Verdict) -> Iterator[None]:
+    """Keeps the status of a verdict where a file of it cannot be written: only a pass is none."""
+    try:
+        yield
+    except Misuse as error:
+        error.exit_code = verdict.exit_status or error.exit_code
+        raise
 
 
 def show(verdict: Verdict) -> None:

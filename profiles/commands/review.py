@@ -69,6 +69,7 @@ class Outputs(NamedTuple):
 
 def review_ranks(folder: Path, baseline: Path | None, outputs: Outputs, allow_truncated: bool) -> int | None:
     """Reviews a folder of ranks; returns the exit status, None where all were read."""
+    from ...perf.reports.output import known
     from ...perf.terms.files import put
     from ...perf.terms.reasons import Misuse
     from ..findings import ranks
@@ -81,7 +82,8 @@ def review_ranks(folder: Path, baseline: Path | None, outputs: Outputs, allow_tr
         )
     together: ranks.Ranks = read(folder, ranks.read)
     if outputs.json is not None:
-        put(outputs.json, ranks.document(together))
+        with known(together.verdict):
+            put(outputs.json, ranks.document(together))
     if str(outputs.json) != "-":
         for line in text.together(together):
             printer.line(line)
@@ -94,6 +96,7 @@ def review_file(trace: Path, baseline: Path | None, outputs: Outputs, allow_trun
     """
     from msgspec.structs import replace
 
+    from ...perf.reports.output import known
     from ...perf.terms.files import put
     from ..findings import diff
     from ..findings import review as reviewing
@@ -104,15 +107,16 @@ def review_file(trace: Path, baseline: Path | None, outputs: Outputs, allow_trun
     verdict = result.verdict if compared is None else compared.verdict
     if compared is None and not result.trust.whole and allow_truncated:
         verdict = replace(verdict, verdict="pass")
-    if outputs.json is not None:
-        more = {"baseline": diff.document(compared)} if compared else {}
-        put(outputs.json, reviewing.document(result, verdict, more))
-    if outputs.html is not None:
-        from ..pages.page import page
+    with known(verdict):
+        if outputs.json is not None:
+            more = {"baseline": diff.document(compared)} if compared else {}
+            put(outputs.json, reviewing.document(result, verdict, more))
+        if outputs.html is not None:
+            from ..pages.page import page
 
-        put(outputs.html, page(result, compared).encode())
-    if outputs.perfetto is not None:
-        export(result, trace, outputs.perfetto)
+            put(outputs.html, page(result, compared).encode())
+        if outputs.perfetto is not None:
+            export(result, trace, outputs.perfetto)
     if "-" not in (str(outputs.json), str(outputs.html)):
         for line in text.lines(result) if compared is None else text.difference(compared):
             printer.line(line)
