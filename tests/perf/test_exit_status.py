@@ -21,6 +21,8 @@ import pytest
 pytestmark = pytest.mark.slow
 
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
+# The same by the locale alone, which Python would otherwise take for UTF-8.
+C_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": ""}
 # Commands that another package adds: each prints what ASCII lacks, and more than a pipe holds.
 PLANTED = '''
 import os, signal, sys
@@ -187,12 +189,20 @@ def test_a_terminal_that_has_gone_is_no_regression(folder: Path) -> None:
     os.close(inside)
 
 
-def test_what_an_encoding_lacks_is_written_by_its_code(folder: Path) -> None:
-    with start(folder, "worse", stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ASCII) as process:
+@pytest.mark.parametrize("env", [ASCII, C_LOCALE], ids=["ascii", "c-locale"])
+def test_what_an_encoding_lacks_is_written_by_its_code(env: dict[str, str], folder: Path) -> None:
+    with start(folder, "worse", stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env) as process:
         out, errors = process.communicate(timeout=60)
     lines = out.decode("ascii").splitlines()
     assert lines[0].startswith("\\xb1 0 x") and "\\udcff directly" in lines and "\\u2588" in lines
     assert b"\\xb1" in errors and process.returncode == 1
+
+
+def test_a_name_that_no_encoding_has_is_one_line(folder: Path) -> None:
+    """A file name of bytes that are no text, on a terminal of any encoding."""
+    for env in ({}, ASCII, C_LOCALE):
+        code, errors = ended(folder, "report", os.fsdecode(b"\xff\xc3\xa9.json"), env=env)
+        assert code == 2 and errors.count("\n") == 1 and errors.startswith("hotlap: ")
 
 
 def test_a_document_is_utf_8_whatever_the_terminal_is(folder: Path) -> None:
