@@ -15,15 +15,32 @@
 #   HOTLAP_BRANCH   where results are stored (default hotlap-history)
 #   HOTLAP_REMOTE   where that branch is pushed (default origin)
 set -euo pipefail
+trap '' PIPE # whoever reads our words may go: that must not end this, nor a word that cannot be said
 
 out=${HOTLAP_OUT:-hotlap-out}
+case $out in -*) out=./$out ;; esac
 branch=${HOTLAP_BRANCH:-hotlap-history}
 remote=${HOTLAP_REMOTE:-origin}
 read -r -d '' -a options <<<"${HOTLAP_OPTIONS:-}" || true # several lines are one list
 
+say() {
+  echo "hotlap.sh: $1" >&2 || true # without stderr, set -e would end with 1, and 1 is a regression
+}
+
 fail() {
-  echo "hotlap.sh: $1" >&2
+  say "$1"
   exit 2
+}
+
+# Removes these files of an earlier run: a reader would take them for this one's.
+empty() {
+  mkdir -p -- "$out" || fail "cannot make $out"
+  rm -rf -- "${@/#/$out/}" || fail "cannot empty $out"
+}
+
+# Prints the hash of the commit that a name stands for: a branch may be called --output=FILE.
+commit() {
+  git rev-parse --verify --quiet --end-of-options "$1^{commit}" || fail "$1 is no commit here"
 }
 
 # Runs a git command whose failure must not look like a verdict: git ends with 1 as well, and 1 is a
@@ -34,31 +51,35 @@ repo() {
 
 # Races HEAD against the commit where it left BASE.
 compare() {
+  local base head
+  empty verdict.json base.json head.json comment.md gate.sarif gate.xml
+  printf '### hotlap ab: no verdict\n\nThe comparison ended before it could tell; its log says why.\n' \
+    >"$out/comment.md" || fail "cannot write to $out"
   [ $# -ge 3 ] || fail "compare needs BASE, HEAD and a workload"
-  local head=$2 base
   [ "$(git rev-parse --is-shallow-repository)" = false ] ||
     fail "this clone is shallow, so where the branches parted is not known: fetch the whole history (actions/checkout: fetch-depth: 0)"
-  base=$(git merge-base "$1" "$head") || fail "$1 and $head have no common ancestor here"
+  base=$(commit "$1") || exit 2
+  head=$(commit "$2") || exit 2
+  base=$(git merge-base "$base" "$head") || fail "$1 and $2 have no common ancestor here"
   shift 2
-  mkdir -p "$out" || fail "cannot make $out"
-  hotlap ab "$base" "$head" "$@" ${options[@]+"${options[@]}"} --out "$out" \
-    --markdown "$out/comment.md" --sarif "$out/gate.sarif" --junit "$out/gate.xml" ${GITHUB_ACTIONS:+--github}
+  hotlap ab ${options[@]+"${options[@]}"} --out "$out" --markdown "$out/comment.md" \
+    --sarif "$out/gate.sarif" --junit "$out/gate.xml" ${GITHUB_ACTIONS:+--github} -- "$base" "$head" "$@"
 }
 
 # Measures, stores the results, and looks at the series that they make with all earlier ones.
 record() {
+  local name start status=0 seen=0
+  empty run history.html history.json history.md
   [ $# -ge 1 ] || fail "record needs a workload"
-  local tree name start status=0 seen=0
-  rm -rf "$out/run" || fail "cannot empty $out"
-  hotlap run "$@" ${options[@]+"${options[@]}"} --out "$out/run" || status=$?
+  git check-ref-format "refs/heads/$branch" || fail "$branch cannot be the name of a branch"
+  hotlap run ${options[@]+"${options[@]}"} --out "$out/run" -- "$@" || status=$?
   [ "$status" = 0 ] || [ "$status" = 4 ] || exit "$status"
   [ -s "$out/run/results.json" ] || exit "$status"
   name=$(date -u +%Y%m%d-%H%M%S)-$(git rev-parse --short=12 HEAD)-$RANDOM$RANDOM.json
   tree=$(mktemp -d) || fail "no room for a worktree"
-  # shellcheck disable=SC2064  # the folder's name as it is now
-  trap "git worktree remove --force '$tree/stored' 2>/dev/null || true; rm -rf '$tree'" EXIT
+  trap 'git worktree remove --force -- "$tree/stored" 2>/dev/null || true; rm -rf -- "$tree"' EXIT
   start=$(stored) || exit 2
-  repo worktree add --quiet --detach "$tree/stored" "$start"
+  repo worktree add --quiet --detach -- "$tree/stored" "$start"
   mkdir -p "$tree/stored/results" || fail "cannot write to $tree"
   cp "$out/run/results.json" "$tree/stored/results/$name" || fail "cannot write to $tree"
   repo -C "$tree/stored" add results
@@ -66,7 +87,7 @@ record() {
   publish "$tree/stored"
   look "$tree" || seen=$?
   if [ "$status" != 0 ]; then
-    echo "hotlap.sh: a workload was not measured at all; see $out/run/results.json" >&2
+    say "a workload was not measured at all; see $out/run/results.json"
     return "$status"
   fi
   return "$seen"
@@ -75,10 +96,10 @@ record() {
 # Prints the newest commit of the branch of results, or of an empty first one.
 stored() {
   local status=0
-  git ls-remote --quiet --exit-code "$remote" "refs/heads/$branch" >/dev/null || status=$?
+  git ls-remote --quiet --exit-code -- "$remote" "refs/heads/$branch" >/dev/null || status=$?
   case $status in
   0)
-    repo fetch --quiet "$remote" "refs/heads/$branch"
+    repo fetch --quiet -- "$remote" "refs/heads/$branch"
     repo rev-parse FETCH_HEAD
     ;;
   2) repo commit-tree "$(git mktree </dev/null)" -m "Results that hotlap measured, one file a commit" ;;
@@ -91,11 +112,11 @@ stored() {
 publish() {
   local try
   for try in 1 2 3 4 5; do
-    if git -C "$1" push --quiet "$remote" "HEAD:refs/heads/$branch"; then
+    if git -C "$1" push --quiet -- "$remote" "HEAD:refs/heads/$branch"; then
       return
     fi
-    echo "hotlap.sh: another job was faster, trying again ($try)" >&2
-    repo -C "$1" fetch --quiet "$remote" "refs/heads/$branch"
+    say "another job was faster, trying again ($try)"
+    repo -C "$1" fetch --quiet -- "$remote" "refs/heads/$branch"
     repo -C "$1" rebase --quiet FETCH_HEAD
   done
   fail "cannot push to $branch of $remote; the results are in $out/run"
@@ -107,7 +128,7 @@ look() {
   hotlap history "$1/stored/results" --index "$1/history.sqlite" --html "$out/history.html" \
     --json "$out/history.json" --markdown "$out/history.md" || status=$?
   if [ "$status" = 3 ] && grep -q '^ "findings": \[\]' "$out/history.json"; then
-    echo "hotlap.sh: the series are too short to tell; see $out/history.html"
+    say "the series are too short to tell; see $out/history.html"
     status=0
   fi
   return "$status"

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..perf.terms import printer
 from . import runs
 from .catalog import names, nearest
 from .runs import TrainingRun
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
 
@@ -44,13 +44,12 @@ def train(
     """Train a network on data that ships with the installed packages; checkpoints go to
     runs/train/ID.
     """
-    from rich.console import Console  # here, so that hotlap --help is there at once
-
-    console = Console(soft_wrap=True, highlight=False)
     refuse_wrong_words(name, run, resume)
-    finished = trained(name, epochs, seed, (run or "latest") if resume else None, precision, console)
-    console.print(scores(finished))
-    console.print(f"checkpoint: {finished.checkpoint}")
+    finished = trained(name, epochs, seed, (run or "latest") if resume else None, precision)
+    from ..perf.reports.console import console  # here, so that hotlap --help is there at once
+
+    console().print(scores(finished))
+    printer.line(f"checkpoint: {finished.checkpoint}")
 
 
 def refuse_wrong_words(name: str, run: str | None, resume: bool) -> None:
@@ -71,7 +70,6 @@ def trained(
     seed: int | None,
     resume: str | None,
     precision: str | None,
-    console: Console,
 ) -> TrainingRun:
     """Trains with one line an epoch and returns the finished run.
 
@@ -81,20 +79,18 @@ def trained(
     try:
         from .train import train as train_network  # takes seconds, as it brings torch
 
-        return train_network(name, epochs, seed, resume, console.print, precision)
+        return train_network(name, epochs, seed, resume, printer.line, precision)
     except KeyboardInterrupt:
         folder = runs.newest(name, finished=False)
         if folder is None:
-            console.print("interrupted before training began")
+            printer.line("interrupted before training began")
         else:
-            console.print(f"interrupted; hotlap train {name} --resume {folder.name} goes on")
+            printer.line(f"interrupted; hotlap train {name} --resume {folder.name} goes on")
         raise typer.Exit(130) from None
     except runs.NotResumable as error:
         raise typer.BadParameter(str(error), param_hint="--resume") from error
     except ValueError as error:
-        from rich.console import Console
-
-        Console(stderr=True, soft_wrap=True, highlight=False).print(str(error))
+        printer.note(f"hotlap: {error}")
         raise typer.Exit(4) from error
 
 

@@ -30,7 +30,7 @@ def source_commit() -> str | None:
     repository, so the file itself must be tracked there.
     """
     try:
-        _git("ls-files", "--error-unmatch", Path(__file__).name)
+        _git("ls-files", "--error-unmatch", "--", Path(__file__).name)
         return _git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     except (FileNotFoundError, subprocess.CalledProcessError):
         return None

@@ -17,7 +17,7 @@ import lightning.pytorch as L
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 
-from ..perf.terms import files
+from ..perf.terms import files, printer
 from . import checkpoint, mixed, runs
 from .catalog import network
 from .data.memory import InMemoryData
@@ -71,7 +71,7 @@ def train(
     epochs: int | None = None,
     seed: int | None = None,
     resume: str | None = None,
-    report: Callable[[str], None] = print,
+    report: Callable[[str], None] = printer.line,
     precision: str | None = None,
 ) -> TrainingRun:
     """Trains nets/NAME.py and returns the finished run.

@@ -1,85 +1,41 @@
-"""The command `hotlap`.
-
-Commands import what they need when they run, so that help is there at once.
+"""The command `hotlap`: how it ends.
 
 Exit: 0 fine, 1 regression, 2 usage, 3 inconclusive, 4 nothing measured or unreadable, 70 our own
-fault, 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP.
+fault, 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP. A verdict's status is known before it is printed, and
+stays, whatever becomes of the printing (terms/printer.py).
+
+All else is imported inside: Ctrl-C and an import that fails have a status too, and 1 is a
+regression and nothing else.
 """
 
 from __future__ import annotations
 
-import os
+import signal
 import sys
-import traceback
-from importlib import metadata
+from typing import NoReturn
 
-import typer
-
-import hotlap
-
-from .commands.ab import ab
-from .commands.bench_artefact import bench_artefact
-from .commands.doctor import doctor
-from .commands.gate import gate
-from .commands.history import history
-from .commands.kernels import kernels
-from .commands.noise import noise
-from .commands.report import report
-from .commands.run import run
 from .race.interrupts import listen
-from .terms.reasons import Misuse
+from .terms import printer
 
+# What a command shows and nothing else could not be shown: as for a file that cannot be written.
+UNWRITABLE = 2
 # EX_SOFTWARE of sysexits.h: an internal error.
 OUR_FAULT = 70
+# Numbers of the signals so far that asked the command to end.
+received: list[int] = []
 
 
-def app() -> typer.Typer:
-    """Returns the command line: the commands of perf, and those that other packages add through the
-    entry point group `hotlap.commands`.
-    """
-    application = typer.Typer(
-        add_completion=False,
-        pretty_exceptions_enable=False,
-        rich_markup_mode=None,
-        help=hotlap.__doc__,
-    )
-    for command in (run, ab, gate, history, noise, kernels, doctor, report, bench_artefact):
-        application.command()(command)
-    for point in metadata.entry_points(group="hotlap.commands"):
-        try:
-            command = point.load()
-        except Exception as error:  # another package's fault must not take our own commands away
-            print(
-                f"hotlap: command {point.name} ({point.value}) cannot be loaded: {type(error).__name__}:"
-                f" {error}",
-                file=sys.stderr,
-            )
-        else:
-            application.command(point.name)(command)
-    application.callback(invoke_without_command=True)(version)
-    return application
-
-
-def version(
-    context: typer.Context, show: bool = typer.Option(False, "--version", help="Print the version and exit.")
-) -> None:
-    if show:
-        print(metadata.version("hotlap"))
-    elif context.invoked_subcommand is None:
-        print(context.get_help())
-
-
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None) -> NoReturn:
     """Runs the command line and exits the process with its status."""
-    received: list[int] = []
+    printer.stand()
     listen(received)
-    try:
-        code = status(sys.argv[1:] if arguments is None else arguments)
-    except (KeyboardInterrupt, SystemExit):
-        if not received:
-            raise
-    # As a shell has it.
-    sys.exit(128 + received[0] if received else code)
+    code = status(sys.argv[1:] if arguments is None else arguments)
+    if received:
+        # A second one ends the process at once. Where the first came during the exec of a text,
+        # Python would end by the signal, whatever the status; it forgets that at the next exec.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        exec("")
+    sys.exit(code)
 
 
 def status(arguments: list[str]) -> int:
@@ -87,30 +43,55 @@ def status(arguments: list[str]) -> int:
 
     Every error is one line; a traceback is shown only for our own faults.
     """
+    code: int | None
     try:
-        return int(app()(with_latest(arguments), standalone_mode=False) or 0)
+        code = outcome(arguments)
+    except (KeyboardInterrupt, SystemExit, Exception) as error:
+        code = ended_by(error)
+    lost = printer.failure()
+    if lost is None or isinstance(lost, BrokenPipeError):  # `| head` has seen enough
+        return code or 0
+    printer.note(f"hotlap: cannot write to stdout: {lost.strerror}")
+    return UNWRITABLE if code is None else code
+
+
+def ended_by(error: BaseException) -> int:
+    """Says what ended a command that did not end by itself, and returns the exit status."""
+    if received or isinstance(error, KeyboardInterrupt):
+        printer.note("")
+        printer.note("hotlap: interrupted; what was measured is kept")
+        return 128 + (received[0] if received else signal.SIGINT)
+    import traceback
+
+    for text in "".join(traceback.format_exception(error)).splitlines():
+        printer.note(text)
+    printer.note("hotlap: this is our own fault, please report it with the lines above")
+    return OUR_FAULT
+
+
+def outcome(arguments: list[str]) -> int | None:
+    """Runs the command line and returns the command's exit status; None where it only shows
+    something, and has.
+    """
+    import typer
+
+    from .commands.application import app
+    from .terms.reasons import Misuse
+
+    try:
+        with typer.main.get_command(app()).make_context("hotlap", with_latest(arguments)) as context:
+            code = context.command.invoke(context)
+            return None if code is None else int(code)
     except Misuse as error:
-        print(f"hotlap: {error}", file=sys.stderr)
+        printer.note(f"hotlap: {error}")
         return error.exit_code
     except typer.Exit as asked:
-        return asked.exit_code
+        return asked.exit_code or None
     except typer.TyperException as error:
-        print(f"hotlap: {error.format_message()}; see hotlap --help", file=sys.stderr)
+        printer.note(f"hotlap: {error.format_message()}; see hotlap --help")
         return 2
-    except (KeyboardInterrupt, typer.Abort):
-        print("\nhotlap: interrupted; what was measured is kept", file=sys.stderr)
-        return 130
-    except (BrokenPipeError, SystemExit) as error:
-        # Typer turns EPIPE into SystemExit(1), which would be a regression. What is left in the
-        # buffer goes nowhere, or Python exits with 120.
-        if not isinstance(error, BrokenPipeError) and not isinstance(error.__context__, BrokenPipeError):
-            raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except Exception:
-        traceback.print_exc()
-        print("hotlap: this is our own fault, please report it with the lines above", file=sys.stderr)
-        return OUR_FAULT
+    except typer.Abort:
+        raise KeyboardInterrupt from None
 
 
 def with_latest(arguments: list[str]) -> list[str]:

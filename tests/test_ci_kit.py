@@ -144,7 +144,7 @@ def test_results_of_main_are_stored_on_a_branch_of_their_own_and_looked_at(
     [
         ((), "expected compare or record"),
         (("compare", "main"), "needs BASE, HEAD"),
-        (("compare", "nope", "main", WORKLOAD), "no common ancestor"),
+        (("compare", "nope", "main", WORKLOAD), "nope is no commit here"),
         (("record",), "needs a workload"),
     ],
 )

@@ -239,6 +239,49 @@ def test_a_name_that_says_nothing_is_seen(tmp_path: Path) -> None:
     assert len(empty_names(tmp_path)) == 2
 
 
+# Who prints by itself: the printers; a process whose output is read by its parent; standard output
+# sent elsewhere.
+PRINTERS = {
+    "perf/terms/printer.py", "perf/reports/console.py",
+    "perf/compiled/census.py", "perf/backends/onnxruntime.py",
+}  # fmt: skip
+
+
+def prints(root: Path) -> list[str]:
+    """Where text reaches a terminal or a CI log past the printer, which makes names harmless."""
+    spots = []
+    for file in sources(root, *PACKAGES):
+        for node in ast.walk(ast.parse(file.read_text())):
+            name = ast.unparse(node) if isinstance(node, (ast.Name, ast.Attribute)) else ""
+            imported = isinstance(node, ast.ImportFrom) and (node.module or "").startswith("rich.")
+            markup = imported and any(alias.name in ("escape", "print") for alias in node.names)  # type: ignore[attr-defined]
+            called = isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Console")
+            if name in ("print", "sys.stdout", "sys.stderr", "typer.echo", "typer.secho") or markup or called:
+                spots.append(f"{file.relative_to(root).as_posix()}:{node.lineno}")  # type: ignore[attr-defined]
+    return spots
+
+
+def test_everything_is_printed_by_the_printer() -> None:
+    assert [spot for spot in prints(ROOT) if spot.partition(":")[0] not in PRINTERS] == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "print(1)",
+        "report = print",
+        "import sys\nsys.stderr.write('x')",
+        "import typer\ntyper.echo('x')",
+        "from rich.console import Console\nConsole()",
+        "from rich.markup import escape",
+    ],
+)
+def test_what_is_printed_past_the_printer_is_seen(text: str, tmp_path: Path) -> None:
+    (tmp_path / "perf").mkdir()
+    (tmp_path / "perf" / "planted.py").write_text(text + "\n")
+    assert len(prints(tmp_path)) == 1
+
+
 def tree() -> dict[str, str]:
     """Path -> description, from README's tree."""
     block = (ROOT / "README.md").read_text().split("## The tree")[1].split("```")[1]

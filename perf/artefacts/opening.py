@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from ..lookup import plugins
 from ..lookup.cases import parse_backend
 from ..machine import cuda_devices, survey
+from ..terms import escape
 from ..terms.case import Case
 from ..terms.contract import Arrays, Artefact, modules
 from ..terms.reasons import WRONG, Misuse, Refusal, Unreadable
@@ -200,5 +201,5 @@ def open_artefact(folder: str | Path, threads: int = 0) -> Opened:
     if manifest.reason is not None and manifest.reason.code in WRONG:
         raise Unreadable(f"{folder}: its outputs were wrong when it was built: {manifest.reason}")
     for line in doubts(manifest):
-        warnings.warn(line, stacklevel=2)
+        warnings.warn(escape.log(line), stacklevel=2)
     return Opened(folder, manifest, here(manifest), threads or len(os.sched_getaffinity(0)))

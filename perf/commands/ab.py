@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ..terms import files, units
+from ..terms import files, printer, units
 from ..terms.case import Plan
 from ..terms.reasons import Misuse
 
@@ -118,15 +117,10 @@ def ab(
     revisions = Revisions(folder)
     try:
         sides = revisions.open("base", base), revisions.open("head", head)
-        verdict = compared(sides, cases, rules, plan, folder, revisions.repository, tell)
+        verdict = compared(sides, cases, rules, plan, folder, revisions.repository, printer.note)
     finally:
         revisions.close()
     paths = {"json": json or folder / "verdict.json", "junit": junit, "sarif": sarif, "markdown": markdown}
     if publish(verdict, paths, github):
-        print(f"results: {folder}")
+        printer.line(f"results: {folder}")
     return verdict.exit_status
-
-
-def tell(text: str) -> None:
-    """Prints progress to stderr: stdout may be a file of the verdict."""
-    print(text, file=sys.stderr, flush=True)

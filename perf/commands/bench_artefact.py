@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ..terms import files, units
+from ..terms import files, printer, units
 from ..terms.case import Plan
 
 # Exit status where the artefact could not be timed.
@@ -33,7 +32,7 @@ def bench_artefact(
     budget: Annotated[str, typer.Option(help="Measuring time, such as 20s or 1m.")] = "20s",
     threads: Annotated[int, typer.Option(help="Threads. Default: all cores.", min=0)] = 0,
     timeout: Annotated[str, typer.Option(help="Longest wait for one answer of a worker.")] = "5m",
-) -> int:
+) -> int | None:
     """Check an artefact's files and outputs, then time it, without the model's source.
 
     Exit 4: damaged, or nothing measured.
@@ -42,6 +41,7 @@ def bench_artefact(
     from ..machine import survey
     from ..measure import artefact, rundir
     from ..reports import report
+    from ..reports.console import console
 
     manifest = opening.checked(folder)
     plan = Plan(
@@ -53,24 +53,17 @@ def bench_artefact(
     here = survey.collect(plan.threads, "keep")
     run = rundir.RunFolder(files.runs_folder() / "artefact" / rundir.new_id(), "hotlap bench-artefact", here)
     for line in opening.doubts(manifest):
-        print(f"warning: {line}", file=sys.stderr)
+        printer.note(f"warning: {line}")
     try:
-        results = artefact.measure(folder, manifest, run, plan, here.key, tell)
+        results = artefact.measure(folder, manifest, run, plan, here.key, printer.note)
     finally:
         run.close()
-    if str(json) == "-":
-        sys.stdout.buffer.write(run.file.read_bytes())
-    else:
-        console = report.console()
-        console.print(report.table(results, console.width))
+    if str(json) != "-":
+        output = console()
+        output.print(report.table(results, output.width))
         for line in artefact.summary(manifest, results):
-            console.print(f"  {line}", highlight=False, markup=False)
-        print(f"results: {run.file}")
-    if json is not None and str(json) != "-":
+            output.print(f"  {line}")
+        printer.line(f"results: {run.file}")
+    if json is not None:
         files.put(json, run.file.read_bytes())
-    return 0 if "latency" in results[0].metrics else NOTHING_MEASURED
-
-
-def tell(text: str) -> None:
-    """Prints progress to stderr: stdout may be the file of results."""
-    print(text, file=sys.stderr, flush=True)
+    return None if "latency" in results[0].metrics else NOTHING_MEASURED

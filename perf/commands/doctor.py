@@ -46,7 +46,7 @@ def doctor(
     json: Annotated[
         Path | None, typer.Option(help="With --ladder: write it as JSON to this file; - is stdout.")
     ] = None,
-) -> int:
+) -> None:
     """Check the machine: devices, libraries, backends, peaks, noise.
 
     With --ladder: what can be proven here of GPUs that are not.
@@ -56,12 +56,10 @@ def doctor(
     if ladder:
         from .ladder import climb
 
-        return climb(
-            workload or [], split(backends), split(precisions), split(target or LADDER_TARGETS), json
-        )
+        climb(workload or [], split(backends), split(precisions), split(target or LADDER_TARGETS), json)
+        return
     if workload or backends or json is not None:
         raise Misuse("models, --backends and --json go with hotlap doctor --ladder")
     from .machine_tables import show_machine
 
     show_machine(seconds, target or "cpu")
-    return 0

@@ -4,13 +4,12 @@ file.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ..terms import files, units
+from ..terms import files, printer, units
 from ..terms.reasons import Misuse
 
 
@@ -51,7 +50,7 @@ def history(
         ),
     ] = None,
     column: Annotated[str, typer.Option(help="The column of --csv with the measurements.")] = "",
-) -> int:
+) -> int | None:
     """Find where measurements changed their level for good.
 
     Exit: 0 no alarm, 1 a confirmed worsening within the last 9 points, 3 could not tell.
@@ -62,38 +61,28 @@ def history(
     from ..history.culprit import hunt
     from ..history.document import document, show_series
     from ..history.page import page
-    from ..reports.output import write
+    from ..reports.output import known, write
 
     if csv is not None:
         if results or not column:
             raise Misuse("--csv FILE goes with --column NAME, and without results")
-        return show_changes(csv, column, json)
-    note = Note()
-    stored = reading.read(results or [], index or files.runs_folder() / "history.sqlite", note)
+        show_changes(csv, column, json)
+        return None
+    stored = reading.read(results or [], index or files.runs_folder() / "history.sqlite", printer.counter)
     points = reading.wanted(stored, case or [], metric or [])
-    all_series, borders = series.series(points, note), series.borders(points, stored.settings)
-    note.end()
+    all_series, borders = series.series(points, printer.counter), series.borders(points, stored.settings)
+    printer.counter()
     if bisect:
         of_case = [each for each in all_series if each.case == bisect]
-        return hunt(of_case, bisect, units.seconds(budget), print)
+        return hunt(of_case, bisect, units.seconds(budget), printer.line)
     verdict = reading.noted(series.judge(all_series), stored)
-    write(verdict, {"markdown": markdown}, github=False)
-    if json is not None:
-        files.put(json, document(verdict, all_series, borders, stored.settings, stored.problems))
-    if html is not None:
-        files.put(html, page(verdict, all_series, borders).encode())
+    with known(verdict):
+        write(verdict, {"markdown": markdown}, github=False)
+        if json is not None:
+            files.put(json, document(verdict, all_series, borders, stored.settings, stored.problems))
+        if html is not None:
+            files.put(html, page(verdict, all_series, borders).encode())
     if not any(str(path) == "-" for path in (json, html, markdown)):
         good = stored.files - len(stored.problems)
         show_series(verdict, all_series, borders, f"{good} files ({stored.read} new)")
     return verdict.exit_status
-
-
-class Note:
-    """Progress on stderr, on one line that goes again, and only for a person."""
-
-    def __call__(self, text: str) -> None:
-        if sys.stderr.isatty():
-            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
-
-    def end(self) -> None:
-        self("")

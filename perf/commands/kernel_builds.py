@@ -4,7 +4,6 @@ write the tables; or the tables of an earlier build.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -14,7 +13,8 @@ import msgspec
 
 from ..compiled import baseline, builds, custom, rules, table
 from ..compiled.entries import Entry, Failed
-from ..reports.output import show
+from ..reports.output import known, show
+from ..terms import printer
 from ..terms.files import put
 from ..terms.reasons import Misuse
 from ..terms.verdict import Verdict, read
@@ -77,27 +77,27 @@ def of_all(
 def publish(verdict: Verdict, entries: Sequence[Entry | Failed], paths: Paths) -> None:
     """Writes verdict and tables to files, or prints them where none of them goes to stdout."""
     version = triton_version()
-    if paths.json is not None:
-        document = {
-            **msgspec.to_builtins(verdict),
-            "triton": version,
-            "kernels": msgspec.to_builtins([entry for entry in entries if isinstance(entry, Entry)]),
-        }
-        put(paths.json, msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n")
-    if paths.markdown is not None:
-        put(paths.markdown, table.markdown(entries, version).encode())
-    if paths.html is not None:
-        put(paths.html, table.page(entries, version, verdict).encode())
+    document = {
+        **msgspec.to_builtins(verdict),
+        "triton": version,
+        "kernels": msgspec.to_builtins([entry for entry in entries if isinstance(entry, Entry)]),
+    }
+    with known(verdict):
+        if paths.json is not None:
+            put(paths.json, msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n")
+        if paths.markdown is not None:
+            put(paths.markdown, table.markdown(entries, version).encode())
+        if paths.html is not None:
+            put(paths.html, table.page(entries, version, verdict).encode())
     if not any(str(path) == "-" for path in paths):
-        print(table.markdown(entries, version), end="")
-        show(verdict, sys.stdout)
+        for row in table.markdown(entries, version).splitlines():
+            printer.line(row)
+        show(verdict)
 
 
 def progress(done: int, total: int) -> None:
     """Counts on one line of stderr, for a person only."""
-    if sys.stderr.isatty():
-        end = "" if done < total else "\n"
-        print(f"\r{done} of {total} compiled", end=end, file=sys.stderr, flush=True)
+    printer.counter(f"{done} of {total} compiled" if done < total else "")
 
 
 def triton_version() -> str:

@@ -73,7 +73,7 @@ def kernels(
         Path | None,
         typer.Option(help="Compile nothing: the table and the verdict of what an earlier --json wrote."),
     ] = None,
-) -> int:
+) -> int | None:
     """Compile kernels for named architectures and judge what the machine code says: registers,
     spills, tensor cores, width of loads. Nothing runs, no time is claimed.
 
@@ -108,7 +108,8 @@ def kernels(
     if inductor:
         if markdown is not None or html is not None:
             raise Misuse("--inductor prints a table and goes with --json")
-        return census(inductor, targets if target else [CENSUS_TARGET], json)
+        census(inductor, targets if target else [CENSUS_TARGET], json)
+        return None
     paths = kernel_builds.Paths(json, markdown, html)
     if own:
         return kernel_builds.of_own(own, signature, targets, warps, stages, paths)

@@ -10,14 +10,13 @@ from pathlib import Path
 
 import msgspec
 from rich.table import Table
-from rich.text import Text
 
 from ..lookup import workloads
 from ..lookup.cases import default_backends, expand
 from ..machine import survey
 from ..measure.rundir import RunFolder
 from ..oracle import ladder
-from ..reports import report
+from ..reports.console import console
 from ..terms.case import Case, Plan
 from ..terms.files import put
 from ..terms.reasons import Misuse
@@ -32,12 +31,11 @@ def climb(
     precisions: Sequence[str],
     targets: Sequence[str],
     json: Path | None,
-) -> int:
+) -> None:
     """Proves each case as far as it goes here, and prints a line for it.
 
-    names: of workloads; default every model. json: file for the same, - is stdout. Returns the exit
-    status: 0 where every case got its rung or its reason. Raises Misuse for wrong names and for the
-    CPU, which is not a ladder's target.
+    names: of workloads; default every model. json: file for the same, - is stdout. Raises Misuse
+    for wrong names and for the CPU, which is not a ladder's target.
     """
     if wrong := [target for target in targets if target == "cpu"]:
         raise Misuse(
@@ -48,25 +46,22 @@ def climb(
     plan = Plan(threads=len(os.sched_getaffinity(0)))
     here = survey.collect(plan.threads, "keep")
     opened = RunFolder(None, "hotlap doctor --ladder", here, cases)
-    console = report.console()
-    results = carried_out(cases, opened, plan, here.key, Quiet(console))
+    output = console()
+    results = carried_out(cases, opened, plan, here.key, Quiet(output))
     table = Table(box=None, pad_edge=False, header_style="bold")
     for head in ("model", "backend", "precision", "target", "verified to", "by what, and why not further"):
         table.add_column(head, overflow="fold")
     for result in results:
-        table.add_row(*(Text(text) for text in row(result)))
-    console.print(table)
-    console.print(
-        "[dim]" + ". ".join(f"{rung} {meaning}" for rung, meaning in ladder.MEANING.items()) + "[/dim]"
-    )
-    console.print(f"results: {opened.file}", highlight=False)
+        table.add_row(*row(result))
+    output.print(table)
+    output.print(". ".join(f"{rung} {meaning}" for rung, meaning in ladder.MEANING.items()), style="dim")
+    output.print(f"results: {opened.file}")
     if json is not None:
         put(
             json,
             msgspec.json.format(msgspec.json.encode([summary(result) for result in results]), indent=1)
             + b"\n",
         )
-    return 0
 
 
 def asked(

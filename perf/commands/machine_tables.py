@@ -18,7 +18,8 @@ from ..measure.prepare import clean
 from ..race import leavings
 from ..race.handle import Worker
 from ..race.messages import MeasurePeaks, Prefer
-from ..reports import report
+from ..reports.console import console
+from ..terms import escape
 from ..terms.environment import Environment
 from ..terms.reasons import Refusal
 from ..terms.units import scaled
@@ -47,18 +48,18 @@ def show_machine(seconds: float, device: str) -> None:
 
     seconds: how long to listen to its noise. device: what backends are asked for.
     """
-    console = report.console()
+    output = console()
     cores = len(os.sched_getaffinity(0))
     here = survey.collect(cores, "keep")
-    console.print(hardware(here))
+    output.print(hardware(here))
     if here.gpus:
-        console.print()
-        console.print(devices())
-    console.print()
-    console.print(backends(device))
-    console.print()
-    show_peaks(console, cores)
-    show_noise(console, seconds)
+        output.print()
+        output.print(devices())
+    output.print()
+    output.print(backends(device))
+    output.print()
+    show_peaks(output, cores)
+    show_noise(output, seconds)
 
 
 def hardware(here: Environment) -> Table:
@@ -84,35 +85,35 @@ def backends(device: str) -> Table:
     return table
 
 
-def show_peaks(console: Console, cores: int) -> None:
+def show_peaks(output: Console, cores: int) -> None:
     """Prints the scheduling priority that a worker gets, and how fast it multiplies and copies."""
     with leavings.temporary_folder() as folder:
         worker = Worker.start(clean(), folder / "log.txt")
         try:
             priority = worker.ask(Prefer(), PRIORITY_TIMEOUT_S)
-            console.print(f"scheduling priority of workers: {priority}", markup=False)
+            output.print(f"scheduling priority of workers: {priority}")
             for precision in ("fp32", "bf16"):
                 peaks = worker.ask(MeasurePeaks(precision, cores), PEAKS_TIMEOUT_S)
-                console.print(
+                output.print(
                     f"peak {precision}: {scaled(peaks['flop_rate'], 'FLOP/s')} (matrix product),"
                     f" {scaled(peaks['byte_rate'], 'B')}/s (copy), {cores} threads"
                 )
         except Refusal as refusal:
-            console.print(f"peak: {refusal.reason}")
+            output.print(f"peak: {refusal.reason}")
         finally:
             worker.kill()
 
 
-def show_noise(console: Console, seconds: float) -> None:
+def show_noise(output: Console, seconds: float) -> None:
     """Listens to the machine for so long and prints how much a fixed loop varies, and why."""
     heard = listen(seconds)
     levels = heard.levels
-    console.print(
+    output.print(
         f"noise: {levels.samples:.1%} between samples of a fixed Python loop on one core, slowest 5 % take"
         f" {levels.tail:.2f}x the median (more: hotlap noise)"
     )
     for cause in heard.causes:
-        console.print(f"  {cause}", markup=False)
+        output.print(f"  {cause}")
 
 
 def devices() -> Table:
@@ -149,7 +150,7 @@ def devices() -> Table:
     for why, names_of in untold.items():
         owners = dict.fromkeys(owner for owners in names_of.values() for owner in owners)
         notes.append(f"{', '.join(owners)}: no {', '.join(names_of)}: {why}")
-    table.caption = Text("\n".join(notes)) if notes else None
+    table.caption = Text("\n".join(map(escape.plain, notes))) if notes else None
     return table
 
 

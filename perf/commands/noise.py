@@ -22,12 +22,12 @@ def noise(
     listen: Annotated[
         float, typer.Option(help="Seconds to listen to the machine's cores; 0: only the file.", min=0.0)
     ] = 3.0,
-) -> int:
+) -> None:
     """Show where the spread of a run and of this machine comes from, and the slow-down that hotlap
     ab would find with 90 % power.
     """
     from ..measure.rundir import latest
-    from ..reports.report import console
+    from ..reports.console import console
     from . import noise_tables
 
     budget_s, output = units.seconds(budget), console()
@@ -40,9 +40,8 @@ def noise(
     if listen:
         noise_tables.show_machine(output, listen)
     if results is None:
-        output.print("no run yet, so nothing on cases: hotlap run", highlight=False)
-        return 0
+        output.print("no run yet, so nothing on cases: hotlap run")
+        return
     if listen:
         output.print()
     noise_tables.show_run(output, results, tolerance, budget, budget_s)
-    return 0

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from ..gate import variance
 from ..gate.variance import RunNoise, Spread
@@ -54,11 +53,10 @@ def show_machine(console: Console, seconds: float) -> None:
     console.print(
         f"from sample to sample {levels.samples:.1%}, from visit to visit of a core {levels.visits:.1%}, from"
         f" core to core {levels.cores:.1%}; slowest 5 % take {levels.tail:.2f}x the median; lag-1"
-        f" {levels.correlation:.2f}; {heard.switches:.1f} involuntary switches a second",
-        highlight=False,
+        f" {levels.correlation:.2f}; {heard.switches:.1f} involuntary switches a second"
     )
     for cause in heard.causes:
-        console.print(f"  {cause}", markup=False, highlight=False)
+        console.print(f"  {cause}")
 
 
 def show_run(console: Console, path: Path, tolerance: float, budget: str, budget_s: float) -> None:
@@ -71,18 +69,16 @@ def show_run(console: Console, path: Path, tolerance: float, budget: str, budget
     noise = variance.of_run(results.results)
     last = variance.affordable(noise.raced, budget_s)
     for line in report.setting(results):
-        console.print(line, highlight=False)
+        console.print(line)
     console.print(spreads(noise, last, tolerance, budget))
-    console.print(
-        f"{LEGEND} A slow-down is found in 90 %, at a tolerance of {tolerance:.0%}.", highlight=False
-    )
+    console.print(f"{LEGEND} A slow-down is found in 90 %, at a tolerance of {tolerance:.0%}.")
     if noise.raced:
-        console.print(in_budget(noise.raced, last, budget), highlight=False)
+        console.print(in_budget(noise.raced, last, budget))
     advice = ["no case has three blocks: nothing to say"]
     if noise.spreads:
         advice = variance.advice(list(noise.spreads.values()), noise.priorities)
     for text in [*noise.skipped, *advice]:
-        console.print(f"  {text}", highlight=False, markup=False)
+        console.print(f"  {text}")
 
 
 def spreads(noise: RunNoise, last: int, tolerance: float, budget: str) -> Table:
@@ -95,7 +91,7 @@ def spreads(noise: RunNoise, last: int, tolerance: float, budget: str) -> Table:
         table.add_column(head, justify="left" if head == "case" else "right", overflow="fold")
     for case, spread in noise.spreads.items():
         table.add_row(
-            Text(case),
+            case,
             f"{spread.rounds:.1%}",
             f"{spread.blocks:.1%}",
             "" if spread.ratio is None else f"{spread.ratio:.1%}",

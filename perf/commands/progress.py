@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from rich.console import Console
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from ..measure.journal import Progress
 from ..measure.measure import measure
@@ -19,6 +19,7 @@ from ..measure.rundir import RunFolder
 from ..race.entrant import Entrant
 from ..reports.report import reasons, table
 from ..stats import estimates
+from ..terms import escape
 from ..terms.case import Case, Plan
 from ..terms.result import Result
 from ..terms.units import scaled
@@ -36,7 +37,7 @@ class Watched(Progress):
         self.last = ""
 
     def line(self, text: str) -> None:
-        self.console.print(f"[dim]{self.clock()}[/dim]  {escape(text)}", highlight=False)
+        self.console.print(Text.assemble((self.clock(), "dim"), f"  {escape.plain(text)}"))
 
     def race(self, group: str, entrants: Sequence[Entrant], event: str) -> None:
         if self.console.is_terminal:
@@ -53,7 +54,7 @@ class Watched(Progress):
         self.console.print()
         self.console.print(table(results, self.console.width))
         for text in reasons(results):
-            self.console.print(f"  [dim]{escape(text)}[/dim]", highlight=False)
+            self.console.print(f"  {text}", style="dim")
         self.console.print()
 
     def close(self) -> None:
@@ -76,7 +77,7 @@ class Watched(Progress):
         drawn = Table(
             box=None,
             pad_edge=False,
-            title=f"{group}  {self.clock().strip()}  {escape(event)}",
+            title=f"{group}  {self.clock().strip()}  {event}",
             title_justify="left",
             title_style="dim",
         )
@@ -86,7 +87,7 @@ class Watched(Progress):
             medians = [estimates.median(block) for block in entrant.latencies() if block]
             state = entrant.refusal.code if entrant.refusal else str(len(entrant.seen.timed))
             drawn.add_row(
-                escape(entrant.case.label),
+                entrant.case.label,
                 state,
                 scaled(estimates.median(medians), "s") if medians else "",
                 so_far(entrant, entrants[0]),

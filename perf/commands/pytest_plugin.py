@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ..machine import survey
-from ..terms import files
+from ..terms import escape, files
 
 if TYPE_CHECKING:
     from ..measure.rundir import RunFolder
@@ -86,8 +86,8 @@ def lap(request: pytest.FixtureRequest) -> Lap:
         latency = result.metrics.get("latency")
         if latency is None:
             if result.status == "skipped":
-                pytest.skip(str(result.reason))
-            pytest.fail(f"{result.status}: {result.reason}", pytrace=False)
+                pytest.skip(escape.log(str(result.reason)))
+            pytest.fail(escape.log(f"{result.status}: {result.reason}"), pytrace=False)
         benchmark = request.getfixturevalue("benchmark")  # only now: unused, it would warn
         replay(benchmark, result.case.group, latency.flat)
         benchmark.extra_info["hotlap"] = builtins(result)
@@ -130,7 +130,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         files.put(path, (json.dumps(races.untimed_file(config), indent=4) + "\n").encode())
     terminalreporter.section("hotlap")
     for text in races.lines():
-        terminalreporter.write_line(text)
+        terminalreporter.write_line(escape.log(text))
 
 
 class Races:
@@ -191,7 +191,7 @@ class Races:
         if reporter is not None and capture is not None:
             with capture.global_and_fixture_disabled():
                 reporter.ensure_newline()
-                reporter.write_line(text)
+                reporter.write_line(escape.log(text))
 
     def section(self) -> dict[str, Any]:
         """Returns the file's top-level `hotlap`: environments, and the results that have no time

@@ -137,7 +137,7 @@ def first_look(
     ]
     if first.target != "cpu" or len(members) < len(FIRST_LOOK):
         return
-    console.print(f"A first look at {first.workload}, for three seconds; its race follows.", highlight=False)
+    console.print(f"A first look at {first.workload}, for three seconds; its race follows.")
     folder = RunFolder(opened.folder / "work" / "first-look", opened.results.command, environment, members)
     short = msgspec.structs.replace(plan, **FIRST_LOOK_PLAN)
     carried_out(members, folder, short, environment.key, FirstLook(console))

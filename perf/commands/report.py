@@ -21,7 +21,7 @@ def report(
         Path | None, typer.Option(help="The same in one row a model: the fastest right backend.")
     ] = None,
     svg: Annotated[Path | None, typer.Option(help="A picture: the speed-ups with their intervals.")] = None,
-) -> int:
+) -> None:
     """Print the table of a results file again."""
     from ..measure.rundir import latest
     from ..reports import brief as by_fastest
@@ -42,4 +42,3 @@ def report(
             files.put(path, text_of(stored).encode())
     if all(path is None for path, _ in outputs):
         by_case.show(stored)
-    return 0

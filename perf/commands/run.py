@@ -66,6 +66,7 @@ def run(
     from ..machine import survey
     from ..measure.rundir import RunFolder
     from ..reports import report
+    from ..reports.console import console
     from . import racing
     from .progress import Watched, carried_out
 
@@ -78,21 +79,22 @@ def run(
     if checkpoint and len(names) != 1:
         raise Misuse("--checkpoint needs exactly one workload, package.module:Class")
     here = survey.collect(plan.threads, "keep")
-    console = report.console()
+    output = console()
     if resume:
         opened = racing.resumed(resume, out, here)
         cases = opened.unfinished()
-        console.print(f"{len(cases)} cases to go on with in {opened.folder}")
+        output.print(f"{len(cases)} cases to go on with in {opened.folder}")
     else:
         cases = racing.asked(names, checkpoint, backends, precisions, batch, target, plan)
         references = {names[0]: checkpoint} if checkpoint else {}
         opened = RunFolder(out, " ".join(["hotlap run", *names]), here, cases, references)
-    console.print(f"{here.hardware}; results in {opened.file}", highlight=False, soft_wrap=True)
-    console.print(racing.duration(cases, plan), highlight=False, soft_wrap=True)
+    output.print(f"{here.hardware}; results in {opened.file}", soft_wrap=True)
+    output.print(racing.duration(cases, plan), soft_wrap=True)
     if not workload and not resume:
-        racing.first_look(cases, opened, plan, here, console)
-    results = carried_out(cases, opened, plan, here.key, Watched(console))
+        racing.first_look(cases, opened, plan, here, output)
+    results = carried_out(cases, opened, plan, here.key, Watched(output))
     if len({result.case.group for result in results}) > 1:
-        console.print(report.table(results, console.width))
-    console.print(f"[dim]{report.LEGEND}[/dim]\nresults: {opened.file}", highlight=False)
+        output.print(report.table(results, output.width))
+    output.print(report.LEGEND, style="dim")
+    output.print(f"results: {opened.file}", soft_wrap=True)
     return 0 if racing.complete(results) else NOTHING_MEASURED

@@ -28,6 +28,7 @@ from unittest import mock
 import msgspec
 
 from ..lookup import workloads
+from ..terms import escape, printer
 from ..terms.files import put
 from ..terms.reasons import Misuse
 from . import aot
@@ -185,8 +186,8 @@ class Census(msgspec.Struct, frozen=True):
     failed: list[str] = []
 
 
-def census(workload: str, targets: list[str], json: Path | None) -> int:
-    """Prints the census for each target, or writes it into a file, and returns 0.
+def census(workload: str, targets: list[str], json: Path | None) -> None:
+    """Prints the census for each target, or writes it into a file.
 
     Raises Misuse for a wrong workload or target, where the child failed, and where a kernel does
     not compile.
@@ -213,8 +214,8 @@ def census(workload: str, targets: list[str], json: Path | None) -> int:
         if json is not None:
             put(json, msgspec.json.format(msgspec.json.encode(counted), indent=1) + b"\n")
         if str(json) != "-":
-            print(markdown(counted), end="")
-    return 0
+            for row in markdown(counted).splitlines():
+                printer.line(row)
 
 
 def markdown(counted: Census) -> str:
@@ -226,7 +227,8 @@ def markdown(counted: Census) -> str:
         f"{len(counted.kernels)} Triton kernels in {launched} launches, and"
         f" {sum(counted.extern.values())} calls of others ({others})"
     )
-    lines = [f"{counted.workload} for {counted.target} by Inductor: {summary}; compiled, not run.", ""]
+    title = f"{counted.workload} for {counted.target} by Inductor: {summary}; compiled, not run."
+    lines = [escape.markdown(title), ""]
     lines += [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for kernel in counted.kernels:
         figures = (
@@ -238,7 +240,7 @@ def markdown(counted: Census) -> str:
             f"{kernel.occupancy:.0%}",
             kernel.instructions,
         )
-        lines.append(f"| {kernel.name} | {' | '.join(map(str, figures))} |")
+        lines.append("| " + " | ".join(escape.markdown(str(cell)) for cell in (kernel.name, *figures)) + " |")
     return "\n".join(lines) + "\n"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from ..stats.compare import Outcome
-from ..terms import stored
+from ..terms import escape, stored
 from ..terms.units import scaled
 from ..terms.verdict import EXIT, Verdict
 from .entries import Entry, Failed
@@ -80,17 +80,20 @@ def cells(entry: Entry | Failed) -> list[str]:
 
 def markdown(entries: Sequence[Entry | Failed], version: str) -> str:
     """Returns the table in Markdown, below a line that names the version of Triton."""
-    lines = [f"Triton {version}; compiled, not run.", "", f"| {' | '.join(HEAD)} |", f"|{'---|' * len(HEAD)}"]
-    return "\n".join([*lines, *(f"| {' | '.join(cells(entry))} |" for entry in entries)]) + "\n"
+    lines = [
+        f"Triton {escape.markdown(version)}; compiled, not run.",
+        "",
+        f"| {' | '.join(HEAD)} |",
+        f"|{'---|' * len(HEAD)}",
+    ]
+    return (
+        "\n".join([*lines, *(f"| {' | '.join(map(escape.markdown, cells(entry)))} |" for entry in entries)])
+        + "\n"
+    )
 
 
 def page(entries: Sequence[Entry | Failed], version: str, verdict: Verdict) -> str:
     """Returns the table as an HTML page by itself; every name is escaped."""
-    from jinja2 import Environment, PackageLoader
-
-    template = Environment(loader=PackageLoader(__package__, ""), autoescape=True).get_template(
-        "kernels.html"
-    )
     broken = [
         (entry.key, line)
         for entry in entries
@@ -103,7 +106,7 @@ def page(entries: Sequence[Entry | Failed], version: str, verdict: Verdict) -> s
         if finding.base is not None and finding.head is not None
     ]
     rows = [(cells(entry), isinstance(entry, Failed) or bool(entry.violations)) for entry in entries]
-    return template.render(
+    return escape.page(__package__, "kernels.html").render(
         version=version,
         verdict=verdict.verdict,
         reasons=verdict.reasons,

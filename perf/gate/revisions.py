@@ -5,6 +5,7 @@ installed environments, or two workloads.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -86,7 +87,7 @@ class Revisions:
             f"{text!r} is no revision of {self.repository.name}; give a branch, tag, commit, or . for the"
             " working copy"
         )
-        sha = git(self.repository, "rev-parse", "--verify", "--quiet", f"{text}^{{commit}}", wrong=wrong)
+        sha = commit(self.repository, text, wrong)
         tree = (self.folder / "trees" / name).resolve()
         self.trees.append(tree)
         check_out(self.repository, tree, sha)
@@ -126,7 +127,7 @@ class Revisions:
         self.trees.clear()
 
 
-def check_out(repository: Path, tree: Path, commit: str) -> None:
+def check_out(repository: Path, tree: Path, sha: str) -> None:
     """Adds a worktree at a commit, locked with a mark of this process; those of a hotlap that was
     killed are removed. Raises Misuse.
     """
@@ -135,26 +136,48 @@ def check_out(repository: Path, tree: Path, commit: str) -> None:
         reason = next((line for line in lines if line.startswith(LOCKED)), "").removeprefix(LOCKED)
         if (mark := OwnerMark.parse(reason)) is not None and mark.orphaned:
             remove(repository, Path(lines[0].removeprefix("worktree ")))
-    git(repository, "worktree", "add", "--force", "--detach", "--quiet", str(tree), commit)
-    git(repository, "worktree", "lock", "--reason", f"{PREFIX}{OwnerMark.new()}", str(tree))
+    git(repository, "worktree", "add", "--force", "--detach", "--quiet", "--", str(tree), sha)
+    git(repository, "worktree", "lock", "--reason", f"{PREFIX}{OwnerMark.new()}", "--", str(tree))
 
 
 def remove(repository: Path, tree: Path) -> None:
     """Removes a worktree, also a locked one."""
-    subprocess.run(
-        ["git", "worktree", "remove", "--force", "--force", str(tree)],
-        cwd=repository,
-        capture_output=True,
-        check=False,
-    )
+    ran_git(repository, "worktree", "remove", "--force", "--force", "--", str(tree))
+
+
+def commit(folder: Path, revision: str, wrong: str) -> str:
+    """Returns the hash of the commit that a name stands for; git is given nothing but hashes.
+
+    A branch may be called --output=FILE, and a results file may hold any name. Raises Misuse with
+    `wrong` where there is no such commit.
+    """
+    options = ("--verify", "--quiet", "--end-of-options")
+    return git(folder, "rev-parse", *options, f"{revision}^{{commit}}", wrong=wrong)
+
+
+def ran_git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs git, which speaks English here, and returns what came of it. Raises Misuse where it is
+    not installed.
+    """
+    try:
+        return subprocess.run(
+            ["git", *arguments],
+            cwd=folder,
+            env={**os.environ, "LC_ALL": "C"},
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+    except FileNotFoundError:
+        raise Misuse("git is not installed, and revisions are git's: apt-get install git") from None
+    except ValueError:  # a name with a character 0, which no argument can hold
+        return subprocess.CompletedProcess(arguments, 128, "", "a name holds a null character")
 
 
 def git(folder: Path, *arguments: str, wrong: str = "") -> str:
     """Returns what git prints. Raises Misuse with git's own first line, or `wrong`."""
-    try:
-        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        raise Misuse("git is not installed, and revisions are git's: apt-get install git") from None
+    done = ran_git(folder, *arguments)
     if done.returncode:
         message = (done.stderr.strip().splitlines() or ["failed"])[0]
         raise Misuse(wrong or f"git {arguments[0]}: {message}")

@@ -11,7 +11,7 @@ import msgspec
 
 from ..lookup.plugins import Unknown
 from ..stats.changes import ChangePoint, change_points
-from ..terms import stored
+from ..terms import printer, stored
 from ..terms.files import put
 from ..terms.reasons import Misuse, Unreadable
 from ..terms.result import LEAST, MOST
@@ -22,21 +22,17 @@ MOST_BYTES = 64 << 20
 MOST_NAMED = 30
 
 
-def show_changes(path: Path, column: str, json: Path | None) -> int:
-    """Prints the change points of a column, or writes them as JSON. Returns the exit status.
-
-    Raises Misuse.
-    """
+def show_changes(path: Path, column: str, json: Path | None) -> None:
+    """Prints the change points of a column, or writes them as JSON. Raises Misuse."""
     changes = changes_of(path, column)
     if json is not None:
         content = {"schema": 1, "series": path.name, "column": column, "change_points": changes}
         put(json, msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n")
-        return 0
+        return
     for change in changes:
-        print(f"row {change.index + 1}: {change.effect:+.1%} (p {change.p:.3g})")
+        printer.line(f"row {change.index + 1}: {change.effect:+.1%} (p {change.p:.3g})")
     if not changes:
-        print("no change of level")
-    return 0
+        printer.line("no change of level")
 
 
 def changes_of(path: Path, column: str) -> Sequence[ChangePoint]:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from ..gate.revisions import SAME_CODE, check_out, git, remove
+from ..gate.revisions import SAME_CODE, check_out, commit, git, ran_git, remove
 from ..race import leavings
 from ..reports.formats import interval, percent
 from ..stats.compare import Outcome
@@ -56,12 +56,12 @@ def hunt(all_series: Sequence[Series], case: str, budget_s: float, report: Calla
         raise Misuse(f"{case}: its latency has no worsening in these results; there is nothing to look for")
     series, change = max(changes, key=lambda pair: pair[0].points[pair[1].index].measured)
     before, after = series.between(change)
-    commits = [commit(point.revision, point.path) for point in (before, after)]
+    commits = [measured_commit(point.revision, point.path) for point in (before, after)]
     report(f"{case}: latency {percent(1 + change.effect)} between {commits[0][:12]} and {commits[1][:12]}")
     return bisect(Case.parse(case), commits[0], commits[1], change.effect, budget_s, report)
 
 
-def commit(revision: str, path: str) -> str:
+def measured_commit(revision: str, path: str) -> str:
     """Returns the whole hash of the commit that a result was measured at.
 
     Raises Misuse where the results were not made by a commit of this repository.
@@ -72,14 +72,8 @@ def commit(revision: str, path: str) -> str:
             f"{Path(path).name} was measured with {state}, so git cannot go there; bisect needs results of"
             " commits"
         )
-    return git(
-        Path(),
-        "rev-parse",
-        "--verify",
-        "--quiet",
-        f"{revision}^{{commit}}",
-        wrong=f"{revision} is no commit of this repository; start --bisect inside it, with its history",
-    )
+    wrong = f"{revision} is no commit of this repository; start --bisect inside it, with its history"
+    return commit(Path(), revision, wrong)
 
 
 def bisect(
@@ -107,20 +101,19 @@ def bisect(
                     f" {good[:12]}: look at the environment, not at the commits"
                 )
                 return 3
-            output = git(tree, "bisect", "start", bad, good)
+            output = git(tree, "bisect", "start", bad, good, "--")
             while FIRST_BAD not in output:
                 candidate = git(tree, "rev-parse", "HEAD")
                 term = judge(tree, case, good, candidate, tolerance, budget_s, report)
-                done = subprocess.run(
-                    ["git", "bisect", term], cwd=tree, capture_output=True, text=True, check=False
-                )
+                done = ran_git(tree, "bisect", term)
                 output = done.stdout
                 if done.returncode:  # only skipped commits are left: git names them
                     for line in filter(None, map(str.strip, output.splitlines())):
                         report(line)
                     return 3
             culprit = next(line for line in output.splitlines() if FIRST_BAD in line).removesuffix(FIRST_BAD)
-            report(f"{case.id}: slower since {git(tree, 'log', '-1', '--format=%h %an, %as: %s', culprit)}")
+            described = git(tree, "log", "-1", "--format=%h %an, %as: %s", "--end-of-options", culprit)
+            report(f"{case.id}: slower since {described}")
             return 1
         finally:
             remove(Path(), tree)
@@ -143,10 +136,11 @@ def judge(
     out.mkdir(exist_ok=True)
     policy, file = out / "gate.toml", out / "verdict.json"
     policy.write_text(f"[tolerance]\nlatency = {tolerance!r}\n")
-    command = [sys.executable, "-m", "hotlap.perf.cli", "ab", good, candidate, case.workload]
+    command = [sys.executable, "-m", "hotlap.perf.cli", "ab"]
     command += ["--backends", case.spec, "--precisions", case.precision, "--batch", str(case.batch)]
     command += ["--device", case.target, "--budget", f"{budget_s:g}s"]
     command += ["--policy", str(policy), "--out", str(out), "--json", str(file)]
+    command += ["--", good, candidate, case.workload]
     done = subprocess.run(command, cwd=Path(), capture_output=True, text=True, check=False)
     if SAME_CODE in done.stderr:
         report(f"  {candidate[:12]}: loads the same files as {good[:12]}: good")

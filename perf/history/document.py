@@ -4,7 +4,6 @@ person.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ from typing import Any
 import msgspec
 
 from ..reports.formats import amount, percent
-from ..reports.output import plain, show
+from ..reports.output import show
+from ..terms import printer
 from ..terms.verdict import Verdict
 from .series import Border, Series, where
 
@@ -79,7 +79,7 @@ def show_series(
     for border in borders:
         changed = ", ".join(f"{name} {a} -> {b}" for name, (a, b) in border.changed.items())
         cases = f"{border.cases} case{'s' if border.cases > 1 else ''}"
-        print(plain(f"  {where(border.at)}: environment of {cases}: {changed}"))
+        printer.line(f"  {where(border.at)}: environment of {cases}: {changed}")
     for series in all_series:
         for change in series.changes:
             unit = series.points[-1].unit
@@ -87,6 +87,8 @@ def show_series(
             how = "" if series.exact else f" ({percent(1 + change.effect)}, p {change.p:.2g})"
             worse = "worse" if series.worse(change) else "better"
             name = f"{where(series.points[change.index])}: {series.case}: {series.metric}"
-            print(plain(f"  {name} {before} -> {after}{how}, {worse}"))
-    show(verdict, sys.stdout)
-    print(f"{len(all_series)} series of {len({series.case for series in all_series})} cases from {files}")
+            printer.line(f"  {name} {before} -> {after}{how}, {worse}")
+    show(verdict)
+    printer.line(
+        f"{len(all_series)} series of {len({series.case for series in all_series})} cases from {files}"
+    )

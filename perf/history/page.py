@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from ..reports.formats import WORD, amount, line, percent
 from ..stats.changes import ChangePoint
+from ..terms import escape
 from ..terms.verdict import Verdict
 from .series import Border, Series, where
 
@@ -31,14 +30,7 @@ def page(verdict: Verdict, all_series: Sequence[Series], borders: Sequence[Borde
     ranked = sorted(
         all_series, key=lambda series: (not series.confirmed, series.alarm is None, not series.changes)
     )
-    template = Environment(
-        loader=PackageLoader(__package__, ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    ).get_template("history.html")
-    return template.render(
+    return escape.page(__package__, "history.html").render(
         verdict=verdict.verdict,
         word=WORD[verdict.verdict],
         reasons=verdict.reasons,

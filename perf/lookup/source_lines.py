@@ -17,10 +17,12 @@ def find(workload: str, root: Path = Path()) -> Place | None:
     module, _, name = workload.partition(":")
     ours = plugins.modules("hotlap.workloads").get(module)
     parts = (ours or module).split(".")
-    if parts[0] == "hotlap":  # the repository's own folders stand at its top
+    if parts[0] == "hotlap" and parts[1:]:  # the repository's own folders stand at its top
         parts = parts[1:]
+    if not all(parts):  # :name and a..b are no modules
+        return None
     for path in (Path(*parts).with_suffix(".py"), Path(*parts, "__init__.py")):
-        if parts and (root / path).is_file():
+        if (root / path).is_file():
             return Place(path.as_posix(), _line(root / path, "load" if ours else name))
     return None
 

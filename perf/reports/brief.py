@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..lookup.cases import LIBRARY_DEFAULTS, PACE
+from ..terms import escape
 from ..terms.result import Result, Results
 from ..terms.units import scaled
 from .report import baseline, baselines, row, setting, speedup
@@ -26,13 +27,13 @@ def markdown(results: Results) -> str:
     cases = [result.case for result in results.results]
     asked = dict.fromkeys(f"{case.precision}, batch {case.batch}, {case.target}" for case in cases)
     lines = [
-        *(f"{line}." for line in setting(results)),
-        f"{'; '.join(asked)}. Baseline: {baselines(results.results)} of the same race.",
+        *(f"{escape.markdown(line)}." for line in setting(results)),
+        escape.markdown(f"{'; '.join(asked)}. Baseline: {baselines(results.results)} of the same race."),
         "",
         "| " + " | ".join(HEAD) + " |",
         "|" + "---|" * len(HEAD),
         *(
-            "| " + " | ".join(cell.replace("|", "\\|") for cell in cells(results.results, result)) + " |"
+            "| " + " | ".join(map(escape.markdown, cells(results.results, result))) + " |"
             for result in fastest(results.results)
         ),
         "",

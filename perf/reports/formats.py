@@ -7,13 +7,13 @@ green.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable
 from typing import Any
 from xml.etree import ElementTree
 
 import msgspec
 
+from ..terms import escape
 from ..terms.units import scaled, significant
 from ..terms.verdict import Finding, Verdict
 
@@ -82,70 +82,66 @@ def junit(verdict: Verdict) -> bytes:
     suite = ElementTree.SubElement(root, "testsuite", {"name": f"hotlap {verdict.tool}", **totals})
     for finding in verdict.findings:
         place = (
-            {"file": printable(finding.place.file), "line": str(finding.place.line)} if finding.place else {}
+            {"file": escape.plain(finding.place.file), "line": str(finding.place.line)}
+            if finding.place
+            else {}
         )
         case = ElementTree.SubElement(
             suite,
             "testcase",
-            {"classname": printable(finding.case), "name": printable(finding.metric), **place},
+            {"classname": escape.plain(finding.case), "name": escape.plain(finding.metric), **place},
         )
         if finding.verdict != "pass":
             tag = "failure" if finding.verdict == "regression" else "error"
-            ElementTree.SubElement(
-                case, tag, {"type": finding.verdict, "message": printable(line(finding))}
-            ).text = printable(line(finding))
+            message = escape.plain(line(finding))
+            ElementTree.SubElement(case, tag, {"type": finding.verdict, "message": message}).text = message
     if not verdict.findings or (verdict.verdict != "pass" and not (count["regression"] or errors)):
         case = ElementTree.SubElement(suite, "testcase", {"classname": "hotlap", "name": verdict.tool})
         if verdict.verdict != "pass":
             for element in (root, suite):
                 element.set("errors", str(errors + 1))
             ElementTree.SubElement(
-                case, "error", {"type": verdict.verdict, "message": printable("; ".join(verdict.reasons))}
+                case, "error", {"type": verdict.verdict, "message": escape.plain("; ".join(verdict.reasons))}
             )
     ElementTree.indent(root)
     return bytes(ElementTree.tostring(root, "utf-8", xml_declaration=True)) + b"\n"
 
 
-def printable(text: str) -> str:
-    """Returns text without the characters that XML 1.0 forbids even when escaped."""
-    return re.sub(
-        r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\N{REPLACEMENT CHARACTER}", text
-    )
-
-
 def sarif(verdict: Verdict) -> bytes:
     """Returns SARIF 2.1.0 (OASIS standard): regressions are errors, what could not be judged
-    warnings.
+    warnings. A place outside the repository is none.
     """
     shown = [finding for finding in verdict.findings if finding.verdict != "pass"]
     rules = sorted({finding.metric for finding in shown})
     results: list[dict[str, Any]] = []
     for finding in shown:
-        place = finding.place
+        place, case = finding.place, escape.plain(finding.case)
+        uri = escape.uri(place.file) if place else None
         where = (
-            {
-                "physicalLocation": {
-                    "artifactLocation": {"uri": place.file},
-                    "region": {"startLine": place.line},
-                }
-            }
-            if place
+            {"physicalLocation": {"artifactLocation": {"uri": uri}, "region": {"startLine": place.line}}}
+            if place and uri
             else {}
         )
-        logical = {"logicalLocations": [{"fullyQualifiedName": finding.case, "kind": "member"}]}
+        logical = {"logicalLocations": [{"fullyQualifiedName": case, "kind": "member"}]}
         results.append(
             {
-                "ruleId": finding.metric,
+                "ruleId": escape.plain(finding.metric),
                 "ruleIndex": rules.index(finding.metric),
                 "level": "error" if finding.verdict == "regression" else "warning",
-                "message": {"text": line(finding)},
+                "message": {"text": escape.sarif(line(finding))},
                 "locations": [{**where, **logical}],
-                "partialFingerprints": {"case/v1": f"{finding.case} {finding.metric}"},
+                "partialFingerprints": {"case/v1": escape.plain(f"{finding.case} {finding.metric}")},
             }
         )
     driver = {
         "name": "hotlap",
-        "rules": [{"id": rule, "shortDescription": {"text": f"{rule} got worse"}} for rule in rules],
+        "rules": [
+            {
+                "id": escape.plain(rule),
+                "shortDescription": {"text": escape.sarif(f"{rule} got worse")},
+            }
+            for rule in rules
+        ],
     }
     schema = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
     log = {"$schema": schema, "version": "2.1.0", "runs": [{"tool": {"driver": driver}, "results": results}]}
@@ -164,7 +160,9 @@ def markdown(verdict: Verdict) -> str:
         f"{', '.join(parts) or 'nothing was judged'}.",
         "",
     ]
-    lines += [f"- {cell(reason)}" for reason in verdict.reasons] + ([""] if verdict.reasons else [])
+    lines += [f"- {escape.markdown(reason)}" for reason in verdict.reasons] + (
+        [""] if verdict.reasons else []
+    )
     structural = [
         finding
         for finding in verdict.findings
@@ -227,15 +225,9 @@ def table(findings: list[Finding]) -> Iterable[str]:
             "" if finding.detectable is None else f"{finding.detectable:.1%}",
             WORD[finding.verdict] + (f": {'; '.join(finding.evidence)}" if finding.evidence else ""),
         )
-        yield "| " + " | ".join(cell(text) for text in cells) + " |"
+        yield "| " + " | ".join(map(escape.markdown, cells)) + " |"
     if len(findings) > MOST_ROWS:
         yield f"| {len(findings) - MOST_ROWS} more in the JSON | | | | | | | | |"
-
-
-def cell(text: str) -> str:
-    """Returns text that stays text in Markdown: names come from files."""
-    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_|\[\]@#])", r"\\\1", text)
 
 
 def workflow_commands(verdict: Verdict) -> Iterable[str]:
@@ -243,17 +235,10 @@ def workflow_commands(verdict: Verdict) -> Iterable[str]:
     for finding in verdict.findings:
         if finding.verdict != "pass":
             place = (
-                f" file={escaped(finding.place.file, ':,')},line={finding.place.line}"
+                f" file={escape.annotation(finding.place.file, ':,')},line={finding.place.line}"
                 if finding.place
                 else ""
             )
             title = ("," if place else " ") + f"title=hotlap {verdict.tool}"
             level = "error" if finding.verdict == "regression" else "warning"
-            yield f"::{level}{place}{title}::{escaped(line(finding))}"
-
-
-def escaped(text: str, also: str = "") -> str:
-    """Returns text with percent codes for what a workflow command would take for its own syntax."""
-    for char in "%\r\n" + also:
-        text = text.replace(char, f"%{ord(char):02X}")
-    return text
+            yield f"::{level}{place}{title}::{escape.annotation(line(finding))}"

@@ -10,6 +10,7 @@ from collections.abc import Sequence, Set
 from ..lookup.cases import PACE
 from ..oracle import ladder
 from ..stats import estimates
+from ..terms import escape
 from ..terms.case import PRECISIONS
 from ..terms.result import Result, Results
 from ..terms.units import scaled
@@ -36,7 +37,7 @@ def markdown(results: Results) -> str:
     )
     notes: dict[str, int] = {}
     pending = set(results.asked) - {result.case for result in shown}
-    lines = [*(f"{line}." for line in report.setting(results)), ""]
+    lines = [*(f"{escape.markdown(line)}." for line in report.setting(results)), ""]
     for target in dict.fromkeys(result.case.target for result in shown):
         for precision in PRECISIONS:
             group = [
@@ -57,7 +58,7 @@ def markdown(results: Results) -> str:
     lines += [LEGEND, ""]
     if rungs := sorted({result.verified_to for result in shown if result.status == "verified"}):
         lines += [f"Rungs: {', '.join(f'{rung} {ladder.MEANING[rung]}' for rung in rungs)}.", ""]
-    lines += [f"{number}. {text}" for text, number in notes.items()]
+    lines += [f"{number}. {escape.markdown(text)}" for text, number in notes.items()]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -81,7 +82,8 @@ def table(
     rows = list(dict.fromkeys((result.case.workload, result.case.batch) for result in group))
     several = len({size for _, size in rows}) > 1
     results_of = {(result.case.workload, result.case.batch, result.case.spec): result for result in group}
-    lines = [f"**{title}**", "", f"| model | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
+    heads = " | ".join(map(escape.markdown, columns))
+    lines = [f"**{escape.markdown(title)}**", "", f"| model | {heads} |", f"|---|{'---|' * len(columns)}"]
     for name, size in rows:
         keys = [(name, size, head) for head in columns]
         cells = [
@@ -94,10 +96,8 @@ def table(
             )
             for key in keys
         ]
-        lines.append(
-            f"| {name.rpartition(':')[2] if '.' in name else name}{f' b{size}' if several else ''} |"
-            f" {' | '.join(cells)} |"
-        )
+        model = (name.rpartition(":")[2] if "." in name else name) + (f" b{size}" if several else "")
+        lines.append("| " + " | ".join(map(escape.markdown, [model, *cells])) + " |")
     return lines
 
 

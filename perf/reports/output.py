@@ -5,13 +5,13 @@ summary.
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
 
 import msgspec
 
+from ..terms import printer
 from ..terms.files import put
 from ..terms.reasons import Misuse
 from ..terms.verdict import Verdict
@@ -23,27 +23,40 @@ def publish(verdict: Verdict, paths: Mapping[str, Path | None], github: bool) ->
 
     Returns whether it was shown. Raises Misuse where a file cannot be written.
     """
-    write(verdict, paths, github)
     shown = not any(str(path) == "-" for path in paths.values())
-    if shown:
-        show(verdict, sys.stdout)
+    try:
+        with known(verdict):
+            write(verdict, paths, github)
+    finally:
+        if shown:
+            show(verdict)
     return shown
 
 
-def show(verdict: Verdict, to: TextIO) -> None:
+@contextmanager
+def known(verdict: Verdict) -> Iterator[None]:
+    """Lets a regression stay one where a file of the verdict cannot be written."""
+    try:
+        yield
+    except Misuse as error:
+        if verdict.verdict == "regression":
+            error.exit_code = verdict.exit_status
+        raise
+
+
+def show(verdict: Verdict) -> None:
     """Prints what a person needs: what did not pass, then the notes, then the verdict as the last
     line.
     """
     for finding in verdict.findings:
         if finding.verdict != "pass":
-            print(f"- {plain(formats.line(finding))}", file=to)
+            printer.line(f"- {formats.line(finding)}")
     for reason in verdict.reasons:
-        print(f"note: {plain(reason)}", file=to)
+        printer.line(f"note: {reason}")
     passed = len(verdict.having("pass"))
-    print(
+    printer.line(
         f"{verdict.tool}: {formats.WORD[verdict.verdict]} ({passed} of {len(verdict.findings)}"
-        " findings passed)",
-        file=to,
+        " findings passed)"
     )
 
 
@@ -64,18 +77,10 @@ def write(verdict: Verdict, paths: Mapping[str, Path | None], github: bool) -> N
             continue
         put(path, formatted[name]())
     if github:
-        for command in formats.workflow_commands(verdict):
-            print(command)
+        printer.commands(formats.workflow_commands(verdict))
         if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
             try:
-                with Path(summary).open("a") as file:
+                with Path(summary).open("a", encoding="utf-8") as file:
                     file.write(formats.markdown(verdict))
             except OSError as error:
                 raise Misuse(f"cannot write the step summary {summary}: {error.strerror}") from None
-
-
-def plain(text: str) -> str:
-    """Returns text as one line without control characters: names come from files, and a CI system
-    may take what a line begins with for a command.
-    """
-    return "".join(char if char.isprintable() else " " for char in text)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from html import escape
 from typing import NamedTuple
 
 from ..lookup.cases import LIBRARY_DEFAULTS, PACE
 from ..stats import estimates
+from ..terms.escape import xml
 from ..terms.result import Result, Results
 from ..terms.units import scaled
 from .report import baseline, baselines, row, setting, with_width
@@ -100,10 +100,10 @@ def svg(results: Results) -> str:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}"'
         f' viewBox="0 0 {WIDTH} {height}" role="img">',
-        f"<title>{escape(title)} of each backend, by model</title>",
+        f"<title>{xml(title)} of each backend, by model</title>",
         STYLE,
         f'<rect class="ground" x="0.5" y="0.5" width="{WIDTH - 1}" height="{height - 1}" rx="6"/>',
-        f'<text class="title" x="16" y="26">{escape(title)}</text>',
+        f'<text class="title" x="16" y="26">{xml(title)}</text>',
         f'<text class="small" x="{END}" y="26" text-anchor="end">right of 1x is faster; the bar is'
         " the 95 % interval; hollow: noisy</text>",
     ]
@@ -116,13 +116,13 @@ def svg(results: Results) -> str:
         ]
     y = TOP
     for model, marks in groups.items():
-        parts.append(f'<text class="model" x="16" y="{y + 12}">{escape(model)}</text>')
+        parts.append(f'<text class="model" x="16" y="{y + 12}">{xml(model)}</text>')
         for mark in marks:
             y += LINE
             parts += drawn(mark, axis, y)
         y += LINE
     parts += [
-        f'<text class="small" x="16" y="{bottom + 10 + 16 * index}">{escape(note)}</text>'
+        f'<text class="small" x="16" y="{bottom + 10 + 16 * index}">{xml(note)}</text>'
         for index, note in enumerate(notes)
     ]
     return "\n".join([*parts, "</svg>"]) + "\n"
@@ -166,9 +166,9 @@ def axis_of(marks: Sequence[Mark]) -> Axis:
 
 def drawn(mark: Mark, axis: Axis, y: int) -> list[str]:
     """Returns one line of the picture: label, interval, dot, figures."""
-    parts = [f'<text x="32" y="{y + 12}">{escape(mark.label)}</text>']
+    parts = [f'<text x="32" y="{y + 12}">{xml(mark.label)}</text>']
     if mark.speedup is None:
-        note = f'<text class="small" x="{END}" y="{y + 12}" text-anchor="end">{escape(mark.note)}</text>'
+        note = f'<text class="small" x="{END}" y="{y + 12}" text-anchor="end">{xml(mark.note)}</text>'
         return [*parts, note]
     speedup = mark.speedup
     low, centre, high = (f"{axis.x(value):.1f}" for value in (speedup.low, speedup.centre, speedup.high))
@@ -183,7 +183,7 @@ def drawn(mark: Mark, axis: Axis, y: int) -> list[str]:
     return [
         *parts,
         f'<circle class="{kind}" cx="{centre}" cy="{y + 8}" r="4"/>',
-        f'<text x="{END}" y="{y + 12}" text-anchor="end">{escape(figures)}</text>',
+        f'<text x="{END}" y="{y + 12}" text-anchor="end">{xml(figures)}</text>',
     ]
 
 

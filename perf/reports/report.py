@@ -5,20 +5,17 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+from rich.table import Table
 
 from ..lookup.cases import BASELINE, LIBRARY_DEFAULTS, PACE
 from ..stats import estimates
+from ..terms import escape
 from ..terms.case import PRECISIONS
 from ..terms.result import Result, Results
 from ..terms.units import scaled, significant
+from .console import console
 
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-
-# Of the output where it is no terminal: a table with every column fits.
-LOG_WIDTH = 200
 HEAD = (
     "case",
     "latency",
@@ -207,31 +204,20 @@ def priority(results: Results) -> str:
     return f"; priority {min(priorities)}" if priorities else ""
 
 
-def console() -> Console:
-    """Returns standard output; where it is no terminal, wide enough for a table."""
-    from rich.console import Console
-
-    output = Console(highlight=False)
-    return output if output.is_terminal else Console(highlight=False, width=LOG_WIDTH)
-
-
 def show(results: Results) -> None:
     """Prints the table of a results file, with its setting before and its reasons after it."""
     output = console()
     for line in setting(results):
-        output.print(line, highlight=False)
+        output.print(line)
     output.print(table(results.results, output.width))
     for line in reasons(results.results):
-        output.print(f"  {line}", highlight=False, markup=False)
+        output.print(f"  {line}")
 
 
 def table(results: Sequence[Result], width: int) -> Table:
     """Returns the table for a terminal of this width, in characters: empty columns are left out,
     then the least important ones until the rest fits on one line a case.
     """
-    from rich.table import Table
-    from rich.text import Text
-
     cells = [HEAD, *rows(results)]
     widths = [max(len(line[index]) for line in cells) for index in range(len(HEAD))]
     used = [index for index in range(len(HEAD)) if any(line[index] for line in cells[1:])]
@@ -244,7 +230,7 @@ def table(results: Sequence[Result], width: int) -> Table:
             HEAD[index], justify="left" if HEAD[index] in ("case", "status") else "right", overflow="fold"
         )
     for line in cells[1:]:
-        drawn.add_row(*(Text(line[index]) for index in used))
+        drawn.add_row(*(line[index] for index in used))
     return drawn
 
 
@@ -255,12 +241,12 @@ def markdown(results: Results) -> str:
     cases = [result.case for result in results.results]
     asked = dict.fromkeys(f"{case.precision}, batch {case.batch}, {case.target}" for case in cases)
     lines = [
-        *(f"{line}." for line in setting(results)),
-        f"{'; '.join(asked)}. Baseline: {baselines(results.results)} of the same race.",
+        *(f"{escape.markdown(line)}." for line in setting(results)),
+        escape.markdown(f"{'; '.join(asked)}. Baseline: {baselines(results.results)} of the same race."),
         "",
         "| " + " | ".join(HEAD[index] for index in used) + " |",
         "|" + "---|" * len(used),
-        *("| " + " | ".join(line[index].replace("|", "\\|") for index in used) + " |" for line in cells),
+        *("| " + " | ".join(escape.markdown(line[index]) for index in used) + " |" for line in cells),
         "",
         LEGEND,
     ]

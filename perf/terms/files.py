@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from . import printer
 from .reasons import Misuse
 
 # Links that the kernel follows one after another (path_resolution(7)).
@@ -110,7 +111,7 @@ def descriptor(path: Path) -> int | None:
 def put(path: Path, content: bytes) -> None:
     """Writes to a file that the user typed, or to stdout for -. Raises Misuse."""
     if str(path) == "-":
-        sys.stdout.write(content.decode())
+        printer.document(content)
         return
     try:
         with output(path) as file:

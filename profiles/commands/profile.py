@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ...perf.terms import files
+from ...perf.terms import files, printer
 
 if TYPE_CHECKING:
     from ...perf.terms.case import Case, Plan
@@ -85,9 +85,9 @@ def profile(
     writable(file)
     if not recorded(case, checkpoint, plan, Schedule(wait, warmup, active, stacks), file):
         return NOT_CAPTURED
-    print(f"captured  {file} ({file.stat().st_size / 1e6:.1f} MB)")
+    printer.line(f"captured  {file} ({file.stat().st_size / 1e6:.1f} MB)")
     for line in text.lines(review.review(file)):
-        print(line)
+        printer.line(line)
     return 0
 
 
@@ -143,16 +143,15 @@ def writable(file: Path) -> None:
 def recorded(case: Case, checkpoint: str, plan: Plan, schedule: Schedule, file: Path) -> bool:
     """Writes the file; returns whether it could be, and says on stderr why not."""
     import shutil
-    import sys
     import tempfile
 
     from ...perf.terms.reasons import Refusal
     from ..recording import capture
 
     def report(line: str) -> None:
-        print(f"  {line}", file=sys.stderr)
+        printer.note(f"  {line}")
 
-    print(case.id, file=sys.stderr)
+    printer.note(case.id)
     work = Path(tempfile.mkdtemp(prefix="profile-", suffix=".work", dir=file.parent))
     try:
         if case.mode == "train":
@@ -163,6 +162,6 @@ def recorded(case: Case, checkpoint: str, plan: Plan, schedule: Schedule, file: 
         shutil.rmtree(work)
     except Refusal as refusal:
         logs = f"; logs in {work}" if any(work.iterdir()) else ""
-        print(f"hotlap: {case.id}: {refusal.reason}{logs}", file=sys.stderr)
+        printer.note(f"hotlap: {case.id}: {refusal.reason}{logs}")
         return False
     return True

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from ...perf.terms import printer
+
 if TYPE_CHECKING:
     from ..findings.review import Review
 
@@ -45,7 +47,7 @@ def review(
         bool,
         typer.Option("--allow-truncated", help="A damaged file is not an error: what is whole is reviewed."),
     ] = False,
-) -> int:
+) -> int | None:
     """Say what a profiler trace shows: can it be trusted, where the time goes, what holds it back,
     what to fix. Exit: 0 read, 4 damaged or no trace.
 
@@ -65,8 +67,9 @@ class Outputs(NamedTuple):
     perfetto: Path | None
 
 
-def review_ranks(folder: Path, baseline: Path | None, outputs: Outputs, allow_truncated: bool) -> int:
-    """Reviews a folder of ranks; returns the exit status."""
+def review_ranks(folder: Path, baseline: Path | None, outputs: Outputs, allow_truncated: bool) -> int | None:
+    """Reviews a folder of ranks; returns the exit status, None where all were read."""
+    from ...perf.reports.output import known
     from ...perf.terms.files import put
     from ...perf.terms.reasons import Misuse
     from ..findings import ranks
@@ -79,17 +82,21 @@ def review_ranks(folder: Path, baseline: Path | None, outputs: Outputs, allow_tr
         )
     together: ranks.Ranks = read(folder, ranks.read)
     if outputs.json is not None:
-        put(outputs.json, ranks.document(together))
+        with known(together.verdict):
+            put(outputs.json, ranks.document(together))
     if str(outputs.json) != "-":
         for line in text.together(together):
-            print(line)
-    return 0 if allow_truncated else int(together.verdict.exit_status)
+            printer.line(line)
+    return None if allow_truncated else together.verdict.exit_status or None
 
 
-def review_file(trace: Path, baseline: Path | None, outputs: Outputs, allow_truncated: bool) -> int:
-    """Reviews one trace, alone or against a baseline; returns the exit status."""
+def review_file(trace: Path, baseline: Path | None, outputs: Outputs, allow_truncated: bool) -> int | None:
+    """Reviews one trace, alone or against a baseline; returns the exit status, None where there is
+    no baseline and the trace was read.
+    """
     from msgspec.structs import replace
 
+    from ...perf.reports.output import known
     from ...perf.terms.files import put
     from ..findings import diff
     from ..findings import review as reviewing
@@ -100,19 +107,20 @@ def review_file(trace: Path, baseline: Path | None, outputs: Outputs, allow_trun
     verdict = result.verdict if compared is None else compared.verdict
     if compared is None and not result.trust.whole and allow_truncated:
         verdict = replace(verdict, verdict="pass")
-    if outputs.json is not None:
-        more = {"baseline": diff.document(compared)} if compared else {}
-        put(outputs.json, reviewing.document(result, verdict, more))
-    if outputs.html is not None:
-        from ..pages.page import page
+    with known(verdict):
+        if outputs.json is not None:
+            more = {"baseline": diff.document(compared)} if compared else {}
+            put(outputs.json, reviewing.document(result, verdict, more))
+        if outputs.html is not None:
+            from ..pages.page import page
 
-        put(outputs.html, page(result, compared).encode())
-    if outputs.perfetto is not None:
-        export(result, trace, outputs.perfetto)
+            put(outputs.html, page(result, compared).encode())
+        if outputs.perfetto is not None:
+            export(result, trace, outputs.perfetto)
     if "-" not in (str(outputs.json), str(outputs.html)):
         for line in text.lines(result) if compared is None else text.difference(compared):
-            print(line)
-    return verdict.exit_status
+            printer.line(line)
+    return verdict.exit_status if compared else verdict.exit_status or None
 
 
 def read(path: Path, how: Callable[[Path], Any]) -> Any:
@@ -129,8 +137,6 @@ def read(path: Path, how: Callable[[Path], Any]) -> Any:
 
 def export(result: Review, trace: Path, perfetto: Path) -> None:
     """Writes the trace for Perfetto and says on stderr what is in it. Raises Misuse."""
-    import sys
-
     from ...perf.terms.reasons import Misuse
     from ..pages.perfetto import write
 
@@ -142,8 +148,7 @@ def export(result: Review, trace: Path, perfetto: Path) -> None:
         counts = write(result, perfetto)
     except OSError as error:
         raise Misuse(f"cannot write {perfetto}: {error.strerror}") from None
-    print(
+    printer.note(
         f"{perfetto}: {counts['copied']:,} events, {counts['moved']:,} of them on lanes of their own,"
-        f" {counts['added']:,} added",
-        file=sys.stderr,
+        f" {counts['added']:,} added"
     )

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ...perf.reports.formats import WORD
+from ...perf.terms import escape
 from ...perf.terms.units import scaled
 from ..facts import roofline
 from ..facts.intervals import Intervals
@@ -38,16 +38,9 @@ CLASS = {part: part.replace(" ", "-") for part in PARTS}
 
 def page(review: Review, compared: Diff | None = None) -> str:
     """Returns the page, in the order of the terminal's screen; long tables are folded."""
-    template = Environment(
-        loader=PackageLoader(__package__, ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    ).get_template("review.html")
     trace, facts = review.trace, review.facts
     window = facts.line.window
-    return template.render(
+    return escape.page(__package__, "review.html").render(
         file=Path(trace.path).name,
         device=machine(review),
         events=trace.events,

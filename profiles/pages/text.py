@@ -8,7 +8,6 @@ from pathlib import Path
 from types import MappingProxyType
 
 from ...perf.reports.formats import WORD
-from ...perf.reports.output import plain
 from ...perf.terms.units import scaled
 from ..facts import roofline
 from ..findings.diff import Diff
@@ -41,12 +40,12 @@ FIXES = 3
 def lines(review: Review) -> Iterator[str]:
     """Yields the screen's lines, in the order in which a reader asks (docs/traces.md, Reading)."""
     trace, facts = review.trace, review.facts
-    yield plain(
+    yield (
         f"{Path(trace.path).name}: {machine(review)}, {trace.events:,} events, {len(trace.gpu):,} on the GPU"
     )
     yield f"trust     {trusted(review)}"
     for note in review.trust.notes:
-        yield plain(f"          - {note}")
+        yield f"          - {note}"
     if review.bound is None:
         yield from without_window(review)
         return
@@ -60,7 +59,7 @@ def lines(review: Review) -> Iterator[str]:
         yield "idle      what the host did meanwhile:"
         for culprit in review.culprits[:5]:
             part = culprit.length / max(1, facts.line.idle)
-            yield plain(
+            yield (
                 f"          {ns(culprit.length):>10} {part:5.1%}  {culprit.blame}:"
                 f" {cut(culprit.label)} ({culprit.gaps:,} gaps)"
             )
@@ -86,15 +85,15 @@ def fixes(review: Review) -> Iterator[str]:
         "each with what it can bring at most; they overlap" if review.fixes else "no rule found its evidence"
     )
     for number, fix in enumerate(review.fixes[:FIXES], 1):
-        yield plain(
+        yield (
             f"          {number}. {fix.title}: at most {ns(fix.ceiling)} of {ns(facts.span)}"
             f" ({fix.ceiling / max(1, facts.span):.0%})"
         )
         for evidence in fix.evidence:
-            yield plain(f"             {evidence}")
-        yield plain(f"             {fix.advice}")
+            yield f"             {evidence}"
+        yield f"             {fix.advice}"
         if fix.code:
-            yield plain(f"             in {'; '.join(cut(name, CODE) for name in fix.code)}")
+            yield f"             in {'; '.join(cut(name, CODE) for name in fix.code)}"
 
 
 def difference(diff: Diff) -> Iterator[str]:
@@ -102,7 +101,7 @@ def difference(diff: Diff) -> Iterator[str]:
     base, head = diff.base, diff.head
     for name, side in (("BASE", base), ("HEAD", head)):
         steps = f"{len(side.facts.steps)} step{'' if len(side.facts.steps) == 1 else 's'}"
-        yield plain(
+        yield (
             f"{name}      {Path(side.trace.path).name}: {machine(side)},"
             f" {steps}{f'; bound by {side.bound.word}' if side.bound else ''}"
         )
@@ -113,9 +112,9 @@ def difference(diff: Diff) -> Iterator[str]:
             f" {(finding.ratio or 1) - 1:+.1%}: {WORD[finding.verdict]}"
         )
     for reason in diff.verdict.reasons:
-        yield plain(f"note      {reason}")
+        yield f"note      {reason}"
     if diff.because:
-        yield plain(f"so        {diff.because}")
+        yield f"so        {diff.because}"
     for title, rows in (
         ("kinds", diff.kinds),
         ("parts", diff.parts),
@@ -126,7 +125,7 @@ def difference(diff: Diff) -> Iterator[str]:
         shown = [row for row in sorted(rows, key=lambda row: -abs(row.change)) if row.change][:6]
         for number, row in enumerate(shown):
             sign = "+" if row.change > 0 else "-"
-            yield plain(
+            yield (
                 f"{title if not number else '':9} {sign}{ns(abs(row.change)):>9}  {ns(row.before):>9} ->"
                 f" {ns(row.after):>9}  {cut(row.where)}{row.times}"
             )
@@ -157,9 +156,7 @@ def together(ranks: Ranks) -> Iterator[str]:
         shares = ", ".join(
             f"{part} {length / max(1, window):.1%}" for part, length in parts.items() if length
         )
-        yield plain(
-            f"rank {rank.number:<4} {Path(rank.review.trace.path).name}: window {ns(window)}: {shares}"
-        )
+        yield (f"rank {rank.number:<4} {Path(rank.review.trace.path).name}: window {ns(window)}: {shares}")
         if rank.matched:
             yield (
                 f"          waited {ns(rank.waited)} for others; the last at {rank.last:,} of"
@@ -175,7 +172,7 @@ def together(ranks: Ranks) -> Iterator[str]:
                 f"          its clock is {ns(rank.offset)} ahead of the first one's, by where collectives end"
             )
     if (late := ranks.straggler) is not None:
-        yield plain(
+        yield (
             f"straggler rank {late.number}: without it the others would have gone on {ns(late.held)} earlier;"
             f" why: hotlap review {late.review.trace.path}"
         )
@@ -184,7 +181,7 @@ def together(ranks: Ranks) -> Iterator[str]:
     else:
         yield "straggler not known: no collective of these files ends at the same time under the same name"
     for reason in ranks.verdict.reasons:
-        yield plain(f"note      {reason}")
+        yield f"note      {reason}"
 
 
 def trusted(review: Review) -> str:
@@ -224,7 +221,7 @@ def table(title: str, rows: list[Row], shares: Mapping[str, float] = MappingProx
     for number, row in enumerate(rows[:6]):
         near = f"  ({shares[row.name]:.0%} of the roofline)" if row.name in shares else ""
         times = f"{row.events:,} x" if row.events else ""
-        yield plain(
+        yield (
             f"{title if not number else '':10}{ns(row.length):>10} {row.share:5.1%} {times:>9}"
             f" {cut(row.name)}{near}"
         )

@@ -9,10 +9,10 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-from typer import Abort
+import typer
 
 from hotlap.perf import cli
-from hotlap.perf.commands import lists
+from hotlap.perf.commands import application, lists
 from hotlap.perf.terms import result
 from hotlap.perf.terms.case import Case, Plan
 from hotlap.perf.terms.reasons import Misuse, Reason
@@ -123,7 +123,7 @@ def test_usage_errors_are_one_line_exit_2_and_leave_nothing(
         (3, 3, ""),
         (Misuse("what is wrong"), 2, "hotlap: what is wrong\n"),
         (KeyboardInterrupt(), 130, "\nhotlap: interrupted; what was measured is kept\n"),
-        (Abort(), 130, "\nhotlap: interrupted; what was measured is kept\n"),
+        (typer.Abort(), 130, "\nhotlap: interrupted; what was measured is kept\n"),
     ],
 )
 def test_exit_codes(
@@ -151,12 +151,16 @@ def test_our_own_fault_exits_70_with_its_traceback(monkeypatch: pytest.MonkeyPat
 
 
 def ends_with(error: BaseException | int | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    def command(arguments: list[str], standalone_mode: bool) -> int | None:
+    """Plants a command that ends like this."""
+
+    def command() -> int | None:
         if isinstance(error, BaseException):
             raise error
         return error
 
-    monkeypatch.setattr(cli, "app", lambda: command)
+    planted = typer.Typer(add_completion=False)
+    planted.command()(command)
+    monkeypatch.setattr(application, "app", lambda: planted)
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:

@@ -78,6 +78,18 @@ def test_exit_statuses(capsys: Captured) -> None:
         assert cli.status(["gate", base, base, "--json", unwritable]) == 2
 
 
+@pytest.mark.parametrize("option", ["--json", "--junit", "--sarif", "--markdown"])
+def test_a_file_that_cannot_be_written_hides_no_regression(option: str, capsys: Captured) -> None:
+    base, slow = written("a.json", 0.01), written("b.json", 0.02)
+    Path("calm.toml").write_text("between_jobs_sd = 0.0\n")
+    assert cli.status(["gate", base, slow, option, "no/such/folder"]) == 1
+    out, error = capsys.readouterr()
+    assert out.endswith("gate: regression (0 of 1 findings passed)\n")
+    assert error.startswith("hotlap: cannot write no/such/folder") and error.count("\n") == 1
+    same = written("c.json", 0.01)
+    assert cli.status(["gate", base, same, "--policy", "calm.toml", option, "no/such/folder"]) == 2
+
+
 def test_a_name_from_a_file_is_no_command_to_the_ci_system(capsys: Captured) -> None:
     for name, mean in (("a.json", 0.01), ("b.json", 0.02)):
         content = json.loads(Path(written(name, mean)).read_text())

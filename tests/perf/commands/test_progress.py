@@ -6,13 +6,12 @@ import io
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from hotlap.perf.commands.progress import Watched
 from hotlap.perf.lookup import plugins
 from hotlap.perf.race.entrant import Entrant
 from hotlap.perf.race.observations import Block, Observations
 from hotlap.perf.race.timing import Turn
+from hotlap.perf.reports.console import console
 from hotlap.perf.terms.case import Case
 from hotlap.perf.terms.reasons import Reason
 from hotlap.perf.terms.work import Subject, Work
@@ -41,7 +40,7 @@ def entrant(backend: str, call_s: float, refusal: Reason | None = None) -> Entra
 
 def watched(terminal: bool) -> tuple[Watched, io.StringIO]:
     text = io.StringIO()
-    return Watched(Console(file=text, force_terminal=terminal, width=120, highlight=False)), text
+    return Watched(console(file=text, force_terminal=terminal, width=120)), text
 
 
 LANES = [

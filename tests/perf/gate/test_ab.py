@@ -265,6 +265,35 @@ def test_usage_errors_are_one_line(
     assert len(git(Path(), "worktree", "list").splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    "name", ["-x", "--output=planted", "--upload-pack=planted", "main;touch${IFS}planted"]
+)
+def test_a_branch_may_have_any_name_and_is_never_an_option(
+    name: str, repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head = git(Path(), "rev-parse", "HEAD")
+    git(Path(), "update-ref", f"refs/heads/{name}", head)
+    revisions = Revisions(tmp_path / "out")
+    try:
+        side = revisions.open("base", name)
+        assert side.sha == head and (tmp_path / "out/trees/base/lap_pkg/models.py").is_file()
+    finally:
+        revisions.close()
+    git(Path(), "update-ref", "-d", f"refs/heads/{name}")
+    assert cli.status(["ab", "--out", "out", "--", name, "HEAD", "lap_pkg.models:make"]) == 2
+    assert f"{name!r} is no revision of repository" in capsys.readouterr().err
+    assert not [path for path in repository.rglob("*planted*") if ".git" not in path.parts]
+    assert len(git(Path(), "worktree", "list").splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["HEAD^{tree}", "HEAD HEAD", "a..b", "", "x\0y", "\udcff", "--all", "--git-dir"]
+)
+def test_what_is_no_commit_is_no_revision(name: str, repository: Path) -> None:
+    with pytest.raises(Misuse, match="is no revision"):
+        Revisions(repository).open("base", name)
+
+
 def comparison(folder: Path, ratios: list[float], sha: str = "s") -> ABRun:
     """Of one case whose two sides have seen samples with these ratios a block; no process is
     started.

@@ -126,11 +126,42 @@ def test_what_does_not_come_back_is_not_blamed_on_a_commit(
     assert len(git(Path(), "worktree", "list").splitlines()) == 1
 
 
+def test_a_step_gives_names_of_results_as_operands_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A results file may call its workload --out:x, which hotlap ab must not take for an option."""
+    commands: list[list[str]] = []
+
+    def run(command: list[str], **how: Any) -> subprocess.CompletedProcess[str]:
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 2, "", culprit.SAME_CODE)
+
+    monkeypatch.setattr(culprit.subprocess, "run", run)
+    case = Case("--out:x", "eager")
+    assert culprit.judge(tmp_path / "tree", case, "a" * 40, "b" * 40, 0.03, 60, print) == "good"
+    (command,) = commands
+    assert command[command.index("--") :] == ["--", "a" * 40, "b" * 40, "--out:x"]
+
+
 @pytest.mark.parametrize(
-    ("revision", "words"), [("", "no commit"), ("abc+", "uncommitted changes"), ("0" * 12, "is no commit of")]
+    ("revision", "words"),
+    [
+        ("", "no commit"),
+        ("abc+", "uncommitted changes"),
+        ("0" * 12, "is no commit of"),
+        ("--output=planted", "is no commit of"),
+        ("--all", "is no commit of"),
+    ],
 )
 def test_results_without_a_commit_cannot_be_bisected(
     revision: str, words: str, repository: list[str]
 ) -> None:
     with pytest.raises(Misuse, match=words):
-        culprit.commit(revision, "results/run.json")
+        culprit.measured_commit(revision, "results/run.json")
+    assert not Path("planted").exists()
+
+
+def test_git_speaks_english_and_of_any_bytes(repository: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
+    assert git(Path(), "-c", "alias.language=!printenv LC_ALL", "language") == "C"
+    assert git(Path(), "-c", r"alias.bytes=!printf '\377'", "bytes") == "\ufffd"

@@ -10,10 +10,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from rich.console import Console
 
 from hotlap.perf.lookup.cases import LIBRARY_DEFAULTS
 from hotlap.perf.reports import report
+from hotlap.perf.reports.console import console
 from hotlap.perf.terms.case import Case, Plan
 from hotlap.perf.terms.environment import Environment
 from hotlap.perf.terms.reasons import Reason
@@ -233,7 +233,7 @@ def test_a_narrow_table_leaves_out_the_least_important_columns_instead_of_foldin
         used = columns(width, *both)
         gone = [name for name in report.FIRST_TO_GO if name in everything and name not in used]
         assert gone == [name for name in report.FIRST_TO_GO if name in everything][: len(gone)]
-        printed = Console(width=width, file=io.StringIO())
+        printed = console(width=width, file=io.StringIO())
         printed.print(report.table(both, width))
         assert isinstance(printed.file, io.StringIO)
         assert len(printed.file.getvalue().splitlines()) == 3 or len(gone) == len(
@@ -242,7 +242,7 @@ def test_a_narrow_table_leaves_out_the_least_important_columns_instead_of_foldin
 
 
 def test_a_table_prints_names_with_brackets_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
-    report.console().print(report.table([result("compile", options=(("mode", "max-autotune"),))], 200))
+    console().print(report.table([result("compile", options=(("mode", "max-autotune"),))], 200))
     assert "net compile[mode:max-autotune]" in capsys.readouterr().out
 
 

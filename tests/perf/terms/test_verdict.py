@@ -158,3 +158,5 @@ def test_a_workload_is_found_in_its_file(tmp_path: Path) -> None:
     (tmp_path / "models" / "nets").mkdir(parents=True)
     (tmp_path / "models" / "nets" / "resnet.py").write_text("\ndef load():\n    pass\n")
     assert source_lines.find("resnet:full", tmp_path) == Place("models/nets/resnet.py", 2)
+    for name in (":make", "::make", "pkg..models:make", "hotlap:make"):
+        assert source_lines.find(name, tmp_path) is None

@@ -1,0 +1,48 @@
+"""Names of a trace, on a terminal and in a page."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from hotlap.perf import cli
+
+from .. import synthetic
+
+EVIL = "\x1b]52;c;eA==\x07\x9b31m\r\u202e\n::error::planted ##vso[task.complete]"
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> Path:
+    """Two steps whose operators, kernels, frames and file have such a name."""
+    events = [
+        synthetic.step(1, 0, 100),
+        synthetic.step(2, 100, 90),
+        synthetic.operator(EVIL, 0, 9),
+        *synthetic.launched(EVIL, 1, 20, 30, 1),
+        *synthetic.launched(f"nccl{EVIL}", 40, 60, 10, 2),
+        synthetic.event("python_function", EVIL, 70, 20),
+    ]
+    return synthetic.written(tmp_path / "trace\x1b[31m\n::error::planted.json", events, name=EVIL)
+
+
+@pytest.mark.parametrize("arguments", [(), ("--json", "-"), ("--html", "-")], ids=" ".join)
+@pytest.mark.parametrize("compared", [False, True])
+def test_names_are_obeyed_by_nobody(
+    arguments: tuple[str, ...], compared: bool, trace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.status(["review", str(trace), *([str(trace)] if compared else []), *arguments]) in (0, 3)
+    out, err = capsys.readouterr()
+    assert "planted" in out
+    for line in (out + err).split("\n"):
+        assert line.isprintable() and not line.lstrip().startswith("::") and not re.search(r"##\w*\[", line)
+
+
+def test_a_page_in_a_file_has_no_control_character(trace: Path, tmp_path: Path) -> None:
+    assert cli.status(["review", str(trace), "--html", str(tmp_path / "page.html")]) == 0
+    page = (tmp_path / "page.html").read_text()
+    assert "planted" in page and not re.search(
+        "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", page
+    )
