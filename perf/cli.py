@@ -31,11 +31,11 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     listen(received)
     code = status(sys.argv[1:] if arguments is None else arguments)
     if received:
-        # A second one ends the process at once. Where the first came during the exec of a text,
+        # A second Ctrl-C ends the process at once. Where the first came during the exec of a text,
         # Python would end by the signal, whatever the status; it forgets that at the next exec.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         exec("")
-    sys.exit(code)
+    sys.exit(128 + received[0] if received else code)  # as a shell has it
 
 
 def status(arguments: list[str]) -> int:

@@ -12,7 +12,6 @@ import os
 import secrets
 import shutil
 import stat
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,7 +73,7 @@ def output(path: Path) -> Iterator[BinaryIO]:
     """
     number = descriptor(path)
     if number is not None:
-        sys.stdout.flush()
+        printer.flush()
         with os.fdopen(os.dup(number), "wb", buffering=0) as file:
             yield file
         return

@@ -39,6 +39,11 @@ def commands(texts: Iterable[str]) -> None:
         print(escape.plain(text))
 
 
+def flush() -> None:
+    """Lets what was printed to stdout go first, before another writes to the same file."""
+    sys.stdout.flush()
+
+
 def document(content: bytes) -> None:
     """Writes a file's content to stdout: UTF-8, whatever the terminal's encoding is.
 
