@@ -61,7 +61,12 @@ VICTIMS = {
     "referee": ("log/referee.txt",),
     "worker": ("log/*/check.txt", "log/*/block-*.txt"),
 }
-# What a run leaves after it was put in order, s; longest wait for it.
+# A victim that has just appeared lives on for at most this long, s.
+GRACE_S = 1.0
+# The moments of a victim that comes and goes lie in this share of a run, after which there may be
+# none.
+SHARE = {"builder": 0.5, "referee": 0.6, "worker": 0.7}
+# Longest wait for the processes of a run that has ended, s.
 PATIENCE_S = 20.0
 # Longest that a run may take, s.
 TIMEOUT_S = 280.0
@@ -110,7 +115,7 @@ def main() -> None:
             if len(tries) == arguments.tries:
                 break
             victim = order[len(tries) % len(order)]
-            moment_s = chance.uniform(0.0, undisturbed.moment_s)
+            moment_s = chance.uniform(0.0, SHARE.get(victim, 1.0) * undisturbed.moment_s)
             trial = disturbed(Path(folder) / f"out-{number}", victim, moment_s, chance)
             if trial.victim != victim:
                 continue
@@ -188,6 +193,7 @@ def kill(process: subprocess.Popen[bytes], victim: str, moment: float, chance: r
     while process.poll() is None:
         victims = [process.pid] if victim == "parent" else logging_to(process.pid, VICTIMS[victim])
         if victims:
+            time.sleep(chance.uniform(0.0, GRACE_S))
             with contextlib.suppress(ProcessLookupError):
                 os.kill(chance.choice(victims), signal.SIGKILL)
                 return True
