@@ -191,14 +191,21 @@ def kill(process: subprocess.Popen[bytes], victim: str, moment: float, chance: r
     """Waits for the moment (time.monotonic), then for a victim, and kills it."""
     time.sleep(max(0.0, moment - time.monotonic()))
     while process.poll() is None:
-        victims = [process.pid] if victim == "parent" else logging_to(process.pid, VICTIMS[victim])
-        if victims:
+        if alive(process, victim):
             time.sleep(chance.uniform(0.0, GRACE_S))
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(chance.choice(victims), signal.SIGKILL)
-                return True
+            if victims := alive(process, victim):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(chance.choice(victims), signal.SIGKILL)
+                    return True
         time.sleep(0.01)
     return False
+
+
+def alive(process: subprocess.Popen[bytes], victim: str) -> list[int]:
+    """The victims of a kind that run now."""
+    if victim == "parent":
+        return [process.pid] if process.poll() is None else []
+    return logging_to(process.pid, VICTIMS[victim])
 
 
 def logging_to(pid: int, patterns: tuple[str, ...]) -> list[int]:
