@@ -21,6 +21,7 @@ import itertools
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -28,6 +29,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,6 +55,8 @@ def make():
 """
 WIDTHS = {"first": 128, "second": 256}
 COMMAND = ("run", *(f"{name}:make" for name in WIDTHS), "--backends", "eager,onnxruntime", "--budget", "2s")
+# A process id in the name of a segment: no part of a hexadecimal number.
+PID = re.compile(r"(?<![0-9a-z])[0-9]{3,7}(?![0-9a-z])")
 # Victim -> what its log is called, as pathlib matches it; the parent has none.
 VICTIMS = {
     "parent": (),
@@ -155,7 +159,7 @@ def disturbed(out: Path, victim: str, moment_s: float, chance: random.Random) ->
         resumed = hotlap(again, out, environment, log).wait(TIMEOUT_S)
     after = results(out)
     left += [f"{text} after --resume" for text in processes(out.name)]
-    left += [f"{SHARED_MEMORY}{name}" for name in {*os.listdir(SHARED_MEMORY)} - segments]
+    left += [f"{SHARED_MEMORY}{name}" for name in nobodys({*os.listdir(SHARED_MEMORY)} - segments)]
     left += [path.name for path in temporary.iterdir()]
     left += [str(path.relative_to(out)) for path in parts(out)] + locked(out)
     shutil.rmtree(temporary)
@@ -299,6 +303,17 @@ def of_try(name: str) -> list[psutil.Process]:
         for process in psutil.process_iter(["environ", "status", "cmdline", "name"])
         if (process.info["environ"] or {}).get(VARIABLE) == name
         and process.info["status"] != psutil.STATUS_ZOMBIE
+    ]
+
+
+def nobodys(segments: Iterable[str]) -> list[str]:
+    """The segments of shared memory without those that name a process that lives: another program
+    has made them meanwhile.
+    """
+    return [
+        name
+        for name in sorted(segments)
+        if not any(psutil.pid_exists(int(number)) for number in PID.findall(name))
     ]
 
 
