@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ..perf.terms import files
+from ..perf.terms import files, stored
 
 # Version of the formats of settings.json and metrics.json. 1: the first.
 SCHEMA = 1
@@ -42,9 +42,12 @@ class Settings:
 
     @classmethod
     def read(cls, folder: Path) -> Settings:
-        """Reads the settings of a run's folder; those without a precision were of fp32."""
-        stored = json.loads((folder / SETTINGS).read_text())
-        return cls(stored["name"], stored["seed"], stored["epochs"], stored.get("precision", "fp32"))
+        """Reads the settings of a run's folder; those without a precision were of fp32.
+
+        Raises Unreadable.
+        """
+        path = folder / SETTINGS
+        return stored.decode(path, stored.content(path), cls, "not the settings of a training")
 
 
 @dataclass(frozen=True)
@@ -113,14 +116,14 @@ def to_resume(
         )
     if (folder / METRICS).exists():
         raise NotResumable(f"run {folder.name} is finished; start a new one with: hotlap train {name}")
-    for word, asked, stored in (
+    for word, asked, known in (
         ("epochs", epochs, settings.epochs),
         ("seed", seed, settings.seed),
         ("precision", precision, settings.precision),
     ):
-        if asked is not None and asked != stored:
+        if asked is not None and asked != known:
             raise NotResumable(
-                f"run {folder.name} was started with {word} {stored}, which cannot become {asked}; leave"
+                f"run {folder.name} was started with {word} {known}, which cannot become {asked}; leave"
                 f" --{word} out"
             )
     return folder

@@ -17,9 +17,11 @@ from typing import Annotated
 
 import msgspec
 
+from ..terms import stored
 from ..terms.case import Case
 from ..terms.reasons import Misuse, Reason, Unreadable
-from ..terms.result import Count, Deviation, Placement, Rung
+from ..terms.result import Deviation, Placement, Rung
+from ..terms.stored import Count
 from ..terms.work import Work
 
 # 1 (0.1.0): first version.
@@ -120,27 +122,24 @@ def read(folder: Path) -> Manifest:
             raise Unreadable(f"{path}: no regular file")
         if state.st_size > MOST_BYTES:
             raise Unreadable(f"{path}: {state.st_size} bytes; a manifest has at most {MOST_BYTES}")
-        content = path.read_bytes()
-        schema = msgspec.json.decode(content, type=_Head).schema
-        if schema != SCHEMA:
-            raise Unreadable(
-                f"{path}: schema {schema}, this hotlap reads {SCHEMA}; build it again or use the hotlap that"
-                " made it"
-            )
-        manifest = msgspec.json.decode(content, type=Manifest)
-        case = manifest.parsed()
-    except Unreadable:
-        raise
     except FileNotFoundError:
         raise Unreadable(
             f"{path}: there is no such file; an artefact is a folder in runs/race/ID/work/.../artefacts/"
         ) from None
     except OSError as error:
         raise Unreadable(f"{path}: {error.strerror}") from None
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, Misuse) as error:
+    content, wrong = stored.content(path, MOST_BYTES), "not the manifest of an artefact"
+    schema = stored.decode(path, content, _Head, wrong).schema
+    if schema != SCHEMA:
         raise Unreadable(
-            f"{path}: not the manifest of an artefact: {' '.join(str(error).split())[:200]}"
-        ) from None
+            f"{path}: schema {schema}, this hotlap reads {SCHEMA}; build it again or use the hotlap that"
+            " made it"
+        )
+    manifest = stored.decode(path, content, Manifest, wrong)
+    try:
+        case = manifest.parsed()
+    except Misuse as error:
+        raise Unreadable(f"{path}: {wrong}: {stored.line(error)}") from None
     stated = (manifest.backend, manifest.precision, manifest.batch, manifest.options)
     if stated != (case.backend, case.precision, case.batch, dict(case.options)):
         raise Unreadable(f"{path}: backend, precision, batch or options are not those of its case {case.id}")

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,8 +24,9 @@ from ..lookup.cases import parse_backend
 from ..machine import cuda_devices, survey
 from ..terms.case import Case
 from ..terms.contract import Arrays, Artefact, modules
-from ..terms.reasons import Misuse, Refusal, Unreadable
+from ..terms.reasons import WRONG, Misuse, Refusal, Unreadable
 from . import manifest as manifests
+from . import npz
 from .manifest import REFERENCE, Manifest
 
 if TYPE_CHECKING:
@@ -42,9 +44,9 @@ def capabilities() -> tuple[list[str], str]:
     return architectures, f"this machine has {', '.join(architectures) or 'no NVIDIA device'}"
 
 
-def checked(folder: Path) -> Manifest:
+def checked(folder: Path, compared: bool = True) -> Manifest:
     """The manifest of a folder that holds what it lists and that a backend can load from files
-    alone. Raises Misuse with one line.
+    alone. compared: and a reference for its outputs. Raises Misuse with one line.
     """
     manifest = manifests.read(folder)
     try:
@@ -58,9 +60,35 @@ def checked(folder: Path) -> Manifest:
             f" {again}"
         )
     manifests.compare(folder, manifest)
-    if not (folder / REFERENCE).is_file():
-        raise Unreadable(f"{folder}: {REFERENCE} is missing, against which its outputs are checked")
+    shapes = {
+        file.path: npz.check(folder / file.path) for file in manifest.files if file.path.endswith(".npz")
+    }
+    if REFERENCE not in shapes:
+        if not compared:
+            return manifest
+        raise Unreadable(
+            f"{folder}: {REFERENCE} is missing, against which its outputs are checked; a model that takes no"
+            " random inputs has none"
+        )
+    if not complete(manifest, shapes[REFERENCE]):
+        raise Unreadable(f"{folder}: {REFERENCE} does not hold the inputs and outputs of {manifest.case}")
     return manifest
+
+
+def complete(manifest: Manifest, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether a reference has, for each input and output that a manifest lists, as many batches:
+    those that went in, what fp64 and what eager made of them.
+    """
+    prefixes = {
+        "in": manifest.inputs,
+        "ref": manifest.outputs,
+        f"eager-{manifest.precision}-": manifest.outputs,
+    }
+    names = {f"{prefix}{index}" for prefix, tensors in prefixes.items() for index in range(len(tensors))}
+    if names != {name for name in shapes if name.startswith(tuple(prefixes))}:
+        return False
+    batches = {shapes[name][:1] for name in names}
+    return len(batches) == 1 and batches.isdisjoint({(), (0,)})
 
 
 def here(manifest: Manifest) -> Case:
@@ -126,7 +154,7 @@ class Opened:
         case = replace(case, options=tuple({**dict(case.options), "binding": "none"}.items()))
         self.manifest = manifest
         self.step = plugins.backend(case.backend).load(
-            Artefact(case, folder, threads, self._no_workload, folder)
+            Artefact(case, folder, threads, self._no_workload, None)
         )
 
     def __call__(self, *arrays: Any) -> Arrays:
@@ -168,12 +196,9 @@ def open_artefact(folder: str | Path, threads: int = 0) -> Opened:
     with one line; what is only doubtful is a warning.
     """
     folder = Path(folder)
-    manifest = checked(folder)
+    manifest = checked(folder, compared=False)
     if manifest.reason is not None and manifest.reason.code in WRONG:
         raise Unreadable(f"{folder}: its outputs were wrong when it was built: {manifest.reason}")
     for line in doubts(manifest):
         warnings.warn(line, stacklevel=2)
     return Opened(folder, manifest, here(manifest), threads or len(os.sched_getaffinity(0)))
-
-
-WRONG = ("accuracy", "stale_output", "nondeterministic")

@@ -27,15 +27,18 @@ ELEMENTS = {
 }
 
 
-def of_reference(random: Path, dynamic: bool) -> Signature:
-    """The signature as the harness feeds the model: in0.. and out0.. of random.npz
+def of_reference(real: Path, dynamic: bool) -> Signature:
+    """The signature as the harness feeds the model: in0.. and out0.. of real.npz
     (oracle/reference.py), without the first axis of batches. dynamic: the batch axis is free.
     """
     import numpy as np
 
-    with np.load(random, allow_pickle=False) as stored:
+    with np.load(real, allow_pickle=False) as stored:
         inputs = [(value.dtype.name, value.shape[1:]) for value in named(stored, "in")]
-        outputs = [("float32", value.shape[1:]) for value in named(stored, "ref")]
+        outputs = [
+            (value.dtype.name if value.dtype.kind in "iub" else "float32", value.shape[1:])
+            for value in named(stored, "ref")
+        ]
     free = {"0": BATCH} if dynamic else {}
 
     def tensors(name: str, values: list[tuple[str, tuple[int, ...]]]) -> tuple[Tensor, ...]:

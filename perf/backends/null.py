@@ -20,6 +20,7 @@ from ..terms.result import Placement
 SUMMARY = "takes a stated time and returns the stored reference outputs: tests the harness"
 OPTIONS = {"takes": ("5ms", "0.2ms", "1ms", "20ms")}
 PRELOAD = ("numpy",)
+KNOWS_REFERENCE = True
 
 # A sleep on Linux returns late by the timer slack (50 us, prctl(2)) and the wake-up; the rest of
 # the time is spent spinning.
@@ -51,7 +52,8 @@ def load(artefact: Artefact) -> Step:
     Its `place` raises Refusal(invalid_input) for inputs whose outputs are not known.
     """
     takes_s = float(artefact.case.option("takes", OPTIONS["takes"][0]).removesuffix("ms")) / 1000
-    batches = _known(artefact.reference, ("real", "random", "timed"))
+    assert artefact.reference is not None
+    batches = _known(artefact.reference, ("real", "random", "timed", "fresh"))
     rows = _known(artefact.reference, ("validation",))
 
     def place(arrays: Arrays) -> Arrays:

@@ -40,6 +40,7 @@ import msgspec
 
 from ..lowering import calibration, export, quantise
 from ..machine import cpu, present
+from ..oracle.arrays import comparable
 from ..terms import contract
 from ..terms.case import Case, Workload
 from ..terms.contract import Arrays, Artefact, Phase, Proven, Step
@@ -603,8 +604,7 @@ def _dtype(node: Any) -> str:
 
 
 def _fetch(outputs: list[Any]) -> Arrays:
-    """Returns the outputs in fp32, or fp64 where they are."""
-    return tuple(array.astype("float64" if array.dtype == "float64" else "float32") for array in outputs)
+    return tuple(comparable(array) for array in outputs)
 
 
 def _on_device(session: Any, device: int) -> Step:

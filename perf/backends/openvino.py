@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 from ..lowering import export, nncf
 from ..lowering.calibration import calibration
 from ..machine import cpu, present
+from ..oracle.arrays import comparable
 from ..terms import contract
 from ..terms.case import Case, Workload
 from ..terms.contract import Arrays, Artefact, Phase, Step
@@ -145,10 +146,7 @@ def _step(artefact: Artefact, profiled: bool = False) -> Step:
 
     def fetch(outputs: Any) -> Arrays:
         """Copies, since the request owns the outputs and overwrites them at the next call."""
-        return tuple(
-            np.array(array, "float64" if array.dtype == "float64" else "float32")
-            for array in outputs.to_tuple()
-        )
+        return tuple(comparable(np.array(array)) for array in outputs.to_tuple())
 
     return Step(call, place, fetch, about=CompiledModel(compiled, request))
 

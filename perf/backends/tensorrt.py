@@ -382,12 +382,14 @@ def load(artefact: Artefact) -> Step:
         return bound
 
     def fetch(bound: BoundArrays) -> Arrays:
+        from ..oracle import leaves
+
         pinned = [
             torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
             for tensor in bound.outputs
         ]
         torch.cuda.synchronize(case.target)
-        return tuple(tensor.float().numpy().copy() for tensor in pinned)
+        return tuple(leaves.array(tensor) for tensor in pinned)
 
     return Step(call, place, fetch, lambda: torch.cuda.synchronize(case.target), about)
 

@@ -43,7 +43,10 @@ def ab(
     ] = None,
     backends: Annotated[str, typer.Option(help="Comma-separated, as for hotlap run.")] = "eager",
     precisions: Annotated[str, typer.Option(help="Comma-separated.")] = "fp32",
-    batch: Annotated[str, typer.Option(help="Comma-separated batch sizes.")] = "1",
+    batch: Annotated[
+        str,
+        typer.Option(help="Comma-separated batch sizes. Default: 1, or the only one that the model takes."),
+    ] = "",
     device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu",
     budget: Annotated[
         str,
@@ -77,9 +80,10 @@ def ab(
     from ..gate.policy import chosen
     from ..gate.revisions import Revisions, common_workloads
     from ..lookup.cases import expand, matching
+    from ..lookup.workloads import Reference
     from ..measure.rundir import new_id
     from ..reports.output import publish
-    from .lists import batch_sizes, split
+    from .lists import batches_of, split
 
     rules = chosen(policy)
     plan = Plan(
@@ -90,7 +94,18 @@ def ab(
         threads=threads or len(os.sched_getaffinity(0)),
     )
     names = common_workloads(base, head, workload or [])
-    everything = expand(names, split(backends), split(precisions), batch_sizes(batch), device, pace=False)
+    everything = [
+        case
+        for name in names
+        for case in expand(
+            [name],
+            split(backends),
+            split(precisions),
+            batches_of(Reference(name), batch, plan),
+            device,
+            pace=False,
+        )
+    ]
     cases = [case for case in matching(everything, globs or ["*"]) if not rules.of(case.id).ignored]
     if not cases:
         raise Misuse("the policy ignores every case that was asked for")
@@ -99,6 +114,7 @@ def ab(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise Misuse(f"cannot write to {folder}: {error.strerror}; choose another --out") from None
+    files.refuse_links(folder, "base", "head", "trees", "log", "verdict.json")
     revisions = Revisions(folder)
     try:
         sides = revisions.open("base", base), revisions.open("head", head)

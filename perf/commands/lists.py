@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ..terms.reasons import Misuse
+
+if TYPE_CHECKING:
+    from ..lookup.workloads import Reference
+    from ..terms.case import Plan
+
+# A batch of a thousand million is none.
+MOST_DIGITS = 9
 
 
 def split(text: str) -> list[str]:
@@ -15,7 +24,17 @@ def batch_sizes(text: str) -> list[int]:
     return [batch_size(part) for part in split(text)]
 
 
+def batches_of(reference: Reference, text: str, plan: Plan) -> list[int]:
+    """Returns the numbers of --batch; without any 1, or the only batch that the model takes.
+
+    Raises Misuse.
+    """
+    from ..measure.examine import default_batch
+
+    return batch_sizes(text) or [default_batch(reference, plan)]
+
+
 def batch_size(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise Misuse(f"--batch {text!r}: expected whole numbers of at least 1, such as 1,8")
+    if not text.isdecimal() or len(text) > MOST_DIGITS or int(text) < 1:
+        raise Misuse(f"--batch {text[:40]!r}: expected whole numbers of at least 1, such as 1,8")
     return int(text)

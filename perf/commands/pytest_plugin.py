@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ..machine import survey
+from ..terms import files
 
 if TYPE_CHECKING:
     from ..measure.rundir import RunFolder
@@ -126,7 +127,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         return
     path: Path | None = config.getoption("benchmark_json", default=None)
     if path is not None and not races.reported:
-        path.write_text(json.dumps(races.untimed_file(config), indent=4) + "\n")
+        files.put(path, (json.dumps(races.untimed_file(config), indent=4) + "\n").encode())
     terminalreporter.section("hotlap")
     for text in races.lines():
         terminalreporter.write_line(text)

@@ -22,7 +22,7 @@ from ..terms.case import ARCHITECTURES, Case, Plan
 from ..terms.environment import Environment
 from ..terms.reasons import Misuse
 from ..terms.result import Result
-from .lists import batch_sizes, split
+from .lists import batches_of, split
 from .progress import Watched, carried_out
 
 # Building and checking one entrant with cold caches, s. On two shared cores an mlp's five took 12 s
@@ -52,19 +52,30 @@ def by_default() -> list[str]:
 
 
 def asked(
-    names: Sequence[str], checkpoint: str, backends: str, precisions: str, batch: str, target: str
+    names: Sequence[str],
+    checkpoint: str,
+    backends: str,
+    precisions: str,
+    batch: str,
+    target: str,
+    plan: Plan,
 ) -> list[Case]:
     """Returns the cases that the options of `hotlap run` name; each text is a comma-separated list.
 
-    Raises Misuse for a name that nothing has, with the nearest ones.
+    An empty `batch` is the model's own where it takes no other, else 1. Raises Misuse for a name
+    that nothing has, with the nearest ones.
     """
-    for name in names:
-        workloads.check(workloads.Reference(name, checkpoint))
-    sizes = batch_sizes(batch)
+    references = [workloads.Reference(name, checkpoint) for name in names]
+    for reference in references:
+        workloads.check(reference)
+    sizes = {reference.text: batches_of(reference, batch, plan) for reference in references}
     return [
         case
         for part in split(target)
-        for case in expand(names, split(backends) or default_backends(part), split(precisions), sizes, part)
+        for name, batches in sizes.items()
+        for case in expand(
+            [name], split(backends) or default_backends(part), split(precisions), batches, part
+        )
     ]
 
 

@@ -36,7 +36,10 @@ def run(
         ),
     ] = "",
     precisions: Annotated[str, typer.Option(help="Comma-separated: fp32,bf16,fp16,tf32,int8.")] = "fp32",
-    batch: Annotated[str, typer.Option(help="Comma-separated batch sizes.")] = "1",
+    batch: Annotated[
+        str,
+        typer.Option(help="Comma-separated batch sizes. Default: 1, or the only one that the model takes."),
+    ] = "",
     target: Annotated[
         str,
         typer.Option(
@@ -55,7 +58,7 @@ def run(
     resume: Annotated[
         str, typer.Option(help="Go on with a run: its ID, or nothing for the latest.", metavar="[ID]")
     ] = "",
-    checkpoint: Annotated[str, typer.Option(help="A Lightning checkpoint for package.module:Class.")] = "",
+    checkpoint: Annotated[str, typer.Option(help="A checkpoint for package.module:Class or :function.")] = "",
     threads: Annotated[int, typer.Option(help="Threads of every entrant. Default: all cores.", min=0)] = 0,
     timeout: Annotated[str, typer.Option(help="Longest wait for one answer of a worker.")] = "10m",
 ) -> int:
@@ -81,7 +84,7 @@ def run(
         cases = opened.unfinished()
         console.print(f"{len(cases)} cases to go on with in {opened.folder}")
     else:
-        cases = racing.asked(names, checkpoint, backends, precisions, batch, target)
+        cases = racing.asked(names, checkpoint, backends, precisions, batch, target, plan)
         references = {names[0]: checkpoint} if checkpoint else {}
         opened = RunFolder(out, " ".join(["hotlap run", *names]), here, cases, references)
     console.print(f"{here.hardware}; results in {opened.file}", highlight=False, soft_wrap=True)

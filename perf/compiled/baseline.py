@@ -9,8 +9,11 @@ from pathlib import Path
 
 import msgspec
 
-from ..terms.files import write
-from ..terms.reasons import Unreadable
+from ..terms import stored
+from ..terms.files import put
+from ..terms.reasons import Misuse, Unreadable
+from ..terms.stored import Count
+from .rules import RATCHETS
 
 Levels = dict[str, dict[str, int]]
 
@@ -21,10 +24,13 @@ def read(file: Path, required: bool) -> Levels | None:
         if required:
             raise Unreadable(f"{file}: there is no such baseline; --accept makes it")
         return None
-    try:
-        return msgspec.json.decode(file.read_bytes(), type=dict[str, dict[str, int]])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Unreadable(f"{file}: not a baseline of hotlap kernels: {error}") from None
+    levels = stored.decode(
+        file, stored.content(file), dict[str, dict[str, Count]], "not a baseline of hotlap kernels"
+    )
+    for key, level in levels.items():
+        if "/" not in key or not level.keys() >= {*RATCHETS}:
+            raise Unreadable(f"{file}: not a baseline of hotlap kernels: {stored.line(key)!r} is no level")
+    return levels
 
 
 def built_again(
@@ -42,5 +48,9 @@ def built_again(
 
 
 def store(file: Path, levels: Levels) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write(file, msgspec.json.format(msgspec.json.encode(levels, order="deterministic"), indent=1) + b"\n")
+    """Writes a baseline. Raises Misuse."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Misuse(f"cannot write {file}: {error.strerror}") from None
+    put(file, msgspec.json.format(msgspec.json.encode(levels, order="deterministic"), indent=1) + b"\n")

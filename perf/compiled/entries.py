@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from ..terms.stored import Count
+
 
 class Entry(msgspec.Struct, frozen=True):
     """One kernel of one operation, dtype and target."""
@@ -19,31 +21,31 @@ class Entry(msgspec.Struct, frozen=True):
     # Its constexprs, warps and stages.
     config: dict[str, Any]
     # Registers of a thread.
-    registers: int
+    registers: Count
     # Instructions that load spilled registers from local memory.
-    spill_loads: int
+    spill_loads: Count
     # Instructions that store them there.
-    spill_stores: int
+    spill_stores: Count
     # Local memory of a thread.
-    stack_bytes: int
+    stack_bytes: Count
     # Shared memory of a block.
-    shared_bytes: int
+    shared_bytes: Count
     # Share of a multiprocessor's warps that fit, 0 to 1.
     occupancy: float
     # All instructions of the machine code.
-    instructions: int
+    instructions: Count
     # Instructions by class (aot.Figures).
-    sass: dict[str, int]
+    sass: dict[str, Count]
     # Bytes that the typical size moves; None where nothing is known of it.
-    bytes: int | None
+    bytes: Count | None
     # Its operations; None where nothing is known of it.
-    flops: int | None
+    flops: Count | None
     # Its least time by the datasheet, s; None for a part without one.
     roofline_s: float | None
     # The hard rules that it breaks, one line each (rules.py).
     violations: tuple[str, ...]
     # Kernels that Triton would compile over 40 sizes (variants.py); None where it was not asked.
-    variants: int | None = None
+    variants: Count | None = None
 
     @property
     def key(self) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from ..stats.compare import Outcome
-from ..terms.reasons import Unreadable
+from ..terms import stored
 from ..terms.units import scaled
 from ..terms.verdict import EXIT, Verdict
 from .entries import Entry, Failed
@@ -48,13 +48,8 @@ class Stored(msgspec.Struct):
 
 
 def read(path: Path) -> Stored:
-    """Reads what `hotlap kernels --json` wrote. Raises Unreadable."""
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Stored)
-    except OSError as error:
-        raise Unreadable(f"{path}: {error.strerror}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Unreadable(f"{path}: not what hotlap kernels --json writes: {error}") from None
+    """Reads what `hotlap kernels --json` wrote. Raises Misuse, Unreadable."""
+    return stored.decode(path, stored.content(path), Stored, "not what hotlap kernels --json writes")
 
 
 def cells(entry: Entry | Failed) -> list[str]:
@@ -105,6 +100,7 @@ def page(entries: Sequence[Entry | Failed], version: str, verdict: Verdict) -> s
         (finding.case, f"{finding.metric} {finding.base:g} -> {finding.head:g}")
         for finding in verdict.findings
         if finding.kind == "counter" and finding.verdict == "regression"
+        if finding.base is not None and finding.head is not None
     ]
     rows = [(cells(entry), isinstance(entry, Failed) or bool(entry.violations)) for entry in entries]
     return template.render(

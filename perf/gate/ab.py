@@ -28,7 +28,7 @@ from ..stats import compare
 from ..stats.compare import LATENCY_SHARE, LOOKS, Judgement, Outcome
 from ..terms.case import Case, Plan
 from ..terms.environment import Environment
-from ..terms.files import runs_folder, write
+from ..terms.files import clear, runs_folder, write
 from ..terms.reasons import Misuse, Refusal
 from ..terms.result import Result, Results, encode, now
 from ..terms.verdict import Finding, Verdict
@@ -148,9 +148,11 @@ class ABRun:
         """
         key = (side.name, case.group, case.precision)
         if key not in self.preparations:
+            folder = self.folder / side.name / case.group / case.precision
+            clear(folder, below=self.folder)
             preparation = Preparation(
                 side.reference(case.workload),
-                self.folder / side.name / case.group / case.precision,
+                folder,
                 self.plan,
                 self.servers,
                 side.origin,

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import msgspec
 
+from ..terms import stored
+from ..terms.files import appended
+
 # One case in so many is also raced against itself; which, changes with the commit.
 SHARE = 10
 
@@ -34,7 +37,7 @@ def chosen(case: str, commit: str) -> bool:
 def add(path: Path, entry: SelfRace) -> None:
     """Appends one line, written at once, so that two jobs cannot tear each other's."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab", buffering=0) as file:
+    with appended(path) as file:
         file.write(msgspec.json.encode(entry) + b"\n")
 
 
@@ -44,10 +47,10 @@ def read(path: Path) -> list[SelfRace]:
     """
     entries = []
     if path.is_file():
-        for line in path.read_bytes().splitlines():
+        for line in stored.content(path).splitlines():
             try:
                 entries.append(msgspec.json.decode(line, type=SelfRace))
-            except (msgspec.MsgspecError, UnicodeDecodeError):
+            except stored.UNDECODABLE:
                 continue
     return entries
 

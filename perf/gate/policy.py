@@ -12,14 +12,14 @@ import math
 import re
 from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from ..lookup import plugins
-from ..terms import units
+from ..terms import stored, units
 from ..terms.counters import COUNTERS
-from ..terms.reasons import Misuse
+from ..terms.reasons import Misuse, Unreadable
 
 # Ten times as much is no tolerance any more: more likely a percentage written without its sign.
 Share = Annotated[float, msgspec.Meta(ge=0, le=10)]
@@ -35,6 +35,8 @@ DEVIATION = "deviation"
 TASK = "task"
 # The policy that a command takes where it is not told another.
 FILE = Path("gate.toml")
+# A part for each of thousands of cases fits.
+MOST_BYTES = 1 << 20
 
 
 class CasePart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -130,7 +132,7 @@ def allowance(value: float | str, base: int) -> float:
         match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", value.strip())
         if not match:
             raise Misuse(f'slack {value!r}: expected a number or a share such as "2%"')
-        return base * float(match[1]) / 100
+        value = base * float(match[1]) / 100
     if not (value >= 0 and math.isfinite(value)):
         raise Misuse(f"slack {value!r}: expected a number of at least 0")
     return value
@@ -151,18 +153,14 @@ def read(path: Path | None) -> Policy:
     """
     if path is None:
         return Policy()
+    if not path.exists():
+        raise Misuse(f"{path}: there is no such policy file")
+    content = stored.content(path, MOST_BYTES)
     try:
-        return msgspec.toml.decode(path.read_bytes(), type=Policy)
-    except FileNotFoundError:
-        raise Misuse(f"{path}: there is no such policy file") from None
-    except Misuse as error:
-        raise Misuse(f"{path}: {error}") from None
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
-        raise Misuse(f"{path}: not a policy: {_reason(error)}") from None
-
-
-def _reason(error: Exception) -> Any:
-    """Returns the line for the reader: the cause, where msgspec wrapped what __post_init__
-    raised.
-    """
-    return error.__cause__ if isinstance(error.__cause__, Misuse) else error
+        return msgspec.toml.decode(content, type=Policy)
+    except (msgspec.ValidationError, Misuse) as error:
+        # msgspec wraps what __post_init__ raised.
+        reason = error.__cause__ if isinstance(error.__cause__, Misuse) else error
+        raise Misuse(f"{path}: not a policy: {stored.line(reason)}") from None
+    except (*stored.UNDECODABLE, ValueError) as error:
+        raise Unreadable(f"{path}: not a policy: {stored.line(error)}") from None

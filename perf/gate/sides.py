@@ -18,10 +18,12 @@ import msgspec
 from ..lookup import source_lines
 from ..lookup.cases import PACE
 from ..stats import estimates
+from ..terms import stored
 from ..terms.case import Better
 from ..terms.environment import Differences, Environment
-from ..terms.reasons import Misuse, Unreadable
-from ..terms.result import SCHEMA, Result, Results
+from ..terms.reasons import Unreadable
+from ..terms.result import LEAST, MOST, SCHEMA, Result, Results
+from ..terms.stored import Count
 from ..terms.verdict import Place
 
 # Statuses of a result that can be compared.
@@ -56,8 +58,8 @@ class Known:
 
     # Its id.
     case: str
-    # Hotlap's own, or pytest-benchmark's machine_info.
-    environment: Environment | Mapping[str, Any]
+    # Hotlap's own, or pytest-benchmark's machine_info as text, with the fields of cpu as cpu.X.
+    environment: Environment | Mapping[str, str]
     # As in a result.
     status: str = "ok"
     # Of a status that is not ok.
@@ -82,7 +84,7 @@ class Known:
         """What two results must share to be compared."""
         if isinstance(self.environment, Environment):
             return self.environment.setting
-        return {name: str(value) for name, value in _flat(self.environment).items() if _blocks(name)}
+        return {name: value for name, value in self.environment.items() if _blocks(name)}
 
     @property
     def good(self) -> bool:
@@ -120,11 +122,10 @@ def differs(base: Known, head: Known) -> Differences:
             },
             {},
         )
-    a, b = _flat(mine), _flat(theirs)
     different = {
-        name: (str(a.get(name, "unknown")), str(b.get(name, "unknown")))
-        for name in {**a, **b}
-        if a.get(name) != b.get(name)
+        name: (mine.get(name, "unknown"), theirs.get(name, "unknown"))
+        for name in {**mine, **theirs}
+        if mine.get(name) != theirs.get(name)
     }
     blocking = {name: pair for name, pair in different.items() if _blocks(name)}
     return Differences(
@@ -149,26 +150,18 @@ def read(path: Path) -> Side:
 
     Raises Misuse (no such file) or Unreadable (exit 4) with one line.
     """
+    content, wrong = stored.content(path), "neither results of hotlap nor of pytest-benchmark"
+    head = stored.decode(path, content, _FileHead, wrong)
+    kind: type[_File | Results] = _File if bytes(head.benchmarks) else Results
+    file = stored.decode(path, content, kind, wrong)
     try:
-        content = path.read_bytes()
-        head = msgspec.json.decode(content, type=_FileHead)
-        all_known = (
-            _ours(msgspec.json.decode(content, type=Results))
-            if not bytes(head.benchmarks)
-            else _theirs(msgspec.json.decode(content, type=_File))
-        )
-    except FileNotFoundError:
-        raise Misuse(f"{path}: there is no such file") from None
-    except Unreadable as error:
-        raise Unreadable(f"{path}: {error}") from None
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise Unreadable(
-            f"{path}: neither results of hotlap nor of pytest-benchmark: {' '.join(str(error).split())[:300]}"
-        ) from None
+        all_known = _theirs(file) if isinstance(file, _File) else _ours(file)
+    except (ValueError, *stored.UNDECODABLE) as error:
+        raise Unreadable(f"{path}: {stored.line(error)}") from None
     cases: dict[str, Known] = {}
     for known in all_known:
         if known.case in cases:
-            raise Unreadable(f"{path}: {known.case} stands there twice")
+            raise Unreadable(f"{path}: {stored.line(known.case)} stands there twice")
         cases[known.case] = known
     return Side(path, cases, head.started or head.datetime)
 
@@ -244,8 +237,8 @@ def _of_blocks(unit: str, better: Better, values: list[list[float]], pace: list[
 
 
 def _check(case: str, values: Sequence[float]) -> None:
-    if not all(0 < value < math.inf for value in values):
-        raise Unreadable(f"{case} holds a value that is not above 0")
+    if not all(LEAST < value < MOST for value in values):
+        raise Unreadable(f"{case} holds a value that is not above 0, or no measurement")
 
 
 class _FileHead(msgspec.Struct):
@@ -262,7 +255,7 @@ class _Stats(msgspec.Struct):
     """
 
     mean: float
-    rounds: int
+    rounds: Count
     stddev: float = 0.0
     median: float | None = None
     data: list[float] | None = None
@@ -290,6 +283,7 @@ class _File(msgspec.Struct):
 
 def _theirs(file: _File) -> list[Known]:
     results, written, single = list[Result](), dict[str, Place](), list[Known]()
+    machine = {name: str(value) for name, value in _flat(file.machine_info).items()}
     for benchmark in file.benchmarks:
         name = benchmark.fullname
         place = Place(name.partition("::")[0]) if "::" in name else None
@@ -305,7 +299,7 @@ def _theirs(file: _File) -> list[Known]:
             single.append(
                 Known(
                     name,
-                    file.machine_info,
+                    machine,
                     metrics={"latency": _of_stats(name, benchmark.stats)},
                     commit=commit,
                     place=place,
@@ -322,7 +316,7 @@ def _of_stats(name: str, stats: _Stats) -> Sample:
     """
     centre = stats.mean if stats.median is None else stats.median
     _check(name, [centre, *(stats.data or [])])
-    if not (stats.rounds >= 1 and 0 <= stats.stddev < math.inf):
+    if not (stats.rounds >= 1 and 0 <= stats.stddev < MOST):
         raise Unreadable(f"{name} has {stats.rounds} rounds and a standard deviation of {stats.stddev}")
     if stats.data and len(stats.data) >= 2 * estimates.BATCHES:
         estimate = estimates.interval_over_batches(stats.data)

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from time import monotonic, sleep
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from zlib import crc32
 
 import msgspec
@@ -44,6 +44,12 @@ create table point (
 create index of_path on point (path);
 create index of_case on point ("case", metric, kind);
 """
+
+
+# What tells an index from the databases of other programs (sqlite.org/fileformat.html: offset 68).
+APPLICATION = int.from_bytes(b"hotl")
+SCHEMAS = "select type, name, tbl_name, sql from sqlite_master order by type, name"
+Value = TypeVar("Value")
 
 
 class Point(NamedTuple):
@@ -78,16 +84,28 @@ class Archive:
         self.path = path
         with self._told():
             path.parent.mkdir(parents=True, exist_ok=True)
+            if path.exists() and not path.is_file():
+                raise Misuse(f"index {path}: no regular file; choose another --index")
             self.store = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
-            self._wal()
-            self.store.execute("pragma synchronous = normal")
-            with self._writing():
-                if self.store.execute("pragma user_version").fetchone()[0] != CONTENT:
-                    for name in ("file", "setting", "point"):
-                        self.store.execute(f"drop table if exists {name}")
-                    for statement in filter(str.strip, TABLES.split(";")):
-                        self.store.execute(statement)
-                    self.store.execute(f"pragma user_version = {CONTENT}")
+            try:
+                self._open()
+            except BaseException:
+                self.store.close()
+                raise
+
+    def _open(self) -> None:
+        """Makes the tables where there are none. Raises Misuse for another program's database."""
+        if not self._patiently(self._ours):
+            raise Misuse(f"index {self.path}: a database of something else; choose another --index")
+        self._patiently(lambda: self.store.execute("pragma journal_mode = wal"))
+        self.store.execute("pragma synchronous = normal")
+        with self._writing():
+            if self.store.execute("pragma user_version").fetchone()[0] != CONTENT:
+                for name in ("file", "setting", "point"):
+                    self.store.execute(f"drop table if exists {name}")
+                create(self.store)
+                self.store.execute(f"pragma user_version = {CONTENT}")
+            self.store.execute(f"pragma application_id = {APPLICATION}")
 
     def take_in(self, files: Iterable[Path], tell: Callable[[str], None]) -> tuple[int, dict[str, str]]:
         """Reads what is new or has changed.
@@ -144,15 +162,24 @@ class Archive:
     def close(self) -> None:
         self.store.close()
 
-    def _wal(self) -> None:
-        """Turns the write-ahead log on. SQLite's own timeout does not cover this step: of two that
-        open a new index at once, one is told at once that it is locked.
+    def _ours(self) -> bool:
+        """Whether the database is an index of hotlap, or empty; those of before 0.2.0 had no mark,
+        and are known by their tables.
+        """
+        with self._reading():
+            mark = self.store.execute("pragma application_id").fetchone()[0]
+            tables = self.store.execute(SCHEMAS).fetchall()
+        return mark == APPLICATION or (mark == 0 and (not tables or tables == unmarked()))
+
+    def _patiently(self, step: Callable[[], Value]) -> Value:
+        """Returns what a step gives that SQLite's own timeout does not cover.
+
+        Of two that open a new index at once, one is told at once that it is locked.
         """
         until = monotonic() + BUSY_S
         while True:
             try:
-                self.store.execute("pragma journal_mode = wal")
-                return
+                return step()
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or monotonic() > until:
                     raise
@@ -191,6 +218,15 @@ class Archive:
         return problem
 
     @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Sees one state of the database, whatever others write meanwhile."""
+        self.store.execute("begin")
+        try:
+            yield
+        finally:
+            self.store.execute("rollback")
+
+    @contextmanager
     def _writing(self) -> Iterator[None]:
         self.store.execute("begin immediate")
         try:
@@ -207,9 +243,27 @@ class Archive:
         except sqlite3.OperationalError as error:
             raise Misuse(f"index {self.path}: {error}; choose another --index") from None
         except sqlite3.DatabaseError as error:
-            raise Misuse(f"index {self.path}: {error}; delete it, it is made anew from the results") from None
+            raise Misuse(
+                f"index {self.path}: {error}; choose another --index, or delete it if it is"
+                " hotlap's own: it is made anew from the results"
+            ) from None
         except OSError as error:
             raise Misuse(f"{error.filename or self.path}: {error.strerror}") from None
+
+
+def create(store: sqlite3.Connection) -> None:
+    """Makes the tables."""
+    for statement in filter(str.strip, TABLES.split(";")):
+        store.execute(statement)
+
+
+def unmarked() -> list[tuple[str, str, str, str]]:
+    """Returns the schema of an index that an earlier version made without a mark."""
+    store = sqlite3.connect(":memory:")
+    create(store)
+    tables = store.execute(SCHEMAS).fetchall()
+    store.close()
+    return tables
 
 
 def values(known: Known) -> Iterator[tuple[str, str, float, float, str, Better]]:
@@ -241,6 +295,6 @@ def moment(text: str, otherwise: float) -> float:
     """Returns the seconds since 1970 of an ISO 8601 time, UTC where it names no zone."""
     try:
         parsed = datetime.fromisoformat(text)
-    except ValueError:
+        return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
         return otherwise
-    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()

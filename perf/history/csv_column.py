@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,8 +11,15 @@ import msgspec
 
 from ..lookup.plugins import Unknown
 from ..stats.changes import ChangePoint, change_points
+from ..terms import stored
 from ..terms.files import put
 from ..terms.reasons import Misuse, Unreadable
+from ..terms.result import LEAST, MOST
+
+# A million rows of some columns.
+MOST_BYTES = 64 << 20
+# Columns that a message names.
+MOST_NAMED = 30
 
 
 def show_changes(path: Path, column: str, json: Path | None) -> int:
@@ -46,19 +54,21 @@ def values(path: Path, column: str) -> list[float]:
 
     Raises Misuse, with exit status 4 where the file is there and is none.
     """
+    content = stored.content(path, MOST_BYTES)
     try:
-        with path.open(newline="") as file:
-            reader = csv.DictReader(file)
-            if column not in (reader.fieldnames or ()):
-                raise Unknown(f"column of {path}", column, reader.fieldnames or ())
-            numbers = []
-            for row in reader:
-                try:
-                    numbers.append(float(row[column]))
-                except (TypeError, ValueError):
-                    raise Unreadable(f"{path}: row {reader.line_num} has no number under {column}") from None
-            return numbers
-    except FileNotFoundError:
-        raise Misuse(f"{path}: there is no such file") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise Unreadable(f"{path}: not a CSV file: {error}") from None
+        reader = csv.DictReader(io.StringIO(content.decode(), newline=""))
+        if column not in (reader.fieldnames or ()):
+            raise Unknown(
+                f"column of {path}", column, map(stored.line, (reader.fieldnames or [])[:MOST_NAMED])
+            )
+        numbers = []
+        for row in reader:
+            try:
+                numbers.append(float(row[column]))
+            except (TypeError, ValueError):
+                raise Unreadable(f"{path}: row {reader.line_num} has no number under {column}") from None
+            if not LEAST < numbers[-1] < MOST:
+                raise Unreadable(f"{path}: row {reader.line_num} has no measurement under {column}")
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise Unreadable(f"{path}: not a CSV file: {stored.line(error)}") from None
+    return numbers

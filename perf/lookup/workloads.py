@@ -9,7 +9,6 @@ pickled between processes.
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import inspect
 import json
@@ -19,13 +18,17 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from ..machine.memory import exhausted
 from ..terms.case import Workload
 from ..terms.reasons import Misuse, Refusal
+from . import checkpoint as checkpoints
 from . import plugins
 
+# What dimension 0 of the inputs is: a batch of any size, a batch of one size, or no batch; empty
+# where nobody has looked yet.
+Axis = Literal["", "free", "fixed", "whole"]
 # Asks for a module in a process of its own: that imports the packages around it, which may set what
 # they like in a process whose environment every worker inherits. Exits with MISSING without it.
 MISSING = 3
@@ -41,12 +44,14 @@ sys.exit(0 if spec is not None else {MISSING})
 
 
 class Reference(NamedTuple):
-    """How a user names a workload."""
+    """How a user names a workload, and what was seen of it."""
 
     # `resnet`, `resnet:full` or `package.module:attribute`.
     text: str
-    # Path of a Lightning checkpoint for a module class, or empty.
+    # Path of a checkpoint for what it makes, or empty.
     checkpoint: str = ""
+    # Which rows.axis says that dimension 0 is.
+    axis: Axis = ""
 
     @property
     def module(self) -> str:
@@ -61,8 +66,8 @@ def check(reference: Reference) -> None:
     if name in plugins.modules("hotlap.workloads"):
         if reference.checkpoint:
             raise Misuse(
-                f"--checkpoint goes with a module class (package.module:Class); {reference.text} finds its"
-                " own checkpoint"
+                f"--checkpoint goes with package.module:Class or package.module:function; {reference.text}"
+                " finds its own checkpoint"
             )
         return
     if not colon or not attribute:
@@ -125,19 +130,25 @@ def load(reference: Reference) -> Workload:
             raise
         raise Refusal("invalid_input", f"{reference.text}: {type(error).__name__}: {error}") from error
     workload.module.eval().requires_grad_(False)
+    if reference.axis:
+        free, whole = reference.axis == "free", reference.axis == "whole"
+        workload = replace(workload, dynamic=free, batched=not whole)
     return replace(workload, name=reference.text, checkpoint=reference.checkpoint)
 
 
 def _make(attribute: Any, reference: Reference) -> Any:
     """Returns what a user's attribute stands for: a class or function is called, a module is
-    itself.
+    itself. A checkpoint's weights replace those that it came with.
     """
-    if inspect.isclass(attribute):
-        if reference.checkpoint:
-            return _from_checkpoint(attribute, Path(reference.checkpoint))
-        return attribute()
-    is_function = callable(attribute) and not hasattr(attribute, "state_dict")
-    return attribute() if is_function else attribute
+    path = Path(reference.checkpoint)
+    if inspect.isclass(attribute) and hasattr(attribute, "load_from_checkpoint") and reference.checkpoint:
+        return _from_checkpoint(attribute, path)
+    is_maker = inspect.isclass(attribute) or (callable(attribute) and not hasattr(attribute, "state_dict"))
+    loaded = attribute() if is_maker else attribute
+    if not reference.checkpoint:
+        return loaded
+    workload = _as_workload(loaded, reference)
+    return replace(workload, weights=checkpoints.fill(workload.module, path))
 
 
 def _from_checkpoint(module_class: Any, path: Path) -> Workload:
@@ -145,10 +156,6 @@ def _from_checkpoint(module_class: Any, path: Path) -> Workload:
 
     Raises Refusal(invalid_input).
     """
-    if not hasattr(module_class, "load_from_checkpoint"):
-        raise Refusal(
-            "invalid_input", f"{module_class.__name__} is no LightningModule; --checkpoint needs one"
-        )
     try:
         module = module_class.load_from_checkpoint(path, map_location="cpu", weights_only=True)
     except Exception as error:  # Lightning and torch raise many kinds here, all meaning the same to the user
@@ -156,10 +163,8 @@ def _from_checkpoint(module_class: Any, path: Path) -> Workload:
         raise Refusal(
             "invalid_input", f"{path} cannot be loaded as {module_class.__name__} with weights_only: {first}"
         ) from error
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
     return replace(
-        _as_workload(module, Reference(module_class.__name__)),
-        weights=f"checkpoint {path.name} sha256:{digest}",
+        _as_workload(module, Reference(module_class.__name__)), weights=checkpoints.described(path)
     )
 
 
@@ -189,7 +194,8 @@ def _as_workload(loaded: Any, reference: Reference) -> Workload:
         types = ", ".join(type(value).__name__ for value in inputs)
         raise Refusal("invalid_input", f"{reference.text}: example inputs must be tensors, got {types}")
     sizes = {value.shape[0] if value.ndim else None for value in inputs}
-    return Workload(reference.text, module, inputs, dynamic=len(sizes) == 1 and None not in sizes)
+    alike = len(sizes) == 1 and None not in sizes
+    return Workload(reference.text, module, inputs, dynamic=alike, batched=alike)
 
 
 def add_user_folder() -> None:
@@ -208,10 +214,18 @@ def resized(workload: Workload, batch: int) -> Workload:
     """
     import torch
 
-    have = workload.inputs[0].shape[0] if workload.inputs[0].ndim else 1
-    if have == batch:
+    if workload.batch == batch:
         return workload
+    if not workload.batched:
+        raise Refusal(
+            "invalid_input",
+            f"{workload.name}: dimension 0 of its inputs is no batch, so a call takes"
+            " them as they are: --batch 1",
+        )
     if not workload.dynamic:
-        raise Refusal("invalid_input", f"{workload.name} has a fixed batch of {have}; ask for --batch {have}")
-    rows = torch.arange(batch) % have
+        raise Refusal(
+            "invalid_input",
+            f"{workload.name} was made for a batch of {workload.batch}: --batch {workload.batch}",
+        )
+    rows = torch.arange(batch) % workload.batch
     return replace(workload, inputs=tuple(value[rows] for value in workload.inputs))

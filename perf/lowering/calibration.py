@@ -58,7 +58,7 @@ def calibration(workload: Workload) -> Calibration:
     """
     import torch
 
-    from ..oracle.reference import lookalike
+    from ..oracle.inputs import lookalike
 
     rows = len(workload.inputs[0])
     split = workload.calibration

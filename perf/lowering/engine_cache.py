@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from ..terms import files
+from ..terms import files, stored
 
 # What all entries may take on disk: a few hundred engines of the size of a ResNet-50's.
 MOST_BYTES = 20 * 10**9
@@ -98,8 +98,8 @@ def get(key: Key) -> tuple[Cached | None, str]:
         engine = (place / ENGINE).read_bytes()
     except FileNotFoundError:
         return None, ""
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-        return None, f"the cached engine {key.digest[:12]} cannot be read ({error}); built anew"
+    except (OSError, *stored.UNDECODABLE) as error:
+        return None, f"the cached engine {key.digest[:12]} cannot be read ({stored.line(error)}); built anew"
     if entry.key != key:
         names = ", ".join(differing(entry.key, key))
         return None, f"the cached engine {key.digest[:12]} was built for something else ({names}); built anew"
@@ -142,7 +142,11 @@ def trim() -> None:
             if part.stat().st_mtime < time.time() - OLD_S:
                 shutil.rmtree(part, ignore_errors=True)
     entries = sorted(
-        (entry for entry in folder().iterdir() if not entry.name.startswith(".")),
+        (
+            entry
+            for entry in folder().iterdir()
+            if not entry.name.startswith(".") and entry.is_dir() and not entry.is_symlink()
+        ),
         key=lambda entry: entry.stat().st_mtime,
         reverse=True,
     )

@@ -186,18 +186,15 @@ def step(prepared: Tensors, function: Callable[..., Any], about: Any) -> Step:
     that pytree knows.
     """
     import torch
-    from torch.utils._pytree import tree_leaves
+
+    from ..oracle import leaves
 
     @torch.inference_mode()
     def call(inputs: tuple[torch.Tensor, ...]) -> Any:
         return function(*inputs)
 
     def fetch(outputs: Any) -> Arrays:
-        return tuple(_array(leaf) for leaf in tree_leaves(outputs) if isinstance(leaf, torch.Tensor))
-
-    def _array(tensor: torch.Tensor) -> Any:
-        kept = torch.float64 if tensor.dtype == torch.float64 else torch.float32
-        return tensor.detach().to("cpu", kept, copy=True).numpy()
+        return tuple(leaves.array(leaf) for leaf in leaves.tensors(outputs))
 
     def synchronize() -> None:
         torch.cuda.synchronize(prepared.target)

@@ -18,14 +18,12 @@ from ..race.entrant import Entrant
 from ..race.observations import Observations
 from ..stats import estimates
 from ..terms.case import Case, Plan
-from ..terms.reasons import Reason, Refusal
+from ..terms.reasons import WRONG, Reason, Refusal
 from ..terms.result import Disturbance, Placement, Result, Samples, Status
 from ..terms.work import Subject
 
 # What makes a case skipped, not failed.
 SKIPS = ("no_device", "unsupported_target", "unsupported_precision", "dep_missing", "dep_conflict")
-# What makes a time worthless.
-WRONG = ("accuracy", "stale_output", "nondeterministic")
 # Page faults a call, from which on the allocator is named.
 FAULTS_WORTH_A_WORD = 100
 
@@ -173,7 +171,7 @@ def disturbance(seen: Observations) -> Disturbance:
     return Disturbance(
         cpu_s=tuple(tuple(turn.cpu_s for turn in block.turns) for block in blocks),
         first_s=tuple(tuple(turn.first_s for turn in block.turns) for block in blocks),
-        calls=tuple(block.turns[0].calls for block in blocks),
+        calls=tuple(block.warm.calls if block.warm else 0 for block in blocks),
         switches=tuple(tuple(turn.switches for turn in block.turns) for block in blocks),
         migrations=tuple(tuple(turn.migrations for turn in block.turns) for block in blocks),
         faults=tuple(tuple(turn.faults / turn.calls for turn in block.turns) for block in blocks),
@@ -193,7 +191,7 @@ def warnings(entrant: Entrant, fp32: Entrant | None = None) -> list[str]:
     if not entrant.own_work:
         if not seen.subject.work.sensitive:
             lines.append("the outputs do not depend on the inputs, so a stale output could not be noticed")
-        lines += random_weights(seen.subject)
+        lines += [*seen.subject.warnings, *random_weights(seen.subject)]
     if entrant.strays:
         lines.append(
             f"the model started processes of its own ({', '.join(sorted(entrant.strays))}): they were ended,"

@@ -13,12 +13,15 @@ from ..artefacts.manifest import Manifest
 from ..lookup import plugins
 from ..lookup.cases import PACE
 from ..lookup.workloads import Reference
+from ..oracle.arrays import inputs_alone
+from ..oracle.check import bounded
 from ..race import leavings
 from ..race.entrant import Entrant, Oracle
 from ..race.observations import Observations
 from ..race.race import Race
 from ..race.servers import Servers
 from ..reports import report
+from ..terms import files
 from ..terms.case import Case, Plan
 from ..terms.contract import modules
 from ..terms.reasons import Reason, Refusal, room
@@ -68,6 +71,7 @@ def measure(
         )
 
     try:
+        files.clear(work, below=run.folder)
         with room():
             copy(folder, built, work)
         pace = Case(case.workload, PACE, case.precision, case.batch, case.target)
@@ -95,16 +99,27 @@ def refused(run: RunFolder, setting: Setting, case: Case, refusal: Refusal) -> l
 def copy(folder: Path, built: Manifest, work: Path) -> None:
     """Backends leave evidence beside the model, and the artefact stays as it is.
 
-    What was copied is what is compared. Raises OSError and Unreadable.
+    What was copied is what is compared. Raises OSError, Unreadable, and Refusal where its own files
+    allow it too much.
     """
     for file in built.files:
         target = work / "model" / file.path
         target.parent.mkdir(parents=True, exist_ok=True)
         writing.link(folder / file.path, target)
     manifest.compare(work / "model", built)
-    (work / "oracle").mkdir()
+    judged = (
+        built.deviation.distances.get("random") if built.precision == "int8" and built.deviation else None
+    )
+    bounded(
+        folder / manifest.REFERENCE,
+        built.precision,
+        built.work.terms,
+        judged.rmse if judged is not None else 0.0,
+    )
+    (work / "oracle" / "inputs").mkdir(parents=True)
     for name in ("random", "timed"):
         writing.link(folder / manifest.REFERENCE, work / "oracle" / f"{name}.npz")
+        inputs_alone(folder / manifest.REFERENCE, work / "oracle" / "inputs" / f"{name}.npz")
 
 
 def entrant_of(case: Case, built: Manifest, work: Path, log: Path, plan: Plan) -> Entrant:

@@ -4,7 +4,6 @@ answers -> results file.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 
 from ..lookup import plugins
@@ -12,6 +11,7 @@ from ..lookup.cases import races
 from ..race import leavings
 from ..race.race import Race
 from ..race.servers import Servers
+from ..terms import files
 from ..terms.case import Case, Plan
 from ..terms.reasons import Reason, Refusal
 from ..terms.result import Result
@@ -65,7 +65,7 @@ def measure_race(journal: Journal, servers: Servers, train: bool, prove: bool) -
     willing, absent = sorted_out(journal, prove)
     if not willing and not absent:
         return
-    shutil.rmtree(journal.folder, ignore_errors=True)
+    files.clear(journal.folder, below=journal.run.folder)
     workloads = [case for case in willing if not own_work(case)]
     preparation = Preparation(journal.reference, journal.folder, journal.plan, servers)
     try:

@@ -96,6 +96,10 @@ class Preparation:
         )
         referred = referee.ask(request, plan.timeout_s)
         self.subject, self.signature = referred.subject, referred.signature
+        self.reference = self.reference._replace(axis=referred.axis)
+        self.oracle = Oracle(self.reference, folder, referee, referred.kinds)
+        for note in referred.notes:
+            report(f"{self.reference.text}: {note}")
         if target == "cpu":
             self.peaks = {
                 precision: referee.ask(messages.MeasurePeaks(precision, plan.threads), plan.timeout_s)

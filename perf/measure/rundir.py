@@ -109,7 +109,8 @@ class RunFolder:
     def _open(self) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.folder / ".lock").open("a+")
+            files.refuse_links(self.folder, ".lock", "results.json", "work", "log")
+            self._lock = files.appended(self.folder / ".lock")
         except OSError as error:
             raise Unusable(f"cannot write to {self.folder}: {error.strerror}; choose another --out") from None
         try:

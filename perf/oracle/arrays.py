@@ -39,6 +39,26 @@ def on_split(run: Callable[[Arrays], Arrays], split: Sequence[Any], batch: int) 
     return tuple(np.concatenate(parts)[:total] for parts in zip(*results, strict=True))
 
 
+def comparable(array: Any) -> Any:
+    """Returns an output in the form that is compared: float64 and integers as they are, complex
+    numbers as two parts (..., 2), all else as float32.
+    """
+    import numpy as np
+
+    if array.dtype.kind == "c":
+        array = np.stack([array.real, array.imag], -1)
+    return array if array.dtype.kind in "iub" or array.dtype == np.float64 else array.astype(np.float32)
+
+
+def inputs_alone(source: Path, target: Path) -> None:
+    """Stores the inputs of an npz file without their outputs. Raises OSError."""
+    import numpy as np
+
+    with np.load(source, allow_pickle=False) as stored:
+        arrays = {f"in{index}": value for index, value in enumerate(named(stored, "in"))}
+    np.savez(target, allow_pickle=False, **arrays)
+
+
 def named(stored: Any, prefix: str) -> list[Any]:
     """Returns the arrays prefix0, prefix1, ... of an npz file, in order."""
     count = sum(name.startswith(prefix) for name in stored.files)
@@ -46,11 +66,17 @@ def named(stored: Any, prefix: str) -> list[Any]:
 
 
 def rmse(outputs: Any, expected: Any) -> float:
-    """Returns the root mean square error over all elements of all outputs.
+    """Returns the root mean square error over all elements of all outputs; an integer or boolean is
+    off by 1 if it is another.
 
     NaN where any is NaN, infinite where shapes differ.
     """
     import numpy as np
+
+    def squares(value: Any, true: Any) -> float:
+        if true.dtype.kind in "iub":
+            return float(np.sum(value != true))
+        return float(np.sum((value.astype(np.float64) - true) ** 2))
 
     if len(outputs) != len(expected) or any(
         a.shape != b.shape for a, b in zip(outputs, expected, strict=True)
@@ -58,7 +84,5 @@ def rmse(outputs: Any, expected: Any) -> float:
         return float("inf")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
-        total = sum(
-            float(np.sum((a.astype(np.float64) - b) ** 2)) for a, b in zip(outputs, expected, strict=True)
-        )
+        total = sum(squares(a, b) for a, b in zip(outputs, expected, strict=True))
     return float((total / max(1, sum(a.size for a in outputs))) ** 0.5)

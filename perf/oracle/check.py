@@ -12,15 +12,19 @@ another order may cost in fp32, the precision that all backends accumulate in: 0
 square root of the longest sum (Higham and Mary, A New Approach to Probabilistic Rounding Error
 Analysis, SIAM J. Sci. Comput. 41(5), 2019). Without the second part Inductor's mean over 1,024
 values, 6e-7 from fp64, counted as wrong because eager's pairwise sum happened to be four times
-closer.
+closer. An output that is exactly zero, where equal terms cancel, has no size that says what its
+terms were: there the second part is measured (rounding.py).
+
+Integers and booleans are right or wrong: their RMSE is the root of the share that is wrong, and
+there is no floor.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..terms.reasons import Refusal
 from ..terms.result import Deviation, Distance, Task
@@ -37,30 +41,78 @@ EPSILON = {"fp32": 2.0**-23, "tf32": 2.0**-10, "bf16": 2.0**-7, "fp16": 2.0**-10
 LOW = ("bf16", "fp16", "tf32", "int8")
 # Below this many elements an RMSE is itself uncertain: k = 3 (PyTorch's benchmarks/dynamo).
 FEW = 1000
+# The smallest normal number, below which the spacing stays as it is (IEEE 754); only fp16 has it
+# where outputs are.
+SMALLEST = {"fp16": 2.0**-14}
+
+
+# The most that files from elsewhere may allow outputs to be off by, in multiples of their root mean
+# square. Eager of deep models is off by 1e-6 in fp32 and by some percent in bf16 and int8; more is
+# no reference but a permission. An output that is zero may be off by ZERO.
+MOST = {"fp32": 0.01, "tf32": 0.1, "fp16": 0.1, "bf16": 0.5, "int8": 0.75}
+ZERO = 1e-3
+
+
+class Allowance(NamedTuple):
+    """The rule: an RMSE to fp64 of at most k times eager's, plus the floor."""
+
+    k: float
+    floor: float
+    tolerance: float
+
+
+def allowance(
+    eager_rmse: float, rms: float, elements: int, precision: str, sums: float, gradient: bool = False
+) -> Allowance:
+    """Returns how far an output of this root mean square and number of elements may be from fp64.
+
+    eager_rmse: how far same-precision eager is. sums: what summing in another order may cost.
+    """
+    k = 3.0 if gradient or precision in LOW or elements < FEW else 2.0
+    floor = half_ulp(precision, rms) + sums
+    return Allowance(k, floor, k * eager_rmse + floor)
 
 
 def half_ulp(precision: str, rms: float) -> float:
     """Returns half the spacing of the precision's numbers around rms."""
-    return 0.5 * EPSILON[precision] * 2.0 ** math.floor(math.log2(rms)) if rms > 0 else 0.0
+    rms = max(rms, SMALLEST.get(precision, 2.0**-126))
+    return 0.5 * EPSILON[precision] * 2.0 ** math.floor(math.log2(rms))
+
+
+def summing(terms: int, rms: float) -> float:
+    """Returns what summing `terms` numbers in another order may cost in fp32 around rms."""
+    return math.sqrt(terms) * half_ulp("fp32", rms)
 
 
 def distance(
-    outputs: np.ndarray, reference: np.ndarray, eager: np.ndarray, precision: str, terms: int
+    outputs: np.ndarray,
+    reference: np.ndarray,
+    eager: np.ndarray,
+    precision: str,
+    terms: int,
+    rounding: float = 0.0,
 ) -> Distance:
     """Returns how far one output is from fp64, over all batches: arrays (K, B, ...).
 
-    eager: the same precision's own output. terms: the longest sum behind an element. An output of
-    another shape is infinitely far.
+    eager: the same precision's own output. terms: the longest sum behind an element. rounding: what
+    fp32 may cost besides. An output of another shape is infinitely far.
     """
     import numpy as np
 
     eager_rmse = rmse([eager], [reference])
-    k = 3.0 if precision in LOW or reference.size < FEW else 2.0
-    rms = float(np.sqrt(np.mean(reference**2)))
-    floor = half_ulp(precision, rms) + math.sqrt(terms) * half_ulp("fp32", rms)
+    if whole := reference.dtype.kind in "iub":
+        k, floor, tolerance = 1.0, 0.0, eager_rmse
+    else:
+        rms = float(np.sqrt(np.mean(reference**2)))
+        sums = summing(terms, rms) + rounding
+        k, floor, tolerance = allowance(eager_rmse, rms, reference.size, precision, sums)
     if outputs.shape != reference.shape:
+        return Distance(math.inf, eager_rmse, tolerance, k, floor, 0.0, reference.size, reference.size)
+    if whole:
+        wrong = int((outputs != reference).sum())
+        share = 1 - wrong / max(1, reference.size)
         return Distance(
-            math.inf, eager_rmse, k * eager_rmse + floor, k, floor, 0.0, reference.size, reference.size
+            rmse([outputs], [reference]), eager_rmse, tolerance, k, floor, share, wrong, reference.size
         )
     a, b = outputs.astype(np.float64).ravel(), reference.ravel()
     norms = float(np.linalg.norm(a) * np.linalg.norm(b))
@@ -71,22 +123,18 @@ def distance(
         else 0
     )
     return Distance(
-        rmse([outputs], [reference]),
-        eager_rmse,
-        k * eager_rmse + floor,
-        k,
-        floor,
-        cosine,
-        flips,
-        reference.size,
+        rmse([outputs], [reference]), eager_rmse, tolerance, k, floor, cosine, flips, reference.size
     )
 
 
-def distances(oracle: Path, outputs: Mapping[str, Path], precision: str, terms: int) -> dict[str, Distance]:
+def distances(
+    oracle: Path, outputs: Mapping[str, Path], precision: str, terms: int, names: Sequence[str] = ()
+) -> dict[str, Distance]:
     """Returns, for each kind of inputs (random, real), the distance of the worst output.
 
-    The worst is the one furthest out in units of its tolerance. Raises Refusal(accuracy) where
-    there are more or fewer outputs than eager gives.
+    The worst is the one furthest out in units of its tolerance. names: of the outputs, where they
+    are known. Raises Refusal(accuracy) where there are more or fewer outputs than eager gives, or
+    one has another shape.
     """
     import numpy as np
 
@@ -99,16 +147,49 @@ def distances(oracle: Path, outputs: Mapping[str, Path], precision: str, terms: 
             references = named(stored, "ref")
             eagers = named(stored, f"eager-{precision}-")
             outs = named(produced, "out")
+            roundings = [float(stored.get(f"rounding{index}", 0.0)) for index in range(len(references))]
         if len(outs) != len(references):
             raise Refusal(
                 "accuracy", f"{len(outs)} outputs on {kind} inputs where eager gives {len(references)}"
             )
+        for index, (out, reference) in enumerate(zip(outs, references, strict=True)):
+            if out.shape != reference.shape:
+                name = names[index] if index < len(names) else f"output {index}"
+                raise Refusal(
+                    "accuracy",
+                    f"{name} on {kind} inputs has shape {out.shape[1:]} where eager gives"
+                    f" {reference.shape[1:]}",
+                )
         each = [
-            distance(out, reference, eager, precision, terms)
-            for out, reference, eager in zip(outs, references, eagers, strict=True)
+            distance(out, reference, eager, precision, terms, rounding)
+            for out, reference, eager, rounding in zip(outs, references, eagers, roundings, strict=True)
         ]
         worst[kind] = max(each, key=_excess)
     return worst
+
+
+def bounded(reference: Path, precision: str, terms: int, judged_rmse: float = 0.0) -> None:
+    """Raises Refusal(accuracy) where a file of references (K, B, ...) that came from elsewhere
+    allows outputs that are no more like them than MOST.
+
+    terms: the longest sum, as the same source states it. judged_rmse: what a task metric is said to
+    have accepted.
+    """
+    import numpy as np
+
+    with np.load(reference, allow_pickle=False) as stored:
+        references, eagers = named(stored, "ref"), named(stored, f"eager-{precision}-")
+        roundings = [float(stored.get(f"rounding{index}", 0.0)) for index in range(len(references))]
+    for index, (true, eager, rounding) in enumerate(zip(references, eagers, roundings, strict=True)):
+        allowed = max(distance(true, true, eager, precision, terms, rounding).tolerance, judged_rmse)
+        size = float(np.sqrt(np.mean(np.square(true, dtype=np.float64)))) if true.size else 0.0
+        most = MOST[precision] * size if size > 0 else ZERO
+        if not allowed <= most:
+            raise Refusal(
+                "accuracy",
+                f"by its own files, output {index} may be off by {allowed:.3g} RMSE where its size is"
+                f" {size:.3g}; in {precision} at most {most:.3g} can be allowed: build it again",
+            )
 
 
 def _excess(distance: Distance) -> tuple[bool, float]:

@@ -3,31 +3,43 @@ the same inputs.
 
 It runs once a race, in a worker that stays as referee. It leaves npz files, with arrays (K, B, ...)
 for K batches of B samples:
-random.npz, real.npz: in0.., ref0.. (fp64), and eager-<precision>-0.. (float32; those of int8 by
-  rounded.py); timed.npz: in0.., ref0.. of the rotating inputs;
-validation.npz: in0.. (N, ...).
+real.npz, and random.npz where the model takes random inputs: in0.., ref0.. (fp64),
+  eager-<precision>-0.. (float32; those of int8 by rounded.py), rounding0 (rounding.py) of an output
+  that is exactly zero;
+timed.npz, fresh.npz: in0.., ref0.. of the rotating inputs, and of those that are kept back for
+  calls whose inputs nothing can have seen before;
+validation.npz: in0.. (N, ...);
+inputs/: the same files without their outputs, for those who are to be checked.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._pytree import tree_leaves
 
-from ..lookup.workloads import resized
+from ..lookup.workloads import Axis, resized
 from ..machine import tf32
 from ..machine.memory import exhausted
 from ..terms.case import Workload
+from ..terms.contract import Arrays
 from ..terms.reasons import Refusal
 from ..terms.work import Subject, TaskMetric, Work
+from . import arrays, leaves, rows
+from .check import half_ulp, summing
+from .counts import counted
+from .inputs import chosen
 from .rounded import rounded
+from .rounding import cost
+from .rows import Inputs
 
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Samples that the check sees of each kind of inputs, in at least LEAST_BATCHES batches: an output
@@ -36,64 +48,177 @@ SAMPLES = 8
 LEAST_BATCHES = 2
 # Inputs that rotate while a case is timed.
 TIMED = 4
+# Inputs that are kept back.
+FRESH = 3
+
+
+class Referral(NamedTuple):
+    """What the referee saw of a workload."""
+
+    subject: Subject
+    # What dimension 0 of the inputs is.
+    axis: Axis
+    # Kinds of inputs that outputs are compared on.
+    kinds: tuple[str, ...]
+    # The inputs and what was left out, a line each.
+    notes: tuple[str, ...]
 
 
 def refer(
     workload: Workload, batch: int, precisions: Sequence[str], target: str, folder: Path, threads: int
-) -> Subject:
+) -> Referral:
     """Writes the files above and returns what the harness needs to know of the workload.
 
-    Raises Refusal(invalid_input) where forward fails or the fp64 outputs are not finite.
+    Raises Refusal: invalid_input where forward fails, the fp64 outputs are not finite or the batch
+    is not one that it takes; nondeterministic where the same inputs have several answers.
     """
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    workload = resized(workload, batch)
-    count = max(LEAST_BATCHES, SAMPLES // batch)
-    real = real_batches(workload, batch, count)
-    sets = {
-        "real": real,
-        "random": [tuple(lookalike(value) for value in workload.inputs) for _ in range(count)],
-    }
+    example = workload
     exact = copy.deepcopy(workload.module).double()
-    stored: dict[str, dict[str, np.ndarray]] = {}
-    for name, batches in sets.items():
-        arrays = stacked("in", batches)
-        arrays |= stacked(
-            "ref",
-            [
-                forward(exact, tuple(raised(value) for value in inputs), workload, "fp64")
-                for inputs in batches
-            ],
-        )
+    run = partial(forward_in_fp64, exact, workload)
+    try:
+        repeats(workload, run(workload.inputs), run(workload.inputs), "fp64", 1)
+    except Refusal as refusal:
+        if refusal.reason.code != "invalid_input":
+            raise
+        hint = "constants in forward must follow the inputs' dtype"
+        raise Refusal("invalid_input", f"{refusal.reason.detail}; {hint}") from refusal
+    seen = axis_of(workload, run)
+    workload = replace(workload, dynamic=seen.axis == "free", batched=seen.axis != "whole")
+    workload = resized(workload, batch)
+    plain = partial(forward, workload.module, workload, "fp32")
+    sets = chosen(workload, example, run, plain, max(LEAST_BATCHES, SAMPLES // batch), FRESH)
+    counts = counted(workload)
+    (folder / "inputs").mkdir(exist_ok=True)
+    stored = {
+        kind: stacked("in", batches) | stacked("ref", sets.outputs[kind])
+        for kind, batches in sets.batches.items()
+    }
+    stored["timed"] = timed_batches(stored, len(workload.inputs))
+    kinds = tuple(kind for kind in ("random", "real") if kind in stored)
+    for kind in kinds:
         for precision in precisions:
-            device, dtype = torch.device(target), DTYPES.get(precision, torch.float32)
-            module = copy.deepcopy(workload.module).to(device, dtype)
-            if device.type == "cuda":
-                tf32.allow(precision == "tf32")
-            with rounded(module) if precision == "int8" else contextlib.nullcontext():
-                outputs = [
-                    forward(module, cast(inputs, dtype, device), workload, precision) for inputs in batches
-                ]
-            arrays |= stacked(f"eager-{precision}-", outputs)
-        stored[name] = arrays
-        np.savez(folder / f"{name}.npz", allow_pickle=False, **arrays)
-    if any(
-        not np.isfinite(value).all()
-        for arrays in stored.values()
-        for name, value in arrays.items()
-        if name.startswith("ref")
-    ):
+            outputs = in_precision(workload, precision, target, sets.batches[kind], counts.terms)
+            stored[kind] |= stacked(f"eager-{precision}-", outputs)
+        stored[kind] |= roundings(exact, sets.batches[kind][0], stored[kind])
+    for name, content in stored.items():
+        np.savez(folder / f"{name}.npz", allow_pickle=False, **content)
+        arrays.inputs_alone(folder / f"{name}.npz", folder / "inputs" / f"{name}.npz")
+    references = [value for name, value in stored["timed"].items() if name.startswith("ref")]
+    sensitive = any(not (value == value[:1]).all() for value in references)
+    work = Work(counts.flops, counts.operators, counts.terms, workload.items, workload.item, sensitive)
+    with torch.inference_mode():
+        names = leaves.names(workload.module(*workload.inputs))
+    task = task_metric(workload, folder)
+    subject = Subject(work, workload.weights, task, sets.notes, tuple(names))
+    return Referral(subject, seen.axis, kinds, (described(example, seen), *sets.notes))
+
+
+def own_batch(workload: Workload) -> int:
+    """Returns the batch of a workload that takes no other; 1 for one that takes any. Raises
+    Refusal(invalid_input).
+    """
+    axis = axis_of(workload, partial(forward_in_fp64, copy.deepcopy(workload.module).double(), workload)).axis
+    return workload.batch if axis == "fixed" else 1
+
+
+def forward_in_fp64(exact: torch.nn.Module, workload: Workload, inputs: Inputs) -> Arrays:
+    """Returns the outputs of the workload's module in fp64. Raises Refusal(invalid_input)."""
+    return forward(exact, workload, "fp64", tuple(raised(value) for value in inputs))
+
+
+def axis_of(workload: Workload, run: Callable[[Inputs], Arrays]) -> rows.Seen:
+    """Returns what dimension 0 is: what the workload's author says, where that is no batch of any
+    size; else what is seen. Raises Refusal(invalid_input).
+    """
+    if not workload.dynamic:
+        return rows.Seen("fixed" if workload.batched else "whole", "as its author says")
+    seen = rows.look(run, workload.inputs)
+    if seen.axis != "free" and workload.evaluate is not None:
         raise Refusal(
             "invalid_input",
-            f"{workload.name}: the fp64 reference itself has NaN or infinite outputs; mend the model or its"
-            " weights",
+            f"{workload.name}: {seen.why}, so its validation split cannot be run in batches of another size;"
+            " say Workload(..., dynamic=False)",
         )
-    timed = timed_batches(stored, len(workload.inputs))
-    np.savez(folder / "timed.npz", allow_pickle=False, **timed)
-    sensitive = any(not (value == value[:1]).all() for name, value in timed.items() if name.startswith("ref"))
-    counts = counted(workload)
-    work = Work(counts.flops, counts.operators, counts.terms, workload.items, workload.item, sensitive)
-    return Subject(work, workload.weights, task_metric(workload, folder))
+    return seen
+
+
+def described(workload: Workload, seen: rows.Seen) -> str:
+    """Returns the inputs and what dimension 0 of them is, in words."""
+    shapes = ", ".join(
+        f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}" for value in workload.inputs
+    )
+    words = {
+        "free": f"dimension 0 is the batch ({seen.why})",
+        "fixed": f"dimension 0 is a batch of {workload.batch} and of no other size ({seen.why})",
+        "whole": f"dimension 0 is no batch ({seen.why}), and a call takes them as they are. To say so in the"
+        " code: Workload(..., batched=False). For a --batch, let forward take the batch first",
+    }
+    return f"inputs {shapes}: {words[seen.axis]}"
+
+
+def repeats(workload: Workload, first: Arrays, second: Arrays, precision: str, terms: int) -> None:
+    """Raises Refusal(nondeterministic) where two answers to the same inputs are further apart than
+    rounding puts them.
+    """
+    for index, (value, again) in enumerate(zip(first, second, strict=False)):
+        apart, scale = arrays.rmse([again], [value]), rms(value)
+        if not np.isfinite(scale):
+            continue
+        if apart > half_ulp("fp32" if precision == "fp64" else precision, scale) + summing(terms, scale):
+            raise Refusal(
+                "nondeterministic",
+                f"{workload.name}: in {precision} eager, forward answers the same inputs otherwise each time"
+                f" (output {index} is {apart:.3g} RMSE apart, its own size is {scale:.3g}), so no backend can"
+                " be checked; take random numbers as an input, forward(x, noise), or switch them off in eval"
+                " mode, F.dropout(x, p, self.training)",
+            )
+
+
+def rms(values: np.ndarray) -> float:
+    """Returns the root of the mean square; 0 of no values."""
+    return float(np.sqrt(np.mean(np.square(values, dtype=np.float64)))) if values.size else 0.0
+
+
+def in_precision(
+    workload: Workload, precision: str, target: str, batches: Sequence[Inputs], terms: int
+) -> list[Arrays]:
+    """Returns the outputs of same-precision eager on the target, a list for each batch. Raises
+    Refusal: invalid_input, nondeterministic.
+    """
+    device, dtype = torch.device(target), DTYPES.get(precision, torch.float32)
+    module = copy.deepcopy(workload.module).to(device, dtype)
+    if device.type == "cuda":
+        tf32.allow(precision == "tf32")
+    with rounded(module) if precision == "int8" else contextlib.nullcontext():
+        run = partial(forward, module, workload, precision)
+        outputs = [run(cast(inputs, dtype, device)) for inputs in batches]
+        repeats(workload, outputs[0], run(cast(batches[0], dtype, device)), precision, terms)
+    return outputs
+
+
+def roundings(exact: torch.nn.Module, inputs: Inputs, stored: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns rounding0.. of each output that is exactly zero in fp64: what rounding may cost it,
+    which its own size does not say.
+    """
+    zero = [
+        int(name.removeprefix("ref"))
+        for name, value in stored.items()
+        if name.startswith("ref") and value.dtype.kind == "f" and not value.any()
+    ]
+    if not zero:
+        return {}
+    values = tuple(raised(value) for value in inputs)
+
+    @torch.no_grad()
+    def outputs() -> tuple[torch.Tensor, ...]:
+        return tuple(
+            torch.view_as_real(leaf) if leaf.is_complex() else leaf for leaf in leaves.tensors(exact(*values))
+        )
+
+    costs = cost(outputs, outputs())
+    return {f"rounding{index}": np.array(costs[index]) for index in zero}
 
 
 def task_metric(workload: Workload, folder: Path) -> TaskMetric | None:
@@ -104,7 +229,8 @@ def task_metric(workload: Workload, folder: Path) -> TaskMetric | None:
     if evaluation is None:
         return None
     inputs = {f"in{index}": value.numpy() for index, value in enumerate(evaluation.inputs)}
-    np.savez(folder / "validation.npz", allow_pickle=False, **inputs)
+    for place in (folder, folder / "inputs"):
+        np.savez(place / "validation.npz", allow_pickle=False, **inputs)
     outputs = folder / "validation-reference.npz"
     np.savez(outputs, allow_pickle=False, **split_outputs(workload))
     int8_budget = evaluation.budget if evaluation.int8_budget is None else evaluation.int8_budget
@@ -120,36 +246,7 @@ def score(workload: Workload, path: Path) -> dict[str, float]:
     return {name: float(value) for name, value in workload.evaluate.score(outputs).items()}
 
 
-def real_batches(workload: Workload, batch: int, count: int) -> list[tuple[torch.Tensor, ...]]:
-    """Returns `count` batches of the validation split.
-
-    Without a split they are the example inputs, rotated along the batch.
-    """
-    if workload.evaluate is None or not workload.dynamic:
-        return [
-            tuple(value.roll(shift, 0) if value.ndim else value for value in workload.inputs)
-            for shift in range(count)
-        ][: max(1, batch)]
-    total = workload.evaluate.inputs[0].shape[0]
-    rows = [torch.arange(index * batch, (index + 1) * batch) % total for index in range(count)]
-    return [tuple(value[row] for value in workload.evaluate.inputs) for row in rows]
-
-
-def lookalike(value: torch.Tensor) -> torch.Tensor:
-    """Returns a random input like a real one.
-
-    Floating-point values are normal with its mean and spread, integers lie in its range.
-    """
-    if value.is_floating_point():
-        return torch.randn_like(value) * (value.std() if value.numel() > 1 else 1.0) + value.mean()
-    if value.dtype == torch.bool:
-        return torch.rand(value.shape) < 0.5
-    return torch.randint(int(value.min()), int(value.max()) + 1, value.shape, dtype=value.dtype)
-
-
-def forward(
-    module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], workload: Workload, precision: str
-) -> tuple[np.ndarray, ...]:
+def forward(module: torch.nn.Module, workload: Workload, precision: str, inputs: Inputs) -> Arrays:
     """Returns the outputs of one call; raises Refusal(invalid_input) with what forward raised."""
     try:
         with torch.inference_mode():
@@ -158,31 +255,32 @@ def forward(
         if exhausted(error):
             raise
         text = " ".join(str(error).split())[:300]
-        hint = "; constants in forward must follow the inputs' dtype" if precision == "fp64" else ""
         raise Refusal(
             "invalid_input",
-            f"{workload.name}: forward fails in {precision} eager: {type(error).__name__}: {text}{hint}",
+            f"{workload.name}: forward fails in {precision} eager: {type(error).__name__}: {text}",
         ) from error
     return host(outputs, workload)
 
 
-def host(outputs: Any, workload: Workload) -> tuple[np.ndarray, ...]:
-    """Returns outputs (a tensor, or a tuple, list or dict of them) as float arrays on the host."""
-    if isinstance(outputs, dict):
-        parts = list(outputs.values())
-    else:
-        parts = list(outputs) if isinstance(outputs, (tuple, list)) else [outputs]
-    if not parts or not all(isinstance(part, torch.Tensor) for part in parts):
-        kinds = ", ".join(type(part).__name__ for part in parts) or "nothing"
+def host(outputs: Any, workload: Workload) -> Arrays:
+    """Returns every tensor of the outputs in the form that is compared. Raises
+    Refusal(invalid_input) where there is none, or something that is neither tensor nor None.
+    """
+    others = [type(leaf).__name__ for leaf in tree_leaves(outputs) if not isinstance(leaf, torch.Tensor)]
+    tensors = leaves.tensors(outputs)
+    if not tensors or any(name != "NoneType" for name in others):
+        kinds = ", ".join(others) or "nothing"
         raise Refusal(
             "invalid_input",
             f"{workload.name}: forward returns {kinds}; expected a tensor or a tuple of tensors",
         )
-    return tuple((part if part.dtype == torch.float64 else part.float()).cpu().numpy() for part in parts)
+    return tuple(leaves.array(tensor) for tensor in tensors)
 
 
 def raised(value: torch.Tensor) -> torch.Tensor:
-    """Returns the tensor in fp64; integers stay."""
+    """Returns the tensor in fp64, complex numbers in two of them; integers stay."""
+    if value.is_complex():
+        return value.to(torch.complex128)
     return value.double() if value.is_floating_point() else value
 
 
@@ -211,7 +309,7 @@ def timed_batches(stored: dict[str, dict[str, np.ndarray]], inputs: int) -> dict
     chosen: list[tuple[str, int]] = []
     seen: set[bytes] = set()
     for name in ("real", "random"):
-        for index in range(len(stored[name]["in0"])):
+        for index in range(len(stored[name]["in0"]) if name in stored else 0):
             digest = b"".join(stored[name][f"in{i}"][index].tobytes() for i in range(inputs))
             if digest not in seen and len(chosen) < TIMED:
                 seen.add(digest)
@@ -227,64 +325,9 @@ def split_outputs(workload: Workload, rows: int = 64) -> dict[str, np.ndarray]:
     total, rows = split[0].shape[0], rows if workload.dynamic else fixed
     batches = [torch.arange(start, start + rows) % total for start in range(0, total, rows)]
     results = [
-        forward(workload.module, tuple(value[batch] for value in split), workload, "fp32")
+        forward(workload.module, workload, "fp32", tuple(value[batch] for value in split))
         for batch in batches
     ]
     return {
         f"out{index}": np.concatenate(parts)[:total] for index, parts in enumerate(zip(*results, strict=True))
     }
-
-
-class Counts(NamedTuple):
-    """What one call of the batch does.
-
-    flops: of matrix products, convolutions and attention. operators: calls of aten. terms: the
-    longest sum behind any element.
-    """
-
-    flops: int
-    operators: int
-    terms: int
-
-
-def counted(workload: Workload) -> Counts:
-    """Returns the counts of one eager call (torch.utils.flop_counter; a dispatch mode)."""
-    count, terms = 0, 1
-
-    class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its metaclass has no types
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            nonlocal count, terms
-            output = func(*args, **(kwargs or {}))
-            count += 1
-            tensors = [value for value in args if isinstance(value, torch.Tensor)]
-            terms = max(terms, summed(func.overloadpacket.__name__, tensors, output))
-            return output
-
-    with torch.no_grad():
-        with FlopCounterMode(display=False) as flops:
-            workload.module(*workload.inputs)
-        with Operators():  # type: ignore[no-untyped-call]
-            workload.module(*workload.inputs)
-    return Counts(int(flops.get_total_flops()), count, terms)
-
-
-def summed(name: str, tensors: list[torch.Tensor], output: Any) -> int:
-    """Returns how many terms an operator sums for one element.
-
-    That is the inner dimension of a product, the filter's size, the number of keys, or what a
-    reduction takes together.
-    """
-    if name in ("mm", "addmm", "bmm", "baddbmm") and len(tensors) >= 2:
-        return tensors[-1].shape[-2]
-    if "conv" in name and len(tensors) >= 2:
-        return tensors[1][0].numel()
-    if "attention" in name and len(tensors) >= 2:
-        return max(tensors[1].shape[-2:])
-    if (
-        tensors
-        and isinstance(output, torch.Tensor)
-        and 0 < output.numel() < tensors[0].numel()
-        and name in ("mean", "sum", "_adaptive_avg_pool2d", "avg_pool2d")
-    ):
-        return tensors[0].numel() // output.numel()
-    return 1

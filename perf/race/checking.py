@@ -23,12 +23,13 @@ def check_entrant(entrant: Entrant, plan: Plan, servers: Servers) -> None:
     entrant.outputs.mkdir(parents=True, exist_ok=True)
     outputs = {kind: entrant.outputs / f"{kind}.npz" for kind in (*oracle.kinds, "timed")}
     for kind, path in outputs.items():
-        worker.ask(RunStored(str(oracle.folder / f"{kind}.npz"), str(path)), plan.timeout_s)
+        worker.ask(RunStored(str(oracle.inputs / f"{kind}.npz"), str(path)), plan.timeout_s)
     distances = check.distances(
         oracle.folder,
         {kind: outputs[kind] for kind in oracle.kinds},
         precision,
         entrant.seen.subject.work.terms,
+        entrant.seen.subject.outputs,
     )
     has_task = metric is not None or oracle.judged
     entrant.deviation = Deviation(distances)
@@ -50,7 +51,7 @@ def scored(entrant: Entrant, plan: Plan) -> dict[str, float]:
     worker, referee = entrant.running(), entrant.oracle.referee
     assert referee is not None
     path = str(entrant.outputs / "validation.npz")
-    worker.ask(RunSplit(str(entrant.oracle.folder / "validation.npz"), path), plan.timeout_s)
+    worker.ask(RunSplit(str(entrant.oracle.inputs / "validation.npz"), path), plan.timeout_s)
     worker.stop()
     referee.go()
     scores = referee.ask(Score(path), plan.timeout_s)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ..lookup.workloads import Reference
+from ..oracle.arrays import named
 from ..terms.case import Case, Plan
 from ..terms.contract import Backend
 from ..terms.reasons import Reason, Refusal
@@ -34,6 +36,27 @@ class Oracle:
     # Whether an artefact of int8 was judged by its task metric when it was built.
     judged: bool = False
 
+    @property
+    def inputs(self) -> Path:
+        """The folder of the inputs without their outputs: all that a worker is told."""
+        return self.folder / "inputs"
+
+    @cached_property
+    def timed(self) -> list[Any]:
+        """The reference outputs (K, B, ...) of the rotating inputs."""
+        return self._references("timed")
+
+    @cached_property
+    def fresh(self) -> list[Any]:
+        """The reference outputs (K, B, ...) of the inputs that are kept back."""
+        return self._references("fresh")
+
+    def _references(self, kind: str) -> list[Any]:
+        import numpy as np
+
+        with np.load(self.folder / f"{kind}.npz", allow_pickle=False) as stored:
+            return named(stored, "ref")
+
 
 @dataclass
 class Entrant:
@@ -57,8 +80,10 @@ class Entrant:
     model: str = ""
     placement: Placement | None = None
     deviation: Deviation | None = None
-    # Each rotating input's largest RMSE that a timed call's outputs may have.
+    # Each rotating input's largest RMSE that a timed call's outputs may have; None: not compared.
     limits: list[float] | None = None
+    # What each block's audit had to say; empty where it was nothing.
+    doubts: list[str] = field(default_factory=list)
     # Why it left the race; its blocks up to then are kept.
     refusal: Reason | None = None
     fell_back: bool = False
@@ -135,7 +160,14 @@ def load_worker(entrant: Entrant, plan: Plan, servers: Servers, name: str, fresh
     start_s = time.perf_counter() - start
     oracle = entrant.oracle
     loaded = worker.ask(
-        LoadCase(oracle.reference, entrant.case, str(entrant.artefact), str(oracle.folder), plan.threads),
+        LoadCase(
+            oracle.reference,
+            entrant.case,
+            str(entrant.artefact),
+            str(oracle.inputs),
+            str(oracle.folder) if getattr(entrant.backend, "KNOWS_REFERENCE", False) else "",
+            plan.threads,
+        ),
         plan.timeout_s,
     )
     entrant.seen.no_meter = loaded.no_meter

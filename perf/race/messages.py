@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar, get_args
 import msgspec
 
 from ..artefacts.manifest import Signature
-from ..lookup.workloads import Reference
+from ..lookup.workloads import Axis, Reference
 from ..machine.telemetry import Span, Window
 from ..terms.case import Case
 from ..terms.contract import Overhead, Schedule
@@ -77,14 +77,50 @@ class Referred(msgspec.Struct, frozen=True):
 
     subject: Subject
     signature: Signature
+    # What dimension 0 of the inputs is.
+    axis: Axis
+    # Kinds of inputs that outputs are compared on.
+    kinds: tuple[str, ...]
+    # The inputs and what was left out, a line each.
+    notes: tuple[str, ...]
+
+
+class Array(msgspec.Struct, frozen=True):
+    """An array. dtype: as numpy spells it."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    content: bytes
 
 
 class Sampled(msgspec.Struct, frozen=True):
-    """One turn. joules: per call, None without a counter. rmse: of its last outputs."""
+    """One turn."""
 
     turn: Turn
+    # J a call; None without a counter.
     joules: float | None
-    rmse: float
+    # The outputs of its last call, whose number nothing told beforehand, and which of the rotating
+    # inputs that call had; empty where nothing is compared.
+    outputs: list[Array]
+    inputs: int
+    # Seconds that all of it took, by the worker's clock.
+    spent_s: float
+
+
+class Audited(msgspec.Struct, frozen=True):
+    """Single calls, timed as those of a turn are, with inputs that were kept back until now."""
+
+    # Seconds of each call with such inputs, and of the call with rotating ones after it.
+    fresh_s: list[float]
+    seen_s: list[float]
+    # Seconds of placing the inputs of each such call, and of fetching its outputs at once.
+    place_s: list[float]
+    fetch_s: list[float]
+    # Seconds of copying as many bytes as one has in inputs and outputs.
+    copy_s: float
+    # The outputs of one of them, and which of the inputs it had.
+    outputs: list[Array]
+    inputs: int
 
 
 class Weighed(msgspec.Struct, frozen=True):
@@ -160,6 +196,12 @@ class Refer(Request[Referred], frozen=True):
     threads: int
 
 
+class Examine(Request[int], frozen=True):
+    """Replies the batch of a workload that takes no other; 1 for one that takes any."""
+
+    reference: Reference
+
+
 class Score(Request[dict[str, float]], frozen=True):
     """Scores outputs that another worker stored. Replies task metric -> value."""
 
@@ -204,6 +246,9 @@ class LoadCase(Request[LoadedCase], frozen=True):
     reference: Reference
     case: Case
     folder: str
+    # Folder of the inputs that rotate and of those that are kept back.
+    inputs: str
+    # Folder of the reference outputs, for a backend that computes nothing; empty for all others.
     oracle: str
     threads: int
 
@@ -232,12 +277,16 @@ class Warm(Request[WarmUp], frozen=True):
     sample_s: float
     longest_s: float
     cap_s: float
-    # Each rotating input's largest RMSE that a timed call's outputs may have; None: not checked.
-    limits: list[float] | None
 
 
 class TakeTurn(Request[Sampled], frozen=True):
-    """Takes one turn."""
+    """Takes one turn. compared: its last outputs are sent."""
+
+    compared: bool
+
+
+class Audit(Request[Audited | None], frozen=True):
+    """Calls with inputs that were kept back. Replies None where there are none."""
 
 
 class TakeTail(Request[list[float]], frozen=True):
@@ -275,6 +324,7 @@ AnyRequest = (
     | TraceSource
     | MakeReady
     | Refer
+    | Examine
     | Score
     | MeasurePeaks
     | BuildCase
@@ -285,6 +335,7 @@ AnyRequest = (
     | TellPlacement
     | Warm
     | TakeTurn
+    | Audit
     | TakeTail
     | Weigh
     | Record

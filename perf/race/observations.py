@@ -34,6 +34,8 @@ class Block(msgspec.Struct):
     joules: list[float] = []
     # RMSE of each turn's last outputs.
     rmse: list[float] = []
+    # Seconds of each turn by the parent's clock and by the worker's.
+    clocks: list[tuple[float, float]] = []
     # Seconds of single calls.
     tail: list[float] = []
     # Peak resident memory of the timed calls.

@@ -31,7 +31,7 @@ def seal(raw: Path, file: Path, about: dict[str, Any]) -> None:
     A reader never sees half of it.
     """
     head = b'{"hotlap": ' + msgspec.json.encode({"schema": SCHEMA, **about}) + b",\n"
-    with raw.open("rb") as source, files.whole(file) as plain, packed(file, plain) as sink:
+    with raw.open("rb") as source, files.output(file) as plain, packed(file, plain) as sink:
         start = source.read(1)
         while start.isspace():
             start = source.read(1)

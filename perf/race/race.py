@@ -17,10 +17,11 @@ from ..artefacts import writing
 from ..machine import cores
 from ..stats import estimates
 from ..terms.case import Plan
+from . import audit
 from .budget import Rest
 from .checking import check_entrant
 from .entrant import Attempt, Entrant, load_worker
-from .messages import Finish, TakeTail, TakeTurn, Warm, Weigh
+from .messages import Audit, Finish, TakeTail, TakeTurn, Warm, Weigh
 from .servers import Servers
 
 # Shares of a race's budget: for warming up until its first look, and for weighing energy.
@@ -78,6 +79,10 @@ class Race:
             self.stopped_by = f"most blocks ({max(self.plan.looks)})"
         finally:
             self.end()
+            for entrant in self.entrants:
+                if entrant.live:
+                    with Attempt(entrant):
+                        audit.settle(entrant, over=True)
 
     def check(self) -> None:
         """Checks every entrant that does the workload's work; those that fail leave the race.
@@ -122,10 +127,13 @@ class Race:
             with Attempt(entrant):
                 self.enter(entrant, number, fresh or number < self.plan.fresh_blocks)
         start = time.monotonic()
-        for _ in range(rounds):
+        audited = {id(entrant): order.randrange(rounds) for entrant in self.entrants}
+        for turn in range(rounds):
             for entrant in self.shuffled(order):
                 with Attempt(entrant):
                     self.take_turn(entrant)
+                    if turn == audited[id(entrant)]:
+                        self.audit(entrant)
         rounds_s, weighed_s = time.monotonic() - start, 0.0
         for entrant in self.shuffled(order):
             with Attempt(entrant):
@@ -147,26 +155,41 @@ class Race:
         """Gives the entrant a warm worker and a new block. Raises Refusal."""
         block = load_worker(entrant, self.plan, self.servers, f"block-{number}", fresh)
         cap_s = WARM_SHARE * self.plan.budget_s / (self.plan.looks[0] * len(self.entrants))
-        warm = Warm(self.plan.sample_s, self.plan.longest_sample_s, cap_s, entrant.limits)
+        warm = Warm(self.plan.sample_s, self.plan.longest_sample_s, cap_s)
         block.warm = entrant.running().ask(warm, self.plan.timeout_s)
         entrant.seen.blocks.append(block)
 
     def take_turn(self, entrant: Entrant) -> None:
         """Adds one sample to the entrant's block. Raises Refusal."""
-        sampled = entrant.running().ask(TakeTurn(), self.plan.timeout_s)
+        start = time.monotonic()
+        sampled = entrant.running().ask(TakeTurn(entrant.limits is not None), self.plan.timeout_s)
+        spent_s = time.monotonic() - start
+        rmse = audit.compare(entrant, sampled)
         self.turn += 1
         block = entrant.seen.blocks[-1]
         block.turns.append(sampled.turn)
         block.numbers.append(self.turn)
-        block.rmse.append(sampled.rmse)
+        block.rmse.append(rmse)
+        block.clocks.append((spent_s, sampled.spent_s))
         if sampled.joules is not None:
             block.joules.append(sampled.joules)
+
+    def audit(self, entrant: Entrant) -> None:
+        """Notes what calls with inputs that were kept back say. Raises Refusal."""
+        if entrant.limits is not None:
+            audited = entrant.running().ask(Audit(), self.plan.timeout_s)
+            entrant.doubts.append(audit.judge(entrant, audited) if audited is not None else "")
 
     def finish(self, entrant: Entrant) -> None:
         """Takes the tail of the entrant's block, its peak memory and what the GPU says. Raises
         Refusal.
         """
         worker, block = entrant.running(), entrant.seen.blocks[-1]
+        if entrant.doubts:
+            entrant.doubts[-1] = (
+                entrant.doubts[-1] or audit.clocks(block) or audit.threads(entrant, block, self.plan)
+            )
+        audit.settle(entrant, over=False)
         if self.plan.tail_s > 0:
             block.tail = worker.ask(TakeTail(self.plan.tail_s), self.plan.timeout_s)
         finished = worker.ask(Finish(), self.plan.timeout_s)

@@ -8,10 +8,10 @@ import os
 import random
 import shutil
 import sys
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import msgspec
@@ -21,9 +21,9 @@ from ..lookup import plugins, workloads
 from ..lookup.workloads import resized
 from ..machine import cuda_devices, memory, survey, telemetry
 from ..machine.power import Meter
-from ..oracle.arrays import named, on_split, on_stored, rmse
+from ..oracle.arrays import named, on_split, on_stored
 from ..terms.case import Case, Workload
-from ..terms.contract import Artefact, Backend, Overhead, Step, modules, timed
+from ..terms.contract import Arrays, Artefact, Backend, Overhead, Step, modules, timed
 from ..terms.reasons import Reason, Refusal, full
 from ..terms.result import Placement
 from . import messages, origin, profiling, timing
@@ -31,6 +31,8 @@ from . import priority as scheduling
 
 # Most single calls that a tail takes.
 TAIL_MOST = 200
+# Seconds of calls with inputs that were kept back, in which as many of them are called as fit.
+AUDIT_S = 0.02
 
 
 class Tasks:
@@ -74,12 +76,16 @@ class Tasks:
 
         folder = Path(request.folder)
         self.workload = workloads.load(request.reference)
-        subject = reference.refer(
+        referral = reference.refer(
             self.workload, request.batch, request.precisions, request.target, folder, request.threads
         )
-        return messages.Referred(
-            subject, signature.of_reference(folder / "random.npz", self.workload.dynamic)
-        )
+        fed = signature.of_reference(folder / "real.npz", referral.axis == "free")
+        return messages.Referred(referral.subject, fed, referral.axis, referral.kinds, referral.notes)
+
+    def examine(self, request: messages.Examine) -> int:
+        from ..oracle import reference
+
+        return reference.own_batch(workloads.load(request.reference))
 
     def score(self, request: messages.Score) -> dict[str, float]:
         from ..oracle import reference
@@ -129,8 +135,6 @@ class Tasks:
 
     def load_case(self, request: messages.LoadCase) -> messages.LoadedCase:
         """Loads the case, places the rotating inputs and calls it once."""
-        import numpy as np
-
         priority = scheduling.claim()
         self.case = case = request.case
         self.backend: Backend = plugins.backend(case.backend)
@@ -146,29 +150,24 @@ class Tasks:
                 )
             return resized(workloads.load(request.reference), case.batch)
 
-        oracle = Path(request.oracle)
-        self.artefact = Artefact(case, Path(request.folder), request.threads, workload, oracle)
-        with np.load(oracle / "timed.npz", allow_pickle=False) as stored:
-            inputs = named(stored, "in")
-            self.expected = named(stored, "ref")
+        reference = Path(request.oracle) if request.oracle else None
+        self.artefact = Artefact(case, Path(request.folder), request.threads, workload, reference)
+        timed, fresh = (batches(Path(request.inputs) / name) for name in ("timed.npz", "fresh.npz"))
         self.device, self.no_device = cuda_devices.attach(case.target)
         self.before = self.device.read() if self.device else None
         self.throttle: set[str] = set()
         memory.reset()
-        start = time.perf_counter()
+        start = perf_counter()
         self.step: Step = self.backend.load(self.artefact)
-        load_s, load_peak_bytes = time.perf_counter() - start, memory.peak_bytes()
-        self.pool = [
-            tuple(np.ascontiguousarray(value[index]) for value in inputs) for index in range(len(inputs[0]))
-        ]
+        load_s, load_peak_bytes = perf_counter() - start, memory.peak_bytes()
+        self.pool, self.kept_back = timed, fresh
         memory.reset()
-        start = time.perf_counter()
+        start = perf_counter()
         self.placed = [self.step.place(arrays) for arrays in self.pool]
         self.step.call(self.placed[0])
         self.step.synchronize()
-        first_call_s = time.perf_counter() - start
-        self.next = random.randrange(len(self.placed))
-        self.limits: list[float] | None = None
+        first_call_s = perf_counter() - start
+        self.last = 0
         on_stream = case.target.startswith("cuda:") and "torch" in modules(self.backend, case)
         self.clock = timing.event_clock if on_stream else timing.host_clock
         self.meter, no_meter = meter_of(case.target)
@@ -198,7 +197,6 @@ class Tasks:
         return self.backend.placement(self.artefact, self.step)
 
     def warm(self, request: messages.Warm) -> timing.WarmUp:
-        self.limits = request.limits
         self.warmed = timing.warm_up(
             self.step, self.rotate, self.clock, request.sample_s, request.longest_s, request.cap_s
         )
@@ -206,15 +204,49 @@ class Tasks:
         return self.warmed
 
     def take_turn(self, request: messages.TakeTurn) -> messages.Sampled:
-        """One sample, and how far its last outputs are from the reference of their own inputs."""
-        feed = self.rotate(self.warmed.calls + 1)
-        last = (self.next - 1) % len(self.placed)
+        """One sample and its last outputs.
+
+        How many calls it has is drawn by lot, so that no step knows which of them is looked at.
+        """
+        start = perf_counter()
+        calls = self.warmed.calls
+        feed = self.rotate(1 + random.randint(-(-3 * calls // 4), 5 * calls // 4))
         meter = self.meter if self.meter and self.meter.gpu is None else None
         before = meter.read() if meter else ()
         turn, outputs = timing.take_turn(self.step, feed, self.clock)
         joules = meter.between(before, meter.read()) if meter else None
         self.watch()
-        return messages.Sampled(turn, joules, self.inspect(outputs, last))
+        fetched = packed(self.step.fetch(outputs)) if request.compared else []
+        return messages.Sampled(turn, joules, fetched, self.last, perf_counter() - start)
+
+    def audit(self, request: messages.Audit) -> messages.Audited | None:
+        """Calls with inputs that no call has had, whose outputs are fetched at once, each beside a
+        call with inputs that rotate.
+
+        One is enough where a call takes long.
+        """
+        if not self.kept_back:
+            return None
+        pairs = max(1, min(len(self.kept_back), int(AUDIT_S / max(self.warmed.call_s, 1e-9))))
+        chosen = random.sample(range(len(self.kept_back)), pairs)
+        placed, place_s = zip(
+            *(clocked(self.step.place, self.kept_back[index]) for index in chosen), strict=True
+        )
+        fresh_s, fetch_s, seen_s, fetched = [], [], [], []
+        for inputs in placed:
+            spent_s, outputs = self.clock(self.step, [inputs])
+            arrays, spent_to_fetch_s = clocked(self.step.fetch, outputs)
+            fresh_s.append(spent_s)
+            fetch_s.append(spent_to_fetch_s)
+            fetched.append(arrays)
+            seen_s.append(self.clock(self.step, self.rotate(1))[0])
+        compared = random.randrange(pairs)
+        both = (*self.kept_back[chosen[compared]], *fetched[compared])
+        copy_s = clocked(lambda arrays: [array.copy() for array in arrays], both)[1]
+        outputs_sent = packed(fetched[compared])
+        return messages.Audited(
+            fresh_s, seen_s, list(place_s), fetch_s, copy_s, outputs_sent, chosen[compared]
+        )
 
     def take_tail(self, request: messages.TakeTail) -> list[float]:
         calls = max(1, min(TAIL_MOST, int(request.cap_s / max(self.warmed.call_s, 1e-9))))
@@ -277,36 +309,12 @@ class Tasks:
         return self.step.fetch(outputs)
 
     def rotate(self, count: int) -> list[Any]:
-        """The next `count` inputs in turn, so that no call repeats the one before."""
-        feed = [self.placed[(self.next + offset) % len(self.placed)] for offset in range(count)]
-        self.next = (self.next + count) % len(self.placed)
+        """`count` of the rotating inputs in an order drawn by lot, in which none follows itself."""
+        feed, others = [], len(self.placed) - 1
+        for _ in range(count):
+            self.last = (self.last + random.randint(1, others)) % len(self.placed) if others else 0
+            feed.append(self.placed[self.last])
         return feed
-
-    def inspect(self, outputs: Any, index: int) -> float:
-        """RMSE of a timed call's outputs.
-
-        Raises Refusal(stale_output or accuracy) above the limit.
-        """
-        if self.limits is None:
-            return 0.0
-        fetched = self.step.fetch(outputs)
-        distances = [
-            rmse(fetched, [value[other] for value in self.expected]) for other in range(len(self.placed))
-        ]
-        if not distances[index] <= self.limits[index]:
-            for other, distance in enumerate(distances):
-                if other != index and distance <= self.limits[other]:
-                    raise Refusal(
-                        "stale_output",
-                        f"a timed call returned the outputs of other inputs (number {other} instead of"
-                        f" {index})",
-                    )
-            raise Refusal(
-                "accuracy",
-                f"a timed call's outputs are off by {distances[index]:.3g} RMSE, at most"
-                f" {self.limits[index]:.3g} was expected from the check",
-            )
-        return distances[index]
 
 
 # Request -> the method that does it: what a worker can be asked for, and nothing else.
@@ -317,6 +325,7 @@ METHODS: dict[type, Callable[[Tasks, Any], Any]] = {
     messages.TraceSource: Tasks.trace_source,
     messages.MakeReady: Tasks.make_ready,
     messages.Refer: Tasks.refer,
+    messages.Examine: Tasks.examine,
     messages.Score: Tasks.score,
     messages.MeasurePeaks: Tasks.measure_peaks,
     messages.BuildCase: Tasks.build,
@@ -327,6 +336,7 @@ METHODS: dict[type, Callable[[Tasks, Any], Any]] = {
     messages.TellPlacement: Tasks.place,
     messages.Warm: Tasks.warm,
     messages.TakeTurn: Tasks.take_turn,
+    messages.Audit: Tasks.audit,
     messages.TakeTail: Tasks.take_tail,
     messages.Weigh: Tasks.weigh,
     messages.Record: Tasks.record,
@@ -340,6 +350,29 @@ def built(folder: Path, case: Case, fed: Signature) -> messages.Built:
 
     fixed = getattr(plugins.backend(case.backend), "FIXED_BATCH", lambda _: False)(case)
     return messages.Built(signature.of_files(folder, fed, fixed), survey.versions(survey.LOADERS))
+
+
+def batches(file: Path) -> list[Arrays]:
+    """The batches of inputs that a file holds; none where there is no such file."""
+    import numpy as np
+
+    if not file.is_file():
+        return []
+    with np.load(file, allow_pickle=False) as stored:
+        inputs = named(stored, "in")
+    return [tuple(np.ascontiguousarray(value[index]) for value in inputs) for index in range(len(inputs[0]))]
+
+
+def packed(arrays: Arrays) -> list[messages.Array]:
+    """Arrays as they go to the parent."""
+    return [messages.Array(array.dtype.str, array.shape, array.tobytes()) for array in arrays]
+
+
+def clocked(function: Callable[[Any], Any], argument: Any) -> tuple[Any, float]:
+    """What a function returns, and the seconds that it took."""
+    start = perf_counter()
+    result = function(argument)
+    return result, perf_counter() - start
 
 
 def meter_of(target: str) -> tuple[Meter | None, Reason | None]:
@@ -371,8 +404,8 @@ def short_of_space(error: Exception, folder: Path, workload: Workload) -> Refusa
 @contextlib.contextmanager
 def phases(spent: dict[str, float], name: str) -> Iterator[None]:
     """Adds the seconds inside to those of the phase."""
-    start = time.perf_counter()
+    start = perf_counter()
     try:
         yield
     finally:
-        spent[name] = spent.get(name, 0.0) + time.perf_counter() - start
+        spent[name] = spent.get(name, 0.0) + perf_counter() - start

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import math
 import resource
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
+
+# Bound when the worker starts: what a model's code puts in their place later times nothing.
+from time import get_clock_info, perf_counter, process_time
 from typing import Any
 
 import msgspec
@@ -65,11 +67,11 @@ def host_clock(step: Step, feed: Sequence[Any]) -> tuple[float, Any]:
     """Seconds for all calls of the feed, synchronised once at the end, and the last outputs."""
     call, synchronize = step.call, step.synchronize
     outputs = None
-    start = time.perf_counter()
+    start = perf_counter()
     for inputs in feed:
         outputs = call(inputs)
     synchronize()
-    return time.perf_counter() - start, outputs
+    return perf_counter() - start, outputs
 
 
 def event_clock(step: Step, feed: Sequence[Any]) -> tuple[float, Any]:
@@ -104,9 +106,9 @@ def take_turn(step: Step, feed: Sequence[Any], clock: Clock) -> tuple[Turn, Any]
     Returns the last outputs with it, so that they can be checked.
     """
     first_s, _ = clock(step, feed[:1])
-    moved, before, cpu = migrations(), resource.getrusage(resource.RUSAGE_SELF), time.process_time()
+    moved, before, cpu = migrations(), resource.getrusage(resource.RUSAGE_SELF), process_time()
     spent, outputs = clock(step, feed[1:])
-    cpu, after = time.process_time() - cpu, resource.getrusage(resource.RUSAGE_SELF)
+    cpu, after = process_time() - cpu, resource.getrusage(resource.RUSAGE_SELF)
     return (
         Turn(
             first_s=first_s,
@@ -137,15 +139,15 @@ def warm_up(
     of several tries: a call that waited for its core would make the samples of one entrant single
     calls and those of its twin means of many, and the medians of the two are different things.
     """
-    start = time.perf_counter()
-    least_s = min(longest_s, max(sample_s, 1e-3, 1000 * time.get_clock_info("perf_counter").resolution))
+    start = perf_counter()
+    least_s = min(longest_s, max(sample_s, 1e-3, 1000 * get_clock_info("perf_counter").resolution))
     clock(step, rotate(LEAST_CALLS))
     calls = 1
     while True:
         spent = math.inf
         for _ in range(TRIES):
             spent = min(spent, clock(step, rotate(calls))[0])
-            late = time.perf_counter() - start > cap_s
+            late = perf_counter() - start > cap_s
             if late or spent < least_s:
                 break
         if spent >= least_s or late:
@@ -156,9 +158,9 @@ def warm_up(
         samples += [clock(step, rotate(calls))[0] / calls for _ in range(WINDOW)]
         recent = samples[-WINDOW * WINDOWS :]
         if len(recent) == WINDOW * WINDOWS and agree(recent):
-            return WarmUp(calls, True, time.perf_counter() - start, median(recent))
-        if len(samples) >= WINDOW * LEAST_WINDOWS and time.perf_counter() - start > cap_s:
-            return WarmUp(calls, False, time.perf_counter() - start, median(recent))
+            return WarmUp(calls, True, perf_counter() - start, median(recent))
+        if len(samples) >= WINDOW * LEAST_WINDOWS and perf_counter() - start > cap_s:
+            return WarmUp(calls, False, perf_counter() - start, median(recent))
 
 
 def agree(samples: Sequence[float]) -> bool:

@@ -28,11 +28,13 @@ ARCHITECTURES = ("sm_", "gfx")
 # Which way a quantity improves.
 Better = Literal["higher", "lower"]
 
+# The largest machines have a tenth.
+MOST_THREADS = 65536
 # A word of a case's id: what file systems, shells and pytest's -k (no = and ,) take alike.
 _NAME = re.compile(r"[A-Za-z0-9._+:-]+")
-_TARGET = re.compile(r"cpu|cuda:\d+|sm_\d+|gfx[0-9a-f]+")
+_TARGET = re.compile(r"cpu|cuda:\d{1,4}|sm_\d{1,4}|gfx[0-9a-f]+")
 _ID = re.compile(
-    r"(?P<workload>[^/]+)/(?P<backend>[^/]+)/(?P<precision>[^/]+)/b(?P<batch>\d+)"
+    r"(?P<workload>[^/]+)/(?P<backend>[^/]+)/(?P<precision>[^/]+)/b(?P<batch>\d{1,9})"
     r"/(?P<target>[^/]+)/(?P<mode>[^/\[]+)(?P<options>(\[[^\]]+\])*)"
 )
 
@@ -71,6 +73,8 @@ class Workload:
     item: str = "sample"
     # Whether dimension 0 of every input is a batch that may have any size.
     dynamic: bool = True
+    # Whether dimension 0 is a batch at all; otherwise a call takes the example inputs as they are.
+    batched: bool = True
     # The task metric; None where there is none.
     evaluate: Evaluation | None = None
     # Real inputs of the training split, first dimension N, from which int8 takes the ranges of
@@ -87,6 +91,12 @@ class Workload:
         if self.items < 1:
             raise Misuse(f"workload {self.name}: items must be at least 1, not {self.items}")
 
+    @property
+    def batch(self) -> int:
+        """The rows of the example inputs; 1 where dimension 0 is no batch."""
+        first = self.inputs[0]
+        return first.shape[0] if self.batched and first.ndim else 1
+
 
 @dataclass(frozen=True, order=True)
 class Case:
@@ -101,7 +111,7 @@ class Case:
     backend: str
     # One of PRECISIONS.
     precision: str = "fp32"
-    # Size of dimension 0 of every input.
+    # Rows of every input: the size of dimension 0, or 1 where that is no batch.
     batch: int = 1
     # Device that runs it (cpu, cuda:0), or an architecture to build for (sm_89).
     target: str = "cpu"
@@ -174,7 +184,8 @@ class Case:
         match = _ID.fullmatch(text)
         if not match:
             raise Misuse(
-                f"{text!r} is no case; expected workload/backend/precision/bN/target/mode[name:value]..."
+                f"{text[:200]!r} is no case; expected"
+                " workload/backend/precision/bN/target/mode[name:value]..."
             )
         pairs = [tuple(pair.split(":", 1)) for pair in re.findall(r"\[([^\]]+)\]", match["options"])]
         if any(len(pair) != 2 for pair in pairs):
@@ -223,3 +234,5 @@ class Plan(msgspec.Struct, frozen=True):
             raise Misuse(
                 f"a plan needs a budget and a timeout above 0 s, at least one round and one look: {self}"
             )
+        if not 1 <= self.threads <= MOST_THREADS:
+            raise Misuse(f"threads must be 1 to {MOST_THREADS}")

@@ -46,8 +46,9 @@ class Artefact:
     threads: int
     # Makes the workload anew, for the backends that need the module itself.
     workload: Callable[[], Workload]
-    # Folder of the race's reference outputs (oracle/reference.py).
-    reference: Path
+    # Folder of the race's reference outputs (oracle/reference.py), for a backend that says
+    # KNOWS_REFERENCE and computes nothing; None for all others.
+    reference: Path | None
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Step:
     call: Callable[[Any], Any]
     # From float32 and integer arrays (B, ...) to inputs in the case's precision on its target.
     place: Callable[[Arrays], Any]
-    # From outputs to float arrays on the host (float64 stays, all else becomes float32).
+    # From outputs to arrays on the host that nothing changes later (oracle.arrays.comparable).
     fetch: Callable[[Any], Arrays]
     # Waits until the outputs of all calls so far are finished.
     synchronize: Callable[[], None] = nothing

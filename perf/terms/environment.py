@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from .stored import Count
+
 # Fields that never forbid a comparison: they name a machine or a state of it, not its speed.
 NOTED = ("host", "commit", "system", "memory_bytes")
 
@@ -26,9 +28,9 @@ class Environment(msgspec.Struct, frozen=True):
     # The processor's model name.
     cpu: str
     # Cores (hardware threads) that this process may use.
-    cores: int
+    cores: Count
     # The machine's memory, B.
-    memory_bytes: int
+    memory_bytes: Count
     # Those of the instruction sets that matter to a model which the processor has.
     isa: tuple[str, ...]
     # Kernel and its release.
@@ -42,7 +44,7 @@ class Environment(msgspec.Struct, frozen=True):
     # Version of the NVIDIA driver; empty without one.
     driver: str
     # Threads of each entrant.
-    threads: int
+    threads: Count
     # How the workers' allocator was set.
     allocator: str
     # The kernel's choice of transparent huge pages.

@@ -22,6 +22,7 @@ Code = Literal[
     "accuracy",
     "nondeterministic",
     "stale_output",
+    "unmeasured_work",
     "wrong_provider",
     "oom",
     "out_of_space",
@@ -35,6 +36,8 @@ Code = Literal[
     "wide_interval",
 ]
 CODES: tuple[str, ...] = get_args(Code)
+# Of outputs or a time that cannot be believed: they carry no time, and an artefact is not opened.
+WRONG: tuple[Code, ...] = ("accuracy", "stale_output", "nondeterministic", "unmeasured_work")
 
 
 class Reason(msgspec.Struct, frozen=True):

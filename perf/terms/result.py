@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from ..stats import estimates
+from . import stored
 from .case import Better, Case, Plan
 from .environment import Environment
-from .reasons import Misuse, Reason, Unreadable
+from .reasons import Reason, Unreadable
+from .stored import Count
 
 # Version of the file's format. 1 (0.1.0): first version.
 SCHEMA = 1
@@ -32,7 +35,16 @@ if TYPE_CHECKING:
     Real = float
 else:
     Real = float | None
-Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
+# No quantity in base units comes near (a second of the fastest machine has 1e19 FLOP), and neither
+# squares nor sums of what lies between overflow.
+LEAST, MOST = 1e-30, 1e30
+# What the details of a metric must hold, and as what, since tables show it.
+DETAILS: dict[str, dict[str, tuple[type, ...]]] = {
+    "throughput": {"item": (str,)},
+    "memory": {"growth_bytes": (int, float, type(None))},
+}
 
 
 class Samples(msgspec.Struct, frozen=True):
@@ -120,9 +132,9 @@ class Distance(msgspec.Struct, frozen=True):
     # Cosine of the angle between outputs and reference.
     cosine: float
     # Rows whose largest output is at another index than the reference's.
-    top1_flips: int
+    top1_flips: Count
     # Numbers that were compared.
-    elements: int
+    elements: Count
 
     def __post_init__(self) -> None:
         _null_is_nan(self, "rmse", "eager_rmse", "tolerance")
@@ -182,11 +194,11 @@ class Disturbance(msgspec.Struct, frozen=True):
     # The call before the sample that re-warmed the caches, s.
     first_s: tuple[tuple[float, ...], ...]
     # Calls a sample, per block.
-    calls: tuple[int, ...]
+    calls: tuple[Count, ...]
     # Involuntary context switches of all threads during the sample.
-    switches: tuple[tuple[int, ...], ...]
+    switches: tuple[tuple[Count, ...], ...]
     # Moves of the main thread between cores during the sample.
-    migrations: tuple[tuple[int, ...], ...]
+    migrations: tuple[tuple[Count, ...], ...]
     # Minor page faults a call.
     faults: tuple[tuple[float, ...], ...]
     # Share of the machine's time that its host took away, per block.
@@ -301,17 +313,31 @@ def read(path: Path) -> Results:
 
     Raises Misuse where there is none, Unreadable for one that cannot be used, each with one line.
     """
-    try:
-        content = path.read_bytes()
-        schema = msgspec.json.decode(content, type=_Version).schema
-        results = msgspec.json.decode(content, type=Results) if schema == SCHEMA else None
-    except FileNotFoundError:
-        raise Misuse(f"{path}: not a results file of hotlap: [Errno 2] there is no such file") from None
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise Unreadable(f"{path}: not a results file of hotlap: {error}") from None
-    if results is None:
+    content, wrong = stored.content(path), "not a results file of hotlap"
+    schema = stored.decode(path, content, _Version, wrong).schema
+    if schema != SCHEMA:
         raise Unreadable(
             f"{path}: schema {schema}, this hotlap reads {SCHEMA}; measure again or use the hotlap that"
             " wrote it"
         )
+    results = stored.decode(path, content, Results, wrong)
+    try:
+        check(results.results)
+    except ValueError as error:
+        raise Unreadable(f"{path}: {error}") from None
     return results
+
+
+def check(results: Sequence[Result]) -> None:
+    """Raises ValueError where a result holds a number that nothing can have measured."""
+    for result in results:
+        for name, samples in result.metrics.items():
+            if not any(samples.values):
+                raise ValueError(f"{result.case.id}: {name} has no values")
+            least = LEAST if name == "latency" else 0
+            if not all(least <= value <= MOST for value in samples.flat):
+                raise ValueError(f"{result.case.id}: {name} holds a value that is no measurement")
+            for detail, kind in DETAILS.get(name, {}).items():
+                value = samples.details.get(detail, ...)
+                if not isinstance(value, kind) or (isinstance(value, int | float) and not abs(value) <= MOST):
+                    raise ValueError(f"{result.case.id}: {name} lacks its {detail}")

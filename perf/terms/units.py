@@ -9,6 +9,8 @@ import re
 
 from .reasons import Misuse
 
+# The longest time that can be asked for, s: a year; a kernel's clock takes some hundred of them.
+MOST_S = 366 * 86400.0
 # Factor and prefix, the largest first.
 _DECIMAL = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
 # Factor and unit, the largest first.
@@ -44,6 +46,8 @@ def scaled(value: float, unit: str, digits: int = 3) -> str:
 def seconds(text: str) -> float:
     """Reads `90`, `90s`, `2m`, `500ms`, `1h` as seconds. Raises Misuse."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|min|m|h|)", text.strip())
-    if not match or float(match[1]) <= 0:
-        raise Misuse(f"{text!r} is no length of time; write it as 90s, 2m or 1h")
-    return float(match[1]) * _SECONDS[match[2]]
+    length = float(match[1]) * _SECONDS[match[2]] if match else 0.0
+    if not 0 < length <= MOST_S:
+        shown = text if len(text) < 40 else f"{text[:40]}..."
+        raise Misuse(f"{shown!r} is no length of time; write it as 90s, 2m or 1h, a year at most")
+    return length

@@ -11,8 +11,9 @@ from typing import Literal
 import msgspec
 
 from ..stats.compare import Outcome
+from . import stored
 from .case import Better
-from .reasons import Misuse, Unreadable
+from .reasons import Unreadable
 
 # Version of the file's format. 1 (0.2.0): first version.
 SCHEMA = 1
@@ -107,12 +108,9 @@ def read(path: Path) -> Verdict:
     Raises Misuse where there is no file, Unreadable for one that cannot be used; what it does not
     understand is never a pass.
     """
-    try:
-        verdict = msgspec.json.decode(path.read_bytes(), type=Verdict)
-    except FileNotFoundError:
-        raise Misuse(f"{path}: there is no such file") from None
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise Unreadable(f"{path}: not a verdict of hotlap (write one with --json): {error}") from None
+    verdict = stored.decode(
+        path, stored.content(path), Verdict, "not a verdict of hotlap (write one with --json)"
+    )
     if verdict.schema != SCHEMA:
         raise Unreadable(f"{path}: verdict schema {verdict.schema}, this hotlap reads {SCHEMA}")
     # A policy may let what could not be told pass, and nothing else.

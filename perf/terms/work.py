@@ -7,7 +7,8 @@ from __future__ import annotations
 import msgspec
 
 from .case import Better
-from .result import Count, Real
+from .result import Real
+from .stored import Count
 
 
 class Work(msgspec.Struct, frozen=True):
@@ -40,8 +41,13 @@ class TaskMetric(msgspec.Struct, frozen=True):
 
 
 class Subject(msgspec.Struct, frozen=True):
-    """What a race is about. weights: where they come from, in words."""
+    """What a race is about."""
 
     work: Work
+    # Where the weights come from, in words.
     weights: str
     task: TaskMetric | None = None
+    # What a reader of every result should know.
+    warnings: tuple[str, ...] = ()
+    # What to call each output; empty where that is not known.
+    outputs: tuple[str, ...] = ()

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from ...perf.terms.case import Case, Plan
     from ...perf.terms.contract import Schedule
 
+# Of one kind, as many calls as nobody waits for.
+MOST_CALLS = 1_000_000
 # Exit status where the case was refused.
 NOT_CAPTURED = 4
 
@@ -40,12 +42,17 @@ def profile(
     ] = None,
     precision: Annotated[str, typer.Option(help="fp32, bf16, fp16, tf32.")] = "fp32",
     batch: Annotated[
-        int, typer.Option(help="Default: 1; for train what the model's recipe says.", min=0)
+        int,
+        typer.Option(help="Default: 1, or the only one that the model takes; for train its recipe's.", min=0),
     ] = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu",
-    wait: Annotated[int, typer.Option(help="Calls that are timed without the profiler.", min=2)] = 20,
-    warmup: Annotated[int, typer.Option(help="Calls that the profiler sees and throws away.", min=1)] = 3,
-    active: Annotated[int, typer.Option(help="Calls that are recorded.", min=1)] = 5,
+    wait: Annotated[
+        int, typer.Option(help="Calls that are timed without the profiler.", min=2, max=MOST_CALLS)
+    ] = 20,
+    warmup: Annotated[
+        int, typer.Option(help="Calls that the profiler sees and throws away.", min=1, max=MOST_CALLS)
+    ] = 3,
+    active: Annotated[int, typer.Option(help="Calls that are recorded.", min=1, max=MOST_CALLS)] = 5,
     stacks: Annotated[bool, typer.Option("--stacks", help="Python's stacks too: costs most.")] = False,
     threads: Annotated[int, typer.Option(help="Threads. Default: all cores.", min=0)] = 0,
     checkpoint: Annotated[str, typer.Option(help="A Lightning checkpoint for package.module:Class.")] = "",
@@ -60,6 +67,7 @@ def profile(
     adds, and review the file. Exit: 0 captured, 4 refused, with the reason.
     """
     from ...perf.lookup import workloads
+    from ...perf.measure.examine import default_batch
     from ...perf.terms import units
     from ...perf.terms.case import Plan
     from ...perf.terms.contract import Schedule
@@ -70,8 +78,10 @@ def profile(
     reference = workloads.Reference(workload, checkpoint)
     workloads.check(reference)
     file = destination(out)
-    case = chosen(workload, backend, mode, precision, batch, device, file)
     plan = Plan(timeout_s=units.seconds(timeout), threads=threads or capture.threads())
+    if not batch and mode != "train":
+        batch = default_batch(reference, plan)
+    case = chosen(workload, backend, mode, precision, batch, device, file)
     writable(file)
     if not recorded(case, checkpoint, plan, Schedule(wait, warmup, active, stacks), file):
         return NOT_CAPTURED
@@ -91,6 +101,8 @@ def destination(out: Path | None) -> Path:
         raise Misuse(f"--out {file}: a profile's name ends in .json or .json.gz")
     if file.is_dir():
         raise Misuse(f"--out {file} is a folder; name a file in it")
+    if file.exists() and not file.is_file():
+        raise Misuse(f"--out {file} is no regular file, and the profile is read again; name a file")
     return file
 
 
@@ -111,19 +123,19 @@ def chosen(
         )
     if mode == "train" and not batch:
         batch = network(workload).recipe.batch_size
-    return Case(workload, name, precision, batch or 1, device, mode, options)
+    return Case(workload, name, precision, batch, device, mode, options)
 
 
 def writable(file: Path) -> None:
     """Makes the file's folder. Raises Misuse where it cannot be written to."""
+    import tempfile
+
     from ...perf.terms.reasons import Misuse
 
-    part = file.with_name(file.name + ".part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb"):
+        with tempfile.TemporaryFile(dir=file.parent):
             pass
-        part.unlink()
     except OSError as error:
         raise Misuse(f"cannot write to {file.parent}: {error.strerror}; choose another --out") from None
 
@@ -132,6 +144,7 @@ def recorded(case: Case, checkpoint: str, plan: Plan, schedule: Schedule, file: 
     """Writes the file; returns whether it could be, and says on stderr why not."""
     import shutil
     import sys
+    import tempfile
 
     from ...perf.terms.reasons import Refusal
     from ..recording import capture
@@ -140,16 +153,16 @@ def recorded(case: Case, checkpoint: str, plan: Plan, schedule: Schedule, file: 
         print(f"  {line}", file=sys.stderr)
 
     print(case.id, file=sys.stderr)
-    work = file.parent / (file.name + ".work")
+    work = Path(tempfile.mkdtemp(prefix="profile-", suffix=".work", dir=file.parent))
     try:
         if case.mode == "train":
             report(f"training {schedule.wait + schedule.warmup + schedule.active} steps")
             capture.training(case, 0, plan, schedule, file)
         else:
             capture.inference(case, checkpoint, plan, schedule, file, work, report)
-            shutil.rmtree(work)
+        shutil.rmtree(work)
     except Refusal as refusal:
-        logs = f"; logs in {work}" if work.exists() else ""
+        logs = f"; logs in {work}" if any(work.iterdir()) else ""
         print(f"hotlap: {case.id}: {refusal.reason}{logs}", file=sys.stderr)
         return False
     return True

@@ -14,8 +14,9 @@ import msgspec
 import numpy as np
 
 from ...perf.terms import files
+from ...perf.terms.reasons import Misuse
 from ..findings.review import Review
-from ..tables.events import Event, Events
+from ..tables.events import Event, Events, text_of
 from ..tables.kineto import GPU, nanoseconds
 from ..tables.trace import Column, Gpu
 
@@ -32,19 +33,23 @@ class Lost(Exception):
 def write(review: Review, path: Path) -> dict[str, int]:
     """Writes the export; returns how many events were copied, moved to another lane, and added.
 
-    Raises OSError, Lost.
+    Raises OSError, Lost, and Misuse for a profile that has no events in time.
     """
+    if review.trace.source == "tensorrt":
+        raise Misuse(f"{review.trace.path}: layers with their lengths, which have no place in time to show")
     source = Events(Path(review.trace.path))
     counts = {"copied": 0, "moved": 0, "added": 0}
     gpu, row = review.trace.gpu, 0
     lane = lanes(gpu)
-    with files.whole(path) as file:
+    with files.output(path) as file:
         file.write(b'{"traceEvents": [\n')
         separate = b""
         for texts in source.texts():
             for raw in texts:
                 text, event = bytes(raw), source.alone(bytes(raw))
-                if event is not None and row < len(gpu) and times(event) == (gpu.start[row], gpu.dur[row]):
+                if event is None:
+                    continue  # as when the trace was read
+                if row < len(gpu) and times(event) == (gpu.start[row], gpu.dur[row]):
                     if lane[row]:
                         text = on_lane(text, event, int(lane[row]))
                         counts["moved"] += 1
@@ -92,7 +97,7 @@ def times(event: Event) -> tuple[int, int] | None:
 
 def on_lane(text: bytes, event: Event, lane: int) -> bytes:
     whole = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
-    whole["tid"] = msgspec.Raw(msgspec.json.encode(f"{event.tid} overlap {lane}"))
+    whole["tid"] = msgspec.Raw(msgspec.json.encode(f"{text_of(event.tid)} overlap {lane}"))
     return msgspec.json.encode(whole)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 import warnings
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import lightning.pytorch as L
@@ -120,14 +121,14 @@ class Profile(L.Callback):
         that cannot be written is a warning, not the end of a training.
         """
         overhead = Overhead.of(self.steps[1 : self.schedule.wait], self.steps[-self.schedule.active :])
-        raw = self.file.with_name(self.file.name + ".raw.json")
+        about = {**self.about, "schedule": self.schedule, "overhead": overhead}
         try:
-            torch_step.export_torch(profiler, raw)
-            profiling.seal(raw, self.file, {**self.about, "schedule": self.schedule, "overhead": overhead})
+            with TemporaryDirectory(prefix="profile-", dir=self.file.parent) as folder:
+                raw = Path(folder) / "raw.json"
+                torch_step.export_torch(profiler, raw)
+                profiling.seal(raw, self.file, about)
         except OSError as error:
             warnings.warn(f"{self.file} was not written: {error.strerror}", stacklevel=2)
-        finally:
-            raw.unlink(missing_ok=True)
         self.written = True
 
     def now(self, module: L.LightningModule) -> float:

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from ...perf.terms.reasons import Unreadable
+from ...perf.terms.stored import shallow
 from .trace import Damage
 
 # Bytes of events that are parsed together: memory follows it, and larger ones are no faster.
@@ -27,6 +28,12 @@ READ = 1 << 20
 TRIES = 32
 # Bytes that may stand before or after the events.
 HEAD = 64 << 20
+# Bytes that are looked through for the end of one event.
+LARGEST = 64 << 20
+# How much larger than its file a trace of more than so many bytes may be: gzip reaches 1,000 times
+# with a file that is one letter, 10 to 60 with traces.
+RATIO = 200
+ENOUGH = 64 << 20
 # Where the array of events begins.
 START = re.compile(rb'"traceEvents"\s*:\s*\[')
 # Where msgspec's message says that the text went on.
@@ -164,6 +171,8 @@ class Events:
                 del buffer[:used]
                 # An event larger than a piece is not tried again with each megabyte.
                 enough = PIECE if used else 2 * len(buffer)
+                if enough > LARGEST:
+                    raise Unreadable(f"{self.path}: an event of more than {LARGEST >> 21} MiB: no trace")
                 yield events
                 if ended:
                     break
@@ -186,17 +195,23 @@ class Events:
                 while piece := file.read(READ):
                     yield piece
                 return
-            unpack = zlib.decompressobj(wbits=31)
+            unpack, unpacked = zlib.decompressobj(wbits=31), 0
             while piece := file.read(READ):
                 while piece:
                     before = unpack.copy()
                     try:
-                        yield unpack.decompress(piece, READ)
+                        text = unpack.decompress(piece, READ)
                     except zlib.error as error:
                         self.damage.cut = True
                         self.damage.notes[f"the gzip stream is damaged: {error}"] = None
                         yield from up_to_the_damage(before, piece)
                         return
+                    yield text
+                    unpacked += len(text)
+                    if unpacked > max(ENOUGH, RATIO * file.tell()):
+                        raise Unreadable(
+                            f"{self.path}: unpacks to more than {RATIO} times its size, which no trace does"
+                        )
                     piece = unpack.unconsumed_tail
                     if unpack.eof:
                         piece = unpack.unused_data
@@ -267,9 +282,9 @@ class Events:
         except msgspec.ValidationError:
             arguments = None
         return Event(
-            str(loose.ph),
-            str(loose.cat),
-            str(loose.name),
+            text_of(loose.ph),
+            text_of(loose.cat),
+            text_of(loose.name),
             loose.ts,
             loose.dur,
             loose.pid,
@@ -307,7 +322,7 @@ class Events:
                 header = msgspec.json.decode(mended(text))
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 continue
-            if isinstance(header, dict):
+            if isinstance(header, dict) and shallow(header):
                 header.pop("traceEvents", None)
                 self.header = header
                 return
@@ -345,6 +360,11 @@ def some(
         if last or not why.startswith("JSON is malformed"):
             return None
     return None
+
+
+def text_of(value: Any) -> str:
+    """Returns a value as text; of lists and objects, however deep, only that they are."""
+    return type(value).__name__ if isinstance(value, (list, dict)) else str(value)
 
 
 def mended(text: bytes) -> bytes:

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from ...perf.terms.reasons import Unreadable
-from .events import NOTHING, Arguments, Event, Events
+from .events import NOTHING, Arguments, Event, Events, text_of
 from .trace import NONE, Calls, Gpu, Kind, Memory, Rows, Spans, Trace
 
 # Categories of all eras: of GPU events, host calls, operators, annotations, Python frames.
@@ -34,8 +34,9 @@ NOTES = {"user_annotation", "Session"}
 FRAMES = {"python_function", "Python"}
 # Names of NVIDIA's and AMD's collectives.
 COLLECTIVE = re.compile(r"nccl|rccl", re.IGNORECASE)
-# ns: sums of two stay within 64 bits.
-LONGEST = 1 << 62
+# ns: sums and differences of two stay within 64 bits.
+LONGEST = (1 << 62) - 1
+BEYOND = Decimal(4 * LONGEST)
 # Of an event without args.
 EMPTY = Arguments()
 # JSON of Trace.launches and Trace.shapes.
@@ -78,10 +79,14 @@ class Reading:
             **dict.fromkeys(NOTES, self.note),
             **dict.fromkeys(FRAMES, self.frame),
         }
+        # ns of all events that were taken, and bytes: no sum over any of them can overflow.
+        self.lasted = self.moved = 0
         self.phases = Counter[str]()
         self.categories = Counter[str]()
         self.others = Counter[str]()
         self.odd = Counter[str]()
+        # Events whose numbers no profiler can have written, by which.
+        self.lost = Counter[str]()
         self.labels: dict[tuple[Any, Any], str] = {}
         self.collectives: dict[int, bool] = {}
         self.valued: dict[int, bool] = {}
@@ -98,12 +103,18 @@ class Reading:
                 if dur < 0:
                     self.odd["negative duration"] += 1
                     continue
+                if start + dur > LONGEST or self.lasted + dur > LONGEST:
+                    self.lost["end beyond the clock"] += 1
+                    continue
+                self.lasted += dur
                 self.table.get(event.cat, self.span)(event, start, dur, event.args or EMPTY)
             elif event.ph == "i" and event.name == "[memory]" and event.args is not None:
                 self.allocation(event, event.args)
             elif event.ph == "M":
                 args = event.args or EMPTY
-                self.labels[lane(event)] = " ".join(str(text) for text in (args.name, args.labels) if text)
+                self.labels[lane(event)] = " ".join(
+                    text_of(value) for value in (args.name, args.labels) if value
+                )
             else:
                 self.others[f"{event.ph} {event.cat}".strip()] += 1
         for rows in (self.gpu, self.calls, self.memory, *self.spans.values()):
@@ -113,7 +124,15 @@ class Reading:
         moment = self.time(event.ts, "start")
         if moment is not None:
             device = number(args.device_type), number(args.device_id)
-            self.memory.add((moment, *device, number(args.allocated, 0), number(args.total)))
+            self.memory.add((moment, *device, self.sized(number(args.allocated, 0), 0), number(args.total)))
+
+    def sized(self, size: int, otherwise: int) -> int:
+        """Returns bytes as they are, `otherwise` where all of the file would overflow with them."""
+        if self.moved + abs(size) > LONGEST:
+            self.lost["size beyond 64 bits"] += 1
+            return otherwise
+        self.moved += abs(size)
+        return size
 
     def time(self, text: msgspec.Raw, what: str) -> int | None:
         """Returns nanoseconds; None, and counted, where there is no such number."""
@@ -123,7 +142,7 @@ class Reading:
             self.odd[f"without a {what}"] += 1
             return None
         if not -LONGEST <= ns <= LONGEST:
-            self.odd[f"{what} beyond the clock"] += 1
+            self.lost[f"{what} beyond the clock"] += 1
             return None
         return ns
 
@@ -138,9 +157,9 @@ class Reading:
             self.collectives[name] = COLLECTIVE.search(event.name) is not None
         collective = self.collectives[name] or args.collective is not None
         device = number(args.device, number(event.pid))
-        stream = number(args.stream, number(str(event.tid).rpartition(" ")[2]))
+        stream = number(args.stream, number(text_of(event.tid).rpartition(" ")[2]))
         links = number(args.correlation), external(args)
-        size, node = number(args.bytes), number(args.node)
+        size, node = self.sized(number(args.bytes), NONE), number(args.node)
         where = GPU[event.cat], device, stream
         self.gpu.add((start, dur, name, *where, *links, size, node, shape, collective, group))
 
@@ -161,8 +180,8 @@ class Reading:
     def operator(self, event: Event, start: int, dur: int, args: Arguments) -> None:
         """Adds an operator; a node of ONNX Runtime counts as its operator on its provider."""
         if event.cat == "Node" and args.op_name:
-            provider = str(args.provider or "unknown").removesuffix("ExecutionProvider")
-            event.name = f"{args.op_name} on {provider}"
+            provider = text_of(args.provider or "unknown").removesuffix("ExecutionProvider")
+            event.name = f"{text_of(args.op_name)} on {provider}"
         self.spans["operators"].add(self.row(event, start, dur, args))
 
     def note(self, *event: Any) -> None:
@@ -184,6 +203,7 @@ def read(path: Path) -> Trace:
     file, seen = Events(path), Reading()
     for events in file:
         seen.take(events)
+    file.damage.lost.update(seen.lost)
     if file.bare and set(seen.phases) <= {""}:
         raise Unreadable(f"{path}: a list with no events of a trace in it")
     return Trace(
@@ -219,14 +239,16 @@ def source(seen: Reading, header: dict[str, Any]) -> str:
 def nanoseconds(text: bytes) -> int:
     """Returns the nanoseconds of a text of microseconds, quoted or not.
 
-    What is finer is rounded to even. Raises ValueError, ArithmeticError.
+    What is finer is rounded to even, what is far beyond LONGEST is just beyond it: written with an
+    exponent, its digits could fill the memory. Raises ValueError, ArithmeticError.
     """
     whole, point, part = text.partition(b".")
     if not point and whole.lstrip(b"-").isdigit():
         return int(whole) * 1000
     if len(part) == 3 and part.isdigit():
         return int(whole + part)
-    return round(Decimal(text.strip(b'"').decode()) * 1000)
+    ns = Decimal(text.strip(b'"').decode()) * 1000
+    return round(max(-BEYOND, min(ns, BEYOND)))
 
 
 def number(value: Any, otherwise: int = NONE) -> int:
@@ -253,5 +275,5 @@ def lane(event: Event) -> tuple[int | str, int | str]:
 def plain(value: Any) -> int | str:
     if type(value) is int:
         return value
-    text = str(value)
+    text = text_of(value)
     return int(text) if text.isdecimal() and len(text) < 20 else text

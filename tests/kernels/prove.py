@@ -27,9 +27,10 @@ if DEVICE == "cpu":
 else:
     LAUNCHES = []
 import torch  # noqa: E402  # the interpreter decides what Triton is
-from rounding import cost as cost_of_rounding  # noqa: E402
 
 from hotlap.kernels.contract import DTYPES  # noqa: E402
+from hotlap.perf.oracle.check import allowance  # noqa: E402
+from hotlap.perf.oracle.rounding import cost as cost_of_rounding  # noqa: E402
 
 
 def rms(values: torch.Tensor) -> float:
@@ -40,15 +41,10 @@ def rms(values: torch.Tensor) -> float:
 def allowed(name: str, dtype: str, exact: torch.Tensor, eager: torch.Tensor, rounding: float = 0.0) -> float:
     """Returns how far from fp64 an output ("y") or a gradient may be, as a root mean square.
 
-    It is the oracle's rule (perf/oracle/check.py): twice what eager is off by, or three times for
-    gradients, half precision and small outputs, and a floor: half an ulp at the output's RMS, which
-    is nowhere finer than between subnormal numbers (IEEE 754), and what rounding in fp32 may cost
-    this result (rounding.py).
+    It is the oracle's rule (perf/oracle/check.py). rounding: what rounding in fp32 may cost.
     """
-    factor = 3 if name != "y" or dtype != "fp32" or exact.numel() < 1000 else 2
-    numbers = torch.finfo(getattr(torch, DTYPES[dtype]))
-    half_ulp = 0.5 * numbers.eps * max(rms(exact), numbers.smallest_normal)
-    return factor * rms(eager.double() - exact) + half_ulp + rounding
+    off, gradient = rms(eager.double() - exact), name != "y"
+    return allowance(off, rms(exact), exact.numel(), dtype, rounding, gradient).tolerance
 
 
 def on_device(value: Any) -> Any:

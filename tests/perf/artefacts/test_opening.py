@@ -219,6 +219,14 @@ def linked(folder: Path, target: str, name: str = "model.onnx") -> None:
     (folder / name).symlink_to(target)
 
 
+def repacked(folder: Path, save: Callable[..., None], **more: Any) -> None:
+    """Writes the stored arrays anew, and more."""
+    with np.load(folder / "reference.npz", allow_pickle=False) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    (folder / "reference.npz").unlink()
+    save(folder / "reference.npz", **arrays, **more)
+
+
 DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "flipped byte": (
         lambda folder: flip(folder / "model.onnx"),
@@ -307,6 +315,14 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
             folder, options={"fast": "on"}, case=f"{TINY}/onnxruntime/fp32/b1/cpu/inference[fast:on]"
         ),
         "unknown option",
+    ),
+    "packed arrays": (
+        lambda folder: (repacked(folder, np.savez_compressed), again(folder)),
+        "is packed, which hotlap never does",
+    ),
+    "arrays of another model": (
+        lambda folder: (repacked(folder, np.savez, more=np.zeros(1), in1=np.zeros((2, 1))), again(folder)),
+        "does not hold the inputs and outputs",
     ),
     "nothing to compare with": (
         lambda folder: ((folder / "reference.npz").unlink(), again(folder)),

@@ -151,7 +151,7 @@ def test_int8_is_as_near_as_8_bits_can_be_and_runs_in_8_bits(run, workload, tmp_
     case = Case(name, "openvino", "int8", 4)
     ran = run(case.id)
     assert ran.phases == ["export", "quantise", "build"]
-    subject = reference.refer(workload(case), 4, ["int8"], "cpu", tmp_path, 2)
+    subject = reference.refer(workload(case), 4, ["int8"], "cpu", tmp_path, 2).subject
     outputs = {}
     for kind in ("random", "real"):
         with np.load(tmp_path / f"{kind}.npz") as stored:

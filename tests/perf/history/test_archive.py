@@ -4,6 +4,7 @@ cannot be used is one line.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -228,3 +229,72 @@ def test_what_was_no_results_file_is_tried_again(
     assert store.take_in([path], lambda text: None) == (1, {})
     assert len(store.points([path])) >= 1
     store.close()
+
+
+def databases(path: Path) -> dict[str, object]:
+    """All that a database holds, and its bytes."""
+    store = sqlite3.connect(path)
+    tables = [name for (name,) in store.execute("select name from sqlite_master where type = 'table'")]
+    rows: dict[str, object] = {name: store.execute(f'select * from "{name}"').fetchall() for name in tables}
+    store.close()
+    return rows
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        "create table bookmark (url text)",
+        "create table file (path text primary key, content blob)",
+        f"pragma application_id = 252006674; {archive.TABLES}",
+        f"{archive.TABLES}; create table bookmark (url text)",
+        "create view file as select 1",
+    ],
+    ids=["others", "our names", "our tables, their mark", "ours and more", "a view"],
+)
+@pytest.mark.parametrize("journal", ["delete", "wal"])
+def test_a_database_of_something_else_is_left_as_it_is(
+    tables: str, journal: str, stored: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index = tmp_path / "places.sqlite"
+    store = sqlite3.connect(index)
+    store.execute(f"pragma journal_mode = {journal}")
+    store.executescript(tables)
+    for name in ("bookmark", "file"):
+        with contextlib.suppress(sqlite3.OperationalError):
+            store.execute(f"insert into {name} default values")
+    store.commit()
+    store.close()
+    before, content = databases(index), index.read_bytes()
+    stored.runs(tmp_path / "results", {"a": [1e-3] * 3})
+    assert cli.status(["history", str(tmp_path / "results"), "--index", str(index)]) == 2
+    printed = capsys.readouterr()
+    assert printed.err.count("\n") == 1 and "a database of something else; choose another" in printed.err
+    assert databases(index) == before and index.read_bytes() == content
+
+
+def test_an_index_without_a_mark_is_taken_over_and_marked(stored: Any, tmp_path: Path) -> None:
+    """Those of earlier versions had none."""
+    files, index = stored.runs(tmp_path / "results", {"a": [1e-3] * 5}), tmp_path / "index"
+    taken_in(index, files)
+    store = sqlite3.connect(index)
+    assert store.execute("pragma application_id").fetchone() == (archive.APPLICATION,)
+    store.execute("pragma application_id = 0")
+    store.close()
+    assert taken_in(index, files) == (0, {})
+    store = sqlite3.connect(index)
+    assert store.execute("pragma application_id").fetchone() == (archive.APPLICATION,)
+    store.close()
+
+
+def test_an_empty_file_may_become_an_index(stored: Any, tmp_path: Path) -> None:
+    (tmp_path / "index").touch()
+    assert taken_in(tmp_path / "index", stored.runs(tmp_path / "results", {"a": [1e-3] * 3}))[0] == 3
+
+
+@pytest.mark.parametrize("name", ["/dev/null", "/dev/zero", "pipe", "."])
+def test_an_index_is_a_regular_file(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite would wait for a pipe for ever."""
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    with pytest.raises(Misuse, match="no regular file; choose another --index"):
+        Archive(Path(name))

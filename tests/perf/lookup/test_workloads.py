@@ -155,7 +155,10 @@ def test_what_is_no_workload_is_refused(attribute: str, message: str) -> None:
         (Reference("lap_nowhere:make"), "no module named 'lap_nowhere' here or among the installed packages"),
         (Reference("lap_user.inner:make"), "no module named 'lap_user.inner'"),
         (Reference(":make"), "no module named ''"),
-        (Reference("lapnet", "x.ckpt"), "--checkpoint goes with a module class"),
+        (
+            Reference("lapnet", "x.ckpt"),
+            "--checkpoint goes with package.module:Class or package.module:function",
+        ),
         (Reference("lap_user:Module", "x.ckpt"), "checkpoint x.ckpt does not exist"),
         (Reference("lap_broken.nets:make"), "half written"),
         (Reference("lap_user:pair"), ""),
@@ -229,13 +232,19 @@ def test_a_checkpoint_that_cannot_be_loaded_is_refused_in_one_line(
     def load_from_checkpoint(path: Path, **more: Any) -> torch.nn.Module:
         raise RuntimeError("Weights only load failed.\nmany\nlines")
 
-    assert (
-        refused(Reference("lap_user:Module", "x.ckpt"))
-        == "Module is no LightningModule; --checkpoint needs one"
-    )
     with_checkpoint(monkeypatch, load_from_checkpoint)
     detail = refused(Reference("lap_user:Module", "x.ckpt"))
     assert detail == "x.ckpt cannot be loaded as Module with weights_only: Weights only load failed."
+
+
+def test_a_functions_module_gets_the_weights_of_the_checkpoint(user_folder: Path) -> None:
+    """They were ignored, and the untrained ones timed."""
+    module = workloads.load(Reference("lap_user:pair")).module
+    trained = {name: torch.full_like(value, 7.0) for name, value in module.state_dict().items()}
+    torch.save({"state_dict": trained}, user_folder / "best.ckpt")
+    workload = workloads.load(Reference("lap_user:pair", "best.ckpt"))
+    assert all((value == 7).all() for value in workload.module.state_dict().values())
+    assert workload.weights.startswith("checkpoint best.ckpt sha256:")
 
 
 def with_checkpoint(monkeypatch: pytest.MonkeyPatch, load: Callable[..., torch.nn.Module]) -> None:

@@ -50,8 +50,38 @@ def test_half_ulp_is_half_the_spacing_of_the_format(precision: str, rms: float) 
     assert check.half_ulp(precision, rms) == float(np.spacing(DTYPES[precision](towards_zero))) / 2
 
 
-def test_half_ulp_of_zero_is_zero() -> None:
-    assert check.half_ulp("fp32", 0.0) == 0
+def test_half_ulp_is_nowhere_finer_than_between_subnormal_numbers() -> None:
+    assert check.half_ulp("fp16", 0.0) == check.half_ulp("fp16", 1e-6) == 2.0**-25
+    assert 0 < check.half_ulp("fp32", 0.0) < 1e-44
+
+
+def test_integers_and_booleans_are_right_or_wrong() -> None:
+    """A class is no nearer to its neighbour than to any other, and there is no floor."""
+    exact = np.arange(2048).reshape(2, 64, 16)
+    result = check.distance(exact.copy(), exact, exact, "fp32", 1000)
+    assert result.within and result.rmse == result.tolerance == 0
+    one_off = exact.copy()
+    one_off[1, 2, 3] += 1
+    result = check.distance(one_off, exact, exact, "fp32", 1000)
+    assert not result.within and result.top1_flips == 1
+    assert check.distance(one_off, exact, one_off, "bf16", 1).within
+    flags = exact > 5
+    assert not check.distance(~flags, flags, flags, "fp32", 1).within
+
+
+def test_what_rounding_costs_a_zero_is_allowed_and_no_more() -> None:
+    zero = np.zeros((2, 64, 16))
+    assert not check.distance(zero + 6e-8, zero, zero, "fp32", 1).within
+    assert check.distance(zero + 6e-8, zero, zero, "fp32", 1, rounding=7e-8).within
+    assert not check.distance(zero + 6e-8, zero, zero, "fp32", 1, rounding=5e-8).within
+
+
+def test_an_output_of_another_shape_is_refused_by_its_name(tmp_path: Path) -> None:
+    exact = np.ones((2, 4, 3))
+    stored(tmp_path, "real.npz", **{"in0": exact, "ref0": exact, "eager-fp32-0": exact})
+    outputs = {"real": stored(tmp_path, "outputs.npz", out0=exact[:, :, :2])}
+    with pytest.raises(Refusal, match=r"logits on real inputs has shape \(4, 2\) where eager gives \(4, 3\)"):
+        check.distances(tmp_path, outputs, "fp32", 1, ["logits"])
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
@@ -152,7 +182,7 @@ def test_outputs_without_classes_have_no_flips(shape: tuple[int, ...]) -> None:
 def test_zeros_where_zeros_are_right_pass() -> None:
     nothing = np.zeros((2, 8))
     result = check.distance(nothing, nothing, nothing, "fp32", 1)
-    assert (result.within, result.cosine, result.tolerance) == (True, 1.0, 0.0)
+    assert (result.within, result.cosine, result.tolerance) == (True, 1.0, 2.0**-149)
     assert not check.distance(nothing + 1e-30, nothing, nothing, "fp32", 1).within
 
 
@@ -257,3 +287,24 @@ def test_only_of_int8_with_a_task_metric_the_distance_does_not_matter(precision,
     far = Distance(1.0, 0.1, 0.3, 3.0, 0.0, 0.9, 0, 10)
     with contextlib.nullcontext() if passes else pytest.raises(Refusal, match="accuracy"):
         check.judge(Deviation({"real": far}), precision, has_task)
+
+
+@pytest.mark.parametrize(
+    ("change", "terms", "judged"),
+    [
+        ({"eager-fp32-0": 0.5}, 1, 0.0),
+        ({}, 10**18, 0.0),
+        ({"rounding0": 1e9}, 1, 0.0),
+        ({"eager-fp32-0": np.nan}, 1, 0.0),
+        ({}, 1, 5.0),
+    ],
+    ids=["eager that is no eager", "endless sums", "rounding of a billion", "no number", "judged before"],
+)
+def test_files_from_elsewhere_cannot_widen_their_own_tolerance(
+    tmp_path: Path, exact: np.ndarray, change: dict[str, float], terms: int, judged: float
+) -> None:
+    honest = {"in0": exact, "ref0": exact, "eager-fp32-0": rounded(exact, "fp32")}
+    check.bounded(stored(tmp_path, "honest.npz", **honest), "fp32", 64)
+    changed = {name: exact + value if name in honest else np.array(value) for name, value in change.items()}
+    with pytest.raises(Refusal, match="by its own files, output 0 may be off by"):
+        check.bounded(stored(tmp_path, "changed.npz", **{**honest, **changed}), "fp32", terms, judged)

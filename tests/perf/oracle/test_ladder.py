@@ -53,7 +53,7 @@ def yardstick(tmp_path: Path, subject: Workload) -> Any:
     def make(precision: str, with_task: bool = True) -> Yardstick:
         oracle = tmp_path / "oracle"
         oracle.mkdir(exist_ok=True)
-        of_reference = reference.refer(subject, 2, [precision], "cpu", oracle, 1)
+        of_reference = reference.refer(subject, 2, [precision], "cpu", oracle, 1).subject
         task = of_reference.task if with_task else None
         return Yardstick(oracle, precision, of_reference.work.terms, task, subject.evaluate, 2)
 

@@ -12,6 +12,12 @@ def tiny() -> tuple[nn.Module, torch.Tensor]:
     return nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10)), torch.randn(1, 64)
 
 
+def busy() -> tuple[nn.Module, torch.Tensor]:
+    """Long enough a call, some milliseconds, that work in the wrong place shows."""
+    layers = [nn.Linear(1024, 1024) for _ in range(4)]
+    return nn.Sequential(*layers, nn.Linear(1024, 10)), torch.randn(8, 1024)
+
+
 def heavy() -> tuple[nn.Module, torch.Tensor]:
     """4 MB of weights."""
     return nn.Sequential(nn.Linear(1024, 1024), nn.ReLU(), nn.Linear(1024, 10)), torch.randn(1, 1024)

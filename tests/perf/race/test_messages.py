@@ -33,8 +33,8 @@ def test_a_method_takes_its_request_and_returns_the_reply_that_it_names(request_
 @pytest.mark.parametrize(
     "request_",
     [
-        LoadCase(Reference("w"), Case("w", "eager", options=(("layout", "channels-last"),)), "a", "b", 2),
-        Warm(0.005, 0.05, 1.0, [1e-6, math.inf]),
+        LoadCase(Reference("w"), Case("w", "eager", options=(("layout", "channels-last"),)), "a", "b", "", 2),
+        Warm(0.005, 0.05, math.inf),
         Preload(["torch"]),
     ],
     ids=lambda request: request.name,
@@ -62,4 +62,4 @@ def test_a_task_that_fails_is_a_reason_with_the_requests_name() -> None:
     refused = answer(tasks.Tasks(print), Preload(["no_such_module_anywhere"]))
     assert isinstance(refused, Refused)
     assert refused.reason.code == "crashed" and "in preload" in refused.reason.detail
-    assert messages.TakeTurn().name == "take turn"
+    assert messages.TakeTurn(True).name == "take turn"

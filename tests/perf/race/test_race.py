@@ -185,7 +185,7 @@ def test_first_block_is_fresh_and_carries_memory_and_cold_start(defects: dict[st
         ("broken", "forward fails in fp64 eager"),
         ("nan", "NaN or infinite"),
         ("raises", "no such file of weights"),
-        ("another batch", "fixed batch of 4; ask for --batch 4"),
+        ("another batch", "made for a batch of 4: --batch 4"),
         ("missing", "missing"),
     ],
 )

@@ -18,22 +18,22 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
-from hotlap.perf.oracle.check import EPSILON
-from hotlap.perf.oracle.reference import summed
+from .check import EPSILON
+from .counts import summed
 
 # Chance makes the mean square small in few of them: the mean of 8 squares of a normal variable is
 # below a tenth of its expectation once in 1,300 (chi-square with 8 degrees of freedom).
 RUNS = 8
 
 
-class Rounded(TorchDispatchMode):
+class Rounded(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its metaclass has no types
     """Moves what an operator returns by half an ulp of fp32 times the square root of the number of
     terms that it sums for one element (Higham and Mary, A New Approach to Probabilistic Rounding
     Error Analysis, SIAM J. Sci. Comput. 41(5), 2019). Views and what is changed in place stay.
     """
 
     def __init__(self, seed: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.seed = seed
         self.generators: dict[torch.device, torch.Generator] = {}
 

@@ -1,0 +1,40 @@
+"""What a module returns, as the list of arrays that is compared: every tensor of it, whatever holds
+them, in pytree's order.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils._pytree import tree_flatten_with_path, tree_leaves
+
+from .arrays import comparable
+
+
+def tensors(outputs: Any) -> list[torch.Tensor]:
+    """Returns the tensors in a value: itself, or those in its tuples, lists, dicts and classes that
+    pytree knows.
+    """
+    return [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, torch.Tensor)]
+
+
+def names(outputs: Any) -> list[str]:
+    """Returns what to call each of those tensors: its key in a dict, else its number."""
+    named: list[str] = []
+    for path, leaf in tree_flatten_with_path(outputs)[0]:
+        if isinstance(leaf, torch.Tensor):
+            keys = [getattr(part, "key", getattr(part, "name", None)) for part in path]
+            words = [key for key in keys if isinstance(key, str)]
+            named.append(".".join(words) or f"output {len(named)}")
+    return named
+
+
+def array(tensor: torch.Tensor) -> np.ndarray:
+    """Returns a copy on the host in the form that is compared (arrays.comparable)."""
+    tensor = tensor.detach().resolve_conj().resolve_neg()
+    if tensor.dtype in (torch.bfloat16, torch.float16):
+        tensor = tensor.float()
+    copied: np.ndarray = comparable(tensor.to("cpu", copy=True).numpy())
+    return copied
