@@ -21,6 +21,7 @@ import itertools
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -28,6 +29,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,6 +55,8 @@ def make():
 """
 WIDTHS = {"first": 128, "second": 256}
 COMMAND = ("run", *(f"{name}:make" for name in WIDTHS), "--backends", "eager,onnxruntime", "--budget", "2s")
+# A process id in the name of a segment: no part of a hexadecimal number.
+PID = re.compile(r"(?<![0-9a-z])[0-9]{3,7}(?![0-9a-z])")
 # Victim -> what its log is called, as pathlib matches it; the parent has none.
 VICTIMS = {
     "parent": (),
@@ -61,7 +65,12 @@ VICTIMS = {
     "referee": ("log/referee.txt",),
     "worker": ("log/*/check.txt", "log/*/block-*.txt"),
 }
-# What a run leaves after it was put in order, s; longest wait for it.
+# A victim that has just appeared lives on for at most this long, s.
+GRACE_S = 1.0
+# The moments of a victim that comes and goes lie in this share of a run, after which there may be
+# none.
+SHARE = {"builder": 0.5, "referee": 0.6, "worker": 0.7}
+# Longest wait for the processes of a run that has ended, s.
 PATIENCE_S = 20.0
 # Longest that a run may take, s.
 TIMEOUT_S = 280.0
@@ -110,7 +119,7 @@ def main() -> None:
             if len(tries) == arguments.tries:
                 break
             victim = order[len(tries) % len(order)]
-            moment_s = chance.uniform(0.0, undisturbed.moment_s)
+            moment_s = chance.uniform(0.0, SHARE.get(victim, 1.0) * undisturbed.moment_s)
             trial = disturbed(Path(folder) / f"out-{number}", victim, moment_s, chance)
             if trial.victim != victim:
                 continue
@@ -150,7 +159,7 @@ def disturbed(out: Path, victim: str, moment_s: float, chance: random.Random) ->
         resumed = hotlap(again, out, environment, log).wait(TIMEOUT_S)
     after = results(out)
     left += [f"{text} after --resume" for text in processes(out.name)]
-    left += [f"{SHARED_MEMORY}{name}" for name in {*os.listdir(SHARED_MEMORY)} - segments]
+    left += [f"{SHARED_MEMORY}{name}" for name in nobodys({*os.listdir(SHARED_MEMORY)} - segments)]
     left += [path.name for path in temporary.iterdir()]
     left += [str(path.relative_to(out)) for path in parts(out)] + locked(out)
     shutil.rmtree(temporary)
@@ -186,13 +195,21 @@ def kill(process: subprocess.Popen[bytes], victim: str, moment: float, chance: r
     """Waits for the moment (time.monotonic), then for a victim, and kills it."""
     time.sleep(max(0.0, moment - time.monotonic()))
     while process.poll() is None:
-        victims = [process.pid] if victim == "parent" else logging_to(process.pid, VICTIMS[victim])
-        if victims:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(chance.choice(victims), signal.SIGKILL)
-                return True
+        if alive(process, victim):
+            time.sleep(chance.uniform(0.0, GRACE_S))
+            if victims := alive(process, victim):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(chance.choice(victims), signal.SIGKILL)
+                    return True
         time.sleep(0.01)
     return False
+
+
+def alive(process: subprocess.Popen[bytes], victim: str) -> list[int]:
+    """The victims of a kind that run now."""
+    if victim == "parent":
+        return [process.pid] if process.poll() is None else []
+    return logging_to(process.pid, VICTIMS[victim])
 
 
 def logging_to(pid: int, patterns: tuple[str, ...]) -> list[int]:
@@ -286,6 +303,17 @@ def of_try(name: str) -> list[psutil.Process]:
         for process in psutil.process_iter(["environ", "status", "cmdline", "name"])
         if (process.info["environ"] or {}).get(VARIABLE) == name
         and process.info["status"] != psutil.STATUS_ZOMBIE
+    ]
+
+
+def nobodys(segments: Iterable[str]) -> list[str]:
+    """The segments of shared memory without those that name a process that lives: another program
+    has made them meanwhile.
+    """
+    return [
+        name
+        for name in sorted(segments)
+        if not any(psutil.pid_exists(int(number)) for number in PID.findall(name))
     ]
 
 

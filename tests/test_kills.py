@@ -98,6 +98,13 @@ def test_a_process_that_stays_is_named_and_ended(monkeypatch: pytest.MonkeyPatch
         process.wait()
 
 
+def test_a_segment_of_a_program_that_runs_is_not_ours() -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    names = [f"sem.loky-{os.getpid()}-a", f"torch_{gone.pid}_1", "psm_left"]
+    assert kills.nobodys(names) == ["psm_left", f"torch_{gone.pid}_1"]
+
+
 def test_half_written_files_and_a_lock_that_is_held_are_seen(tmp_path: Path) -> None:
     (tmp_path / "work").mkdir()
     for name in (".lock", "results.json", "results.json.part", "work/.onnx-first.abc"):
