@@ -31,10 +31,10 @@ COPIES = 20.0
 AROUND_S = 50e-6
 # How many cores' worth of CPU time, beyond the threads that it may have, an entrant may use.
 THREADS_OVER = 0.5
-# How many times as long as by the worker's own clock its turns may take by the parent's; and how
-# long a turn must be for that to be asked, s: waking up takes some of it.
+# How many times as long as by the worker's own clock a block's turns may take by the parent's, and
+# how late the parent may wake up on a busy machine, s.
 CLOCKS = 1.5
-LEAST_TURN_S = 0.005
+LATE_S = 0.25
 
 
 def unpacked(arrays: Sequence[Array]) -> list[Any]:
@@ -106,14 +106,16 @@ def judge(entrant: Entrant, audited: Audited) -> str:
 
 
 def clocks(block: Block) -> str:
-    """Returns how the parent's clock disagrees with the worker's over a block's turns; empty where
-    it does not.
+    """Returns how the parent's clock disagrees with the worker's from a block's first turn to its
+    last; empty where it does not.
     """
-    long = [(ours, theirs) for ours, theirs in block.clocks if ours > LEAST_TURN_S]
-    ratio = median(ours / max(theirs, 1e-9) for ours, theirs in long) if long else 0.0
-    if ratio <= CLOCKS:
+    if len(block.clocks) < 2:
         return ""
-    return f"its turns take {ratio:.2f} times as long by the parent's clock as by its own: its clock is slow"
+    (ours, theirs), (our_last, their_last) = block.clocks[0], block.clocks[-1]
+    ours, theirs = our_last - ours, their_last - theirs
+    if ours <= CLOCKS * theirs + LATE_S:
+        return ""
+    return f"{ours:.3g} s pass by the parent's clock and {theirs:.3g} s by its own: its clock is slow"
 
 
 def threads(entrant: Entrant, block: Block, plan: Plan) -> str:

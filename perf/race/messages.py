@@ -103,8 +103,8 @@ class Sampled(msgspec.Struct, frozen=True):
     # inputs that call had; empty where nothing is compared.
     outputs: list[Array]
     inputs: int
-    # Seconds that all of it took, by the worker's clock.
-    spent_s: float
+    # What the worker's clock shows at the end.
+    clock_s: float
 
 
 class Audited(msgspec.Struct, frozen=True):

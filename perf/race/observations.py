@@ -34,7 +34,7 @@ class Block(msgspec.Struct):
     joules: list[float] = []
     # RMSE of each turn's last outputs.
     rmse: list[float] = []
-    # Seconds of each turn by the parent's clock and by the worker's.
+    # What the parent's clock and the worker's show at the end of each turn, s.
     clocks: list[tuple[float, float]] = []
     # Seconds of single calls.
     tail: list[float] = []

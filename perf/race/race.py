@@ -161,16 +161,15 @@ class Race:
 
     def take_turn(self, entrant: Entrant) -> None:
         """Adds one sample to the entrant's block. Raises Refusal."""
-        start = time.monotonic()
         sampled = entrant.running().ask(TakeTurn(entrant.limits is not None), self.plan.timeout_s)
-        spent_s = time.monotonic() - start
+        clocks = time.monotonic(), sampled.clock_s
         rmse = audit.compare(entrant, sampled)
         self.turn += 1
         block = entrant.seen.blocks[-1]
         block.turns.append(sampled.turn)
         block.numbers.append(self.turn)
         block.rmse.append(rmse)
-        block.clocks.append((spent_s, sampled.spent_s))
+        block.clocks.append(clocks)
         if sampled.joules is not None:
             block.joules.append(sampled.joules)
 

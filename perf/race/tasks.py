@@ -208,7 +208,6 @@ class Tasks:
 
         How many calls it has is drawn by lot, so that no step knows which of them is looked at.
         """
-        start = perf_counter()
         calls = self.warmed.calls
         feed = self.rotate(1 + random.randint(-(-3 * calls // 4), 5 * calls // 4))
         meter = self.meter if self.meter and self.meter.gpu is None else None
@@ -217,7 +216,7 @@ class Tasks:
         joules = meter.between(before, meter.read()) if meter else None
         self.watch()
         fetched = packed(self.step.fetch(outputs)) if request.compared else []
-        return messages.Sampled(turn, joules, fetched, self.last, perf_counter() - start)
+        return messages.Sampled(turn, joules, fetched, self.last, perf_counter())
 
     def audit(self, request: messages.Audit) -> messages.Audited | None:
         """Calls with inputs that no call has had, whose outputs are fetched at once, each beside a

@@ -182,13 +182,14 @@ def test_noise_in_a_block_is_no_verdict(
 @pytest.mark.parametrize(
     ("clocks", "slow"),
     [
-        ([(0.010, 0.0098)] * 9, False),
-        ([(0.030, 0.010)] * 9, True),
-        ([(0.030, 0.010)] + [(0.010, 0.0099)] * 8, False),
-        ([(0.003, 0.001)] * 9, False),
+        ([(100.0, 7.0), (101.0, 8.0), (103.0, 10.0)], False),
+        ([(100.0, 7.0), (101.0, 7.3), (103.0, 8.0)], True),
+        ([(100.0, 7.0), (100.2, 7.0001)], False),
+        ([(100.0, 7.0)], False),
         ([], False),
     ],
+    ids=["they agree", "a third of the speed", "the parent woke up late", "one turn", "none"],
 )
-def test_a_slow_clock_is_one_in_most_turns(clocks: list[tuple[float, float]], slow: bool) -> None:
+def test_a_slow_clock_is_slow_over_a_whole_block(clocks: list[tuple[float, float]], slow: bool) -> None:
     block = Block(True, 1.0, 1.0, 1.0, 1, 1, 1, clocks=clocks)
     assert bool(audit.clocks(block)) == slow

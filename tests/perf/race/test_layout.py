@@ -24,12 +24,15 @@ for _ in range(8):
 """
 
 
-@pytest.mark.parametrize(("how", "fewest", "most"), [("moved", 7, 8), ("as forked", 1, 1)])
+@pytest.mark.parametrize(("how", "fewest", "most"), [("moved", 5, 8), ("as forked", 1, 1)])
 @pytest.mark.parametrize("allocator", [{}, {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "4000000000"}])
 def test_the_heap_of_each_fork_lies_elsewhere(
     how: str, fewest: int, most: int, allocator: dict[str, str]
 ) -> None:
-    """As they are forked all eight get the same address: the defect that this is there to mend."""
+    """As they are forked all eight get the same address: the defect that this is there to mend.
+
+    Moved by 16 to 80 chunks, two of eight meet by chance in one try of three.
+    """
     done = subprocess.run(
         [sys.executable, "-c", FORKS, how],
         env={**os.environ, **allocator},
