@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -40,6 +41,24 @@ def workers_save_their_coverage() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Worker, "kill", kill)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def the_same_text_is_compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Puts compiled_once.sh before the compiler, where there is one: each build has a cold cache,
+    and Inductor's questions about the CPU take longer in it than the model.
+    """
+    if shutil.which("g++") is None:
+        yield
+        return
+    folder = tmp_path_factory.mktemp("compiler")
+    (folder / "g++").symlink_to(Path(__file__).with_name("compiled_once.sh"))
+    path = os.environ["PATH"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BEHIND", path)
+        patch.setenv("COMPILED_ONCE", str(folder))
+        patch.setenv("PATH", os.pathsep.join([str(folder), path]))
         yield
 
 
