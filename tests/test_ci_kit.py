@@ -126,7 +126,7 @@ def test_a_pull_request_that_is_slower_is_stopped_with_its_evidence(origin: Path
     head = commit(12)
     git("checkout", "-q", "main")
     commit(7)  # main went on: what counts is where the branch left it
-    done = script("compare", "main", head, WORKLOAD, options="--threads 1 --budget 60s")
+    done = script("compare", "main", head, WORKLOAD, options="--threads 1 --budget 120s")
     assert done.returncode == 1, done.stderr
     comment = Path("hotlap-out/comment.md").read_text()
     assert comment.startswith("### hotlap ab: regression")
