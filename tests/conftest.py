@@ -9,8 +9,10 @@ import os
 import shutil
 import signal
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -60,6 +62,33 @@ def the_same_text_is_compiled_once(tmp_path_factory: pytest.TempPathFactory) -> 
         patch.setenv("COMPILED_ONCE", str(folder))
         patch.setenv("PATH", os.pathsep.join([str(folder), path]))
         yield
+
+
+@pytest.fixture(scope="module")
+def kept_servers() -> Iterator[None]:
+    """Fork servers outlive the run that started them, until the last test of the module: the next
+    run in the same environment and working directory need not import torch again.
+    """
+    from hotlap.perf.race.servers import Server, Servers
+
+    begin = Servers.__init__
+    running: dict[str, dict[Any, Server]] = defaultdict(dict)
+    retired: list[Any] = []
+
+    def begin_with_what_runs(servers: Servers, *arguments: Any) -> None:
+        begin(servers, *arguments)
+        servers.running, servers.retired = running[str(Path.cwd())], retired
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Servers, "__init__", begin_with_what_runs)
+        patch.setattr(Servers, "close", lambda servers: None)
+        yield
+    for kept in running.values():
+        for server in kept.values():
+            if server.process is not None:
+                server.process.kill()
+    for process in retired:
+        process.kill()
 
 
 @pytest.fixture(scope="module")

@@ -105,6 +105,7 @@ def trained() -> Iterator[Callable[..., int]]:
         yield run
 
 
+@pytest.mark.slow
 def test_a_killed_training_ends_as_an_uninterrupted_one(tmp_path: Path, trained: Callable[..., int]) -> None:
     """The metrics and every weight must agree, with augmented data and batch norm.
 

@@ -164,6 +164,7 @@ def test_what_cannot_be_compiled_and_what_is_gone_is_said() -> None:
     assert judged.reasons == ("kernels/other/bf16/sm_90 is in the baseline and was not built",)
 
 
+@pytest.mark.slow
 def test_the_command_judges_accepts_and_ratchets(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -434,7 +434,7 @@ def test_a_worktree_beside_the_editable_install_is_what_a_worker_loads(
     assert not (tmp_path / "trees" / "base").exists()
 
 
-@pytest.mark.usefixtures("planted")
+@pytest.mark.usefixtures("planted", "kept_servers")
 @pytest.mark.parametrize(
     ("head", "backend", "counter"),
     [("broken", "compile", "graph_breaks"), ("unfused", "onnxruntime", "nodes")],
