@@ -6,10 +6,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -41,6 +44,48 @@ def workers_save_their_coverage() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Worker, "kill", kill)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def the_same_text_is_compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Puts compiled_once.sh before the compiler, where there is one: each build has a cold cache,
+    and Inductor's questions about the CPU take longer in it than the model.
+    """
+    if shutil.which("g++") is None:
+        yield
+        return
+    folder = tmp_path_factory.mktemp("compiler")
+    (folder / "g++").symlink_to(Path(__file__).with_name("compiled_once.sh"))
+    path = os.environ["PATH"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BEHIND", path)
+        patch.setenv("COMPILED_ONCE", str(folder))
+        patch.setenv("PATH", os.pathsep.join([str(folder), path]))
+        yield
+
+
+@pytest.fixture(scope="module")
+def kept_servers() -> Iterator[None]:
+    """Fork servers outlive the run that started them, until the last test of the module: the next
+    run in the same environment and working directory need not import torch again.
+    """
+    from hotlap.perf.race.servers import Servers
+
+    begin = Servers.__init__
+    running: dict[str, dict[Any, Any]] = defaultdict(dict)
+
+    def begin_with_what_runs(servers: Servers, *arguments: Any) -> None:
+        begin(servers, *arguments)
+        servers.running = running[str(Path.cwd())]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Servers, "__init__", begin_with_what_runs)
+        patch.setattr(Servers, "close", lambda servers: None)
+        yield
+    for kept in running.values():
+        for server in reversed(kept.values()):
+            if server is not None:
+                server.kill()
 
 
 @pytest.fixture(scope="module")

@@ -32,6 +32,7 @@ def run(command: list[str], timeout_s: float, **variables: str) -> subprocess.Co
     )
 
 
+@pytest.mark.slow
 def test_the_benchmarks_of_kernels_are_skipped_and_their_json_is_written(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     chosen = ["bench", "-k", "kernels and softmax and eager", "-p", "no:cacheprovider"]

@@ -15,6 +15,7 @@ os.environ["TRITON_INTERPRET"] = "1"
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,8 @@ CONVERT = interpreter._convert_float
 REDUCE = interpreter.ReduceOps.apply
 ARGUMENT = interpreter._implicit_cvt
 HOST = interpreter.GridExecutor._init_args_hst
+PATCH_LANGUAGE = interpreter._patch_lang
+NUMPY_DTYPE = cache(interpreter._get_np_dtype)
 
 
 class OutOfBounds(AssertionError):
@@ -90,6 +93,8 @@ class Watch:
 
 # One for each launch, in order.
 LAUNCHES: list[Watch] = []
+# Ids of the globals of functions for which the language is patched in the present launch.
+PATCHED: set[int] = set()
 # Tensors that kernels reach by an address in a table.
 FURTHER: list[torch.Tensor] = []
 MAKE_TABLES = chunks.make_tables
@@ -179,6 +184,27 @@ def on_host(self: Any, arguments: Any, named: Any) -> Any:
     return host
 
 
+def patch_language(function: Any) -> Any:
+    """Patches the language for a function as Triton does, but once a launch.
+
+    Stock, each call of tl.sum and the like does it again, which takes a quarter of all time.
+    """
+    names = id(function.__globals__)
+    if names in PATCHED:
+        return interpreter._LangPatchScope()
+    scope = PATCH_LANGUAGE(function)
+    if not PATCHED:  # a launch begins, which restores the language in the end
+        restore = scope.restore
+        scope.restore = lambda: (PATCHED.clear(), restore())
+    PATCHED.add(names)
+    return scope
+
+
+def numpy_dtype(kind: Any) -> np.dtype:
+    """NumPy's dtype of a tensor's elements as Triton has it, which makes a table at each call."""
+    return np.dtype(np.uint64) if isinstance(kind.scalar, tl.pointer_type) else NUMPY_DTYPE(kind.scalar)
+
+
 def make_tables(lists: Any) -> Any:
     """Remembers what the addresses in the tables belong to."""
     FURTHER[:] = [tensor for tensors in lists for tensor in tensors]
@@ -191,6 +217,8 @@ def install() -> None:
     interpreter._convert_float = convert
     interpreter.GridExecutor._init_args_hst = on_host
     interpreter.ReduceOps.apply = reduce
+    interpreter._patch_lang = patch_language
+    interpreter._get_np_dtype = numpy_dtype
     interpreter._implicit_cvt = argument
     for name, better in (
         ("binary_op", binary_op),

@@ -5,9 +5,8 @@ that goes through it.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,32 +19,19 @@ FILES = sorted((HERE / "interpreted").glob("test_*.py"))
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_in_the_interpreter(file: Path) -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(file)]
-    done = subprocess.run(
-        command,
-        env={**os.environ, "TRITON_INTERPRET": "1"},
-        cwd=HERE.parents[1],
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
+def test_in_the_interpreter(file: Path, run_program: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    done = run_program("in_pytest.py", str(file))
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_training_with_our_kernels_has_the_losses_of_eager(dtype: str) -> None:
+def test_a_training_with_our_kernels_has_the_losses_of_eager(
+    dtype: str, run_program: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
     """Each loss is as near to that of a training in fp64 as eager's: within three times its
     distance and half an ulp.
     """
-    done = subprocess.run(
-        [sys.executable, str(HERE / "train.py"), dtype],
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
+    done = run_program("train.py", dtype)
     assert done.returncode == 0, done.stderr[-3000:]
     outcome = json.loads(done.stdout.splitlines()[-1])
     ulp = {"float32": 2**-23, "bfloat16": 2**-7}[dtype]

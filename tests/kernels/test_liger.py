@@ -6,9 +6,8 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections import defaultdict
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
@@ -32,14 +31,10 @@ SHARED = (
 )
 
 
-def test_no_further_from_fp64_than_liger() -> None:
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).parent / "liger.py")],
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
+def test_no_further_from_fp64_than_liger(
+    run_program: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    done = run_program("liger.py")
     assert done.returncode == 0, done.stderr[-3000:]
     squares: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
     for line in done.stdout.splitlines():

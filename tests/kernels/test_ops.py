@@ -11,7 +11,7 @@ import os
 import pkgutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,41 +27,6 @@ HERE = Path(__file__).parent
 OPERATIONS = sorted(module.name for module in pkgutil.iter_modules(ops.__path__))
 
 
-@cache
-def forks() -> subprocess.Popen[str]:
-    """Starts forks.py, which imports torch and Triton once for all programs; in what it forks a
-    RuntimeWarning is an error.
-    """
-    return subprocess.Popen(
-        [sys.executable, "-W", "error::RuntimeWarning", str(HERE / "forks.py")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        # OpenBLAS's threads: a process with threads cannot be forked safely.
-        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
-    )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def end_forks() -> Iterator[None]:
-    """Ends forks.py, if it was started, after the last test."""
-    yield
-    if forks.cache_info().currsize:
-        forks().communicate()
-        forks.cache_clear()
-
-
-def run_program(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs a program of this folder, in which a RuntimeWarning is an error."""
-    command, process = [str(HERE / program), *arguments], forks()
-    assert process.stdin is not None and process.stdout is not None
-    process.stdin.write(json.dumps(command) + "\n")
-    process.stdin.flush()
-    answer = process.stdout.readline()
-    assert answer, "forks.py has ended; why stands in this test's stderr"
-    return subprocess.CompletedProcess(command, *json.loads(answer))
-
-
 def run_text(text: str) -> subprocess.CompletedProcess[str]:
     """Runs a program that may import the modules of this folder."""
     return subprocess.run(
@@ -74,12 +39,17 @@ def run_text(text: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@cache
-def proof(name: str) -> tuple[dict[str, Any], ...]:
-    """The rows that prove.py prints of an operation."""
-    done = run_program("prove.py", name)
-    assert done.returncode == 0, done.stderr
-    return tuple(json.loads(line) for line in done.stdout.splitlines())
+@pytest.fixture(scope="module")
+def proof(run_program: Callable[..., subprocess.CompletedProcess[str]]) -> Callable[[str], Any]:
+    """Returns the rows that prove.py prints of an operation."""
+
+    @cache
+    def rows(name: str) -> tuple[dict[str, Any], ...]:
+        done = run_program("prove.py", name)
+        assert done.returncode == 0, done.stderr
+        return tuple(json.loads(line) for line in done.stdout.splitlines())
+
+    return rows
 
 
 def too_far(rows: Any) -> list[Any]:
@@ -97,14 +67,14 @@ def too_far(rows: Any) -> list[Any]:
     "name",
     [pytest.param(name, marks=[pytest.mark.numeric] if name == "attention" else []) for name in OPERATIONS],
 )
-def test_outputs_and_gradients_are_as_near_to_fp64_as_eager_s(name: str) -> None:
+def test_outputs_and_gradients_are_as_near_to_fp64_as_eager_s(name: str, proof: Callable[[str], Any]) -> None:
     rows = proof(name)
     assert {row["dtype"] for row in rows} == {"fp32", "fp16", "bf16"} and len(rows) >= 24
     assert too_far(rows) == []
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_the_bytes_moved_are_those_of_the_cost_model(name: str) -> None:
+def test_the_bytes_moved_are_those_of_the_cost_model(name: str, proof: Callable[[str], Any]) -> None:
     """They are so exactly where no two elements of an input lie on one address."""
     compared = [row for row in proof(name) if row["exact_bytes"] and 0 not in row["shape"]]
     assert len(compared) >= 20
@@ -262,7 +232,9 @@ MUTANTS = {
 
 
 @pytest.mark.parametrize("defect", MUTANTS)
-def test_a_planted_defect_is_caught(defect: str) -> None:
+def test_a_planted_defect_is_caught(
+    defect: str, run_program: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
     name, old, new, error = MUTANTS[defect]
     done = run_program("prove.py", name, old, new, *([] if error else ["until-caught"]))
     if error:
@@ -272,7 +244,9 @@ def test_a_planted_defect_is_caught(defect: str) -> None:
         assert too_far(json.loads(line) for line in done.stdout.splitlines())
 
 
-def test_rows_beyond_two_to_the_31_elements() -> None:
+def test_rows_beyond_two_to_the_31_elements(
+    run_program: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
     assert run_program("far.py").stdout == "right\n"
     narrow = run_program("far.py", ".to(tl.int64)", "")
     assert narrow.returncode and "OutOfBounds" in narrow.stderr

@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,32 +24,42 @@ from hotlap.models.train import train
 EPOCHS = 4
 
 CHILD = """
-import os, signal, sys
+import json, os, signal, sys
+
+import sklearn.datasets
 from hotlap.models.data.digits import Digits
 from hotlap.models.nets.resnet import ResNet18
 from hotlap.models.train import train
 
-name, epochs, deadly = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 Digits.samples_per_epoch = 64
-lines = []
 
 
-def report(line):
-    lines.append(line)
-    print(line, flush=True)
-    if f"epoch {deadly} of" in line:
-        train_batch = ResNet18.training_step
+def run(epochs, deadly, resume):
+    def report(line):
+        print(line, flush=True)
+        if f"epoch {deadly} of" in line:
+            train_batch = ResNet18.training_step
 
-        def dying(self, batch, batch_idx):
-            if batch_idx == 1:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return train_batch(self, batch, batch_idx)
+            def dying(self, batch, batch_idx):
+                if batch_idx == 1:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return train_batch(self, batch, batch_idx)
 
-        ResNet18.training_step = dying
+            ResNet18.training_step = dying
+
+    train("resnet", None if resume else epochs, resume="latest" if resume else None, report=report)
 
 
-resume = "latest" if sys.argv[4] == "resume" else None
-train(name, None if resume else epochs, resume=resume, report=report)
+# Each training is a process of its own, forked from one that has imported what they need.
+for line in sys.stdin:
+    folder, printed, epochs, deadly, resume = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        os.environ["HOTLAP_RUNS"] = folder
+        os.dup2(os.open(printed, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
+        run(epochs, deadly, resume)
+        sys.exit()
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
@@ -75,28 +86,39 @@ def test_same_seed_same_bits_other_seed_other_weights() -> None:
     assert not torch.equal(weights(first.folder)[key], weights(third.folder)[key])
 
 
-def child(runs_root: Path, deadly: str, mode: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-W", "ignore", "-c", CHILD, "resnet", str(EPOCHS), deadly, mode]
-    environment = {**os.environ, "HOTLAP_RUNS": str(runs_root)}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+@pytest.fixture
+def trained() -> Iterator[Callable[..., int]]:
+    """Trains a small resnet in a process of its own and returns how that ended."""
+    command = [sys.executable, "-W", "ignore", "-c", CHILD]
+    # OpenBLAS's threads: a process with threads cannot be forked safely.
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as forks:
+
+        def run(runs_root: Path, printed: Path, deadly: str = "never", resume: bool = False) -> int:
+            assert forks.stdin is not None and forks.stdout is not None
+            forks.stdin.write(json.dumps([str(runs_root), str(printed), EPOCHS, deadly, resume]) + "\n")
+            forks.stdin.flush()
+            return int(forks.stdout.readline())
+
+        yield run
 
 
-def test_a_killed_training_ends_as_an_uninterrupted_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.slow
+def test_a_killed_training_ends_as_an_uninterrupted_one(tmp_path: Path, trained: Callable[..., int]) -> None:
     """The metrics and every weight must agree, with augmented data and batch norm.
 
     The training is killed with SIGKILL in the middle of epoch 3.
     """
-    whole = child(tmp_path / "whole", "never", "start")
-    assert whole.returncode == 0, whole.stderr
-    killed = child(tmp_path / "killed", "2", "start")
-    assert killed.returncode == -signal.SIGKILL
+    lines = {name: tmp_path / f"{name}.txt" for name in ("whole", "killed")}
+    assert trained(tmp_path / "whole", lines["whole"]) == 0
+    assert trained(tmp_path / "killed", lines["killed"], deadly="2") == -signal.SIGKILL
     folder = next((tmp_path / "killed" / "train").iterdir())
     assert read(folder / "last.ckpt")["epoch"] == 1 and not (folder / "metrics.json").exists()
-    resumed = child(tmp_path / "killed", "never", "resume")
-    assert resumed.returncode == 0, resumed.stderr
-    assert killed.stdout + resumed.stdout == whole.stdout  # the same lines, no epoch twice and none left out
+    assert trained(tmp_path / "killed", lines["killed"], resume=True) == 0
+    # The same lines, no epoch twice and none left out.
+    assert lines["killed"].read_text() == lines["whole"].read_text() != ""
     other = next((tmp_path / "whole" / "train").iterdir())
     assert_same_weights(folder, other)
     ours, theirs = (json.loads((path / "metrics.json").read_text()) for path in (folder, other))

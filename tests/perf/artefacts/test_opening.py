@@ -37,9 +37,10 @@ from hotlap.perf.terms.reasons import Misuse, Refusal
 from hotlap.perf.terms.result import Deviation, Distance, Result, Results, Task, read
 
 TINY = "planted.workloads:tiny"
-QUICK = Plan(budget_s=30, looks=(1,), rounds=2, tail_s=0, timeout_s=60, threads=2)
+# No block of fresh workers: importing torch takes longer than all that it measures.
+QUICK = Plan(budget_s=30, looks=(1,), rounds=2, tail_s=0, timeout_s=60, threads=2, fresh_blocks=0)
 
-pytestmark = [pytest.mark.usefixtures("planted"), pytest.mark.slow]
+pytestmark = [pytest.mark.usefixtures("planted", "kept_servers"), pytest.mark.slow]
 
 
 def race(

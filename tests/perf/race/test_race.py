@@ -35,10 +35,11 @@ from hotlap.perf.terms.result import Result, read
 from hotlap.perf.terms.work import Subject, Work
 
 TINY = "planted.workloads:tiny"
-QUICK = Plan(budget_s=60, looks=(2,), rounds=4, tail_s=0.02, timeout_s=60, threads=2)
+# No block of fresh workers: importing torch takes longer than all that it measures.
+QUICK = Plan(budget_s=60, looks=(2,), rounds=4, tail_s=0.02, timeout_s=60, threads=2, fresh_blocks=0)
 DEFECTS = ("stale", "imprecise", "elsewhere", "killed", "hangs", "full_disk", "greedy")
 
-pytestmark = [pytest.mark.usefixtures("planted"), pytest.mark.slow]
+pytestmark = [pytest.mark.usefixtures("planted", "kept_servers"), pytest.mark.slow]
 
 
 def measured(

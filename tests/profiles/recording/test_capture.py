@@ -25,7 +25,7 @@ from hotlap.profiles.pages import text
 from hotlap.profiles.tables import captured, kineto
 
 # Over 20 s on two quiet cores.
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.usefixtures("kept_servers"), pytest.mark.slow]
 
 WORKLOAD = """
 import torch

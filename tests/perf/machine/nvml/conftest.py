@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,9 +91,12 @@ def drivers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {"new": build(top / "new"), "old": build(top / "old", "-DOLD_DRIVER")}
 
 
-@pytest.fixture
-def child(drivers: dict[str, Path], tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+@pytest.fixture(scope="package")
+def child_of(drivers: dict[str, Path]) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs a child whose scenario lies in the folder."""
+
     def run(
+        folder: Path,
         code: str,
         scenario: Mapping[str, Any] = NORMAL,
         driver: str = "new",
@@ -100,7 +104,7 @@ def child(drivers: dict[str, Path], tmp_path: Path) -> Callable[..., subprocess.
         check: bool = True,
         **environment: str,
     ) -> subprocess.CompletedProcess[str]:
-        file = tmp_path / "scenario.txt"
+        file = folder / "scenario.txt"
         file.write_text("".join(f"{name} {value}\n" for name, value in scenario.items()))
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("CUDA_")}
         variables = {
@@ -122,6 +126,13 @@ def child(drivers: dict[str, Path], tmp_path: Path) -> Callable[..., subprocess.
         return done
 
     return run
+
+
+@pytest.fixture
+def child(
+    child_of: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    return partial(child_of, tmp_path)
 
 
 @pytest.fixture

@@ -1,19 +1,41 @@
-"""A race whose device is watched: workers of their own on the stand-in's device."""
+"""Races whose device is watched: workers of their own on the stand-in's device."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
-from .scenarios import GIB, NORMAL, Ask
+from .scenarios import GIB, NORMAL
 
 # Calls that a worker makes until its first turn: it opens the device twice (itself, its meter) and
 # reads it.
 ASKED_UNTIL_TURNS = 24
-RACE = """
+
+
+class Watched(NamedTuple):
+    """How one race is watched."""
+
+    scenario: dict[str, Any] = NORMAL
+    # Of the scenario, after the first block.
+    changes: dict[str, Any] | None = None
+    budget_s: float = 60
+    # CUDA_VISIBLE_DEVICES, where it is set.
+    visible: str | None = None
+
+
+RACES = {
+    "throttled": Watched(changes={"throttle": "0x20", "ecc_uncorrected": 1}),
+    "small budget": Watched({**NORMAL, "energy_every": 400}, budget_s=2),
+    "lost between blocks": Watched(changes={"every.error": 15}),
+    "lost in a turn": Watched({**NORMAL, "lost_after": ASKED_UNTIL_TURNS}),
+    "invisible": Watched(visible=""),
+}
+CODE = """
 from pathlib import Path
 from hotlap.perf.measure import answer
 from hotlap.perf.terms.case import Case
@@ -23,49 +45,49 @@ from hotlap.perf.terms.case import Plan
 from hotlap.perf.race.servers import Servers
 from hotlap.perf.lookup.workloads import Reference
 
-plan = Plan(budget_s=BUDGET_S, looks=(2,), rounds=4, tail_s=0.02, timeout_s=60, threads=1)
-folder = Path(os.environ["HOTLAP_STANDIN_NVML"]).parent / "race"
-servers = Servers(folder, plan.timeout_s, lambda line: None)
-preparation = Preparation(Reference("planted.workloads:tiny"), folder, plan, servers)
-def journal():
-    scenario(**CHANGES)
+file = Path(os.environ["HOTLAP_STANDIN_NVML"])
+plan = Plan(budget_s=60, looks=(2,), rounds=4, tail_s=0.02, timeout_s=60, threads=1)
+servers = Servers(file.parent / "race", plan.timeout_s, lambda line: None)
+preparation = Preparation(Reference("planted.workloads:tiny"), file.parent / "race", plan, servers)
+case = Case("planted.workloads:tiny", "null", target="cuda:0", options=(("takes", "0.2ms"),))
+
+def watched(first, changes, budget_s, visible):
+    file.write_text("")
+    scenario(**first)
+    if visible is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible
+    entrant = preparation.build(case)
+    own = msgspec.structs.replace(plan, budget_s=budget_s)
+    race = Race([entrant], own, servers, lambda line: None, lambda: scenario(**(changes or {})))
+    race.run()
+    return answer.answer(answer.Setting("race", own, ""), entrant, entrant, race.stopped_by, False)
+
 try:
     preparation.refer([Case("planted.workloads:tiny", "null")], False, lambda line: None, lambda line: None)
-    case = Case("planted.workloads:tiny", "null", target="cuda:0", options=(("takes", "0.2ms"),))
-    entrant = preparation.build(case)
-    race = Race([entrant], plan, servers, lambda line: None, journal)
-    race.run()
+    reply([watched(*race) for race in RACES])
 finally:
     preparation.close()
     servers.close()
-setting = answer.Setting("race", plan, "")
-reply(answer.answer(setting, entrant, entrant, race.stopped_by, False))
 """
 
 
-@pytest.fixture
-def race(ask: Ask, planted: Path) -> Ask:
-    """The Result of workers of their own, which do a case on the stand-in's device: only what
-    telemetry says of it is looked at. CHANGES: after the first block.
+@pytest.fixture(scope="module")
+def results(
+    child_of: Callable[..., subprocess.CompletedProcess[str]],
+    planted: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, Any]:
+    """The Result of each of RACES, of workers of their own which do a case on the stand-in's
+    device: only what telemetry says of it is looked at. All are of one child, which imports torch
+    once.
     """
-
-    def run(
-        scenario: Mapping[str, Any] = NORMAL,
-        changes: Mapping[str, Any] = {},
-        budget_s: float = 60,
-        **environment: str,
-    ) -> Any:
-        return ask(
-            RACE.replace("CHANGES", repr(dict(changes))).replace("BUDGET_S", str(budget_s)),
-            scenario,
-            **environment,
-        )
-
-    return run
+    code = CODE.replace("RACES", repr([tuple(race) for race in RACES.values()]))
+    done = child_of(tmp_path_factory.mktemp("watched"), code)
+    return dict(zip(RACES, json.loads(done.stdout), strict=True))
 
 
-def test_a_race_watches_its_device(race: Ask) -> None:
-    result = race(NORMAL, {"throttle": "0x20", "ecc_uncorrected": 1})
+def test_a_race_watches_its_device(results: dict[str, Any]) -> None:
+    result = results["throttled"]
     assert "the GPU's clocks were held down in 1 of 2 blocks: sw_thermal_slowdown" in result["warnings"]
     assert (
         "1 uncorrected ECC errors of the GPU during the race; its results cannot be trusted"
@@ -86,28 +108,24 @@ def test_a_race_watches_its_device(race: Ask) -> None:
     )
 
 
-def test_a_race_with_too_small_a_budget_for_energy_has_none(race: Ask) -> None:
-    result = race({**NORMAL, "energy_every": 400}, budget_s=2)
+def test_a_race_with_too_small_a_budget_for_energy_has_none(results: dict[str, Any]) -> None:
+    result = results["small budget"]
     assert "energy" not in result["metrics"] and result["absent"]["energy"]["code"] == "timeout"
 
 
-def test_a_device_lost_midway_ends_its_case(race: Ask) -> None:
-    for scenario, changes in (
-        (NORMAL, {"every.error": 15}),
-        ({**NORMAL, "lost_after": ASKED_UNTIL_TURNS}, {}),
-    ):
-        result = race(scenario, changes)
-        assert (result["status"], result["reason"]["code"]) == (
-            "failed",
-            "crashed",
-        ) and "GPU is lost" in result["reason"]["detail"]
-    assert "nvmlDeviceGetCurrentClocksEventReasons" in result["reason"]["detail"], (
-        "lost in a turn, before the block's end"
-    )
+@pytest.mark.parametrize("lost", ["lost between blocks", "lost in a turn"])
+def test_a_device_lost_midway_ends_its_case(results: dict[str, Any], lost: str) -> None:
+    result = results[lost]
+    assert (result["status"], result["reason"]["code"]) == ("failed", "crashed")
+    assert "GPU is lost" in result["reason"]["detail"]
 
 
-def test_a_race_on_a_device_that_cannot_be_watched_says_so(race: Ask) -> None:
-    result = race(NORMAL, CUDA_VISIBLE_DEVICES="")
+def test_a_device_lost_in_a_turn_ends_its_case_before_the_blocks_end(results: dict[str, Any]) -> None:
+    assert "nvmlDeviceGetCurrentClocksEventReasons" in results["lost in a turn"]["reason"]["detail"]
+
+
+def test_a_race_on_a_device_that_cannot_be_watched_says_so(results: dict[str, Any]) -> None:
+    result = results["invisible"]
     unseen = "no_device: cuda:0: CUDA sees 0 device(s) here (CUDA_VISIBLE_DEVICES=)"
     assert f"the GPU's clocks and memory errors were not watched: {unseen}" in result["warnings"]
     assert result["absent"]["energy"]["code"] == "no_device"
