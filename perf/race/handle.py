@@ -74,7 +74,7 @@ class Worker:
             else [sys.executable, "-P", "-m", "hotlap.perf.race.worker"]
         )
         log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as output, theirs, closed_unless_used(ours):
+        with log.open("ab") as output, theirs, closed_unless_used(ours, mark):
             process = subprocess.Popen(
                 [*program, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
@@ -247,10 +247,15 @@ class Worker:
 
 
 @contextlib.contextmanager
-def closed_unless_used(end: socket.socket) -> Iterator[None]:
-    """Closes our end of a worker's socket pair where there will be no worker."""
+def closed_unless_used(end: socket.socket, mark: OwnerMark | None = None) -> Iterator[None]:
+    """Closes our end of a worker's socket pair where there will be no worker, also for a Ctrl-C,
+    and ends what has its mark.
+    """
     try:
         yield
     except BaseException:
         end.close()
+        if mark is not None:
+            leavings.end(mark.processes)
+            shutil.rmtree(mark.folder, ignore_errors=True)
         raise

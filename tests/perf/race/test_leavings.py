@@ -8,10 +8,12 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -192,6 +194,21 @@ def test_temporary_files_and_shared_memory_go_with_the_worker(site: Site, worker
     finally:
         theirs.close()
         theirs.unlink()
+
+
+def test_a_ctrl_c_while_a_worker_starts_leaves_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = subprocess.Popen
+    started: list[subprocess.Popen[bytes]] = []
+
+    def interrupted(*arguments: Any, **options: Any) -> None:
+        started.append(start(*arguments, **options))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hotlap.perf.race.handle.subprocess.Popen", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        site.worker()
+    assert started[0].wait(10) == -signal.SIGKILL
+    assert [*Path(tempfile.gettempdir()).glob(f"{leavings.PREFIX}*-{os.getpid()}-*")] == []
 
 
 PARENT = """
