@@ -25,8 +25,9 @@ def run_program() -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        # OpenBLAS's threads: a process with threads cannot be forked safely.
-        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+        # A process with threads cannot be forked safely (OpenBLAS's), and torch's own wait for each
+        # other longer than they work: all tensors are small.
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
     ) as forks:
 
         def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
