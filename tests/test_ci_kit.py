@@ -116,7 +116,7 @@ def script(
         env={**os.environ, "PATH": path, "HOTLAP_OPTIONS": options},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=900,
         check=False,
     )
 

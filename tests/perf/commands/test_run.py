@@ -29,7 +29,7 @@ def hotlap(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProc
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=900,
     )
 
 
