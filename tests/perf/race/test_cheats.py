@@ -6,6 +6,7 @@ docs/trust.md has the same list in words.
 from __future__ import annotations
 
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +150,12 @@ def test_each_way_to_hide_work_is_named(entrant: Entrant, differences: dict[str,
 )
 def test_what_is_no_hidden_work_is_not_called_so(entrant: Entrant, differences: dict[str, object]) -> None:
     assert audit.judge(entrant, audited(**differences)) == ""
+
+
+def test_copies_between_devices_are_no_hidden_work(entrant: Entrant) -> None:
+    entrant.case = replace(entrant.case, target="cuda:0")
+    assert audit.judge(entrant, audited(fetch_s=[2e-3] * 3, place_s=[2e-3] * 3)) == ""
+    assert "it keeps its answers" in audit.judge(entrant, audited(seen_s=[1e-5] * 3))
 
 
 def test_wrong_outputs_of_new_inputs_are_refused_at_once(entrant: Entrant) -> None:
