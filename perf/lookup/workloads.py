@@ -129,6 +129,10 @@ def load(reference: Reference) -> Workload:
         if exhausted(error):
             raise
         raise Refusal("invalid_input", f"{reference.text}: {type(error).__name__}: {error}") from error
+    if workload.batched and workload.batch == 0:
+        raise Refusal(
+            "invalid_input", f"{reference.text}: its example inputs have no rows; give at least one"
+        )
     workload.module.eval().requires_grad_(False)
     if reference.axis:
         free, whole = reference.axis == "free", reference.axis == "whole"
