@@ -208,7 +208,7 @@ class Worker:
         self.kill()
         return Refusal(
             "crashed",
-            f"the answer to {task} is none: a process that the model forked may write to the worker's channel;"
+            f"the answer to {task} is none: a process that the model forked may write to this channel;"
             f" see {self.log.name}",
         )
 

@@ -276,3 +276,19 @@ def test_a_package_that_ends_the_process_is_an_error_and_not_the_end(user_folder
     (package / "__init__.py").write_text("import os\nos._exit(7)\n")
     with pytest.raises(Misuse, match="importing lap_ends fails: exit status 7"):
         workloads.check(Reference("lap_ends.nets:make"))
+
+
+def test_a_module_that_changes_folder_and_umask_changes_neither_for_us(user_folder: Path) -> None:
+    """With a relative --out, a worker would write elsewhere, and files that nobody may read."""
+    (user_folder / "lap_moves.py").write_text(
+        f"import os\n{USER}\nos.chdir('/')\nos.umask(0o777)\n"
+        "def moves():\n    os.chdir('/')\n    os.umask(0o777)\n    return pair()\n"
+    )
+    before, mask = Path.cwd(), os.umask(0o022)
+    try:
+        Tasks(print).preload(Preload(["torch", "lap_moves"]))
+        assert (Path.cwd(), os.umask(0o022)) == (before, 0o022)
+        workloads.load(Reference("lap_moves:moves"))
+        assert (Path.cwd(), os.umask(0o022)) == (before, 0o022)
+    finally:
+        os.umask(mask)
