@@ -1,7 +1,7 @@
-"""Sixty ways to get a wrong `ok`, a green exit or a file where none belongs.
+"""Some eighty ways to get a wrong `ok`, a green exit or a file where none belongs.
 
     python bench/attacks.py [NAMES] [--json docs/results/attacks.json]
-        about 5 minutes; runs all attacks or those whose name holds one of the words
+        about 8 minutes; runs all attacks or those whose name holds one of the words
     python bench/attacks.py --table docs/results/attacks.json
         the table of docs/attacks.md
 
@@ -778,7 +778,8 @@ ATTACKS = [
         "a backend that leaves a forward hook out is wrong",
         partial(
             model,
-            source="def make():\n    net = Net()\n    net.layer.register_forward_hook(lambda m, i, o: o * 1.001)\n"
+            source="def make():\n    net = Net()\n"
+            "    net.layer.register_forward_hook(lambda m, i, o: o * 1.001)\n"
             "    return net, torch.randn(4, 16)\ndef answer(n, x): return n.layer(x)\n"
             "def wrong(n, x): return nn.functional.linear(x, n.layer.weight, n.layer.bias)\n",
         ),
