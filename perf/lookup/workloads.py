@@ -147,6 +147,13 @@ def load(reference: Reference) -> Workload:
         if exhausted(error):
             raise
         raise Refusal("invalid_input", f"{reference.text}: {type(error).__name__}: {error}") from error
+    for value in workload.inputs:
+        if value.layout != torch.strided or value.dtype == torch.bfloat16:
+            raise Refusal(
+                "invalid_input",
+                f"{reference.text}: an example input is {value.dtype} and {value.layout}, unknown to numpy;"
+                " give dense ones in fp32 (--precisions casts them)",
+            )
     if workload.batched and workload.batch == 0:
         raise Refusal(
             "invalid_input", f"{reference.text}: its example inputs have no rows; give at least one"

@@ -106,7 +106,7 @@ def distance(
     if whole := reference.dtype.kind in "iub":
         k, floor, tolerance = 1.0, 0.0, eager_rmse
     else:
-        rms = float(np.sqrt(np.mean(reference**2)))
+        rms = float(np.sqrt(np.mean(reference**2))) if reference.size else 0.0
         sums = summing(terms, rms) + rounding
         k, floor, tolerance = allowance(eager_rmse, rms, reference.size, precision, sums)
     if outputs.shape != reference.shape:

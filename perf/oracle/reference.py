@@ -284,6 +284,10 @@ def host(outputs: Any, workload: Workload) -> Arrays:
             "invalid_input",
             f"{workload.name}: forward returns {kinds}; expected a tensor or a tuple of tensors",
         )
+    if any(tensor.layout != torch.strided for tensor in tensors):
+        raise Refusal(
+            "invalid_input", f"{workload.name}: forward returns a sparse tensor; return tensor.to_dense()"
+        )
     return tuple(leaves.array(tensor) for tensor in tensors)
 
 

@@ -42,6 +42,7 @@ def fails(): raise KeyError("weights")
 def text(): return "text"
 def no_tensors(): return Module(), {"x": 1}
 def no_inputs(): return Module(), ()
+def in_bf16(): return Module(), torch.zeros(4, 3).bfloat16()
 def no_rows(): return Module(), torch.zeros(0, 3)
 module = Module()
 """
@@ -140,6 +141,7 @@ def test_every_process_makes_the_same_weights_whether_it_imported_the_module_bef
         ("Bare", "lap_user:Bare: no example inputs; return (module, inputs) or set example_input_array"),
         ("no_tensors", "lap_user:no_tensors: example inputs must be tensors, got dict"),
         ("no_inputs", "workload lap_user:no_inputs: inputs is empty; give one batch of example inputs"),
+        ("in_bf16", "lap_user:in_bf16: an example input is torch.bfloat16 and torch.strided"),
         ("no_rows", "lap_user:no_rows: its example inputs have no rows; give at least one"),
     ],
 )

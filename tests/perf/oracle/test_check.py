@@ -341,3 +341,12 @@ def test_what_eager_gets_wrong_itself_cannot_be_checked_by_it(
     outputs = stored(tmp_path, "outputs.npz", out0=eager)
     with pytest.raises(Refusal, match="output 0 cannot be checked on real inputs: eager itself is off by"):
         check.distances(tmp_path, {"real": outputs}, "fp32", 1)
+
+
+def test_an_output_without_elements_is_right_and_hides_no_other(tmp_path: Path, exact: np.ndarray) -> None:
+    empty = np.zeros((2, 3, 0))
+    files = {"in0": exact, "ref0": empty, "ref1": exact, "eager-fp32-0": empty, "eager-fp32-1": exact}
+    stored(tmp_path, "real.npz", **files)
+    for scale, right in ((1.0, True), (0.0, False)):
+        outputs = stored(tmp_path, "outputs.npz", out0=empty, out1=exact * scale)
+        assert check.distances(tmp_path, {"real": outputs}, "fp32", 1)["real"].within == right

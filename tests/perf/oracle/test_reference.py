@@ -210,6 +210,7 @@ def test_a_fixed_batch_is_neither_changed_nor_cut_at_the_end_of_the_split(folder
         (lambda x: x / 0 * 0, "the fp64 reference itself has NaN or infinite outputs"),
         (lambda x: "text", "forward returns str; expected a tensor or a tuple of tensors"),
         (lambda x: (), "forward returns nothing; expected"),
+        (lambda x: x.to_sparse(), "forward returns a sparse tensor; return tensor.to_dense"),
         (
             lambda x: x @ torch.ones(4, 4),
             "forward fails in fp64 eager: .*constants in forward must follow the inputs' dtype",
