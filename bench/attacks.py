@@ -277,6 +277,18 @@ def changes_later(here: Path) -> Outcome:
     return Outcome(eager.get("status") == "failed", f"eager {eager.get('status')}: {eager.get('reason')}")
 
 
+def baked_state(here: Path) -> Outcome:
+    """An export keeps the state of its own first calls."""
+    source = (
+        "def make():\n    net = Net(); net.register_buffer('calls', torch.zeros(()))\n"
+        "    return net, torch.randn(4, 16)\n"
+        "def answer(net, x):\n    net.calls += 1\n    return net.layer(x) * (net.calls < 30)\n"
+    )
+    _, results = run(here, source, "--backends", "eager,onnxruntime")
+    states = {name: result["status"] for name, result in results.items() if name != "pace"}
+    return Outcome(not {*states.values()} & {"ok", "noisy"}, f"{states}")
+
+
 def resumes_elsewhere(here: Path) -> Outcome:
     """An ID that leads out of the folder of runs."""
     (here / "runs" / "race").mkdir(parents=True)
@@ -877,6 +889,13 @@ ATTACKS = [
         "no number of calls shows what a later one answers; what was checked and timed was right",
     ),
     Attack("another answer later", OK, "a forward that changes while it is timed is no ok", changes_later),
+    Attack(
+        "state that an export keeps",
+        OK,
+        "where eager answers otherwise later, a backend that does not is no ok",
+        baked_state,
+        "eager fails at its timed calls; the export, right on all that was asked before, stays ok beside it",
+    ),
     Attack("keeps its answers", OK, "a model that looks its answers up has no time", cached_by_content),
     Attack(
         "ok beside outputs too far off",
@@ -1243,7 +1262,8 @@ def main() -> None:
         # The others' outcomes stay.
         again = {row["name"]: row for row in rows}
         stored = json.loads(asked.json.read_bytes())["attacks"]
-        rows = [again.get(row["name"], row) for row in stored]
+        rows = [again.pop(row["name"], row) for row in stored]
+        rows += again.values()
     document = {"schema": SCHEMA, "attacks": rows}
     print(table(document))
     if asked.json:
