@@ -38,6 +38,14 @@ empty() {
   rm -rf -- "${@/#/$out/}" || fail "cannot empty $out"
 }
 
+# Fails where hotlap ended as with a verdict and left no such file: a help text ends with 0, an
+# installation that is broken with 1.
+judged() {
+  case $1 in
+  0 | 1 | 3) [ -s "$out/$2" ] || fail "hotlap ended with $1 and left no $2; see its words above" ;;
+  esac
+}
+
 # Prints the hash of the commit that a name stands for: a branch may be called --output=FILE.
 commit() {
   git rev-parse --verify --quiet --end-of-options "$1^{commit}" || fail "$1 is no commit here"
@@ -51,7 +59,7 @@ repo() {
 
 # Races HEAD against the commit where it left BASE.
 compare() {
-  local base head
+  local base head status=0
   empty verdict.json base.json head.json comment.md gate.sarif gate.xml
   printf '### hotlap ab: no verdict\n\nThe comparison ended before it could tell; its log says why.\n' \
     >"$out/comment.md" || fail "cannot write to $out"
@@ -63,7 +71,10 @@ compare() {
   base=$(git merge-base "$base" "$head") || fail "$1 and $2 have no common ancestor here"
   shift 2
   hotlap ab ${options[@]+"${options[@]}"} --out "$out" --markdown "$out/comment.md" \
-    --sarif "$out/gate.sarif" --junit "$out/gate.xml" ${GITHUB_ACTIONS:+--github} -- "$base" "$head" "$@"
+    --sarif "$out/gate.sarif" --junit "$out/gate.xml" ${GITHUB_ACTIONS:+--github} -- "$base" "$head" "$@" ||
+    status=$?
+  judged "$status" verdict.json
+  return "$status"
 }
 
 # Measures, stores the results, and looks at the series that they make with all earlier ones.
@@ -73,6 +84,7 @@ record() {
   [ $# -ge 1 ] || fail "record needs a workload"
   git check-ref-format "refs/heads/$branch" || fail "$branch cannot be the name of a branch"
   hotlap run ${options[@]+"${options[@]}"} --out "$out/run" -- "$@" || status=$?
+  judged "$status" run/results.json
   [ "$status" = 0 ] || [ "$status" = 4 ] || exit "$status"
   [ -s "$out/run/results.json" ] || exit "$status"
   name=$(date -u +%Y%m%d-%H%M%S)-$(git rev-parse --short=12 HEAD)-$RANDOM$RANDOM.json
@@ -127,6 +139,7 @@ look() {
   local status=0
   hotlap history "$1/stored/results" --index "$1/history.sqlite" --html "$out/history.html" \
     --json "$out/history.json" --markdown "$out/history.md" || status=$?
+  judged "$status" history.json
   if [ "$status" = 3 ] && grep -q '^ "findings": \[\]' "$out/history.json"; then
     say "the series are too short to tell; see $out/history.html"
     status=0

@@ -10,6 +10,8 @@ regression and nothing else.
 
 from __future__ import annotations
 
+import atexit
+import os
 import signal
 import sys
 from typing import NoReturn
@@ -35,7 +37,12 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         # Python would end by the signal, whatever the status; it forgets that at the next exec.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         exec("")
-    sys.exit(128 + received[0] if received else code)  # as a shell has it
+    code = 128 + received[0] if received else code  # as a shell has it
+    if sys.flags.inspect:
+        # PYTHONINSPECT or -i: a prompt would follow, and its end is always 1, or 0.
+        atexit._run_exitfuncs()
+        os._exit(code)
+    sys.exit(code)
 
 
 def status(arguments: list[str]) -> int:

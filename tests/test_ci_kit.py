@@ -301,3 +301,18 @@ def test_what_an_event_says_never_stands_in_a_script() -> None:
     steps = yaml.safe_load((ROOT / "action.yml").read_text())["runs"]["steps"]
     scripts = [step["run"] for step in steps if "run" in step]
     assert len(scripts) >= 3 and all("${{" not in text for text in scripts)
+
+
+def test_what_a_pull_request_runs_speaks_for_no_later_step(tmp_path: Path) -> None:
+    """BASH_ENV=FILE in GITHUB_ENV would run the file in the step that gives the verdict."""
+    steps = yaml.safe_load((ROOT / "action.yml").read_text())["runs"]["steps"]
+    (race,) = [step["run"] for step in steps if "compare" in step.get("run", "")]
+    (tmp_path / "ci").mkdir()
+    (tmp_path / "ci" / "hotlap.sh").write_text("#!/bin/sh\nenv >seen; exit 1\n")
+    (tmp_path / "ci" / "hotlap.sh").chmod(0o755)
+    files = {name: str(tmp_path / name) for name in ("GITHUB_ENV", "GITHUB_PATH", "GITHUB_OUTPUT")}
+    more = {"WORKLOAD": "a:b", "BASE": "x", "HEAD": "y", "GITHUB_ACTION_PATH": str(tmp_path)}
+    subprocess.run(["bash", "-e", "-c", race], cwd=tmp_path, env={**os.environ, **files, **more}, check=True)
+    assert (tmp_path / "GITHUB_ENV").read_text() == "HOTLAP_STATUS=1\n"
+    seen = {row.partition("=")[0] for row in (tmp_path / "seen").read_text().splitlines()}
+    assert "HEAD" in seen and not seen & {*files}

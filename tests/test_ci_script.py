@@ -132,9 +132,22 @@ def test_a_remote_is_never_an_option(repository: Path) -> None:
 
 @pytest.mark.parametrize("status", [0, 1, 3, 4, 70])
 def test_the_status_is_hotlaps(status: int, repository: Path) -> None:
-    hotlap(repository, f"exit {status}")
+    hotlap(repository, f"echo {{}} >hotlap-out/verdict.json; exit {status}")
     assert script("compare", "main", "HEAD", WORKLOAD).returncode == status
     assert script("compare", "main", "HEAD", WORKLOAD, closed=">&- 2>&-").returncode == status
+
+
+@pytest.mark.parametrize("status", [0, 1, 3])
+def test_a_status_without_its_file_is_no_verdict(status: int, repository: Path) -> None:
+    """Options that only print a help text end with 0, a Python that cannot start with 1."""
+    hotlap(repository, f"exit {status}")
+    for arguments in (("compare", "main", "HEAD", WORKLOAD), ("record", WORKLOAD)):
+        done = script(*arguments)
+        assert done.returncode == 2 and f"ended with {status} and left no" in done.stderr
+    measures = "mkdir -p hotlap-out/run && echo {} >hotlap-out/run/results.json"
+    hotlap(repository, f"[ $1 = history ] && exit {status}\n{measures}")
+    done = script("record", WORKLOAD)
+    assert done.returncode == 2 and "left no history.json" in done.stderr
 
 
 @pytest.mark.parametrize("closed", ["2>&-", ">&- 2>&-", "2>/dev/full"])

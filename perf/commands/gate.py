@@ -46,9 +46,13 @@ def gate(
     from ..gate.policy import chosen
     from ..reports.output import publish
     from ..terms import verdict
+    from ..terms.reasons import Misuse
 
     rules = chosen(policy)
     others = [verdict.read(path) for path in with_ or []]
-    joined = verdict.join(judge(sides.read(base), sides.read(head), rules), others)
+    mine, theirs = sides.read(base), sides.read(head)
+    if base.samefile(head):
+        raise Misuse(f"{base} and {head} are one file, which never differs from itself; name two")
+    joined = verdict.join(judge(mine, theirs, rules), others)
     publish(joined, {"json": json, "junit": junit, "sarif": sarif, "markdown": markdown}, github)
     return joined.exit_status

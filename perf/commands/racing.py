@@ -81,6 +81,8 @@ def asked(
 
 def resumed(run_id: str, out: Path | None, environment: Environment) -> RunFolder:
     """Opens the folder of an earlier run: of this id, or of the `latest`. Raises Misuse."""
+    if Path(run_id).name != run_id or run_id == "..":
+        raise Misuse(f"--resume takes the ID of a run, not the path {run_id}; a folder goes with --out")
     folder = latest() if run_id == "latest" else out or files.runs_folder() / "race" / run_id
     if not (folder / "results.json").exists():
         raise Misuse(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fnmatch
 import math
+import os
 import re
 from collections.abc import Collection
 from pathlib import Path
@@ -143,7 +144,7 @@ def chosen(path: Path | None) -> Policy:
 
     Raises Misuse.
     """
-    return read(path or (FILE if FILE.is_file() else None))
+    return read(path or (FILE if os.path.lexists(FILE) else None))
 
 
 def read(path: Path | None) -> Policy:

@@ -194,6 +194,8 @@ def _of_result(
 ) -> Known:
     if result.environment not in environments:
         raise Unreadable(f"{result.case.id} names an environment that the file does not hold")
+    if (wrong := result.contradiction) is not None:
+        raise Unreadable(f"{result.case.id}: status {result.status} although {wrong}")
     deviation = None
     if result.deviation is not None and result.deviation.distances:
         deviation = max(

@@ -9,13 +9,14 @@ pickled between processes.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -103,6 +104,23 @@ def ready(reference: Reference, report: Callable[[str], None]) -> None:
             prepare(report)
 
 
+@contextlib.contextmanager
+def in_place() -> Iterator[None]:
+    """Undoes what a user's code inside does to the working directory and the umask: what is
+    written later belongs where the run is, and must be readable.
+    """
+    here, mask = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), os.umask(0o077)
+    os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(mask)
+        with contextlib.suppress(OSError):  # user code may close any file
+            os.fchdir(here)
+            os.close(here)
+
+
+@in_place()
 def load(reference: Reference) -> Workload:
     """Makes the workload, with torch's seed at 0.
 
@@ -129,6 +147,17 @@ def load(reference: Reference) -> Workload:
         if exhausted(error):
             raise
         raise Refusal("invalid_input", f"{reference.text}: {type(error).__name__}: {error}") from error
+    for value in workload.inputs:
+        if value.layout != torch.strided or value.dtype == torch.bfloat16:
+            raise Refusal(
+                "invalid_input",
+                f"{reference.text}: an example input is {value.dtype} and {value.layout}, unknown to numpy;"
+                " give dense ones in fp32 (--precisions casts them)",
+            )
+    if workload.batched and workload.batch == 0:
+        raise Refusal(
+            "invalid_input", f"{reference.text}: its example inputs have no rows; give at least one"
+        )
     workload.module.eval().requires_grad_(False)
     if reference.axis:
         free, whole = reference.axis == "free", reference.axis == "whole"

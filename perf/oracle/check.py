@@ -46,11 +46,14 @@ FEW = 1000
 SMALLEST = {"fp16": 2.0**-14}
 
 
-# The most that files from elsewhere may allow outputs to be off by, in multiples of their root mean
-# square. Eager of deep models is off by 1e-6 in fp32 and by some percent in bf16 and int8; more is
-# no reference but a permission. An output that is zero may be off by ZERO.
+# The most that outputs may be allowed to be off by, in multiples of their root mean square, whether
+# eager or files from elsewhere would allow it. Eager of deep models is off by 1e-6 in fp32 and by
+# some percent in bf16 and int8; more is no reference but a permission. An output that is zero may
+# be off by ZERO.
 MOST = {"fp32": 0.01, "tf32": 0.1, "fp16": 0.1, "bf16": 0.5, "int8": 0.75}
 ZERO = 1e-3
+# Elements below this share of the root mean square are judged by their own, where they are most.
+MINOR = 1e-4
 
 
 class Allowance(NamedTuple):
@@ -103,7 +106,7 @@ def distance(
     if whole := reference.dtype.kind in "iub":
         k, floor, tolerance = 1.0, 0.0, eager_rmse
     else:
-        rms = float(np.sqrt(np.mean(reference**2)))
+        rms = float(np.sqrt(np.mean(reference**2))) if reference.size else 0.0
         sums = summing(terms, rms) + rounding
         k, floor, tolerance = allowance(eager_rmse, rms, reference.size, precision, sums)
     if outputs.shape != reference.shape:
@@ -160,12 +163,47 @@ def distances(
                     f"{name} on {kind} inputs has shape {out.shape[1:]} where eager gives"
                     f" {reference.shape[1:]}",
                 )
-        each = [
-            distance(out, reference, eager, precision, terms, rounding)
-            for out, reference, eager, rounding in zip(outs, references, eagers, roundings, strict=True)
-        ]
+        each = []
+        for index, (out, true, eager, rounding) in enumerate(
+            zip(outs, references, eagers, roundings, strict=True)
+        ):
+            whole = distance(out, true, eager, precision, terms, rounding)
+            if precision != "int8" and true.any() and not whole.tolerance <= most(true, precision):
+                raise Refusal(
+                    "accuracy",
+                    f"output {index} cannot be checked on {kind} inputs: eager itself is off by"
+                    f" {whole.eager_rmse:.3g} RMSE in {precision}, which would allow {whole.tolerance:.3g};"
+                    f" at most {most(true, precision):.3g} can be allowed for its size",
+                )
+            each.append(whole)
+            small = minor(true)
+            if precision != "int8" and small.any():
+                each.append(distance(out[small], true[small], eager[small], precision, terms))
         worst[kind] = max(each, key=_excess)
     return worst
+
+
+def most(reference: np.ndarray, precision: str) -> float:
+    """Returns the most that outputs may be allowed to be off by: MOST of their size, or ZERO. Of
+    integers, whose RMSE is the root of the share that is wrong, half may be.
+    """
+    import numpy as np
+
+    if reference.dtype.kind in "iub":
+        return math.sqrt(0.5)
+    size = float(np.sqrt(np.mean(np.square(reference, dtype=np.float64)))) if reference.size else 0.0
+    return MOST[precision] * size if size > 0 else ZERO
+
+
+def minor(reference: np.ndarray) -> np.ndarray:
+    """Returns which elements are so much smaller than the output's root mean square that it says
+    nothing of them: a score of -1e9 in each row hides all others. None where fewer than half are.
+    """
+    import numpy as np
+
+    size = np.abs(reference, dtype=np.float64) if reference.dtype.kind == "f" else np.ones(reference.shape)
+    small = (size > 0) & (size < MINOR * np.sqrt(np.mean(np.square(size)))) if size.size else size > 0
+    return small if 2 * small.sum() >= size.size else np.zeros_like(small)
 
 
 def bounded(reference: Path, precision: str, terms: int, judged_rmse: float = 0.0) -> None:
@@ -182,13 +220,12 @@ def bounded(reference: Path, precision: str, terms: int, judged_rmse: float = 0.
         roundings = [float(stored.get(f"rounding{index}", 0.0)) for index in range(len(references))]
     for index, (true, eager, rounding) in enumerate(zip(references, eagers, roundings, strict=True)):
         allowed = max(distance(true, true, eager, precision, terms, rounding).tolerance, judged_rmse)
-        size = float(np.sqrt(np.mean(np.square(true, dtype=np.float64)))) if true.size else 0.0
-        most = MOST[precision] * size if size > 0 else ZERO
-        if not allowed <= most:
+        limit = most(true, precision)
+        if not allowed <= limit:
             raise Refusal(
                 "accuracy",
-                f"by its own files, output {index} may be off by {allowed:.3g} RMSE where its size is"
-                f" {size:.3g}; in {precision} at most {most:.3g} can be allowed: build it again",
+                f"by its own files, output {index} may be off by {allowed:.3g} RMSE; in {precision} at most"
+                f" {limit:.3g} can be allowed for its size: build it again",
             )
 
 

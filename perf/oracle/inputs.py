@@ -156,7 +156,8 @@ def lookalike(value: torch.Tensor) -> torch.Tensor:
         return torch.rand(value.shape) < 0.5
     if value.numel() == 0:
         return value
-    return torch.randint(int(value.min()), int(value.max()) + 1, value.shape, dtype=value.dtype)
+    end = min(int(value.max()) + 1, torch.iinfo(torch.int64).max)  # of which torch takes no larger one
+    return torch.randint(min(int(value.min()), end - 1), end, value.shape, dtype=value.dtype)
 
 
 def shuffled(value: torch.Tensor) -> torch.Tensor:

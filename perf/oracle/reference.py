@@ -266,7 +266,10 @@ def score(workload: Workload, path: Path) -> dict[str, float]:
 
 
 def forward(module: torch.nn.Module, workload: Workload, precision: str, inputs: Inputs) -> Arrays:
-    """Returns the outputs of one call; raises Refusal(invalid_input) with what forward raised."""
+    """Returns the outputs of one call. Raises Refusal: invalid_input with what forward raised,
+    nondeterministic where it changes its inputs.
+    """
+    kept = [value.clone() for value in inputs]
     try:
         with torch.inference_mode():
             outputs = module(*inputs)
@@ -278,6 +281,13 @@ def forward(module: torch.nn.Module, workload: Workload, precision: str, inputs:
             "invalid_input",
             f"{workload.name}: forward fails in {precision} eager: {type(error).__name__}: {text}",
         ) from error
+    for index, (value, before) in enumerate(zip(inputs, kept, strict=True)):
+        if not torch.allclose(value, before, rtol=0.0, atol=0.0, equal_nan=True):
+            raise Refusal(
+                "nondeterministic",
+                f"{workload.name}: forward changes its input {index} in place, so no call can be repeated;"
+                " change a copy, x = x.clone()",
+            )
     return host(outputs, workload)
 
 
@@ -292,6 +302,10 @@ def host(outputs: Any, workload: Workload) -> Arrays:
         raise Refusal(
             "invalid_input",
             f"{workload.name}: forward returns {kinds}; expected a tensor or a tuple of tensors",
+        )
+    if any(tensor.layout != torch.strided for tensor in tensors):
+        raise Refusal(
+            "invalid_input", f"{workload.name}: forward returns a sparse tensor; return tensor.to_dense()"
         )
     return tuple(leaves.array(tensor) for tensor in tensors)
 

@@ -47,8 +47,11 @@ def look(run: Callable[[Inputs], Arrays], inputs: Inputs) -> Seen:
         return one_size if independent(run, inputs) else Seen("whole", "its rows are not independent")
     if not independent(run, few):
         return Seen("whole", "its rows are not independent")
-    if attempt(run, tuple(value[:1] for value in few)) is None:
+    alone = attempt(run, tuple(value[:1] for value in few))
+    if alone is None:
         return one_size
+    if not counted_alike(run(few), alone):
+        return Seen("fixed", "what a row gives depends on how many there are")
     return Seen("free", "its rows are independent")
 
 
@@ -72,6 +75,21 @@ def independent(run: Callable[[Inputs], Arrays], inputs: Inputs) -> bool:
     return all(
         follows(before, after, orders)
         for before, after in zip(outputs, zip(*moved, strict=True), strict=True)
+    )
+
+
+def counted_alike(several: Arrays, alone: Arrays) -> bool:
+    """Whether the first row gives the same by itself as among several, along one axis of each
+    output; an output that is a constant has no rows.
+    """
+    return len(several) == len(alone) and all(
+        close(before, after, before)
+        if before.shape == after.shape
+        else any(
+            before.take([0], axis).shape == after.shape and close(before.take([0], axis), after, before)
+            for axis in range(before.ndim)
+        )
+        for before, after in zip(several, alone, strict=True)
     )
 
 

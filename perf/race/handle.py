@@ -190,13 +190,27 @@ class Worker:
                 ) from None
             except Closed:
                 raise self._death(request.name) from None
+            except msgspec.DecodeError:
+                raise self._babble(request.name) from None
             if isinstance(answer, Refused):
                 raise Refusal(answer.reason.code, answer.reason.detail)
             if isinstance(answer, Done):
-                reply: Reply = msgspec.msgpack.decode(answer.reply, type=request.reply())
+                try:
+                    reply: Reply = msgspec.msgpack.decode(answer.reply, type=request.reply())
+                except msgspec.DecodeError:
+                    raise self._babble(request.name) from None
                 return reply
             if report is not None:
                 report(answer.line)
+
+    def _babble(self, task: str) -> Refusal:
+        """Ends a worker whose answer is none to what was asked."""
+        self.kill()
+        return Refusal(
+            "crashed",
+            f"the answer to {task} is none: a process that the model forked may write to this channel;"
+            f" see {self.log.name}",
+        )
 
     def _death(self, task: str) -> Refusal:
         """Waits briefly for the end of a worker that closed its channel, and names the signal."""

@@ -55,7 +55,8 @@ class Tasks:
             if "torch" in sys.modules:
                 # As workloads.load does: a module may make weights when it is imported.
                 sys.modules["torch"].manual_seed(0)
-            importlib.import_module(name)
+            with workloads.in_place():
+                importlib.import_module(name)
         return messages.Imported(memory.peak_bytes(), len(os.listdir("/proc/self/task")))
 
     def trace_source(self, request: messages.TraceSource) -> messages.LoadedSource:

@@ -19,7 +19,7 @@ from ..stats import estimates
 from . import stored
 from .case import Better, Case, Plan
 from .environment import Environment
-from .reasons import Reason, Unreadable
+from .reasons import WRONG, Reason, Unreadable
 from .stored import Count
 
 # Version of the file's format. 1 (0.1.0): first version.
@@ -269,6 +269,28 @@ class Result(msgspec.Struct, frozen=True):
         if self.status != "ok" and self.reason is None:
             raise ValueError(f"{self.case.id}: status {self.status} needs a reason")
 
+    @property
+    def contradiction(self) -> str | None:
+        """Returns what a result with a time cannot hold: outputs or a place that are wrong; None
+        where it holds nothing of the kind.
+        """
+        if self.status not in ("ok", "noisy"):
+            return None
+        if self.reason is not None and self.reason.code in WRONG:
+            return f"the reason is {self.reason.code}"
+        if self.placement is not None and self.placement.wrong is not None:
+            return f"the work ran elsewhere: {self.placement.wrong.code}"
+        if self.deviation is None:
+            return None
+        task, distances = self.deviation.task, self.deviation.distances
+        if task is not None and not task.within:
+            return f"{task.metric} is out of its budget"
+        # Of int8 the task metric alone decides; an artefact's was judged when it was built.
+        if self.case.precision == "int8":
+            return None
+        far = [kind for kind, distance in distances.items() if not distance.within]
+        return f"outputs on {far[0]} inputs are too far off" if far else None
+
 
 class Results(msgspec.Struct, frozen=True):
     """The file `results.json`."""
@@ -329,8 +351,12 @@ def read(path: Path) -> Results:
 
 
 def check(results: Sequence[Result]) -> None:
-    """Raises ValueError where a result holds a number that nothing can have measured."""
+    """Raises ValueError where a result holds a number that nothing can have measured, or says that
+    it is right and holds that it is not.
+    """
     for result in results:
+        if (wrong := result.contradiction) is not None:
+            raise ValueError(f"{result.case.id}: status {result.status} although {wrong}")
         for name, samples in result.metrics.items():
             if not any(samples.values):
                 raise ValueError(f"{result.case.id}: {name} has no values")

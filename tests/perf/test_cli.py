@@ -101,6 +101,8 @@ def test_every_command_has_help(command: str, capsys: Captured) -> None:
         (["run", "a:b", "--checkpoint", "x.ckpt"], "checkpoint x.ckpt does not exist"),
         (["run", "--resume"], "no run to resume under"),
         (["run", "--resume", "20990101"], "takes an ID under"),
+        (["run", "--resume", "../../elsewhere"], "takes the ID of a run, not the path"),
+        (["run", "--resume", ".."], "takes the ID of a run, not the path"),
         (["report"], "no run to resume under"),
         (["report", "--markdwn", "-"], "--markdown"),
         (["report", "missing.json"], "missing.json: there is no such file"),

@@ -266,3 +266,11 @@ def test_a_package_that_is_broken_is_no_regression(folder: Path, tmp_path: Path)
     (tmp_path / "typer.py").write_text("raise ImportError('planted')\n")
     path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
     assert ended(folder, *GATE, env={"PYTHONPATH": path})[0] == 70
+
+
+def test_a_prompt_after_the_end_changes_no_status(folder: Path) -> None:
+    """Python's own status after PYTHONINSPECT is 1 for all but none."""
+    inspected = {"env": {"PYTHONINSPECT": "1"}, "stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+    assert ended(folder, *GATE, **inspected)[0] == 1
+    assert ended(folder, "gate", "base.json", "absent.json", **inspected)[0] == 2
+    assert ended(folder, "fine", **inspected)[0] == 0

@@ -110,8 +110,8 @@ def test_a_verdict_of_another_command_joins(capsys: Captured) -> None:
     Path("kernels.json").write_text(
         '{"schema": 1, "tool": "kernels", "verdict": "regression", "reasons": ["spills"], "findings": []}'
     )
-    base = written("a.json", 0.01)
-    assert cli.status(["gate", base, base, "--policy", "calm.toml", "--with", "kernels.json"]) == 1
+    sides = written("a.json", 0.01), written("b.json", 0.01)
+    assert cli.status(["gate", *sides, "--policy", "calm.toml", "--with", "kernels.json"]) == 1
     assert "note: kernels: spills" in capsys.readouterr().out
 
 
@@ -153,3 +153,11 @@ def test_a_series_that_cannot_be_read_is_one_line(
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == (code != 0)
     assert cli.status(["history", "--csv", "absent.csv", "--column", column]) == 2
+
+
+def test_a_file_against_itself_is_no_pass(capsys: Captured) -> None:
+    """As where a CI job names one path twice, or links the new results to the old ones."""
+    Path("b.json").symlink_to(written("a.json", 0.01))
+    for head in ("a.json", "b.json"):
+        assert cli.status(["gate", "a.json", head]) == 2
+        assert "are one file" in capsys.readouterr().err

@@ -16,6 +16,7 @@ import pytest
 
 from hotlap.perf.gate import judge, sides
 from hotlap.perf.gate.policy import CasePart, Policy
+from hotlap.perf.terms import result as result_file
 from hotlap.perf.terms.case import Case, Plan
 from hotlap.perf.terms.environment import Environment
 from hotlap.perf.terms.reasons import Misuse, Reason
@@ -469,3 +470,26 @@ def test_an_environment_that_the_file_does_not_hold_is_unreadable(tmp_path: Path
     path.write_bytes(encode(Results("run", "test", {}, results=(result(),))))
     with pytest.raises(Misuse, match="environment"):
         sides.read(path)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"reason": Reason("accuracy", "wrong")}, "the reason is accuracy"),
+        ({"deviation": Deviation({"real": Distance(5.0, 1e-7, 3e-7, 3.0, 1e-7, 0.1, 9, 10)})}, "too far off"),
+        ({"deviation": Deviation(task=Task("top1", "higher", 0.1, 0.9, 0.01))}, "top1 is out of its budget"),
+        (
+            {"placement": Placement("cpu", {"cpu": 9}, wrong=Reason("wrong_provider", "elsewhere"))},
+            "the work ran elsewhere",
+        ),
+    ],
+)
+def test_a_time_beside_outputs_that_are_wrong_is_no_pass(
+    side: Write, tmp_path: Path, wrong: dict[str, Any], words: str
+) -> None:
+    """As in a file that somebody edited, or that another tool wrote."""
+    with pytest.raises(Misuse, match=f"status ok although .*{words}") as caught:
+        side(result(**wrong))
+    assert caught.value.exit_code == 4
+    with pytest.raises(Misuse, match=words):
+        result_file.read(next(tmp_path.iterdir()))

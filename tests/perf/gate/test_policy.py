@@ -100,3 +100,17 @@ def test_no_such_file() -> None:
 )
 def test_slack(slack: float | str, base: int, allowed: float) -> None:
     assert policy.allowance(slack, base) == allowed
+
+
+def test_a_policy_that_stands_here_and_cannot_be_read_is_no_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broken link or a folder: without its tolerances more would pass."""
+    monkeypatch.chdir(tmp_path)
+    assert policy.chosen(None) == policy.Policy()
+    Path("gate.toml").symlink_to("moved.toml")
+    with pytest.raises(Misuse, match=r"gate\.toml: there is no such policy file"):
+        policy.chosen(None)
+    Path("moved.toml").mkdir()
+    with pytest.raises(Misuse, match=r"gate\.toml: "):
+        policy.chosen(None)

@@ -42,6 +42,8 @@ def fails(): raise KeyError("weights")
 def text(): return "text"
 def no_tensors(): return Module(), {"x": 1}
 def no_inputs(): return Module(), ()
+def in_bf16(): return Module(), torch.zeros(4, 3).bfloat16()
+def no_rows(): return Module(), torch.zeros(0, 3)
 module = Module()
 """
 FILES = """
@@ -139,6 +141,8 @@ def test_every_process_makes_the_same_weights_whether_it_imported_the_module_bef
         ("Bare", "lap_user:Bare: no example inputs; return (module, inputs) or set example_input_array"),
         ("no_tensors", "lap_user:no_tensors: example inputs must be tensors, got dict"),
         ("no_inputs", "workload lap_user:no_inputs: inputs is empty; give one batch of example inputs"),
+        ("in_bf16", "lap_user:in_bf16: an example input is torch.bfloat16 and torch.strided"),
+        ("no_rows", "lap_user:no_rows: its example inputs have no rows; give at least one"),
     ],
 )
 def test_what_is_no_workload_is_refused(attribute: str, message: str) -> None:
@@ -274,3 +278,19 @@ def test_a_package_that_ends_the_process_is_an_error_and_not_the_end(user_folder
     (package / "__init__.py").write_text("import os\nos._exit(7)\n")
     with pytest.raises(Misuse, match="importing lap_ends fails: exit status 7"):
         workloads.check(Reference("lap_ends.nets:make"))
+
+
+def test_a_module_that_changes_folder_and_umask_changes_neither_for_us(user_folder: Path) -> None:
+    """With a relative --out, a worker would write elsewhere, and files that nobody may read."""
+    (user_folder / "lap_moves.py").write_text(
+        f"import os\n{USER}\nos.chdir('/')\nos.umask(0o777)\n"
+        "def moves():\n    os.chdir('/')\n    os.umask(0o777)\n    return pair()\n"
+    )
+    before, mask = Path.cwd(), os.umask(0o022)
+    try:
+        Tasks(print).preload(Preload(["torch", "lap_moves"]))
+        assert (Path.cwd(), os.umask(0o022)) == (before, 0o022)
+        workloads.load(Reference("lap_moves:moves"))
+        assert (Path.cwd(), os.umask(0o022)) == (before, 0o022)
+    finally:
+        os.umask(mask)

@@ -308,3 +308,45 @@ def test_files_from_elsewhere_cannot_widen_their_own_tolerance(
     changed = {name: exact + value if name in honest else np.array(value) for name, value in change.items()}
     with pytest.raises(Refusal, match="by its own files, output 0 may be off by"):
         check.bounded(stored(tmp_path, "changed.npz", **{**honest, **changed}), "fp32", terms, judged)
+
+
+def two_scales(exact: np.ndarray) -> np.ndarray:
+    """Outputs with a score of a billion in each row."""
+    return np.concatenate([exact, np.full((*exact.shape[:-1], 1), 1e9)], -1)
+
+
+def test_a_few_huge_elements_hide_no_others(tmp_path: Path, exact: np.ndarray) -> None:
+    reference = two_scales(exact)
+    stored(tmp_path, "real.npz", **{"in0": reference, "ref0": reference, "eager-fp32-0": reference})
+    for scale, right in ((1.0, True), (1 + 1e-5, False), (0.0, False)):
+        outputs = stored(tmp_path, "outputs.npz", out0=two_scales(exact * scale))
+        assert check.distances(tmp_path, {"real": outputs}, "fp32", 1)["real"].within == right
+
+
+def test_of_one_scale_every_element_is_judged_together(exact: np.ndarray) -> None:
+    assert not check.minor(exact).any()
+    assert not check.minor(np.zeros((2, 3))).any() and not check.minor(np.zeros((0, 3))).any()
+    assert not check.minor(np.array([[0, 1, 10**9]])).any(), "integers are right or wrong"
+
+
+@pytest.mark.parametrize(
+    ("reference", "eager"),
+    [(np.ones((2, 2, 8)), np.zeros((2, 2, 8))), (np.arange(32).reshape(2, 2, 8), np.zeros((2, 2, 8), int))],
+    ids=["cancellation", "integers"],
+)
+def test_what_eager_gets_wrong_itself_cannot_be_checked_by_it(
+    tmp_path: Path, reference: np.ndarray, eager: np.ndarray
+) -> None:
+    stored(tmp_path, "real.npz", **{"in0": reference, "ref0": reference, "eager-fp32-0": eager})
+    outputs = stored(tmp_path, "outputs.npz", out0=eager)
+    with pytest.raises(Refusal, match="output 0 cannot be checked on real inputs: eager itself is off by"):
+        check.distances(tmp_path, {"real": outputs}, "fp32", 1)
+
+
+def test_an_output_without_elements_is_right_and_hides_no_other(tmp_path: Path, exact: np.ndarray) -> None:
+    empty = np.zeros((2, 3, 0))
+    files = {"in0": exact, "ref0": empty, "ref1": exact, "eager-fp32-0": empty, "eager-fp32-1": exact}
+    stored(tmp_path, "real.npz", **files)
+    for scale, right in ((1.0, True), (0.0, False)):
+        outputs = stored(tmp_path, "outputs.npz", out0=empty, out1=exact * scale)
+        assert check.distances(tmp_path, {"real": outputs}, "fp32", 1)["real"].within == right

@@ -155,3 +155,9 @@ def test_lookalikes_have_the_type_range_and_moments_of_the_real_inputs() -> None
     assert (numbers.dtype, set(numbers.unique().tolist())) == (torch.int32, {2, 3, 4})
     flags = inputs_of.lookalike(torch.zeros(500, dtype=torch.bool))
     assert (flags.dtype, set(flags.tolist())) == (torch.bool, {False, True})
+
+
+@pytest.mark.parametrize("values", [[2**63 - 1, -(2**63)], [2**63 - 1] * 2])
+def test_integers_at_the_end_of_their_type_are_drawn(values: list[int]) -> None:
+    drawn = inputs_of.lookalike(torch.tensor([values]))
+    assert drawn.dtype == torch.int64 and drawn.shape == (1, 2)

@@ -210,6 +210,7 @@ def test_a_fixed_batch_is_neither_changed_nor_cut_at_the_end_of_the_split(folder
         (lambda x: x / 0 * 0, "the fp64 reference itself has NaN or infinite outputs"),
         (lambda x: "text", "forward returns str; expected a tensor or a tuple of tensors"),
         (lambda x: (), "forward returns nothing; expected"),
+        (lambda x: x.to_sparse(), "forward returns a sparse tensor; return tensor.to_dense"),
         (
             lambda x: x @ torch.ones(4, 4),
             "forward fails in fp64 eager: .*constants in forward must follow the inputs' dtype",
@@ -361,3 +362,12 @@ def test_an_output_that_is_exactly_zero_may_be_off_by_what_its_terms_round_to(fo
     refer(workload(Does(cancelled), torch.randn(2, 4)), folder, precisions=("fp32",))
     with np.load(folder / "real.npz") as stored:
         assert not stored["ref0"].any() and 1e-9 < stored["rounding0"] < 1e-6
+
+
+def test_a_forward_that_changes_its_inputs_is_refused(folder: Path) -> None:
+    """Else the changed ones would be what everybody is asked: a backend without the change was
+    right.
+    """
+    with pytest.raises(Refusal, match="forward changes its input 0 in place") as refused:
+        refer(workload(Does(lambda x: x.clamp_(min=0) * 2), torch.randn(2, 4)), folder)
+    assert refused.value.reason.code == "nondeterministic"

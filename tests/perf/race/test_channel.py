@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -17,6 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hotlap.perf.race.channel import Channel, Closed, Late
+from hotlap.perf.race.handle import Worker
+from hotlap.perf.race.messages import Done, Preload
+from hotlap.perf.terms.reasons import Refusal
 
 Pair = tuple[Channel, Channel]
 SCALARS = (
@@ -165,3 +169,28 @@ def test_descriptors_to_an_end_that_is_gone_close_the_channel(pair: Pair) -> Non
     pair[1].close()
     with pytest.raises(Closed):
         pair[0].send_descriptors([0])
+
+
+@pytest.mark.parametrize("answer", [["nobody", 1], {"type": "Done"}, 7])
+def test_an_answer_that_is_none_ends_the_worker_and_not_the_run(
+    answer: Any, pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a model forks, and both processes answer."""
+    worker, ended = Worker.__new__(Worker), list[bool]()
+    worker.channel, worker.log = pair[0], tmp_path / "log.txt"
+    monkeypatch.setattr(Worker, "kill", lambda self: ended.append(True))
+    pair[1].end.sendall(framed(answer))
+    with pytest.raises(Refusal, match="crashed: the answer to preload is none"):
+        worker._reply(Preload([]), 30)
+    assert ended == [True]
+
+
+def test_the_answer_to_something_else_is_none(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = Worker.__new__(Worker)
+    worker.channel, worker.log = pair[0], tmp_path / "log.txt"
+    monkeypatch.setattr(Worker, "kill", lambda self: None)
+    pair[1].send(Done(msgspec.msgpack.encode("twice")))
+    with pytest.raises(Refusal, match="crashed: the answer to preload is none"):
+        worker._reply(Preload([]), 30)

@@ -74,7 +74,7 @@ answers = st.builds(
     deviation=st.none()
     | st.builds(Deviation, st.dictionaries(text, distances, max_size=2), st.none() | tasks),
     warnings=st.lists(text, max_size=2).map(tuple),
-)
+).filter(lambda answer: answer.contradiction is None)
 files = st.builds(
     Results,
     text,
