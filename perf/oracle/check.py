@@ -53,7 +53,7 @@ SMALLEST = {"fp16": 2.0**-14}
 MOST = {"fp32": 0.01, "tf32": 0.1, "fp16": 0.1, "bf16": 0.5, "int8": 0.75}
 ZERO = 1e-3
 # Elements below this share of the root mean square are judged by their own, where they are most.
-MINOR = 1e-4
+MINOR = 1e-6
 
 
 class Allowance(NamedTuple):

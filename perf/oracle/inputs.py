@@ -85,22 +85,26 @@ def other_rows(workload: Workload, example: Workload) -> Iterator[Inputs]:
 def drawn(own: Inputs, fits: Fitting, count: int) -> tuple[list[tuple[Inputs, Arrays]], tuple[str, ...]]:
     """Returns random batches that the model takes, with their outputs, and what was left out."""
     makers: list[Callable[[torch.Tensor], torch.Tensor]] = [lookalike] * len(own)
-    why = fits(tuple(lookalike(value) for value in own))
+    first = tuple(lookalike(value) for value in own)
+    answer = fits(first)
+    batches: list[tuple[Inputs, Arrays]] = []
     notes: tuple[str, ...] = ()
-    if isinstance(why, str):
+    if not isinstance(answer, str):
+        batches = [(first, answer)]
+    else:
+        why = answer
         makers = [maker_of(own, index, fits) for index in range(len(own))]
         kept = [str(index) for index, maker in enumerate(makers) if maker is as_it_is]
         notes = (f"our random inputs do not suit the model ({why}): {stayed(kept, len(own))}",)
         if len(kept) == len(own):
             return [], notes
-    batches: list[tuple[Inputs, Arrays]] = []
     for _ in range(DRAWS * count):
+        if len(batches) == count:
+            break
         inputs = tuple(maker(value) for maker, value in zip(makers, own, strict=True))
         answer = fits(inputs)
         if not isinstance(answer, str):
             batches.append((inputs, answer))
-        if len(batches) == count:
-            break
     return batches, notes
 
 
