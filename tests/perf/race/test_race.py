@@ -183,7 +183,7 @@ def test_first_block_is_fresh_and_carries_memory_and_cold_start(defects: dict[st
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("broken", "forward fails in fp64 eager"),
+        ("broken", "forward fails in fp32 eager"),
         ("nan", "NaN or infinite"),
         ("raises", "no such file of weights"),
         ("another batch", "made for a batch of 4: --batch 4"),
