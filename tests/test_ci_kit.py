@@ -49,7 +49,10 @@ OTHER = "ci_pkg.models:other"
 SHORT = "--threads 1\n--backends eager\n--budget 2s\n"
 ONCE = """#!/bin/sh
 # `hotlap run` of the same words runs once; then what it left is copied.
-for folder in "$@"; do :; done
+for word in "$@"; do
+  [ "$last" != --out ] || folder=$word
+  last=$word
+done
 stored={store}/$(printf '%s' "$*" | cksum | tr -d ' ')
 if [ "$1" != run ]; then exec {hotlap} "$@"; fi
 if [ ! -d "$stored" ]; then

@@ -32,7 +32,11 @@ cli.main([])
 
 def started(last: str = "return 130", *before: str) -> subprocess.Popen[str]:
     process = subprocess.Popen(
-        [*before, sys.executable, "-c", COMMAND.replace("LAST", last)], stdout=subprocess.PIPE, text=True
+        [*before, sys.executable, "-c", COMMAND.replace("LAST", last)],
+        stdout=subprocess.PIPE,
+        text=True,
+        # A job in the background of a script ignores it, and so would what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert heard(process) == "ready\n"
     return process
