@@ -22,6 +22,13 @@ PLANTED = Path(__file__).parent / "perf" / "planted"
 
 
 @pytest.fixture(scope="session", autouse=True)
+def ctrl_c_is_heard() -> None:
+    """A job in the background of a script ignores it, and so would what the tests start."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
 def workers_save_their_coverage() -> Iterator[None]:
     """Under `coverage run` a worker is asked to end (coverage saves at SIGTERM) before it is
     killed; otherwise nothing is changed.

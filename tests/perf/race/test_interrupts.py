@@ -35,8 +35,6 @@ def started(last: str = "return 130", *before: str) -> subprocess.Popen[str]:
         [*before, sys.executable, "-c", COMMAND.replace("LAST", last)],
         stdout=subprocess.PIPE,
         text=True,
-        # A job in the background of a script ignores it, and so would what it starts.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert heard(process) == "ready\n"
     return process
