@@ -228,13 +228,13 @@ def of_arrays(path: Path) -> None:
 
 
 def of_trace(path: Path) -> None:
-    made = review.review(path)
-    list(text.lines(made))
-    review.document(made, made.verdict, {})
-    review_page.page(made, None)
-    if made.trace.source != "tensorrt":
-        perfetto.write(made, path.with_name("perfetto.out"))
-    compared = diff.of(made, made)
+    reviewed = review.review(path)
+    list(text.lines(reviewed))
+    review.document(reviewed, reviewed.verdict, {})
+    review_page.page(reviewed, None)
+    if reviewed.trace.source != "tensorrt":
+        perfetto.write(reviewed, path.with_name("perfetto.out"))
+    compared = diff.of(reviewed, reviewed)
     list(text.difference(compared))
     diff.document(compared)
 

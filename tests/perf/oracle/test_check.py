@@ -350,3 +350,15 @@ def test_an_output_without_elements_is_right_and_hides_no_other(tmp_path: Path, 
     for scale, right in ((1.0, True), (0.0, False)):
         outputs = stored(tmp_path, "outputs.npz", out0=empty, out1=exact * scale)
         assert check.distances(tmp_path, {"real": outputs}, "fp32", 1)["real"].within == right
+
+
+def test_integers_of_files_from_elsewhere_are_most_of_them_right(tmp_path: Path) -> None:
+    exact = np.arange(2048).reshape(2, 64, 16)
+    for share, allowed in ((0.05, True), (0.2, False)):
+        eager = exact + (exact < share * exact.size)
+        file = stored(tmp_path, "reference.npz", **{"in0": exact, "ref0": exact, "eager-bf16-0": eager})
+        if allowed:
+            check.bounded(file, "bf16", 1)
+        else:
+            with pytest.raises(Refusal, match="by its own files, output 0 may be off by"):
+                check.bounded(file, "bf16", 1)

@@ -232,19 +232,19 @@ def test_the_next_hotlap_ends_what_a_killed_one_left_and_nothing_of_one_that_run
         text=True,
     )
     assert parent.stdin is not None and parent.stdout is not None
-    said: list[str] = []
+    lines: list[str] = []
     with parent.stdin, parent.stdout:
         pid, text = parent.stdout.readline().split()
         worker, daemon, mark = psutil.Process(int(pid)), site.daemon("forked_twice"), OwnerMark.parse(text)
         assert mark is not None and mark.folder.is_dir()
-        leavings.clear(said.append)
-        assert worker.is_running() and daemon.is_running() and mark.folder.is_dir() and said == []
+        leavings.clear(lines.append)
+        assert worker.is_running() and daemon.is_running() and mark.folder.is_dir() and lines == []
         parent.kill()
         parent.wait()
         assert ended(worker) and daemon.is_running() and mark.folder.is_dir()
-    leavings.clear(said.append)
+    leavings.clear(lines.append)
     assert ended(daemon) and not mark.folder.exists()
-    assert len(said) == 1 and "python" in said[0]
+    assert len(lines) == 1 and "python" in lines[0]
 
 
 @pytest.mark.parametrize("text", ["", "1-2-3", "a-2-3-4", "1-2-3-4-5", "torch"])

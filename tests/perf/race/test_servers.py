@@ -21,13 +21,13 @@ WHO = "import os, pathlib; pathlib.Path(__file__).with_suffix('.pid').open('a').
 
 
 class Fixture:
-    """Servers whose environment finds the modules of `site`; `said` is what they reported."""
+    """Servers whose environment finds the modules of `site`; `lines` is what they reported."""
 
     def __init__(self, folder: Path) -> None:
         self.site = folder / "site"
         self.site.mkdir()
-        self.said: list[str] = []
-        self.servers = Servers(folder, 60, self.said.append)
+        self.lines: list[str] = []
+        self.servers = Servers(folder, 60, self.lines.append)
         self.environment = {
             **os.environ,
             "OPENBLAS_NUM_THREADS": "1",
@@ -161,7 +161,7 @@ def test_a_server_whose_imports_start_threads_is_given_up(launcher: Fixture) -> 
         "import threading, time; threading.Thread(target=time.sleep, args=(600,), daemon=True).start()\n",
     )
     assert [launcher.worker("threads")[1] for _ in range(2)] == [True, True]
-    assert launcher.said == ["importing the workload starts threads, so every worker starts afresh"]
+    assert launcher.lines == ["importing the workload starts threads, so every worker starts afresh"]
 
 
 def test_a_module_that_cannot_be_imported_is_a_reason_and_takes_no_other_race_with_it(
