@@ -4,13 +4,14 @@ them, else as the harness feeds it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
-from ..lowering.export import BATCH
 from ..oracle.arrays import named
+from ..terms.case import BATCH
+from ..terms.work import Subject
 from .manifest import Signature, Tensor
 
 # Element types of OpenVINO's IR (its operation set documentation) -> numpy's names.
@@ -27,11 +28,14 @@ ELEMENTS = {
 }
 
 
-def of_reference(real: Path, dynamic: bool) -> Signature:
+def of_reference(real: Path, free: Sequence[Mapping[int, str]], subject: Subject) -> Signature:
     """The signature as the harness feeds the model: in0.. and out0.. of real.npz
-    (oracle/reference.py), without the first axis of batches. dynamic: the batch axis is free.
+    (oracle/reference.py), without the first axis of batches. free: axes of each input that may have
+    any size, with their names.
     """
     import numpy as np
+
+    from ..oracle import leaves
 
     with np.load(real, allow_pickle=False) as stored:
         inputs = [(value.dtype.name, value.shape[1:]) for value in named(stored, "in")]
@@ -39,15 +43,18 @@ def of_reference(real: Path, dynamic: bool) -> Signature:
             (value.dtype.name if value.dtype.kind in "iub" else "float32", value.shape[1:])
             for value in named(stored, "ref")
         ]
-    free = {"0": BATCH} if dynamic else {}
-
-    def tensors(name: str, values: list[tuple[str, tuple[int, ...]]]) -> tuple[Tensor, ...]:
-        return tuple(
-            Tensor(f"{name}{index}", dtype, shape, free if shape else {})
-            for index, (dtype, shape) in enumerate(values)
-        )
-
-    return Signature(tensors("in", inputs), tensors("out", outputs))
+    names = subject.inputs or [f"in{index}" for index in range(len(inputs))]
+    batch = {"0": BATCH} if BATCH in [name for axes in free for name in axes.values()] else {}
+    return Signature(
+        tuple(
+            Tensor(name, dtype, shape, {str(axis): word for axis, word in axes.items()})
+            for name, (dtype, shape), axes in zip(names, inputs, free, strict=True)
+        ),
+        tuple(
+            Tensor(name, dtype, shape, batch if shape else {})
+            for name, (dtype, shape) in zip(leaves.identifiers(subject.outputs, names), outputs, strict=True)
+        ),
+    )
 
 
 def of_files(folder: Path, fed: Signature, fixed: bool = False) -> Signature:

@@ -42,7 +42,7 @@ from ..lowering import calibration, export, quantise
 from ..machine import cpu, present
 from ..oracle.arrays import comparable
 from ..terms import contract
-from ..terms.case import Case, Workload
+from ..terms.case import BATCH, Case, Workload
 from ..terms.contract import Arrays, Artefact, Phase, Proven, Step
 from ..terms.reasons import Reason, Refusal
 from ..terms.result import Placement
@@ -216,7 +216,8 @@ def written(workload: Workload, case: Case, folder: Path, phase: Phase) -> tuple
             workload, replace(case, precision="fp32") if converted else case, folder.parent
         )
     source = exported.folder / MODEL
-    spent, notes = {"export": exported.seconds}, [f"ONNX opset {export.opset(source)}"]
+    spent = {"export": exported.seconds}
+    notes = [f"ONNX opset {export.opset(source)}", *exported.notes]
     start = time.perf_counter()
     if case.precision == "int8":
         here = _provider(case) == CPU
@@ -513,7 +514,7 @@ def _options(case: Case, threads: int) -> Any:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
-    options.add_free_dimension_override_by_name(export.BATCH, case.batch)
+    options.add_free_dimension_override_by_name(BATCH, case.batch)
     options.add_session_config_entry(
         "session.intra_op.allow_spinning", str(int(case.option("spinning", "on") == "on"))
     )

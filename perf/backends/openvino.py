@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..lowering import export, nncf
+from ..lowering import nncf, ov_model
 from ..lowering.calibration import calibration
 from ..machine import cpu, present
 from ..oracle.arrays import comparable
@@ -43,9 +43,9 @@ TARGETS = ("cpu",)
 NAMES = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "i8"}
 # OpenVINO's floating-point types.
 FLOATS = ("f64", "f32", "f16", "bf16")
-# What a case's folder holds: the IR, what NNCF did, and OpenVINO's cache of compiled models.
+# What a case's folder holds: the IR, what the build noted, and OpenVINO's cache of compiled models.
 MODEL = "model.xml"
-QUANTISED = "quantised.json"
+NOTES = "build.json"
 CACHE = "cache"
 
 
@@ -83,29 +83,20 @@ def build(workload: Workload, case: Case, folder: Path, phase: Phase) -> None:
     The export is fp32 whatever the precision: OpenVINO casts, NNCF quantises. Raises Refusal:
     export_failed, invalid_input, build_failed, out_of_space.
     """
-    fp32 = Case(case.workload, case.backend)
-    with phase("export"):
-        exported = export.export(workload, fp32, folder.parent)
-    export.write_ledger(exported, folder)
-    ov, read = _library(), partial(_read, exported.folder / "model.onnx", workload.dynamic, case.batch)
+    ov, fp32 = _library(), Case(case.workload, case.backend, batch=case.batch)
+    read = ov_model.read(ov, workload, fp32, folder.parent, phase)
+    (folder / "ledger.json").write_text(json.dumps({"export": read.seconds}))
+    model, notes = read.model, [*read.notes]
     if case.precision == "int8":
         with phase("quantise"):
-            quantised = nncf.quantise(ov, read(), calibration(workload))
-        (folder / QUANTISED).write_text(json.dumps(quantised.evidence))
+            quantised = nncf.quantise(ov, model, calibration(workload))
+        model, notes = quantised.model, [*notes, *quantised.evidence]
+    (folder / NOTES).write_text(json.dumps(notes))
     with phase("build"):
-        model = quantised.model if case.precision == "int8" else read()
         ov.save_model(model, folder / MODEL, compress_to_fp16=False)
     if case.option("cache", "off") == "on":
         with phase("cache"):
             _fill(ov, folder, case)
-
-
-def _read(path: Path, dynamic: bool, batch: int) -> Any:
-    """Returns the model of an ONNX file, with a batch of the case's size."""
-    model = _library().Core().read_model(path)
-    if dynamic:
-        model.reshape({port: [batch, *list(port.partial_shape)[1:]] for port in model.inputs})
-    return model
 
 
 class CompiledModel(NamedTuple):
@@ -162,9 +153,9 @@ def placement(artefact: Artefact, step: Step) -> Placement:
     kinds = Counter(f"{layer.kind} {layer.precision}" for layer in layers)
     evidence = [f"{count} x {kind}" for kind, count in kinds.most_common()]
     if case.precision == "int8":
-        quantised = artefact.folder / QUANTISED
-        notes = json.loads(quantised.read_bytes()) if quantised.exists() else []
-        evidence = [*notes, counted.evidence, nncf.instructions(), *evidence]
+        evidence = [counted.evidence, nncf.instructions(), *evidence]
+    if (artefact.folder / NOTES).exists():
+        evidence = [*json.loads((artefact.folder / NOTES).read_bytes()), *evidence]
     streams, threads = (int(compiled.get_property(name)) for name in ("NUM_STREAMS", "INFERENCE_NUM_THREADS"))
     evidence.append(f"{streams} stream(s) of {threads} thread(s) in all; a call occupies one")
     if _cached(compiled):

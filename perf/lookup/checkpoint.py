@@ -6,6 +6,7 @@ Nothing is unpickled but tensors and plain values (torch.load with weights_only)
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 # What torch.compile puts into the names of a module's parameters.
 COMPILED = "_orig_mod."
+# How torch names the class that it does not unpickle.
+REFUSED = re.compile(r"GLOBAL ([\w.]+)")
 # Names of a message; the others are counted.
 NAMED = 3
 # Share of a checkpoint's numbers that may stay behind where a network's weights are taken out of a
@@ -64,7 +67,15 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
     try:
         stored: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds, all meaning the same to the user
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        text = str(error).strip()
+        if name := REFUSED.search(text):
+            raise Refusal(
+                "invalid_input",
+                f"{path} holds a {name[1]}, which is not loaded from files: if you trust it, write"
+                f" torch.serialization.add_safe_globals([{name[1]}]) in the file of the model, or save the"
+                " checkpoint without it (save_hyperparameters(ignore=[...]))",
+            ) from error
+        first = text.splitlines()[0] if text else type(error).__name__
         raise Refusal("invalid_input", f"{path} cannot be read with weights_only: {first}") from error
     state = stored.get("state_dict", stored) if isinstance(stored, dict) else None
     if not isinstance(state, dict) or not state:

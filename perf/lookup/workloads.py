@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ..machine.memory import exhausted
 from ..terms.case import Workload
@@ -27,9 +27,14 @@ from ..terms.reasons import Misuse, Refusal
 from . import checkpoint as checkpoints
 from . import plugins
 
+if TYPE_CHECKING:
+    import torch
+
 # What dimension 0 of the inputs is: a batch of any size, a batch of one size, or no batch; empty
 # where nobody has looked yet.
 Axis = Literal["", "free", "fixed", "whole"]
+# What forward returns: tensors alone, or other objects besides; empty where nobody has looked yet.
+Returns = Literal["", "tensors", "objects"]
 # Asks for a module in a process of its own: that imports the packages around it, which may set what
 # they like in a process whose environment every worker inherits. Exits with MISSING without it.
 MISSING = 3
@@ -53,6 +58,8 @@ class Reference(NamedTuple):
     checkpoint: str = ""
     # Which rows.axis says that dimension 0 is.
     axis: Axis = ""
+    # Whether forward returns what has to be taken apart.
+    returns: Returns = ""
 
     @property
     def module(self) -> str:
@@ -147,22 +154,77 @@ def load(reference: Reference) -> Workload:
         if exhausted(error):
             raise
         raise Refusal("invalid_input", f"{reference.text}: {type(error).__name__}: {error}") from error
+    workload = _in_fp32(workload)
     for value in workload.inputs:
-        if value.layout != torch.strided or value.dtype == torch.bfloat16:
+        if value.layout != torch.strided:
             raise Refusal(
                 "invalid_input",
-                f"{reference.text}: an example input is {value.dtype} and {value.layout}, unknown to numpy;"
-                " give dense ones in fp32 (--precisions casts them)",
+                f"{reference.text}: an example input is {value.layout}, unknown to numpy; give dense ones",
             )
     if workload.batched and workload.batch == 0:
         raise Refusal(
             "invalid_input", f"{reference.text}: its example inputs have no rows; give at least one"
         )
+    workload = _with_names(workload)
     workload.module.eval().requires_grad_(False)
     if reference.axis:
         free, whole = reference.axis == "free", reference.axis == "whole"
         workload = replace(workload, dynamic=free, batched=not whole)
+    if reference.returns == "objects":
+        workload = taken_apart(workload)
     return replace(workload, name=reference.text, checkpoint=reference.checkpoint)
+
+
+def _in_fp32(workload: Workload) -> Workload:
+    """Returns the workload with weights and inputs of 16 bits in fp32, which changes no value: the
+    precision of each case says what it runs in.
+    """
+    import torch
+
+    halves = (torch.bfloat16, torch.float16)
+    parts = [*workload.module.parameters(), *workload.module.buffers()]
+    dtypes = sorted({str(value.dtype).removeprefix("torch.") for value in parts if value.dtype in halves})
+    inputs = tuple(value.float() if value.dtype in halves else value for value in workload.inputs)
+    if not dtypes:
+        return replace(workload, inputs=inputs)
+    note = (
+        f"its weights are {' and '.join(dtypes)}: fp32 entrants run them in fp32; --precisions"
+        f" {'bf16' if 'bfloat16' in dtypes else 'fp16'} runs them as they are"
+    )
+    for value in parts:
+        if value.dtype in halves:
+            value.data = value.data.float()
+    return replace(workload, inputs=inputs, notes=(*workload.notes, note))
+
+
+def _with_names(workload: Workload) -> Workload:
+    """Returns the workload with a name for each input. Raises Refusal(invalid_input) where a free
+    axis is one of an input that there is not.
+    """
+    from . import arguments
+
+    names = workload.names or arguments.bound(workload.module, workload.inputs, workload.name).names
+    sizes = dict(zip(names, (value.ndim for value in workload.inputs), strict=True))
+    for name, axes in workload.axes.items():
+        if name not in sizes:
+            raise Refusal(
+                "invalid_input",
+                f"{workload.name}: dynamic names {name!r}, and its inputs are {', '.join(names)}",
+            )
+        if wrong := [axis for axis in axes if not 0 < axis < sizes[name]]:
+            raise Refusal(
+                "invalid_input",
+                f"{workload.name}: dynamic names axis {wrong[0]} of {name}, which has axes 0 to"
+                f" {sizes[name] - 1}; axis 0 is the batch and stands in dynamic=True or False",
+            )
+    return replace(workload, names=names)
+
+
+def taken_apart(workload: Workload) -> Workload:
+    """Returns the workload with a module that returns the tensors among what its own returns."""
+    from . import arguments
+
+    return replace(workload, module=arguments.Flat.around(workload.module))
 
 
 def _make(attribute: Any, reference: Reference) -> Any:
@@ -173,58 +235,103 @@ def _make(attribute: Any, reference: Reference) -> Any:
     if inspect.isclass(attribute) and hasattr(attribute, "load_from_checkpoint") and reference.checkpoint:
         return _from_checkpoint(attribute, path)
     is_maker = inspect.isclass(attribute) or (callable(attribute) and not hasattr(attribute, "state_dict"))
-    loaded = attribute() if is_maker else attribute
+    loaded = _called(attribute, reference) if is_maker else attribute
     if not reference.checkpoint:
         return loaded
-    workload = _as_workload(loaded, reference)
-    return replace(workload, weights=checkpoints.fill(workload.module, path))
+    module, example = _parts(loaded, reference)
+    weights = checkpoints.fill(module, path)
+    if isinstance(loaded, Workload):
+        return replace(loaded, weights=weights)
+    return replace(_as_workload((module, example), reference), weights=weights)
+
+
+def _called(maker: Callable[..., Any], reference: Reference) -> Any:
+    """Returns what a user's class or function makes. Raises Refusal(invalid_input) where it needs
+    arguments.
+    """
+    with contextlib.suppress(ValueError):  # of what is compiled nothing is known
+        needed = [
+            parameter.name
+            for parameter in inspect.signature(maker).parameters.values()
+            if parameter.default is parameter.empty
+            and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        ]
+        if needed:
+            raise Refusal(
+                "invalid_input",
+                f"{reference.text} needs {', '.join(needed)}: write a function that takes nothing, def"
+                f" make(): return {maker.__name__}({', '.join(f'{name}=...' for name in needed)}), and give"
+                f" {reference.text.partition(':')[0]}:make",
+            )
+    return maker()
 
 
 def _from_checkpoint(module_class: Any, path: Path) -> Workload:
     """Loads a Lightning checkpoint with its module class; inputs are its `example_input_array`.
 
-    Raises Refusal(invalid_input).
+    Where the names of the weights are not the module's own, they are brought together as for any
+    other module (checkpoint.py). Raises Refusal(invalid_input).
     """
+    state = checkpoints.weights(path)
     try:
-        module = module_class.load_from_checkpoint(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # Lightning and torch raise many kinds here, all meaning the same to the user
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        module = module_class.load_from_checkpoint(path, map_location="cpu", weights_only=True, strict=False)
+    except TypeError as error:
         raise Refusal(
-            "invalid_input", f"{path} cannot be loaded as {module_class.__name__} with weights_only: {first}"
+            "invalid_input",
+            f"{module_class.__name__} cannot be made from the hyperparameters in {path}: {error}; write a"
+            f" function that makes it, def make(): return {module_class.__name__}(...), and give"
+            f" {module_class.__module__}:make with --checkpoint",
         ) from error
-    return replace(
-        _as_workload(module, Reference(module_class.__name__)), weights=checkpoints.described(path)
-    )
+    except Exception as error:  # Lightning and torch raise many kinds here, all meaning the same to the user
+        raise Refusal(
+            "invalid_input",
+            f"{path} cannot be loaded as {module_class.__name__} with weights_only: {error}",
+        ) from error
+    if state.keys() == module.state_dict().keys():
+        weights = checkpoints.described(path)
+    else:
+        weights = checkpoints.fill(module, path)
+    return replace(_as_workload(module, Reference(module_class.__name__)), weights=weights)
 
 
-def _as_workload(loaded: Any, reference: Reference) -> Workload:
-    """Makes a workload of what a user's function gave. Raises Refusal(invalid_input)."""
+def _parts(loaded: Any, reference: Reference) -> tuple[torch.nn.Module, Any]:
+    """Returns the module and the example inputs of what a user's function gave. Raises
+    Refusal(invalid_input).
+    """
     import torch
 
     if isinstance(loaded, Workload):
-        return loaded
+        return loaded.module, loaded.inputs
     if isinstance(loaded, tuple) and len(loaded) == 2:
-        module, inputs = loaded
+        module, example = loaded
     else:
-        module, inputs = loaded, getattr(loaded, "example_input_array", None)
+        module, example = loaded, getattr(loaded, "example_input_array", None)
     if not isinstance(module, torch.nn.Module):
         raise Refusal(
             "invalid_input",
             f"{reference.text} gave a {type(loaded).__name__}; expected a Workload, (module, inputs) or a"
             " LightningModule with example_input_array",
         )
-    if inputs is None:
+    if example is None:
         raise Refusal(
             "invalid_input",
             f"{reference.text}: no example inputs; return (module, inputs) or set example_input_array",
         )
-    inputs = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
-    if not all(isinstance(value, torch.Tensor) for value in inputs):
-        types = ", ".join(type(value).__name__ for value in inputs)
-        raise Refusal("invalid_input", f"{reference.text}: example inputs must be tensors, got {types}")
-    sizes = {value.shape[0] if value.ndim else None for value in inputs}
+    return module, example
+
+
+def _as_workload(loaded: Any, reference: Reference) -> Workload:
+    """Makes a workload of what a user's function gave. Raises Refusal(invalid_input)."""
+    if isinstance(loaded, Workload):
+        return loaded
+    from . import arguments
+
+    signed = arguments.bound(*_parts(loaded, reference), reference.text)
+    sizes = {value.shape[0] if value.ndim else None for value in signed.inputs}
     alike = len(sizes) == 1 and None not in sizes
-    return Workload(reference.text, module, inputs, dynamic=alike, batched=alike)
+    return Workload(
+        reference.text, signed.module, signed.inputs, dynamic=alike, batched=alike, names=signed.names
+    )
 
 
 def add_user_folder() -> None:

@@ -27,11 +27,12 @@ import msgspec
 
 from ..lookup.workloads import Reference
 from ..machine.memory import exhausted
-from ..terms.case import Case, Workload
+from ..terms.case import BATCH, Case, Workload
 from ..terms.contract import Arrays
 from ..terms.reasons import Reason, Refusal
 from ..terms.result import Placement
 from . import generated, pt2e, torch_step
+from .free_axes import positional
 
 if TYPE_CHECKING:
     import torch
@@ -42,8 +43,6 @@ ABOUT = "package.json"
 INPUTS = "inputs.npz"
 # The name that aoti_compile_and_package gives a model inside of its package.
 MODEL = "model"
-# The name of the dimension that may vary.
-BATCH = "batch"
 
 
 class Package(msgspec.Struct, frozen=True):
@@ -99,7 +98,7 @@ def exported(
     try:
         with torch.no_grad():
             return torch.export.export(
-                _positional(module), inputs, dynamic_shapes=(shapes,) if shapes else None
+                positional(module), inputs, dynamic_shapes=(shapes,) if shapes else None
             )
     except Exception as error:  # it runs the model's own forward, which may raise anything
         if exhausted(error):
@@ -110,26 +109,6 @@ def exported(
                 f"dynamic:on: the model is made for one batch size: {_line(error, 'specialized')}",
             ) from error
         raise Refusal("export_failed", pt2e.innermost(error)) from error
-
-
-def _positional(module: torch.nn.Module) -> torch.nn.Module:
-    """Returns a module whose forward takes *inputs.
-
-    Dynamic shapes go by the names of forward's arguments; here they go by order.
-    """
-    import torch
-
-    class Positional(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.module = module
-
-        def forward(self, *inputs: Any) -> Any:
-            return self.module(*inputs)
-
-    positional = Positional()
-    positional.training = False  # an exported module refuses eval()
-    return positional
 
 
 def _line(error: BaseException, word: str) -> str:

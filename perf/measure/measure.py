@@ -72,6 +72,11 @@ def measure_race(journal: Journal, servers: Servers, train: bool, prove: bool) -
         preparation.refer(
             [*workloads, *absent], train, journal.progress.line, journal.tell, here=bool(workloads)
         )
+        for precision, reason in preparation.refused.items():
+            refused = [case for case in (*workloads, *absent) if case.precision == precision]
+            journal.settle(refused, reason)
+            willing = paced([case for case in willing if case not in refused], journal)
+            absent = {case: why for case, why in absent.items() if case not in refused}
         prove_all(absent, preparation, journal)
         build_all(willing, preparation, journal)
         if willing:
@@ -105,10 +110,15 @@ def sorted_out(journal: Journal, prove: bool) -> tuple[list[Case], dict[Case, Re
             absent[case] = reason
         else:
             journal.settle([case], reason)
-    if all(own_work(case) for case in willing):
-        journal.settle(willing, NO_PACE)
-        willing = []
-    return willing, absent
+    return paced(willing, journal), absent
+
+
+def paced(cases: list[Case], journal: Journal) -> list[Case]:
+    """The cases, of which none is left where there is nothing but the pace, which is settled."""
+    if any(not own_work(case) for case in cases):
+        return cases
+    journal.settle(cases, NO_PACE)
+    return []
 
 
 def prove_all(absent: Mapping[Case, Reason], preparation: Preparation, journal: Journal) -> None:

@@ -26,7 +26,7 @@ from ..race.origin import HERE, Origin
 from ..race.servers import Servers
 from ..terms.case import Case, Plan
 from ..terms.contract import modules
-from ..terms.reasons import Refusal, room
+from ..terms.reasons import Reason, Refusal, room
 from ..terms.work import Subject
 
 # A workload may have to be trained before anything can be measured.
@@ -56,6 +56,8 @@ class Preparation:
     subject: Subject
     # Inputs and outputs as the harness feeds them.
     signature: Signature
+    # Precisions in which eager does not run, or not alike each time.
+    refused: dict[str, Reason]
 
     def __init__(
         self, reference: Reference, folder: Path, plan: Plan, servers: Servers, origin: Origin = HERE
@@ -95,8 +97,8 @@ class Preparation:
             self.reference, batch, precisions, target if here else "cpu", str(folder), plan.threads
         )
         referred = referee.ask(request, plan.timeout_s)
-        self.subject, self.signature = referred.subject, referred.signature
-        self.reference = self.reference._replace(axis=referred.axis)
+        self.subject, self.signature, self.refused = referred.subject, referred.signature, referred.refused
+        self.reference = self.reference._replace(axis=referred.axis, returns=referred.returns)
         self.oracle = Oracle(self.reference, folder, referee, referred.kinds)
         for note in referred.notes:
             report(f"{self.reference.text}: {note}")

@@ -4,6 +4,8 @@ them, in pytree's order.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,17 @@ def names(outputs: Any) -> list[str]:
             words = [key for key in keys if isinstance(key, str)]
             named.append(".".join(words) or f"output {len(named)}")
     return named
+
+
+def identifiers(names: Sequence[str], reserved: Sequence[str]) -> list[str]:
+    """Returns names of outputs as a file can have them: each different, and none that is reserved."""
+    kept: list[str] = []
+    for index, name in enumerate(names):
+        word = f"out{index}" if name == f"output {index}" else re.sub(r"[^\w.]+", "_", name)
+        while word in kept or word in reserved:
+            word += "_out"
+        kept.append(word)
+    return kept
 
 
 def array(tensor: torch.Tensor) -> np.ndarray:

@@ -1,11 +1,11 @@
 """The oracle's own side, with torch: fp64 eager on the CPU, and what same-precision eager makes of
-the same inputs.
+the same inputs. Of a model that does not run in fp64, fp32 eager takes its place.
 
 It runs once a race, in a worker that stays as referee. It leaves npz files, with arrays (K, B, ...)
 for K batches of B samples:
 real.npz, and random.npz where the model takes random inputs: in0.., ref0.. (fp64),
   eager-<precision>-0.. (float32; those of int8 by rounded.py), rounding0 (rounding.py) of an output
-  that is exactly zero;
+  that is exactly zero, and of all where fp32 takes the place of fp64;
 timed.npz, fresh.npz: in0.., ref0.. of the rotating inputs, and of those that are kept back for
   calls whose inputs nothing can have seen before;
 validation.npz: in0.. (N, ...);
@@ -15,7 +15,7 @@ inputs/: the same files without their outputs, for those who are to be checked.
 from __future__ import annotations
 
 import contextlib
-import copy
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -26,22 +26,29 @@ import numpy as np
 import torch
 from torch.utils._pytree import tree_leaves
 
-from ..lookup.workloads import Axis, resized
+from ..lookup import arguments
+from ..lookup.workloads import Axis, Returns, resized, taken_apart
 from ..machine import tf32
 from ..machine.memory import exhausted
 from ..terms.case import Workload
 from ..terms.contract import Arrays
-from ..terms.reasons import Refusal
+from ..terms.reasons import Reason, Refusal
 from ..terms.work import Subject, TaskMetric, Work
 from . import arrays, leaves, rows
 from .check import half_ulp, summing
 from .counts import counted
 from .inputs import chosen
+from .recast import InFp64, Recast
 from .rounded import rounded
 from .rounding import cost
 from .rows import Inputs
+from .sizes import other_sizes
 
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+# How torch says that two tensors are of different precisions.
+DTYPES_DIFFER = re.compile(
+    r"same dtype|dtypes? .*(?:!=|but got)|expected (?:scalar|data) ?type", re.IGNORECASE
+)
 # Samples that the check sees of each kind of inputs, in at least LEAST_BATCHES batches: an output
 # that depends on the batch before shows in the second.
 SAMPLES = 8
@@ -55,16 +62,33 @@ TIMED = 4
 FRESH = 3
 
 
+class Truth(NamedTuple):
+    """What outputs are held against."""
+
+    # From inputs to the outputs in fp64, as arrays.
+    run: Callable[[Inputs], Arrays]
+    # The same as tensors, for what rounding costs them.
+    outputs: Callable[[Inputs], tuple[torch.Tensor, ...]]
+    # Why it is fp32 eager's and not fp64's; empty where it is.
+    no_fp64: str = ""
+
+
 class Referral(NamedTuple):
     """What the referee saw of a workload."""
 
     subject: Subject
     # What dimension 0 of the inputs is.
     axis: Axis
+    # Whether forward returns what has to be taken apart.
+    returns: Returns
+    # Axes of each input that may have any size, with their names.
+    free: tuple[dict[int, str], ...]
     # Kinds of inputs that outputs are compared on.
     kinds: tuple[str, ...]
     # The inputs and what was left out, a line each.
     notes: tuple[str, ...]
+    # Precisions in which eager does not run, or not alike each time.
+    refused: dict[str, Reason]
 
 
 def refer(
@@ -77,25 +101,20 @@ def refer(
     """
     torch.set_num_threads(threads)
     torch.manual_seed(0)
+    workload, returns, left_out = returning_tensors(workload)
     example = workload
-    exact = copy.deepcopy(workload.module).double()
-    run = partial(forward_in_fp64, exact, workload)
-    # In fp64 the inputs are copies, and what forward changes in them would not show.
-    forward(workload.module, workload, "fp32", workload.inputs)
-    try:
-        first = run(workload.inputs)
-        for _ in range(REPEATS):
-            repeats(workload, first, run(workload.inputs), "fp64", 1)
-    except Refusal as refusal:
-        if refusal.reason.code != "invalid_input":
-            raise
-        hint = "constants in forward must follow the inputs' dtype"
-        raise Refusal("invalid_input", f"{refusal.reason.detail}; {hint}") from refusal
-    seen = axis_of(workload, run)
+    truth = truth_of(workload)
+    first = truth.run(workload.inputs)
+    for _ in range(REPEATS):
+        repeats(workload, first, truth.run(workload.inputs), "fp32" if truth.no_fp64 else "fp64", 1)
+    seen = axis_of(workload, truth)
     workload = replace(workload, dynamic=seen.axis == "free", batched=seen.axis != "whole")
     workload = resized(workload, batch)
     plain = partial(forward, workload.module, workload, "fp32")
-    sets = chosen(workload, example, run, plain, max(LEAST_BATCHES, SAMPLES // batch), FRESH)
+    sets = chosen(workload, example, truth.run, plain, max(LEAST_BATCHES, SAMPLES // batch), FRESH)
+    sizes = other_sizes(workload, truth.run, plain)
+    sets.batches.update({kind: [inputs] for kind, (inputs, _) in sizes.batches.items()})
+    sets.outputs.update({kind: [outputs] for kind, (_, outputs) in sizes.batches.items()})
     counts = counted(workload)
     (folder / "inputs").mkdir(exist_ok=True)
     stored = {
@@ -103,12 +122,17 @@ def refer(
         for kind, batches in sets.batches.items()
     }
     stored["timed"] = timed_batches(stored, len(workload.inputs))
-    kinds = tuple(kind for kind in ("random", "real") if kind in stored)
+    kinds = (*(kind for kind in ("random", "real") if kind in stored), *sizes.batches)
+    refused: dict[str, Reason] = {}
     for kind in kinds:
         for precision in precisions:
-            outputs = in_precision(workload, precision, target, sets.batches[kind], counts.terms)
-            stored[kind] |= stacked(f"eager-{precision}-", outputs)
-        stored[kind] |= roundings(exact, sets.batches[kind][0], stored[kind])
+            try:
+                outputs = in_precision(workload, precision, target, sets.batches[kind], counts.terms)
+            except Refusal as refusal:
+                refused[precision] = refusal.reason
+            else:
+                stored[kind] |= stacked(f"eager-{precision}-", outputs)
+        stored[kind] |= roundings(truth, sets.batches[kind][0], stored[kind])
     for name, content in stored.items():
         np.savez(folder / f"{name}.npz", allow_pickle=False, **content)
         arrays.inputs_alone(folder / f"{name}.npz", folder / "inputs" / f"{name}.npz")
@@ -118,30 +142,99 @@ def refer(
     with torch.inference_mode():
         names = leaves.names(workload.module(*workload.inputs))
     task = task_metric(workload, folder)
-    subject = Subject(work, workload.weights, task, sets.notes, tuple(names))
-    return Referral(subject, seen.axis, kinds, (described(example, seen), *sets.notes))
+    notes = (*workload.notes, *left_out, *no_fp64(truth), *sets.notes, *sizes.notes)
+    subject = Subject(work, workload.weights, task, notes, tuple(names), workload.names)
+    lines = (described(example, seen), *notes)
+    return Referral(subject, seen.axis, returns, tuple(workload.free), kinds, lines, refused)
 
 
 def own_batch(workload: Workload) -> int:
     """Returns the batch of a workload that takes no other; 1 for one that takes any. Raises
     Refusal(invalid_input).
     """
-    axis = axis_of(workload, partial(forward_in_fp64, copy.deepcopy(workload.module).double(), workload)).axis
+    workload, *_ = returning_tensors(workload)
+    axis = axis_of(workload, truth_of(workload)).axis
     return workload.batch if axis == "fixed" else 1
 
 
-def forward_in_fp64(exact: torch.nn.Module, workload: Workload, inputs: Inputs) -> Arrays:
+def returning_tensors(workload: Workload) -> tuple[Workload, Returns, tuple[str, ...]]:
+    """Returns the workload with a module whose outputs are tensors and None, whether that is
+    another than its own, and what is left out of them, in words. Raises Refusal(invalid_input).
+    """
+    module = workload.module
+    function = module.whole if isinstance(module, arguments.Flat) else module
+    outputs = call(function, workload, "fp32", tuple(value.clone() for value in workload.inputs))
+    if arguments.returns_tensors(outputs) or not leaves.tensors(arguments.plain(outputs)):
+        return workload, "tensors", ()
+    others = arguments.left_out(outputs)
+    notes = (
+        f"forward returns {', '.join(others)} besides, which is left out: outputs are tensors"
+        if others
+        else ""
+    )
+    return taken_apart(workload), "objects", (notes,) if others else ()
+
+
+def truth_of(workload: Workload) -> Truth:
+    """Returns fp64 eager; fp32 eager where forward does not run in fp64, as where a compiled part
+    of it or one that is no weight names fp32. Raises Refusal: invalid_input where neither runs,
+    nondeterministic.
+    """
+    # In fp64 the inputs are copies, and what forward changes in them would not show.
+    forward(workload.module, workload, "fp32", workload.inputs)
+    exact = Recast(workload.module, torch.float64)
+
+    def outputs(inputs: Inputs) -> tuple[torch.Tensor, ...]:
+        with exact.active() as module, InFp64():
+            return compared(module(*map(raised, inputs)))
+
+    truth = Truth(partial(forward_in_fp64, exact, workload), outputs)
+    try:
+        truth.run(workload.inputs)
+    except Refusal as refusal:
+        if refusal.reason.code != "invalid_input":
+            raise
+        return Truth(
+            partial(forward_in_fp32, workload),
+            lambda inputs: compared(workload.module(*inputs)),
+            refusal.reason.detail,
+        )
+    return truth
+
+
+def no_fp64(truth: Truth) -> tuple[str, ...]:
+    """Returns the note of a model that fp32 eager is the truth of; none of any other."""
+    if not truth.no_fp64:
+        return ()
+    return (
+        f"there is no fp64 reference ({truth.no_fp64}): outputs are held against fp32 eager, and may be"
+        " off by what rounding in fp32 was seen to cost them; what forward makes should follow the dtype"
+        " of its inputs",
+    )
+
+
+def forward_in_fp64(exact: Recast, workload: Workload, inputs: Inputs) -> Arrays:
     """Returns the outputs of the workload's module in fp64. Raises Refusal(invalid_input)."""
-    return forward(exact, workload, "fp64", tuple(raised(value) for value in inputs))
+    with exact.active() as module, InFp64():
+        return forward(module, workload, "fp64", tuple(raised(value) for value in inputs))
 
 
-def axis_of(workload: Workload, run: Callable[[Inputs], Arrays]) -> rows.Seen:
+def forward_in_fp32(workload: Workload, inputs: Inputs) -> Arrays:
+    """Returns the outputs of the workload's module as it is, as fp64 arrays. Raises
+    Refusal(invalid_input).
+    """
+    outputs = forward(workload.module, workload, "fp32", inputs)
+    return tuple(value.astype(np.float64) if value.dtype == np.float32 else value for value in outputs)
+
+
+def axis_of(workload: Workload, truth: Truth) -> rows.Seen:
     """Returns what dimension 0 is: what the workload's author says, where that is no batch of any
     size; else what is seen. Raises Refusal(invalid_input).
     """
     if not workload.dynamic:
         return rows.Seen("fixed" if workload.batched else "whole", "as its author says")
-    seen = rows.look(run, workload.inputs)
+    close = rows.CLOSE_IN_FP32 if truth.no_fp64 else rows.CLOSE
+    seen = rows.look(truth.run, workload.inputs, close)
     if seen.axis != "free" and workload.evaluate is not None:
         raise Refusal(
             "invalid_input",
@@ -195,37 +288,35 @@ def in_precision(
     Refusal: invalid_input, nondeterministic.
     """
     device, dtype = torch.device(target), DTYPES.get(precision, torch.float32)
-    module = copy.deepcopy(workload.module).to(device, dtype)
     if device.type == "cuda":
         tf32.allow(precision == "tf32")
-    with rounded(module) if precision == "int8" else contextlib.nullcontext():
+    layers = rounded(workload.module) if precision == "int8" else contextlib.nullcontext()
+    with Recast(workload.module, dtype, device).active() as module, layers:
         run = partial(forward, module, workload, precision)
         outputs = [run(cast(inputs, dtype, device)) for inputs in batches]
         repeats(workload, outputs[0], run(cast(batches[0], dtype, device)), precision, terms)
     return outputs
 
 
-def roundings(exact: torch.nn.Module, inputs: Inputs, stored: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns rounding0.. of each output that is exactly zero in fp64: what rounding may cost it,
-    which its own size does not say.
+def roundings(truth: Truth, inputs: Inputs, stored: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns rounding0.. of each output that is exactly zero in fp64, and of all where there is no
+    fp64: what rounding may cost it, which its own size does not say.
     """
-    zero = [
+    needed = [
         int(name.removeprefix("ref"))
         for name, value in stored.items()
-        if name.startswith("ref") and value.dtype.kind == "f" and not value.any()
+        if name.startswith("ref") and value.dtype.kind == "f" and (truth.no_fp64 or not value.any())
     ]
-    if not zero:
+    if not needed:
         return {}
-    values = tuple(raised(value) for value in inputs)
+    with torch.no_grad():
+        costs = cost(partial(truth.outputs, inputs), truth.outputs(inputs))
+    return {f"rounding{index}": np.array(costs[index]) for index in needed}
 
-    @torch.no_grad()
-    def outputs() -> tuple[torch.Tensor, ...]:
-        return tuple(
-            torch.view_as_real(leaf) if leaf.is_complex() else leaf for leaf in leaves.tensors(exact(*values))
-        )
 
-    costs = cost(outputs, outputs())
-    return {f"rounding{index}": np.array(costs[index]) for index in zero}
+def compared(outputs: Any) -> tuple[torch.Tensor, ...]:
+    """Returns the tensors of the outputs as they are compared: complex numbers as two parts."""
+    return tuple(torch.view_as_real(leaf) if leaf.is_complex() else leaf for leaf in leaves.tensors(outputs))
 
 
 def task_metric(workload: Workload, folder: Path) -> TaskMetric | None:
@@ -258,17 +349,7 @@ def forward(module: torch.nn.Module, workload: Workload, precision: str, inputs:
     nondeterministic where it changes its inputs.
     """
     kept = [value.clone() for value in inputs]
-    try:
-        with torch.inference_mode():
-            outputs = module(*inputs)
-    except Exception as error:  # a module may raise anything; it becomes the reason of every case of the race
-        if exhausted(error):
-            raise
-        text = " ".join(str(error).split())[:300]
-        raise Refusal(
-            "invalid_input",
-            f"{workload.name}: forward fails in {precision} eager: {type(error).__name__}: {text}",
-        ) from error
+    outputs = call(module, workload, precision, inputs)
     for index, (value, before) in enumerate(zip(inputs, kept, strict=True)):
         if not torch.allclose(value, before, rtol=0.0, atol=0.0, equal_nan=True):
             raise Refusal(
@@ -277,6 +358,31 @@ def forward(module: torch.nn.Module, workload: Workload, precision: str, inputs:
                 " change a copy, x = x.clone()",
             )
     return host(outputs, workload)
+
+
+def call(function: Callable[..., Any], workload: Workload, precision: str, inputs: Inputs) -> Any:
+    """Returns what one call returns. Raises Refusal(invalid_input) with what forward raised."""
+    try:
+        with torch.inference_mode():
+            return function(*inputs)
+    except Exception as error:  # a module may raise anything; it becomes the reason of every case of the race
+        if exhausted(error):
+            raise
+        raise Refusal(
+            "invalid_input", f"{workload.name}: forward fails in {precision} eager: {explained(error)}"
+        ) from error
+
+
+def explained(error: Exception) -> str:
+    """Returns the class and the message of what forward raised, and what to do where that is
+    known.
+    """
+    text = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    if DTYPES_DIFFER.search(text):
+        return f"{text}; constants in forward must follow the inputs' dtype"
+    if "not attached to a `Trainer`" in text:
+        return f"{text}; forward uses self.trainer, which there is only while it trains"
+    return text
 
 
 def host(outputs: Any, workload: Workload) -> Arrays:

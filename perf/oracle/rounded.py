@@ -21,11 +21,12 @@ LAYERS = (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
 
 @contextlib.contextmanager
 def rounded(module: torch.nn.Module) -> Iterator[None]:
-    """Rounds the weights in place for good, and the inputs of each call inside the context."""
+    """Rounds the weights for good, and the inputs of each call inside the context."""
     handles = []
     for layer in module.modules():
         if isinstance(layer, LAYERS):
-            layer.weight.data = weights(layer.weight.data)
+            if "weight" in layer._parameters:  # else a hook makes it anew in each call
+                layer.weight.data = weights(layer.weight.data)
             handles.append(layer.register_forward_pre_hook(lambda _, args: (inputs(args[0]), *args[1:])))
     try:
         yield

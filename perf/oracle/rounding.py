@@ -5,7 +5,8 @@ The result's own size does not say it where terms cancel. The gradient of a soft
 p (dp - sum(p dp)): exactly 0 in fp64 and in eager, which subtract equal numbers, and some 1e-8 in a
 kernel that sums the two in different orders. So the reference runs in fp64 several times, with what
 each of its steps returns moved up or down, by chance, as far as rounding in fp32 may move it; what
-that does to the result is what rounding may cost.
+that does to the result is what rounding may cost. A model that runs in fp32 alone is moved by a
+whole ulp: half of one is rounded away.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from torch.utils._pytree import tree_map
 from .check import EPSILON
 from .counts import summed
 
+# How far rounding in fp32 moves a number in its own precision, in ulp of fp32.
+ULPS = {torch.float64: 0.5, torch.float32: 1.0}
 # Chance makes the mean square small in few of them: the mean of 8 squares of a normal variable is
 # below a tenth of its expectation once in 1,300 (chi-square with 8 degrees of freedom).
 RUNS = 8
@@ -46,22 +49,23 @@ class Rounded(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its metacl
         return tree_map(lambda value: self.moved(value, terms), outputs)
 
     def moved(self, value: Any, terms: int) -> Any:
-        if not isinstance(value, torch.Tensor) or value.dtype != torch.float64:
+        if not isinstance(value, torch.Tensor) or value.dtype not in ULPS:
             return value
         if value.device not in self.generators:
             self.generators[value.device] = torch.Generator(value.device).manual_seed(self.seed)
         up = torch.randint(2, value.shape, generator=self.generators[value.device], device=value.device)
-        return value * (1 + (2 * up - 1) * 0.5 * EPSILON["fp32"] * math.sqrt(terms))
+        moved = (2 * up - 1) * ULPS[value.dtype] * EPSILON["fp32"] * math.sqrt(terms)
+        return value * (1 + moved.to(value.dtype))
 
 
 def cost(run: Callable[[], tuple[torch.Tensor, ...]], exact: tuple[torch.Tensor, ...]) -> list[float]:
     """The root mean square, over RUNS, of how far rounding moves each output of `run` from `exact`,
-    which is what it returns otherwise. All in fp64.
+    which is what it returns otherwise.
     """
     squares = [0.0] * len(exact)
     for seed in range(RUNS):
         with Rounded(seed):
             moved = run()
         for index, (value, true) in enumerate(zip(moved, exact, strict=True)):
-            squares[index] += float((value - true).square().mean()) if value.numel() else 0.0
+            squares[index] += float((value.double() - true).square().mean()) if value.numel() else 0.0
     return [math.sqrt(square / RUNS) for square in squares]

@@ -23,6 +23,8 @@ ROWS = 3
 # How far outputs may move with their place in the batch, in multiples of their largest value: about
 # what fp32 resolves. Libraries sum the last rows of a batch in another order.
 CLOSE = 1e-6
+# The same of a model that does not run in fp64, whose sums are fp32's own.
+CLOSE_IN_FP32 = 1e-4
 
 
 class Seen(NamedTuple):
@@ -32,10 +34,11 @@ class Seen(NamedTuple):
     why: str
 
 
-def look(run: Callable[[Inputs], Arrays], inputs: Inputs) -> Seen:
+def look(run: Callable[[Inputs], Arrays], inputs: Inputs, near: float = CLOSE) -> Seen:
     """Returns what dimension 0 of the inputs (B, ...) is.
 
-    run: the model in fp64; it may raise Refusal for inputs that it does not take.
+    run: the model in fp64; it may raise Refusal for inputs that it does not take. near: how far
+    outputs may move, as CLOSE.
     """
     if any(value.ndim == 0 or len(value) != len(inputs[0]) for value in inputs):
         return Seen("whole", "it is not of one size in all inputs")
@@ -44,18 +47,18 @@ def look(run: Callable[[Inputs], Arrays], inputs: Inputs) -> Seen:
         few = tuple(torch.cat([value, another(value)]) for value in inputs)
     one_size = Seen("fixed", f"the model takes a batch of {len(inputs[0])} and no other")
     if len(few[0]) != len(inputs[0]) and attempt(run, few) is None:
-        return one_size if independent(run, inputs) else Seen("whole", "its rows are not independent")
-    if not independent(run, few):
+        return one_size if independent(run, inputs, near) else Seen("whole", "its rows are not independent")
+    if not independent(run, few, near):
         return Seen("whole", "its rows are not independent")
     alone = attempt(run, tuple(value[:1] for value in few))
     if alone is None:
         return one_size
-    if not counted_alike(run(few), alone):
+    if not counted_alike(run(few), alone, near):
         return Seen("fixed", "what a row gives depends on how many there are")
     return Seen("free", "its rows are independent")
 
 
-def independent(run: Callable[[Inputs], Arrays], inputs: Inputs) -> bool:
+def independent(run: Callable[[Inputs], Arrays], inputs: Inputs, near: float) -> bool:
     """Whether each row of the outputs depends on the same row of the inputs (B, ...) alone."""
     rows = len(inputs[0])
     if all(bool((value == value[:1]).all()) for value in inputs):
@@ -73,47 +76,50 @@ def independent(run: Callable[[Inputs], Arrays], inputs: Inputs) -> bool:
             return False
         moved.append(after)
     return all(
-        follows(before, after, orders)
+        follows(before, after, orders, near)
         for before, after in zip(outputs, zip(*moved, strict=True), strict=True)
     )
 
 
-def counted_alike(several: Arrays, alone: Arrays) -> bool:
+def counted_alike(several: Arrays, alone: Arrays, near: float) -> bool:
     """Whether the first row gives the same by itself as among several, along one axis of each
     output; an output that is a constant has no rows.
     """
     return len(several) == len(alone) and all(
-        close(before, after, before)
+        close(before, after, before, near)
         if before.shape == after.shape
         else any(
-            before.take([0], axis).shape == after.shape and close(before.take([0], axis), after, before)
+            before.take([0], axis).shape == after.shape and close(before.take([0], axis), after, before, near)
             for axis in range(before.ndim)
         )
         for before, after in zip(several, alone, strict=True)
     )
 
 
-def follows(before: np.ndarray, moved: Sequence[np.ndarray], orders: Sequence[Sequence[int]]) -> bool:
+def follows(
+    before: np.ndarray, moved: Sequence[np.ndarray], orders: Sequence[Sequence[int]], near: float
+) -> bool:
     """Whether an output is a constant, or its rows along one axis moved in each order as those of
     the inputs did.
     """
     if any(after.shape != before.shape for after in moved):
         return False
     axes = [axis for axis, size in enumerate(before.shape) if size == len(orders[0])]
-    return all(close(before, after, before) for after in moved) or any(
+    return all(close(before, after, before, near) for after in moved) or any(
         all(
-            close(before.take(order, axis), after, before) for order, after in zip(orders, moved, strict=True)
+            close(before.take(order, axis), after, before, near)
+            for order, after in zip(orders, moved, strict=True)
         )
         for axis in axes
     )
 
 
-def close(left: np.ndarray, right: np.ndarray, scale: np.ndarray) -> bool:
+def close(left: np.ndarray, right: np.ndarray, scale: np.ndarray, near: float) -> bool:
     """Whether two outputs are the same but for rounding; those that are no numbers where the other
     is none either.
     """
     largest = np.abs(scale[np.isfinite(scale)]).max(initial=0.0)
-    return bool(np.allclose(left, right, rtol=0.0, atol=CLOSE * float(largest), equal_nan=True))
+    return bool(np.allclose(left, right, rtol=0.0, atol=near * float(largest), equal_nan=True))
 
 
 def another(row: torch.Tensor) -> torch.Tensor:

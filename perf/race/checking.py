@@ -23,7 +23,16 @@ def check_entrant(entrant: Entrant, plan: Plan, servers: Servers) -> None:
     entrant.outputs.mkdir(parents=True, exist_ok=True)
     outputs = {kind: entrant.outputs / f"{kind}.npz" for kind in (*oracle.kinds, "timed")}
     for kind, path in outputs.items():
-        worker.ask(RunStored(str(oracle.inputs / f"{kind}.npz"), str(path)), plan.timeout_s)
+        request = RunStored(str(oracle.inputs / f"{kind}.npz"), str(path))
+        try:
+            worker.ask(request, plan.timeout_s)
+        except Refusal as refusal:
+            if "=" not in kind:
+                raise
+            raise Refusal(
+                "unsupported_op",
+                f"it does not take {kind}, and the workload says that it is free: {refusal.reason.detail}",
+            ) from refusal
     distances = check.distances(
         oracle.folder,
         {kind: outputs[kind] for kind in oracle.kinds},

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar, get_args
 import msgspec
 
 from ..artefacts.manifest import Signature
-from ..lookup.workloads import Axis, Reference
+from ..lookup.workloads import Axis, Reference, Returns
 from ..machine.telemetry import Span, Window
 from ..terms.case import Case
 from ..terms.contract import Overhead, Schedule
@@ -79,10 +79,14 @@ class Referred(msgspec.Struct, frozen=True):
     signature: Signature
     # What dimension 0 of the inputs is.
     axis: Axis
+    # Whether forward returns what has to be taken apart.
+    returns: Returns
     # Kinds of inputs that outputs are compared on.
     kinds: tuple[str, ...]
     # The inputs and what was left out, a line each.
     notes: tuple[str, ...]
+    # Precisions in which eager does not run, or not alike each time.
+    refused: dict[str, Reason]
 
 
 class Array(msgspec.Struct, frozen=True):

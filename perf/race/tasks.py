@@ -80,8 +80,16 @@ class Tasks:
         referral = reference.refer(
             self.workload, request.batch, request.precisions, request.target, folder, request.threads
         )
-        fed = signature.of_reference(folder / "real.npz", referral.axis == "free")
-        return messages.Referred(referral.subject, fed, referral.axis, referral.kinds, referral.notes)
+        fed = signature.of_reference(folder / "real.npz", referral.free, referral.subject)
+        return messages.Referred(
+            referral.subject,
+            fed,
+            referral.axis,
+            referral.returns,
+            referral.kinds,
+            referral.notes,
+            referral.refused,
+        )
 
     def examine(self, request: messages.Examine) -> int:
         from ..oracle import reference

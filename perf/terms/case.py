@@ -28,6 +28,8 @@ ARCHITECTURES = ("sm_", "gfx")
 # Which way a quantity improves.
 Better = Literal["higher", "lower"]
 
+# What the free axis 0 is called in a file.
+BATCH = "batch"
 # The largest machines have a tenth.
 MOST_THREADS = 65536
 # A word of a case's id: what file systems, shells and pytest's -k (no = and ,) take alike.
@@ -71,8 +73,9 @@ class Workload:
     items: int = 1
     # What an item is called: image, token, row.
     item: str = "sample"
-    # Whether dimension 0 of every input is a batch that may have any size.
-    dynamic: bool = True
+    # Whether dimension 0 of every input is a batch that may have any size; or input -> axis -> name
+    # of the other axes that may besides it: {"x": {1: "time"}}.
+    dynamic: bool | Mapping[str, Mapping[int, str]] = True
     # Whether dimension 0 is a batch at all; otherwise a call takes the example inputs as they are.
     batched: bool = True
     # The task metric; None where there is none.
@@ -84,18 +87,33 @@ class Workload:
     weights: str = "as given"
     # Path of the Lightning checkpoint that it was asked for with; empty without one.
     checkpoint: str = ""
+    # What forward calls each input; empty where nobody has said.
+    names: tuple[str, ...] = ()
+    # The other free axes that `dynamic` named: input -> axis -> name.
+    axes: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    # What a reader of every result should know of how it is called.
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.inputs:
             raise Misuse(f"workload {self.name}: inputs is empty; give one batch of example inputs")
         if self.items < 1:
             raise Misuse(f"workload {self.name}: items must be at least 1, not {self.items}")
+        if isinstance(self.dynamic, Mapping):
+            object.__setattr__(self, "axes", self.dynamic)
+            object.__setattr__(self, "dynamic", True)
 
     @property
     def batch(self) -> int:
         """The rows of the example inputs; 1 where dimension 0 is no batch."""
         first = self.inputs[0]
         return first.shape[0] if self.batched and first.ndim else 1
+
+    @property
+    def free(self) -> list[dict[int, str]]:
+        """The axes of each input that may have any size, and what they are called."""
+        axes = [dict(self.axes.get(name, {})) for name in self.names or [""] * len(self.inputs)]
+        return [{0: BATCH, **each} if self.dynamic else each for each in axes]
 
 
 @dataclass(frozen=True, order=True)

@@ -51,3 +51,5 @@ class Subject(msgspec.Struct, frozen=True):
     warnings: tuple[str, ...] = ()
     # What to call each output; empty where that is not known.
     outputs: tuple[str, ...] = ()
+    # What forward calls each input; empty where that is not known.
+    inputs: tuple[str, ...] = ()

@@ -110,7 +110,7 @@ def test_the_manifest_says_what_was_built(name: str, built: dict[str, Path]) -> 
     assert (record.backend, record.options, record.architecture) == (name, {}, "cpu")
     assert record.needs_source is False
     assert [(tensor.name, tensor.dtype, tensor.shape) for tensor in (*record.inputs, *record.outputs)] == [
-        ("in0", "float32", (1, 64)),
+        ("input", "float32", (1, 64)),
         ("out0", "float32", (1, 10)),
     ]
     assert record.inputs[0].dynamic == ({"0": "batch"} if name == "onnxruntime" else {})
@@ -133,7 +133,7 @@ def test_what_was_built_for_one_batch_has_no_free_axis(built: dict[str, Path]) -
     assert signature.of_files(built["onnxruntime"], fed) == fed
     fixed = signature.of_files(built["onnxruntime"], fed, fixed=True)
     assert [(tensor.name, tensor.shape, tensor.dynamic) for tensor in (*fixed.inputs, *fixed.outputs)] == [
-        ("in0", (1, 64), {}),
+        ("input", (1, 64), {}),
         ("out0", (1, 10), {}),
     ]
     for case, takes_one in (
@@ -589,10 +589,10 @@ def test_an_opened_artefact_computes_what_was_checked(built: dict[str, Path]) ->
     ("arrays", "words"),
     [
         ((), "takes 1 arrays, not 0"),
-        ((np.zeros((2, 64), np.float32),), "in0 takes float32[1, 64], not float32[2, 64]"),
-        ((np.zeros((1, 64), np.int64),), "in0 takes float32, not int64"),
-        ((np.full((1, 64), None),), "in0 takes float32, not object"),
-        (([[0.0] * 64],), "in0 takes float32[1, 64], not list"),
+        ((np.zeros((2, 64), np.float32),), "input takes float32[1, 64], not float32[2, 64]"),
+        ((np.zeros((1, 64), np.int64),), "input takes float32, not int64"),
+        ((np.full((1, 64), None),), "input takes float32, not object"),
+        (([[0.0] * 64],), "input takes float32[1, 64], not list"),
     ],
 )
 def test_other_arrays_than_its_inputs_are_refused(
@@ -659,10 +659,11 @@ torch.manual_seed(0)
 workload = Workload("net", nn.Linear(8, 4).eval().requires_grad_(False), (torch.randn(2, 8),))
 write = export._write
 def together(*arguments):
-    write(*arguments)
+    written = write(*arguments)
     (folder / number).touch()  # both have written before one renames
     while not all((folder / other).exists() for other in "12"):
         time.sleep(0.01)
+    return written
 export._write = together
 found = export.export(workload, Case("net", "onnxruntime"), folder / "root")
 (folder / f"case-{number}").mkdir()

@@ -8,6 +8,7 @@ import onnxruntime
 import pytest
 
 from hotlap.perf.backends import onnxruntime as backend
+from hotlap.perf.lowering import export
 from hotlap.perf.machine import present
 from hotlap.perf.terms.case import Case
 from hotlap.perf.terms.contract import Artefact
@@ -217,6 +218,8 @@ def test_what_builds_an_engine_is_kept_from_tf32_too(run, monkeypatch):
     seen = []
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
     monkeypatch.setattr(backend, "_load_tensorrt", lambda: None)
+    monkeypatch.setattr(export, "agrees", lambda *arguments: None)
+    monkeypatch.setattr(export, "on_cpu", lambda *arguments: None)
     monkeypatch.setattr(
         onnxruntime,
         "InferenceSession",

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from hotlap.perf.oracle import reference, rows
+from hotlap.perf.oracle.recast import Recast
 from hotlap.perf.terms.case import Workload
 
 
@@ -28,7 +29,7 @@ class Does(nn.Module):
 def seen(module: nn.Module, *inputs: torch.Tensor) -> str:
     module = module.eval().double()
     workload = Workload("w", module, inputs)
-    return rows.look(partial(reference.forward_in_fp64, module, workload), inputs).axis
+    return rows.look(partial(reference.forward_in_fp64, Recast(module, torch.float64), workload), inputs).axis
 
 
 def last_step(x: torch.Tensor, lstm: nn.Module) -> torch.Tensor:
@@ -111,5 +112,5 @@ def test_batch_norm_in_training_mode_mixes_rows_and_in_eval_mode_does_not() -> N
     assert seen(norm, torch.randn(5, 4)) == "free"
     norm.double().train()
     workload = Workload("w", norm, (torch.randn(5, 4),))
-    run = partial(reference.forward_in_fp64, norm, workload)
+    run = partial(reference.forward_in_fp64, Recast(norm, torch.float64), workload)
     assert rows.look(run, workload.inputs).axis == "whole"

@@ -1,0 +1,138 @@
+"""Where a forward decides by the values of its inputs: an exporter that follows one call records
+what was decided in it, and the file is wrong for inputs that decide otherwise.
+"""
+
+from __future__ import annotations
+
+import ast
+import linecache
+import sys
+import sysconfig
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakIdKeyDictionary
+
+# What takes numbers out of a tensor.
+READS = {
+    torch.Tensor.__bool__,
+    torch.Tensor.__int__,
+    torch.Tensor.__float__,
+    torch.Tensor.__index__,
+    torch.Tensor.__contains__,
+    torch.Tensor.__array__,
+    torch.Tensor.item,
+    torch.Tensor.tolist,
+    torch.Tensor.numpy,
+    torch.Tensor.equal,
+    torch.Tensor.allclose,
+    torch.Tensor.is_nonzero,
+    torch.equal,
+    torch.allclose,
+    torch.is_nonzero,
+}
+# Folders whose lines are no model's: of the libraries that run or export it, and ours.
+INSTALLED = Path(torch.__file__).parents[1]
+LIBRARIES = (
+    *(f"{INSTALLED / name}/" for name in ("torch", "onnx", "onnx_ir", "onnxscript", "openvino", "sympy")),
+    sysconfig.get_paths()["stdlib"] + "/",
+    *(f"{folder}/" for folder in (Path(__file__).parents[1], Path(__file__).resolve().parents[1])),
+)
+
+
+class Decision(NamedTuple):
+    """A line that reads values of the inputs."""
+
+    # file.py:12 and its text.
+    place: str
+    line: str
+    # Whether it only asserts something.
+    asserts: bool
+
+    def __str__(self) -> str:
+        return f"{self.place} `{self.line}`"
+
+
+class Watch(TorchFunctionMode):
+    """Follows what is computed from some tensors, and notes where numbers are taken out of it."""
+
+    def __init__(self, inputs: tuple[torch.Tensor, ...]) -> None:
+        super().__init__()
+        self.derived = WeakIdKeyDictionary()
+        self.decisions: list[Decision] = []
+        for value in inputs:
+            self.derived[value] = True
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        if any(tensor in self.derived for tensor in tensors):
+            if func in READS and (decision := here(sys._getframe(1))) not in self.decisions:
+                self.decisions.append(decision)
+            for leaf in tree_leaves(output):
+                if isinstance(leaf, torch.Tensor):
+                    self.derived[leaf] = True
+        return output
+
+
+def decisions(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> list[Decision]:
+    """Returns the lines of forward that read values of its inputs in one call."""
+    watch = Watch(inputs)
+    with torch.no_grad(), watch:
+        module(*inputs)
+    return watch.decisions
+
+
+def here(frame: FrameType | None) -> Decision:
+    """Returns the innermost line that is neither torch's nor ours."""
+    innermost = frame
+    while frame is not None and not is_models(frame.f_code.co_filename):
+        frame = frame.f_back
+    frame = frame or innermost
+    assert frame is not None
+    return decision(frame.f_code.co_filename, frame.f_lineno)
+
+
+def is_models(file: str) -> bool:
+    """Whether a file may be a model's: no library's that runs it, and none of ours."""
+    return not file.startswith((*LIBRARIES, "<"))
+
+
+def decision(file: str, number: int) -> Decision:
+    line = linecache.getline(file, number).strip()
+    return Decision(f"{Path(file).name}:{number}", line, asserted(file, number))
+
+
+def asserted(file: str, number: int) -> bool:
+    """Whether a line is part of an assert statement."""
+    try:
+        tree = ast.parse("".join(linecache.getlines(file)))
+    except SyntaxError:
+        return False
+    return any(
+        isinstance(node, ast.Assert) and node.lineno <= number <= (node.end_lineno or node.lineno)
+        for node in ast.walk(tree)
+    )
+
+
+def place_of(error: BaseException) -> str:
+    """Returns the line of the model that an error comes from, in words; empty where there is
+    none.
+    """
+    place = ""
+    seen: BaseException | None = error
+    while seen is not None:
+        trace = seen.__traceback__
+        while trace is not None:
+            file = trace.tb_frame.f_code.co_filename
+            if is_models(file):
+                place = str(decision(file, trace.tb_lineno))
+            trace = trace.tb_next
+        if place:
+            return place
+        seen = seen.__cause__ or seen.__context__
+    return place

@@ -1,0 +1,266 @@
+"""The ways from a module to an ONNX file, in the order in which they are tried.
+
+dynamo is torch's own: it exports the program and keeps the free axes. traced is torch.onnx's older
+exporter, which records one call: it takes models that the other refuses, and what it writes is for
+the sizes of that call only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx
+import torch
+
+from ..machine.memory import exhausted
+from ..oracle import leaves
+from ..terms.reasons import Refusal, full
+from . import branches, free_axes
+
+if TYPE_CHECKING:
+    from ..terms.case import Workload
+
+# torch.onnx's own default (torch 2.14); the first with Gelu as one operator. ONNX Runtime 1.31 and
+# OpenVINO 2026 read it.
+OPSET = 20
+# The first whose convolutions and poolings take bfloat16 (onnx.ai/onnx/operators/onnx__Conv.html,
+# version history).
+OPSET_BF16 = 22
+# The newest that the older exporter writes in every torch since 2.9.
+OPSET_TRACED = 18
+# protobuf refuses messages of 2 GiB (protobuf.dev/programming-guides/encoding, "Message
+# Structure"); the graph needs some room.
+LARGEST_FILE_BYTES = 1_900_000_000
+# Colours of a terminal.
+ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+# How exporters say what they do not have, and what to write instead.
+REMEDIES = {
+    "tuple of ints,but got FakeTensor": (
+        "of packed sequences, let forward give all steps back (pad_packed_sequence), or run the layer on the"
+        " padded batch"
+    ),
+}
+
+Exporter = Callable[["Workload", str, Path], list[str]]
+
+
+class Decides(Refusal):
+    """Raised for a forward that decides by the values of its inputs: a file has one way."""
+
+    def __init__(self, decisions: Sequence[branches.Decision]) -> None:
+        places = ", ".join(str(decision) for decision in decisions)
+        super().__init__(
+            "export_failed",
+            f"forward decides by the values of its inputs at {places}, and a file has one way: use"
+            " torch.where or torch.cond there, or sizes that do not depend on values",
+        )
+
+
+def dynamo(workload: Workload, precision: str, path: Path) -> list[str]:
+    """Exports by torch.export, with the free axes; returns nothing to note.
+
+    bf16 is exported in fp32 and retyped: the exporter's optimiser (onnxscript 0.7.2) folds batch
+    norm into bf16 convolutions with fp32 weights, which is no valid graph. Raises
+    Refusal(export_failed).
+    """
+    module, inputs = cast(workload, precision)
+    shapes = free_axes.shapes(workload)
+    results = output_names(workload, module, inputs)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            program = torch.onnx.export(
+                free_axes.positional(module),
+                inputs,
+                dynamo=True,
+                dynamic_shapes=(shapes,) if shapes else None,
+                opset_version=OPSET_BF16 if precision == "bf16" else OPSET,
+                optimize=True,
+                verbose=False,
+            )
+        assert program is not None
+        _anonymous(program)
+        _rename(program, [*input_names(workload), *results])
+        beside = size(module) > LARGEST_FILE_BYTES
+        if precision == "bf16":
+            retyped = program.model_proto
+            retype(retyped, onnx.TensorProto.FLOAT, onnx.TensorProto.BFLOAT16)
+            onnx.save(retyped, path, save_as_external_data=beside, location=f"{path.name}.data")
+        else:
+            program.save(str(path), external_data=beside)
+        onnx.checker.check_model(str(path), full_check=True)
+    except Exception as error:  # exporters run the model's own forward, which may raise anything
+        if exhausted(error) or full(error) is not None:
+            raise
+        raise Refusal("export_failed", explained(error)) from error
+    return []
+
+
+def traced(workload: Workload, precision: str, path: Path) -> list[str]:
+    """Exports by recording one call, with every size fixed; returns what to note of it.
+
+    Raises Refusal(export_failed), Decides.
+    """
+    module, inputs = cast(workload, precision)
+    inputs = tuple(value.clone() for value in workload.inputs) if precision == "fp32" else inputs
+    decisions = branches.decisions(module, inputs)
+    if ways := [decision for decision in decisions if not decision.asserts]:
+        raise Decides(ways)
+    names, results = input_names(workload), output_names(workload, module, inputs)
+    try:
+        with (
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+            torch.no_grad(),
+        ):
+            torch.onnx.export(
+                TensorsAlone(module),
+                inputs,
+                str(path),
+                dynamo=False,
+                opset_version=OPSET_TRACED,
+                input_names=names,
+                output_names=results,
+                external_data=size(module) > LARGEST_FILE_BYTES,
+                verbose=False,
+            )
+        _complete(path, names, inputs)
+        onnx.checker.check_model(str(path), full_check=True)
+    except Exception as error:  # C++ raises what it likes here too
+        if exhausted(error) or full(error) is not None:
+            raise
+        raise Refusal("export_failed", explained(error)) from error
+    sizes = ", ".join(f"{name} {tuple(value.shape)}" for name, value in zip(names, inputs, strict=True))
+    asserted = [f"{decision} is asserted by the module and not by the file" for decision in decisions]
+    return [f"recorded from one call (torch.onnx.export, dynamo=False), for {sizes} only", *asserted]
+
+
+# In the order in which they are tried.
+EXPORTERS: dict[str, Exporter] = {"dynamo": dynamo, "traced": traced}
+
+
+class TensorsAlone(torch.nn.Module):
+    """A module that returns the tensors of another's outputs, whatever holds them."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        self.training = module.training
+
+    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(leaves.tensors(self.module(*inputs)))
+
+
+def cast(workload: Workload, precision: str) -> tuple[torch.nn.Module, tuple[torch.Tensor, ...]]:
+    """Returns the module and its example inputs in the precision of the file; bf16's is fp32."""
+    dtype = torch.float16 if precision == "fp16" else torch.float32
+    inputs = free_axes.examples(workload)
+    return workload.module.to(dtype), tuple(
+        tensor.to(dtype) if tensor.is_floating_point() else tensor for tensor in inputs
+    )
+
+
+def input_names(workload: Workload) -> list[str]:
+    return list(workload.names) or [f"in{index}" for index in range(len(workload.inputs))]
+
+
+def output_names(workload: Workload, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> list[str]:
+    """Returns what to call each tensor that a call returns, unlike any input."""
+    with torch.inference_mode():
+        return leaves.identifiers(leaves.names(module(*inputs)), input_names(workload))
+
+
+def size(module: torch.nn.Module) -> int:
+    """Returns the bytes of the weights."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
+
+
+def retype(model: onnx.ModelProto, old: int, new: int) -> None:
+    """Changes every tensor, cast and declaration of one floating-point type to another.
+
+    Factors of Resize are fp32 by the standard and stay.
+    """
+    fixed = {name for node in model.graph.node if node.op_type == "Resize" for name in node.input[1:3]}
+    constants = [
+        node.attribute[0].t
+        for node in model.graph.node
+        if node.op_type in ("Constant", "ConstantOfShape") and node.attribute and node.output[0] not in fixed
+    ]
+    kind = onnx.helper.tensor_dtype_to_np_dtype(new)
+    weights = [tensor for tensor in model.graph.initializer if tensor.name not in fixed]
+    for tensor in [*weights, *constants]:
+        if tensor.data_type == old:
+            tensor.CopyFrom(
+                onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).astype(kind), tensor.name)
+            )
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if attribute.name in ("to", "dtype") and attribute.i == old:
+                attribute.i = new
+    for value in [*model.graph.input, *model.graph.output, *model.graph.value_info]:
+        if value.type.tensor_type.elem_type == old and value.name not in fixed:
+            value.type.tensor_type.elem_type = new
+
+
+def _anonymous(program: torch.onnx.ONNXProgram) -> None:
+    """Takes out what the exporter says of where a node comes from: stack traces with the paths of
+    this machine. The hierarchy of modules goes with it.
+    """
+    graph = program.model.graph
+    parts: list[Any] = [program.model, graph, *graph.inputs, *graph.outputs, *graph.initializers.values()]
+    for node in graph.all_nodes():
+        parts += [node, *node.outputs]
+    for part in parts:
+        part.metadata_props.clear()
+
+
+def _rename(program: torch.onnx.ONNXProgram, names: Sequence[str]) -> None:
+    """Gives the inputs and outputs of a graph these names, and another to what has one of them."""
+    graph = program.model.graph
+    ports = [*graph.inputs, *graph.outputs]
+    inner = [value for node in graph.all_nodes() for value in node.outputs]
+    for value in [*inner, *graph.initializers.values()]:
+        if value.name in names:
+            value.name = f"{value.name}.inner"
+    for value, name in zip(ports, names, strict=True):
+        value.name = name
+
+
+def _complete(path: Path, names: Sequence[str], inputs: Sequence[torch.Tensor]) -> None:
+    """Declares the inputs that the graph does not use, which the exporter leaves out, and takes out
+    what it says of where a node comes from.
+    """
+    model = onnx.load(path, load_external_data=False)
+    declared = {value.name: value for value in model.graph.input}
+    kinds = {torch.float32: onnx.TensorProto.FLOAT, torch.float16: onnx.TensorProto.FLOAT16}
+    del model.graph.input[:]
+    for name, tensor in zip(names, inputs, strict=True):
+        kind = kinds.get(tensor.dtype) or onnx.helper.np_dtype_to_tensor_dtype(tensor.numpy().dtype)
+        unused = onnx.helper.make_tensor_value_info(name, kind, list(tensor.shape))
+        model.graph.input.append(declared.get(name, unused))
+    for node in model.graph.node:
+        node.doc_string = ""
+    onnx.save(model, path)
+
+
+def explained(error: BaseException) -> str:
+    """Returns the operator, where one is named, the first line of the innermost message, the line
+    of the model that it comes from and what to write instead, where that is known.
+    """
+    chain = [error]
+    while (inner := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(inner)
+    texts = [ANSI.sub("", str(link)) for link in chain]
+    named = [
+        match[1]
+        for text in texts
+        if (match := re.search(r"(?:OpOverload\(op='|torch\.ops\.|operator ')([\w:]+(?:\.\w+)?)", text))
+    ]
+    line = next((line for line in texts[-1].splitlines() if line.strip()), type(chain[-1]).__name__)
+    place = branches.place_of(error)
+    remedy = next((f"; {words}" for name, words in REMEDIES.items() if name in line), "")
+    return (f"operator {named[-1]}: " if named else "") + line + (f" ({place})" if place else "") + remedy
