@@ -50,8 +50,9 @@ class Decision(NamedTuple):
     # file.py:12 and its text.
     place: str
     line: str
-    # Whether it only asserts something.
-    asserts: bool
+    # Whether it decides nothing that the model's author wrote: it asserts something, or torch's own
+    # code reads them in what it calls.
+    harmless: bool
 
     def __str__(self) -> str:
         return f"{self.place} `{self.line}`"
@@ -90,11 +91,13 @@ def decisions(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> list
 def here(frame: FrameType | None) -> Decision:
     """Returns the innermost line that is neither torch's nor ours."""
     innermost = frame
+    assert innermost is not None
+    by_torch = not is_models(innermost.f_code.co_filename)
     while frame is not None and not is_models(frame.f_code.co_filename):
         frame = frame.f_back
     frame = frame or innermost
-    assert frame is not None
-    return decision(frame.f_code.co_filename, frame.f_lineno)
+    read = decision(frame.f_code.co_filename, frame.f_lineno)
+    return read._replace(harmless=read.harmless or by_torch)
 
 
 def is_models(file: str) -> bool:

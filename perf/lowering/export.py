@@ -195,14 +195,12 @@ def agrees(run: Callable[[Arrays], Arrays], workload: Workload) -> None:
     outputs = run(tuple(value.numpy() for value in workload.inputs))
     shapes = [value.shape for value in outputs], [value.shape for value in expected]
     if shapes[0] != shapes[1]:
-        raise Refusal(
-            "accuracy", f"the file's outputs have shapes {shapes[0]} where eager's have {shapes[1]}"
-        )
+        raise Refusal("accuracy", f"its outputs have shapes {shapes[0]} where eager's have {shapes[1]}")
     for index, (output, true) in enumerate(zip(outputs, expected, strict=True)):
         apart, limit = arrays.rmse([output], [true]), check.most(true, "fp32")
         if not apart <= limit:
             raise Refusal(
                 "accuracy",
-                f"output {index} of the file is {apart:.3g} RMSE from eager's, and more than"
+                f"its output {index} is {apart:.3g} RMSE from eager's, and more than"
                 f" {limit:.3g} cannot be rounding",
             )

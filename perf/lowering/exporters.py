@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,7 +73,7 @@ def dynamo(workload: Workload, precision: str, path: Path) -> list[str]:
     shapes = free_axes.shapes(workload)
     results = output_names(workload, module, inputs)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(action="ignore"):
             program = torch.onnx.export(
                 free_axes.positional(module),
                 inputs,
@@ -108,13 +109,14 @@ def traced(workload: Workload, precision: str, path: Path) -> list[str]:
     module, inputs = cast(workload, precision)
     inputs = tuple(value.clone() for value in workload.inputs) if precision == "fp32" else inputs
     decisions = branches.decisions(module, inputs)
-    if ways := [decision for decision in decisions if not decision.asserts]:
+    if ways := [decision for decision in decisions if not decision.harmless]:
         raise Decides(ways)
     names, results = input_names(workload), output_names(workload, module, inputs)
     try:
         with (
             contextlib.redirect_stdout(io.StringIO()),
             contextlib.redirect_stderr(io.StringIO()),
+            warnings.catch_warnings(action="ignore"),  # of its age, and of what `decisions` tells
             torch.no_grad(),
         ):
             torch.onnx.export(
@@ -135,8 +137,8 @@ def traced(workload: Workload, precision: str, path: Path) -> list[str]:
             raise
         raise Refusal("export_failed", explained(error)) from error
     sizes = ", ".join(f"{name} {tuple(value.shape)}" for name, value in zip(names, inputs, strict=True))
-    asserted = [f"{decision} is asserted by the module and not by the file" for decision in decisions]
-    return [f"recorded from one call (torch.onnx.export, dynamo=False), for {sizes} only", *asserted]
+    reads = [f"{decision} reads values of the inputs, which the file does not" for decision in decisions]
+    return [f"recorded from one call (torch.onnx.export, dynamo=False), for {sizes} only", *reads]
 
 
 # In the order in which they are tried.

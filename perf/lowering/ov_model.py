@@ -7,6 +7,7 @@ them, and others were seen to be wrong without (packed sequences; OpenVINO 2026.
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -98,10 +99,10 @@ def converted(ov: Any, workload: Workload) -> Any:
     from . import branches, exporters
 
     module, inputs = exporters.TensorsAlone(workload.module.float()), workload.inputs
-    if ways := [each for each in branches.decisions(module, inputs) if not each.asserts]:
+    if ways := [each for each in branches.decisions(module, inputs) if not each.harmless]:
         raise exporters.Decides(ways)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings(action="ignore"):  # of tracing, as `decisions` tells
             model = ov.convert_model(
                 module, example_input=inputs, input=[list(value.shape) for value in inputs]
             )

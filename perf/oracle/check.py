@@ -12,8 +12,9 @@ another order may cost in fp32, the precision that all backends accumulate in: 0
 square root of the longest sum (Higham and Mary, A New Approach to Probabilistic Rounding Error
 Analysis, SIAM J. Sci. Comput. 41(5), 2019). Without the second part Inductor's mean over 1,024
 values, 6e-7 from fp64, counted as wrong because eager's pairwise sum happened to be four times
-closer. An output that is exactly zero, where equal terms cancel, has no size that says what its
-terms were: there the second part is measured (rounding.py).
+closer. To it comes what rounding was seen to cost the output (rounding.py): an output that is
+exactly zero, where equal terms cancel, has no size that says what its terms were, and the sine of
+1,000 radians has the error of its angle, which eager may hit or miss.
 
 Integers and booleans are right or wrong: their RMSE is the root of the share that is wrong, and
 there is no floor.

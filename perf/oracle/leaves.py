@@ -34,7 +34,9 @@ def names(outputs: Any) -> list[str]:
 
 
 def identifiers(names: Sequence[str], reserved: Sequence[str]) -> list[str]:
-    """Returns names of outputs as a file can have them: each different, and none that is reserved."""
+    """Returns names of outputs as a file can have them: each different, and none of those that are
+    reserved.
+    """
     kept: list[str] = []
     for index, name in enumerate(names):
         word = f"out{index}" if name == f"output {index}" else re.sub(r"[^\w.]+", "_", name)

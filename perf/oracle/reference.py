@@ -4,8 +4,8 @@ the same inputs. Of a model that does not run in fp64, fp32 eager takes its plac
 It runs once a race, in a worker that stays as referee. It leaves npz files, with arrays (K, B, ...)
 for K batches of B samples:
 real.npz, and random.npz where the model takes random inputs: in0.., ref0.. (fp64),
-  eager-<precision>-0.. (float32; those of int8 by rounded.py), rounding0 (rounding.py) of an output
-  that is exactly zero, and of all where fp32 takes the place of fp64;
+  eager-<precision>-0.. (float32; those of int8 by rounded.py), rounding0.. (rounding.py) of the
+  outputs that are floating point;
 timed.npz, fresh.npz: in0.., ref0.. of the rotating inputs, and of those that are kept back for
   calls whose inputs nothing can have seen before;
 validation.npz: in0.. (N, ...);
@@ -299,19 +299,20 @@ def in_precision(
 
 
 def roundings(truth: Truth, inputs: Inputs, stored: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns rounding0.. of each output that is exactly zero in fp64, and of all where there is no
-    fp64: what rounding may cost it, which its own size does not say.
+    """Returns rounding0.. of each floating-point output: what rounding may cost it. Its own size
+    does not say that where terms cancel, nor does eager's error in one run: the sine of a large
+    number is right or not by the last bit of that number.
     """
-    needed = [
+    floats = [
         int(name.removeprefix("ref"))
         for name, value in stored.items()
-        if name.startswith("ref") and value.dtype.kind == "f" and (truth.no_fp64 or not value.any())
+        if name.startswith("ref") and value.dtype.kind == "f"
     ]
-    if not needed:
+    if not floats:
         return {}
     with torch.no_grad():
         costs = cost(partial(truth.outputs, inputs), truth.outputs(inputs))
-    return {f"rounding{index}": np.array(costs[index]) for index in needed}
+    return {f"rounding{index}": np.array(costs[index]) for index in floats}
 
 
 def compared(outputs: Any) -> tuple[torch.Tensor, ...]:

@@ -12,6 +12,7 @@ whole ulp: half of one is rounded away.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +28,9 @@ ULPS = {torch.float64: 0.5, torch.float32: 1.0}
 # Chance makes the mean square small in few of them: the mean of 8 squares of a normal variable is
 # below a tenth of its expectation once in 1,300 (chi-square with 8 degrees of freedom).
 RUNS = 8
+# A model that takes long is run fewer times, at least twice: its outputs have many elements.
+CAP_S = 2.0
+LEAST_RUNS = 2
 
 
 class Rounded(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its metaclass has no types
@@ -59,13 +63,14 @@ class Rounded(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its metacl
 
 
 def cost(run: Callable[[], tuple[torch.Tensor, ...]], exact: tuple[torch.Tensor, ...]) -> list[float]:
-    """The root mean square, over RUNS, of how far rounding moves each output of `run` from `exact`,
-    which is what it returns otherwise.
+    """The root mean square, over at most RUNS, of how far rounding moves each output of `run` from
+    `exact`, which is what it returns otherwise.
     """
-    squares = [0.0] * len(exact)
-    for seed in range(RUNS):
-        with Rounded(seed):
+    squares, runs, start = [0.0] * len(exact), 0, time.perf_counter()
+    while runs < RUNS and (runs < LEAST_RUNS or time.perf_counter() - start < CAP_S):
+        with Rounded(runs):
             moved = run()
+        runs += 1
         for index, (value, true) in enumerate(zip(moved, exact, strict=True)):
             squares[index] += float((value.double() - true).square().mean()) if value.numel() else 0.0
-    return [math.sqrt(square / RUNS) for square in squares]
+    return [math.sqrt(square / runs) for square in squares]

@@ -1,0 +1,243 @@
+"""Models as people have them (bench/ordinary.py): each kind is answered right, or refused in words
+that help. Here through the oracle, ONNX Runtime and OpenVINO in one process; bench/models_tried.py
+runs the command.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bench import ordinary
+from hotlap.perf.lookup import plugins, workloads
+from hotlap.perf.lookup.workloads import Reference, resized
+from hotlap.perf.oracle import arrays, check, reference
+from hotlap.perf.terms.case import Case
+from hotlap.perf.terms.contract import Artefact
+from hotlap.perf.terms.reasons import Refusal
+from hotlap.perf.terms.result import Deviation
+
+BACKENDS = ("onnxruntime", "openvino")
+
+
+@dataclass
+class Tried:
+    """What came of one model: its inputs in words, the names of its inputs and outputs, and of each
+    backend `ok` or the reason, with what its build noted.
+    """
+
+    notes: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    batch: int = 0
+    kinds: tuple[str, ...] = ()
+    answers: dict[str, str] = field(default_factory=dict)
+    built: dict[str, list[str]] = field(default_factory=dict)
+
+
+@contextlib.contextmanager
+def phase(name: str) -> Iterator[None]:
+    yield
+
+
+def tried(name: str, folder: Path, backends: tuple[str, ...] = BACKENDS) -> Tried:
+    """Refers, builds, loads and checks. Raises Refusal where the model itself is refused."""
+    source = Reference(f"bench.ordinary:{name}")
+    workload = workloads.load(source)
+    batch = reference.own_batch(workload)
+    oracle = folder / "oracle"
+    oracle.mkdir()
+    referral = reference.refer(workload, batch, ["fp32"], "cpu", oracle, 2)
+    source = source._replace(axis=referral.axis, returns=referral.returns)
+    result = Tried(referral.notes, referral.subject.inputs, referral.subject.outputs, batch, referral.kinds)
+
+    def loaded() -> Any:
+        return resized(workloads.load(source), batch)
+
+    for name in backends:
+        backend: Any = plugins.backend(name)
+        case, place = Case("ordinary", name, batch=batch), folder / name
+        place.mkdir()
+        try:
+            backend.build(loaded(), case, place, phase)
+            result.built[name] = json.loads((place / "build.json").read_text())
+            artefact = Artefact(case, place, 2, loaded, None)
+            step = backend.load(artefact)
+            outputs = {kind: place / f"{kind}.npz" for kind in referral.kinds}
+            for kind, path in outputs.items():
+                arrays.on_stored(
+                    lambda values, step=step: step.fetch(step.call(step.place(values))),
+                    oracle / "inputs" / f"{kind}.npz",
+                    path,
+                )
+            deviation = Deviation(
+                check.distances(oracle, outputs, "fp32", referral.subject.work.terms, result.outputs)
+            )
+            check.judge(deviation, "fp32", False)
+            placement = backend.placement(artefact, step)
+            result.answers[name] = str(placement.wrong or "ok")
+        except Refusal as refusal:
+            result.answers[name] = str(refusal)
+    return result
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "states_made_in_forward",
+        "sines_of_an_integer",
+        "cast_to_float",
+        "padding_mask",
+        "mask_of_infinities",
+        "asserted_values",
+        "bag_with_offsets",
+        "dict_argument",
+        "keywords",
+        "none_and_number",
+        "nested_states",
+        "dataclass_argument",
+        "pixels",
+        "dict_returned",
+        "dataclass_returned",
+        "named_tuple_returned",
+        "cache_returned",
+        "time_first",
+        "fixed_view",
+        "free_time",
+        "free_image",
+        "weight_norm_by_hook",
+        "lock_held",
+        "weights_of_16_bits",
+        "constant_in_fp32",
+        "rows_by_a_mask",
+        "spectrogram",
+        "fake_quantised",
+        "packed_steps",
+        "grid_sampled",
+        "smaller_without_aliasing",
+    ],
+)
+def test_right_in_every_file(name: str, tmp_path: Path) -> None:
+    result = tried(name, tmp_path)
+    assert result.answers == dict.fromkeys(BACKENDS, "ok")
+
+
+def test_inputs_and_outputs_have_the_names_that_their_author_knows(tmp_path: Path) -> None:
+    names = {
+        "dict_argument": (("batch.user", "batch.item"), ("output 0",)),
+        "keywords": (("input_ids", "attention_mask"), ("last", "pooled")),
+        "none_and_number": (("input_ids",), ("last", "pooled")),
+        "dataclass_argument": (("inputs0.left", "inputs0.right"), ("output 0",)),
+        "named_tuple_returned": (("x",), ("boxes", "scores")),
+        "dict_returned": (("x",), ("z_boxes", "a_scores")),
+        "nested_states": (("input", "hx.0", "hx.1"), ("output 0", "output 1", "output 2")),
+    }
+    for name, expected in names.items():
+        (tmp_path / name).mkdir()
+        result = tried(name, tmp_path / name, ())
+        assert (result.inputs, result.outputs) == expected, name
+
+
+@pytest.mark.parametrize(
+    ("name", "note"),
+    [
+        ("constant_in_fp32", "there is no fp64 reference"),
+        ("weights_of_16_bits", "its weights are bfloat16: fp32 entrants run them in fp32; --precisions bf16"),
+        ("cache_returned", "forward returns cache (Cache) besides, which is left out"),
+        ("dataclass_returned", "forward returns note (str) besides, which is left out"),
+        ("padding_mask", "our random inputs do not suit the model"),
+        ("time_first", "inputs float32 (30, 1, 8): dimension 0 is no batch"),
+        ("fixed_view", "dimension 0 is a batch of 4 and of no other size"),
+    ],
+)
+def test_what_is_done_with_it_is_said(name: str, note: str, tmp_path: Path) -> None:
+    assert any(note in line for line in tried(name, tmp_path, ()).notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "words"),
+    [
+        ("noise_in_forward", "nondeterministic", "take random numbers as an input, forward(x, noise)"),
+        ("dropout_left_on", "nondeterministic", "F.dropout(x, p, self.training)"),
+        ("list_of_images", "invalid_input", "forward(self, images) returns self.model(list(images))"),
+        ("NeedsWidth", "invalid_input", "needs width: write a function that takes nothing, def make()"),
+        ("AsksItsTrainer", "invalid_input", "forward uses self.trainer, which there is only while it trains"),
+    ],
+)
+def test_what_is_no_model_to_compare_is_refused_with_the_remedy(
+    name: str, code: str, words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(Refusal) as refused:
+        tried(name, tmp_path, ())
+    assert refused.value.reason.code == code
+    assert words in refused.value.reason.detail
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("branch_on_values", ("ordinary.py:", "`if x.sum() > 0:`", "torch.where or torch.cond")),
+        ("packed_last", ("ordinary.py:", "`return self.lstm(packed)[1][0][0]`", "pad_packed_sequence")),
+    ],
+)
+def test_what_no_file_can_hold_is_refused_with_the_line_of_the_model(
+    name: str, words: tuple[str, ...], tmp_path: Path
+) -> None:
+    """The older exporter writes a file of `branch_on_values` that goes one way for ever."""
+    answers = tried(name, tmp_path).answers
+    for backend, answer in answers.items():
+        assert answer.startswith("export_failed: "), backend
+        assert all(word in answer for word in words), answer
+        assert "\x1b" not in answer and "Torch IR" not in answer
+
+
+def test_a_file_that_records_one_call_says_so(tmp_path: Path) -> None:
+    built = tried("asserted_values", tmp_path).built
+    for notes in built.values():
+        assert any(
+            "recorded from one call (torch.onnx.export, dynamo=False), for shares (1, 8)" in n for n in notes
+        )
+        assert any(
+            "`assert torch.allclose" in note and "reads values of the inputs" in note for note in notes
+        )
+
+
+def test_free_axes_are_checked_at_two_other_sizes(tmp_path: Path) -> None:
+    assert tried("free_time", tmp_path, ()).kinds == ("random", "real", "time=31", "time=10")
+
+
+def test_a_file_for_one_size_is_refused_where_the_workload_says_any(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Planted: an exporter that fixes the time, right at the example's."""
+    from hotlap.perf.lowering import exporters
+
+    monkeypatch.setattr(exporters, "EXPORTERS", {"traced": exporters.traced})
+    with pytest.raises(Exception, match="Got invalid dimensions"):
+        tried("free_time", tmp_path, ("onnxruntime",))
+
+
+def test_a_branch_is_seen_and_a_shape_is_none() -> None:
+    from hotlap.perf.lowering import branches
+
+    def reads(function: Any, *inputs: torch.Tensor) -> list[str]:
+        return [
+            each.line for each in branches.decisions(ordinary.Does(function), inputs) if not each.harmless
+        ]
+
+    x = torch.randn(4, 8)
+    shape = reads(lambda self, x: x * 2 if x.shape[0] > 2 else x, x)
+    constant = reads(lambda self, x: x * 2 if torch.ones(1).item() > 0 else x, x)
+    number = reads(lambda self, x: x * float((x + 1).sin().max()), x)
+    size = reads(lambda self, x: x[: int(x.argmax())], x)
+    listed = reads(lambda self, x: x * len(x.mean(1).tolist()), x)
+    assert [len(lines) for lines in (shape, constant, number, size, listed)] == [0, 0, 1, 1, 1]
