@@ -5,7 +5,8 @@ races, and how long all of it takes.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
@@ -13,9 +14,10 @@ import msgspec
 from rich.console import Console
 
 from ..lookup import plugins, workloads
-from ..lookup.cases import BASELINE, default_backends, expand, races
+from ..lookup.cases import BASELINE, PACE, default_backends, expand, races
 from ..measure.prepare import own_work
 from ..measure.rundir import RunFolder, latest
+from ..race.interrupts import Stopped
 from ..reports import report
 from ..terms import files
 from ..terms.case import ARCHITECTURES, Case, Plan
@@ -153,6 +155,31 @@ class FirstLook(Watched):
         self.console.print()
         self.console.print(report.table(results, self.console.width))
         self.console.print()
+
+
+@contextmanager
+def resumable(opened: RunFolder, again: str) -> Iterator[None]:
+    """Where a run is asked to end, says what it keeps and the command that goes on with it."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise Stopped(f"{kept(opened)}; go on with: {again}") from error
+
+
+def kept(opened: RunFolder) -> str:
+    """Returns how many of a stopped run's cases are finished, how many measured in part, and where;
+    the pace is none of them.
+    """
+    asked = {case for case in opened.results.asked if case.backend != PACE}
+    unfinished = asked.intersection(opened.unfinished())
+    begun = sum(
+        result.case in unfinished and "latency" in result.metrics for result in opened.results.results
+    )
+    finished = len(asked) - len(unfinished)
+    if not finished and not begun:
+        return "stopped before anything was measured"
+    in_part = f", {begun} measured in part" if begun else ""
+    return f"stopped; {finished} of {counted(len(asked), 'case')} finished{in_part}, in {opened.file}"
 
 
 def complete(results: Sequence[Result]) -> bool:

@@ -5,6 +5,8 @@ report.
 from __future__ import annotations
 
 import os
+import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +18,7 @@ from ..terms.reasons import Misuse
 
 # Of one race and precision: several blocks of most models of the size of ours.
 DEFAULT_BUDGET = "90s"
+DEFAULT_TIMEOUT = "10m"
 # Exit status where a race gave no result at all.
 NOTHING_MEASURED = 4
 
@@ -60,7 +63,7 @@ def run(
     ] = "",
     checkpoint: Annotated[str, typer.Option(help="A checkpoint for package.module:Class or :function.")] = "",
     threads: Annotated[int, typer.Option(help="Threads of every entrant. Default: all cores.", min=0)] = 0,
-    timeout: Annotated[str, typer.Option(help="Longest wait for one answer of a worker.")] = "10m",
+    timeout: Annotated[str, typer.Option(help="Longest wait for one answer of a worker.")] = DEFAULT_TIMEOUT,
 ) -> int:
     """Race a model's backends against eager: checked, measured, reported."""
     from ..machine import survey
@@ -90,11 +93,29 @@ def run(
         opened = RunFolder(out, " ".join(["hotlap run", *names]), here, cases, references)
     output.print(f"{here.hardware}; results in {opened.file}", soft_wrap=True)
     output.print(racing.duration(cases, plan), soft_wrap=True)
-    if not workload and not resume:
-        racing.first_look(cases, opened, plan, here, output)
-    results = carried_out(cases, opened, plan, here.key, Watched(output))
+    settings = (
+        ("--out", out, None),
+        ("--budget", budget, DEFAULT_BUDGET),
+        ("--threads", threads, 0),
+        ("--timeout", timeout, DEFAULT_TIMEOUT),
+    )
+    with racing.resumable(opened, to_go_on(opened.folder, settings)):
+        if not workload and not resume:
+            racing.first_look(cases, opened, plan, here, output)
+        results = carried_out(cases, opened, plan, here.key, Watched(output))
     if len({result.case.group for result in results}) > 1:
         output.print(report.table(results, output.width))
     output.print(report.LEGEND, style="dim")
     output.print(f"results: {opened.file}", soft_wrap=True)
     return 0 if racing.complete(results) else NOTHING_MEASURED
+
+
+def to_go_on(folder: Path, settings: Iterable[tuple[str, object, object]]) -> str:
+    """Returns the command that goes on with the run in this folder.
+
+    settings: options that a results file does not hold, each with its value and its default.
+    """
+    words = ["hotlap", "run", "--resume", folder.resolve().name]
+    for option, value, default in settings:
+        words += [option, str(value)] if value != default else []
+    return shlex.join(words)

@@ -1,4 +1,4 @@
-"""How long `hotlap run` says that it takes, and whom its first look races."""
+"""How long `hotlap run` says that it takes, whom its first look races, what a stopped run has."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ import pytest
 
 from hotlap.perf.commands import racing
 from hotlap.perf.lookup.cases import expand
+from hotlap.perf.measure.rundir import RunFolder
 from hotlap.perf.terms.case import Case, Plan
+from hotlap.perf.terms.environment import Environment
+from hotlap.perf.terms.reasons import Reason
+from hotlap.perf.terms.result import Result, Samples
 
 
 def test_the_duration_counts_races_precisions_entrants_and_models_that_train() -> None:
@@ -59,3 +63,35 @@ def test_the_first_look_races_the_baseline_and_what_is_built_soonest(
     racing.first_look(expand(["mlp", "vit"], backends, target=target), stand_in, Plan(), stand_in, stand_in)
     assert [case.spec for case in seen] == raced
     assert {case.workload for case in seen} <= {"mlp"}
+
+
+HERE = Environment("cpu", 2, 2**30, (), "Linux", "3.11", {}, (), "", 1, "keep", "madvise", "", "host")
+
+
+def test_a_stopped_run_counts_its_cases(tmp_path: Path) -> None:
+    """The pace is none of the user's; a failure is finished; of a race all are or none."""
+    cases = expand(["w", "v"], ["eager", "null"])
+    latency = {"latency": Samples("s", "lower", ((1.0,),))}
+    failed = Reason("oom", "planted")
+    finished = [
+        Result(case, "r", Plan(), "failed", failed)
+        if case.backend == "null"
+        else Result(case, "r", Plan(), "ok", metrics=latency)
+        for case in cases
+        if case.workload == "w"
+    ]
+    in_part = [
+        Result(case, "r", Plan(), "noisy", Reason("interrupted", "planted"), metrics=latency)
+        for case in cases
+        if case.workload == "v" and case.backend != "pace"
+    ]
+    run = RunFolder(tmp_path / "run", "hotlap run", HERE, cases)
+    try:
+        assert racing.kept(run) == "stopped before anything was measured"
+        run.put([*finished, *in_part[:1]])
+        text = f"stopped; 2 of 4 cases finished, 1 measured in part, in {tmp_path}/run/results.json"
+        assert racing.kept(run) == text
+        run.put(in_part)
+        assert "2 of 4 cases finished, 2 measured in part" in racing.kept(run)
+    finally:
+        run.close()
