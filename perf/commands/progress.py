@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from ..lookup.cases import PACE
 from ..measure.journal import Progress
 from ..measure.measure import measure
 from ..measure.rundir import RunFolder
@@ -68,7 +69,9 @@ class Watched(Progress):
     def summary(self, entrants: Sequence[Entrant]) -> str:
         """Returns each entrant's ratio to the first so far, in brackets, or nothing."""
         parts = [
-            f"{entrant.case.label} {text}" for entrant in entrants if (text := so_far(entrant, entrants[0]))
+            f"{entrant.case.label} {text}"
+            for entrant in users(entrants)
+            if (text := so_far(entrant, entrants[0]))
         ]
         return f" ({', '.join(parts)})" if parts else ""
 
@@ -83,7 +86,7 @@ class Watched(Progress):
         )
         for head in ("entrant", "blocks", "latency", "to the first"):
             drawn.add_column(head)
-        for entrant in entrants:
+        for entrant in users(entrants):
             medians = [estimates.median(block) for block in entrant.latencies() if block]
             state = entrant.refusal.code if entrant.refusal else str(len(entrant.seen.timed))
             drawn.add_row(
@@ -100,6 +103,11 @@ class Quiet(Watched):
 
     def finished(self, group: str, results: Sequence[Result]) -> None:
         self.close()
+
+
+def users(entrants: Sequence[Entrant]) -> list[Entrant]:
+    """Returns the entrants that a person asked for: all but the pace."""
+    return [entrant for entrant in entrants if entrant.case.backend != PACE]
 
 
 def so_far(entrant: Entrant, first: Entrant) -> str:

@@ -18,7 +18,7 @@ from ..lookup.cases import BASELINE, PACE, default_backends, expand, races
 from ..measure.prepare import own_work
 from ..measure.rundir import RunFolder, latest
 from ..race.interrupts import Stopped
-from ..reports import report
+from ..reports import outcome, report
 from ..terms import files
 from ..terms.case import ARCHITECTURES, Case, Plan
 from ..terms.environment import Environment
@@ -180,6 +180,16 @@ def kept(opened: RunFolder) -> str:
         return "stopped before anything was measured"
     in_part = f", {begun} measured in part" if begun else ""
     return f"stopped; {finished} of {counted(len(asked), 'case')} finished{in_part}, in {opened.file}"
+
+
+def conclude(results: Sequence[Result], opened: RunFolder, console: Console) -> None:
+    """Prints what came out, where the evidence is, and how to go on from there."""
+    console.print()
+    for text in outcome.sentences(results):
+        console.print(text, style="bold", soft_wrap=True)
+    console.print(f"results: {opened.file}", soft_wrap=True)
+    for text in outcome.follow_up(results, opened.folder, opened.results.references):
+        console.print(text, soft_wrap=True)
 
 
 def complete(results: Sequence[Result]) -> bool:

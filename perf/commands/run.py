@@ -106,7 +106,7 @@ def run(
     if len({result.case.group for result in results}) > 1:
         output.print(report.table(results, output.width))
     output.print(report.LEGEND, style="dim")
-    output.print(f"results: {opened.file}", soft_wrap=True)
+    racing.conclude(opened.results.results if resume else results, opened, output)
     return 0 if racing.complete(results) else NOTHING_MEASURED
 
 

@@ -86,11 +86,6 @@ class Journal:
     def close(self) -> None:
         """Writes the final results."""
         self.record(interrupted=False)
-        if any(result.artefact for result in self.settled.values()):
-            folder = self.folder / "artefacts"
-            self.progress.line(
-                f"artefacts in {folder}; time one by itself with: hotlap bench-artefact FOLDER"
-            )
 
     def artefact(self, case: Case) -> str:
         """The folder of the case's artefact, relative to the run's; empty where there is none."""

@@ -122,7 +122,8 @@ def prove_all(absent: Mapping[Case, Reason], preparation: Preparation, journal: 
 def build_all(willing: Sequence[Case], preparation: Preparation, journal: Journal) -> None:
     """Builds each case, which makes it an entrant; one that cannot be built is settled."""
     for case in willing:
-        journal.tell(f"building {case.label}")
+        if not own_work(case):
+            journal.tell(f"building {case.label}")
         try:
             journal.entrants.append(preparation.build(case))
         except Refusal as refusal:

@@ -75,3 +75,11 @@ def test_a_log_gets_one_line_an_event_and_none_for_the_same_again() -> None:
     lines = text.getvalue().splitlines()
     assert len(lines) == 2
     assert "mlp/fp32: block 1 (compile[layout:channels-last] fp32 0.50x the time)" in lines[1]
+
+
+def test_the_pace_is_not_shown() -> None:
+    for terminal in (True, False):
+        progress, text = watched(terminal)
+        progress.race("mlp/fp32", [*LANES, entrant("pace", 0.001)], "block 2")
+        progress.close()
+        assert "block 2" in text.getvalue() and "pace" not in text.getvalue()
