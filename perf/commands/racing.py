@@ -59,7 +59,7 @@ def asked(
     backends: str,
     precisions: str,
     batch: str,
-    target: str,
+    targets: Sequence[str],
     plan: Plan,
 ) -> list[Case]:
     """Returns the cases that the options of `hotlap run` name; each text is a comma-separated list.
@@ -73,10 +73,10 @@ def asked(
     sizes = {reference.text: batches_of(reference, batch, plan) for reference in references}
     return [
         case
-        for part in split(target)
+        for target in targets
         for name, batches in sizes.items()
         for case in expand(
-            [name], split(backends) or default_backends(part), split(precisions), batches, part
+            [name], split(backends) or default_backends(target), split(precisions), batches, target
         )
     ]
 

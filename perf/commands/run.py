@@ -15,6 +15,7 @@ import typer
 from ..terms import units
 from ..terms.case import Plan
 from ..terms.reasons import Misuse
+from .lists import AUTO, split, target_of
 
 # Of one race and precision: several blocks of most models of the size of ours.
 DEFAULT_BUDGET = "90s"
@@ -49,11 +50,11 @@ def run(
             "--target",
             "--device",
             help=(
-                "Comma-separated: cpu, cuda:N, or an architecture such as sm_89, for which cases are proven"
-                " without it."
+                "Comma-separated: auto (the first GPU, or else the CPU), cpu, cuda:N, or an architecture"
+                " such as sm_89, for which cases are proven without it."
             ),
         ),
-    ] = "cpu",
+    ] = AUTO,
     budget: Annotated[
         str, typer.Option(help="Measuring time of one race and precision, such as 90s or 5m.")
     ] = DEFAULT_BUDGET,
@@ -88,9 +89,13 @@ def run(
         cases = opened.unfinished()
         output.print(f"{len(cases)} cases to go on with in {opened.folder}")
     else:
-        cases = racing.asked(names, checkpoint, backends, precisions, batch, target, plan)
+        notes: list[str] = []
+        targets = [target_of(part, notes) for part in split(target)]
+        cases = racing.asked(names, checkpoint, backends, precisions, batch, targets, plan)
         references = {names[0]: checkpoint} if checkpoint else {}
         opened = RunFolder(out, " ".join(["hotlap run", *names]), here, cases, references)
+        for line in notes:
+            output.print(line, soft_wrap=True)
     output.print(f"{here.hardware}; results in {opened.file}", soft_wrap=True)
     output.print(racing.duration(cases, plan), soft_wrap=True)
     settings = (
