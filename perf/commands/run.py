@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from ..terms import units
-from ..terms.case import Plan
+from ..terms.case import Plan, Priority
 from ..terms.reasons import Misuse
 from .lists import AUTO, split, target_of
 
@@ -64,6 +64,15 @@ def run(
     ] = "",
     checkpoint: Annotated[str, typer.Option(help="A checkpoint for package.module:Class or :function.")] = "",
     threads: Annotated[int, typer.Option(help="Threads of every entrant. Default: all cores.", min=0)] = 0,
+    priority: Annotated[
+        Priority,
+        typer.Option(
+            help=(
+                "raised: the scheduler is asked to prefer whose turn it is. normal: a shared machine is left"
+                " alone."
+            )
+        ),
+    ] = "raised",
     timeout: Annotated[str, typer.Option(help="Longest wait for one answer of a worker.")] = DEFAULT_TIMEOUT,
 ) -> int:
     """Race a model's backends against eager: checked, measured, reported."""
@@ -78,6 +87,7 @@ def run(
         budget_s=units.seconds(budget),
         timeout_s=units.seconds(timeout),
         threads=threads or len(os.sched_getaffinity(0)),
+        priority=priority,
     )
     names = workload or racing.by_default()
     if checkpoint and len(names) != 1:
@@ -102,6 +112,7 @@ def run(
         ("--out", out, None),
         ("--budget", budget, DEFAULT_BUDGET),
         ("--threads", threads, 0),
+        ("--priority", priority, "raised"),
         ("--timeout", timeout, DEFAULT_TIMEOUT),
     )
     with racing.resumable(opened, to_go_on(opened.folder, settings)):
