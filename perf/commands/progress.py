@@ -50,6 +50,15 @@ class Watched(Progress):
             self.line(f"{group}: {event}{self.summary(entrants)}")
         self.last = event or self.last
 
+    def looked(self, group: str, results: Sequence[Result]) -> None:
+        """Prints the rows alone: three blocks are too few for a verdict."""
+        self.close()
+        self.console.print(
+            "\nA first look, for three seconds; the others are built next, then all are raced."
+        )
+        self.console.print(table(results, self.console.width))
+        self.console.print()
+
     def finished(self, group: str, results: Sequence[Result]) -> None:
         self.close()
         self.console.print()
@@ -118,13 +127,19 @@ def so_far(entrant: Entrant, first: Entrant) -> str:
 
 
 def carried_out(
-    cases: Sequence[Case], opened: RunFolder, plan: Plan, environment: str, progress: Watched
+    cases: Sequence[Case],
+    opened: RunFolder,
+    plan: Plan,
+    environment: str,
+    progress: Watched,
+    first_look: bool = False,
 ) -> list[Result]:
     """Measures the cases with someone watching; whatever ends it, the terminal and the folder are
-    left in order. environment: the key of this machine's, as the results name it.
+    left in order. environment: the key of this machine's, as the results name it. first_look: rows
+    of the first race before all of it is built.
     """
     try:
-        return measure(cases, opened, plan, environment, progress)
+        return measure(cases, opened, plan, environment, progress, first_look=first_look)
     finally:
         progress.close()
         opened.close()

@@ -116,9 +116,7 @@ def run(
         ("--timeout", timeout, DEFAULT_TIMEOUT),
     )
     with racing.resumable(opened, to_go_on(opened.folder, settings)):
-        if not workload and not resume:
-            racing.first_look(cases, opened, plan, here, output)
-        results = carried_out(cases, opened, plan, here.key, Watched(output))
+        results = carried_out(cases, opened, plan, here.key, Watched(output), first_look=True)
     if len({result.case.group for result in results}) > 1:
         output.print(report.table(results, output.width))
     output.print(report.LEGEND, style="dim")

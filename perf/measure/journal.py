@@ -27,6 +27,9 @@ class Progress:
     def race(self, group: str, entrants: Sequence[Entrant], event: str) -> None:
         """Takes the race's entrants as they stand, and what happens next."""
 
+    def looked(self, group: str, results: Sequence[Result]) -> None:
+        """Takes the results of a first look at a race, which are not kept."""
+
     def finished(self, group: str, results: Sequence[Result]) -> None:
         """Takes the final results of one race."""
 

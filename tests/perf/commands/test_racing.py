@@ -1,16 +1,13 @@
-"""How long `hotlap run` says that it takes, whom its first look races, what a stopped run has."""
+"""How long `hotlap run` says that it takes, and what a stopped run has."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-import pytest
 
 from hotlap.perf.commands import racing
 from hotlap.perf.lookup.cases import expand
 from hotlap.perf.measure.rundir import RunFolder
-from hotlap.perf.terms.case import Case, Plan
+from hotlap.perf.terms.case import Plan
 from hotlap.perf.terms.environment import Environment
 from hotlap.perf.terms.reasons import Reason
 from hotlap.perf.terms.result import Result, Samples
@@ -29,40 +26,6 @@ def test_the_duration_counts_races_precisions_entrants_and_models_that_train() -
 def test_an_architecture_that_is_not_here_is_built_and_takes_no_measuring() -> None:
     line = racing.duration(expand(["own.module:make"], ["eager"], target="sm_89"), Plan())
     assert line == ("at most about 30 s: 1 race: 0 s of measuring, 30 s for 1 entrant to build and check")
-
-
-@pytest.mark.parametrize(
-    ("backends", "target", "raced"),
-    [
-        (["eager", "compile", "onnxruntime"], "cpu", ["eager", "onnxruntime"]),
-        (["eager", "compile"], "cpu", []),
-        (["eager", "onnxruntime"], "cuda:0", []),
-    ],
-)
-def test_the_first_look_races_the_baseline_and_what_is_built_soonest(
-    backends: list[str], target: str, raced: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[Case] = []
-    nothing: Any = None
-
-    class Folder:
-        def __init__(self, *_: object) -> None:
-            self.folder, self.results = tmp_path, self
-            self.command = self.key = ""
-
-        def print(self, *_: object, **__: object) -> None:
-            """Of the console."""
-
-    def carried_out(cases: list[Case], *_: object) -> None:
-        seen.extend(cases)
-
-    stand_in: Any = Folder()
-    monkeypatch.setattr(racing, "RunFolder", Folder)
-    monkeypatch.setattr(racing, "carried_out", carried_out)
-    monkeypatch.setattr(racing, "FirstLook", lambda console: nothing)
-    racing.first_look(expand(["mlp", "vit"], backends, target=target), stand_in, Plan(), stand_in, stand_in)
-    assert [case.spec for case in seen] == raced
-    assert {case.workload for case in seen} <= {"mlp"}
 
 
 HERE = Environment("cpu", 2, 2**30, (), "Linux", "3.11", {}, (), "", 1, "keep", "madvise", "", "host")
@@ -87,7 +50,7 @@ def test_a_stopped_run_counts_its_cases(tmp_path: Path) -> None:
     ]
     run = RunFolder(tmp_path / "run", "hotlap run", HERE, cases)
     try:
-        assert racing.kept(run) == "stopped before anything was measured"
+        assert racing.kept(run) == "stopped before the first block was measured"
         run.put([*finished, *in_part[:1]])
         text = f"stopped; 2 of 4 cases finished, 1 measured in part, in {tmp_path}/run/results.json"
         assert racing.kept(run) == text

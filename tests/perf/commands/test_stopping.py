@@ -69,7 +69,7 @@ def test_what_was_stopped_before_a_block_says_so_and_its_command_goes_on(planted
     status, errors = stopped(process, signal.SIGTERM)
     assert status == 143
     first, _, command = errors.strip().partition("; go on with: ")
-    assert first == "hotlap: stopped before anything was measured"
+    assert first == "hotlap: stopped before the first block was measured"
     assert command == "hotlap run --resume early --out early --budget 1s --threads 1"
     words = [sys.executable, "-m", "hotlap.perf.cli", *shlex.split(command)[1:]]
     done = subprocess.run(words, cwd=planted, capture_output=True, text=True, timeout=PATIENCE_S)
