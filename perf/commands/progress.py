@@ -53,9 +53,8 @@ class Watched(Progress):
     def looked(self, group: str, results: Sequence[Result]) -> None:
         """Prints the rows alone: three blocks are too few for a verdict."""
         self.close()
-        self.console.print(
-            "\nA first look, for three seconds; the others are built next, then all are raced."
-        )
+        self.console.print()
+        self.console.print("A first look, of a few seconds; the others are built now, then all race.")
         self.console.print(table(results, self.console.width))
         self.console.print()
 
