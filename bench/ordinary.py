@@ -61,8 +61,8 @@ class Denoiser(nn.Module):
 
     def forward(self, image: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
         waves = step[:, None] * torch.pow(1000.0, -torch.arange(8) / 8)
-        told = self.time(torch.cat((waves.sin(), waves.cos()), 1))
-        inner = F.silu(self.first(image) + told[:, :, None, None])
+        waves_seen = self.time(torch.cat((waves.sin(), waves.cos()), 1))
+        inner = F.silu(self.first(image) + waves_seen[:, :, None, None])
         return self.last(F.interpolate(F.avg_pool2d(inner, 2), scale_factor=2, mode="bilinear"))
 
 

@@ -16,7 +16,7 @@ import signal
 import sys
 from typing import NoReturn
 
-from .race.interrupts import listen
+from .race.interrupts import Stopped, listen
 from .terms import printer
 
 # What a command shows and nothing else could not be shown: as for a file that cannot be written.
@@ -66,7 +66,8 @@ def ended_by(error: BaseException) -> int:
     """Says what ended a command that did not end by itself, and returns the exit status."""
     if received or isinstance(error, KeyboardInterrupt):
         printer.note("")
-        printer.note("hotlap: interrupted; what was measured is kept")
+        kept = str(error) if isinstance(error, Stopped) else "interrupted; what was measured is kept"
+        printer.note(f"hotlap: {kept}")
         return 128 + (received[0] if received else signal.SIGINT)
     import traceback
 

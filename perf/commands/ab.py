@@ -11,6 +11,7 @@ import typer
 from ..terms import files, printer, units
 from ..terms.case import Plan
 from ..terms.reasons import Misuse
+from .lists import AUTO
 
 # Memory and cold start come from workers that import everything themselves.
 FRESH_BLOCKS = 3
@@ -46,7 +47,10 @@ def ab(
         str,
         typer.Option(help="Comma-separated batch sizes. Default: 1, or the only one that the model takes."),
     ] = "",
-    device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu",
+    device: Annotated[
+        str,
+        typer.Option("--target", "--device", help="auto (the first GPU, or else the CPU), cpu or cuda:N."),
+    ] = AUTO,
     budget: Annotated[
         str,
         typer.Option(
@@ -82,7 +86,7 @@ def ab(
     from ..lookup.workloads import Reference
     from ..measure.rundir import new_id
     from ..reports.output import publish
-    from .lists import batches_of, split
+    from .lists import batches_of, split, target_of
 
     rules = chosen(policy)
     plan = Plan(
@@ -93,6 +97,8 @@ def ab(
         threads=threads or len(os.sched_getaffinity(0)),
     )
     names = common_workloads(base, head, workload or [])
+    notes: list[str] = []
+    target = target_of(device, notes)
     everything = [
         case
         for name in names
@@ -101,7 +107,7 @@ def ab(
             split(backends),
             split(precisions),
             batches_of(Reference(name), batch, plan),
-            device,
+            target,
             pace=False,
         )
     ]
@@ -114,10 +120,17 @@ def ab(
     except OSError as error:
         raise Misuse(f"cannot write to {folder}: {error.strerror}; choose another --out") from None
     files.refuse_links(folder, "base", "head", "trees", "log", "verdict.json")
+
+    def report(text: str) -> None:
+        """Prints an event, before the first which target was taken: a mistake is one line alone."""
+        while notes:
+            printer.note(notes.pop())
+        printer.note(text)
+
     revisions = Revisions(folder)
     try:
         sides = revisions.open("base", base), revisions.open("head", head)
-        verdict = compared(sides, cases, rules, plan, folder, revisions.repository, printer.note)
+        verdict = compared(sides, cases, rules, plan, folder, revisions.repository, report)
     finally:
         revisions.close()
     paths = {"json": json or folder / "verdict.json", "junit": junit, "sarif": sarif, "markdown": markdown}

@@ -1,4 +1,6 @@
-"""Values of options that are lists: `--backends eager,compile`, `--batch 1,8`."""
+"""Values of options that are lists: `--backends eager,compile`, `--batch 1,8`; and what stands for
+a target that nobody named.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,8 @@ if TYPE_CHECKING:
     from ..lookup.workloads import Reference
     from ..terms.case import Plan
 
+# The target where none is named.
+AUTO = "auto"
 # A batch of a thousand million is none.
 MOST_DIGITS = 9
 
@@ -17,6 +21,17 @@ MOST_DIGITS = 9
 def split(text: str) -> list[str]:
     """Returns the parts between commas, without blanks and empty ones."""
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def target_of(text: str, notes: list[str]) -> str:
+    """Returns a target as it was typed; for `auto` the first GPU or else the CPU, and notes it."""
+    from ..machine.present import automatic_target
+
+    if text != AUTO:
+        return text
+    target, line = automatic_target()
+    notes.append(line)
+    return target
 
 
 def batch_sizes(text: str) -> list[int]:

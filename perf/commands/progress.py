@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from ..lookup.cases import PACE
 from ..measure.journal import Progress
 from ..measure.measure import measure
 from ..measure.rundir import RunFolder
@@ -49,6 +50,14 @@ class Watched(Progress):
             self.line(f"{group}: {event}{self.summary(entrants)}")
         self.last = event or self.last
 
+    def looked(self, group: str, results: Sequence[Result]) -> None:
+        """Prints the rows alone: three blocks are too few for a verdict."""
+        self.close()
+        self.console.print()
+        self.console.print("A first look, of a few seconds; the others are built now, then all race.")
+        self.console.print(table(results, self.console.width))
+        self.console.print()
+
     def finished(self, group: str, results: Sequence[Result]) -> None:
         self.close()
         self.console.print()
@@ -68,7 +77,9 @@ class Watched(Progress):
     def summary(self, entrants: Sequence[Entrant]) -> str:
         """Returns each entrant's ratio to the first so far, in brackets, or nothing."""
         parts = [
-            f"{entrant.case.label} {text}" for entrant in entrants if (text := so_far(entrant, entrants[0]))
+            f"{entrant.case.label} {text}"
+            for entrant in users(entrants)
+            if (text := so_far(entrant, entrants[0]))
         ]
         return f" ({', '.join(parts)})" if parts else ""
 
@@ -83,7 +94,7 @@ class Watched(Progress):
         )
         for head in ("entrant", "blocks", "latency", "to the first"):
             drawn.add_column(head)
-        for entrant in entrants:
+        for entrant in users(entrants):
             medians = [estimates.median(block) for block in entrant.latencies() if block]
             state = entrant.refusal.code if entrant.refusal else str(len(entrant.seen.timed))
             drawn.add_row(
@@ -102,6 +113,11 @@ class Quiet(Watched):
         self.close()
 
 
+def users(entrants: Sequence[Entrant]) -> list[Entrant]:
+    """Returns the entrants that a person asked for: all but the pace."""
+    return [entrant for entrant in entrants if entrant.case.backend != PACE]
+
+
 def so_far(entrant: Entrant, first: Entrant) -> str:
     """Returns how long an entrant takes beside the first; empty where that is not known."""
     if entrant is first or not entrant.seen.timed or not first.seen.timed or entrant.refusal:
@@ -110,13 +126,19 @@ def so_far(entrant: Entrant, first: Entrant) -> str:
 
 
 def carried_out(
-    cases: Sequence[Case], opened: RunFolder, plan: Plan, environment: str, progress: Watched
+    cases: Sequence[Case],
+    opened: RunFolder,
+    plan: Plan,
+    environment: str,
+    progress: Watched,
+    first_look: bool = False,
 ) -> list[Result]:
     """Measures the cases with someone watching; whatever ends it, the terminal and the folder are
-    left in order. environment: the key of this machine's, as the results name it.
+    left in order. environment: the key of this machine's, as the results name it. first_look: rows
+    of the first race before all of it is built.
     """
     try:
-        return measure(cases, opened, plan, environment, progress)
+        return measure(cases, opened, plan, environment, progress, first_look=first_look)
     finally:
         progress.close()
         opened.close()

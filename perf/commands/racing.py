@@ -1,41 +1,35 @@
-"""What `hotlap run` does: the cases that were asked for, a first look at the smallest model, the
-races, and how long all of it takes.
+"""What `hotlap run` does beside the races: the cases that were asked for, how long they take, what
+a stopped run keeps, and its last lines.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
-import msgspec
 from rich.console import Console
 
 from ..lookup import plugins, workloads
-from ..lookup.cases import BASELINE, default_backends, expand, races
+from ..lookup.cases import PACE, default_backends, expand, races
 from ..measure.prepare import own_work
 from ..measure.rundir import RunFolder, latest
-from ..reports import report
+from ..race.interrupts import Stopped
+from ..reports import outcome
 from ..terms import files
 from ..terms.case import ARCHITECTURES, Case, Plan
 from ..terms.environment import Environment
 from ..terms.reasons import Misuse
 from ..terms.result import Result
 from .lists import batches_of, split
-from .progress import Watched, carried_out
 
 # Building and checking one entrant with cold caches, s. On two shared cores an mlp's five took 12 s
 # each; compiling a transformer takes several times as long as its other backends together.
 BUILDING_S = 30.0
 # Training one of our own models without a checkpoint on two cores, s: four take about four minutes.
 TRAINING_S = 60.0
-# What the first look races: the baseline, and the backend that is built soonest.
-FIRST_LOOK = (BASELINE, "onnxruntime")
-# Three blocks are the fewest that give an interval; their workers are forked, since importing torch
-# takes longer than all of the timing. Memory and cold start need workers of their own and are left
-# to the race.
-FIRST_LOOK_PLAN = {"budget_s": 3.0, "looks": (3,), "rounds": 10, "tail_s": 0.0, "fresh_blocks": 0}
 
 
 def by_default() -> list[str]:
@@ -57,7 +51,7 @@ def asked(
     backends: str,
     precisions: str,
     batch: str,
-    target: str,
+    targets: Sequence[str],
     plan: Plan,
 ) -> list[Case]:
     """Returns the cases that the options of `hotlap run` name; each text is a comma-separated list.
@@ -71,10 +65,10 @@ def asked(
     sizes = {reference.text: batches_of(reference, batch, plan) for reference in references}
     return [
         case
-        for part in split(target)
+        for target in targets
         for name, batches in sizes.items()
         for case in expand(
-            [name], split(backends) or default_backends(part), split(precisions), batches, part
+            [name], split(backends) or default_backends(target), split(precisions), batches, target
         )
     ]
 
@@ -122,37 +116,39 @@ def minutes(seconds: float) -> str:
     return f"{math.ceil(seconds)} s" if seconds < 120 else f"{math.ceil(seconds / 60)} min"
 
 
-def first_look(
-    cases: Sequence[Case], opened: RunFolder, plan: Plan, environment: Environment, console: Console
-) -> None:
-    """Races the baseline and the backend that is built soonest, of the first model, for three
-    seconds and prints their rows, so that a person sees what is coming before all are built.
+@contextmanager
+def resumable(opened: RunFolder, again: str) -> Iterator[None]:
+    """Where a run is asked to end, says what it keeps and the command that goes on with it."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise Stopped(f"{kept(opened)}; go on with: {again}") from error
 
-    Its results are not the run's: they stand in a folder of their own below it, and its race
-    measures these cases again.
+
+def kept(opened: RunFolder) -> str:
+    """Returns how many of a stopped run's cases are finished, how many measured in part, and where;
+    the pace is none of them.
     """
-    first = cases[0]
-    members = [
-        case
-        for case in cases
-        if (case.group, case.precision) == (first.group, first.precision) and case.spec in FIRST_LOOK
-    ]
-    if first.target != "cpu" or len(members) < len(FIRST_LOOK):
-        return
-    console.print(f"A first look at {first.workload}, for three seconds; its race follows.")
-    folder = RunFolder(opened.folder / "work" / "first-look", opened.results.command, environment, members)
-    short = msgspec.structs.replace(plan, **FIRST_LOOK_PLAN)
-    carried_out(members, folder, short, environment.key, FirstLook(console))
+    asked = {case for case in opened.results.asked if case.backend != PACE}
+    unfinished = asked.intersection(opened.unfinished())
+    begun = sum(
+        result.case in unfinished and "latency" in result.metrics for result in opened.results.results
+    )
+    finished = len(asked) - len(unfinished)
+    if not finished and not begun:
+        return "stopped before the first block was measured"
+    in_part = f", {begun} measured in part" if begun else ""
+    return f"stopped; {finished} of {counted(len(asked), 'case')} finished{in_part}, in {opened.file}"
 
 
-class FirstLook(Watched):
-    """Prints the rows alone: three blocks are never enough for a verdict, and say so each time."""
-
-    def finished(self, group: str, results: Sequence[Result]) -> None:
-        self.close()
-        self.console.print()
-        self.console.print(report.table(results, self.console.width))
-        self.console.print()
+def conclude(results: Sequence[Result], opened: RunFolder, console: Console) -> None:
+    """Prints what came out, where the evidence is, and how to go on from there."""
+    console.print()
+    for text in outcome.sentences(results):
+        console.print(text, style="bold", soft_wrap=True)
+    console.print(f"results: {opened.file}", soft_wrap=True)
+    for text in outcome.follow_up(results, opened.folder, opened.results.references):
+        console.print(text, soft_wrap=True)
 
 
 def complete(results: Sequence[Result]) -> bool:

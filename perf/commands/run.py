@@ -5,17 +5,21 @@ report.
 from __future__ import annotations
 
 import os
+import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ..terms import units
-from ..terms.case import Plan
+from ..terms.case import Plan, Priority
 from ..terms.reasons import Misuse
+from .lists import AUTO, split, target_of
 
 # Of one race and precision: several blocks of most models of the size of ours.
 DEFAULT_BUDGET = "90s"
+DEFAULT_TIMEOUT = "10m"
 # Exit status where a race gave no result at all.
 NOTHING_MEASURED = 4
 
@@ -46,11 +50,11 @@ def run(
             "--target",
             "--device",
             help=(
-                "Comma-separated: cpu, cuda:N, or an architecture such as sm_89, for which cases are proven"
-                " without it."
+                "Comma-separated: auto (the first GPU, or else the CPU), cpu, cuda:N, or an architecture"
+                " such as sm_89, for which cases are proven without it."
             ),
         ),
-    ] = "cpu",
+    ] = AUTO,
     budget: Annotated[
         str, typer.Option(help="Measuring time of one race and precision, such as 90s or 5m.")
     ] = DEFAULT_BUDGET,
@@ -60,7 +64,16 @@ def run(
     ] = "",
     checkpoint: Annotated[str, typer.Option(help="A checkpoint for package.module:Class or :function.")] = "",
     threads: Annotated[int, typer.Option(help="Threads of every entrant. Default: all cores.", min=0)] = 0,
-    timeout: Annotated[str, typer.Option(help="Longest wait for one answer of a worker.")] = "10m",
+    priority: Annotated[
+        Priority,
+        typer.Option(
+            help=(
+                "raised: the scheduler is asked to prefer whose turn it is. normal: a shared machine is left"
+                " alone."
+            )
+        ),
+    ] = "raised",
+    timeout: Annotated[str, typer.Option(help="Longest wait for one answer of a worker.")] = DEFAULT_TIMEOUT,
 ) -> int:
     """Race a model's backends against eager: checked, measured, reported."""
     from ..machine import survey
@@ -74,6 +87,7 @@ def run(
         budget_s=units.seconds(budget),
         timeout_s=units.seconds(timeout),
         threads=threads or len(os.sched_getaffinity(0)),
+        priority=priority,
     )
     names = workload or racing.by_default()
     if checkpoint and len(names) != 1:
@@ -85,16 +99,37 @@ def run(
         cases = opened.unfinished()
         output.print(f"{len(cases)} cases to go on with in {opened.folder}")
     else:
-        cases = racing.asked(names, checkpoint, backends, precisions, batch, target, plan)
+        notes: list[str] = []
+        targets = [target_of(part, notes) for part in split(target)]
+        cases = racing.asked(names, checkpoint, backends, precisions, batch, targets, plan)
         references = {names[0]: checkpoint} if checkpoint else {}
         opened = RunFolder(out, " ".join(["hotlap run", *names]), here, cases, references)
+        for line in notes:
+            output.print(line, soft_wrap=True)
     output.print(f"{here.hardware}; results in {opened.file}", soft_wrap=True)
     output.print(racing.duration(cases, plan), soft_wrap=True)
-    if not workload and not resume:
-        racing.first_look(cases, opened, plan, here, output)
-    results = carried_out(cases, opened, plan, here.key, Watched(output))
+    settings = (
+        ("--out", out, None),
+        ("--budget", budget, DEFAULT_BUDGET),
+        ("--threads", threads, 0),
+        ("--priority", priority, "raised"),
+        ("--timeout", timeout, DEFAULT_TIMEOUT),
+    )
+    with racing.resumable(opened, to_go_on(opened.folder, settings)):
+        results = carried_out(cases, opened, plan, here.key, Watched(output), first_look=True)
     if len({result.case.group for result in results}) > 1:
         output.print(report.table(results, output.width))
     output.print(report.LEGEND, style="dim")
-    output.print(f"results: {opened.file}", soft_wrap=True)
+    racing.conclude(opened.results.results if resume else results, opened, output)
     return 0 if racing.complete(results) else NOTHING_MEASURED
+
+
+def to_go_on(folder: Path, settings: Iterable[tuple[str, object, object]]) -> str:
+    """Returns the command that goes on with the run in this folder.
+
+    settings: options that a results file does not hold, each with its value and its default.
+    """
+    words = ["hotlap", "run", "--resume", folder.resolve().name]
+    for option, value, default in settings:
+        words += [option, str(value)] if value != default else []
+    return shlex.join(words)

@@ -6,11 +6,15 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import runpy
 from pathlib import Path
 
 from ..terms.case import Case
 from ..terms.reasons import Reason, Refusal
 from . import cuda_devices
+
+# What is taken where nobody names a target, if it is here.
+FIRST_GPU = "cuda:0"
 
 
 def missing(package: str, remedy: str) -> Reason | None:
@@ -37,6 +41,33 @@ def no_device(target: str) -> Reason | None:
     except Refusal as refusal:
         return refusal.reason
     return None
+
+
+def automatic_target() -> tuple[str, str]:
+    """Returns the target where nobody names one, the first GPU that torch can use or else the CPU,
+    and a line that says which.
+    """
+    try:
+        cuda_devices.driver()
+    except Refusal:
+        return "cpu", "no GPU here: target cpu"
+    try:
+        device = cuda_devices.open_device(FIRST_GPU)
+    except Refusal as refused:
+        return "cpu", f"no GPU for this process: target cpu ({refused.reason.detail})"
+    if not torch_has_cuda():
+        return "cpu", f"target cpu: the torch that is installed is built without CUDA, for {device.name}"
+    return FIRST_GPU, f"target {FIRST_GPU}, {device.name}"
+
+
+def torch_has_cuda() -> bool:
+    """Whether the installed torch is built for CUDA, by its file of versions: importing torch would
+    take seconds and threads.
+    """
+    spec = importlib.util.find_spec("torch")
+    if spec is None or not spec.submodule_search_locations:
+        return False
+    return bool(runpy.run_path(str(Path(spec.submodule_search_locations[0]) / "version.py"))["cuda"])
 
 
 def cpus_to_bind(case: Case, threads: int) -> tuple[int, ...]:

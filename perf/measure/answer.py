@@ -127,8 +127,10 @@ def standing(
     if entrant is not baseline and baseline.seen.timed and not entrant.own_work:
         width = estimates.ratio(baseline.latencies(), entrant.latencies()).half_width
         if math.isinf(width):
+            blocks = len(entrant.seen.timed)
             return "noisy", Reason(
-                "wide_interval", f"{len(entrant.seen.timed)} blocks give no interval; raise --budget"
+                "wide_interval",
+                f"{blocks} block{' gives' if blocks == 1 else 's give'} no interval; raise --budget",
             )
         if width > plan.noisy_half_width:
             return "noisy", Reason(

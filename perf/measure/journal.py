@@ -27,6 +27,9 @@ class Progress:
     def race(self, group: str, entrants: Sequence[Entrant], event: str) -> None:
         """Takes the race's entrants as they stand, and what happens next."""
 
+    def looked(self, group: str, results: Sequence[Result]) -> None:
+        """Takes the results of a first look at a race, which are not kept."""
+
     def finished(self, group: str, results: Sequence[Result]) -> None:
         """Takes the final results of one race."""
 
@@ -86,11 +89,6 @@ class Journal:
     def close(self) -> None:
         """Writes the final results."""
         self.record(interrupted=False)
-        if any(result.artefact for result in self.settled.values()):
-            folder = self.folder / "artefacts"
-            self.progress.line(
-                f"artefacts in {folder}; time one by itself with: hotlap bench-artefact FOLDER"
-            )
 
     def artefact(self, case: Case) -> str:
         """The folder of the case's artefact, relative to the run's; empty where there is none."""

@@ -15,6 +15,7 @@ from ..terms import files
 from ..terms.case import Case, Plan
 from ..terms.reasons import Reason, Refusal
 from ..terms.result import Result
+from . import look
 from .answer import proven
 from .journal import Journal, Progress
 from .prepare import Preparation, own_work
@@ -35,11 +36,12 @@ def measure(
     progress: Progress,
     train: bool = True,
     prove: bool = True,
+    first_look: bool = False,
 ) -> list[Result]:
     """Measures every case, race by race; what lacks only its device is proven (prove) or skipped.
 
     `run` has the results after each block: a Ctrl-C or a crash loses at most one. environment: its
-    key in the results file.
+    key in the results file. first_look: of a first race with many entrants (look.py).
     """
     results: list[Result] = []
     leavings.clear(progress.line)
@@ -48,7 +50,7 @@ def measure(
         for group, members in races(cases):
             journal = Journal(group, members, run, plan, environment, progress)
             servers.keep(journal.reference.module)
-            measure_race(journal, servers, train, prove)
+            measure_race(journal, servers, train, prove, first_look and not results)
             results += journal.results()
             progress.finished(group, journal.results())
     finally:
@@ -56,7 +58,9 @@ def measure(
     return results
 
 
-def measure_race(journal: Journal, servers: Servers, train: bool, prove: bool) -> None:
+def measure_race(
+    journal: Journal, servers: Servers, train: bool, prove: bool, first_look: bool = False
+) -> None:
     """One race from its cases to their results, which the journal has in the end.
 
     What cannot take part gets its reason; what lacks only its device is proven without it; the
@@ -78,7 +82,11 @@ def measure_race(journal: Journal, servers: Servers, train: bool, prove: bool) -
             willing = paced([case for case in willing if case not in refused], journal)
             absent = {case: why for case, why in absent.items() if case not in refused}
         prove_all(absent, preparation, journal)
-        build_all(willing, preparation, journal)
+        soonest = look.members(willing, journal.plan) if first_look else []
+        build_all(soonest, preparation, journal)
+        if soonest and [entrant.case for entrant in journal.entrants] == soonest:
+            journal.progress.looked(journal.group, look.looked(journal, servers))
+        build_all([case for case in willing if case not in soonest], preparation, journal)
         if willing:
             race = Race(journal.entrants, journal.plan, servers, journal.tell, journal.record)
             race.run()
@@ -132,7 +140,8 @@ def prove_all(absent: Mapping[Case, Reason], preparation: Preparation, journal: 
 def build_all(willing: Sequence[Case], preparation: Preparation, journal: Journal) -> None:
     """Builds each case, which makes it an entrant; one that cannot be built is settled."""
     for case in willing:
-        journal.tell(f"building {case.label}")
+        if not own_work(case):
+            journal.tell(f"building {case.label}")
         try:
             journal.entrants.append(preparation.build(case))
         except Refusal as refusal:

@@ -167,6 +167,7 @@ def load_worker(entrant: Entrant, plan: Plan, servers: Servers, name: str, fresh
             str(oracle.inputs),
             str(oracle.folder) if getattr(entrant.backend, "KNOWS_REFERENCE", False) else "",
             plan.threads,
+            plan.priority == "raised",
         ),
         plan.timeout_s,
     )

@@ -13,6 +13,12 @@ from typing import NoReturn
 ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+class Stopped(KeyboardInterrupt):
+    """Raised in place of a KeyboardInterrupt by a command that can say what it keeps and how to go
+    on: the message is one line.
+    """
+
+
 def listen(received: list[int]) -> None:
     """Turns these signals into a KeyboardInterrupt and adds their numbers to `received`, since a
     library may turn the exception into another of its own.

@@ -255,6 +255,8 @@ class LoadCase(Request[LoadedCase], frozen=True):
     # Folder of the reference outputs, for a backend that computes nothing; empty for all others.
     oracle: str
     threads: int
+    # Whether the scheduler is asked to prefer this worker.
+    preferred: bool = True
 
 
 class RunStored(Request[None], frozen=True):

@@ -19,6 +19,8 @@ from pathlib import Path
 
 NICE = -20
 RAISED = "raised"
+# Where a plan asks for none, to leave a shared machine alone.
+AS_ASKED = "normal (as asked)"
 # The kernel lets an unprivileged process write this file ten times a second
 # (kernel/sched/autogroup.c).
 AGAIN_S = 0.15

@@ -144,7 +144,7 @@ class Tasks:
 
     def load_case(self, request: messages.LoadCase) -> messages.LoadedCase:
         """Loads the case, places the rotating inputs and calls it once."""
-        priority = scheduling.claim()
+        priority = scheduling.claim() if request.preferred else scheduling.AS_ASKED
         self.case = case = request.case
         self.backend: Backend = plugins.backend(case.backend)
         asked_for_source = False

@@ -10,7 +10,7 @@ from ..lookup.cases import LIBRARY_DEFAULTS, PACE
 from ..terms import escape
 from ..terms.result import Result, Results
 from ..terms.units import scaled
-from .report import baseline, baselines, row, setting, speedup
+from .report import WIDE, baseline, baselines, row, setting, speedup, wide
 
 HEAD = ("model", "fastest right backend", "speed-up over eager", "memory, peak", "cold start")
 LEGEND = (
@@ -61,9 +61,10 @@ def cells(results: Sequence[Result], result: Result) -> tuple[str, ...]:
     name = row(result, eager, None)[0].removeprefix(f"{result.case.workload} ")
     latency, memory, cold = (result.metrics.get(metric) for metric in ("latency", "memory", "cold_start"))
     assert latency is not None
+    doubt = WIDE if wide(result) else "noisy" if result.status == "noisy" else ""
     return (
         result.case.workload,
-        f"{name}, {scaled(latency.centre, 's')}" + (" (noisy)" if result.status == "noisy" else ""),
+        f"{name}, {scaled(latency.centre, 's')}" + (f" ({doubt})" if doubt else ""),
         speedup(result, eager),
         scaled(memory.centre, "B") if memory else "",
         scaled(cold.centre, "s") if cold else "",

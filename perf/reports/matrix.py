@@ -7,11 +7,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence, Set
 
-from ..lookup.cases import PACE
+import msgspec
+
 from ..oracle import ladder
 from ..stats import estimates
 from ..terms import escape
 from ..terms.case import PRECISIONS
+from ..terms.reasons import Reason
 from ..terms.result import Result, Results
 from ..terms.units import scaled
 from . import report
@@ -32,7 +34,7 @@ def markdown(results: Results) -> str:
     """
     order = {case: place for place, case in enumerate(results.asked)}
     shown = sorted(
-        (result for result in results.results if result.case.backend != PACE),
+        report.shown(results.results),
         key=lambda result: order.get(result.case, len(order)),
     )
     notes: dict[str, int] = {}
@@ -110,7 +112,7 @@ def cell(result: Result, everything: Sequence[Result], notes: dict[str, int]) ->
         number = notes.setdefault(normal(result), len(notes) + 1)
         proven = f", {result.verified_to}" if result.proofs else ""
         parts.append(
-            f"noisy ({number})"
+            f"{report.WIDE if report.wide(result) else 'noisy'} ({number})"
             if result.status == "noisy"
             else f"{result.status}: {result.reason.code} ({number}){proven}"
         )
@@ -160,7 +162,7 @@ def normal(result: Result) -> str:
     detail = re.sub(rf"(?<![\w.:]){re.escape(result.case.workload)}(?!\w)", "the model", result.reason.detail)
     if result.reason.code == "wide_interval":
         detail = re.sub(r"known to \d+% only", "known to its ± only", detail)
-    return f"{result.status}: {result.reason.code}: {detail}"
+    return report.reason(msgspec.structs.replace(result, reason=Reason(result.reason.code, detail)))
 
 
 def latencies(result: Result) -> tuple[tuple[float, ...], ...]:

@@ -105,7 +105,7 @@ def svg(results: Results) -> str:
         f'<rect class="ground" x="0.5" y="0.5" width="{WIDTH - 1}" height="{height - 1}" rx="6"/>',
         f'<text class="title" x="16" y="26">{xml(title)}</text>',
         f'<text class="small" x="{END}" y="26" text-anchor="end">right of 1x is faster; the bar is'
-        " the 95 % interval; hollow: noisy</text>",
+        " the 95 % interval; hollow: wide or unsteady</text>",
     ]
     for tick in axis.ticks():
         x = f"{axis.x(tick):.1f}"

@@ -11,7 +11,7 @@ from rich.table import Table
 from ..lookup.cases import BASELINE, LIBRARY_DEFAULTS, PACE
 from ..stats import estimates
 from ..terms import escape
-from ..terms.case import PRECISIONS
+from ..terms.case import PRECISIONS, Case
 from ..terms.result import Result, Results
 from ..terms.units import scaled, significant
 from .console import console
@@ -39,6 +39,8 @@ FIRST_TO_GO = (
     "cold start",
     "memory",
 )
+# Of a sound result whose interval is wide, in place of its status `noisy`.
+WIDE = "wide interval"
 # Between columns, in characters.
 GAP = 2
 LEGEND = (
@@ -63,21 +65,10 @@ def rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
 
 def row(result: Result, baseline: Result | None, defaults: Result | None) -> tuple[str, ...]:
     case = result.case
-    name = f"{case.workload} {case.backend}" + (
-        " (library defaults)" if case.options == LIBRARY_DEFAULTS else case.settings
-    )
-    name += "" if case.precision == "fp32" else f" {case.precision}"
+    name = f"{case.workload} {way(case)}"
     name += "" if case.batch == 1 else f" b{case.batch}"
     name += "" if case.target == "cpu" else f" {case.target}"
-    status = (
-        result.status
-        if result.reason is None
-        else (
-            f"{result.status} {result.verified_to}"
-            if result.status == "verified"
-            else f"{result.status}: {result.reason.code}"
-        )
-    )
+    status = standing(result)
     latency = result.metrics.get("latency")
     if latency is None:
         return (name, *[""] * 7, deviation(result), task(result), status)
@@ -101,6 +92,33 @@ def row(result: Result, baseline: Result | None, defaults: Result | None) -> tup
         task(result),
         status,
     )
+
+
+def way(case: Case) -> str:
+    """Returns how a case runs its workload, in words: backend, options, and a precision that is not
+    fp32.
+    """
+    options = " (library defaults)" if case.options == LIBRARY_DEFAULTS else case.settings
+    return f"{case.backend}{options}" + ("" if case.precision == "fp32" else f" {case.precision}")
+
+
+def standing(result: Result) -> str:
+    """Returns the status with its reason's code, in words: a wide interval is no failure."""
+    if result.status == "verified":
+        return f"verified {result.verified_to}"
+    if wide(result):
+        return f"ok, {WIDE}"
+    return result.status if result.reason is None else f"{result.status}: {result.reason.code}"
+
+
+def wide(result: Result) -> bool:
+    """Whether a result is sound, and all there is to say is that its interval is wide."""
+    return result.status == "noisy" and result.reason is not None and result.reason.code == "wide_interval"
+
+
+def shown(results: Sequence[Result]) -> list[Result]:
+    """Returns the results of what a person asked for: all but the pace."""
+    return [result for result in results if result.case.backend != PACE]
 
 
 def speedup(result: Result, base: Result | None) -> str:
@@ -163,13 +181,21 @@ def task(result: Result) -> str:
 def reasons(results: Sequence[Result]) -> list[str]:
     """Returns a line for each status that is not ok and each warning, equal ones joined."""
     lines: dict[str, list[str]] = {}
-    for result in results:
-        for text in ([f"{result.status}: {result.reason}"] if result.reason else []) + list(result.warnings):
+    for result in shown(results):
+        for text in ([reason(result)] if result.reason else []) + list(result.warnings):
             lines.setdefault(text, []).append(result.case.id)
     return [
         f"{', '.join(cases) if len(cases) <= 3 else f'{len(cases)} cases'}: {text}"
         for text, cases in lines.items()
     ]
+
+
+def reason(result: Result) -> str:
+    """Returns the status of a result that has a reason, with the reason's sentence."""
+    assert result.reason is not None
+    if wide(result):
+        return f"{standing(result)}: {result.reason.detail}"
+    return f"{result.status}: {result.reason}"
 
 
 def setting(results: Results) -> list[str]:
@@ -218,7 +244,7 @@ def table(results: Sequence[Result], width: int) -> Table:
     """Returns the table for a terminal of this width, in characters: empty columns are left out,
     then the least important ones until the rest fits on one line a case.
     """
-    cells = [HEAD, *rows(results)]
+    cells = [HEAD, *rows(shown(results))]
     widths = [max(len(line[index]) for line in cells) for index in range(len(HEAD))]
     used = [index for index in range(len(HEAD)) if any(line[index] for line in cells[1:])]
     for name in FIRST_TO_GO:
@@ -236,7 +262,7 @@ def table(results: Sequence[Result], width: int) -> Table:
 
 def markdown(results: Results) -> str:
     """Returns the table of a results file, with its setting before and the legend after it."""
-    cells = rows([result for result in results.results if result.case.backend != PACE])
+    cells = rows(shown(results.results))
     used = [index for index in range(len(HEAD)) if any(line[index] for line in cells)]
     cases = [result.case for result in results.results]
     asked = dict.fromkeys(f"{case.precision}, batch {case.batch}, {case.target}" for case in cases)

@@ -30,6 +30,9 @@ Better = Literal["higher", "lower"]
 
 # What the free axis 0 is called in a file.
 BATCH = "batch"
+# Of workers, for the scheduler: as any process, or preferred.
+Priority = Literal["normal", "raised"]
+
 # The largest machines have a tenth.
 MOST_THREADS = 65536
 # A word of a case's id: what file systems, shells and pytest's -k (no = and ,) take alike.
@@ -246,6 +249,8 @@ class Plan(msgspec.Struct, frozen=True):
     fresh_blocks: int = 1
     # Of the random order of turns.
     seed: int = 0
+    # Whether the scheduler is asked to prefer a worker while it is its turn (race/priority.py).
+    priority: Priority = "raised"
 
     def __post_init__(self) -> None:
         if self.budget_s <= 0 or self.rounds < 1 or self.timeout_s <= 0 or not self.looks:

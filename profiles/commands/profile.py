@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ...perf.commands.lists import AUTO, target_of
 from ...perf.terms import files, printer
 
 if TYPE_CHECKING:
@@ -45,7 +46,10 @@ def profile(
         int,
         typer.Option(help="Default: 1, or the only one that the model takes; for train its recipe's.", min=0),
     ] = 0,
-    device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu",
+    device: Annotated[
+        str,
+        typer.Option("--target", "--device", help="auto (the first GPU, or else the CPU), cpu or cuda:N."),
+    ] = AUTO,
     wait: Annotated[
         int, typer.Option(help="Calls that are timed without the profiler.", min=2, max=MOST_CALLS)
     ] = 20,
@@ -81,8 +85,11 @@ def profile(
     plan = Plan(timeout_s=units.seconds(timeout), threads=threads or capture.threads())
     if not batch and mode != "train":
         batch = default_batch(reference, plan)
-    case = chosen(workload, backend, mode, precision, batch, device, file)
+    notes: list[str] = []
+    case = chosen(workload, backend, mode, precision, batch, target_of(device, notes), file)
     writable(file)
+    for line in notes:
+        printer.note(line)
     if not recorded(case, checkpoint, plan, Schedule(wait, warmup, active, stacks), file):
         return NOT_CAPTURED
     printer.line(f"captured  {file} ({file.stat().st_size / 1e6:.1f} MB)")

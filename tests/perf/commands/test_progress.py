@@ -12,8 +12,9 @@ from hotlap.perf.race.entrant import Entrant
 from hotlap.perf.race.observations import Block, Observations
 from hotlap.perf.race.timing import Turn
 from hotlap.perf.reports.console import console
-from hotlap.perf.terms.case import Case
+from hotlap.perf.terms.case import Case, Plan
 from hotlap.perf.terms.reasons import Reason
+from hotlap.perf.terms.result import Result, Samples
 from hotlap.perf.terms.work import Subject, Work
 
 HERE = Path()
@@ -75,3 +76,20 @@ def test_a_log_gets_one_line_an_event_and_none_for_the_same_again() -> None:
     lines = text.getvalue().splitlines()
     assert len(lines) == 2
     assert "mlp/fp32: block 1 (compile[layout:channels-last] fp32 0.50x the time)" in lines[1]
+
+
+def test_the_pace_is_not_shown() -> None:
+    for terminal in (True, False):
+        progress, text = watched(terminal)
+        progress.race("mlp/fp32", [*LANES, entrant("pace", 0.001)], "block 2")
+        progress.close()
+        assert "block 2" in text.getvalue() and "pace" not in text.getvalue()
+
+
+def test_the_rows_of_a_first_look_stand_below_a_line_that_says_so() -> None:
+    progress, text = watched(terminal=False)
+    latency = {"latency": Samples("s", "lower", ((0.002,) * 3,) * 3)}
+    progress.looked("mlp/fp32", [Result(Case("mlp", "eager"), "r", Plan(), "ok", metrics=latency)])
+    empty, line, head, row = text.getvalue().rstrip().split("\n")
+    assert empty == "" and line.startswith("A first look")
+    assert head.startswith("case") and row.startswith("mlp eager  2.00 ms")

@@ -1,15 +1,16 @@
-"""How long `hotlap run` says that it takes, and whom its first look races."""
+"""How long `hotlap run` says that it takes, and what a stopped run has."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-import pytest
 
 from hotlap.perf.commands import racing
 from hotlap.perf.lookup.cases import expand
-from hotlap.perf.terms.case import Case, Plan
+from hotlap.perf.measure.rundir import RunFolder
+from hotlap.perf.terms.case import Plan
+from hotlap.perf.terms.environment import Environment
+from hotlap.perf.terms.reasons import Reason
+from hotlap.perf.terms.result import Result, Samples
 
 
 def test_the_duration_counts_races_precisions_entrants_and_models_that_train() -> None:
@@ -27,35 +28,33 @@ def test_an_architecture_that_is_not_here_is_built_and_takes_no_measuring() -> N
     assert line == ("at most about 30 s: 1 race: 0 s of measuring, 30 s for 1 entrant to build and check")
 
 
-@pytest.mark.parametrize(
-    ("backends", "target", "raced"),
-    [
-        (["eager", "compile", "onnxruntime"], "cpu", ["eager", "onnxruntime"]),
-        (["eager", "compile"], "cpu", []),
-        (["eager", "onnxruntime"], "cuda:0", []),
-    ],
-)
-def test_the_first_look_races_the_baseline_and_what_is_built_soonest(
-    backends: list[str], target: str, raced: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[Case] = []
-    nothing: Any = None
+HERE = Environment("cpu", 2, 2**30, (), "Linux", "3.11", {}, (), "", 1, "keep", "madvise", "", "host")
 
-    class Folder:
-        def __init__(self, *_: object) -> None:
-            self.folder, self.results = tmp_path, self
-            self.command = self.key = ""
 
-        def print(self, *_: object, **__: object) -> None:
-            """Of the console."""
-
-    def carried_out(cases: list[Case], *_: object) -> None:
-        seen.extend(cases)
-
-    stand_in: Any = Folder()
-    monkeypatch.setattr(racing, "RunFolder", Folder)
-    monkeypatch.setattr(racing, "carried_out", carried_out)
-    monkeypatch.setattr(racing, "FirstLook", lambda console: nothing)
-    racing.first_look(expand(["mlp", "vit"], backends, target=target), stand_in, Plan(), stand_in, stand_in)
-    assert [case.spec for case in seen] == raced
-    assert {case.workload for case in seen} <= {"mlp"}
+def test_a_stopped_run_counts_its_cases(tmp_path: Path) -> None:
+    """The pace is none of the user's; a failure is finished; of a race all are or none."""
+    cases = expand(["w", "v"], ["eager", "null"])
+    latency = {"latency": Samples("s", "lower", ((1.0,),))}
+    failed = Reason("oom", "planted")
+    finished = [
+        Result(case, "r", Plan(), "failed", failed)
+        if case.backend == "null"
+        else Result(case, "r", Plan(), "ok", metrics=latency)
+        for case in cases
+        if case.workload == "w"
+    ]
+    in_part = [
+        Result(case, "r", Plan(), "noisy", Reason("interrupted", "planted"), metrics=latency)
+        for case in cases
+        if case.workload == "v" and case.backend != "pace"
+    ]
+    run = RunFolder(tmp_path / "run", "hotlap run", HERE, cases)
+    try:
+        assert racing.kept(run) == "stopped before the first block was measured"
+        run.put([*finished, *in_part[:1]])
+        text = f"stopped; 2 of 4 cases finished, 1 measured in part, in {tmp_path}/run/results.json"
+        assert racing.kept(run) == text
+        run.put(in_part)
+        assert "2 of 4 cases finished, 2 measured in part" in racing.kept(run)
+    finally:
+        run.close()

@@ -89,7 +89,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-QUICKLY = ("--threads", "1", "--budget", "90s")
+QUICKLY = ("--threads", "1", "--budget", "90s", "--target", "cpu")
 
 
 def ab(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psutil
 import pytest
 
@@ -240,6 +241,32 @@ def test_ctrl_c_keeps_what_is_measured_and_resume_finishes_it() -> None:
     assert run.unfinished() == []
     run.close()
     assert all(len(result.metrics["latency"].blocks) == 2 for result in read(run.file).results)
+
+
+@pytest.mark.parametrize("asked", ["normal", "raised"])
+def test_the_scheduler_is_asked_as_the_plan_says(asked: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the nice values of the workers, and of their sessions where the kernel has these."""
+    nice: set[int] = set()
+    sessions: set[str] = set()
+    take_turn = Race.take_turn
+
+    def watched(self: Race, entrant: Entrant) -> None:
+        pid = entrant.running().pid
+        nice.add(os.getpriority(os.PRIO_PROCESS, pid))
+        autogroup = Path(f"/proc/{pid}/autogroup")
+        sessions.add(autogroup.read_text().split()[-1] if autogroup.exists() else "none")
+        take_turn(self, entrant)
+
+    monkeypatch.setattr(Race, "take_turn", watched)
+    result = race(TINY, ["eager"], msgspec.structs.replace(QUICK, priority=asked))["eager"]
+    assert result.plan.priority == asked and result.disturbance is not None
+    if asked == "normal":
+        assert result.disturbance.priority == "normal (as asked)"
+        assert nice == {os.getpriority(os.PRIO_PROCESS, 0)} and sessions <= {"0", "none"}
+    elif result.disturbance.priority == "raised":
+        assert nice == {-20} and sessions <= {"-20", "none"}
+    else:
+        assert result.disturbance.priority.startswith("normal (") and nice != {-20}
 
 
 RUN = (

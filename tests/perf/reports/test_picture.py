@@ -5,6 +5,8 @@ from __future__ import annotations
 import xml.etree.ElementTree as ElementTree
 from typing import Any
 
+import pytest
+
 from hotlap.perf.lookup.cases import LIBRARY_DEFAULTS
 from hotlap.perf.reports import brief, picture
 from hotlap.perf.terms.case import Case, Plan
@@ -104,6 +106,7 @@ def test_the_brief_table_has_the_fastest_of_each_model() -> None:
     assert lines[2:] == ["| net | null, 500 ms | 2.00x ±0.0% |  |  |", "| other | eager, 1.00 s |  |  |  |"]
 
 
-def test_the_brief_table_says_what_is_noisy() -> None:
-    noisy = timed("null", [0.5] * 3, status="noisy", reason=Reason("wide_interval", "because"))
-    assert brief.cells([timed("eager", [1.0] * 3), noisy], noisy)[1] == "null, 500 ms (noisy)"
+@pytest.mark.parametrize(("code", "words"), [("wide_interval", "wide interval"), ("not_steady", "noisy")])
+def test_the_brief_table_says_what_is_noisy(code: Any, words: str) -> None:
+    noisy = timed("null", [0.5] * 3, status="noisy", reason=Reason(code, "because"))
+    assert brief.cells([timed("eager", [1.0] * 3), noisy], noisy)[1] == f"null, 500 ms ({words})"

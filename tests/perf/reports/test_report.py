@@ -177,6 +177,25 @@ def test_reasons_and_warnings_of_several_cases_share_a_line() -> None:
     assert report.reasons([*three, failed("d", "timeout")]) == ["4 cases: failed: timeout: because"]
 
 
+def test_a_wide_interval_is_not_called_by_the_word_of_a_failure() -> None:
+    """The file keeps its status; what is shown has the interval beside it."""
+    wide = result(
+        "null", [0.01, 0.012, 0.014], status="noisy", reason=Reason("wide_interval", "known to 14%")
+    )
+    unsteady = result("null", status="noisy", reason=Reason("not_steady", "warm-up"))
+    assert cells(wide, result())["status"] == "ok, wide interval"
+    assert "±" in cells(wide, result())["speed-up"]
+    assert report.reasons([wide]) == ["net/null/fp32/b1/cpu/inference: ok, wide interval: known to 14%"]
+    assert cells(unsteady)["status"] == "noisy: not_steady"
+    assert cells(failed("null", "wide_interval"))["status"] == "failed: wide_interval"
+
+
+def test_the_pace_has_neither_a_row_nor_a_reason() -> None:
+    pace = result("pace", status="noisy", reason=Reason("not_steady", "warm-up"))
+    assert [str(cell) for cell in report.table([result(), pace], 200).columns[0].cells] == ["net eager"]
+    assert report.reasons([pace]) == []
+
+
 def lines(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith("|")]
 

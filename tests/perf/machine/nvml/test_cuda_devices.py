@@ -5,7 +5,9 @@ CUDA_VISIBLE_DEVICES, the order of GPUs, MIG slices, devices that a container hi
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -159,3 +161,42 @@ def test_an_artefact_looks_for_its_architecture_where_cuda_has_it(
         )
         == seen
     )
+
+
+AUTOMATIC = (
+    "from hotlap.perf.machine import present; reply([*present.automatic_target(), 'torch' in sys.modules])"
+)
+
+
+@pytest.mark.parametrize(
+    ("scenario", "visible", "target", "line"),
+    [
+        (NORMAL, None, "cuda:0", "target cuda:0, NVIDIA Stand-in 80GB"),
+        (TWO, "1", "cuda:0", "target cuda:0, NVIDIA Stand-in 80GB"),
+        ({**NORMAL, "nvmlInitWithFlags.error": 9}, None, "cpu", "no GPU here: target cpu"),
+        (
+            NORMAL,
+            "",
+            "cpu",
+            "no GPU for this process: target cpu (cuda:0: CUDA sees 0 device(s) here"
+            " (CUDA_VISIBLE_DEVICES=))",
+        ),
+        (MIG, SLICES[1], "cuda:0", "target cuda:0, NVIDIA Stand-in MIG 2g.20gb"),
+    ],
+)
+def test_the_target_where_nobody_names_one(
+    ask: Ask, scenario: Mapping[str, Any], visible: str | None, target: str, line: str
+) -> None:
+    """The driver is asked, and torch is not imported for it."""
+    environment = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+    assert ask(AUTOMATIC, scenario, **environment) == [target, line, False]
+
+
+def test_a_gpu_that_the_installed_torch_cannot_use_is_not_taken(ask: Ask, tmp_path: Path) -> None:
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "version.py").write_text("cuda = None\n")
+    (tmp_path / "torch" / "__init__.py").write_text("raise ImportError('nobody asked for it')\n")
+    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+    target, line, imported = ask(AUTOMATIC, NORMAL, PYTHONPATH=path)
+    assert (target, imported) == ("cpu", False)
+    assert line == "target cpu: the torch that is installed is built without CUDA, for NVIDIA Stand-in 80GB"
