@@ -1,0 +1,370 @@
+"""Where a backend's answer goes wrong: the first node of its file that computes something else than
+torch does.
+
+The file runs with every value an output, and torch's graph (torch_graph.py) has values of the same
+names. For each of them the piece of torch's graph behind it runs in fp64 on the values that the
+backend itself had there: what the backend's value is off by then is this node's own error, whatever
+came before. Its yardstick is the rule of the oracle (check.py) with the same piece in the case's
+own precision as eager. A node is at fault if it breaks the rule LEAP times over, and if its error
+alone, put into the fp64 run, takes the module's outputs out of what the oracle allows.
+
+Where every value is an output nothing is fused. If the answer is right then, the runtime's
+optimiser is at fault: values are made outputs one at a time, and the smallest part that is wrong by
+itself is looked for.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+
+from ..oracle import check
+from ..oracle.arrays import named
+from ..terms.contract import Arrays
+from ..terms.reasons import Refusal
+from .located import Fault, Part
+from .model_file import FileNode, ModelFile, values
+from .torch_graph import TorchGraph
+
+if TYPE_CHECKING:
+    from torch.fx import Node
+
+# How often a node breaks the rule before it counts: the rule is meant for whole models.
+LEAP = 4.0
+# Where a task metric refused and not the rule, a node's share of the outputs' error.
+SHARE = 0.5
+
+# Loads the copy of a file in a folder; the function runs it and returns its outputs in order.
+Load = Callable[[Path], Callable[[Arrays], Arrays]]
+
+
+class Refused(NamedTuple):
+    """A batch for which a backend's answer was refused.
+
+    outputs: the backend's. allowed: the RMSE that each of them may have. terms: the longest sum.
+    """
+
+    inputs: Arrays
+    outputs: Arrays
+    allowed: Sequence[float]
+    precision: str
+    terms: int
+
+
+class Piece(NamedTuple):
+    """What lies behind one value of a file.
+
+    node: torch's. bound: what it is computed from, as torch's node -> name of the value. parts: the
+    file's nodes in between, its own last.
+    """
+
+    name: str
+    node: Node
+    bound: dict[Node, str]
+    parts: tuple[FileNode, ...]
+
+
+class Error(NamedTuple):
+    """A value's own error, what the rule allows, and what eager loses: root mean squares."""
+
+    rmse: float
+    allowed: float
+    eager: float
+
+    @property
+    def excess(self) -> float:
+        """The error in multiples of what is allowed."""
+        if self.rmse <= self.allowed and not self.allowed:
+            return 0.0
+        return self.rmse / self.allowed if self.allowed > 0 else np.inf
+
+
+def locate(graph: TorchGraph, file: ModelFile, load: Load, refused: Refused) -> Fault | str:
+    """Returns the first node at fault, or in words that there is none. Raises Refusal."""
+    pieces = behind(graph, file.nodes)
+    search = Search(graph, file, load, refused, pieces)
+    return search.node() or search.fused() or search.none()
+
+
+def behind(graph: TorchGraph, nodes: Sequence[FileNode]) -> list[Piece]:
+    """Returns the pieces of a file, in the file's order, for every value that torch's graph has.
+
+    A value that was only passed on stands for the same node of torch's.
+    """
+    makers = {name: node for node in nodes for name in node.outputs}
+    meant = {name: node for name, node in graph.named.items() if name in makers or node in graph.inputs}
+    for node in nodes:
+        if node.passes and node.inputs and (source := meant.get(node.inputs[0])) is not None:
+            if source.meta["val"].dtype.is_floating_point:
+                meant.setdefault(node.outputs[0], source)
+    quantised = {name for node in nodes if node.kind == "QuantizeLinear" for name in node.outputs}
+    order = {node: place for place, node in enumerate(nodes)}
+    pieces = []
+    for name in values(nodes):
+        if name not in meant or name in quantised:
+            continue
+        bound: dict[Node, str] = {}
+        parts, stack = {makers[name]}, list(makers[name].inputs)
+        while stack:
+            source = stack.pop()
+            if source in meant and source not in quantised:
+                bound[meant[source]] = source
+            elif source in makers and makers[source] not in parts:
+                parts.add(makers[source])
+                stack += makers[source].inputs
+        pieces.append(Piece(name, meant[name], bound, tuple(sorted(parts, key=order.__getitem__))))
+    return pieces
+
+
+class Search:
+    """One search: what the file computes, and what it should."""
+
+    def __init__(
+        self, graph: TorchGraph, file: ModelFile, load: Load, refused: Refused, pieces: Sequence[Piece]
+    ) -> None:
+        self.graph, self.file, self.load, self.refused, self.pieces = graph, file, load, refused, pieces
+        self.fed = {f"in{index}": value for index, value in enumerate(refused.inputs)}
+        self.exact = graph.everything(refused.inputs)
+        self.true = [self.exact[node] for node in graph.outputs]
+        self.seen = self.run([name for name in values(file.nodes)])
+        self.errors = {piece.name: self.error(piece, self.seen) for piece in pieces}
+
+    def run(self, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """Returns the file's values of these names, its outputs and its inputs among them."""
+        own = [f"out{index}" for index in range(len(self.refused.outputs))]
+        extra = [name for name in names if name not in own and name not in self.fed]
+        with tempfile.TemporaryDirectory() as folder:
+            self.file.expose(Path(folder), extra)
+            outputs = self.load(Path(folder))(self.refused.inputs)
+        return {**self.fed, **dict(zip([*own, *extra], outputs, strict=True))}
+
+    def node(self) -> Fault | None:
+        """Returns the first node whose own error is enough to be refused for."""
+        leaps = [piece for piece in self.pieces if not self.errors[piece.name].excess <= LEAP]
+        for piece in leaps:
+            if self.decides(self.moved(piece)):
+                return self.fault(piece, self.seen)
+        return None
+
+    def error(self, piece: Piece, seen: Mapping[str, np.ndarray]) -> Error:
+        """Returns a value's own error, given what the file had before it."""
+        bound = self.bound(piece, seen)
+        true = self.graph.values([piece.node], bound)[piece.node]
+        eager = self.graph.values([piece.node], bound, self.refused.precision)[piece.node]
+        return compare(seen[piece.name], true, eager, self.refused)
+
+    def bound(self, piece: Piece, seen: Mapping[str, np.ndarray]) -> dict[Node, np.ndarray]:
+        """Returns what a piece of torch's graph is computed from.
+
+        Where torch needs a value that the file's node does not read, it gets the file's own.
+        """
+        bound = {node: seen[name] for node, name in piece.bound.items()}
+        inputs = {node for node in self.graph.inputs if node not in bound}
+        if inputs & self.graph.needed([piece.node], bound):
+            others = {self.graph.named[name]: seen[name] for name in seen if name in self.graph.named}
+            bound = {**others, **bound}
+            if piece.node not in piece.bound:
+                bound.pop(piece.node, None)
+        return bound
+
+    def moved(self, piece: Piece) -> list[float]:
+        """Returns the RMSE of the module's outputs in fp64 if this node alone has its error."""
+        true = self.graph.values([piece.node], self.bound(piece, self.seen))[piece.node]
+        value, exact = torch.as_tensor(self.seen[piece.name]), self.exact[piece.node]
+        if value.shape != true.shape or value.shape != exact.shape:
+            return [np.inf for _ in self.true]
+        changed = exact + (value.to(true.dtype) - true) if true.is_floating_point() else value.to(true.dtype)
+        outputs = self.graph.moved(self.exact, piece.node, changed)
+        return [off(output.numpy(), true) for output, true in zip(outputs, self.true, strict=True)]
+
+    def decides(self, errors: Sequence[float]) -> bool:
+        """Returns whether errors of the outputs are what the answer was refused for."""
+        whole = [
+            off(output, true) for output, true in zip(self.refused.outputs, self.true, strict=True)
+        ]
+        broken = [not error <= allowed for error, allowed in zip(whole, self.refused.allowed, strict=True)]
+        limits = self.refused.allowed if any(broken) else [SHARE * error for error in whole]
+        return any(not error <= limit for error, limit in zip(errors, limits, strict=True))
+
+    def fused(self) -> Fault | None:
+        """Returns the first node that is wrong where no value before it is an output, and with it
+        the smallest part of the file that is wrong by itself.
+
+        None where the answer is as wrong as before with every value an output.
+        """
+        own = [f"out{index}" for index in range(len(self.true))]
+        exposed = [off(self.seen[name], true) for name, true in zip(own, self.true, strict=True)]
+        if self.decides(exposed):
+            return None
+        low, high = 0, len(self.pieces) - 1
+        while low < high:
+            middle = (low + high) // 2
+            if self.wrong(self.pieces[middle], self.run([self.pieces[middle].name])):
+                high = middle
+            else:
+                low = middle + 1
+        piece = self.pieces[high]
+        for longer in self.longer(piece):
+            with tempfile.TemporaryDirectory() as folder:
+                inputs = {name: self.seen[name] for name in longer.bound.values()}
+                self.file.cut(Path(folder), longer.parts, inputs, piece.name)
+                output = self.load(Path(folder))(tuple(inputs.values()))[0]
+            seen = {**self.seen, piece.name: output}
+            if self.wrong(longer, seen):
+                return self.fault(longer, seen, fused=True)
+        return None
+
+    def wrong(self, piece: Piece, seen: Mapping[str, np.ndarray]) -> bool:
+        """Returns whether a value is far from what it was with every value an output."""
+        value, before = seen[piece.name], self.seen[piece.name]
+        true = self.exact[piece.node]
+        return not off(value, true) <= LEAP * (off(before, true) + self.floor(true))
+
+    def floor(self, true: torch.Tensor) -> float:
+        return check.half_ulp(self.refused.precision, size(true)) + check.summing(
+            self.refused.terms, size(true)
+        )
+
+    def longer(self, piece: Piece) -> list[Piece]:
+        """Returns ever longer pieces that end in the same value: each reaches one value further
+        back on every path.
+        """
+        by_name = {other.name: other for other in self.pieces}
+        order = {node: place for place, node in enumerate(self.file.nodes)}
+        grown = [piece]
+        while True:
+            last = grown[-1]
+            bound, parts = dict[Node, str](), set(last.parts)
+            for node, name in last.bound.items():
+                if name in by_name:
+                    bound |= by_name[name].bound
+                    parts |= set(by_name[name].parts)
+                else:
+                    bound[node] = name
+            if len(parts) == len(last.parts):
+                return grown
+            ours = {name for part in parts for name in part.outputs}
+            bound = {node: name for node, name in bound.items() if name not in ours}
+            grown.append(
+                Piece(piece.name, piece.node, bound, tuple(sorted(parts, key=order.__getitem__)))
+            )
+
+    def fault(self, piece: Piece, seen: Mapping[str, np.ndarray], fused: bool = False) -> Fault:
+        """Returns what is known of a node at fault."""
+        error = self.error(piece, seen)
+        bound = self.bound(piece, seen)
+        true = self.graph.values([piece.node], bound)[piece.node]
+        passed = self.graph.needed([piece.node], bound) - bound.keys() - self.graph.constants.keys()
+        before = [
+            off(seen[name], self.exact[node]) / (size(self.exact[node]) or 1.0)
+            for node, name in piece.bound.items()
+        ]
+        inputs = {name: seen[name] for name in piece.bound.values()}
+        operators = [
+            str(node.target) for node in self.graph.module.graph.nodes if node in passed and node.op != "output"
+        ]
+        return Fault(
+            piece.parts[-1],
+            piece.parts[:-1],
+            tuple(operators),
+            max(before, default=0.0),
+            error.rmse / (size(true) or 1.0),
+            error.allowed / (size(true) or 1.0),
+            fused,
+            Part(piece.name, inputs, seen[piece.name], true.numpy(), piece.parts),
+        )
+
+    def none(self) -> str:
+        """Returns the sentence where no node is at fault."""
+        worst = max(self.pieces, key=lambda piece: self.errors[piece.name].excess, default=None)
+        if worst is None:
+            return "no value of the file has a name of torch's graph, so nothing could be compared"
+        return (
+            f"no wrong node: {len(self.pieces)} values were computed again by torch from the file's own inputs"
+            f" of each, and none alone is off by enough; the furthest out is {worst.parts[-1]}, at"
+            f" {self.errors[worst.name].excess:.2g} of what is allowed"
+        )
+
+
+def compare(output: np.ndarray, true: torch.Tensor, eager: torch.Tensor, refused: Refused) -> Error:
+    """Returns the error of a value to fp64, judged by the oracle's rule; small elements beside huge
+    ones by their own size.
+    """
+    exact, own = true.numpy(), eager.to(true.dtype).numpy()
+    if output.shape != exact.shape:
+        return Error(np.inf, 0.0, off(own, true))
+    errors = []
+    for chosen in (np.ones(exact.shape, bool), check.minor(exact)):
+        if not chosen.any() and errors:
+            continue
+        rmse, eager_rmse = off(output[chosen], exact[chosen]), off(own[chosen], exact[chosen])
+        allowed = eager_rmse
+        if exact.dtype.kind == "f":
+            rms = size(exact[chosen])
+            sums = check.summing(refused.terms, rms)
+            allowed = check.allowance(eager_rmse, rms, exact.size, refused.precision, sums).tolerance
+        errors.append(Error(rmse, allowed, eager_rmse))
+    return max(errors, key=lambda error: error.excess)
+
+
+def off(output: np.ndarray, true: np.ndarray | torch.Tensor) -> float:
+    """Returns the root mean square error; integers and booleans are off by 1 if they are others.
+
+    What is not finite on both sides alike is right, on one side infinitely wrong.
+    """
+    exact = true.numpy() if isinstance(true, torch.Tensor) else true
+    if output.shape != exact.shape:
+        return float("inf")
+    if exact.dtype.kind in "iub":
+        return float(np.sqrt(np.mean(output != exact))) if exact.size else 0.0
+    value = output.astype(np.float64)
+    finite = np.isfinite(value) & np.isfinite(exact)
+    alike = (value == exact) | (np.isnan(value) & np.isnan(exact))
+    if not (finite | alike).all():
+        return float("inf")
+    return float(np.sqrt(np.sum(np.square(value[finite] - exact[finite])) / max(1, exact.size)))
+
+
+def size(value: np.ndarray | torch.Tensor) -> float:
+    """Returns the root mean square of what is finite."""
+    array = np.asarray(value, np.float64)
+    array = array[np.isfinite(array)]
+    return float(np.sqrt(np.mean(np.square(array)))) if array.size else 0.0
+
+
+
+def worst(oracle: Path, outputs: Mapping[str, Path], precision: str, terms: int) -> Refused:
+    """Returns the batch whose outputs (kind of inputs -> file) are furthest from fp64, in multiples
+    of what is allowed.
+    """
+    batches = []
+    for kind, path in outputs.items():
+        with (
+            np.load(oracle / f"{kind}.npz", allow_pickle=False) as stored,
+            np.load(path, allow_pickle=False) as produced,
+        ):
+            inputs, true = named(stored, "in"), named(stored, "ref")
+            eager, outs = named(stored, f"eager-{precision}-"), named(produced, "out")
+            roundings = [float(stored.get(f"rounding{index}", 0.0)) for index in range(len(true))]
+        if len(outs) != len(true):
+            continue
+        allowed = [
+            check.distance(each, each, own, precision, terms, rounding).tolerance
+            for each, own, rounding in zip(true, eager, roundings, strict=True)
+        ]
+        for index in range(len(inputs[0])):
+            answer = tuple(out[index] for out in outs)
+            errors = [off(out, each[index]) for out, each in zip(answer, true, strict=True)]
+            excess = max(
+                error / limit if limit > 0 else error for error, limit in zip(errors, allowed, strict=True)
+            )
+            batch = tuple(np.ascontiguousarray(value[index]) for value in inputs)
+            batches.append((excess, Refused(batch, answer, allowed, precision, terms)))
+    if not batches:
+        raise Refusal("accuracy", "there are more or fewer outputs than torch gives, so none can be compared")
+    return max(batches, key=lambda pair: np.nan_to_num(pair[0], nan=np.inf))[1]
