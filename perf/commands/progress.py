@@ -110,13 +110,18 @@ def so_far(entrant: Entrant, first: Entrant) -> str:
 
 
 def carried_out(
-    cases: Sequence[Case], opened: RunFolder, plan: Plan, environment: str, progress: Watched
+    cases: Sequence[Case],
+    opened: RunFolder,
+    plan: Plan,
+    environment: str,
+    progress: Watched,
+    locate: bool = False,
 ) -> list[Result]:
     """Measures the cases with someone watching; whatever ends it, the terminal and the folder are
     left in order. environment: the key of this machine's, as the results name it.
     """
     try:
-        return measure(cases, opened, plan, environment, progress)
+        return measure(cases, opened, plan, environment, progress, locate=locate)
     finally:
         progress.close()
         opened.close()

@@ -61,6 +61,13 @@ def run(
     checkpoint: Annotated[str, typer.Option(help="A checkpoint for package.module:Class or :function.")] = "",
     threads: Annotated[int, typer.Option(help="Threads of every entrant. Default: all cores.", min=0)] = 0,
     timeout: Annotated[str, typer.Option(help="Longest wait for one answer of a worker.")] = "10m",
+    locate: Annotated[
+        bool,
+        typer.Option(
+            "--locate",
+            help="Where outputs of an ONNX file or OpenVINO IR are refused, look for the first wrong node.",
+        ),
+    ] = False,
 ) -> int:
     """Race a model's backends against eager: checked, measured, reported."""
     from ..machine import survey
@@ -92,7 +99,7 @@ def run(
     output.print(racing.duration(cases, plan), soft_wrap=True)
     if not workload and not resume:
         racing.first_look(cases, opened, plan, here, output)
-    results = carried_out(cases, opened, plan, here.key, Watched(output))
+    results = carried_out(cases, opened, plan, here.key, Watched(output), locate)
     if len({result.case.group for result in results}) > 1:
         output.print(report.table(results, output.width))
     output.print(report.LEGEND, style="dim")

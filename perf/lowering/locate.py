@@ -15,8 +15,10 @@ itself is looked for.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,10 +27,12 @@ import torch
 
 from ..oracle import check
 from ..oracle.arrays import named
-from ..terms.contract import Arrays
-from ..terms.reasons import Refusal
+from ..terms.case import Workload
+from ..terms.contract import Arrays, Artefact, Backend
+from ..terms.reasons import Refusal, room
+from . import located
 from .located import Fault, Part
-from .model_file import FileNode, ModelFile, values
+from .model_file import KINDS, FileNode, ModelFile, values
 from .torch_graph import TorchGraph
 
 if TYPE_CHECKING:
@@ -84,10 +88,46 @@ class Error(NamedTuple):
         return self.rmse / self.allowed if self.allowed > 0 else np.inf
 
 
-def locate(graph: TorchGraph, file: ModelFile, load: Load, refused: Refused) -> Fault | str:
-    """Returns the first node at fault, or in words that there is none. Raises Refusal."""
+def report(
+    workload: Workload,
+    artefact: Artefact,
+    backend: Backend,
+    refused: Refused,
+    folder: Path,
+    shown: str,
+) -> str:
+    """Returns the line for the result of a case whose answer was refused. Where a node is at fault,
+    its part of the file is saved in `folder`, which the line calls `shown`. Raises Refusal.
+    """
+    kind = next((kind for kind in KINDS if (artefact.folder / kind.FILE).is_file()), None)
+    if kind is None or not getattr(backend, "LOCATES", False):
+        return (
+            "not located: --locate looks into ONNX files and OpenVINO's IR, and"
+            f" {artefact.case.backend} loads none"
+        )
+    file: ModelFile = kind(artefact.folder)
+
+    def load(place: Path) -> Callable[[Arrays], Arrays]:
+        bound = os.sched_getaffinity(0)
+        step = backend.load(replace(artefact, folder=place))
+        os.sched_setaffinity(0, bound)  # a backend may bind the thread that calls, which torch needs too
+        return lambda arrays: step.fetch(step.call(step.place(arrays)))
+
+    with room():
+        folder.mkdir(parents=True, exist_ok=True)
+        outcome = locate(TorchGraph(workload), file, load, refused, folder)
+        if isinstance(outcome, str):
+            return outcome
+        return outcome.line(shown, located.save(outcome, file, folder, artefact.case.precision))
+
+
+def locate(graph: TorchGraph, file: ModelFile, load: Load, refused: Refused, scratch: Path) -> Fault | str:
+    """Returns the first node at fault, or in words that there is none. Raises Refusal.
+
+    scratch: a folder for copies of the file, which do not stay.
+    """
     pieces = behind(graph, file.nodes)
-    search = Search(graph, file, load, refused, pieces)
+    search = Search(graph, file, load, refused, scratch, pieces)
     return search.node() or search.fused() or search.none()
 
 
@@ -97,11 +137,12 @@ def behind(graph: TorchGraph, nodes: Sequence[FileNode]) -> list[Piece]:
     A value that was only passed on stands for the same node of torch's.
     """
     makers = {name: node for node in nodes for name in node.outputs}
-    meant = {name: node for name, node in graph.named.items() if name in makers or node in graph.inputs}
+    computed = set(values(nodes))
+    meant = {name: node for name, node in graph.named.items() if name in computed or node in graph.inputs}
     for node in nodes:
-        if node.passes and node.inputs and (source := meant.get(node.inputs[0])) is not None:
-            if source.meta["val"].dtype.is_floating_point:
-                meant.setdefault(node.outputs[0], source)
+        origin = meant.get(node.inputs[0]) if node.passes and node.inputs else None
+        if origin is not None and origin.meta["val"].dtype.is_floating_point:
+            meant.setdefault(node.outputs[0], origin)
     quantised = {name for node in nodes if node.kind == "QuantizeLinear" for name in node.outputs}
     order = {node: place for place, node in enumerate(nodes)}
     pieces = []
@@ -125,20 +166,27 @@ class Search:
     """One search: what the file computes, and what it should."""
 
     def __init__(
-        self, graph: TorchGraph, file: ModelFile, load: Load, refused: Refused, pieces: Sequence[Piece]
+        self,
+        graph: TorchGraph,
+        file: ModelFile,
+        load: Load,
+        refused: Refused,
+        scratch: Path,
+        pieces: Sequence[Piece],
     ) -> None:
-        self.graph, self.file, self.load, self.refused, self.pieces = graph, file, load, refused, pieces
+        self.graph, self.file, self.load, self.refused = graph, file, load, refused
+        self.scratch, self.pieces = scratch, pieces
         self.fed = {f"in{index}": value for index, value in enumerate(refused.inputs)}
         self.exact = graph.everything(refused.inputs)
         self.true = [self.exact[node] for node in graph.outputs]
-        self.seen = self.run([name for name in values(file.nodes)])
+        self.seen = self.run(values(file.nodes))
         self.errors = {piece.name: self.error(piece, self.seen) for piece in pieces}
 
     def run(self, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Returns the file's values of these names, its outputs and its inputs among them."""
         own = [f"out{index}" for index in range(len(self.refused.outputs))]
         extra = [name for name in names if name not in own and name not in self.fed]
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(dir=self.scratch) as folder:
             self.file.expose(Path(folder), extra)
             outputs = self.load(Path(folder))(self.refused.inputs)
         return {**self.fed, **dict(zip([*own, *extra], outputs, strict=True))}
@@ -184,9 +232,7 @@ class Search:
 
     def decides(self, errors: Sequence[float]) -> bool:
         """Returns whether errors of the outputs are what the answer was refused for."""
-        whole = [
-            off(output, true) for output, true in zip(self.refused.outputs, self.true, strict=True)
-        ]
+        whole = [off(output, true) for output, true in zip(self.refused.outputs, self.true, strict=True)]
         broken = [not error <= allowed for error, allowed in zip(whole, self.refused.allowed, strict=True)]
         limits = self.refused.allowed if any(broken) else [SHARE * error for error in whole]
         return any(not error <= limit for error, limit in zip(errors, limits, strict=True))
@@ -210,7 +256,7 @@ class Search:
                 low = middle + 1
         piece = self.pieces[high]
         for longer in self.longer(piece):
-            with tempfile.TemporaryDirectory() as folder:
+            with tempfile.TemporaryDirectory(dir=self.scratch) as folder:
                 inputs = {name: self.seen[name] for name in longer.bound.values()}
                 self.file.cut(Path(folder), longer.parts, inputs, piece.name)
                 output = self.load(Path(folder))(tuple(inputs.values()))[0]
@@ -239,7 +285,8 @@ class Search:
         grown = [piece]
         while True:
             last = grown[-1]
-            bound, parts = dict[Node, str](), set(last.parts)
+            bound: dict[Node, str] = {}
+            parts = set(last.parts)
             for node, name in last.bound.items():
                 if name in by_name:
                     bound |= by_name[name].bound
@@ -250,9 +297,7 @@ class Search:
                 return grown
             ours = {name for part in parts for name in part.outputs}
             bound = {node: name for node, name in bound.items() if name not in ours}
-            grown.append(
-                Piece(piece.name, piece.node, bound, tuple(sorted(parts, key=order.__getitem__)))
-            )
+            grown.append(Piece(piece.name, piece.node, bound, tuple(sorted(parts, key=order.__getitem__))))
 
     def fault(self, piece: Piece, seen: Mapping[str, np.ndarray], fused: bool = False) -> Fault:
         """Returns what is known of a node at fault."""
@@ -266,7 +311,9 @@ class Search:
         ]
         inputs = {name: seen[name] for name in piece.bound.values()}
         operators = [
-            str(node.target) for node in self.graph.module.graph.nodes if node in passed and node.op != "output"
+            str(node.target)
+            for node in self.graph.module.graph.nodes
+            if node in passed and str(node.target).startswith("aten.")
         ]
         return Fault(
             piece.parts[-1],
@@ -285,9 +332,9 @@ class Search:
         if worst is None:
             return "no value of the file has a name of torch's graph, so nothing could be compared"
         return (
-            f"no wrong node: {len(self.pieces)} values were computed again by torch from the file's own inputs"
-            f" of each, and none alone is off by enough; the furthest out is {worst.parts[-1]}, at"
-            f" {self.errors[worst.name].excess:.2g} of what is allowed"
+            f"no wrong node: torch computed {len(self.pieces)} values of the file again, each from what"
+            " the file has before it, and none alone is off by enough; the furthest out is"
+            f" {worst.parts[-1]}, at {self.errors[worst.name].excess:.2g} of what is allowed"
         )
 
 
@@ -298,7 +345,7 @@ def compare(output: np.ndarray, true: torch.Tensor, eager: torch.Tensor, refused
     exact, own = true.numpy(), eager.to(true.dtype).numpy()
     if output.shape != exact.shape:
         return Error(np.inf, 0.0, off(own, true))
-    errors = []
+    errors: list[Error] = []
     for chosen in (np.ones(exact.shape, bool), check.minor(exact)):
         if not chosen.any() and errors:
             continue
@@ -335,7 +382,6 @@ def size(value: np.ndarray | torch.Tensor) -> float:
     array = np.asarray(value, np.float64)
     array = array[np.isfinite(array)]
     return float(np.sqrt(np.mean(np.square(array)))) if array.size else 0.0
-
 
 
 def worst(oracle: Path, outputs: Mapping[str, Path], precision: str, terms: int) -> Refused:

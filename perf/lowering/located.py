@@ -17,6 +17,8 @@ from .model_file import FileNode, ModelFile, OnnxFile
 VALUES, RUN = "values.npz", "run.py"
 # Longest that the saved program may take, s.
 RUN_S = 120.0
+# Precision -> OpenVINO's name of it; what is not quantised of int8 runs in fp32.
+HINTS = {"bf16": "bf16", "fp16": "f16"}
 # Nodes and operators that the line names at most.
 NAMED = 4
 # Within this share of the fault's error a second reading of the file counts as one of the two.
@@ -30,20 +32,20 @@ from pathlib import Path
 
 import numpy as np
 '''
-BODY = '''\
+BODY = """\
 here = Path(__file__).parent
 with np.load(here / "values.npz", allow_pickle=False) as stored:
     expected = stored["expected"]
     inputs = [stored[f"in{{index}}"] for index in range({inputs})]
-'''
-TAIL = '''\
+"""
+TAIL = """\
 if output.shape != expected.shape:
     raise SystemExit(f"shape {output.shape} where {expected.shape} is right")
 size = np.sqrt(np.mean(np.square(expected, dtype=float))) or 1.0
 off = np.sqrt(np.mean((output.astype(float) - expected) ** 2)) / size
 print(f"off by {off:.3g} of its RMS; ALLOWED is allowed")
 raise SystemExit(not off <= ALLOWED)
-'''
+"""
 
 
 class Part(NamedTuple):
@@ -59,10 +61,10 @@ class Part(NamedTuple):
 class Fault(NamedTuple):
     """The first node at fault.
 
-    before: nodes between it and the values that were compared. operators: what torch computes there.
-    inputs_off: how far its inputs are from fp64. off: how far its own output is, given them; allowed:
-    how far it may be; all as shares of the root mean square. fused: only where no value before it is
-    an output.
+    before: nodes between it and the values that were compared. operators: what torch computes
+    there. inputs_off: how far its inputs are from fp64. off: how far its own output is, given them;
+    allowed: how far it may be; all as shares of the root mean square. fused: only where no value
+    before it is an output.
     """
 
     node: FileNode
@@ -78,38 +80,32 @@ class Fault(NamedTuple):
         """Returns the sentence for the result. folder: where the part was saved."""
         behind = [str(node) for node in self.before if node.kind != "Constant"]
         beside = f" with {_some(behind)} before it" if behind else ""
-        how = (
-            f"its output is off by {self.off:.2g} of its RMS, where {self.allowed:.2g} is allowed"
-            if np.isfinite(self.off)
-            else f"its output is another (shape {self.part.produced.shape} where {self.part.expected.shape} is right)"
-            if self.part.produced.shape != self.part.expected.shape
-            else "its output is not finite where fp64 is"
-        )
+        how = f"its output is off by {self.off:.2g} of its RMS, where {self.allowed:.2g} is allowed"
+        if (shape := self.part.produced.shape) != (right := self.part.expected.shape):
+            how = f"its output has shape {shape} where {right} is right"
+        elif not np.isfinite(self.off):
+            how = "its output is not finite where fp64 is"
         fused = "; alone each of its nodes is right, together they are not" if self.fused else ""
         return (
-            f"first wrong node: {self.node} ({_some(self.operators) or 'passes a value on'}){beside}: its inputs"
-            f" are right to {self.inputs_off:.1g}, {how}{fused}{notes}; sub-graph: {folder}"
+            f"first wrong node: {self.node} ({_some(self.operators) or 'passes a value on'}){beside}: its"
+            f" inputs are right to {self.inputs_off:.1g}, {how}{fused}{notes}; sub-graph: {folder}"
         )
 
 
-def save(fault: Fault, file: ModelFile, folder: Path, hint: str) -> str:
+def save(fault: Fault, file: ModelFile, folder: Path, precision: str) -> str:
     """Writes the part's file, values.npz and run.py; returns what the line says of them. Raises
     OSError.
-
-    hint: OpenVINO's name of the precision.
     """
     folder.mkdir(parents=True, exist_ok=True)
     part = fault.part
     file.cut(folder, part.nodes, part.inputs, part.name)
     inputs = {f"in{index}": value for index, value in enumerate(part.inputs.values())}
-    np.savez(
-        folder / VALUES, allow_pickle=False, expected=part.expected, produced=part.produced, **inputs
-    )
-    program = file.PROGRAM.format(hint=hint).partition("\n\n")
+    np.savez(folder / VALUES, allow_pickle=False, expected=part.expected, produced=part.produced, **inputs)
+    program = file.PROGRAM.format(hint=HINTS.get(precision, "f32")).partition("\n\n")
     (folder / RUN).write_text(
-        "\n".join(
-            [HEAD + program[0], BODY.format(inputs=len(inputs)) + program[2].rstrip(), TAIL]
-        ).replace("ALLOWED", f"{fault.allowed:.3g}")
+        "\n".join([HEAD + program[0], BODY.format(inputs=len(inputs)) + program[2].rstrip(), TAIL]).replace(
+            "ALLOWED", f"{fault.allowed:.3g}"
+        )
     )
     return whose(fault, file, folder) + shown(folder)
 
@@ -124,7 +120,7 @@ def whose(fault: Fault, file: ModelFile, folder: Path) -> str:
 
     part = fault.part
     try:
-        read = ReferenceEvaluator(str(folder / file.FILE)).run(None, dict(part.inputs))[0]
+        read: np.ndarray = ReferenceEvaluator(str(folder / file.FILE)).run(None, dict(part.inputs))[0]  # type: ignore[index]
     except Exception:  # it lacks operators and types, and says so in many ways
         return ""
     if _near(read, part.expected, part):

@@ -17,6 +17,7 @@ from ..terms.reasons import Reason, Refusal
 from ..terms.result import Result
 from .answer import proven
 from .journal import Journal, Progress
+from .locating import locate_all
 from .prepare import Preparation, own_work
 from .rundir import RunFolder
 
@@ -35,11 +36,12 @@ def measure(
     progress: Progress,
     train: bool = True,
     prove: bool = True,
+    locate: bool = False,
 ) -> list[Result]:
     """Measures every case, race by race; what lacks only its device is proven (prove) or skipped.
 
     `run` has the results after each block: a Ctrl-C or a crash loses at most one. environment: its
-    key in the results file.
+    key in the results file. locate: the first wrong node is looked for where outputs were refused.
     """
     results: list[Result] = []
     leavings.clear(progress.line)
@@ -48,7 +50,7 @@ def measure(
         for group, members in races(cases):
             journal = Journal(group, members, run, plan, environment, progress)
             servers.keep(journal.reference.module)
-            measure_race(journal, servers, train, prove)
+            measure_race(journal, servers, train, prove, locate)
             results += journal.results()
             progress.finished(group, journal.results())
     finally:
@@ -56,7 +58,7 @@ def measure(
     return results
 
 
-def measure_race(journal: Journal, servers: Servers, train: bool, prove: bool) -> None:
+def measure_race(journal: Journal, servers: Servers, train: bool, prove: bool, locate: bool = False) -> None:
     """One race from its cases to their results, which the journal has in the end.
 
     What cannot take part gets its reason; what lacks only its device is proven without it; the
@@ -78,6 +80,8 @@ def measure_race(journal: Journal, servers: Servers, train: bool, prove: bool) -
             race = Race(journal.entrants, journal.plan, servers, journal.tell, journal.record)
             race.run()
             journal.stopped_by = race.stopped_by
+            if locate:
+                locate_all(journal, preparation)
     except Refusal as refusal:
         journal.settle(journal.open(), refusal.reason)
     except KeyboardInterrupt:
