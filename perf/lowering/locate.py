@@ -32,7 +32,7 @@ from ..terms.contract import Arrays, Artefact, Backend
 from ..terms.reasons import Refusal, room
 from . import located
 from .located import Fault, Part
-from .model_file import KINDS, FileNode, ModelFile, values
+from .model_file import KINDS, QUANTISING, FileNode, ModelFile, values
 from .torch_graph import TorchGraph
 
 if TYPE_CHECKING:
@@ -181,6 +181,32 @@ class Search:
         self.true = [self.exact[node] for node in graph.outputs]
         self.seen = self.run(values(file.nodes))
         self.errors = {piece.name: self.error(piece, self.seen) for piece in pieces}
+        self.forgive()
+
+    def forgive(self) -> None:
+        """Takes back the error of a value that the quantising after it makes up for.
+
+        A quantiser leaves out a Relu or Clip where the range of the bytes does the same: then the
+        value before them is another than torch's, and so is what they do to it, but not the two
+        together.
+        """
+        by_name = {piece.name: piece for piece in self.pieces}
+        readers: dict[str, list[FileNode]] = {}
+        for node in self.file.nodes:
+            for name in node.inputs:
+                readers.setdefault(name, []).append(node)
+        after: dict[str, list[Error]] = {}
+        for piece in self.pieces:
+            source = by_name.get(piece.bound.get(piece.node, ""))
+            if source is not None:
+                both = piece._replace(bound=source.bound, parts=(*source.parts, *piece.parts))
+                together = self.error(both, self.seen)
+                after.setdefault(source.name, []).append(together)
+                self.errors[piece.name] = min(self.errors[piece.name], together, key=excess)
+        for name, together_each in after.items():
+            if all(node.kind in QUANTISING for node in readers[name]):
+                worst = max(together_each, key=excess)
+                self.errors[name] = min(self.errors[name], worst, key=excess)
 
     def run(self, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Returns the file's values of these names, its outputs and its inputs among them."""
@@ -310,6 +336,8 @@ class Search:
             for node, name in piece.bound.items()
         ]
         inputs = {name: seen[name] for name in piece.bound.values()}
+        # what only counts sizes is left out of the names
+        floats = {name for name, value in seen.items() if value.dtype.kind == "f"}
         operators = [
             str(node.target)
             for node in self.graph.module.graph.nodes
@@ -317,7 +345,7 @@ class Search:
         ]
         return Fault(
             piece.parts[-1],
-            piece.parts[:-1],
+            tuple(node for node in piece.parts[:-1] if floats & {*node.outputs}),
             tuple(operators),
             max(before, default=0.0),
             error.rmse / (size(true) or 1.0),
@@ -328,7 +356,7 @@ class Search:
 
     def none(self) -> str:
         """Returns the sentence where no node is at fault."""
-        worst = max(self.pieces, key=lambda piece: self.errors[piece.name].excess, default=None)
+        worst = max(self.pieces, key=lambda piece: excess(self.errors[piece.name]), default=None)
         if worst is None:
             return "no value of the file has a name of torch's graph, so nothing could be compared"
         return (
@@ -356,7 +384,11 @@ def compare(output: np.ndarray, true: torch.Tensor, eager: torch.Tensor, refused
             sums = check.summing(refused.terms, rms)
             allowed = check.allowance(eager_rmse, rms, exact.size, refused.precision, sums).tolerance
         errors.append(Error(rmse, allowed, eager_rmse))
-    return max(errors, key=lambda error: error.excess)
+    return max(errors, key=excess)
+
+
+def excess(error: Error) -> float:
+    return error.excess
 
 
 def off(output: np.ndarray, true: np.ndarray | torch.Tensor) -> float:

@@ -23,29 +23,24 @@ HINTS = {"bf16": "bf16", "fp16": "f16"}
 NAMED = 4
 # Within this share of the fault's error a second reading of the file counts as one of the two.
 ALIKE = 0.1
-HEAD = '''\
-"""Runs a part of a model from the inputs that it had in the whole one, and says how far its output
-is from fp64: exit status 1 where that is more than is allowed.
-"""
+PROGRAM = '''\
+"""Shows the fault: exit status 1 if the output is further from fp64 than is allowed."""
 
 from pathlib import Path
 
 import numpy as np
-'''
-BODY = """\
+{imports}
+
 here = Path(__file__).parent
-with np.load(here / "values.npz", allow_pickle=False) as stored:
-    expected = stored["expected"]
-    inputs = [stored[f"in{{index}}"] for index in range({inputs})]
-"""
-TAIL = """\
-if output.shape != expected.shape:
-    raise SystemExit(f"shape {output.shape} where {expected.shape} is right")
-size = np.sqrt(np.mean(np.square(expected, dtype=float))) or 1.0
-off = np.sqrt(np.mean((output.astype(float) - expected) ** 2)) / size
-print(f"off by {off:.3g} of its RMS; ALLOWED is allowed")
-raise SystemExit(not off <= ALLOWED)
-"""
+stored = np.load(here / "values.npz", allow_pickle=False)
+inputs = [stored[f"in{{index}}"] for index in range({inputs})]
+{call}
+expected = stored["expected"]
+assert output.shape == expected.shape, f"shape {{output.shape}} where {{expected.shape}} is right"
+off = np.sqrt(np.mean((output - expected.astype(float)) ** 2) / (np.mean(expected.astype(float) ** 2) or 1))
+print(f"off by {{off:.3g}} of its RMS; {allowed:.3g} is allowed")
+raise SystemExit(not off <= {allowed:.3g})
+'''
 
 
 class Part(NamedTuple):
@@ -61,10 +56,10 @@ class Part(NamedTuple):
 class Fault(NamedTuple):
     """The first node at fault.
 
-    before: nodes between it and the values that were compared. operators: what torch computes
-    there. inputs_off: how far its inputs are from fp64. off: how far its own output is, given them;
-    allowed: how far it may be; all as shares of the root mean square. fused: only where no value
-    before it is an output.
+    before: nodes of floating point between it and the values that were compared. operators: what
+    torch computes there. inputs_off: how far its inputs are from fp64. off: how far its own output
+    is, given them; allowed: how far it may be; all as shares of the root mean square. fused: only
+    where no value before it is an output.
     """
 
     node: FileNode
@@ -78,8 +73,7 @@ class Fault(NamedTuple):
 
     def line(self, folder: str, notes: str) -> str:
         """Returns the sentence for the result. folder: where the part was saved."""
-        behind = [str(node) for node in self.before if node.kind != "Constant"]
-        beside = f" with {_some(behind)} before it" if behind else ""
+        beside = f" with {_some([str(node) for node in self.before])} before it" if self.before else ""
         how = f"its output is off by {self.off:.2g} of its RMS, where {self.allowed:.2g} is allowed"
         if (shape := self.part.produced.shape) != (right := self.part.expected.shape):
             how = f"its output has shape {shape} where {right} is right"
@@ -101,12 +95,13 @@ def save(fault: Fault, file: ModelFile, folder: Path, precision: str) -> str:
     file.cut(folder, part.nodes, part.inputs, part.name)
     inputs = {f"in{index}": value for index, value in enumerate(part.inputs.values())}
     np.savez(folder / VALUES, allow_pickle=False, expected=part.expected, produced=part.produced, **inputs)
-    program = file.PROGRAM.format(hint=HINTS.get(precision, "f32")).partition("\n\n")
-    (folder / RUN).write_text(
-        "\n".join([HEAD + program[0], BODY.format(inputs=len(inputs)) + program[2].rstrip(), TAIL]).replace(
-            "ALLOWED", f"{fault.allowed:.3g}"
-        )
+    program = PROGRAM.format(
+        imports=file.IMPORTS,
+        inputs=len(inputs),
+        call=file.CALL.format(hint=HINTS.get(precision, "f32")),
+        allowed=fault.allowed,
     )
+    (folder / RUN).write_text(program)
     return whose(fault, file, folder) + shown(folder)
 
 

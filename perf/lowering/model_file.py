@@ -9,14 +9,18 @@ import re
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from graphlib import TopologicalSorter
+from heapq import heapify, heappop
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import onnx
 
+# What rounds its first input to bytes.
+QUANTISING = ("QuantizeLinear", "FakeQuantize")
 # What passes its first input on, at most rounded.
-PASSING = ("Identity", "QuantizeLinear", "DequantizeLinear", "FakeQuantize")
+PASSING = ("Identity", "DequantizeLinear", *QUANTISING)
 # Outputs that are no tensors.
 NO_TENSORS = ("SequenceConstruct", "SequenceEmpty", "SequenceInsert", "SplitToSequence", "Optional")
 
@@ -40,10 +44,11 @@ class FileNode(NamedTuple):
 class ModelFile(Protocol):
     """A model in a file. nodes: in an order in which each comes after those that it needs."""
 
-    # Its name within a folder, the program that loads it, and what that is called.
+    # Its name within a folder, who loads it, and the lines of a program that do.
     FILE: str
-    PROGRAM: str
     RUNTIME: str
+    IMPORTS: str
+    CALL: str
     nodes: list[FileNode]
 
     def expose(self, folder: Path, names: Sequence[str]) -> None:
@@ -58,19 +63,18 @@ class OnnxFile:
 
     FILE = "model.onnx"
     RUNTIME = "ONNX Runtime"
-    PROGRAM = """\
-import onnxruntime as ort
-
+    IMPORTS = "import onnxruntime as ort"
+    CALL = """\
 session = ort.InferenceSession(here / "model.onnx", providers=["CPUExecutionProvider"])
-output = session.run(None, {{port.name: value for port, value in zip(session.get_inputs(), inputs)}})[0]
-"""
+feed = {{port.name: value for port, value in zip(session.get_inputs(), inputs)}}
+output = session.run(None, feed)[0]"""
 
     def __init__(self, folder: Path) -> None:
         import onnx
 
         self.folder = folder
         self.model = onnx.load(folder / self.FILE, load_external_data=False)
-        self.nodes = [
+        self.nodes = in_order(
             FileNode(
                 node.name,
                 node.op_type,
@@ -79,7 +83,7 @@ output = session.run(None, {{port.name: value for port, value in zip(session.get
                 node.op_type in PASSING or _keeps_floats(node),
             )
             for node in self.model.graph.node
-        ]
+        )
 
     def expose(self, folder: Path, names: Sequence[str]) -> None:
         import onnx
@@ -96,8 +100,8 @@ output = session.run(None, {{port.name: value for port, value in zip(session.get
         from onnx import helper
 
         whole = onnx.load(self.folder / self.FILE)
-        ours = {node.outputs for node in nodes}
-        kept = [node for node in whole.graph.node if tuple(filter(None, node.output)) in ours]
+        by_outputs = {tuple(filter(None, node.output)): node for node in whole.graph.node}
+        kept = [by_outputs[node.outputs] for node in nodes]
         read = {name for node in kept for name in _read(node)}
         ports = [
             helper.make_tensor_value_info(
@@ -117,15 +121,14 @@ class IrFile:
 
     FILE = "model.xml"
     RUNTIME = "OpenVINO"
-    PROGRAM = """\
+    IMPORTS = """\
 import sys
 
-sys.modules.setdefault("openvino_telemetry", None)  # OpenVINO sends an event when it is imported
-import openvino as ov
-
+sys.modules.setdefault("openvino_telemetry", None)  # it sends an event when OpenVINO is imported
+import openvino as ov"""
+    CALL = """\
 hint = {{"INFERENCE_PRECISION_HINT": "{hint}"}}
-output = ov.Core().compile_model(here / "model.xml", "CPU", hint)(inputs)[0]
-"""
+output = ov.Core().compile_model(here / "model.xml", "CPU", hint)(inputs)[0]"""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -166,6 +169,25 @@ output = ov.Core().compile_model(here / "model.xml", "CPU", hint)(inputs)[0]
 
 # What a folder may hold that can be looked into.
 KINDS: tuple[type[OnnxFile] | type[IrFile], ...] = (OnnxFile, IrFile)
+
+
+def in_order(nodes: Iterable[FileNode]) -> list[FileNode]:
+    """Returns nodes so that each comes after those that it needs, and otherwise in the order that
+    they have; ONNX Runtime's quantiser appends its own at the end.
+    """
+    listed = list(nodes)
+    makers = {name: place for place, node in enumerate(listed) for name in node.outputs}
+    sorter = TopologicalSorter(
+        {place: {makers[name] for name in node.inputs if name in makers} for place, node in enumerate(listed)}
+    )
+    sorter.prepare()
+    ready, order = list(sorter.get_ready()), []
+    while ready:
+        heapify(ready)
+        order.append(listed[place := heappop(ready)])
+        sorter.done(place)
+        ready += sorter.get_ready()
+    return order
 
 
 def values(nodes: Iterable[FileNode]) -> list[str]:
