@@ -23,13 +23,14 @@ from torch.nn import functional as F
 from hotlap.perf.backends import onnxruntime, openvino
 from hotlap.perf.lowering import export, located, quantise
 from hotlap.perf.lowering.calibration import Calibration
-from hotlap.perf.lowering.locate import Load, Refused, locate
+from hotlap.perf.lowering.locate import Load, Refused, locate, worst
 from hotlap.perf.lowering.located import Fault
 from hotlap.perf.lowering.model_file import IrFile, ModelFile, OnnxFile
 from hotlap.perf.lowering.torch_graph import TorchGraph
 from hotlap.perf.oracle import check
 from hotlap.perf.terms.case import Case, Workload
 from hotlap.perf.terms.contract import Arrays, Artefact
+from hotlap.perf.terms.reasons import Refusal
 
 BATCH = 2
 # Longer than any sum of the models here.
@@ -360,6 +361,71 @@ def test_what_is_saved_shows_the_fault_by_itself(net: Planted, tmp_path: Path) -
     ended = subprocess.run([sys.executable, folder / "run.py"], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended
     assert located.shown(folder) == "; run.py does not show it by itself"
+
+
+def test_where_the_runtime_is_wrong_the_file_is_not_blamed(net: Planted, tmp_path: Path) -> None:
+    """A runtime is planted that takes every Softmax over axis 1; what shows it is not ours."""
+    edited(net, tmp_path, lambda graph: "")
+    sound = loading(onnxruntime, net, tmp_path)
+
+    def load(place: Path) -> Callable[[Arrays], Arrays]:
+        model = onnx.load(place / "model.onnx")
+        for node in model.graph.node:
+            if node.op_type == "Softmax":
+                set_to(node, axis=1)
+        (tmp_path / "misread").mkdir(exist_ok=True)
+        onnx.save(model, tmp_path / "misread" / "model.onnx")
+        return sound(tmp_path / "misread")
+
+    file = OnnxFile(tmp_path)
+    fault = outcome(net, file, tmp_path, load)
+    assert isinstance(fault, Fault) and fault.node.kind == "Softmax" and not fault.fused
+    assert located.save(fault, file, tmp_path / "located", "fp32") == (
+        "; the file is right and ONNX Runtime computes it wrongly; run.py does not show it by itself"
+    )
+
+
+class Rectified(nn.Module):
+    """Its Relus are left to the range of the bytes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # (B, 3, H, W) -> (B, 8, H, W)
+        return F.relu(self.second(F.relu(self.first(x))))
+
+
+def test_a_relu_that_the_bytes_stand_for_is_no_fault(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    planted = planted_in(Rectified(), torch.randn(BATCH, 3, 8, 8), tmp_path)
+    (tmp_path / "int8").mkdir()
+    model = quantised(planted, tmp_path / "int8")
+    assert not any(node.op_type == "Relu" for node in model.graph.node), "the quantiser keeps them now"
+    load = loading(onnxruntime, planted, tmp_path, "int8")
+    fault = outcome(planted, OnnxFile(tmp_path / "int8"), tmp_path / "int8", load, "int8")
+    assert isinstance(fault, str) and fault.startswith("no wrong node"), fault
+
+
+def test_the_worst_batch_is_looked_into(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    inputs, true = random.standard_normal((3, 2, 4)), random.standard_normal((3, 2, 4))
+    eager = true + 1e-7
+    wrong = true + np.array([1e-7, 1e-2, 1e-3])[:, None, None]
+    for kind, outputs in (("random", eager), ("real", wrong)):
+        np.savez(
+            tmp_path / f"{kind}.npz",
+            allow_pickle=False,
+            **{"in0": inputs, "ref0": true, "eager-fp32-0": eager},
+        )
+        np.savez(tmp_path / f"out-{kind}.npz", out0=outputs)
+    outputs = {kind: tmp_path / f"out-{kind}.npz" for kind in ("random", "real")}
+    refused = worst(tmp_path, outputs, "fp32", 16)
+    assert (refused.inputs[0] == inputs[1]).all() and (refused.outputs[0] == wrong[1]).all()
+    assert 2e-7 < refused.allowed[0] < 1e-6
+    np.savez(tmp_path / "out-real.npz", out0=wrong, out1=wrong)
+    with pytest.raises(Refusal, match="more or fewer outputs than torch gives"):
+        worst(tmp_path, {"real": outputs["real"]}, "fp32", 16)
 
 
 @pytest.mark.parametrize("edit", [axis, approximate, transpose, padding], ids=lambda edit: edit.__name__)
