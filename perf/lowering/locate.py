@@ -31,7 +31,7 @@ from ..terms.case import Workload
 from ..terms.contract import Arrays, Artefact, Backend
 from ..terms.reasons import Refusal, room
 from . import located
-from .located import Fault, Part
+from .located import Fault, SubGraph
 from .model_file import KINDS, QUANTISING, FileNode, ModelFile, values
 from .torch_graph import TorchGraph
 
@@ -47,7 +47,7 @@ SHARE = 0.5
 Load = Callable[[Path], Callable[[Arrays], Arrays]]
 
 
-class Refused(NamedTuple):
+class RefusedBatch(NamedTuple):
     """A batch for which a backend's answer was refused.
 
     outputs: the backend's. allowed: the RMSE that each of them may have. terms: the longest sum.
@@ -92,7 +92,7 @@ def report(
     workload: Workload,
     artefact: Artefact,
     backend: Backend,
-    refused: Refused,
+    refused: RefusedBatch,
     folder: Path,
     shown: str,
 ) -> str:
@@ -121,7 +121,9 @@ def report(
         return outcome.line(shown, located.save(outcome, file, folder, artefact.case.precision))
 
 
-def locate(graph: TorchGraph, file: ModelFile, load: Load, refused: Refused, scratch: Path) -> Fault | str:
+def locate(
+    graph: TorchGraph, file: ModelFile, load: Load, refused: RefusedBatch, scratch: Path
+) -> Fault | str:
     """Returns the first node at fault, or in words that there is none. Raises Refusal.
 
     scratch: a folder for copies of the file, which do not stay.
@@ -170,7 +172,7 @@ class Search:
         graph: TorchGraph,
         file: ModelFile,
         load: Load,
-        refused: Refused,
+        refused: RefusedBatch,
         scratch: Path,
         pieces: Sequence[Piece],
     ) -> None:
@@ -351,7 +353,7 @@ class Search:
             error.rmse / (size(true) or 1.0),
             error.allowed / (size(true) or 1.0),
             fused,
-            Part(piece.name, inputs, seen[piece.name], true.numpy(), piece.parts),
+            SubGraph(piece.name, inputs, seen[piece.name], true.numpy(), piece.parts),
         )
 
     def none(self) -> str:
@@ -366,7 +368,7 @@ class Search:
         )
 
 
-def compare(output: np.ndarray, true: torch.Tensor, eager: torch.Tensor, refused: Refused) -> Error:
+def compare(output: np.ndarray, true: torch.Tensor, eager: torch.Tensor, refused: RefusedBatch) -> Error:
     """Returns the error of a value to fp64, judged by the oracle's rule; small elements beside huge
     ones by their own size.
     """
@@ -416,7 +418,7 @@ def size(value: np.ndarray | torch.Tensor) -> float:
     return float(np.sqrt(np.mean(np.square(array)))) if array.size else 0.0
 
 
-def worst(oracle: Path, outputs: Mapping[str, Path], precision: str, terms: int) -> Refused:
+def worst(oracle: Path, outputs: Mapping[str, Path], precision: str, terms: int) -> RefusedBatch:
     """Returns the batch whose outputs (kind of inputs -> file) are furthest from fp64, in multiples
     of what is allowed.
     """
@@ -442,7 +444,7 @@ def worst(oracle: Path, outputs: Mapping[str, Path], precision: str, terms: int)
                 error / limit if limit > 0 else error for error, limit in zip(errors, allowed, strict=True)
             )
             batch = tuple(np.ascontiguousarray(value[index]) for value in inputs)
-            batches.append((excess, Refused(batch, answer, allowed, precision, terms)))
+            batches.append((excess, RefusedBatch(batch, answer, allowed, precision, terms)))
     if not batches:
         raise Refusal("accuracy", "there are more or fewer outputs than torch gives, so none can be compared")
     return max(batches, key=lambda pair: np.nan_to_num(pair[0], nan=np.inf))[1]

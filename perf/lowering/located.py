@@ -43,8 +43,8 @@ raise SystemExit(not off <= {allowed:.3g})
 '''
 
 
-class Part(NamedTuple):
-    """A part of a file. name: of its output. produced, expected: its output, and in fp64."""
+class SubGraph(NamedTuple):
+    """Nodes of a file alone. name: of their output. produced, expected: it, and it in fp64."""
 
     name: str
     inputs: dict[str, np.ndarray]
@@ -69,7 +69,7 @@ class Fault(NamedTuple):
     off: float
     allowed: float
     fused: bool
-    part: Part
+    part: SubGraph
 
     def line(self, folder: str, notes: str) -> str:
         """Returns the sentence for the result. folder: where the part was saved."""
@@ -136,7 +136,7 @@ def shown(folder: Path) -> str:
     return "" if ended.returncode == 1 else f"; {RUN} does not show it by itself"
 
 
-def _near(read: np.ndarray, value: np.ndarray, part: Part) -> bool:
+def _near(read: np.ndarray, value: np.ndarray, part: SubGraph) -> bool:
     """Returns whether a reading of the file is one of the two outputs, not the other."""
     if read.shape != value.shape:
         return False

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from hotlap.perf.backends import onnxruntime, openvino
 from hotlap.perf.lowering import export, located, quantise
 from hotlap.perf.lowering.calibration import Calibration
-from hotlap.perf.lowering.locate import Load, Refused, locate, worst
+from hotlap.perf.lowering.locate import Load, RefusedBatch, locate, worst
 from hotlap.perf.lowering.located import Fault
 from hotlap.perf.lowering.model_file import IrFile, ModelFile, OnnxFile
 from hotlap.perf.lowering.torch_graph import TorchGraph
@@ -108,7 +108,7 @@ def outcome(
     with torch.inference_mode():
         eager = planted.workload.module(*planted.workload.inputs).numpy()
     allowed = [check.distance(eager, true[0], eager, precision, TERMS).tolerance]
-    refused = Refused(inputs, load(folder)(inputs), allowed, precision, TERMS)
+    refused = RefusedBatch(inputs, load(folder)(inputs), allowed, precision, TERMS)
     return locate(planted.graph, file, load, refused, folder)
 
 
