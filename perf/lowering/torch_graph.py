@@ -51,7 +51,9 @@ class TorchGraph:
             if (value := held(program, spec)) is not None
         }
         computed = {
-            name: node for name, node in nodes.items() if node.op == "call_function" and is_tensor(node)
+            name: node
+            for name, node in nodes.items()
+            if node.op == "call_function" and is_tensor(node) and not node.meta["val"].is_complex()
         }
         self.named: dict[str, Node] = {
             **computed,
