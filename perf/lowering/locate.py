@@ -181,6 +181,8 @@ class Search:
         self.fed = {f"in{index}": value for index, value in enumerate(refused.inputs)}
         self.exact = graph.everything(refused.inputs)
         self.true = [self.exact[node] for node in graph.outputs]
+        # errors of the answer that was refused
+        self.whole = [off(output, true) for output, true in zip(refused.outputs, self.true, strict=True)]
         self.seen = self.run(values(file.nodes))
         self.errors = {piece.name: self.error(piece, self.seen) for piece in pieces}
         self.forgive()
@@ -260,20 +262,23 @@ class Search:
 
     def decides(self, errors: Sequence[float]) -> bool:
         """Returns whether errors of the outputs are what the answer was refused for."""
-        whole = [off(output, true) for output, true in zip(self.refused.outputs, self.true, strict=True)]
-        broken = [not error <= allowed for error, allowed in zip(whole, self.refused.allowed, strict=True)]
-        limits = self.refused.allowed if any(broken) else [SHARE * error for error in whole]
+        broken = [
+            not error <= allowed for error, allowed in zip(self.whole, self.refused.allowed, strict=True)
+        ]
+        limits = self.refused.allowed if any(broken) else [SHARE * error for error in self.whole]
         return any(not error <= limit for error, limit in zip(errors, limits, strict=True))
 
     def fused(self) -> Fault | None:
         """Returns the first node that is wrong where no value before it is an output, and with it
         the smallest part of the file that is wrong by itself.
 
-        None where the answer is as wrong as before with every value an output.
+        None where the worst output is about as wrong with every value an output.
         """
-        own = [f"out{index}" for index in range(len(self.true))]
-        exposed = [off(self.seen[name], true) for name, true in zip(own, self.true, strict=True)]
-        if self.decides(exposed):
+        multiples = [
+            error / (allowed or 1.0) for error, allowed in zip(self.whole, self.refused.allowed, strict=True)
+        ]
+        worst = max(range(len(multiples)), key=multiples.__getitem__)
+        if not off(self.seen[f"out{worst}"], self.true[worst]) <= SHARE * self.whole[worst]:
             return None
         low, high = 0, len(self.pieces) - 1
         while low < high:

@@ -49,6 +49,7 @@ class ModelFile(Protocol):
     RUNTIME: str
     IMPORTS: str
     CALL: str
+    folder: Path
     nodes: list[FileNode]
 
     def expose(self, folder: Path, names: Sequence[str]) -> None:

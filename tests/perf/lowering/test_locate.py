@@ -4,6 +4,9 @@ and nothing is found where there is none.
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -27,6 +30,7 @@ from hotlap.perf.lowering.locate import Load, RefusedBatch, locate, worst
 from hotlap.perf.lowering.located import Fault
 from hotlap.perf.lowering.model_file import IrFile, ModelFile, OnnxFile
 from hotlap.perf.lowering.torch_graph import TorchGraph
+from hotlap.perf.machine import cpu
 from hotlap.perf.oracle import check
 from hotlap.perf.terms.case import Case, Workload
 from hotlap.perf.terms.contract import Arrays, Artefact
@@ -105,10 +109,10 @@ def outcome(
     inputs = tuple(value.numpy() for value in planted.workload.inputs)
     exact = planted.graph.everything(inputs)
     true = [exact[node].numpy() for node in planted.graph.outputs]
-    with torch.inference_mode():
-        eager = planted.workload.module(*planted.workload.inputs).numpy()
+    bound = dict(zip(planted.graph.inputs, inputs, strict=True))
+    eager = planted.graph.values(planted.graph.outputs, bound, precision)[planted.graph.outputs[0]].numpy()
     allowed = [check.distance(eager, true[0], eager, precision, TERMS).tolerance]
-    refused = RefusedBatch(inputs, load(folder)(inputs), allowed, precision, TERMS)
+    refused = RefusedBatch(inputs, load(file.folder)(inputs), allowed, precision, TERMS)
     return locate(planted.graph, file, load, refused, folder)
 
 
@@ -451,3 +455,52 @@ def ir(folder: Path) -> None:
     library = openvino._library()
     model = library.Core().read_model(folder / "model.onnx")
     library.save_model(model, folder / "model.xml", compress_to_fp16=False)
+
+
+class Saturating(nn.Module):
+    """Activations near 1, weights near 1 or -1: two 8-bit products together are beyond 16 bits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.tail = nn.Linear(16, 8), nn.Linear(8, 8)
+        self.head.weight.data = torch.sign(self.head.weight) * (1 - 0.02 * torch.rand(8, 16))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # (B, 16) -> (B, 8)
+        return torch.tanh(self.tail(torch.tanh(self.head(0.75 + 0.25 * torch.tanh(x)))))
+
+
+def saturating(folder: Path) -> Planted:
+    torch.manual_seed(0)
+    return planted_in(Saturating(), torch.randn(BATCH, 16), folder)
+
+
+def saturated(folder: str) -> None:
+    """Prints what is located in an IR that was built on another CPU than this process has."""
+    root = Path(folder)
+    planted, file = saturating(root), IrFile(root / "case")
+    fault = outcome(planted, file, root, loading(openvino, planted, root / "case", "int8"), "int8")
+    print(json.dumps([str(fault.node), fault.fused, fault.off] if isinstance(fault, Fault) else [fault]))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not cpu.eight_bit_products(), reason="needs a CPU with VNNI, to build for it")
+def test_products_of_bytes_that_overflow_in_16_bits_are_found(tmp_path: Path) -> None:
+    """Built for a CPU with VNNI, run as on one without; where values are outputs OpenVINO
+    multiplies in fp32.
+    """
+    case = Case("w", "openvino", "int8", BATCH)
+    (tmp_path / "case").mkdir()
+    workload = saturating(tmp_path).workload
+    openvino.build(workload, case, tmp_path / "case", lambda phase: contextlib.nullcontext())
+    child = subprocess.run(
+        [sys.executable, "-c", "import sys, test_locate; test_locate.saturated(sys.argv[1])", tmp_path],
+        cwd=Path(__file__).parent,
+        env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert child.returncode == 0, child.stderr
+    node, fused, off = json.loads(child.stdout.splitlines()[-1])
+    assert (node, fused) == ("Add node_linear", True)
+    assert 0.2 < off < 0.6, "38 % by docs/backends.md"
