@@ -43,6 +43,9 @@ LEAP = 4.0
 # Where a task metric refused and not the rule, a node's share of the outputs' error.
 SHARE = 0.5
 
+# Values that a part may reach back from the one that is wrong.
+MOST_BACK = 32
+
 # Loads the copy of a file in a folder; the function runs it and returns its outputs in order.
 Load = Callable[[Path], Callable[[Arrays], Arrays]]
 
@@ -184,6 +187,8 @@ class Search:
         # errors of the answer that was refused
         self.whole = [off(output, true) for output, true in zip(refused.outputs, self.true, strict=True)]
         self.seen = self.run(values(file.nodes))
+        # what `none` says of an optimiser that is at fault
+        self.unfused = ""
         self.errors = {piece.name: self.error(piece, self.seen) for piece in pieces}
         self.forgive()
 
@@ -256,7 +261,9 @@ class Search:
         value, exact = torch.as_tensor(self.seen[piece.name]), self.exact[piece.node]
         if value.shape != true.shape or value.shape != exact.shape:
             return [np.inf for _ in self.true]
-        changed = exact + (value.to(true.dtype) - true) if true.is_floating_point() else value.to(true.dtype)
+        changed = value.to(true.dtype)
+        if true.is_floating_point():
+            changed = exact + torch.where(changed == true, 0.0, changed - true)  # equal infinities
         outputs = self.graph.moved(self.exact, piece.node, changed)
         return [off(output.numpy(), true) for output, true in zip(outputs, self.true, strict=True)]
 
@@ -277,9 +284,15 @@ class Search:
         multiples = [
             error / (allowed or 1.0) for error, allowed in zip(self.whole, self.refused.allowed, strict=True)
         ]
-        worst = max(range(len(multiples)), key=multiples.__getitem__)
-        if not off(self.seen[f"out{worst}"], self.true[worst]) <= SHARE * self.whole[worst]:
+        index = max(range(len(multiples)), key=multiples.__getitem__)
+        alone = off(self.seen[f"out{index}"], self.true[index])
+        if not self.pieces or not alone <= SHARE * self.whole[index]:
             return None
+        self.unfused = (
+            f"; with every value an output the answer is off by {alone:.2g} and not"
+            f" {self.whole[index]:.2g}, so {self.file.RUNTIME}'s optimiser makes it wrong, in no part"
+            " that could be found"
+        )
         low, high = 0, len(self.pieces) - 1
         while low < high:
             middle = (low + high) // 2
@@ -288,9 +301,11 @@ class Search:
             else:
                 low = middle + 1
         piece = self.pieces[high]
+        if not self.wrong(piece, self.run([piece.name])):
+            return None
         for longer in self.longer(piece):
             with tempfile.TemporaryDirectory(dir=self.scratch) as folder:
-                inputs = {name: self.seen[name] for name in longer.bound.values()}
+                inputs = self.read(longer.parts)
                 self.file.cut(Path(folder), longer.parts, inputs, piece.name)
                 output = self.load(Path(folder))(tuple(inputs.values()))[0]
             seen = {**self.seen, piece.name: output}
@@ -316,7 +331,7 @@ class Search:
         by_name = {other.name: other for other in self.pieces}
         order = {node: place for place, node in enumerate(self.file.nodes)}
         grown = [piece]
-        while True:
+        while len(grown) < MOST_BACK:
             last = grown[-1]
             bound: dict[Node, str] = {}
             parts = set(last.parts)
@@ -327,10 +342,17 @@ class Search:
                 else:
                     bound[node] = name
             if len(parts) == len(last.parts):
-                return grown
+                break
             ours = {name for part in parts for name in part.outputs}
             bound = {node: name for node, name in bound.items() if name not in ours}
             grown.append(Piece(piece.name, piece.node, bound, tuple(sorted(parts, key=order.__getitem__))))
+        return grown
+
+    def read(self, parts: Sequence[FileNode]) -> dict[str, np.ndarray]:
+        """Returns the values that a part of the file reads and does not compute."""
+        ours = {name for part in parts for name in part.outputs}
+        names = dict.fromkeys(name for part in parts for name in part.inputs if name not in ours)
+        return {name: self.seen[name] for name in names if name in self.seen}
 
     def fault(self, piece: Piece, seen: Mapping[str, np.ndarray], fused: bool = False) -> Fault:
         """Returns what is known of a node at fault."""
@@ -342,7 +364,6 @@ class Search:
             off(seen[name], self.exact[node]) / (size(self.exact[node]) or 1.0)
             for node, name in piece.bound.items()
         ]
-        inputs = {name: seen[name] for name in piece.bound.values()}
         # what only counts sizes is left out of the names
         floats = {name for name, value in seen.items() if value.dtype.kind == "f"}
         operators = [
@@ -358,7 +379,7 @@ class Search:
             error.rmse / (size(true) or 1.0),
             error.allowed / (size(true) or 1.0),
             fused,
-            SubGraph(piece.name, inputs, seen[piece.name], true.numpy(), piece.parts),
+            SubGraph(piece.name, self.read(piece.parts), seen[piece.name], true.numpy(), piece.parts),
         )
 
     def none(self) -> str:
@@ -369,7 +390,7 @@ class Search:
         return (
             f"no wrong node: torch computed {len(self.pieces)} values of the file again, each from what"
             " the file has before it, and none alone is off by enough; the furthest out is"
-            f" {worst.parts[-1]}, at {self.errors[worst.name].excess:.2g} of what is allowed"
+            f" {worst.parts[-1]}, at {self.errors[worst.name].excess:.2g} of what is allowed{self.unfused}"
         )
 
 

@@ -243,6 +243,19 @@ def test_of_two_faults_the_first_is_named(net: Planted, tmp_path: Path) -> None:
     assert isinstance(fault, Fault) and fault.node.name == name
 
 
+def test_what_is_not_finite_is_found_and_shown(net: Planted, tmp_path: Path) -> None:
+    def edit(graph: onnx.GraphProto) -> str:
+        changed(graph, "head.bias", lambda value: value * np.float32("nan"))
+        return node_of(graph, "Gemm").name
+
+    name, file = edited(net, tmp_path, edit), OnnxFile(tmp_path)
+    fault = outcome(net, file, tmp_path, loading(onnxruntime, net, tmp_path))
+    assert isinstance(fault, Fault) and fault.node.name == name
+    notes = located.save(fault, file, tmp_path / "located", "fp32")
+    assert "its output is not finite where fp64 is" in fault.line("located", notes)
+    assert "run.py does not show it" not in notes
+
+
 class Deaf(nn.Module):
     """Nothing that the first layer's last column holds reaches the output."""
 
@@ -343,6 +356,22 @@ def test_what_only_a_fusion_does_wrong_is_found(net: Planted, tmp_path: Path) ->
     assert [node.kind for node in fault.before] == ["MatMul", "Add"]
 
 
+def test_a_fusion_that_no_part_shows_is_said(net: Planted, tmp_path: Path) -> None:
+    """An optimiser is planted that spoils a whole file in which nothing but the answer is read."""
+    edited(net, tmp_path, lambda graph: "")
+    sound = loading(onnxruntime, net, tmp_path)
+
+    def load(place: Path) -> Callable[[Arrays], Arrays]:
+        graph = onnx.load(place / "model.onnx").graph
+        run = sound(place)
+        spoilt = len(graph.output) == 1 and graph.name != "located"
+        return lambda arrays: tuple(value + spoilt for value in run(arrays))
+
+    fault = outcome(net, OnnxFile(tmp_path), tmp_path, load)
+    assert isinstance(fault, str) and fault.startswith("no wrong node: "), fault
+    assert fault.endswith("so ONNX Runtime's optimiser makes it wrong, in no part that could be found")
+
+
 def test_what_is_saved_shows_the_fault_by_itself(net: Planted, tmp_path: Path) -> None:
     name = edited(net, tmp_path, axis)
     file = OnnxFile(tmp_path)
@@ -432,6 +461,7 @@ def test_the_worst_batch_is_looked_into(tmp_path: Path) -> None:
         worst(tmp_path, {"real": outputs["real"]}, "fp32", 16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("edit", [axis, approximate, transpose, padding], ids=lambda edit: edit.__name__)
 def test_a_fault_is_found_in_an_ir(plainer: Planted, tmp_path: Path, edit: Edit) -> None:
     edited(plainer, tmp_path, edit)
@@ -444,6 +474,7 @@ def test_a_fault_is_found_in_an_ir(plainer: Planted, tmp_path: Path, edit: Edit)
     assert located.save(fault, file, tmp_path / "located", "fp32") == ""
 
 
+@pytest.mark.slow
 def test_nothing_is_found_in_an_ir_without_a_fault(plainer: Planted, tmp_path: Path) -> None:
     edited(plainer, tmp_path, lambda graph: "")
     ir(tmp_path)
