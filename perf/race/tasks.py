@@ -138,14 +138,14 @@ class Tasks:
         """Looks for the first wrong node; the part of the file that is wrong is in the folder."""
         import torch
 
-        from ..lowering import locate
+        from ..lowering import deviation, locate
 
         torch.set_num_threads(request.threads)
         case = request.case
         workload = resized(workloads.load(request.reference), case.batch)
         artefact = Artefact(case, Path(request.artefact), request.threads, lambda: workload, None)
         outputs = {kind: Path(request.outputs) / f"{kind}.npz" for kind in request.kinds}
-        refused = locate.worst(Path(request.oracle), outputs, case.precision, request.terms)
+        refused = deviation.worst(Path(request.oracle), outputs, case.precision, request.terms)
         backend = plugins.backend(case.backend)
         return locate.report(workload, artefact, backend, refused, Path(request.folder), request.shown)
 

@@ -26,7 +26,8 @@ from torch.nn import functional as F
 from hotlap.perf.backends import onnxruntime, openvino
 from hotlap.perf.lowering import export, located, quantise
 from hotlap.perf.lowering.calibration import Calibration
-from hotlap.perf.lowering.locate import Load, RefusedBatch, locate, worst
+from hotlap.perf.lowering.deviation import RefusedBatch, worst
+from hotlap.perf.lowering.locate import Load, locate
 from hotlap.perf.lowering.located import Fault
 from hotlap.perf.lowering.model_file import IrFile, ModelFile, OnnxFile
 from hotlap.perf.lowering.torch_graph import TorchGraph
