@@ -15,6 +15,9 @@ SELF_CONTAINED: bool, or (case) -> bool (optional)
     Whether `load` needs nothing but the folder, so that hotlap bench-artefact can run it without
     the module's source; without it, whether there is a `build`. The first load that is seen has
     the last word.
+LOCATES: bool (optional)
+    Whether `load` needs nothing of the folder but its model.onnx or model.xml, so that hotlap run
+    --locate can look into it; without it, no.
 FIXED_BATCH: (case) -> bool (optional)
     Whether what `build` leaves takes the case's batch size only, whatever a file beside it takes.
 available(target) -> Reason | None

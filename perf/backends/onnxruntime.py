@@ -60,6 +60,7 @@ OPTIONS = {
     "fusion": ("session", "transformer"),
 }
 PRELOAD = ("onnxruntime",)
+LOCATES = True
 
 # Option optimization -> ONNX Runtime's GraphOptimizationLevel.
 LEVELS = {

@@ -38,6 +38,7 @@ SUMMARY = "OpenVINO on the CPU, from an ONNX file"
 OPTIONS = {"hint": ("latency", "throughput"), "streams": ("auto", "1", "2"), "cache": ("off", "on")}
 PRELOAD = ("numpy",)
 TARGETS = ("cpu",)
+LOCATES = True
 
 # Our precisions -> OpenVINO's element types.
 NAMES = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "i8"}

@@ -132,13 +132,14 @@ def carried_out(
     environment: str,
     progress: Watched,
     first_look: bool = False,
+    locate: bool = False,
 ) -> list[Result]:
     """Measures the cases with someone watching; whatever ends it, the terminal and the folder are
     left in order. environment: the key of this machine's, as the results name it. first_look: rows
     of the first race before all of it is built.
     """
     try:
-        return measure(cases, opened, plan, environment, progress, first_look=first_look)
+        return measure(cases, opened, plan, environment, progress, first_look=first_look, locate=locate)
     finally:
         progress.close()
         opened.close()

@@ -74,6 +74,13 @@ def run(
         ),
     ] = "raised",
     timeout: Annotated[str, typer.Option(help="Longest wait for one answer of a worker.")] = DEFAULT_TIMEOUT,
+    locate: Annotated[
+        bool,
+        typer.Option(
+            "--locate",
+            help="Where outputs of an ONNX file or OpenVINO IR are refused, look for the first wrong node.",
+        ),
+    ] = False,
 ) -> int:
     """Race a model's backends against eager: checked, measured, reported."""
     from ..machine import survey
@@ -116,7 +123,7 @@ def run(
         ("--timeout", timeout, DEFAULT_TIMEOUT),
     )
     with racing.resumable(opened, to_go_on(opened.folder, settings)):
-        results = carried_out(cases, opened, plan, here.key, Watched(output), first_look=True)
+        results = carried_out(cases, opened, plan, here.key, Watched(output), first_look=True, locate=locate)
     if len({result.case.group for result in results}) > 1:
         output.print(report.table(results, output.width))
     output.print(report.LEGEND, style="dim")

@@ -69,9 +69,9 @@ def dynamo(workload: Workload, precision: str, path: Path) -> list[str]:
     norm into bf16 convolutions with fp32 weights, which is no valid graph. Raises
     Refusal(export_failed).
     """
+    results = output_names(workload)
     module, inputs = cast(workload, precision)
     shapes = free_axes.shapes(workload)
-    results = output_names(workload, module, inputs)
     try:
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(action="ignore"):
             program = torch.onnx.export(
@@ -106,12 +106,12 @@ def traced(workload: Workload, precision: str, path: Path) -> list[str]:
 
     Raises Refusal(export_failed), Decides.
     """
+    names, results = input_names(workload), output_names(workload)
     module, inputs = cast(workload, precision)
     inputs = tuple(value.clone() for value in workload.inputs) if precision == "fp32" else inputs
     decisions = branches.decisions(module, inputs)
     if ways := [decision for decision in decisions if not decision.harmless]:
         raise Decides(ways)
-    names, results = input_names(workload), output_names(workload, module, inputs)
     try:
         with (
             contextlib.redirect_stdout(io.StringIO()),
@@ -170,10 +170,11 @@ def input_names(workload: Workload) -> list[str]:
     return list(workload.names) or [f"in{index}" for index in range(len(workload.inputs))]
 
 
-def output_names(workload: Workload, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> list[str]:
+def output_names(workload: Workload) -> list[str]:
     """Returns what to call each tensor that a call returns, unlike any input."""
     with torch.inference_mode():
-        return leaves.identifiers(leaves.names(module(*inputs)), input_names(workload))
+        outputs = workload.module(*workload.inputs)
+    return leaves.identifiers(leaves.names(outputs), input_names(workload))
 
 
 def size(module: torch.nn.Module) -> int:
@@ -221,8 +222,12 @@ def _anonymous(program: torch.onnx.ONNXProgram) -> None:
 
 
 def _rename(program: torch.onnx.ONNXProgram, names: Sequence[str]) -> None:
-    """Gives the inputs and outputs of a graph these names, and another to what has one of them."""
+    """Gives the inputs and outputs of a graph these names, and another to what has one of them;
+    weights are called as in the module, not as in what stands around it.
+    """
     graph = program.model.graph
+    for value in list(graph.initializers.values()):
+        value.name = (value.name or "").removeprefix("module.")
     ports = [*graph.inputs, *graph.outputs]
     inner = [value for node in graph.all_nodes() for value in node.outputs]
     for value in [*inner, *graph.initializers.values()]:

@@ -110,7 +110,7 @@ def converted(ov: Any, workload: Workload) -> Any:
         if exhausted(error):
             raise
         raise Refusal("build_failed", f"{library(ov)}: {cause(error)}") from error
-    names = exporters.input_names(workload), exporters.output_names(workload, workload.module, inputs)
+    names = exporters.input_names(workload), exporters.output_names(workload)
     for ports, called in zip((model.inputs, model.outputs), names, strict=True):
         for port, name in zip(ports, called, strict=True):
             port.get_tensor().set_names({name})

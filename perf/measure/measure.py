@@ -18,6 +18,7 @@ from ..terms.result import Result
 from . import look
 from .answer import proven
 from .journal import Journal, Progress
+from .locating import locate_all
 from .prepare import Preparation, own_work
 from .rundir import RunFolder
 
@@ -37,11 +38,13 @@ def measure(
     train: bool = True,
     prove: bool = True,
     first_look: bool = False,
+    locate: bool = False,
 ) -> list[Result]:
     """Measures every case, race by race; what lacks only its device is proven (prove) or skipped.
 
     `run` has the results after each block: a Ctrl-C or a crash loses at most one. environment: its
-    key in the results file. first_look: of a first race with many entrants (look.py).
+    key in the results file. first_look: of a first race with many entrants (look.py). locate: the
+    first wrong node is looked for where outputs were refused.
     """
     results: list[Result] = []
     leavings.clear(progress.line)
@@ -50,7 +53,7 @@ def measure(
         for group, members in races(cases):
             journal = Journal(group, members, run, plan, environment, progress)
             servers.keep(journal.reference.module)
-            measure_race(journal, servers, train, prove, first_look and not results)
+            measure_race(journal, servers, train, prove, first_look and not results, locate)
             results += journal.results()
             progress.finished(group, journal.results())
     finally:
@@ -59,7 +62,12 @@ def measure(
 
 
 def measure_race(
-    journal: Journal, servers: Servers, train: bool, prove: bool, first_look: bool = False
+    journal: Journal,
+    servers: Servers,
+    train: bool,
+    prove: bool,
+    first_look: bool = False,
+    locate: bool = False,
 ) -> None:
     """One race from its cases to their results, which the journal has in the end.
 
@@ -91,6 +99,8 @@ def measure_race(
             race = Race(journal.entrants, journal.plan, servers, journal.tell, journal.record)
             race.run()
             journal.stopped_by = race.stopped_by
+            if locate:
+                locate_all(journal, preparation)
     except Refusal as refusal:
         journal.settle(journal.open(), refusal.reason)
     except KeyboardInterrupt:

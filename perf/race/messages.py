@@ -244,6 +244,24 @@ class ProveCase(Request[Built], frozen=True):
     fed: Signature
 
 
+class LocateFault(Request[str], frozen=True):
+    """Looks for the first wrong node of a case that was refused. Replies what to say of it."""
+
+    reference: Reference
+    case: Case
+    artefact: str
+    # Folders of the reference outputs and of its own, and the kinds of inputs that both have.
+    oracle: str
+    outputs: str
+    kinds: tuple[str, ...]
+    # Longest sum behind any element of the outputs.
+    terms: int
+    threads: int
+    # Folder for the part of the file that is wrong, and what a person calls it.
+    folder: str
+    shown: str
+
+
 class LoadCase(Request[LoadedCase], frozen=True):
     """Loads a case and calls it once. reference: its text is empty for an artefact by itself."""
 
@@ -335,6 +353,7 @@ AnyRequest = (
     | MeasurePeaks
     | BuildCase
     | ProveCase
+    | LocateFault
     | LoadCase
     | RunStored
     | RunSplit

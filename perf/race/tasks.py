@@ -142,6 +142,21 @@ class Tasks:
         ladder.climb(rungs, folder, yardstick, spent)
         return built(folder, case, request.fed)
 
+    def locate(self, request: messages.LocateFault) -> str:
+        """Looks for the first wrong node; the part of the file that is wrong is in the folder."""
+        import torch
+
+        from ..lowering import deviation, locate
+
+        torch.set_num_threads(request.threads)
+        case = request.case
+        workload = resized(workloads.load(request.reference), case.batch)
+        artefact = Artefact(case, Path(request.artefact), request.threads, lambda: workload, None)
+        outputs = {kind: Path(request.outputs) / f"{kind}.npz" for kind in request.kinds}
+        refused = deviation.worst(Path(request.oracle), outputs, case.precision, request.terms)
+        backend = plugins.backend(case.backend)
+        return locate.report(workload, artefact, backend, refused, Path(request.folder), request.shown)
+
     def load_case(self, request: messages.LoadCase) -> messages.LoadedCase:
         """Loads the case, places the rotating inputs and calls it once."""
         priority = scheduling.claim() if request.preferred else scheduling.AS_ASKED
@@ -338,6 +353,7 @@ METHODS: dict[type, Callable[[Tasks, Any], Any]] = {
     messages.MeasurePeaks: Tasks.measure_peaks,
     messages.BuildCase: Tasks.build,
     messages.ProveCase: Tasks.verify,
+    messages.LocateFault: Tasks.locate,
     messages.LoadCase: Tasks.load_case,
     messages.RunStored: Tasks.run_stored,
     messages.RunSplit: Tasks.run_split,
