@@ -151,7 +151,9 @@ def test_the_gate_takes_it_by_file(tmp_path: Path, capsys: pytest.CaptureFixture
             }
         )
     )
-    assert cli.status(["gate", str(plain), str(plain), "--with", str(out)]) == 1
+    copy = tmp_path / "copy.json"
+    copy.write_bytes(plain.read_bytes())
+    assert cli.status(["gate", str(plain), str(copy), "--with", str(out)]) == 1
     assert "compute" in capsys.readouterr().out
 
 
