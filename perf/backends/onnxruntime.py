@@ -9,9 +9,10 @@ between turns, so this disturbs nobody. Without it a small transformer (6 blocks
 1.9 ms instead of 1.4 ms on two cores of an EPYC; that is what option spinning:off measures.
 
 int8 is static QDQ (quantise.py): unsigned activations, signed weights with a scale a channel, 7
-bits where the CPU has no VNNI. fp16 is for CUDA: the module cast as a whole, or with [fp16:blocked]
-the fp32 graph converted with the operators of FP32_ONLY left in fp32. [fusion:transformer] runs
-ONNX Runtime's offline fusions first.
+bits where the CPU has no VNNI; with [int8:dynamic] weights alone, activations rounded in each call.
+fp16 is for CUDA: the module cast as a whole, or with [fp16:blocked] the fp32 graph converted with
+the operators of FP32_ONLY left in fp32. [fusion:transformer] runs ONNX Runtime's offline fusions
+first.
 
 Its TensorRT provider makes engines of what it takes, each one node of the graph: they are built
 once, into the case's folder. It is linked with TensorRT 10, so an environment with torch-tensorrt,
@@ -58,6 +59,7 @@ OPTIONS = {
     "spinning": ("on", "off"),
     "fp16": ("cast", "blocked"),
     "fusion": ("session", "transformer"),
+    "int8": ("static", "dynamic"),
 }
 PRELOAD = ("onnxruntime",)
 LOCATES = True
@@ -104,11 +106,12 @@ INT8 = (
     "MatMulInteger",
     "MatMulIntegerToFloat",
     "DynamicQuantizeMatMul",
+    "DynamicQuantizeLSTM",
     "ConvInteger",
     "QAttention",
 )
 # Operators that compute in floating point what those of INT8 would compute.
-FLOAT = ("Conv", "FusedConv", "NhwcFusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul")
+FLOAT = ("Conv", "FusedConv", "NhwcFusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul", "LSTM", "GRU")
 # Operators that stand for several of the exported graph.
 FUSED = (
     "Attention",
@@ -163,6 +166,11 @@ def supports(case: Case) -> Reason | None:
             "unsupported_precision",
             "ONNX Runtime's CUDA provider runs quantised graphs in fp32 between casts;"
             " [provider:TensorrtExecutionProvider] or backend tensorrt runs int8",
+        )
+    if case.option("int8", "static") == "dynamic" and (case.precision != "int8" or not on_cpu):
+        return Reason(
+            "unsupported_precision",
+            "[int8:dynamic] is for --precisions int8 on the CPU; other providers have no such operators",
         )
     if case.option("fp16", "cast") == "blocked" and _provider(case) == TENSORRT:
         return Reason(
@@ -223,10 +231,13 @@ def written(workload: Workload, case: Case, folder: Path, phase: Phase) -> tuple
     if case.precision == "int8":
         here = _provider(case) == CPU
         reduced = here and not cpu.flags() & set(cpu.INT8_PRODUCTS)
-        style = quantise.Style(signed=not here, reduced=reduced, passing=True)
-        ranges = calibration.calibration(workload)
-        outcome = quantise.quantise(source, folder / MODEL, ranges, style)
-        notes += [str(outcome), f"weights in {7 if reduced else 8} bits"]
+        if case.option("int8", "static") == "dynamic":
+            outcome = quantise.dynamically(source, folder / MODEL, reduced)
+        else:
+            style = quantise.Style(signed=not here, reduced=reduced, passing=True)
+            ranges = calibration.calibration(workload)
+            outcome = str(quantise.quantise(source, folder / MODEL, ranges, style))
+        notes += [outcome, f"weights in {7 if reduced else 8} bits"]
         spent["quantise"] = time.perf_counter() - start
     elif converted:
         notes.append(_blocked(source, folder / MODEL))

@@ -14,6 +14,7 @@ from __future__ import annotations
 import copy
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -47,8 +48,9 @@ PASSING = (
     "Transpose",
     "Flatten",
 )
-
-
+# What has int8 weights where activations are rounded in each call, and what it becomes.
+DYNAMIC = ("MatMul", "Gemm", "LSTM", "Attention")
+INTEGER = ("MatMulInteger", "DynamicQuantizeLSTM", "QAttention")
 # What ONNX Runtime's quantiser raises for graphs that it cannot take.
 FAILURES = (ValueError, TypeError, KeyError, RuntimeError)
 
@@ -97,6 +99,41 @@ class Outcome(NamedTuple):
             f"int8: {self.quantised} products and convolutions quantised, ranges from {self.source}; cosine"
             f" to fp32 {self.cosine:.4f} on inputs kept out of that{left}"
         )
+
+
+def dynamically(source: Path, target: Path, reduced: bool) -> str:
+    """Quantises the weights of an ONNX file into another, whose activations are rounded in each
+    call to the range that they have there: no calibration, and right for transformers and LSTMs,
+    whose ranges change from call to call. Returns what was done, in words.
+
+    reduced: as in Style. Raises Refusal: unsupported_op where there is nothing to quantise,
+    build_failed with ONNX Runtime's words.
+    """
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    model = onnx.load(source)
+    del model.graph.value_info[:]  # the quantiser turns weights round and infers shapes anew
+    try:
+        quantize_dynamic(
+            model,
+            target,
+            op_types_to_quantize=[*DYNAMIC],
+            per_channel=True,
+            reduce_range=reduced,
+            weight_type=QuantType.QInt8,
+        )
+    except (*FAILURES, onnx.shape_inference.InferenceError) as error:
+        raise Refusal("build_failed", f"ONNX Runtime's quantiser: {error}") from error
+    nodes = onnx.load(target, load_external_data=False).graph.node
+    counts = Counter(node.op_type for node in nodes if node.op_type in INTEGER)
+    if not counts:
+        raise Refusal(
+            "unsupported_op",
+            f"int8:dynamic quantises the weights of {', '.join(DYNAMIC)}, and the file has none",
+        )
+    names = ", ".join(f"{count} {name}" for name, count in counts.most_common())
+    return f"int8: weights alone, activations rounded in each call: {names}"
 
 
 def quantise(source: Path, target: Path, ranges: Calibration, style: Style) -> Outcome:

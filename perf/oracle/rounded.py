@@ -1,5 +1,5 @@
-"""What 8 bits cost at least: a module whose linear and convolution layers see rounded weights and
-rounded inputs, all else in fp32.
+"""What 8 bits cost at least: a module whose linear, convolution and recurrent layers see rounded
+weights and rounded inputs, all else in fp32.
 
 The yardstick of int8 where there is no task metric: signed symmetric weights with a scale for each
 output channel, inputs with one scale and zero point over the range that they have in this call (the
@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 
-# The layers that static quantisation runs in 8 bits.
+# The layers that quantisation runs in 8 bits, and those of which it does so to every weight.
+RECURRENT = (torch.nn.RNN, torch.nn.LSTM, torch.nn.GRU)
 LAYERS = (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
 
 
@@ -24,6 +25,10 @@ def rounded(module: torch.nn.Module) -> Iterator[None]:
     """Rounds the weights for good, and the inputs of each call inside the context."""
     handles = []
     for layer in module.modules():
+        if isinstance(layer, RECURRENT):
+            for name, value in layer._parameters.items():
+                if value is not None and name.startswith("weight"):
+                    value.data = weights(value.data)
         if isinstance(layer, LAYERS):
             if "weight" in layer._parameters:  # else a hook makes it anew in each call
                 layer.weight.data = weights(layer.weight.data)

@@ -120,6 +120,15 @@ class Saturating(nn.Module):
         return self.head(0.75 + 0.25 * torch.tanh(x))
 
 
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lstm, self.head = nn.LSTM(4, 32, batch_first=True), nn.Linear(32, 5)
+
+    def forward(self, x):  # (B, 16) -> (B, 5)
+        return self.head(self.lstm(x.unflatten(1, (4, 4)))[0][:, -1])
+
+
 class Shared(nn.Module):
     """One batch norm after two convolutions: torchao folds each into its own and finds two
     (ValueError in its pattern matcher).
@@ -146,6 +155,8 @@ MODULES = {
     "signal": Signal,
     "shared": Shared,
     "saturating": Saturating,
+    "recurrent": Recurrent,
+    "onlyconv": lambda: nn.Conv2d(3, 4, 3),
 }
 
 
@@ -155,6 +166,7 @@ def make(case: Case) -> Workload:
     kinds = {
         "conv": torch.randn(case.batch, 3, 8, 8),
         "shared": torch.randn(case.batch, 3, 8, 8),
+        "onlyconv": torch.randn(case.batch, 3, 8, 8),
         "attention": torch.randint(0, 11, (case.batch, 6)),
     }
     return Workload(case.workload, module, (kinds.get(case.workload, torch.randn(case.batch, 16)),))

@@ -11,6 +11,7 @@ import pytest
 
 from hotlap.perf.race import tasks
 from hotlap.perf.terms.case import Case
+from hotlap.perf.terms.reasons import Refusal
 
 ort_backend = importlib.import_module("hotlap.perf.backends.onnxruntime")
 
@@ -24,6 +25,24 @@ def test_int8_computes_in_int8(run, name: str, least: int) -> None:
         "opset 20" in line for line in placement.evidence
     )
     assert "quantise" in (ran.artefact.folder / "ledger.json").read_text()
+
+
+@pytest.mark.parametrize(("name", "least"), [("attention", 6), ("recurrent", 1)])
+def test_weights_alone_are_quantised_without_calibration(run, name: str, least: int) -> None:
+    ran = run(f"{name}/onnxruntime/int8/b4/cpu/inference[int8:dynamic]")
+    placement = ran.placement()
+    assert placement.wrong is None and placement.counters["int8_nodes"] >= least
+    assert any("activations rounded in each call" in line for line in placement.evidence)
+    exact = run(f"{name}/onnxruntime/fp32/b4/cpu/inference").outputs[0]
+    cosine = float((exact * ran.outputs[0]).sum() / np.linalg.norm(exact) / np.linalg.norm(ran.outputs[0]))
+    assert 0.99 < cosine < 1.0
+
+
+def test_a_file_without_such_weights_and_other_precisions_are_refused(run) -> None:
+    with pytest.raises(Refusal, match=r"unsupported_op: int8:dynamic quantises the weights of MatMul"):
+        run("onlyconv/onnxruntime/int8/b4/cpu/inference[int8:dynamic]")
+    reason = ort_backend.supports(Case.parse("conv/onnxruntime/fp32/b4/cpu/inference[int8:dynamic]"))
+    assert reason is not None and "is for --precisions int8 on the CPU" in reason.detail
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,137 @@
+"""What `hotlap run` does with small models of the kinds that people have (bench/ordinary.py).
+
+    python bench/models_tried.py [NAME ...]
+        20 to 60 s a model; writes docs/results/models_tried.json after each, and keeps the others'
+    python bench/models_tried.py --table docs/results/models_tried.json
+        the table of docs/models-tried.md
+
+Each model is a run of its own with the backends below, in which every answer is checked against the
+oracle; times are left out, since one second of measuring shows none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from bench import ordinary
+from hotlap.perf.terms import escape
+
+ROOT = Path(__file__).resolve().parent.parent
+FILE = ROOT / "docs" / "results" / "models_tried.json"
+BACKENDS = ("eager", "compile", "onnxruntime", "openvino")
+# 1 (0.1.0): first version.
+SCHEMA = 1
+# Longest wait for one model, s.
+PATIENCE_S = 600.0
+# A reason in a cell of the table, in characters; the file has all of it.
+SHORT = 90
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    parser.add_argument("--out", type=Path, default=FILE)
+    parser.add_argument("--table", type=Path, metavar="FILE")
+    arguments = parser.parse_args()
+    if arguments.table:
+        print(table(json.loads(arguments.table.read_text())), end="")
+        return
+    stored = json.loads(arguments.out.read_text()) if arguments.out.exists() else {"models": {}}
+    for name in arguments.names or names():
+        stored["models"][name] = tried(name)
+        print(name, json.dumps(stored["models"][name]["answers"])[:300], flush=True)
+        stored = {
+            "schema": SCHEMA,
+            "models": {each: stored["models"][each] for each in names() if each in stored["models"]},
+        }
+        arguments.out.write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n")
+
+
+def names() -> list[str]:
+    """Returns the models, in the order of their file."""
+    return [
+        name
+        for name, value in vars(ordinary).items()
+        if inspect.isfunction(value) and value.__module__ == ordinary.__name__ and value.__doc__
+    ]
+
+
+def tried(name: str) -> dict[str, Any]:
+    """Returns what one run answers: of each backend its status and reason, and how its file came
+    about.
+    """
+    with tempfile.TemporaryDirectory(prefix="tried-") as folder:
+        command = [
+            sys.executable,
+            "-m",
+            "hotlap.perf.cli",
+            "run",
+            f"bench.ordinary:{name}",
+            "--target",
+            "cpu",
+        ]
+        options = ["--backends", ",".join(BACKENDS), "--budget", "1s", "--out", folder]
+        done = subprocess.run(
+            [*command, *options], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+        )
+        file = Path(folder) / "results.json"
+        if not file.exists():
+            return {"answers": {}, "failed": done.stderr.strip()[-500:]}
+        results = json.loads(file.read_text())["results"]
+    answers = {}
+    for result in results:
+        backend = result["case"]["backend"]
+        if backend not in BACKENDS or result["case"].get("options"):
+            continue
+        notes = [
+            note for note in (result.get("placement") or {}).get("evidence", ()) if note.startswith(WAYS)
+        ]
+        reason = result.get("reason") or {}
+        answers[backend] = {
+            "status": result["status"],
+            "code": reason.get("code", ""),
+            "detail": reason.get("detail", ""),
+            "notes": notes,
+        }
+    return {"answers": answers, "warnings": results[0].get("warnings", []) if results else []}
+
+
+# How the evidence of a placement begins where a file did not come about in the usual way.
+WAYS = ("recorded from one call", "read from torch's module")
+
+
+def table(stored: dict[str, Any]) -> str:
+    """Returns the table in Markdown."""
+    lines = [
+        "| kind | what its user expects | " + " | ".join(BACKENDS) + " |",
+        "|---|---|" + "---|" * len(BACKENDS),
+    ]
+    for name, model in stored["models"].items():
+        cells = [cell(model["answers"].get(backend)) for backend in BACKENDS]
+        expected = inspect.getdoc(getattr(ordinary, name)) or ""
+        lines.append(f"| {name.replace('_', ' ')} | {expected} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def cell(answer: dict[str, Any] | None) -> str:
+    if answer is None:
+        return "not run"
+    if answer["status"] in ("ok", "noisy"):
+        return "right" + (", recorded" if answer["notes"] else "")
+    detail = re.sub(r"^bench\.ordinary:\w+: ", "", answer["detail"])
+    short = detail if len(detail) <= SHORT else detail[: SHORT - 1].rstrip() + "…"
+    return escape.markdown(f"{answer['code']}: {short}")
+
+
+if __name__ == "__main__":
+    main()
