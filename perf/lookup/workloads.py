@@ -16,6 +16,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -274,7 +275,10 @@ def _from_checkpoint(module_class: Any, path: Path) -> Workload:
     """
     state = checkpoints.weights(path)
     try:
-        module = module_class.load_from_checkpoint(path, map_location="cpu", weights_only=True, strict=False)
+        with warnings.catch_warnings(action="ignore"):  # of names that differ, which `fill` looks at
+            module = module_class.load_from_checkpoint(
+                path, map_location="cpu", weights_only=True, strict=False
+            )
     except TypeError as error:
         raise Refusal(
             "invalid_input",
