@@ -124,6 +124,7 @@ def test_a_class_after_a_refactoring_is_refused_with_the_names_on_both_sides() -
     assert "has net.0.bias, net.0.weight, net.2.bias and 1 more besides" in words
 
 
+@pytest.mark.filterwarnings("ignore:Attribute 'loss' is an instance of `nn.Module`")
 def test_a_class_that_is_not_unpickled_is_named_with_how_to_allow_it() -> None:
     saved("WithLoss", loss=torch.nn.L1Loss())
     words = detail("WithLoss")
