@@ -1,8 +1,8 @@
 """What `hotlap run` does with small models of the kinds that people have (bench/ordinary.py).
 
-    python bench/models_tried.py [NAME ...]
+    python -m bench.models_tried [NAME ...]
         20 to 60 s a model; writes docs/results/models_tried.json after each, and keeps the others'
-    python bench/models_tried.py --table docs/results/models_tried.json
+    python -m bench.models_tried --table docs/results/models_tried.json
         the table of docs/models-tried.md
 
 Each model is a run of its own with the backends below, in which every answer is checked against the

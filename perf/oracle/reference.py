@@ -246,8 +246,10 @@ def axis_of(workload: Workload, truth: Truth) -> rows.Seen:
 
 def described(workload: Workload, seen: rows.Seen) -> str:
     """Returns the inputs and what dimension 0 of them is, in words."""
+    names = workload.names or [""] * len(workload.inputs)
     shapes = ", ".join(
-        f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}" for value in workload.inputs
+        f"{name} {str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}".strip()
+        for name, value in zip(names, workload.inputs, strict=True)
     )
     words = {
         "free": f"dimension 0 is the batch ({seen.why})",

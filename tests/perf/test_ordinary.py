@@ -155,7 +155,7 @@ def test_inputs_and_outputs_have_the_names_that_their_author_knows(tmp_path: Pat
         ("cache_returned", "forward returns cache (Cache) besides, which is left out"),
         ("dataclass_returned", "forward returns note (str) besides, which is left out"),
         ("padding_mask", "our random inputs do not suit the model"),
-        ("time_first", "inputs float32 (30, 1, 8): dimension 0 is no batch"),
+        ("time_first", "inputs inputs0 float32 (30, 1, 8): dimension 0 is no batch"),
         ("fixed_view", "dimension 0 is a batch of 4 and of no other size"),
     ],
 )
