@@ -5,7 +5,7 @@ a stopped run keeps, and its last lines.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -48,6 +48,7 @@ def by_default() -> list[str]:
 def asked(
     names: Sequence[str],
     checkpoint: str,
+    arguments: Mapping[str, str],
     backends: str,
     precisions: str,
     batch: str,
@@ -59,7 +60,7 @@ def asked(
     An empty `batch` is the model's own where it takes no other, else 1. Raises Misuse for a name
     that nothing has, with the nearest ones.
     """
-    references = [workloads.Reference(name, checkpoint) for name in names]
+    references = [workloads.Reference(name, checkpoint, arguments=tuple(arguments.items())) for name in names]
     for reference in references:
         workloads.check(reference)
     sizes = {reference.text: batches_of(reference, batch, plan) for reference in references}
@@ -71,6 +72,14 @@ def asked(
             [name], split(backends) or default_backends(target), split(precisions), batches, target
         )
     ]
+
+
+def arguments(texts: Sequence[str]) -> dict[str, str]:
+    """Returns the arguments of `--arg NAME=VALUE`. Raises Misuse."""
+    for text in texts:
+        if not text.partition("=")[0].isidentifier() or "=" not in text:
+            raise Misuse(f"--arg {text}: expected NAME=VALUE, such as hidden=48")
+    return {name: value for name, _, value in (text.partition("=") for text in texts)}
 
 
 def resumed(run_id: str, out: Path | None, environment: Environment) -> RunFolder:

@@ -63,6 +63,10 @@ def run(
         str, typer.Option(help="Go on with a run: its ID, or nothing for the latest.", metavar="[ID]")
     ] = "",
     checkpoint: Annotated[str, typer.Option(help="A checkpoint for package.module:Class or :function.")] = "",
+    arg: Annotated[
+        list[str] | None,
+        typer.Option(help="An argument of package.module:Class or :function: hidden=48. May be repeated."),
+    ] = None,
     threads: Annotated[int, typer.Option(help="Threads of every entrant. Default: all cores.", min=0)] = 0,
     priority: Annotated[
         Priority,
@@ -99,6 +103,9 @@ def run(
     names = workload or racing.by_default()
     if checkpoint and len(names) != 1:
         raise Misuse("--checkpoint needs exactly one workload, package.module:Class")
+    arguments = racing.arguments(arg or [])
+    if arguments and len(names) != 1:
+        raise Misuse("--arg needs exactly one workload, package.module:Class or :function")
     here = survey.collect(plan.threads, "keep")
     output = console()
     if resume:
@@ -108,9 +115,10 @@ def run(
     else:
         notes: list[str] = []
         targets = [target_of(part, notes) for part in split(target)]
-        cases = racing.asked(names, checkpoint, backends, precisions, batch, targets, plan)
+        cases = racing.asked(names, checkpoint, arguments, backends, precisions, batch, targets, plan)
         references = {names[0]: checkpoint} if checkpoint else {}
-        opened = RunFolder(out, " ".join(["hotlap run", *names]), here, cases, references)
+        made_with = {names[0]: arguments} if arguments else {}
+        opened = RunFolder(out, " ".join(["hotlap run", *names]), here, cases, references, made_with)
         for line in notes:
             output.print(line, soft_wrap=True)
     output.print(f"{here.hardware}; results in {opened.file}", soft_wrap=True)

@@ -9,6 +9,7 @@ pickled between processes.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import importlib
 import inspect
@@ -17,7 +18,7 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -61,6 +62,8 @@ class Reference(NamedTuple):
     axis: Axis = ""
     # Whether forward returns what has to be taken apart.
     returns: Returns = ""
+    # Name and value, as text, of each argument for what makes it.
+    arguments: tuple[tuple[str, str], ...] = ()
 
     @property
     def module(self) -> str:
@@ -73,9 +76,10 @@ def check(reference: Reference) -> None:
     """Raises Misuse if the reference is seen to be wrong without importing a model."""
     name, colon, attribute = reference.text.partition(":")
     if name in plugins.modules("hotlap.workloads"):
-        if reference.checkpoint:
+        if reference.checkpoint or reference.arguments:
+            option = "--checkpoint" if reference.checkpoint else "--arg"
             raise Misuse(
-                f"--checkpoint goes with package.module:Class or package.module:function; {reference.text}"
+                f"{option} goes with package.module:Class or package.module:function; {reference.text}"
                 " finds its own checkpoint"
             )
         return
@@ -234,7 +238,7 @@ def _make(attribute: Any, reference: Reference) -> Any:
     """
     path = Path(reference.checkpoint)
     if inspect.isclass(attribute) and hasattr(attribute, "load_from_checkpoint") and reference.checkpoint:
-        return _from_checkpoint(attribute, path)
+        return _from_checkpoint(attribute, path, dict(reference.arguments))
     is_maker = inspect.isclass(attribute) or (callable(attribute) and not hasattr(attribute, "state_dict"))
     loaded = _called(attribute, reference) if is_maker else attribute
     if not reference.checkpoint:
@@ -247,28 +251,45 @@ def _make(attribute: Any, reference: Reference) -> Any:
 
 
 def _called(maker: Callable[..., Any], reference: Reference) -> Any:
-    """Returns what a user's class or function makes. Raises Refusal(invalid_input) where it needs
-    arguments.
+    """Returns what a user's class or function makes of the arguments. Raises Refusal(invalid_input)
+    where it needs others.
     """
+    values = {name: value_of(text) for name, text in reference.arguments}
     with contextlib.suppress(ValueError):  # of what is compiled nothing is known
         needed = [
             parameter.name
             for parameter in inspect.signature(maker).parameters.values()
             if parameter.default is parameter.empty
             and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+            and parameter.name not in values
         ]
         if needed:
             raise Refusal(
                 "invalid_input",
-                f"{reference.text} needs {', '.join(needed)}: write a function that takes nothing, def"
-                f" make(): return {maker.__name__}({', '.join(f'{name}=...' for name in needed)}), and give"
+                f"{reference.text} needs {', '.join(needed)}: give plain values with"
+                f" {' '.join(f'--arg {name}=VALUE' for name in needed)}, or write a function that takes"
+                f" nothing, def make(): return {maker.__name__}(...), and give"
                 f" {reference.text.partition(':')[0]}:make",
             )
-    return maker()
+        try:
+            inspect.signature(maker).bind_partial(**values)
+        except TypeError as error:
+            known = ", ".join(inspect.signature(maker).parameters) or "nothing"
+            raise Refusal("invalid_input", f"{reference.text}: --arg: {error}; it takes {known}") from error
+    return maker(**values)
 
 
-def _from_checkpoint(module_class: Any, path: Path) -> Workload:
+def value_of(text: str) -> Any:
+    """Returns what a value on the command line means: a literal of Python's, else itself."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _from_checkpoint(module_class: Any, path: Path, arguments: Mapping[str, str]) -> Workload:
     """Loads a Lightning checkpoint with its module class; inputs are its `example_input_array`.
+    arguments: besides the hyperparameters in the file, or in their place.
 
     Where the names of the weights are not the module's own, they are brought together as for any
     other module (checkpoint.py). Raises Refusal(invalid_input).
@@ -277,7 +298,11 @@ def _from_checkpoint(module_class: Any, path: Path) -> Workload:
     try:
         with warnings.catch_warnings(action="ignore"):  # of names that differ, which `fill` looks at
             module = module_class.load_from_checkpoint(
-                path, map_location="cpu", weights_only=True, strict=False
+                path,
+                map_location="cpu",
+                weights_only=True,
+                strict=False,
+                **{name: value_of(text) for name, text in arguments.items()},
             )
     except TypeError as error:
         raise Refusal(

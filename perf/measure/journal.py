@@ -55,7 +55,9 @@ class Journal:
         self.setting = Setting(f"{run.id}/{group}", self.plan, environment)
         self.folder = run.folder / "work" / group
         workload = cases[0].workload
-        self.reference = Reference(workload, run.results.references.get(workload, ""))
+        arguments = run.results.arguments.get(workload, {})
+        checkpoint = run.results.references.get(workload, "")
+        self.reference = Reference(workload, checkpoint, arguments=tuple(arguments.items()))
         self.entrants: list[Entrant] = []
         self.settled: dict[Case, Result] = {}
         self.stopped_by = ""

@@ -52,19 +52,25 @@ class RunFolder:
         environment: Environment,
         asked: Iterable[Case] = (),
         references: dict[str, str] | None = None,
+        arguments: dict[str, dict[str, str]] | None = None,
     ) -> None:
         self.id = new_id() if folder is None else folder.name
         self.folder = folder or runs_folder() / "race" / self.id
         self.file = self.folder / "results.json"
         self._open()
         try:
-            self._start(command, environment, asked, references or {})
+            self._start(command, environment, asked, references or {}, arguments or {})
         except BaseException:
             self.close()
             raise
 
     def _start(
-        self, command: str, environment: Environment, asked: Iterable[Case], references: dict[str, str]
+        self,
+        command: str,
+        environment: Environment,
+        asked: Iterable[Case],
+        references: dict[str, str],
+        arguments: dict[str, dict[str, str]],
     ) -> None:
         try:
             old = result.read(self.file) if self.file.exists() else None
@@ -75,6 +81,7 @@ class RunFolder:
             results,
             environment={**results.environment, environment.key: environment},
             references={**results.references, **references},
+            arguments={**results.arguments, **arguments},
         )
         self.ask(asked)
 

@@ -169,7 +169,11 @@ def test_what_is_done_with_it_is_said(name: str, note: str, tmp_path: Path) -> N
         ("noise_in_forward", "nondeterministic", "take random numbers as an input, forward(x, noise)"),
         ("dropout_left_on", "nondeterministic", "F.dropout(x, p, self.training)"),
         ("list_of_images", "invalid_input", "forward(self, images) returns self.model(list(images))"),
-        ("NeedsWidth", "invalid_input", "needs width: write a function that takes nothing, def make()"),
+        (
+            "NeedsWidth",
+            "invalid_input",
+            "needs width: give plain values with --arg width=VALUE, or write a function",
+        ),
         ("AsksItsTrainer", "invalid_input", "forward uses self.trainer, which there is only while it trains"),
     ],
 )

@@ -29,6 +29,11 @@ class Module(nn.Linear):
         super().__init__(3, 2)
         self.example_input_array = torch.ones(2, 3)
 
+class Wide(nn.Linear):
+    def __init__(self, width, kind="relu"):
+        super().__init__(3, width)
+        self.kind, self.example_input_array = kind, torch.ones(2, 3)
+
 class Bare(nn.Linear):
     def __init__(self):
         super().__init__(3, 2)
@@ -111,6 +116,17 @@ def test_what_a_users_module_may_offer(attribute: str, shapes: list[tuple[int, .
     assert not workload.module.training
     assert not any(value.requires_grad for value in workload.module.parameters())
     assert workload.items == (7 if attribute == "workload" else 1)
+
+
+def test_arguments_of_the_command_line_make_the_module() -> None:
+    wide = Reference("lap_user:Wide", arguments=(("width", "7"), ("kind", "gelu")))
+    module = workloads.load(wide).module
+    assert (module.out_features, module.kind) == (7, "gelu")
+    assert "lap_user:Wide needs width: give plain values with --arg width=VALUE" in refused(
+        Reference("lap_user:Wide")
+    )
+    unknown = Reference("lap_user:Wide", arguments=(("width", "7"), ("witdh", "8")))
+    assert "got an unexpected keyword argument 'witdh'; it takes width, kind" in refused(unknown)
 
 
 @pytest.mark.parametrize("attribute", ["pair", "module"])
