@@ -74,6 +74,11 @@ def FIXED_BATCH(case: Case) -> bool:
     return SELF_CONTAINED(case) and case.option("dynamic", "off") == "off"
 
 
+def instructions(case: Case, folder: Path) -> tuple[str, ...]:
+    """Returns the instruction sets that the package in a folder may use, none without one."""
+    return aoti.instructions(folder) if SELF_CONTAINED(case) else ()
+
+
 variables = eager.variables
 profile = eager.profile
 
