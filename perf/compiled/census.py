@@ -5,11 +5,11 @@ Not exactly what torch.compile generates: its joint and post-grad passes are lef
 is taken apart into products, so transformers get more kernels here (traced on a CPU and put through
 those passes: resnet the same 20 kernels, vit 8 instead of 14, gpt 12 instead of 13).
 
-A census, never a verdict: it stands on private parts of torch 2.14 (GraphLowering, CudaInterface)
-in a child process, and where one of them has moved it ends with that error. In the child torch.cuda
-is answered for by what a part of the architecture says of itself (PARTS); nothing runs. `python -P
--m hotlap.perf.compiled.census WORKLOAD TARGET [PRECISION [BATCH [CHECKPOINT]]]` prints JSON; the
-batch is the workload's own where none is given.
+A census, never a verdict: it stands on private parts of torch (GraphLowering, CudaInterface) in a
+child process, and where one of them has moved it ends with that error. In the child torch.cuda is
+answered for by what a part of the architecture says of itself (PARTS); nothing runs. `python -P -m
+hotlap.perf.compiled.census WORKLOAD TARGET [PRECISION [BATCH [CHECKPOINT]]]` prints JSON; the batch
+is the workload's own where none is given.
 """
 
 from __future__ import annotations
