@@ -57,9 +57,15 @@ def test_a_command_that_does_not_end_fails_its_step(tmp_path: Path, monkeypatch:
         versions.Environment(python, tmp_path).hotlap("doctor")
 
 
+def test_what_ci_runs_has_a_baseline_of_its_triton() -> None:
+    """Triton 3.6 comes with torch 2.11, 3.8 with 2.14 and 3.9 with 2.15."""
+    stored = {file.name for file in (versions.ROOT / "kernels" / "baselines").iterdir()}
+    assert stored >= {f"triton-{version}.json" for version in ("3.6.0", "3.8.0", "3.9.0")}
+
+
 def test_the_oldest_are_the_least_versions_of_every_dependency_but_torch() -> None:
     dependencies = tomllib.loads((versions.ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     oldest = versions.oldest()
     assert len(oldest) == len(dependencies) - 1
     assert not any(re.match(r"torch\b", requirement) or ">=" in requirement for requirement in oldest)
-    assert any(requirement.startswith("numpy==2.*") for requirement in oldest)
+    assert {"numpy==2.2.*", "onnxscript==0.6.2", "psutil==7.0.*"} <= {*oldest}

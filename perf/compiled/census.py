@@ -28,9 +28,10 @@ from unittest import mock
 import msgspec
 
 from ..lookup import workloads
+from ..machine import cuda_devices
 from ..terms import escape, printer
 from ..terms.files import put
-from ..terms.reasons import Misuse
+from ..terms.reasons import Misuse, Refusal
 from . import aot
 
 
@@ -207,7 +208,8 @@ def census(workload: str, targets: list[str], json: Path | None) -> None:
         )
         if done.returncode:
             lines = done.stderr.strip().splitlines() or ["the child process ended without a word"]
-            raise Misuse(f"--inductor {workload}: {lines[-1][:300]}")
+            why = lines[-1].removeprefix(f"{Refusal.__module__}.{Refusal.__name__}: ")
+            raise Misuse(f"--inductor {workload}: {why[:300]}")
         counted = msgspec.json.decode(done.stdout.splitlines()[-1], type=Census)
         if counted.failed:
             raise Misuse(f"--inductor {workload} for {target}: {counted.failed[0]}")
@@ -264,6 +266,7 @@ def generated(reference: workloads.Reference, part: Part, precision: str, batch:
     workload = workloads.load(reference)
     workload = workloads.resized(workload, batch or len(workload.inputs[0]))
     dtype = DTYPES[precision]
+    cuda_devices.faked("cuda:0")
     fake: Any = FakeTensorMode(allow_non_fake_inputs=True)
     with fake, torch.no_grad(), torch.fx.traceback.preserve_node_meta():
         module = workload.module.to("cuda:0", dtype)

@@ -200,6 +200,7 @@ def _write(workload: Workload, precision: str, path: Path) -> None:
     """
     import onnx
     import torch
+    from onnx_ir.passes import PassError
 
     dtype = torch.float16 if precision == "fp16" else torch.float32
     module = workload.module.to(dtype)
@@ -234,6 +235,7 @@ def _write(workload: Workload, precision: str, path: Path) -> None:
         onnx.checker.check_model(str(path), full_check=True)
     except (
         torch.onnx.OnnxExporterError,
+        PassError,
         onnx.checker.ValidationError,
         onnx.shape_inference.InferenceError,
     ) as error:
