@@ -24,8 +24,11 @@ from ..patterns import Pattern
 
 # Largest depth for which there is a tile below.
 LARGEST = 128
-# Stages of the pipeline of every loop, as Build has it by default.
+# Stages of the pipeline of a loop, as Build has it by default.
 STAGES = 2
+# The same in keys_kernel by the bytes of an element. In fp32 its four products leave no registers
+# for a pipeline: 170 with Triton 3.8, from 3.9 on so many that they spill, 56 without one (sm_90).
+KEYS_STAGES = {2: STAGES, 4: 1}
 RETURNS = ("y", "logs")
 GRADIENTS = ("q", "k", "v")
 AUTOCAST = "lower"
@@ -293,7 +296,7 @@ def backward(
         sizes = (queries, k.shape[2], depth, LOG2E / math.sqrt(depth), scale)
         last = (*sizes, causal, rows, columns, padded(depth))
         keys_kernel[(triton.cdiv(k.shape[2], columns), batch * heads)](
-            *tensors, dk, dv, *last, num_warps=warps, num_stages=STAGES
+            *tensors, dk, dv, *last, num_warps=warps, num_stages=KEYS_STAGES[q.element_size()]
         )
         queries_kernel[(triton.cdiv(queries, rows), batch * heads)](
             *tensors, dq, *last, num_warps=warps, num_stages=STAGES
@@ -352,19 +355,23 @@ def cost(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool) -> tup
 
 
 def builds(dtype: str, target: str = "sm_80", depth: int = 64, causal: bool = True) -> list[Build]:
-    queries, keys, warps = tile(4 if dtype == "fp32" else 2, depth, target)
+    item = 4 if dtype == "fp32" else 2
+    queries, keys, warps = tile(item, depth, target)
     pointer = POINTER[dtype]
     last = {"CAUSAL": causal, "QUERIES": queries, "KEYS": keys, "DEPTH": padded(depth)}
     sizes = {"queries": "i32", "keys": "i32", "depth": "i32", "factor": "fp32"}
     beside = {**dict.fromkeys(("dy", "q", "k", "v"), pointer), "logs": "*fp32", "dots": "*fp32"}
 
-    def build(name: str, kernel: object, tensors: dict[str, str], more: dict[str, str]) -> Build:
+    def build(
+        name: str, kernel: object, tensors: dict[str, str], more: dict[str, str], stages: int = STAGES
+    ) -> Build:
         signature = {**tensors, **sizes, **more, **dict.fromkeys(last, "constexpr")}
-        return Build(name, kernel, signature, last, warps, STAGES, divisible=(*tensors, "depth"), dot=True)
+        return Build(name, kernel, signature, last, warps, stages, divisible=(*tensors, "depth"), dot=True)
 
     inputs = {**dict.fromkeys(("q", "k", "v", "y"), pointer), "logs": "*fp32"}
+    gradients, scale = {**beside, "dk": pointer, "dv": pointer}, {"scale": "fp32"}
     return [
         build("forward", forward_kernel, inputs, {}),
-        build("backward_keys", keys_kernel, {**beside, "dk": pointer, "dv": pointer}, {"scale": "fp32"}),
-        build("backward_queries", queries_kernel, {**beside, "dq": pointer}, {"scale": "fp32"}),
+        build("backward_keys", keys_kernel, gradients, scale, KEYS_STAGES[item]),
+        build("backward_queries", queries_kernel, {**beside, "dq": pointer}, scale),
     ]

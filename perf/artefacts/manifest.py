@@ -46,6 +46,23 @@ class Tensor(msgspec.Struct, frozen=True):
     shape: tuple[Count, ...]
     dynamic: dict[str, str] = {}
 
+    @property
+    def wanted(self) -> str:
+        """What it takes, in words, such as in0 takes float32[batch, 64]."""
+        axes = [self.dynamic.get(str(axis), str(size)) for axis, size in enumerate(self.shape)]
+        return printable(f"{self.name} takes {self.dtype}[{', '.join(axes)}]")
+
+    def takes(self, shape: tuple[int, ...], sizes: dict[str, int]) -> bool:
+        """Whether a shape fits. sizes: of the dynamic axes until now, by name; gets its own."""
+        if len(shape) != len(self.shape):
+            return False
+        names = [self.dynamic.get(str(axis)) for axis in range(len(shape))]
+        wanted = tuple(
+            own if name is None else sizes.setdefault(name, max(1, size))
+            for name, own, size in zip(names, self.shape, shape, strict=True)
+        )
+        return shape == wanted
+
 
 class Signature(msgspec.Struct, frozen=True):
     """Inputs and outputs of a model, in its own order."""
@@ -94,6 +111,8 @@ class Manifest(msgspec.Struct, frozen=True):
     deviation: Deviation | None = None
     # Why it did not pass; None where it did.
     reason: Reason | None = None
+    # Instruction sets that its machine code for the CPU may use, as /proc/cpuinfo names them.
+    instructions: tuple[Annotated[str, msgspec.Meta(pattern="^[a-z0-9_]{1,32}$")], ...] = ()
     schema: int = SCHEMA
 
     def parsed(self) -> Case:

@@ -13,18 +13,20 @@ says otherwise, and what the first load really asked for wins over both.
 from __future__ import annotations
 
 import os
+import shlex
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..lookup import plugins
 from ..lookup.cases import parse_backend
-from ..machine import cuda_devices, survey
+from ..machine import cpu, cuda_devices, survey
 from ..terms import escape
 from ..terms.case import Case
-from ..terms.contract import Arrays, Artefact, modules
+from ..terms.contract import Arrays, Artefact, Step, modules
 from ..terms.reasons import WRONG, Misuse, Refusal, Unreadable
 from . import manifest as manifests
 from . import npz
@@ -95,9 +97,15 @@ def complete(manifest: Manifest, shapes: Mapping[str, tuple[int, ...]]) -> bool:
 def here(manifest: Manifest) -> Case:
     """The case on the target of this machine that it was built for.
 
-    Raises Refusal: no_device, or what the backend lacks.
+    Raises Refusal: no_device, unsupported_target, or what the backend lacks.
     """
     case = manifest.parsed()
+    if lacking := [name for name in manifest.instructions if name not in cpu.flags()]:
+        raise Refusal(
+            "unsupported_target",
+            f"its machine code may use {', '.join(lacking)}, which this CPU does not have; build it on"
+            f" this machine: hotlap run {case.workload} --backends {shlex.quote(case.spec)}",
+        )
     if manifest.architecture != "cpu":
         devices, why = capabilities()
         if manifest.architecture not in devices:
@@ -148,38 +156,55 @@ def doubts(manifest: Manifest) -> list[str]:
 class Opened:
     """A model that takes numpy arrays in the order of `manifest.inputs` and returns a tuple of
     float arrays (what is no float64 becomes float32). For one thread at a time.
+
+    Axes that the manifest calls dynamic may have any size from 1, those of one name the same. What
+    is loaded first is as it was measured, for the sizes of the case; with the first call of other
+    sizes it is loaded once more, for any.
     """
 
     def __init__(self, folder: Path, manifest: Manifest, case: Case, threads: int) -> None:
         # Threads are not bound: this process is not the harness's.
         case = replace(case, options=tuple({**dict(case.options), "binding": "none"}.items()))
         self.manifest = manifest
-        self.step = plugins.backend(case.backend).load(
-            Artefact(case, folder, threads, self._no_workload, None)
-        )
+        self._artefact = Artefact(case, folder, threads, self._no_workload, None)
+        self.step = self._load(self._artefact)
 
     def __call__(self, *arrays: Any) -> Arrays:
         self._fits(arrays)
-        outputs = self.step.call(self.step.place(arrays))
-        self.step.synchronize()
-        return self.step.fetch(outputs)
+        as_built = all(
+            array.shape == tensor.shape for array, tensor in zip(arrays, self.manifest.inputs, strict=True)
+        )
+        step = self.step if as_built else self._any_size
+        outputs = step.call(step.place(arrays))
+        step.synchronize()
+        return step.fetch(outputs)
+
+    @cached_property
+    def _any_size(self) -> Step:
+        return self._load(replace(self._artefact, free=True))
+
+    @staticmethod
+    def _load(artefact: Artefact) -> Step:
+        """Raises Refusal."""
+        return plugins.backend(artefact.case.backend).load(artefact)
 
     def _fits(self, arrays: tuple[Any, ...]) -> None:
-        """Raises Misuse. Free axes too have the size of the case: it is loaded for that one."""
+        """Raises Misuse."""
         import numpy as np
 
+        sizes: dict[str, int] = {}
         if len(arrays) != len(self.manifest.inputs):
             raise Misuse(f"{self.manifest.case} takes {len(self.manifest.inputs)} arrays, not {len(arrays)}")
         for array, tensor in zip(arrays, self.manifest.inputs, strict=True):
-            if not isinstance(array, np.ndarray) or array.shape != tensor.shape:
+            if not isinstance(array, np.ndarray) or not tensor.takes(array.shape, sizes):
                 received = (
                     f"{array.dtype}{list(array.shape)}"
                     if isinstance(array, np.ndarray)
                     else type(array).__name__
                 )
-                raise Misuse(f"{tensor.name} takes {tensor.dtype}{list(tensor.shape)}, not {received}")
+                raise Misuse(f"{tensor.wanted}, not {received}")
             if np.issubdtype(array.dtype, np.floating) != ("float" in tensor.dtype) or array.dtype == object:
-                raise Misuse(f"{tensor.name} takes {tensor.dtype}, not {array.dtype}")
+                raise Misuse(f"{manifests.printable(tensor.name)} takes {tensor.dtype}, not {array.dtype}")
 
     def _no_workload(self) -> Workload:
         raise Refusal(

@@ -42,7 +42,8 @@ def describe(
 
     proven: of a case without its device, which nothing completes later. Raises OSError.
     """
-    needs_source = not self_contained(plugins.backend(case.backend), case)
+    backend = plugins.backend(case.backend)
+    needs_source = not self_contained(backend, case)
     if not needs_source:
         place_reference(oracle, folder)
     manifest = Manifest(
@@ -61,6 +62,7 @@ def describe(
         weights=subject.weights,
         work=subject.work,
         made=now(),
+        instructions=getattr(backend, "instructions", lambda *_: ())(case, folder),
     )
     if proven is not None:
         manifest = msgspec.structs.replace(

@@ -20,6 +20,9 @@ LOCATES: bool (optional)
     --locate can look into it; without it, no.
 FIXED_BATCH: (case) -> bool (optional)
     Whether what `build` leaves takes the case's batch size only, whatever a file beside it takes.
+instructions(case, folder) -> tuple[str, ...] (optional)
+    The instruction sets, as /proc/cpuinfo names them, that machine code for the CPU in the folder
+    may use: a machine that lacks one refuses the artefact. Without it there is no such code.
 available(target) -> Reason | None
     None if it can run on the target; looks, imports nothing heavy.
 supports(case) -> Reason | None

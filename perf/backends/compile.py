@@ -74,6 +74,11 @@ def FIXED_BATCH(case: Case) -> bool:
     return SELF_CONTAINED(case) and case.option("dynamic", "off") == "off"
 
 
+def instructions(case: Case, folder: Path) -> tuple[str, ...]:
+    """Returns the instruction sets that the package in a folder may use, none without one."""
+    return aoti.instructions(folder) if SELF_CONTAINED(case) else ()
+
+
 variables = eager.variables
 profile = eager.profile
 
@@ -318,9 +323,13 @@ def _loaded(case: Case, folder: Path) -> Step:
 
 
 def _folders(folder: Path) -> None:
-    """Sets the folders of the caches, which Inductor takes from the environment."""
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder / CACHE)
-    os.environ["TRITON_CACHE_DIR"] = str(folder / CACHE / "triton")
+    """Sets the folders of the caches, which Inductor takes from the environment.
+
+    Absolute, as Inductor starts the C++ compiler in another directory (torch 2.9).
+    """
+    cache = folder.absolute() / CACHE
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache)
+    os.environ["TRITON_CACHE_DIR"] = str(cache / "triton")
 
 
 def _exported(workload: Workload, case: Case, folder: Path | None = None) -> torch.export.ExportedProgram:

@@ -129,6 +129,11 @@ FUSED = (
 )
 
 
+def FIXED_BATCH(case: Case) -> bool:
+    """Returns whether there are engines, which take the case's batch size only."""
+    return _provider(case) == TENSORRT
+
+
 def available(target: str) -> Reason | None:
     """Returns what is missing for it: the package or the device."""
     remedy = "pip install onnxruntime-gpu, or onnxruntime where there is no such wheel"
@@ -482,7 +487,7 @@ def _session(artefact: Artefact, profile: Path | None = None) -> Any:
     import onnxruntime as ort
 
     case, threads = artefact.case, artefact.threads
-    options = _options(case, threads)
+    options = _options(artefact)
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
@@ -512,7 +517,7 @@ def _session(artefact: Artefact, profile: Path | None = None) -> Any:
             raise Refusal("build_failed", f"ONNX Runtime {ort.__version__}: {error}") from error
 
 
-def _options(case: Case, threads: int) -> Any:
+def _options(artefact: Artefact) -> Any:
     """Returns a session's options.
 
     Affinities number CPUs from 1, and the calling thread has none
@@ -520,13 +525,15 @@ def _options(case: Case, threads: int) -> Any:
     """
     import onnxruntime as ort
 
+    case, threads = artefact.case, artefact.threads
     options = ort.SessionOptions()
     level = LEVELS[case.option("optimization", "all")]
     options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, level)
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
-    options.add_free_dimension_override_by_name(BATCH, case.batch)
+    if not artefact.free:
+        options.add_free_dimension_override_by_name(BATCH, case.batch)
     options.add_session_config_entry(
         "session.intra_op.allow_spinning", str(int(case.option("spinning", "on") == "on"))
     )

@@ -5,11 +5,11 @@ Not exactly what torch.compile generates: its joint and post-grad passes are lef
 is taken apart into products, so transformers get more kernels here (traced on a CPU and put through
 those passes: resnet the same 20 kernels, vit 8 instead of 14, gpt 12 instead of 13).
 
-A census, never a verdict: it stands on private parts of torch 2.14 (GraphLowering, CudaInterface)
-in a child process, and where one of them has moved it ends with that error. In the child torch.cuda
-is answered for by what a part of the architecture says of itself (PARTS); nothing runs. `python -P
--m hotlap.perf.compiled.census WORKLOAD TARGET [PRECISION [BATCH [CHECKPOINT]]]` prints JSON; the
-batch is the workload's own where none is given.
+A census, never a verdict: it stands on private parts of torch (GraphLowering, CudaInterface) in a
+child process, and where one of them has moved it ends with that error. In the child torch.cuda is
+answered for by what a part of the architecture says of itself (PARTS); nothing runs. `python -P -m
+hotlap.perf.compiled.census WORKLOAD TARGET [PRECISION [BATCH [CHECKPOINT]]]` prints JSON; the batch
+is the workload's own where none is given.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ from unittest import mock
 import msgspec
 
 from ..lookup import workloads
+from ..machine import cuda_devices
 from ..terms import escape, printer
 from ..terms.files import put
-from ..terms.reasons import Misuse
+from ..terms.reasons import Misuse, Refusal
 from . import aot
 
 
@@ -207,7 +208,8 @@ def census(workload: str, targets: list[str], json: Path | None) -> None:
         )
         if done.returncode:
             lines = done.stderr.strip().splitlines() or ["the child process ended without a word"]
-            raise Misuse(f"--inductor {workload}: {lines[-1][:300]}")
+            why = lines[-1].removeprefix(f"{Refusal.__module__}.{Refusal.__name__}: ")
+            raise Misuse(f"--inductor {workload}: {why[:300]}")
         counted = msgspec.json.decode(done.stdout.splitlines()[-1], type=Census)
         if counted.failed:
             raise Misuse(f"--inductor {workload} for {target}: {counted.failed[0]}")
@@ -264,6 +266,7 @@ def generated(reference: workloads.Reference, part: Part, precision: str, batch:
     workload = workloads.load(reference)
     workload = workloads.resized(workload, batch or len(workload.inputs[0]))
     dtype = DTYPES[precision]
+    cuda_devices.faked("cuda:0")
     fake: Any = FakeTensorMode(allow_non_fake_inputs=True)
     with fake, torch.no_grad(), torch.fx.traceback.preserve_node_meta():
         module = workload.module.to("cuda:0", dtype)

@@ -11,11 +11,16 @@ It checks nothing: a package with a byte flipped in its library was loaded and r
 so was one made for another batch (torch 2.14.1). So the file's SHA-256 lies beside it, and inputs
 with another batch are refused. Whoever can write both files can run any code: a package is a
 program.
+
+Inductor compiles with -march=native beside the flags of the vector instructions that it chose, so
+the library may hold whatever the CPU had that built it, and one that lacks some of it ends the
+process by SIGILL. `instructions` tells, for the manifest.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 import sys
 import zipfile
 from collections import Counter
@@ -26,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ..lookup.workloads import Reference
+from ..machine import cpu
 from ..machine.memory import exhausted
 from ..terms.case import BATCH, Case, Workload
 from ..terms.contract import Arrays
@@ -43,6 +49,8 @@ ABOUT = "package.json"
 INPUTS = "inputs.npz"
 # The name that aoti_compile_and_package gives a model inside of its package.
 MODEL = "model"
+# What C++ that uses AMX calls (GCC's amxtileintrin.h).
+TILE = re.compile(r"\b_tile_(?:loadd|loadconfig|zero|dp\w+)\(")
 
 
 class Package(msgspec.Struct, frozen=True):
@@ -230,9 +238,9 @@ def contents(folder: Path) -> tuple[generated.Code, str, int]:
     """Returns what the C++ in the package says, its libraries in words, and how many
     cubins there are.
     """
+    sources = _sources(folder)
     with zipfile.ZipFile(folder / FILE) as archive:
         members = archive.infolist()
-        sources = [archive.read(member).decode() for member in members if member.filename.endswith(".cpp")]
         libraries = ", ".join(
             f"{Path(member.filename).name[:12]}... of {member.file_size} bytes"
             for member in members
@@ -240,6 +248,21 @@ def contents(folder: Path) -> tuple[generated.Code, str, int]:
         )
     cubins = sum(member.filename.endswith(".cubin") for member in members)
     return generated.package(sources), libraries, cubins
+
+
+def instructions(folder: Path) -> tuple[str, ...]:
+    """Returns the instruction sets that a package may use which was built on this machine; none
+    where the folder has no package.
+    """
+    if not (folder / FILE).is_file():
+        return ()
+    return cpu.native(tiles=any(TILE.search(source) for source in _sources(folder)))
+
+
+def _sources(folder: Path) -> list[str]:
+    """Returns the C++ in the package."""
+    with zipfile.ZipFile(folder / FILE) as archive:
+        return [archive.read(name).decode() for name in archive.namelist() if name.endswith(".cpp")]
 
 
 def _digest(folder: Path) -> str:

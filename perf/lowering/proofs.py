@@ -26,6 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ..compiled.census import PARTS, Census
+from ..machine import cuda_devices
 from ..machine.memory import exhausted
 from ..terms.case import Case, Workload
 from ..terms.contract import Phase, Proven
@@ -64,8 +65,9 @@ def exported(workload: Workload, case: Case, phase: Phase) -> DeviceExport:
     """Exports the module for the device, which is L1.
 
     Raises Refusal: unsupported_op with the operator that makes or meets a tensor on the CPU, or has
-    a kernel for the CPU only; export_failed.
+    a kernel for the CPU only; export_failed; dep_missing where torch asks for the driver.
     """
+    cuda_devices.faked(DEVICE)
     form = _tensors(case, DEVICE)
     arrays = tuple(value.numpy() for value in workload.inputs)
     fake: Any = FakeTensorMode(allow_non_fake_inputs=True)

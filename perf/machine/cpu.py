@@ -22,6 +22,21 @@ ONEDNN_PRODUCTS: dict[str, tuple[str, ...]] = {
     "AVX512_CORE_VNNI": ("avx512_vnni",),
     "AVX512_CORE_BF16": ("avx512_vnni", "avx512_bf16"),
 }
+# Instruction sets that a compiler uses of itself in code for a processor that has them, as
+# /proc/cpuinfo names them (GCC's manual, "x86 Options" and "AArch64 Options"; Linux's
+# arch/x86/include/asm/cpufeatures.h and "ARM64 ELF hwcaps"). Those of cryptography are not among
+# them: they are in code by name only, and so are AMX's.
+COMPILED = (
+    *("pni", "ssse3", "sse4_1", "sse4_2", "popcnt", "cx16", "movbe", "abm", "bmi1", "bmi2", "tbm", "xop"),
+    *("fma", "fma4", "f16c", "gfni", "avx", "avx2", "avx_vnni", "avx_vnni_int8", "avx_vnni_int16"),
+    *("avx_ifma", "avx_ne_convert", "apx", "avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"),
+    *("avx512ifma", "avx512vbmi", "avx512_vbmi2", "avx512_vnni", "avx512_bitalg", "avx512_vpopcntdq"),
+    *("avx512_bf16", "avx512_fp16"),
+    *("asimd", "fphp", "asimdhp", "asimddp", "asimdrdm", "asimdfhm", "atomics", "fcma", "jscvt", "lrcpc"),
+    *("ilrcpc", "i8mm", "bf16", "sve", "sve2", "svei8mm", "svebf16"),
+)
+# Instructions for products of tiles, used by name.
+TILES = ("amx_tile", "amx_int8", "amx_bf16", "amx_fp16")
 
 
 def flags() -> frozenset[str]:
@@ -42,6 +57,15 @@ def cpuinfo() -> dict[str, str]:
         return {}
     pairs = [line.partition(":") for line in first.splitlines()]
     return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def native(tiles: bool) -> tuple[str, ...]:
+    """Returns the instruction sets that code compiled for this CPU (-march=native) may hold.
+
+    tiles: those of AMX too, which code must name.
+    """
+    there = flags()
+    return tuple(name for name in (*COMPILED, *(TILES if tiles else ())) if name in there)
 
 
 def onednn_products() -> frozenset[str]:

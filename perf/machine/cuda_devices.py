@@ -124,6 +124,27 @@ def numbered(devices: Sequence[Device], item: str, environment: Mapping[str, str
     return slices[0]
 
 
+def faked(target: str) -> None:
+    """Raises Refusal(dep_missing) where torch cannot take a tensor to a fake device without a
+    driver.
+    """
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    value, fake = torch.ones(1), FakeTensorMode(allow_non_fake_inputs=True)
+    try:
+        with fake:
+            value.to(target)
+    except RuntimeError as error:
+        if "driver" not in str(error):
+            raise
+        raise Refusal(
+            "dep_missing",
+            f"torch {torch.__version__} needs NVIDIA's driver to trace a model for a GPU that is not here;"
+            " torch 2.11 does not: pip install 'torch>=2.11'",
+        ) from error
+
+
 def named(devices: Sequence[Device], item: str, kind: str) -> Device | None:
     """Returns the device of a UUID, or of the only one that begins so; None where there is none.
 

@@ -49,6 +49,8 @@ class Artefact:
     # Folder of the race's reference outputs (oracle/reference.py), for a backend that says
     # KNOWS_REFERENCE and computes nothing; None for all others.
     reference: Path | None
+    # Whether axes that may have any size keep it; else they have the case's.
+    free: bool = False
 
 
 @dataclass(frozen=True)

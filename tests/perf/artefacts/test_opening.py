@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from hotlap.perf.artefacts.manifest import Manifest
 from hotlap.perf.artefacts.opening import open_artefact
 from hotlap.perf.lookup import plugins
 from hotlap.perf.lookup.cases import expand
-from hotlap.perf.machine import survey
+from hotlap.perf.machine import cpu, survey
 from hotlap.perf.measure import artefact, rundir
 from hotlap.perf.measure.journal import Progress
 from hotlap.perf.measure.measure import measure
@@ -297,6 +298,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "large": (lambda folder: os.truncate(folder / "manifest.json", 2**30), "a manifest has at most"),
     "wrong type": (lambda folder: edit(folder, batch="one"), "not the manifest of an artefact"),
+    "instruction with a command": (
+        lambda folder: edit(folder, instructions=["\x1b[2J"]),
+        "not the manifest of an artefact",
+    ),
     "wrong type inside": (
         lambda folder: edit(folder, files=[{"path": 3}]),
         "not the manifest of an artefact",
@@ -585,14 +590,106 @@ def test_an_opened_artefact_computes_what_was_checked(built: dict[str, Path]) ->
     assert os.sched_getaffinity(0) == bound
 
 
+def rows(count: int) -> np.ndarray:
+    return np.random.default_rng(count).standard_normal((count, 64), np.float32)
+
+
+def row_by_row(model: opening.Opened, inputs: np.ndarray) -> None:
+    """Any batch has the outputs of its rows alone, which are as they were checked."""
+    (outputs,) = model(inputs)
+    alone = np.concatenate([model(inputs[row : row + 1])[0] for row in range(len(inputs))])
+    np.testing.assert_allclose(outputs, alone, atol=1e-6)
+
+
+def test_an_opened_artefact_takes_every_batch_that_its_manifest_calls_free(built: dict[str, Path]) -> None:
+    model = open_artefact(built["onnxruntime"])
+    for count in (1, 7, 2):
+        row_by_row(model, rows(count))
+    with pytest.raises(Misuse, match=re.escape("in0 takes float32[1, 64], not float32[2, 64]")):
+        open_artefact(built["openvino"])(rows(2))
+
+
+def test_it_takes_every_other_size_that_its_manifest_calls_free(copied: Path) -> None:
+    """The model is a sum of two inputs whose both axes are free; they must agree."""
+    from onnx import TensorProto, helper, save
+
+    def value(name: str) -> Any:
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", "time"])
+
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["in0", "in1"], ["out0"])],
+        "sum",
+        [value("in0"), value("in1")],
+        [value("out0")],
+    )
+    (copied / "model.onnx").unlink()
+    (copied / "reference.npz").unlink()
+    save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10),
+        copied / "model.onnx",
+    )
+    free = {"0": "batch", "1": "time"}
+    inputs = [manifest.Tensor(f"in{index}", "float32", (1, 4), free) for index in range(2)]
+    edit(copied, inputs=msgspec.to_builtins(inputs))
+    again(copied)
+    model = open_artefact(copied)
+    for shape in ((1, 4), (3, 4), (1, 9), (2, 5)):
+        (output,) = model(np.ones(shape, np.float32), np.ones(shape, np.float32))
+        assert output.shape == shape and (output == 2).all()
+    with pytest.raises(Misuse, match=re.escape("in1 takes float32[batch, time], not float32[3, 5]")):
+        model(np.ones((3, 4), np.float32), np.ones((3, 5), np.float32))
+
+
+def test_a_package_says_which_instructions_it_may_use_and_is_refused_without_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, results = race(["compile[package:aoti][dynamic:on]"])
+    result = next(result for result in results.values() if result.case.options)
+    folder = run / result.artefact
+    record = manifest.read(folder)
+    flags = cpu.flags()
+    assert record.instructions == cpu.native(tiles=False) and {*record.instructions} <= flags
+    assert {name for name in ("avx2", "fma", "avx512f", "avx512vl") if name in flags} <= {
+        *record.instructions
+    }
+    with zipfile.ZipFile(folder / "model.pt2") as archive:
+        sources = [archive.read(name).decode() for name in archive.namelist() if name.endswith(".cpp")]
+    assert all("-march=native" in source for source in sources), "else these are too many"
+    model = open_artefact(folder)
+    for count in (1, 5, 3):
+        row_by_row(model, rows(count))
+
+    edit(folder, instructions=[*record.instructions, "avx4096_planted"])
+    words = (
+        "unsupported_target: its machine code may use avx4096_planted, which this CPU does not have; build it"
+        f" on this machine: hotlap run {TINY} --backends 'compile[dynamic:on][package:aoti]'"
+    )
+    with pytest.raises(Refusal, match=re.escape(words)):
+        open_artefact(folder)
+    monkeypatch.setenv("HOTLAP_RUNS", str(tmp_path / "runs"))
+    assert cli.status(["bench-artefact", str(folder), "--json", str(tmp_path / "one.json")]) == 4
+    assert "may use avx4096_planted" in capsys.readouterr().out
+    assert read(tmp_path / "one.json").results[0].status == "skipped"
+
+
+def test_a_manifest_from_before_instructions_were_named_is_read(copied: Path) -> None:
+    fields = json.loads((copied / "manifest.json").read_bytes())
+    assert fields.pop("instructions") == []
+    (copied / "manifest.json").write_text(json.dumps(fields))
+    assert manifest.read(copied).instructions == ()
+    row_by_row(open_artefact(copied), rows(2))
+
+
 @pytest.mark.parametrize(
     ("arrays", "words"),
     [
         ((), "takes 1 arrays, not 0"),
-        ((np.zeros((2, 64), np.float32),), "input takes float32[1, 64], not float32[2, 64]"),
+        ((np.zeros((2, 32), np.float32),), "input takes float32[batch, 64], not float32[2, 32]"),
+        ((np.zeros((0, 64), np.float32),), "input takes float32[batch, 64], not float32[0, 64]"),
+        ((np.zeros(64, np.float32),), "input takes float32[batch, 64], not float32[64]"),
         ((np.zeros((1, 64), np.int64),), "input takes float32, not int64"),
         ((np.full((1, 64), None),), "input takes float32, not object"),
-        (([[0.0] * 64],), "input takes float32[1, 64], not list"),
+        (([[0.0] * 64],), "input takes float32[batch, 64], not list"),
     ],
 )
 def test_other_arrays_than_its_inputs_are_refused(

@@ -13,6 +13,7 @@ import torch
 
 from hotlap.perf.backends import compile as backend
 from hotlap.perf.lowering import aoti
+from hotlap.perf.machine import cpu
 from hotlap.perf.terms.case import Case
 from hotlap.perf.terms.reasons import Refusal
 
@@ -112,6 +113,17 @@ def test_a_dynamic_package_serves_other_sizes(run, check):
 def test_what_cannot_be_exported_has_a_reason(run, case, why):
     with pytest.raises(Refusal, match=why):
         run(case)
+
+
+@pytest.mark.parametrize(
+    ("source", "tiles"), [("_tile_dpbusd(0, 1, 2);", True), ("int _tile_count(3);", False)]
+)
+def test_instructions_of_amx_are_those_of_code_that_calls_them(source, tiles, tmp_path, monkeypatch):
+    monkeypatch.setattr(cpu, "flags", lambda: frozenset({"amx_tile", "avx2", "sha_ni"}))
+    assert aoti.instructions(tmp_path) == ()
+    with zipfile.ZipFile(tmp_path / aoti.FILE, "w") as archive:
+        archive.writestr("model/a.cpp", source)
+    assert aoti.instructions(tmp_path) == (("avx2", "amx_tile") if tiles else ("avx2",))
 
 
 def test_a_failing_compiler_is_the_reason(workload, tmp_path):
