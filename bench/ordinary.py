@@ -256,6 +256,73 @@ def pixels():
     ), torch.randint(0, 256, (2, 3, 12, 12), dtype=torch.uint8)
 
 
+class Spectral(nn.Module):
+    """Multiplies the spectrum by complex weights, as neural operators do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(9, dtype=torch.complex64))
+
+    def forward(self, wave: torch.Tensor) -> torch.Tensor:
+        return torch.fft.irfft(torch.fft.rfft(wave) * self.weight, n=16)
+
+
+def complex_weights():
+    """eager has both parts of its weights; a file that cannot hold them is refused"""
+    return Spectral(), torch.randn(3, 16)
+
+
+def number_of_no_axis():
+    """a number that is a tensor without axes stays one"""
+    return Does(lambda self, x, column: self.lin(x)[:, column], lin=nn.Linear(8, 6)), (
+        torch.randn(3, 8),
+        torch.tensor(2),
+    )
+
+
+def same_tensor_twice():
+    """two inputs, though the example has one tensor for both"""
+    x = torch.randn(3, 8)
+    return Does(lambda self, query, key: self.lin(query) * key, lin=nn.Linear(8, 8)), (x, x)
+
+
+def mask_of_large_numbers():
+    """the mask of text encoders, 0 or the least number there is"""
+
+    def forward(self, x, mask):
+        scores = self.lin(x)
+        return (scores + (1.0 - mask.to(scores.dtype)) * torch.finfo(scores.dtype).min).softmax(-1)
+
+    keep = torch.ones(3, 8, dtype=torch.int64)
+    keep[1, 5:] = 0
+    return Does(forward, lin=nn.Linear(8, 8)), (torch.randn(3, 8), keep)
+
+
+class Rotating(nn.Module):
+    """Keeps a table of angles that it makes when it is first called, and for each length."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lin, self.tables = nn.Linear(8, 8), {}
+
+    def forward(self, steps: torch.Tensor) -> torch.Tensor:
+        size = steps.shape[1]
+        if size not in self.tables:
+            self.tables[size] = torch.outer(torch.arange(size) / 10, torch.arange(8) + 1.0)
+            self.register_buffer("angles", self.tables[size], persistent=False)
+        return self.lin(steps) * self.angles.cos()
+
+
+def table_kept_by_the_module():
+    """what a module keeps from one call does not reach the next precision"""
+    return Rotating(), torch.randn(2, 6, 8)
+
+
+def weights_of_64_bits():
+    """fp32 entrants run it in fp32, and it is said"""
+    return nn.Sequential(nn.Linear(8, 8), nn.Tanh()).double(), torch.randn(2, 8, dtype=torch.float64)
+
+
 # What comes out.
 
 
@@ -311,6 +378,14 @@ def cache_returned():
     return Detector(lambda boxes, scores: {"logits": scores, "cache": Cache(boxes), "loss": None}), (
         torch.randn(4, 16)
     )
+
+
+def booleans_beside():
+    """booleans and integers are compared exactly"""
+    return Does(
+        lambda self, x: {"y": self.lin(x), "positive": x > 0, "large": (x * 1000).long() * 1000003},
+        lin=nn.Linear(8, 4),
+    ), torch.randn(3, 8)
 
 
 def complex_returned():
@@ -418,6 +493,25 @@ class Branching(nn.Module):
 def branch_on_values():
     """eager runs; exporters refuse with the line and torch.where or torch.cond"""
     return Branching(), torch.randn(4, 8)
+
+
+class Picking(nn.Module):
+    """Goes another way where nothing is picked, as detectors do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.score, self.box = nn.Linear(8, 4), nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        picked = torch.where(self.score(x).sigmoid()[:, 0] > 0.99)[0]
+        if picked.numel() == 0:
+            return self.box(x)
+        return self.box(x) * 0 + self.score(x)[picked].mean()
+
+
+def branch_on_how_many():
+    """eager runs; exporters refuse with the line that asks how many there are"""
+    return Picking(), torch.randn(4, 8)
 
 
 def rows_by_a_mask():

@@ -71,10 +71,11 @@ LEVELS = {
     "basic": "ORT_ENABLE_BASIC",
     "disabled": "ORT_DISABLE_ALL",
 }
-# What a case's folder holds: the graph, what its build noted, TensorRT's engines and the number
-# of nodes of the graph that they are made of.
+# What a case's folder holds: the graph, what its build noted, the example's sizes of free axes,
+# TensorRT's engines and the number of nodes of the graph that they are made of.
 MODEL = "model.onnx"
 NOTES = "build.json"
+SIZES = "sizes.json"
 ENGINES = "engines"
 NODES = "nodes.txt"
 # What TensorRT's builder may use beside fp32
@@ -211,6 +212,14 @@ def build(workload: Workload, case: Case, folder: Path, phase: Phase) -> None:
     spent, notes = written(workload, case, folder, phase)
     (folder / "ledger.json").write_text(json.dumps(spent))
     (folder / NOTES).write_text(json.dumps(notes))
+    free = {
+        name: value.shape[axis]
+        for value, axes in zip(workload.inputs, workload.free, strict=True)
+        for axis, name in axes.items()
+        if name != BATCH
+    }
+    if free:
+        (folder / SIZES).write_text(json.dumps(free))
     if _provider(case) == TENSORRT:
         shutil.rmtree(folder / ENGINES, ignore_errors=True)
         (folder / ENGINES).mkdir()
@@ -353,7 +362,7 @@ def placement(artefact: Artefact, step: Step) -> Placement:
     """
     case = artefact.case
     session = _session(artefact, profile=artefact.folder / "profile")
-    session.run(None, _zeros(session, case.batch))
+    session.run(None, _zeros(session, case.batch, artefact.folder))
     file = Path(session.end_profiling())
     events = [
         event
@@ -601,17 +610,19 @@ def _feed(session: Any, arrays: Arrays) -> dict[str, Any]:
     import numpy as np
 
     return {
-        node.name: np.ascontiguousarray(array, _dtype(node))
+        node.name: np.asarray(array, _dtype(node), order="C")
         for node, array in zip(session.get_inputs(), arrays, strict=True)
     }
 
 
-def _zeros(session: Any, batch: int) -> dict[str, Any]:
-    """Returns a batch of zeros for the session's inputs."""
+def _zeros(session: Any, batch: int, folder: Path) -> dict[str, Any]:
+    """Returns a batch of zeros for the session's inputs, of the example's sizes."""
     import numpy as np
 
+    file = folder / SIZES
+    free = json.loads(file.read_bytes()) if file.exists() else {}
     inputs = [
-        (node, [size if isinstance(size, int) else batch for size in node.shape])
+        (node, [size if isinstance(size, int) else free.get(size, batch) for size in node.shape])
         for node in session.get_inputs()
     ]
     return {node.name: np.zeros(shape, _dtype(node)) for node, shape in inputs}

@@ -27,8 +27,10 @@ from ..terms.reasons import Refusal
 
 # What may stand among the tensors of an argument and is the same in every call.
 CONSTANTS = (bool, int, float, str, type(None))
-# Leading dimensions of an image, by which a list of images is told from one of features.
+# Leading dimension and least size of an image, by which a list of them is told from one of
+# features.
 CHANNELS = (1, 3)
+LEAST_IMAGE = 16
 
 
 class Signed(NamedTuple):
@@ -48,10 +50,20 @@ class OfClass:
         self.fields = fields
 
 
+def of_class(kind: type, fields: dict[str, Any]) -> Any:
+    """Returns an object of a dataclass with these fields, also those that its maker does not
+    take.
+    """
+    value: Any = object.__new__(kind)
+    for name, part in fields.items():
+        object.__setattr__(value, name, part)
+    return value
+
+
 register_pytree_node(
     OfClass,
     lambda value: (list(value.fields.values()), (value.kind, tuple(value.fields))),
-    lambda children, context: context[0](**dict(zip(context[1], children, strict=True))),
+    lambda children, context: of_class(context[0], dict(zip(context[1], children, strict=True))),
     flatten_with_keys_fn=lambda value: (
         [(MappingKey(name), part) for name, part in value.fields.items()],
         (value.kind, tuple(value.fields)),
@@ -113,11 +125,21 @@ def bound(module: torch.nn.Module, example: Any, text: str) -> Signed:
     if not tensors:
         raise Refusal("invalid_input", f"{text}: no example input is a tensor; give at least one")
     if not keywords and not constants and all(isinstance(value, torch.Tensor) for value in arguments):
-        return Signed(module, tuple(tensors), distinct(names))
+        return Signed(module, each_its_own(tensors), distinct(names))
     leaves, structure = tree_flatten((opened(arguments), opened(keywords)))
     places = [torch.Tensor if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
-    inputs = tuple(leaf for leaf in leaves if isinstance(leaf, torch.Tensor))
+    inputs = each_its_own([leaf for leaf in leaves if isinstance(leaf, torch.Tensor)])
     return Signed(Flat(module, structure, places), inputs, distinct(names))
+
+
+def each_its_own(tensors: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """Returns tensors of which none is another: exporters take one that is there twice for one
+    input.
+    """
+    return tuple(
+        value.clone() if any(value is other for other in tensors[:index]) else value
+        for index, value in enumerate(tensors)
+    )
 
 
 def called_with(module: torch.nn.Module, example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -170,7 +192,7 @@ def check(value: Any, name: str, text: str) -> None:
             "invalid_input",
             f"{text}: {name} is a list of images, and a file takes tensors: write a module around it whose"
             f" forward(self, images) returns self.model(list(images)), and give (wrapper,"
-            " torch.stack(images))",
+            " torch.stack(images)) of images of one size",
         )
     for leaf in tree_leaves(value):
         if not isinstance(leaf, (torch.Tensor, *CONSTANTS)):
@@ -182,7 +204,12 @@ def check(value: Any, name: str, text: str) -> None:
 
 
 def is_image(value: Any) -> bool:
-    return isinstance(value, torch.Tensor) and value.ndim == 3 and value.shape[0] in CHANNELS
+    return (
+        isinstance(value, torch.Tensor)
+        and value.ndim == 3
+        and value.shape[0] in CHANNELS
+        and min(value.shape[1:]) >= LEAST_IMAGE
+    )
 
 
 def opened(value: Any) -> Any:
@@ -213,7 +240,7 @@ def plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {name: plain(part) for name, part in fields(value).items()}
     if isinstance(value, Mapping):
-        return {str(key): plain(part) for key, part in value.items()}
+        return {key: plain(part) for key, part in value.items()}
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return {name: plain(part) for name, part in zip(value._fields, value, strict=True)}
     if isinstance(value, (tuple, list)):

@@ -78,9 +78,20 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
         first = text.splitlines()[0] if text else type(error).__name__
         raise Refusal("invalid_input", f"{path} cannot be read with weights_only: {first}") from error
     state = stored.get("state_dict", stored) if isinstance(stored, dict) else None
+    if isinstance(state, dict) and state is stored and not any(map(is_tensor, state.values())):
+        inner = [
+            part for part in state.values() if isinstance(part, dict) and any(map(is_tensor, part.values()))
+        ]
+        state = inner[0] if len(inner) == 1 else state
     if not isinstance(state, dict) or not state:
         raise Refusal("invalid_input", f"{path} holds no state_dict")
     return {str(name): value for name, value in state.items()}
+
+
+def is_tensor(value: Any) -> bool:
+    import torch
+
+    return isinstance(value, torch.Tensor)
 
 
 def renamings(state: Mapping[str, Any], own: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, str]]]:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ..machine.memory import exhausted
-from ..terms.case import Workload
+from ..terms.case import BATCH, Workload
 from ..terms.reasons import Misuse, Refusal
 from . import checkpoint as checkpoints
 from . import plugins
@@ -140,26 +140,25 @@ def load(reference: Reference) -> Workload:
     """
     import torch
 
-    torch.manual_seed(0)  # for what a module makes when it is imported, if that happens only now
+    seed()  # for what a module makes when it is imported, if that happens only now
     name, _, attribute = reference.text.partition(":")
     try:
         if name in plugins.modules("hotlap.workloads"):
             source = plugins.load("hotlap.workloads", name)
-            torch.manual_seed(0)
+            seed()
             loaded = source.load(attribute)
         else:
             add_user_folder()
             source = importlib.import_module(name)
-            torch.manual_seed(0)
+            seed()
             loaded = _make(getattr(source, attribute), reference)
-        workload = _as_workload(loaded, reference)
+        workload = _in_fp32(_as_workload(loaded, reference))
     except Refusal:
         raise
     except Exception as error:  # a user's function may raise anything; it becomes the case's reason
         if exhausted(error):
             raise
         raise Refusal("invalid_input", f"{reference.text}: {type(error).__name__}: {error}") from error
-    workload = _in_fp32(workload)
     for value in workload.inputs:
         if value.layout != torch.strided:
             raise Refusal(
@@ -171,7 +170,10 @@ def load(reference: Reference) -> Workload:
             "invalid_input", f"{reference.text}: its example inputs have no rows; give at least one"
         )
     workload = _with_names(workload)
-    workload.module.eval().requires_grad_(False)
+    with contextlib.suppress(NotImplementedError):  # of an exported program, which has one mode
+        workload.module.eval()
+    for value in workload.module.parameters():
+        value.requires_grad_(False)
     if reference.axis:
         free, whole = reference.axis == "free", reference.axis == "whole"
         workload = replace(workload, dynamic=free, batched=not whole)
@@ -180,24 +182,35 @@ def load(reference: Reference) -> Workload:
     return replace(workload, name=reference.text, checkpoint=reference.checkpoint)
 
 
+def seed() -> None:
+    """Makes every process draw the same weights, whoever draws them."""
+    import random
+
+    import numpy as np
+    import torch
+
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
 def _in_fp32(workload: Workload) -> Workload:
-    """Returns the workload with weights and inputs of 16 bits in fp32, which changes no value: the
-    precision of each case says what it runs in.
+    """Returns the workload with weights and inputs of 16 and 64 bits in fp32: the precision of each
+    case says what it runs in.
     """
     import torch
 
-    halves = (torch.bfloat16, torch.float16)
+    others = (torch.bfloat16, torch.float16, torch.float64)
     parts = [*workload.module.parameters(), *workload.module.buffers()]
-    dtypes = sorted({str(value.dtype).removeprefix("torch.") for value in parts if value.dtype in halves})
-    inputs = tuple(value.float() if value.dtype in halves else value for value in workload.inputs)
+    dtypes = sorted({str(value.dtype).removeprefix("torch.") for value in parts if value.dtype in others})
+    inputs = tuple(value.float() if value.dtype in others else value for value in workload.inputs)
     if not dtypes:
         return replace(workload, inputs=inputs)
-    note = (
-        f"its weights are {' and '.join(dtypes)}: fp32 entrants run them in fp32; --precisions"
-        f" {'bf16' if 'bfloat16' in dtypes else 'fp16'} runs them as they are"
-    )
+    note = f"its weights are {' and '.join(dtypes)}: fp32 entrants run them in fp32"
+    if half := {"bfloat16": "bf16", "float16": "fp16"}.get(dtypes[0]):
+        note += f"; --precisions {half} runs them as they are"
     for value in parts:
-        if value.dtype in halves:
+        if value.dtype in others:
             value.data = value.data.float()
     return replace(workload, inputs=inputs, notes=(*workload.notes, note))
 
@@ -209,6 +222,12 @@ def _with_names(workload: Workload) -> Workload:
     from . import arguments
 
     names = workload.names or arguments.bound(workload.module, workload.inputs, workload.name).names
+    if len(names) != len(workload.inputs) or len(set(names)) != len(names):
+        raise Refusal(
+            "invalid_input",
+            f"{workload.name}: names are {', '.join(names)}; give each of its {len(workload.inputs)} inputs"
+            " one of its own",
+        )
     sizes = dict(zip(names, (value.ndim for value in workload.inputs), strict=True))
     for name, axes in workload.axes.items():
         if name not in sizes:
@@ -216,11 +235,18 @@ def _with_names(workload: Workload) -> Workload:
                 "invalid_input",
                 f"{workload.name}: dynamic names {name!r}, and its inputs are {', '.join(names)}",
             )
+        expected = f"dynamic={{{name!r}: {{1: 'time'}}}}, axis -> a word for it"
+        if not isinstance(axes, Mapping) or not all(
+            isinstance(word, str) and word.isidentifier() and word != BATCH for word in axes.values()
+        ):
+            raise Refusal(
+                "invalid_input", f"{workload.name}: dynamic says {axes!r} of {name}; expected {expected}"
+            )
         if wrong := [axis for axis in axes if not 0 < axis < sizes[name]]:
             raise Refusal(
                 "invalid_input",
-                f"{workload.name}: dynamic names axis {wrong[0]} of {name}, which has axes 0 to"
-                f" {sizes[name] - 1}; axis 0 is the batch and stands in dynamic=True or False",
+                f"{workload.name}: dynamic names axis {wrong[0]} of {name}, which has axes 1 to"
+                f" {sizes[name] - 1} besides the batch (axis 0: dynamic=True or False)",
             )
     return replace(workload, names=names)
 

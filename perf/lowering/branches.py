@@ -23,8 +23,11 @@ READS = {
     torch.Tensor.__int__,
     torch.Tensor.__float__,
     torch.Tensor.__index__,
+    torch.Tensor.__complex__,
     torch.Tensor.__contains__,
     torch.Tensor.__array__,
+    torch.Tensor.__format__,
+    torch.Tensor.__repr__,
     torch.Tensor.item,
     torch.Tensor.tolist,
     torch.Tensor.numpy,
@@ -35,13 +38,39 @@ READS = {
     torch.allclose,
     torch.is_nonzero,
 }
+# What returns as many values as its argument says.
+SIZED = {
+    torch.nonzero,
+    torch.Tensor.nonzero,
+    torch.argwhere,
+    torch.Tensor.argwhere,
+    torch.masked_select,
+    torch.Tensor.masked_select,
+    torch.unique,
+    torch.Tensor.unique,
+    torch.unique_consecutive,
+    torch.Tensor.unique_consecutive,
+}
+# What reads a size.
+SIZES = {
+    torch.Tensor.shape.__get__,  # type: ignore[attr-defined]
+    torch.Tensor.size,
+    torch.Tensor.numel,
+    torch.numel,
+    torch.Tensor.__len__,
+}
+# torch's own steps between a line of the model and what it calls.
+STEPS = (str(Path(torch.__file__).parent / "_tensor.py"), str(Path(torch.__file__).parent / "overrides.py"))
 # Folders whose lines are no model's: of the libraries that run or export it, and ours.
 INSTALLED = Path(torch.__file__).parents[1]
 LIBRARIES = (
     *(f"{INSTALLED / name}/" for name in ("torch", "onnx", "onnx_ir", "onnxscript", "openvino", "sympy")),
-    sysconfig.get_paths()["stdlib"] + "/",
     *(f"{folder}/" for folder in (Path(__file__).parents[1], Path(__file__).resolve().parents[1])),
 )
+
+
+# Installed packages lie below it where there is no virtual environment.
+STANDARD = (sysconfig.get_paths()["stdlib"] + "/", "<frozen ")
 
 
 class Decision(NamedTuple):
@@ -59,25 +88,49 @@ class Decision(NamedTuple):
 
 
 class Watch(TorchFunctionMode):
-    """Follows what is computed from some tensors, and notes where numbers are taken out of it."""
+    """Follows what is computed from some tensors, and notes where numbers are taken out of it, or
+    sizes that depend on numbers.
+    """
 
     def __init__(self, inputs: tuple[torch.Tensor, ...]) -> None:
         super().__init__()
-        self.derived = WeakIdKeyDictionary()
+        self.derived, self.sized = WeakIdKeyDictionary(), WeakIdKeyDictionary()
         self.decisions: list[Decision] = []
         for value in inputs:
             self.derived[value] = True
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))
-        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
-        if any(tensor in self.derived for tensor in tensors):
-            if func in READS and (decision := here(sys._getframe(1))) not in self.decisions:
-                self.decisions.append(decision)
-            for leaf in tree_leaves(output):
-                if isinstance(leaf, torch.Tensor):
-                    self.derived[leaf] = True
+        tensors = tensors_in((args, kwargs))
+        if any(value in self.derived for value in tensors):
+            sized = any(value in self.sized for value in tensors)
+            if func in READS or (sized and func in SIZES):
+                self.note(sys._getframe(1))
+            results = tensors_in(output)
+            if func.__name__ == "__setitem__" or func.__name__.rstrip("_") + "_" == func.__name__:
+                results += [
+                    value for each in tensors[:1] for value in (each, each._base) if value is not None
+                ]
+            for value in results:
+                self.derived[value] = True
+                if sized or sizes_by_values(func, args):
+                    self.sized[value] = True
         return output
+
+    def note(self, frame: FrameType | None) -> None:
+        if (read := here(frame)) not in self.decisions:
+            self.decisions.append(read)
+
+
+def tensors_in(value: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, torch.Tensor)]
+
+
+def sizes_by_values(func: Any, args: Any) -> bool:
+    """Whether a call returns as many values as others say."""
+    if func is torch.Tensor.__getitem__:
+        return any(index.dtype in (torch.bool, torch.uint8) for index in tensors_in(args[1]))
+    return func in SIZED or (func in (torch.where, torch.Tensor.where) and len(args) == 1)
 
 
 def decisions(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> list[Decision]:
@@ -90,6 +143,8 @@ def decisions(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> list
 
 def here(frame: FrameType | None) -> Decision:
     """Returns the innermost line that is neither torch's nor ours."""
+    while frame is not None and frame.f_code.co_filename in STEPS:
+        frame = frame.f_back
     innermost = frame
     assert innermost is not None
     by_torch = not is_models(innermost.f_code.co_filename)
@@ -102,7 +157,9 @@ def here(frame: FrameType | None) -> Decision:
 
 def is_models(file: str) -> bool:
     """Whether a file may be a model's: no library's that runs it, and none of ours."""
-    return not file.startswith((*LIBRARIES, "<"))
+    if file.startswith(LIBRARIES):
+        return False
+    return not file.startswith(STANDARD) or "-packages/" in file
 
 
 def decision(file: str, number: int) -> Decision:

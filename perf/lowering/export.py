@@ -142,10 +142,13 @@ def on_cpu(model: Path, batch: int) -> Callable[[Arrays], Arrays]:
         for port in session.get_inputs()
     ]
 
-    def run(arrays: Arrays) -> Arrays:
-        feed = {name: np.asarray(array, kind) for (name, kind), array in zip(ports, arrays, strict=True)}
-        outputs = session.run(None, feed)
-        return tuple(output.astype("float32") for output in outputs)
+    def run(inputs: Arrays) -> Arrays:
+        feed = {name: np.asarray(array, kind) for (name, kind), array in zip(ports, inputs, strict=True)}
+        try:
+            outputs = session.run(None, feed)
+        except Exception as error:  # ONNX Runtime's exceptions share no base class
+            raise Refusal("build_failed", f"ONNX Runtime {ort.__version__}: {error}") from error
+        return tuple(arrays.comparable(output) for output in outputs)
 
     return run
 

@@ -11,7 +11,7 @@ import contextlib
 import io
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ import torch
 
 from ..machine.memory import exhausted
 from ..oracle import leaves
+from ..oracle.recast import cast_floats
 from ..terms.reasons import Refusal, full
 from . import branches, free_axes
 
@@ -73,7 +74,7 @@ def dynamo(workload: Workload, precision: str, path: Path) -> list[str]:
     module, inputs = cast(workload, precision)
     shapes = free_axes.shapes(workload)
     try:
-        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(action="ignore"):
+        with quietly(), without_fast_path():
             program = torch.onnx.export(
                 free_axes.positional(module),
                 inputs,
@@ -113,12 +114,7 @@ def traced(workload: Workload, precision: str, path: Path) -> list[str]:
     if ways := [decision for decision in decisions if not decision.harmless]:
         raise Decides(ways)
     try:
-        with (
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-            warnings.catch_warnings(action="ignore"),  # of its age, and of what `decisions` tells
-            torch.no_grad(),
-        ):
+        with quietly(), without_fast_path(), torch.no_grad():
             torch.onnx.export(
                 TensorsAlone(module),
                 inputs,
@@ -141,6 +137,28 @@ def traced(workload: Workload, precision: str, path: Path) -> list[str]:
     return [f"recorded from one call (torch.onnx.export, dynamo=False), for {sizes} only", *reads]
 
 
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Keeps what exporters print, and their warnings: `decisions` tells those that count."""
+    with (
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+        warnings.catch_warnings(action="ignore"),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def without_fast_path() -> Iterator[None]:
+    """Lets attention layers run operator by operator: their fused operator is in no file."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
 # In the order in which they are tried.
 EXPORTERS: dict[str, Exporter] = {"dynamo": dynamo, "traced": traced}
 
@@ -161,7 +179,7 @@ def cast(workload: Workload, precision: str) -> tuple[torch.nn.Module, tuple[tor
     """Returns the module and its example inputs in the precision of the file; bf16's is fp32."""
     dtype = torch.float16 if precision == "fp16" else torch.float32
     inputs = free_axes.examples(workload)
-    return workload.module.to(dtype), tuple(
+    return cast_floats(workload.module, dtype), tuple(
         tensor.to(dtype) if tensor.is_floating_point() else tensor for tensor in inputs
     )
 
@@ -179,7 +197,8 @@ def output_names(workload: Workload) -> list[str]:
 
 def size(module: torch.nn.Module) -> int:
     """Returns the bytes of the weights."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
+    tensors = [value for value in module.state_dict().values() if isinstance(value, torch.Tensor)]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def retype(model: onnx.ModelProto, old: int, new: int) -> None:

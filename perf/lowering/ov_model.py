@@ -126,7 +126,7 @@ def runner(ov: Any, model: Any) -> Any:
             compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
             kinds = [port.element_type.to_dtype() for port in compiled.inputs]
             feed = {
-                index: np.ascontiguousarray(value, kind)
+                index: np.asarray(value, kind, order="C")
                 for index, (value, kind) in enumerate(zip(inputs, kinds, strict=True))
             }
             outputs = compiled.create_infer_request().infer(feed)

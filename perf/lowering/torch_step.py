@@ -114,6 +114,8 @@ def prepare(workload: Workload, case: Case) -> Prepared:
     """
     import torch
 
+    from ..oracle.recast import cast_floats
+
     form = tensors(case)
     if form.layout is torch.channels_last and all(tensor.dim() != 4 for tensor in workload.inputs):
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in workload.inputs)
@@ -121,7 +123,7 @@ def prepare(workload: Workload, case: Case) -> Prepared:
             "unsupported_op",
             f"layout channels-last needs an input with 4 dimensions; {workload.name} has {shapes}",
         )
-    module = workload.module.to(device=form.target, dtype=form.dtype)
+    module = cast_floats(workload.module, form.dtype).to(device=form.target)
     module = module.to(memory_format=form.layout)
     if case.option("autocast", "off") == "on":
         module = _autocast(module, case)

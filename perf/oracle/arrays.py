@@ -17,7 +17,7 @@ def on_stored(run: Callable[[Arrays], Arrays], inputs: Path, outputs: Path) -> N
     with np.load(inputs, allow_pickle=False) as stored:
         values = named(stored, "in")
     results = [
-        run(tuple(np.ascontiguousarray(value[index]) for value in values)) for index in range(len(values[0]))
+        run(tuple(np.asarray(value[index], order="C") for value in values)) for index in range(len(values[0]))
     ]
     np.savez(
         outputs,

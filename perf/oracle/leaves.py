@@ -23,13 +23,13 @@ def tensors(outputs: Any) -> list[torch.Tensor]:
 
 
 def names(outputs: Any) -> list[str]:
-    """Returns what to call each of those tensors: its key in a dict, else its number."""
+    """Returns what to call each of those tensors: its keys and places, else its number."""
     named: list[str] = []
     for path, leaf in tree_flatten_with_path(outputs)[0]:
         if isinstance(leaf, torch.Tensor):
-            keys = [getattr(part, "key", getattr(part, "name", None)) for part in path]
-            words = [key for key in keys if isinstance(key, str)]
-            named.append(".".join(words) or f"output {len(named)}")
+            keys = [getattr(part, "key", getattr(part, "name", getattr(part, "idx", ""))) for part in path]
+            known = any(isinstance(key, str) for key in keys)
+            named.append(".".join(map(str, keys)) if known else f"output {len(named)}")
     return named
 
 

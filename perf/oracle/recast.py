@@ -8,6 +8,8 @@ or a weight that a hook computes.
 from __future__ import annotations
 
 import contextlib
+import copy
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,7 +24,41 @@ RAISED = {
     torch.float32: torch.float64,
     torch.complex64: torch.complex128,
 }
+# Attributes of a module that are changed where they are.
+CONTAINERS = (dict, list, set, OrderedDict)
 CASTS = (torch.Tensor.float, torch.Tensor.half, torch.Tensor.bfloat16)
+
+
+def cast_floats(module: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
+    """Casts the floating-point weights of a module in place, and returns it. Complex ones stay:
+    torch's own cast takes their real part.
+    """
+    cast: torch.nn.Module = module._apply(  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        lambda value: value.to(dtype) if value.is_floating_point() else value
+    )
+    return cast
+
+
+class State:
+    """What a module and its parts hold besides the values of their weights: attributes, and what
+    is in those that are lists, dicts and sets, as caches and registers of buffers are.
+    """
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        self.attributes = [(part.__dict__, dict(part.__dict__)) for part in module.modules()]
+        containers = [value for _, held in self.attributes for value in held.values()]
+        self.contents = [(value, copy.copy(value)) for value in containers if type(value) in CONTAINERS]
+
+    def restore(self) -> None:
+        for attributes, held in self.attributes:
+            attributes.clear()
+            attributes.update(held)
+        for container, content in self.contents:
+            container.clear()
+            if isinstance(container, list):
+                container.extend(content)
+            else:
+                container.update(content)
 
 
 class Recast:
@@ -39,15 +75,21 @@ class Recast:
             data.to(device, dtype, copy=True) if data.is_floating_point() else data.to(device, copy=True)
             for data in self.own
         ]
+        self.first = State(module)
 
     @contextlib.contextmanager
     def active(self) -> Iterator[torch.nn.Module]:
-        """Lets the module have the other weights inside, whatever the code inside does to them."""
+        """Lets the module have the other weights inside, and what it held when this was made;
+        afterwards it has its own again, whatever the code inside does.
+        """
+        before = State(self.module)
+        self.first.restore()
         self.put(self.recast)
         try:
             yield self.module
         finally:
             self.put(self.own)
+            before.restore()
 
     def put(self, datas: list[torch.Tensor]) -> None:
         for tensor, data in zip(self.tensors, datas, strict=True):

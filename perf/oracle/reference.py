@@ -38,7 +38,7 @@ from . import arrays, leaves, rows
 from .check import half_ulp, summing
 from .counts import counted
 from .inputs import chosen
-from .recast import InFp64, Recast
+from .recast import InFp64, Recast, State
 from .rounded import rounded
 from .rounding import cost
 from .rows import Inputs
@@ -133,6 +133,8 @@ def refer(
             else:
                 stored[kind] |= stacked(f"eager-{precision}-", outputs)
         stored[kind] |= roundings(truth, sets.batches[kind][0], stored[kind])
+    if set(refused) == set(precisions):
+        raise Refusal(*next((why.code, why.detail) for why in refused.values()))
     for name, content in stored.items():
         np.savez(folder / f"{name}.npz", allow_pickle=False, **content)
         arrays.inputs_alone(folder / f"{name}.npz", folder / "inputs" / f"{name}.npz")
@@ -163,7 +165,9 @@ def returning_tensors(workload: Workload) -> tuple[Workload, Returns, tuple[str,
     """
     module = workload.module
     function = module.whole if isinstance(module, arguments.Flat) else module
+    before = State(module)
     outputs = call(function, workload, "fp32", tuple(value.clone() for value in workload.inputs))
+    before.restore()
     if arguments.returns_tensors(outputs) or not leaves.tensors(arguments.plain(outputs)):
         return workload, "tensors", ()
     others = arguments.left_out(outputs)
@@ -180,9 +184,9 @@ def truth_of(workload: Workload) -> Truth:
     of it or one that is no weight names fp32. Raises Refusal: invalid_input where neither runs,
     nondeterministic.
     """
+    exact = Recast(workload.module, torch.float64)
     # In fp64 the inputs are copies, and what forward changes in them would not show.
     forward(workload.module, workload, "fp32", workload.inputs)
-    exact = Recast(workload.module, torch.float64)
 
     def outputs(inputs: Inputs) -> tuple[torch.Tensor, ...]:
         with exact.active() as module, InFp64():
@@ -366,7 +370,7 @@ def forward(module: torch.nn.Module, workload: Workload, precision: str, inputs:
 def call(function: Callable[..., Any], workload: Workload, precision: str, inputs: Inputs) -> Any:
     """Returns what one call returns. Raises Refusal(invalid_input) with what forward raised."""
     try:
-        with torch.inference_mode():
+        with torch.no_grad():  # a tensor made in inference mode could not be kept by the module
             return function(*inputs)
     except Exception as error:  # a module may raise anything; it becomes the reason of every case of the race
         if exhausted(error):

@@ -384,7 +384,7 @@ def batches(file: Path) -> list[Arrays]:
         return []
     with np.load(file, allow_pickle=False) as stored:
         inputs = named(stored, "in")
-    return [tuple(np.ascontiguousarray(value[index]) for value in inputs) for index in range(len(inputs[0]))]
+    return [tuple(np.asarray(value[index], order="C") for value in inputs) for index in range(len(inputs[0]))]
 
 
 def packed(arrays: Arrays) -> list[messages.Array]:

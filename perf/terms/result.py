@@ -305,13 +305,13 @@ class Results(msgspec.Struct, frozen=True):
     asked: tuple[Case, ...] = ()
     # Workload name -> the checkpoint named for it on the command line.
     references: dict[str, str] = {}
-    # Workload name -> the arguments given for what makes it, as text.
-    arguments: dict[str, dict[str, str]] = {}
     # The results so far.
     results: tuple[Result, ...] = ()
     # When the run began, ISO 8601 in UTC.
     started: str = ""
     schema: int = SCHEMA
+    # Workload name -> the arguments for what makes it, as text.
+    arguments: dict[str, dict[str, str]] = {}
 
 
 def now() -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -106,6 +107,12 @@ def tried(name: str, folder: Path, backends: tuple[str, ...] = BACKENDS) -> Trie
         "nested_states",
         "dataclass_argument",
         "pixels",
+        "number_of_no_axis",
+        "same_tensor_twice",
+        "mask_of_large_numbers",
+        "table_kept_by_the_module",
+        "weights_of_64_bits",
+        "booleans_beside",
         "dict_returned",
         "dataclass_returned",
         "named_tuple_returned",
@@ -190,6 +197,7 @@ def test_what_is_no_model_to_compare_is_refused_with_the_remedy(
     ("name", "words"),
     [
         ("branch_on_values", ("ordinary.py:", "`if x.sum() > 0:`", "torch.where or torch.cond")),
+        ("branch_on_how_many", ("ordinary.py:", "`if picked.numel() == 0:`", "torch.where or torch.cond")),
         ("packed_last", ("ordinary.py:", "`return self.lstm(packed)[1][0][0]`", "pad_packed_sequence")),
     ],
 )
@@ -245,3 +253,53 @@ def test_a_branch_is_seen_and_a_shape_is_none() -> None:
     size = reads(lambda self, x: x[: int(x.argmax())], x)
     listed = reads(lambda self, x: x * len(x.mean(1).tolist()), x)
     assert [len(lines) for lines in (shape, constant, number, size, listed)] == [0, 0, 1, 1, 1]
+
+
+def write(self: Any, x: torch.Tensor) -> torch.Tensor:
+    kept = torch.zeros(1)
+    kept[0] = x.mean()
+    return x * 2 if kept[0] < 2 else x
+
+
+def write_into_a_view(self: Any, x: torch.Tensor) -> torch.Tensor:
+    kept = torch.zeros(2)
+    kept[0:1].copy_(x.mean())
+    return x * 2 if kept.sum() < 2 else x
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        write,
+        write_into_a_view,
+        lambda self, x: x * 0 if 9 in x else x,
+        lambda self, x: x * 0 if np.asarray(x).mean() > 2 else x,
+        lambda self, x: getattr(x, {"1": "sin"}.get(f"{x.max()}", "cos"))(),
+        lambda self, x: x * 0 if x[x > 1].numel() == 0 else x,
+        lambda self, x: x * 0 if len((x > 1).nonzero()) else x,
+        lambda self, x: x * 0 if torch.unique(x).shape[0] > 3 else x,
+        lambda self, x: x * 0 if torch.masked_select(x, x > 1).sum().item() > 3 else x,
+    ],
+)
+def test_no_way_to_read_a_value_escapes(function: Any) -> None:
+    """Each was followed by the older exporter, which wrote a file of one way, and called ok."""
+    from hotlap.perf.lowering import branches
+
+    read = branches.decisions(ordinary.Does(function), (torch.randn(4, 8),))
+    assert [each for each in read if not each.harmless]
+
+
+def test_an_installed_package_may_be_a_model_and_the_standard_library_is_none() -> None:
+    import sysconfig
+
+    from hotlap.perf.lowering import branches
+
+    standard = sysconfig.get_paths()["stdlib"]
+    assert branches.is_models(f"{standard}/site-packages/torchvision/ops/boxes.py")
+    assert not branches.is_models(f"{standard}/contextlib.py")
+    assert not branches.is_models(torch.nn.functional.__file__)
+
+
+def test_complex_weights_keep_their_imaginary_part(tmp_path: Path) -> None:
+    answers = tried("complex_weights", tmp_path).answers
+    assert all("accuracy" not in answer for answer in answers.values()), answers
