@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import subprocess
@@ -6,6 +7,8 @@ from pathlib import Path
 
 import onnxruntime
 import pytest
+import torch
+from onnx_ir import passes
 
 from hotlap.perf.backends import onnxruntime as backend
 from hotlap.perf.lowering import export
@@ -72,6 +75,18 @@ def test_it_is_exported_once_for_all_cases_and_the_time_is_kept(run):
 def test_an_operator_that_cannot_be_exported_is_named(run):
     with pytest.raises(Refusal, match=r"export_failed: operator aten\.special_airy_ai"):
         run("airy/onnxruntime/fp32/b2/cpu/inference")
+
+
+def test_a_pass_of_the_exporter_that_fails_is_the_reason(workload, tmp_path, monkeypatch):
+    """onnxscript 0.5 to 0.6.0 with onnx_ir 1.1 (seen with torch 2.9.1)."""
+
+    def export(*_, **__):
+        raise passes.PassError("planted pass") from ValueError("The model contains functions.")
+
+    monkeypatch.setattr(torch.onnx, "export", export)
+    case = Case.parse("conv/onnxruntime/fp32/b2/cpu/inference")
+    with pytest.raises(Refusal, match="export_failed: The model contains functions"):
+        backend.build(workload(case), case, tmp_path, lambda name: contextlib.nullcontext())
 
 
 @pytest.mark.skipif(
