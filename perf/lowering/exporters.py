@@ -84,7 +84,8 @@ def dynamo(workload: Workload, precision: str, path: Path) -> list[str]:
                 optimize=True,
                 verbose=False,
             )
-        assert program is not None
+        assert program is not None and program.exported_program is not None
+        free_axes.unbounded(workload, program.exported_program)
         _anonymous(program)
         _rename(program, [*input_names(workload), *results])
         beside = size(module) > LARGEST_FILE_BYTES
@@ -95,6 +96,8 @@ def dynamo(workload: Workload, precision: str, path: Path) -> list[str]:
         else:
             program.save(str(path), external_data=beside)
         onnx.checker.check_model(str(path), full_check=True)
+    except Refusal:
+        raise
     except Exception as error:  # exporters run the model's own forward, which may raise anything
         if exhausted(error) or full(error) is not None:
             raise

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..terms.reasons import Refusal
+
 if TYPE_CHECKING:
     import torch
 
@@ -21,6 +23,23 @@ def shapes(workload: Workload) -> tuple[dict[int, Any], ...] | None:
     if not dims:
         return None
     return tuple({axis: dims[name] for axis, name in each.items()} for each in named)
+
+
+def unbounded(workload: Workload, program: torch.export.ExportedProgram) -> None:
+    """Raises Refusal(export_failed) where a free axis has a largest size in the exported program:
+    forward does otherwise beyond it, and the file would not.
+    """
+    ports = [node for node in program.graph.nodes if node.name in program.graph_signature.user_inputs]
+    for port, axes in zip(ports, workload.free, strict=True):
+        for axis, name in axes.items():
+            size = port.meta["val"].shape[axis]
+            limits = program.range_constraints.get(getattr(getattr(size, "node", None), "expr", None))
+            if limits is not None and limits.upper.is_Integer:  # infinity is a number of another kind
+                raise Refusal(
+                    "export_failed",
+                    f"{name} is free, and forward does otherwise where it is above {limits.upper}: a file has"
+                    " one way; write it without a branch, or leave that axis fixed",
+                )
 
 
 def examples(workload: Workload) -> tuple[torch.Tensor, ...]:

@@ -238,6 +238,22 @@ def test_a_file_for_one_size_is_refused_where_the_workload_says_any(
         tried("free_time", tmp_path, ("onnxruntime",))
 
 
+def test_a_branch_on_a_free_size_is_refused_where_it_bounds_the_size(tmp_path: Path) -> None:
+    """The file was right at the two sizes that are tried, and wrong beyond 40."""
+    from hotlap.perf.lowering import exporters
+    from hotlap.perf.terms.case import Workload
+
+    def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
+        return (x[:, :40] if x.shape[1] > 40 else x).mean(1)
+
+    axes = {"x": {1: "time"}}
+    workload = Workload("w", ordinary.Does(forward), (torch.randn(2, 20, 4),), names=("x",), dynamic=axes)
+    with pytest.raises(Refusal, match="time is free, and forward does otherwise where it is above 40"):
+        exporters.dynamo(workload, "fp32", tmp_path / "model.onnx")
+    fixed = Workload("w", workload.module, workload.inputs, names=("x",))
+    assert exporters.dynamo(fixed, "fp32", tmp_path / "model.onnx") == []
+
+
 def test_a_branch_is_seen_and_a_shape_is_none() -> None:
     from hotlap.perf.lowering import branches
 
