@@ -28,7 +28,7 @@ LARGEST = 128
 STAGES = 2
 # The same in keys_kernel by the bytes of an element. In fp32 its four products leave no registers
 # for a pipeline: 170 with Triton 3.8, from 3.9 on so many that they spill, 56 without one (sm_90).
-KEYS_STAGES = {2: STAGES, 4: 1}
+KEYS_STAGES = {2: STAGES, 4: 1, 8: 1}
 RETURNS = ("y", "logs")
 GRADIENTS = ("q", "k", "v")
 AUTOCAST = "lower"
