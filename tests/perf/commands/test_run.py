@@ -249,7 +249,7 @@ def test_a_users_checkpoint_and_the_wrong_class_for_it(
     )
     assert eager.weights.startswith("checkpoint net.ckpt sha256:")
     assert wrong.returncode == 4
-    assert "cannot be loaded as Other" in wrong.stdout
+    assert "is not of this module: it lacks" in wrong.stdout
     assert (planted / "Other" / "results.json").exists()
 
 
