@@ -78,7 +78,8 @@ REFUSED = {
 TRACES = (2, 11)
 # Packages whose versions are shown.
 SHOWN = ("torch", "triton", "onnxruntime-gpu", "onnxruntime", "onnx", "lightning", "numpy", "scipy")
-LONGEST_S = 300.0
+# Only against a command that hangs: beside other work a compilation takes minutes.
+LONGEST_S = 1200.0
 
 
 class Broken(Exception):
@@ -112,7 +113,8 @@ class Environment(NamedTuple):
                 check=False,
             )
         except subprocess.TimeoutExpired as slow:
-            raise Broken(f"{' '.join(command[1:])}: no end after {LONGEST_S:.0f} s\n{slow.output}") from None
+            printed = (slow.stdout or b"").decode(errors="replace")
+            raise Broken(f"{' '.join(command[1:])}: no end after {LONGEST_S:g} s\n{printed}") from None
         if ended.returncode not in status or "Traceback (most recent call last)" in ended.stdout:
             tail = "\n".join(ended.stdout.splitlines()[-30:])
             raise Broken(f"{' '.join(command[1:])}: ended with {ended.returncode}\n{tail}")
@@ -149,7 +151,7 @@ def doctor(there: Environment) -> str:
 def run(there: Environment) -> str:
     """Every backend is timed and right, or says why not."""
     backends = ",".join((*TIMED, *REFUSED))
-    there.hotlap("run", "own:make", "--backends", backends, "--budget", "6s", "--out", "first")
+    there.hotlap("run", "own:make", "--backends", backends, "--budget", "3s", "--out", "first")
     results = json.loads((there.work / "first" / "results.json").read_bytes())["results"]
     statuses = {}
     for result in results:
@@ -226,7 +228,7 @@ def kernels(there: Environment) -> str:
 def ladder(there: Environment) -> str:
     """How far a GPU is proven that is not here."""
     there.hotlap(
-        *("doctor", "--ladder", "own:make", "--backends", "eager,compile,triton,onnxruntime"),
+        *("doctor", "--ladder", "own:make", "--backends", "compile,onnxruntime"),
         *("--precisions", "fp32", "--target", "sm_89", "--json", "ladder.json"),
     )
     text = (there.work / "ladder.json").read_text()

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from hotlap.perf.backends import tensorrt
-from hotlap.perf.lowering import engine_cache, export, torch_trt, trt_engine
+from hotlap.perf.lowering import engine_cache, export, exporters, torch_trt, trt_engine
 from hotlap.perf.race import tasks
 from hotlap.perf.terms.case import Case, Workload
 from hotlap.perf.terms.contract import Proven
