@@ -69,3 +69,14 @@ def test_the_oldest_are_the_least_versions_of_every_dependency_but_torch() -> No
     assert len(oldest) == len(dependencies) - 1
     assert not any(re.match(r"torch\b", requirement) or ">=" in requirement for requirement in oldest)
     assert {"numpy==2.2.*", "onnxscript==0.6.2", "psutil==7.0.*"} <= {*oldest}
+
+
+def test_extras_of_one_torch_name_it() -> None:
+    """Without it pip 23 takes the newest torch first and then finds no way back."""
+    extras = tomllib.loads((versions.ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    bound = {
+        name for name, needs in extras.items() if any(need.startswith("torch-tensorrt") for need in needs)
+    }
+    assert bound == {"tensorrt", "tensorrt-rtx"}
+    for name in (*bound, "dev"):
+        assert "torch>=2.14,<2.15" in extras[name], name
