@@ -25,6 +25,20 @@ from .counts import summed
 
 # How far rounding in fp32 moves a number in its own precision, in ulp of fp32.
 ULPS = {torch.float64: 0.5, torch.float32: 1.0}
+# What everybody rounds alike, the exact result once: a result that fp32 holds is the same for all.
+ROUNDED_ALIKE = (
+    "_to_copy",
+    "add",
+    "sub",
+    "rsub",
+    "mul",
+    "neg",
+    "abs",
+    "where",
+    "masked_fill",
+    "clone",
+    "cat",
+)
 # Chance makes the mean square small in few of them: the mean of 8 squares of a normal variable is
 # below a tenth of its expectation once in 1,300 (chi-square with 8 degrees of freedom).
 RUNS = 8
@@ -37,7 +51,7 @@ class Rounded(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its metacl
     """Moves what an operator returns by half an ulp of fp32 times the square root of the number of
     terms that it sums for one element (Higham and Mary, A New Approach to Probabilistic Rounding
     Error Analysis, SIAM J. Sci. Comput. 41(5), 2019). Views and what is changed in place stay, and
-    so does a value that fp32 holds exactly, as one that was an integer: nothing rounded it.
+    so does what ROUNDED_ALIKE gives and fp32 holds exactly, as numbers that were integers.
     """
 
     def __init__(self, seed: int) -> None:
@@ -50,15 +64,17 @@ class Rounded(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its metacl
         if any(value.alias_info is not None for value in func._schema.returns):
             return outputs
         tensors = [value for value in args if isinstance(value, torch.Tensor)]
-        terms = summed(func.overloadpacket.__name__, tensors, outputs)
-        return tree_map(lambda value: self.moved(value, terms), outputs)
+        name = func.overloadpacket.__name__
+        terms, rounded = summed(name, tensors, outputs), name not in ROUNDED_ALIKE
+        return tree_map(lambda value: self.moved(value, terms, rounded), outputs)
 
-    def moved(self, value: Any, terms: int) -> Any:
+    def moved(self, value: Any, terms: int, rounded: bool) -> Any:
         if not isinstance(value, torch.Tensor) or value.dtype not in ULPS:
             return value
         if value.device not in self.generators:
             self.generators[value.device] = torch.Generator(value.device).manual_seed(self.seed)
-        exact = value == (value.float().double() if value.dtype == torch.float64 else value.round())
+        held = value.float().double() if value.dtype == torch.float64 else value.round()
+        exact = torch.zeros_like(value, dtype=torch.bool) if rounded else value == held
         up = torch.randint(2, value.shape, generator=self.generators[value.device], device=value.device)
         moved = (2 * up - 1) * ULPS[value.dtype] * EPSILON["fp32"] * math.sqrt(terms)
         return torch.where(exact, value, value * (1 + moved.to(value.dtype)))

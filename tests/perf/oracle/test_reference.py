@@ -435,3 +435,16 @@ def test_a_forward_that_changes_its_inputs_is_refused(folder: Path) -> None:
     with pytest.raises(Refusal, match="forward changes its input 0 in place") as refused:
         refer(workload(Does(lambda x: x.clamp_(min=0) * 2), torch.randn(2, 4)), folder)
     assert refused.value.reason.code == "nondeterministic"
+
+
+def test_rounding_leaves_what_every_library_rounds_alike(folder: Path) -> None:
+    """1 - mask is exact; times the least number there is, a moved 1 would allow anything."""
+
+    def masked(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return (x.sin() + (1.0 - mask.to(x.dtype)) * -1e9).softmax(-1)
+
+    mask = torch.ones(2, 4, dtype=torch.int64)
+    mask[1, 2:] = 0
+    refer(workload(Does(masked), torch.randn(2, 4), mask), folder, precisions=("fp32",))
+    with np.load(folder / "real.npz") as stored:
+        assert 1e-9 < stored["rounding0"] < 1e-6
