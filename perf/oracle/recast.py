@@ -39,7 +39,7 @@ def cast_floats(module: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
     return cast
 
 
-class State:
+class Held:
     """What a module and its parts hold besides the values of their weights: attributes, and what
     is in those that are lists, dicts and sets, as caches and registers of buffers are.
     """
@@ -75,14 +75,14 @@ class Recast:
             data.to(device, dtype, copy=True) if data.is_floating_point() else data.to(device, copy=True)
             for data in self.own
         ]
-        self.first = State(module)
+        self.first = Held(module)
 
     @contextlib.contextmanager
     def active(self) -> Iterator[torch.nn.Module]:
         """Lets the module have the other weights inside, and what it held when this was made;
         afterwards it has its own again, whatever the code inside does.
         """
-        before = State(self.module)
+        before = Held(self.module)
         self.first.restore()
         self.put(self.recast)
         try:

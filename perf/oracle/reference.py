@@ -38,7 +38,7 @@ from . import arrays, leaves, rows
 from .check import half_ulp, summing
 from .counts import counted
 from .inputs import chosen
-from .recast import InFp64, Recast, State
+from .recast import Held, InFp64, Recast
 from .rounded import rounded
 from .rounding import cost
 from .rows import Inputs
@@ -165,7 +165,7 @@ def returning_tensors(workload: Workload) -> tuple[Workload, Returns, tuple[str,
     """
     module = workload.module
     function = module.whole if isinstance(module, arguments.Flat) else module
-    before = State(module)
+    before = Held(module)
     outputs = call(function, workload, "fp32", tuple(value.clone() for value in workload.inputs))
     before.restore()
     if arguments.returns_tensors(outputs) or not leaves.tensors(arguments.plain(outputs)):
