@@ -111,7 +111,7 @@ def run(
     if resume:
         opened = racing.resumed(resume, out, here)
         cases = opened.unfinished()
-        output.print(f"{len(cases)} cases to go on with in {opened.folder}")
+        lines = [f"{len(cases)} cases to go on with in {opened.folder}"]
     else:
         notes: list[str] = []
         targets = [target_of(part, notes) for part in split(target)]
@@ -119,10 +119,7 @@ def run(
         references = {names[0]: checkpoint} if checkpoint else {}
         made_with = {names[0]: arguments} if arguments else {}
         opened = RunFolder(out, " ".join(["hotlap run", *names]), here, cases, references, made_with)
-        for line in notes:
-            output.print(line, soft_wrap=True)
-    output.print(f"{here.hardware}; results in {opened.file}", soft_wrap=True)
-    output.print(racing.duration(cases, plan), soft_wrap=True)
+        lines = notes
     settings = (
         ("--out", out, None),
         ("--budget", budget, DEFAULT_BUDGET),
@@ -131,6 +128,8 @@ def run(
         ("--timeout", timeout, DEFAULT_TIMEOUT),
     )
     with racing.resumable(opened, to_go_on(opened.folder, settings)):
+        for line in [*lines, f"{here.hardware}; results in {opened.file}", racing.duration(cases, plan)]:
+            output.print(line, soft_wrap=True)
         results = carried_out(cases, opened, plan, here.key, Watched(output), first_look=True, locate=locate)
     if len({result.case.group for result in results}) > 1:
         output.print(report.table(results, output.width))
