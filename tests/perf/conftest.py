@@ -1,8 +1,9 @@
-"""Stored results for the tests of the history."""
+"""Stored results for the tests of the history; CPUs given back."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,14 @@ class Stored:
 @pytest.fixture
 def stored() -> Stored:
     return Stored()
+
+
+# The CPUs that this process may use before any test.
+CPUS = os.sched_getaffinity(0)
+
+
+@pytest.fixture(autouse=True)
+def unbound() -> Iterator[None]:
+    """Gives the thread its CPUs back: loading a case binds the one that calls it."""
+    yield
+    os.sched_setaffinity(0, CPUS)

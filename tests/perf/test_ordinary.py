@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,15 +41,6 @@ class Tried:
     kinds: tuple[str, ...] = ()
     answers: dict[str, str] = field(default_factory=dict)
     built: dict[str, list[str]] = field(default_factory=dict)
-
-
-@pytest.fixture(autouse=True)
-def unbound() -> Iterator[None]:
-    """Undoes what loading a case does to this process: the thread that calls it is bound."""
-    mask, threads = os.sched_getaffinity(0), torch.get_num_threads()
-    yield
-    os.sched_setaffinity(0, mask)
-    torch.set_num_threads(threads)
 
 
 @contextlib.contextmanager

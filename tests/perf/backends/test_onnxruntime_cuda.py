@@ -39,7 +39,8 @@ from hotlap.perf.terms.case import Case, Workload
 case = Case.parse(sys.argv[1])
 artefact = Artefact(case, pathlib.Path(sys.argv[2]), 2, None, pathlib.Path())
 step = backend.load(artefact)
-outputs = step.fetch(step.call(step.place(tuple(backend._zeros(step.about, case.batch, pathlib.Path("nowhere")).values()))))
+zeros = backend._zeros(step.about, case.batch, artefact.folder)
+outputs = step.fetch(step.call(step.place(tuple(zeros.values()))))
 placement = backend.placement(artefact, step)
 print(json.dumps({
     "placement": msgspec.to_builtins(placement),
