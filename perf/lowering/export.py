@@ -70,14 +70,6 @@ def place(exported: Exported, folder: Path) -> None:
             shutil.copy2(file, folder / file.name)
 
 
-def write_ledger(exported: Exported, folder: Path) -> None:
-    """Writes what the export took when it was made, which may have been for another case.
-
-    The harness prefers ledger.json to the phases that it timed.
-    """
-    (folder / "ledger.json").write_text(json.dumps({"export": exported.seconds}))
-
-
 def opset(model: Path) -> int:
     """Returns the version of the standard operators that a file has."""
     import onnx

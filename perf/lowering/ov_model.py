@@ -7,6 +7,7 @@ them, and others were seen to be wrong without (packed sequences; OpenVINO 2026.
 
 from __future__ import annotations
 
+import time
 import warnings
 from functools import partial
 from pathlib import Path
@@ -45,7 +46,8 @@ def read(ov: Any, workload: Workload, case: Case, root: Path, phase: Phase) -> R
 
     def of_module() -> Read:
         notes = ("read from torch's module, recording one call (openvino.convert_model)",)
-        return Read(converted(ov, workload), 0.0, notes)
+        start = time.perf_counter()
+        return Read(converted(ov, workload), time.perf_counter() - start, notes)
 
     refused: list[Refusal] = []
     for way in (partial(of_file, ""), partial(of_file, "traced"), of_module):
