@@ -176,12 +176,15 @@ def settle_refused(journal: Journal, preparation: Preparation, asked: bool) -> N
 
 
 def build(journal: Journal, preparation: Preparation, until: float, cases: Sequence[Case]) -> None:
-    """Builds in order while there is time; what would not be done in time is settled."""
+    """Builds in order while there is time; what would not be done in time is settled. The baseline
+    and one candidate are built in any case.
+    """
     slowness = 1.0
     for case in cases:
         left_s, needs_s = until - time.monotonic(), slowness * expected_s(case)
-        baseline = case == journal.cases[0]
-        if needs_s > left_s and not baseline:
+        by_default = case.options == LIBRARY_DEFAULTS
+        needed = case == journal.cases[0] or not (by_default or one_is_there(journal))
+        if needs_s > left_s and not needed:
             left = f"and {max(0.0, left_s):.0f} s were left; raise --budget"
             reason = Reason("not_tried", f"it takes about {needs_s:.0f} s to build, {left}")
             journal.settle([case], reason)
@@ -194,6 +197,11 @@ def build(journal: Journal, preparation: Preparation, until: float, cases: Seque
             journal.settle([case], refusal.reason)
         # a machine that builds slowly goes on to
         slowness = max(slowness, min(4.0, (time.monotonic() - start) / expected_s(case)))
+
+
+def one_is_there(journal: Journal) -> bool:
+    """Returns whether a candidate was built."""
+    return any(entrant.case.options != LIBRARY_DEFAULTS for entrant in journal.entrants)
 
 
 def defaults(results: Sequence[Result]) -> list[Result]:

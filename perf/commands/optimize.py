@@ -3,46 +3,22 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from ..terms import escape, files, printer, units
+from ..terms import printer, units
 from ..terms.case import Plan, Priority
-from ..terms.reasons import Misuse, Refusal
-from .lists import AUTO, arguments_of, batches_of, split, target_of
-
-if TYPE_CHECKING:
-    from ..choose.choose import Choice
+from ..terms.reasons import Refusal
+from .lists import AUTO, arguments_of, split
 
 # Building takes most of it: one compilation of Inductor 20 to 50 s.
 DEFAULT_BUDGET = "5m"
-# What is tried where nobody says: the coarse ones where an evaluation says what they cost.
-PRECISIONS = ("fp32", "bf16", "int8")
-ON_GPU = ("fp32", "bf16", "fp16", "int8")
 # Exit status where nothing was chosen, or a bound could not be shown.
 NOT_SHOWN = 3
 # Exit status where the model could not be measured.
 NOTHING_MEASURED = 4
-
-
-def clock(later_s: float) -> str:
-    return time.strftime("%H:%M:%S", time.localtime(time.time() + later_s))
-
-
-def ways(choice: Choice) -> Table:
-    """Returns the table of what was thought of, and why each was not chosen."""
-    from ..choose import sentences
-
-    drawn = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for head in ("way", "latency", "beside it", "what became of it"):
-        drawn.add_column(head, overflow="fold")
-    for row in sentences.rows(choice):
-        drawn.add_row(*(escape.plain(cell) for cell in row))
-    return drawn
 
 
 def optimize(
@@ -85,62 +61,28 @@ def optimize(
     """Choose the fastest right way to run a model, confirm it on fresh measurements, and leave the
     artefact with its launcher.
     """
-    from ..choose import candidates, choose, sentences, ship, wishes
-    from ..lookup.workloads import check, named
-    from ..machine import survey
-    from ..measure.rundir import RunFolder, new_id
+    from ..choose import sentences, wishes
+    from ..lookup.workloads import named
     from ..reports.console import console
-    from .progress import Watched
+    from .optimizing import Question, answered
 
-    wish = wishes.parse(goal, subject_to)
-    reference = named(workload, checkpoint, arguments_of(arg or []))
-    check(reference)
-    plan = Plan(
-        budget_s=units.seconds(budget),
-        threads=threads or len(os.sched_getaffinity(0)),
-        priority=priority,
+    question = Question(
+        named(workload, checkpoint, arguments_of(arg or [])),
+        wishes.parse(goal, subject_to),
+        Plan(
+            budget_s=units.seconds(budget),
+            threads=threads or len(os.sched_getaffinity(0)),
+            priority=priority,
+        ),
+        target,
+        batch,
+        tuple(split(precisions)),
+        out,
+        f"hotlap optimize {workload}",
     )
-    notes: list[str] = []
-    device = target_of(target, notes)
-    if device.startswith(("sm_", "gfx")):
-        raise Misuse(f"--target {device}: what is chosen must be timed here; use auto, cpu or cuda:N")
-    output = console()
-    here = survey.collect(plan.threads, "keep")
-    output.print(
-        f"{sentences.question(wish)}; {here.hardware}; done by about {clock(plan.budget_s)}",
-        soft_wrap=True,
-    )
-    for line in notes:
-        output.print(line)
-    (size,) = [batch] if batch else batches_of(reference, "", plan)
-    wanted = tuple(split(precisions)) or (PRECISIONS if device == "cpu" else ON_GPU)
-    cases = candidates.ways(reference.text, size, device, wanted, plan)
-    folder = files.runs_folder() / "choose" / new_id()
-    command = f"hotlap optimize {workload}"
-    references = {reference.text: reference.checkpoint} if reference.checkpoint else {}
-    arguments = {reference.text: dict(reference.arguments)} if reference.arguments else {}
-    search, confirm = (
-        RunFolder(folder / part, command, here, (), references, arguments) for part in ("search", "confirm")
-    )
-    progress = Watched(output)
     try:
-        choice = choose.choose(cases, wish, search, confirm, plan, here.key, progress, bool(precisions))
+        answer = answered(question, console())
     except Refusal as refusal:
-        progress.close()
-        printer.note(f"hotlap: {reference.text}: {refusal.reason}")
+        printer.note(f"hotlap: {question.reference.text}: {refusal.reason}")
         return NOTHING_MEASURED
-    finally:
-        progress.close()
-        search.close()
-        confirm.close()
-    output.print(ways(choice))
-    for line in sentences.answer(choice):
-        output.print(line, style="bold", soft_wrap=True)
-    printer.line(f"results: {folder / 'search'} and {folder / 'confirm'}, read by hotlap report")
-    if choice.chosen is None:
-        return NOT_SHOWN
-    left = (out or folder / "artefact").absolute()
-    ship.ship(folder / "search" / choice.chosen.artefact, left, choice.chosen)
-    printer.line(f"artefact: {left}")
-    printer.line(f"run it: {left / 'run.sh'}    in Python: hotlap.open_artefact({str(left)!r})")
-    return 0 if sentences.holds(choice) else NOT_SHOWN
+    return 0 if sentences.holds(answer.choice) else NOT_SHOWN
