@@ -11,6 +11,7 @@ from ..reports.report import way
 from ..stats import estimates
 from ..terms.result import Result
 from ..terms.units import scaled, significant
+from . import pipeline
 from .causes import cause
 from .choose import AS_FAST, Choice, best_of
 from .wishes import Limit, Quantity, Wish, shown_value
@@ -81,6 +82,8 @@ def answer(choice: Choice) -> Iterator[str]:
         yield "no evaluation given: accuracy unknown, outputs are held against fp64 alone"
     for bound in choice.wish.bounds:
         yield standing(bound, chosen)
+    if choice.pipelined is not None:
+        yield pipeline.sentence(choice.pipelined)
     if choice.why:
         yield f"chosen for being simpler: {choice.why}"
     if choice.runner_up is not None and (other := confirmed(choice, choice.runner_up)) is not None:

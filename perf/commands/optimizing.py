@@ -53,6 +53,8 @@ class Question:
     out: Path | None
     # The command line, for the results.
     command: str
+    # The user's function around the model, `package.module:function`; empty where there is none.
+    pipeline: str = ""
 
 
 class Answered(NamedTuple):
@@ -89,7 +91,15 @@ def answered(question: Question, output: Console) -> Answered:
     progress = Watched(output)
     try:
         choice = choose.choose(
-            cases, question.wish, search, confirm, plan, here.key, progress, bool(question.precisions)
+            cases,
+            question.wish,
+            search,
+            confirm,
+            plan,
+            here.key,
+            progress,
+            bool(question.precisions),
+            question.pipeline,
         )
     finally:
         progress.close()
