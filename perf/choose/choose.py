@@ -48,6 +48,8 @@ SEARCH_LOOKS = (3, 5, 8, 12, 18, 26)
 CONFIRM_LOOKS = (6, 9, 14, 20, 30)
 # Blocks of the second whose workers import everything themselves; later ones may be forked.
 CONFIRM_FRESH = 2
+# What ended a race that Ctrl-C ended.
+STOPPED = "stopped"
 # Ways that are as fast, on the ratio's whole interval: the simpler one is chosen.
 AS_FAST = 0.02
 # Precisions that keep a model's answers.
@@ -127,7 +129,7 @@ def choose(
                 servers,
                 environment,
             )
-            if pipeline:
+            if pipeline and confirm[0].stopped_by != STOPPED:
                 pipelined = around(pipeline, chosen, journal, confirm, plan, servers)
     finally:
         preparation.close()
@@ -142,7 +144,7 @@ def interrupted(race: Race) -> bool:
     except KeyboardInterrupt:
         if not any(entrant.seen.timed for entrant in race.entrants):
             raise
-        race.stopped_by = "stopped"
+        race.stopped_by = STOPPED
         return True
     return False
 
@@ -158,8 +160,12 @@ def around(
     so.
     """
     entrants = {entrant.case: afresh(entrant) for entrant in journal.entrants}
-    baseline, again = confirm[0], next(each for each in confirm if each.case == chosen.case)
-    gain = estimates.ratio(again.metrics["latency"].values, baseline.metrics["latency"].values).centre
+    timed = {each.case: each.metrics["latency"].values for each in confirm if "latency" in each.metrics}
+    baseline = confirm[0]
+    if baseline.case not in timed or chosen.case not in timed:
+        journal.progress.line(f"{pipeline} is not timed: the model itself has no time to compare")
+        return None
+    gain = estimates.ratio(timed[chosen.case], timed[baseline.case]).centre
     plan = msgspec.structs.replace(plan, budget_s=PIPELINING * plan.budget_s)
     members = entrants[baseline.case], entrants[chosen.case]
     try:

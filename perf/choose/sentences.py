@@ -16,6 +16,9 @@ from .causes import cause
 from .choose import AS_FAST, Choice, best_of
 from .wishes import Limit, Quantity, Wish, shown_value
 
+# The fewest blocks that give an interval.
+LEAST_BLOCKS = 3
+
 
 def question(wish: Wish) -> str:
     """Returns what is asked for."""
@@ -74,7 +77,7 @@ def answer(choice: Choice) -> Iterator[str]:
         return
     chosen = confirmed(choice, choice.chosen)
     if chosen is None:
-        yield f"{name(choice.chosen)} is the fastest so far; stopped before that was confirmed"
+        yield f"{name(choice.chosen)} is the best so far, and not confirmed: {unconfirmed(choice)}"
         return
     yield f"{name(chosen)}: {comparisons(choice, chosen)}{rightness(chosen)}"
     yield f"latency {measured(chosen, 'latency')}, memory {measured(chosen, 'memory')}"
@@ -97,10 +100,29 @@ def name(result: Result) -> str:
 
 
 def confirmed(choice: Choice, result: Result) -> Result | None:
-    """Returns what the second race found of a case; None where it has no time there."""
+    """Returns what the second race found of a case; None where that is no interval."""
     return next(
-        (other for other in choice.confirm if other.case == result.case and "latency" in other.metrics), None
+        (
+            other
+            for other in choice.confirm
+            if other.case == result.case
+            and "latency" in other.metrics
+            and len(other.metrics["latency"].values) >= LEAST_BLOCKS
+        ),
+        None,
     )
+
+
+def unconfirmed(choice: Choice) -> str:
+    """Returns why the second race confirmed nothing."""
+    assert choice.chosen is not None
+    again = next((other for other in choice.confirm if other.case == choice.chosen.case), None)
+    if again is None:
+        return "stopped before the second race"
+    if "latency" not in again.metrics:
+        return str(again.reason)
+    blocks = len(again.metrics["latency"].values)
+    return f"the second race had time for {blocks} of at least {LEAST_BLOCKS} blocks; raise --budget"
 
 
 def comparisons(choice: Choice, chosen: Result) -> str:

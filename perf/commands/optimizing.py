@@ -73,6 +73,8 @@ def answered(question: Question, output: Console) -> Answered:
     target = target_of(question.target, notes)
     if target.startswith(("sm_", "gfx")):
         raise Misuse(f"--target {target}: what is chosen must be timed here; use auto, cpu or cuda:N")
+    if question.out is not None:
+        ship.suitable(question.out)
     here = survey.collect(plan.threads, "keep")
     end = time.strftime("%H:%M:%S", time.localtime(time.time() + plan.budget_s))
     asked = f"{sentences.question(question.wish)}; {here.hardware}; done by about {end}"
@@ -114,7 +116,11 @@ def answered(question: Question, output: Console) -> Answered:
     if choice.chosen is None:
         return Answered(choice, folder, None)
     artefact = (question.out or folder / "artefact").absolute()
-    ship.ship(folder / "search" / choice.chosen.artefact, artefact, choice.chosen)
+    source = folder / "search" / choice.chosen.artefact
+    try:
+        ship.ship(source, artefact, choice.chosen)
+    except OSError as error:
+        raise Misuse(f"cannot write {artefact}: {error.strerror}; what was built lies in {source}") from None
     output.print(f"artefact: {artefact}", soft_wrap=True)
     output.print(
         f"run it: {artefact / 'run.sh'}    in Python: hotlap.open_artefact({str(artefact)!r})", soft_wrap=True

@@ -60,7 +60,7 @@ def optimized(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_a_choice_is_right_confirmed_and_runs_by_itself(tmp_path: Path) -> None:
-    done = optimized(tmp_path, "--budget", "100s", "-o", "out", "--subject-to", "drop<=2%", "--pipeline",
+    done = optimized(tmp_path, "--budget", "2m", "-o", "out", "--subject-to", "drop<=2%", "--pipeline",
                      "planted_net:predict")  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     out = tmp_path / "out"
@@ -103,7 +103,10 @@ def test_a_choice_is_right_confirmed_and_runs_by_itself(tmp_path: Path) -> None:
 
 
 def test_mistakes_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").touch()
     for options, words in (
+        (("-o", "full"), "holds other files and no artefact"),
         (("--subject-to", "p98<=1ms"), "unknown quantity 'p98': did you mean"),
         (("--target", "sm_90"), "what is chosen must be timed here"),
     ):
