@@ -170,7 +170,7 @@ def as_given(workload: Workload, precision: str, path: Path) -> list[str]:
     """
     file = workload.module
     assert isinstance(file, OnnxFile)
-    model = onnx_graph.read(file.graph.path)
+    model = file.graph.model()
     ports, words = onnx_graph.inputs(model), dict[str, str]()
     for port, value, free in zip(ports, workload.inputs, workload.free, strict=True):
         for axis, dimension in enumerate(port.type.tensor_type.shape.dim):
