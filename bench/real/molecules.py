@@ -7,10 +7,9 @@ metric says whether a route decides as the published model, not whether that is 
 A checkpoint holds classes of chemprop besides its weights. torch.load opens it with weights_only
 and the classes of ALLOWED by name; nothing else is unpickled.
 
-A graph network takes lists of atoms and bonds of any length, and joins molecules to one graph. Here
-each molecule is a row of its own, padded to ATOMS and BONDS, so that rows are a batch: the same sums
-over the same layers, which the published predictions show. The chemistry before it (SMILES to
-features, by RDKit) is not in the network.
+chemprop joins molecules of any size to one graph. Here each is a row of its own, padded to ATOMS
+and BONDS, so that rows are a batch: the same sums over the same layers, as the published
+predictions show. The chemistry before it (SMILES to features, by RDKit) is not in the network.
 """
 
 from __future__ import annotations

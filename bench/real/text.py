@@ -26,10 +26,9 @@ BUDGET = 0.01
 def texts(count: int, seed: int) -> list[str]:
     """Returns lines of a word, a word and a number."""
     random = np.random.default_rng(seed)
-    return [
-        f"{WORDS[random.integers(len(WORDS))]} {WORDS[random.integers(len(WORDS))]} {random.integers(100, 1000)}"
-        for _ in range(count)
-    ]
+    words = [WORDS[index] for index in random.integers(len(WORDS), size=2 * count)]
+    numbers = random.integers(100, 1000, size=count)
+    return [f"{words[2 * line]} {words[2 * line + 1]} {numbers[line]}" for line in range(count)]
 
 
 def drawn(text: str) -> np.ndarray:

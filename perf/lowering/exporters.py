@@ -185,7 +185,8 @@ def recordable(module: torch.nn.Module, inputs: Sequence[torch.Tensor]) -> torch
     if not any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
         return module
     recorded = torch.jit.trace(module, tuple(inputs), check_trace=False)  # type: ignore[no-untyped-call]
-    return torch.jit.freeze(recorded)
+    frozen: torch.nn.Module = torch.jit.freeze(recorded)
+    return frozen
 
 
 def cast(workload: Workload, precision: str) -> tuple[torch.nn.Module, tuple[torch.Tensor, ...]]:

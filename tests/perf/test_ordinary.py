@@ -131,6 +131,7 @@ def tried(name: str, folder: Path, backends: tuple[str, ...] = BACKENDS) -> Trie
         "packed_steps",
         "grid_sampled",
         "smaller_without_aliasing",
+        "scripted_part",
     ],
 )
 def test_right_in_every_file(name: str, tmp_path: Path) -> None:
