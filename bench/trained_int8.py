@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 import subprocess
 import sys
 import tempfile
@@ -117,7 +118,10 @@ def answer(result: hotlap.Result, everything: Sequence[hotlap.Result]) -> dict[s
             "budget": task.budget,
         }
     if result.placement is not None:
-        entry["bytes"] = result.placement.counters.get("artefact_bytes", 0)
+        counters = result.placement.counters
+        entry["bytes"] = counters.get("artefact_bytes", 0)
+        entry["left"] = counters.get("nodes_other_precision", 0)
+        entry["how"] = [line for line in result.placement.evidence if re.search(r"\bint8\b|\b8 bits\b", line)]
     if (latency := result.metrics.get("latency")) is not None:
         entry["latency_s"] = latency.centre
         if (base := report.baseline(everything, result)) not in (None, result) and "latency" in base.metrics:
@@ -161,8 +165,8 @@ def fp32_bytes(answers: dict[str, Any], route: str) -> int:
 
 
 def cell(entry: dict[str, Any] | None, whole: int, notes: dict[str, int]) -> str:
-    """Returns what the metric lost, of how much it may; the size, as a share of fp32's; and the
-    speed-up over fp32 eager. Or the reason, as a number.
+    """Returns what the metric lost, of how much it may; the size, as a share of fp32's; the layers
+    that stayed in fp32; and the speed-up over fp32 eager. Or the reason, as a number.
     """
     if entry is None:
         return "not run"
@@ -177,6 +181,8 @@ def cell(entry: dict[str, Any] | None, whole: int, notes: dict[str, int]) -> str
     if entry.get("bytes"):
         share = f" ({entry['bytes'] / whole:.2f} of fp32)" if whole else ""
         parts.append(units.scaled(entry["bytes"], "B") + share)
+    if entry.get("left"):
+        parts.append(f"{entry['left']} layers in fp32")
     if "speed_up" in entry:
         centre, low, high = entry["speed_up"]
         width = f" ±{math.expm1(math.log(high / low) / 2):.1%}" if low > 0 and math.isfinite(high) else ""

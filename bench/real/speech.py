@@ -168,8 +168,8 @@ def states(detector: nn.Module, sound: Tensor) -> tuple[Tensor, Tensor]:
         for samples in parts.unbind(1):
             before.append(state)
             _, state = detector(samples, state)
-    taken = slice(UNSURE, None)
-    rows = parts[:, taken].flatten(0, 1), torch.stack(before, 1)[:, taken].flatten(0, 1)
+    judged = slice(UNSURE, None)
+    rows = parts[:, judged].flatten(0, 1), torch.stack(before, 1)[:, judged].flatten(0, 1)
     return rows[0].clone(), rows[1].clone()
 
 
