@@ -10,6 +10,7 @@ from typing import Any
 _PUBLIC = {
     "Case": "perf.terms.case",
     "Evaluation": "perf.terms.case",
+    "OnnxFile": "perf.lookup.onnx_file",
     "Plan": "perf.terms.case",
     "Profile": "profiles.recording.callback",
     "Result": "perf.terms.result",

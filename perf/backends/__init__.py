@@ -15,6 +15,8 @@ SELF_CONTAINED: bool, or (case) -> bool (optional)
     Whether `load` needs nothing but the folder, so that hotlap bench-artefact can run it without
     the module's source; without it, whether there is a `build`. The first load that is seen has
     the last word.
+TAKES_FILES: bool (optional)
+    Whether it runs a workload that is an ONNX file and no module of torch; without it, no.
 LOCATES: bool (optional)
     Whether `load` needs nothing of the folder but its model.onnx or model.xml, so that hotlap run
     --locate can look into it; without it, no.

@@ -19,6 +19,7 @@ from ..terms.result import Placement
 
 SUMMARY = "takes a stated time and returns the stored reference outputs: tests the harness"
 OPTIONS = {"takes": ("5ms", "0.2ms", "1ms", "20ms")}
+TAKES_FILES = True
 PRELOAD = ("numpy",)
 KNOWS_REFERENCE = True
 

@@ -61,6 +61,7 @@ OPTIONS = {
     "fusion": ("session", "transformer"),
     "int8": ("static", "dynamic"),
 }
+TAKES_FILES = True
 PRELOAD = ("onnxruntime",)
 LOCATES = True
 

@@ -36,6 +36,7 @@ from ..terms.result import Placement
 
 SUMMARY = "OpenVINO on the CPU, from an ONNX file"
 OPTIONS = {"hint": ("latency", "throughput"), "streams": ("auto", "1", "2"), "cache": ("off", "on")}
+TAKES_FILES = True
 PRELOAD = ("numpy",)
 TARGETS = ("cpu",)
 LOCATES = True

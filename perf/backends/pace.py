@@ -15,6 +15,7 @@ from ..terms.result import Placement
 
 SUMMARY = "fixed work that every race is measured against"
 OPTIONS: dict[str, tuple[str, ...]] = {}
+TAKES_FILES = True
 PRELOAD = ("numpy",)
 # It runs no workload: its outputs are not checked, and it has a latency and nothing else.
 OWN_WORK = True

@@ -39,6 +39,7 @@ OPTIONS = {
     "cudagraph": ("on", "off"),
     "cache": ("on", "off"),
 }
+TAKES_FILES = True
 PRELOAD = ("torch",)
 TARGETS = ("cuda", "sm_")
 

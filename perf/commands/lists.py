@@ -4,6 +4,7 @@ a target that nobody named.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..terms.reasons import Misuse
@@ -53,3 +54,11 @@ def batch_size(text: str) -> int:
     if not text.isdecimal() or len(text) > MOST_DIGITS or int(text) < 1:
         raise Misuse(f"--batch {text[:40]!r}: expected whole numbers of at least 1, such as 1,8")
     return int(text)
+
+
+def arguments_of(texts: Sequence[str]) -> dict[str, str]:
+    """Returns the arguments of `--arg NAME=VALUE`. Raises Misuse."""
+    for text in texts:
+        if not text.partition("=")[0].isidentifier() or "=" not in text:
+            raise Misuse(f"--arg {text}: expected NAME=VALUE, such as hidden=48")
+    return {name: value for name, _, value in (text.partition("=") for text in texts)}

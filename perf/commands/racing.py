@@ -5,7 +5,7 @@ a stopped run keeps, and its last lines.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -46,9 +46,7 @@ def by_default() -> list[str]:
 
 
 def asked(
-    names: Sequence[str],
-    checkpoint: str,
-    arguments: Mapping[str, str],
+    references: Sequence[workloads.Reference],
     backends: str,
     precisions: str,
     batch: str,
@@ -58,28 +56,22 @@ def asked(
     """Returns the cases that the options of `hotlap run` name; each text is a comma-separated list.
 
     An empty `batch` is the model's own where it takes no other, else 1. Raises Misuse for a name
-    that nothing has, with the nearest ones.
+    that nothing has, with the nearest ones, and for two files of one name.
     """
-    references = [workloads.Reference(name, checkpoint, arguments=tuple(arguments.items())) for name in names]
     for reference in references:
         workloads.check(reference)
+    paths = {reference.text: reference.checkpoint for reference in references}
+    if clash := [each for each in references if paths[each.text] != each.checkpoint]:
+        raise Misuse(f"{clash[0].checkpoint} and {paths[clash[0].text]} have one name: run each by itself")
     sizes = {reference.text: batches_of(reference, batch, plan) for reference in references}
     return [
         case
         for target in targets
         for name, batches in sizes.items()
         for case in expand(
-            [name], split(backends) or default_backends(target), split(precisions), batches, target
+            [name], split(backends) or default_backends(target, name), split(precisions), batches, target
         )
     ]
-
-
-def arguments(texts: Sequence[str]) -> dict[str, str]:
-    """Returns the arguments of `--arg NAME=VALUE`. Raises Misuse."""
-    for text in texts:
-        if not text.partition("=")[0].isidentifier() or "=" not in text:
-            raise Misuse(f"--arg {text}: expected NAME=VALUE, such as hidden=48")
-    return {name: value for name, _, value in (text.partition("=") for text in texts)}
 
 
 def resumed(run_id: str, out: Path | None, environment: Environment) -> RunFolder:

@@ -15,7 +15,7 @@ import typer
 from ..terms import units
 from ..terms.case import Plan, Priority
 from ..terms.reasons import Misuse
-from .lists import AUTO, split, target_of
+from .lists import AUTO, arguments_of, split, target_of
 
 # Of one race and precision: several blocks of most models of the size of ours.
 DEFAULT_BUDGET = "90s"
@@ -28,7 +28,10 @@ def run(
     workload: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Model names (resnet, vit:base) or package.module:function. Default: every trained model."
+            help=(
+                "Model names (resnet, vit:base), package.module:function, or files: model.onnx, program.pt2."
+                " Default: every trained model."
+            )
         ),
     ] = None,
     backends: Annotated[
@@ -65,7 +68,12 @@ def run(
     checkpoint: Annotated[str, typer.Option(help="A checkpoint for package.module:Class or :function.")] = "",
     arg: Annotated[
         list[str] | None,
-        typer.Option(help="An argument of package.module:Class or :function: hidden=48. May be repeated."),
+        typer.Option(
+            help=(
+                "An argument of package.module:Class or :function: hidden=48; of an ONNX file the size of a"
+                " free axis, or inputs=FILE.npz. May be repeated."
+            )
+        ),
     ] = None,
     threads: Annotated[int, typer.Option(help="Threads of every entrant. Default: all cores.", min=0)] = 0,
     priority: Annotated[
@@ -87,6 +95,7 @@ def run(
     ] = False,
 ) -> int:
     """Race a model's backends against eager: checked, measured, reported."""
+    from ..lookup.workloads import named
     from ..machine import survey
     from ..measure.rundir import RunFolder
     from ..reports import report
@@ -103,9 +112,10 @@ def run(
     names = workload or racing.by_default()
     if checkpoint and len(names) != 1:
         raise Misuse("--checkpoint needs exactly one workload, package.module:Class")
-    arguments = racing.arguments(arg or [])
+    arguments = arguments_of(arg or [])
     if arguments and len(names) != 1:
-        raise Misuse("--arg needs exactly one workload, package.module:Class or :function")
+        raise Misuse("--arg needs exactly one workload, package.module:Class, :function or a file")
+    asked = [named(name, checkpoint, arguments) for name in names]
     here = survey.collect(plan.threads, "keep")
     output = console()
     if resume:
@@ -115,9 +125,9 @@ def run(
     else:
         notes: list[str] = []
         targets = [target_of(part, notes) for part in split(target)]
-        cases = racing.asked(names, checkpoint, arguments, backends, precisions, batch, targets, plan)
-        references = {names[0]: checkpoint} if checkpoint else {}
-        made_with = {names[0]: arguments} if arguments else {}
+        cases = racing.asked(asked, backends, precisions, batch, targets, plan)
+        references = {each.text: each.checkpoint for each in asked if each.checkpoint}
+        made_with = {each.text: dict(each.arguments) for each in asked if each.arguments}
         opened = RunFolder(out, " ".join(["hotlap run", *names]), here, cases, references, made_with)
         lines = notes
     settings = (

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from statistics import stdev
 from typing import NamedTuple
 
-from ..lookup.cases import BASELINE
+from ..lookup import cases
 from ..measure.prepare import own_work
 from ..stats import compare, estimates
 from ..terms.result import Result
@@ -68,10 +68,10 @@ def of_run(results: Sequence[Result]) -> RunNoise:
 
 
 def baseline_of(result: Result, results: Sequence[Result]) -> Result | None:
-    """Returns eager with the harness's own settings of the same race, if it took part."""
+    """Returns the baseline with the harness's own settings of the same race, if it took part."""
     for other in results:
         same = other.race_id == result.race_id
-        if same and other.case.backend == BASELINE and not other.case.options:
+        if same and other.case.backend == cases.baseline_of(result.case.workload) and not other.case.options:
             return other
     return None
 

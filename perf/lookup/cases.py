@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
-from ..terms.case import ARCHITECTURES, PRECISIONS, Case
+from ..terms.case import ARCHITECTURES, ONNX, PRECISIONS, Case
 from ..terms.reasons import Misuse
 from . import plugins
 
@@ -15,8 +15,10 @@ from . import plugins
 COMMON_OPTIONS = {"allocator": ("keep", "default"), "binding": ("cores", "none")}
 # Those with which an entrant runs as its user would find it.
 LIBRARY_DEFAULTS = (("allocator", "default"), ("binding", "none"))
-# The backend that all others of a race are compared with.
+# The backend that all others of a race are compared with: eager, or of an ONNX file, which has
+# none, what most people run it by.
 BASELINE = "eager"
+FILE_BASELINE = "onnxruntime"
 # The backend that does a fixed work of its own, by which races of different machines are compared.
 PACE = "pace"
 
@@ -46,14 +48,32 @@ def parse_backend(text: str) -> tuple[str, tuple[tuple[str, str], ...]]:
     return backend, tuple((name, value) for name, value in chosen.items() if value != known[name][0])
 
 
-def default_backends(target: str = "cpu") -> list[str]:
-    """Returns every backend for this kind of target, as parse_backend reads it: the baseline first,
-    then the baseline under library defaults; those that only test the harness are left out.
+def baseline_of(workload: str) -> str:
+    """Returns the baseline of a workload's races."""
+    return FILE_BASELINE if workload.endswith(ONNX) else BASELINE
+
+
+def takes(backend: str, workload: str) -> bool:
+    """Returns whether the backend takes such a workload: an ONNX file is for those that load
+    files.
     """
-    names = [name for name in plugins.modules("hotlap.backends") if name not in (BASELINE, PACE, "null")]
-    names = [name for name in names if target.startswith(getattr(plugins.backend(name), "TARGETS", ("",)))]
+    return not workload.endswith(ONNX) or getattr(plugins.backend(backend), "TAKES_FILES", False)
+
+
+def default_backends(target: str = "cpu", workload: str = "") -> list[str]:
+    """Returns every backend for this kind of target and workload, as parse_backend reads it: the
+    baseline first, then the baseline under library defaults; those that only test the harness are
+    left out.
+    """
+    first = baseline_of(workload)
+    names = [name for name in plugins.modules("hotlap.backends") if name not in (first, PACE, "null")]
+    names = [
+        name
+        for name in names
+        if takes(name, workload) and target.startswith(getattr(plugins.backend(name), "TARGETS", ("",)))
+    ]
     defaults = "".join(f"[{name}:{value}]" for name, value in LIBRARY_DEFAULTS)
-    return [BASELINE, f"{BASELINE}{defaults}", *names]
+    return [first, f"{first}{defaults}", *names]
 
 
 def expand(
@@ -101,14 +121,14 @@ def matching(cases: Sequence[Case], globs: Sequence[str]) -> list[Case]:
 
 def races(cases: Sequence[Case]) -> list[tuple[str, list[Case]]]:
     """Returns what is measured together: name of the group, and its cases, the baseline first
-    (eager in the finest precision asked for).
+    (in the finest precision asked for).
     """
     order = {name: index for index, name in enumerate(dict.fromkeys(case.group for case in cases))}
     ranked = sorted(
         cases,
         key=lambda case: (
             order[case.group],
-            case.backend != BASELINE or bool(case.options),
+            case.backend != baseline_of(case.workload) or bool(case.options),
             PRECISIONS.index(case.precision),
         ),
     )

@@ -1,5 +1,5 @@
-"""Makes a Workload of a reference: a model file's name, `package.module:function`, or a Lightning
-module class with its checkpoint.
+"""Makes a Workload of a reference: a model file's name, `package.module:function`, a Lightning
+module class with its checkpoint, or a file that another tool wrote (model.onnx, program.pt2).
 
 torch is imported where a workload is made: the commands that only check references start without.
 
@@ -15,6 +15,7 @@ import importlib
 import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ..machine.memory import exhausted
-from ..terms.case import BATCH, Workload
+from ..terms.case import BATCH, ONNX, Workload, is_file
 from ..terms.reasons import Misuse, Refusal
 from . import checkpoint as checkpoints
 from . import plugins
@@ -54,9 +55,9 @@ sys.exit(0 if spec is not None else {MISSING})
 class Reference(NamedTuple):
     """How a user names a workload, and what was seen of it."""
 
-    # `resnet`, `resnet:full` or `package.module:attribute`.
+    # `resnet`, `resnet:full`, `package.module:attribute` or the name of a file, `model.onnx`.
     text: str
-    # Path of a checkpoint for what it makes, or empty.
+    # Path of a checkpoint for what it makes, or of the file; else empty.
     checkpoint: str = ""
     # Which rows.axis says that dimension 0 is.
     axis: Axis = ""
@@ -67,13 +68,35 @@ class Reference(NamedTuple):
 
     @property
     def module(self) -> str:
-        """The module that making this workload imports."""
+        """The module that making this workload imports; empty for a file, which needs none."""
         name = self.text.partition(":")[0]
-        return plugins.modules("hotlap.workloads").get(name, name)
+        return "" if is_file(self.text) else plugins.modules("hotlap.workloads").get(name, name)
+
+    @property
+    def path(self) -> Path:
+        """The path of the file that this names."""
+        return Path(self.checkpoint or self.text)
+
+
+def named(text: str, checkpoint: str = "", arguments: Mapping[str, str] | None = None) -> Reference:
+    """Returns the reference to what a user names on a command line; a path is called by the file's
+    name. Raises Misuse for a file with a checkpoint.
+    """
+    pairs = tuple((arguments or {}).items())
+    if not is_file(text):
+        return Reference(text, checkpoint, arguments=pairs)
+    if checkpoint:
+        raise Misuse(f"--checkpoint goes with package.module:Class or :function; {text} has its weights")
+    return Reference(re.sub(r"[^A-Za-z0-9._+-]", "_", Path(text).name), text, arguments=pairs)
 
 
 def check(reference: Reference) -> None:
     """Raises Misuse if the reference is seen to be wrong without importing a model."""
+    if is_file(reference.text):
+        if not reference.path.is_file():
+            beside = [str(path) for path in reference.path.parent.glob("*") if is_file(path.name)]
+            raise plugins.Unknown("file", str(reference.path), beside)
+        return
     name, colon, attribute = reference.text.partition(":")
     if name in plugins.modules("hotlap.workloads"):
         if reference.checkpoint or reference.arguments:
@@ -143,7 +166,9 @@ def load(reference: Reference) -> Workload:
     seed()  # for what a module makes when it is imported, if that happens only now
     name, _, attribute = reference.text.partition(":")
     try:
-        if name in plugins.modules("hotlap.workloads"):
+        if is_file(reference.text):
+            loaded: Any = _of_file(reference.path, dict(reference.arguments))
+        elif name in plugins.modules("hotlap.workloads"):
             source = plugins.load("hotlap.workloads", name)
             seed()
             loaded = source.load(attribute)
@@ -170,6 +195,10 @@ def load(reference: Reference) -> Workload:
             "invalid_input", f"{reference.text}: its example inputs have no rows; give at least one"
         )
     workload = _with_names(workload)
+    if not is_file(reference.text) and holds_file(workload.module):
+        from .onnx_file import EAGER
+
+        workload = replace(workload, notes=(*workload.notes, EAGER))
     with contextlib.suppress(NotImplementedError):  # of an exported program, which has one mode
         workload.module.eval()
     for value in workload.module.parameters():
@@ -180,6 +209,25 @@ def load(reference: Reference) -> Workload:
     if reference.returns == "objects":
         workload = taken_apart(workload)
     return replace(workload, name=reference.text, checkpoint=reference.checkpoint)
+
+
+def holds_file(module: torch.nn.Module) -> bool:
+    """Returns whether a workload's module is an ONNX file; what reads files is imported only where
+    one was made.
+    """
+    name = f"{__package__}.onnx_file"
+    return name in sys.modules and isinstance(module, sys.modules[name].OnnxFile)
+
+
+def _of_file(path: Path, arguments: Mapping[str, str]) -> Workload:
+    """Makes a workload of a model file. Raises Refusal(invalid_input)."""
+    if path.suffix == ONNX:
+        from . import onnx_file
+
+        return onnx_file.workload(path, arguments)
+    from . import saved_program
+
+    return saved_program.workload(path, arguments)
 
 
 def seed() -> None:

@@ -95,10 +95,10 @@ def raised(model: Path) -> bytes:
     """
     import onnx
 
-    from . import exporters
+    from ..lookup import onnx_graph
 
     loaded = onnx.load(model)
-    exporters.retype(loaded, onnx.TensorProto.BFLOAT16, onnx.TensorProto.FLOAT)
+    onnx_graph.retype(loaded, onnx.TensorProto.BFLOAT16, onnx.TensorProto.FLOAT)
     return bytes(loaded.SerializeToString())
 
 
@@ -153,14 +153,13 @@ def _write(workload: Workload, precision: str, path: Path, exporter: str) -> tup
     from . import exporters  # imports torch, which those who load the file do without
 
     refused: dict[str, Refusal] = {}
-    # The older exporter has no bf16.
-    several = ["dynamo"] if precision == "bf16" else list(exporters.EXPORTERS)
+    ways = exporters.exporters_of(workload, precision)
     seconds = 0.0
-    for name in [exporter] if exporter else several:
+    for name in [exporter] if exporter else ways:
         start = time.perf_counter()
         try:
             try:
-                notes = exporters.EXPORTERS[name](workload, precision, path)
+                notes = ways[name](workload, precision, path)
             finally:
                 seconds += time.perf_counter() - start
             if precision == "fp32":

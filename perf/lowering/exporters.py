@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 import onnx
 import torch
 
+from ..lookup import onnx_graph
+from ..lookup.onnx_file import OnnxFile
 from ..machine.memory import exhausted
 from ..oracle import leaves
 from ..oracle.recast import cast_floats
@@ -35,9 +37,9 @@ OPSET = 20
 OPSET_BF16 = 22
 # The newest that the older exporter writes in every torch since 2.9.
 OPSET_TRACED = 18
-# protobuf refuses messages of 2 GiB (protobuf.dev/programming-guides/encoding, "Message
-# Structure"); the graph needs some room.
-LARGEST_FILE_BYTES = 1_900_000_000
+# The first version of the format in which weights need not be listed among the inputs
+# (github.com/onnx/onnx, onnx.proto, IR_VERSION).
+WEIGHTS_APART = 4
 # Colours of a terminal.
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 # How exporters say what they do not have, and what to write instead.
@@ -88,10 +90,10 @@ def dynamo(workload: Workload, precision: str, path: Path) -> list[str]:
         free_axes.unbounded(workload, program.exported_program)
         _anonymous(program)
         _rename(program, [*input_names(workload), *results])
-        beside = size(module) > LARGEST_FILE_BYTES
+        beside = size(module) > onnx_graph.LARGEST_FILE_BYTES
         if precision == "bf16":
             retyped = program.model_proto
-            retype(retyped, onnx.TensorProto.FLOAT, onnx.TensorProto.BFLOAT16)
+            onnx_graph.retype(retyped, onnx.TensorProto.FLOAT, onnx.TensorProto.BFLOAT16)
             onnx.save(retyped, path, save_as_external_data=beside, location=f"{path.name}.data")
         else:
             program.save(str(path), external_data=beside)
@@ -126,7 +128,7 @@ def traced(workload: Workload, precision: str, path: Path) -> list[str]:
                 opset_version=OPSET_TRACED,
                 input_names=names,
                 output_names=results,
-                external_data=size(module) > LARGEST_FILE_BYTES,
+                external_data=size(module) > onnx_graph.LARGEST_FILE_BYTES,
                 verbose=False,
             )
         _complete(path, names, inputs)
@@ -162,8 +164,48 @@ def without_fast_path() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(before)
 
 
+def as_given(workload: Workload, precision: str, path: Path) -> list[str]:
+    """Writes the ONNX file that the workload is, with its free axes under their names; returns what
+    to note of it. Raises Refusal(invalid_input).
+    """
+    file = workload.module
+    assert isinstance(file, OnnxFile)
+    model = onnx_graph.read(file.graph.path)
+    ports, words = onnx_graph.inputs(model), dict[str, str]()
+    for port, value, free in zip(ports, workload.inputs, workload.free, strict=True):
+        for axis, dimension in enumerate(port.type.tensor_type.shape.dim):
+            old = dimension.dim_param
+            dimension.Clear()
+            if axis in free:
+                dimension.dim_param = free[axis]
+                words[old] = free[axis]
+            else:
+                dimension.dim_value = value.shape[axis]
+    for port in model.graph.output:
+        for dimension in port.type.tensor_type.shape.dim:
+            if dimension.dim_param in words:
+                dimension.dim_param = words[dimension.dim_param]
+    del model.graph.value_info[:], model.graph.input[:]
+    model.graph.input.extend(ports)
+    model.ir_version = max(model.ir_version, WEIGHTS_APART)
+    kind = {"fp16": onnx.TensorProto.FLOAT16, "bf16": onnx.TensorProto.BFLOAT16}.get(precision)
+    if kind is not None:
+        onnx_graph.retype(model, onnx.TensorProto.FLOAT, kind)
+    onnx_graph.write(model, path)
+    return ["the file as it is" if kind is None else f"the file with {precision} in place of fp32"]
+
+
 # In the order in which they are tried.
 EXPORTERS: dict[str, Exporter] = {"dynamo": dynamo, "traced": traced}
+
+
+def exporters_of(workload: Workload, precision: str) -> dict[str, Exporter]:
+    """Returns the ways from a workload to a file of that precision; the older exporter has no bf16,
+    and a file needs none.
+    """
+    if isinstance(workload.module, OnnxFile):
+        return {"as given": as_given}
+    return {"dynamo": dynamo} if precision == "bf16" else EXPORTERS
 
 
 class TensorsAlone(torch.nn.Module):
@@ -213,33 +255,6 @@ def size(module: torch.nn.Module) -> int:
     """Returns the bytes of the weights."""
     tensors = [value for value in module.state_dict().values() if isinstance(value, torch.Tensor)]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-
-def retype(model: onnx.ModelProto, old: int, new: int) -> None:
-    """Changes every tensor, cast and declaration of one floating-point type to another.
-
-    Factors of Resize are fp32 by the standard and stay.
-    """
-    fixed = {name for node in model.graph.node if node.op_type == "Resize" for name in node.input[1:3]}
-    constants = [
-        node.attribute[0].t
-        for node in model.graph.node
-        if node.op_type in ("Constant", "ConstantOfShape") and node.attribute and node.output[0] not in fixed
-    ]
-    kind = onnx.helper.tensor_dtype_to_np_dtype(new)
-    weights = [tensor for tensor in model.graph.initializer if tensor.name not in fixed]
-    for tensor in [*weights, *constants]:
-        if tensor.data_type == old:
-            tensor.CopyFrom(
-                onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).astype(kind), tensor.name)
-            )
-    for node in model.graph.node:
-        for attribute in node.attribute:
-            if attribute.name in ("to", "dtype") and attribute.i == old:
-                attribute.i = new
-    for value in [*model.graph.input, *model.graph.output, *model.graph.value_info]:
-        if value.type.tensor_type.elem_type == old and value.name not in fixed:
-            value.type.tensor_type.elem_type = new
 
 
 def _anonymous(program: torch.onnx.ONNXProgram) -> None:

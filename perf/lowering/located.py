@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .model_file import FileNode, ModelFile, OnnxFile
+from .model_file import FileNode, ModelFile, OnnxModel
 
 VALUES, RUN = "values.npz", "run.py"
 # Longest that the saved program may take, s.
@@ -109,7 +109,7 @@ def whose(fault: Fault, file: ModelFile, folder: Path) -> str:
     """Returns whether the file says something else than torch, or the runtime computes something
     else than the file says, by onnx's reference implementation; empty where that cannot be told.
     """
-    if not isinstance(file, OnnxFile):
+    if not isinstance(file, OnnxModel):
         return ""
     from onnx.reference import ReferenceEvaluator
 

@@ -59,7 +59,7 @@ class ModelFile(Protocol):
         """Writes the part that computes an output from inputs (name -> array) into a folder."""
 
 
-class OnnxFile:
+class OnnxModel:
     """An ONNX file."""
 
     FILE = "model.onnx"
@@ -169,7 +169,7 @@ output = ov.Core().compile_model(here / "model.xml", "CPU", hint)(inputs)[0]"""
 
 
 # What a folder may hold that can be looked into.
-KINDS: tuple[type[OnnxFile] | type[IrFile], ...] = (OnnxFile, IrFile)
+KINDS: tuple[type[OnnxModel] | type[IrFile], ...] = (OnnxModel, IrFile)
 
 
 def in_order(nodes: Iterable[FileNode]) -> list[FileNode]:

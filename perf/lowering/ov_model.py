@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -37,6 +38,7 @@ class Read(NamedTuple):
 
 def read(ov: Any, workload: Workload, case: Case, root: Path, phase: Phase) -> Read:
     """Returns the workload as OpenVINO's model. Raises Refusal: export_failed, build_failed."""
+    from ..lookup.onnx_file import OnnxFile  # imports torch, which those who load the IR do without
 
     def of_file(exporter: str) -> Read:
         with phase("export"):
@@ -50,7 +52,8 @@ def read(ov: Any, workload: Workload, case: Case, root: Path, phase: Phase) -> R
         return Read(converted(ov, workload), time.perf_counter() - start, notes)
 
     refused: list[Refusal] = []
-    for way in (partial(of_file, ""), partial(of_file, "traced"), of_module):
+    ways: list[Callable[[], Read]] = [partial(of_file, ""), partial(of_file, "traced"), of_module]
+    for way in ways[:1] if isinstance(workload.module, OnnxFile) else ways:
         if way is not of_module and any(why.reason.code == "export_failed" for why in refused):
             continue
         try:

@@ -29,9 +29,8 @@ def default_batch(reference: Reference, plan: Plan) -> int:
     with tempfile.TemporaryDirectory() as folder:
         worker = Worker.start(worker_environment(case, plan.threads), Path(folder) / "examine.txt")
         try:
-            worker.ask(
-                messages.Preload([*modules(plugins.backend(BASELINE), case), reference.module]), timeout_s
-            )
+            needed = [*modules(plugins.backend(BASELINE), case), *filter(None, [reference.module])]
+            worker.ask(messages.Preload(needed), timeout_s)
             return worker.ask(messages.Examine(reference), timeout_s)
         except Refusal:
             return 1

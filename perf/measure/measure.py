@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ..lookup import plugins
-from ..lookup.cases import races
+from ..lookup.cases import races, takes
 from ..race import leavings
 from ..race.race import Race
 from ..race.servers import Servers
@@ -121,7 +121,7 @@ def sorted_out(journal: Journal, prove: bool) -> tuple[list[Case], dict[Case, Re
     absent: dict[Case, Reason] = {}
     for case in journal.cases:
         backend = plugins.backend(case.backend)
-        reason = backend.supports(case) or backend.available(case.target)
+        reason = unsuitable(case) or backend.supports(case) or backend.available(case.target)
         if reason is None:
             willing.append(case)
         elif prove and reason.code == "no_device" and hasattr(backend, "verify"):
@@ -129,6 +129,17 @@ def sorted_out(journal: Journal, prove: bool) -> tuple[list[Case], dict[Case, Re
         else:
             journal.settle([case], reason)
     return paced(willing, journal), absent
+
+
+def unsuitable(case: Case) -> Reason | None:
+    """Returns why a backend cannot take such a workload; None where it can."""
+    if takes(case.backend, case.workload):
+        return None
+    return Reason(
+        "unsupported_op",
+        f"{case.workload} is an ONNX file, and {case.backend} runs modules of torch: give"
+        " package.module:function",
+    )
 
 
 def paced(cases: list[Case], journal: Journal) -> list[Case]:

@@ -208,7 +208,7 @@ class Preparation:
         environment = {**worker_environment(case, self.plan.threads), **self.origin.variables()}
         own, model = modules(plugins.backend(BASELINE), case), self.reference.module
         log = self.folder / "log" / f"{name}.txt"
-        return self.servers.worker(environment, [*own, model], model, log)[0]
+        return self.servers.worker(environment, [*own, *filter(None, [model])], model, log)[0]
 
     def close(self) -> None:
         """Ends the referee, if there is one yet."""

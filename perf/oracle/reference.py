@@ -15,8 +15,8 @@ inputs/: the same files without their outputs, for those who are to be checked.
 from __future__ import annotations
 
 import contextlib
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,31 +24,26 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils._pytree import tree_leaves
 
 from ..lookup import arguments
+from ..lookup.onnx_file import OnnxFile
 from ..lookup.workloads import Axis, Returns, resized, taken_apart
 from ..machine import tf32
-from ..machine.memory import exhausted
 from ..terms.case import Workload
 from ..terms.contract import Arrays
 from ..terms.reasons import Reason, Refusal
 from ..terms.work import Subject, TaskMetric, Work
-from . import arrays, leaves, rows
+from . import arrays, leaves, onnx_rounding, rows
 from .check import half_ulp, summing
-from .counts import counted
+from .counts import Counts, counted
 from .inputs import chosen
-from .recast import Held, InFp64, Recast
+from .recast import Held, Recast
 from .rounded import rounded
-from .rounding import cost
 from .rows import Inputs
 from .sizes import other_sizes
+from .truth import Truth, call, forward, no_fp64, truth_of
 
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-# How torch says that two tensors are of different precisions.
-DTYPES_DIFFER = re.compile(
-    r"same dtype|dtypes? .*(?:!=|but got)|expected (?:scalar|data) ?type", re.IGNORECASE
-)
 # Samples that the check sees of each kind of inputs, in at least LEAST_BATCHES batches: an output
 # that depends on the batch before shows in the second.
 SAMPLES = 8
@@ -60,17 +55,6 @@ REPEATS = 3
 TIMED = 4
 # Inputs that are kept back.
 FRESH = 3
-
-
-class Truth(NamedTuple):
-    """What outputs are held against."""
-
-    # From inputs to the outputs in fp64, as arrays.
-    run: Callable[[Inputs], Arrays]
-    # The same as tensors, for what rounding costs them.
-    outputs: Callable[[Inputs], tuple[torch.Tensor, ...]]
-    # Why it is fp32 eager's and not fp64's; empty where it is.
-    no_fp64: str = ""
 
 
 class Referral(NamedTuple):
@@ -115,7 +99,7 @@ def refer(
     sizes = other_sizes(workload, truth.run, plain)
     sets.batches.update({kind: [inputs] for kind, (inputs, _) in sizes.batches.items()})
     sets.outputs.update({kind: [outputs] for kind, (_, outputs) in sizes.batches.items()})
-    counts = counted(workload)
+    counts = counts_of(workload)
     (folder / "inputs").mkdir(exist_ok=True)
     stored = {
         kind: stacked("in", batches) | stacked("ref", sets.outputs[kind])
@@ -144,7 +128,7 @@ def refer(
     with torch.inference_mode():
         names = leaves.names(workload.module(*workload.inputs))
     task = task_metric(workload, folder)
-    notes = (*workload.notes, *left_out, *no_fp64(truth), *sets.notes, *sizes.notes)
+    notes = (*workload.notes, *left_out, *no_fp64(workload, truth), *sets.notes, *sizes.notes)
     subject = Subject(work, workload.weights, task, notes, tuple(names), workload.names)
     lines = (described(example, seen), *notes)
     return Referral(subject, seen.axis, returns, tuple(workload.free), kinds, lines, refused)
@@ -177,58 +161,6 @@ def returning_tensors(workload: Workload) -> tuple[Workload, Returns, tuple[str,
         else ""
     )
     return taken_apart(workload), "objects", (notes,) if others else ()
-
-
-def truth_of(workload: Workload) -> Truth:
-    """Returns fp64 eager; fp32 eager where forward does not run in fp64, as where a compiled part
-    of it or one that is no weight names fp32. Raises Refusal: invalid_input where neither runs,
-    nondeterministic.
-    """
-    exact = Recast(workload.module, torch.float64)
-    # In fp64 the inputs are copies, and what forward changes in them would not show.
-    forward(workload.module, workload, "fp32", workload.inputs)
-
-    def outputs(inputs: Inputs) -> tuple[torch.Tensor, ...]:
-        with exact.active() as module, InFp64():
-            return compared(module(*map(raised, inputs)))
-
-    truth = Truth(partial(forward_in_fp64, exact, workload), outputs)
-    try:
-        truth.run(workload.inputs)
-    except Refusal as refusal:
-        if refusal.reason.code != "invalid_input":
-            raise
-        return Truth(
-            partial(forward_in_fp32, workload),
-            lambda inputs: compared(workload.module(*inputs)),
-            refusal.reason.detail,
-        )
-    return truth
-
-
-def no_fp64(truth: Truth) -> tuple[str, ...]:
-    """Returns the note of a model that fp32 eager is the truth of; none of any other."""
-    if not truth.no_fp64:
-        return ()
-    return (
-        f"there is no fp64 reference ({truth.no_fp64}): outputs are held against fp32 eager, and may be"
-        " off by what rounding in fp32 was seen to cost them; what forward makes should follow the dtype"
-        " of its inputs",
-    )
-
-
-def forward_in_fp64(exact: Recast, workload: Workload, inputs: Inputs) -> Arrays:
-    """Returns the outputs of the workload's module in fp64. Raises Refusal(invalid_input)."""
-    with exact.active() as module, InFp64():
-        return forward(module, workload, "fp64", tuple(raised(value) for value in inputs))
-
-
-def forward_in_fp32(workload: Workload, inputs: Inputs) -> Arrays:
-    """Returns the outputs of the workload's module as it is, as fp64 arrays. Raises
-    Refusal(invalid_input).
-    """
-    outputs = forward(workload.module, workload, "fp32", inputs)
-    return tuple(value.astype(np.float64) if value.dtype == np.float32 else value for value in outputs)
 
 
 def axis_of(workload: Workload, truth: Truth) -> rows.Seen:
@@ -296,12 +228,27 @@ def in_precision(
     device, dtype = torch.device(target), DTYPES.get(precision, torch.float32)
     if device.type == "cuda":
         tf32.allow(precision == "tf32")
-    layers = rounded(workload.module) if precision == "int8" else contextlib.nullcontext()
-    with Recast(workload.module, dtype, device).active() as module, layers:
+    with Recast(workload.module, dtype, device).active() as module, layers_of(module, precision):
         run = partial(forward, module, workload, precision)
         outputs = [run(cast(inputs, dtype, device)) for inputs in batches]
         repeats(workload, outputs[0], run(cast(batches[0], dtype, device)), precision, terms)
     return outputs
+
+
+def counts_of(workload: Workload) -> Counts:
+    """Returns what one call of the batch does."""
+    if isinstance(workload.module, OnnxFile):
+        return onnx_rounding.counted(workload.module, workload.inputs)
+    return counted(workload)
+
+
+def layers_of(module: torch.nn.Module, precision: str) -> AbstractContextManager[None]:
+    """Returns a context in which a module runs in int8 as far as its yardstick does; for every
+    other precision one that changes nothing.
+    """
+    if precision != "int8":
+        return contextlib.nullcontext()
+    return onnx_rounding.in_8_bits(module) if isinstance(module, OnnxFile) else rounded(module)
 
 
 def roundings(truth: Truth, inputs: Inputs, stored: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -316,14 +263,8 @@ def roundings(truth: Truth, inputs: Inputs, stored: dict[str, np.ndarray]) -> di
     ]
     if not floats:
         return {}
-    with torch.no_grad():
-        costs = cost(partial(truth.outputs, inputs), truth.outputs(inputs))
+    costs = truth.costs(inputs)
     return {f"rounding{index}": np.array(costs[index]) for index in floats}
-
-
-def compared(outputs: Any) -> tuple[torch.Tensor, ...]:
-    """Returns the tensors of the outputs as they are compared: complex numbers as two parts."""
-    return tuple(torch.view_as_real(leaf) if leaf.is_complex() else leaf for leaf in leaves.tensors(outputs))
 
 
 def task_metric(workload: Workload, folder: Path) -> TaskMetric | None:
@@ -349,73 +290,6 @@ def score(workload: Workload, path: Path) -> dict[str, float]:
     with np.load(path, allow_pickle=False) as stored:
         outputs = tuple(stored[f"out{index}"] for index in range(len(stored.files)))
     return {name: float(value) for name, value in workload.evaluate.score(outputs).items()}
-
-
-def forward(module: torch.nn.Module, workload: Workload, precision: str, inputs: Inputs) -> Arrays:
-    """Returns the outputs of one call. Raises Refusal: invalid_input with what forward raised,
-    nondeterministic where it changes its inputs.
-    """
-    kept = [value.clone() for value in inputs]
-    outputs = call(module, workload, precision, inputs)
-    for index, (value, before) in enumerate(zip(inputs, kept, strict=True)):
-        if not torch.allclose(value, before, rtol=0.0, atol=0.0, equal_nan=True):
-            raise Refusal(
-                "nondeterministic",
-                f"{workload.name}: forward changes its input {index} in place, so no call can be repeated;"
-                " change a copy, x = x.clone()",
-            )
-    return host(outputs, workload)
-
-
-def call(function: Callable[..., Any], workload: Workload, precision: str, inputs: Inputs) -> Any:
-    """Returns what one call returns. Raises Refusal(invalid_input) with what forward raised."""
-    try:
-        with torch.no_grad():  # a tensor made in inference mode could not be kept by the module
-            return function(*inputs)
-    except Exception as error:  # a module may raise anything; it becomes the reason of every case of the race
-        if exhausted(error):
-            raise
-        raise Refusal(
-            "invalid_input", f"{workload.name}: forward fails in {precision} eager: {explained(error)}"
-        ) from error
-
-
-def explained(error: Exception) -> str:
-    """Returns the class and the message of what forward raised, and what to do where that is
-    known.
-    """
-    text = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-    if DTYPES_DIFFER.search(text):
-        return f"{text}; constants in forward must follow the inputs' dtype"
-    if "not attached to a `Trainer`" in text:
-        return f"{text}; forward uses self.trainer, which there is only while it trains"
-    return text
-
-
-def host(outputs: Any, workload: Workload) -> Arrays:
-    """Returns every tensor of the outputs in the form that is compared. Raises
-    Refusal(invalid_input) where there is none, or something that is neither tensor nor None.
-    """
-    others = [type(leaf).__name__ for leaf in tree_leaves(outputs) if not isinstance(leaf, torch.Tensor)]
-    tensors = leaves.tensors(outputs)
-    if not tensors or any(name != "NoneType" for name in others):
-        kinds = ", ".join(others) or "nothing"
-        raise Refusal(
-            "invalid_input",
-            f"{workload.name}: forward returns {kinds}; expected a tensor or a tuple of tensors",
-        )
-    if any(tensor.layout != torch.strided for tensor in tensors):
-        raise Refusal(
-            "invalid_input", f"{workload.name}: forward returns a sparse tensor; return tensor.to_dense()"
-        )
-    return tuple(leaves.array(tensor) for tensor in tensors)
-
-
-def raised(value: torch.Tensor) -> torch.Tensor:
-    """Returns the tensor in fp64, complex numbers in two of them; integers stay."""
-    if value.is_complex():
-        return value.to(torch.complex128)
-    return value.double() if value.is_floating_point() else value
 
 
 def cast(

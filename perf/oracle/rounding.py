@@ -80,14 +80,13 @@ class Rounded(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its metacl
         return torch.where(exact, value, value * (1 + moved.to(value.dtype)))
 
 
-def cost(run: Callable[[], tuple[torch.Tensor, ...]], exact: tuple[torch.Tensor, ...]) -> list[float]:
-    """The root mean square, over at most RUNS, of how far rounding moves each output of `run` from
-    `exact`, which is what it returns otherwise.
+def cost(run: Callable[[int], tuple[torch.Tensor, ...]], exact: tuple[torch.Tensor, ...]) -> list[float]:
+    """Returns the root mean square, over at most RUNS, of how far each output of `run`, which takes
+    a seed and has each step moved, is from `exact`.
     """
     squares, runs, start = [0.0] * len(exact), 0, time.perf_counter()
     while runs < RUNS and (runs < LEAST_RUNS or time.perf_counter() - start < CAP_S):
-        with Rounded(runs):
-            moved = run()
+        moved = run(runs)
         runs += 1
         for index, (value, true) in enumerate(zip(moved, exact, strict=True)):
             squares[index] += (

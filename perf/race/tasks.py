@@ -112,8 +112,13 @@ class Tasks:
         case, folder = request.case, Path(request.folder)
         ledger: dict[str, float] = {}
         workload = resized(workloads.load(request.reference), case.batch)
+        backend = plugins.backend(case.backend)
+        if workloads.holds_file(workload.module) and not getattr(backend, "TAKES_FILES", False):
+            raise Refusal(
+                "unsupported_op", f"the module is an ONNX file, and {case.backend} takes modules of torch"
+            )
         try:
-            plugins.backend(case.backend).build(workload, case, folder, partial(phases, ledger))
+            backend.build(workload, case, folder, partial(phases, ledger))
         except Exception as error:  # a library that cannot write may raise anything
             if (refusal := short_of_space(error, folder, workload)) is not None:
                 raise refusal from error

@@ -14,7 +14,7 @@ from ..artefacts import opening
 from ..artefacts.manifest import Manifest
 from ..lookup.cases import LIBRARY_DEFAULTS
 from ..stats import estimates
-from ..terms.case import Case
+from ..terms.case import Case, is_file
 from ..terms.reasons import Misuse, Refusal
 from ..terms.result import Result
 from ..terms.units import scaled, significant
@@ -163,8 +163,10 @@ def follow_up(results: Sequence[Result], folder: Path, checkpoints: Mapping[str,
     timed = [result for members in asked(results) for result in contenders(members)]
     if timed:
         case = timed[0].case
-        words = ["hotlap", "profile", case.workload, "--batch", str(case.batch), "--device", case.target]
-        words += ["--checkpoint", checkpoint] if (checkpoint := checkpoints.get(case.workload)) else []
+        checkpoint = checkpoints.get(case.workload, "")
+        source = [checkpoint] if is_file(case.workload) else [case.workload]
+        words = ["hotlap", "profile", *source, "--batch", str(case.batch), "--device", case.target]
+        words += ["--checkpoint", checkpoint] if checkpoint and not is_file(case.workload) else []
         yield f"next: {shlex.join(words)}"
     elif any(result.status == "verified" for result in results):
         yield f"next: {shlex.join(['hotlap', 'report', str(folder / 'results.json'), '--matrix', '-'])}"

@@ -140,7 +140,7 @@ def grouped(results: Sequence[Result]) -> dict[str, list[Mark]]:
             continue
         heading = f"{case.workload}, batch {case.batch}, {case.target}"
         if eager is not None:
-            heading += f": eager {eager.case.precision} {scaled(eager.metrics['latency'].centre, 's')}"
+            heading += f": {eager.case.label} {scaled(eager.metrics['latency'].centre, 's')}"
         *_, status = cells = row(result, eager, None)
         label = cells[0].removeprefix(f"{case.workload} ")
         latency = result.metrics.get("latency")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from ..lookup.cases import BASELINE, LIBRARY_DEFAULTS, PACE
+from ..lookup.cases import BASELINE, LIBRARY_DEFAULTS, PACE, baseline_of
 from ..stats import estimates
 from ..terms import escape
 from ..terms.case import PRECISIONS, Case
@@ -45,11 +45,11 @@ WIDE = "wide interval"
 GAP = 2
 LEGEND = (
     "latency: mean of block medians on the log scale; ± is half its 95 % interval over blocks of fresh"
-    " processes. speed-up: over eager of the same race, by the median ratio over rounds. over defaults: over"
-    " eager with the library's own allocator and thread placement. memory: peak resident, + growth after"
-    " imports. cold start: from nothing to the first answer, export and compilation included. pays after:"
-    " calls until a shorter latency has paid for a longer cold start. deviation: RMSE to fp64 as a share of"
-    " what is allowed."
+    " processes. speed-up: over the baseline of the same race (eager; of an ONNX file onnxruntime), by the"
+    " median ratio over rounds. over defaults: over the baseline with the library's own allocator and thread"
+    " placement. memory: peak resident, + growth after imports. cold start: from nothing to the first answer,"
+    " export and compilation included. pays after: calls until a shorter latency has paid for a longer cold"
+    " start. deviation: RMSE to fp64 as a share of what is allowed."
 )
 
 
@@ -289,10 +289,9 @@ def baselines(results: Sequence[Result]) -> str:
     several = len({(result.race_id, result.case.precision) for result in results}) > len(
         {result.race_id for result in results}
     )
+    names = " or ".join(dict.fromkeys(baseline_of(result.case.workload) for result in results)) or BASELINE
     return (
-        f"{BASELINE} {', '.join(sorted({precision for _, precision in pairs}))}"
-        if several and pairs
-        else BASELINE
+        f"{names} {', '.join(sorted({precision for _, precision in pairs}))}" if several and pairs else names
     )
 
 
@@ -303,12 +302,12 @@ def digest(content: bytes) -> str:
 def _entrant(
     results: Sequence[Result], result: Result, options: tuple[tuple[str, str], ...]
 ) -> Result | None:
-    """Returns eager with these options of the same race, in the finest precision."""
+    """Returns the baseline with these options of the same race, in the finest precision."""
     matches = [
         other
         for other in results
         if other.race_id == result.race_id
-        and other.case.backend == BASELINE
+        and other.case.backend == baseline_of(result.case.workload)
         and other.case.options == options
         and "latency" in other.metrics
     ]

@@ -25,6 +25,9 @@ PRECISIONS = ("fp32", "tf32", "bf16", "fp16", "int8")
 MODES = ("inference", "train")
 # How a target begins that is an architecture to build for: NVIDIA's, AMD's.
 ARCHITECTURES = ("sm_", "gfx")
+# How the names of model files end: of ONNX, and of what torch.export.save writes.
+ONNX = ".onnx"
+PROGRAM = ".pt2"
 # Which way a quantity improves.
 Better = Literal["higher", "lower"]
 
@@ -42,6 +45,11 @@ _ID = re.compile(
     r"(?P<workload>[^/]+)/(?P<backend>[^/]+)/(?P<precision>[^/]+)/b(?P<batch>\d{1,9})"
     r"/(?P<target>[^/]+)/(?P<mode>[^/\[]+)(?P<options>(\[[^\]]+\])*)"
 )
+
+
+def is_file(workload: str) -> bool:
+    """Returns whether a workload's name is that of a model file."""
+    return workload.endswith((ONNX, PROGRAM))
 
 
 @dataclass(frozen=True)

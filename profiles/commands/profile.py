@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ...perf.commands.lists import AUTO, target_of
+from ...perf.commands.lists import AUTO, arguments_of, target_of
 from ...perf.terms import files, printer
 
 if TYPE_CHECKING:
+    from ...perf.lookup.workloads import Reference
     from ...perf.terms.case import Case, Plan
     from ...perf.terms.contract import Schedule
 
@@ -24,14 +25,17 @@ NOT_CAPTURED = 4
 
 def profile(
     workload: Annotated[
-        str, typer.Argument(help="A model name (resnet, vit:base) or package.module:function.")
+        str, typer.Argument(help="A model name (resnet, vit:base), package.module:function, or model.onnx.")
     ],
     backend: Annotated[
         str,
         typer.Option(
-            help="One backend with its options: eager, compile\\[mode:max-autotune], onnxruntime, openvino."
+            help=(
+                "One backend with its options: eager, compile\\[mode:max-autotune], onnxruntime, openvino."
+                " Default: eager, of an ONNX file onnxruntime."
+            )
         ),
-    ] = "eager",
+    ] = "",
     mode: Annotated[
         str, typer.Option(help="inference, or train: steps of Lightning's own fit on the model's own data.")
     ] = "inference",
@@ -59,7 +63,11 @@ def profile(
     active: Annotated[int, typer.Option(help="Calls that are recorded.", min=1, max=MOST_CALLS)] = 5,
     stacks: Annotated[bool, typer.Option("--stacks", help="Python's stacks too: costs most.")] = False,
     threads: Annotated[int, typer.Option(help="Threads. Default: all cores.", min=0)] = 0,
-    checkpoint: Annotated[str, typer.Option(help="A Lightning checkpoint for package.module:Class.")] = "",
+    checkpoint: Annotated[str, typer.Option(help="A checkpoint for package.module:Class or :function.")] = "",
+    arg: Annotated[
+        list[str] | None,
+        typer.Option(help="An argument, as for hotlap run: hidden=48. May be repeated."),
+    ] = None,
     timeout: Annotated[
         str,
         typer.Option(
@@ -71,6 +79,7 @@ def profile(
     adds, and review the file. Exit: 0 captured, 4 refused, with the reason.
     """
     from ...perf.lookup import workloads
+    from ...perf.lookup.cases import baseline_of
     from ...perf.measure.examine import default_batch
     from ...perf.terms import units
     from ...perf.terms.case import Plan
@@ -79,18 +88,19 @@ def profile(
     from ..pages import text
     from ..recording import capture
 
-    reference = workloads.Reference(workload, checkpoint)
+    reference = workloads.named(workload, checkpoint, arguments_of(arg or []))
     workloads.check(reference)
     file = destination(out)
     plan = Plan(timeout_s=units.seconds(timeout), threads=threads or capture.threads())
     if not batch and mode != "train":
         batch = default_batch(reference, plan)
     notes: list[str] = []
-    case = chosen(workload, backend, mode, precision, batch, target_of(device, notes), file)
+    backend = backend or baseline_of(reference.text)
+    case = chosen(reference.text, backend, mode, precision, batch, target_of(device, notes), file)
     writable(file)
     for line in notes:
         printer.note(line)
-    if not recorded(case, checkpoint, plan, Schedule(wait, warmup, active, stacks), file):
+    if not recorded(case, reference, plan, Schedule(wait, warmup, active, stacks), file):
         return NOT_CAPTURED
     printer.line(f"captured  {file} ({file.stat().st_size / 1e6:.1f} MB)")
     for line in text.lines(review.review(file)):
@@ -147,7 +157,7 @@ def writable(file: Path) -> None:
         raise Misuse(f"cannot write to {file.parent}: {error.strerror}; choose another --out") from None
 
 
-def recorded(case: Case, checkpoint: str, plan: Plan, schedule: Schedule, file: Path) -> bool:
+def recorded(case: Case, reference: Reference, plan: Plan, schedule: Schedule, file: Path) -> bool:
     """Writes the file; returns whether it could be, and says on stderr why not."""
     import shutil
     import tempfile
@@ -165,7 +175,7 @@ def recorded(case: Case, checkpoint: str, plan: Plan, schedule: Schedule, file: 
             report(f"training {schedule.wait + schedule.warmup + schedule.active} steps")
             capture.training(case, 0, plan, schedule, file)
         else:
-            capture.inference(case, checkpoint, plan, schedule, file, work, report)
+            capture.inference(case, reference, plan, schedule, file, work, report)
         shutil.rmtree(work)
     except Refusal as refusal:
         logs = f"; logs in {work}" if any(work.iterdir()) else ""

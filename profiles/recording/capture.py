@@ -27,7 +27,7 @@ from ...perf.terms.reasons import Refusal
 
 def inference(
     case: Case,
-    checkpoint: str,
+    reference: workloads.Reference,
     plan: Plan,
     schedule: Schedule,
     file: Path,
@@ -49,7 +49,7 @@ def inference(
             " openvino",
         )
     servers = Servers(work, plan.timeout_s, report)
-    preparation = Preparation(workloads.Reference(case.workload, checkpoint), work, plan, servers)
+    preparation = Preparation(reference, work, plan, servers)
     try:
         preparation.refer([case], False, report, report)
         report(f"building {case.backend}")

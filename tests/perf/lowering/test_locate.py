@@ -29,7 +29,7 @@ from hotlap.perf.lowering.calibration import Calibration
 from hotlap.perf.lowering.deviation import RefusedBatch, worst
 from hotlap.perf.lowering.locate import Load, locate
 from hotlap.perf.lowering.located import Fault
-from hotlap.perf.lowering.model_file import IrFile, ModelFile, OnnxFile
+from hotlap.perf.lowering.model_file import IrFile, ModelFile, OnnxModel
 from hotlap.perf.lowering.torch_graph import TorchGraph
 from hotlap.perf.machine import cpu
 from hotlap.perf.oracle import check
@@ -226,7 +226,7 @@ def edited(planted: Planted, folder: Path, edit: Edit) -> str:
 @pytest.mark.parametrize("edit", FAULTS, ids=[edit.__name__.strip("_") for edit in FAULTS])
 def test_a_fault_is_found_where_it_was_planted(net: Planted, tmp_path: Path, edit: Edit) -> None:
     name = edited(net, tmp_path, edit)
-    fault = outcome(net, OnnxFile(tmp_path), tmp_path, loading(onnxruntime, net, tmp_path))
+    fault = outcome(net, OnnxModel(tmp_path), tmp_path, loading(onnxruntime, net, tmp_path))
     assert isinstance(fault, Fault), fault
     assert fault.node.name == name
     assert fault.inputs_off < 1e-6 < 1e-4 < fault.off
@@ -234,13 +234,13 @@ def test_a_fault_is_found_where_it_was_planted(net: Planted, tmp_path: Path, edi
 
 def test_nothing_is_found_in_a_file_without_a_fault(net: Planted, tmp_path: Path) -> None:
     edited(net, tmp_path, lambda graph: "")
-    fault = outcome(net, OnnxFile(tmp_path), tmp_path, loading(onnxruntime, net, tmp_path))
+    fault = outcome(net, OnnxModel(tmp_path), tmp_path, loading(onnxruntime, net, tmp_path))
     assert isinstance(fault, str) and fault.startswith("no wrong node: torch computed 24 values"), fault
 
 
 def test_of_two_faults_the_first_is_named(net: Planted, tmp_path: Path) -> None:
     name = edited(net, tmp_path, lambda graph: (approximate(graph), bounds(graph))[1])
-    fault = outcome(net, OnnxFile(tmp_path), tmp_path, loading(onnxruntime, net, tmp_path))
+    fault = outcome(net, OnnxModel(tmp_path), tmp_path, loading(onnxruntime, net, tmp_path))
     assert isinstance(fault, Fault) and fault.node.name == name
 
 
@@ -249,7 +249,7 @@ def test_what_is_not_finite_is_found_and_shown(net: Planted, tmp_path: Path) -> 
         changed(graph, "head.bias", lambda value: value * np.float32("nan"))
         return node_of(graph, "Gemm").name
 
-    name, file = edited(net, tmp_path, edit), OnnxFile(tmp_path)
+    name, file = edited(net, tmp_path, edit), OnnxModel(tmp_path)
     fault = outcome(net, file, tmp_path, loading(onnxruntime, net, tmp_path))
     assert isinstance(fault, Fault) and fault.node.name == name
     notes = located.save(fault, file, tmp_path / "located", "fp32")
@@ -282,7 +282,7 @@ def test_an_error_that_nothing_hears_of_is_passed_over(deaf: Planted, tmp_path: 
         return node_of(graph, "Gemm", 1).name
 
     name = edited(deaf, tmp_path, edit)
-    fault = outcome(deaf, OnnxFile(tmp_path), tmp_path, loading(onnxruntime, deaf, tmp_path))
+    fault = outcome(deaf, OnnxModel(tmp_path), tmp_path, loading(onnxruntime, deaf, tmp_path))
     assert isinstance(fault, Fault) and fault.node.name == name
 
 
@@ -320,14 +320,14 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Planted:
 def test_bytes_that_saturate_are_found_and_others_not(plain: Planted, tmp_path: Path) -> None:
     """The scale of one activation is a fifth of what its range needs."""
     model, load = quantised(plain, tmp_path), loading(onnxruntime, plain, tmp_path, "int8")
-    fault = outcome(plain, OnnxFile(tmp_path), tmp_path, load, "int8")
+    fault = outcome(plain, OnnxModel(tmp_path), tmp_path, load, "int8")
     assert isinstance(fault, str) and fault.startswith("no wrong node"), fault
     for node in model.graph.node:
         if node.input[0].startswith("tanh_QuantizeLinear") or node.input[0] == "tanh":
             own(model.graph, node, 1, held(model.graph, node, 1) / 5)
             name = node.name
     onnx.save(model, tmp_path / "model.onnx")
-    fault = outcome(plain, OnnxFile(tmp_path), tmp_path, load, "int8")
+    fault = outcome(plain, OnnxModel(tmp_path), tmp_path, load, "int8")
     assert isinstance(fault, Fault), fault
     assert fault.node.name == name and fault.node.kind == "DequantizeLinear"
 
@@ -351,7 +351,7 @@ def test_what_only_a_fusion_does_wrong_is_found(net: Planted, tmp_path: Path) ->
         onnx.save(model, optimised / "model.onnx")
         return sound(optimised)
 
-    fault = outcome(net, OnnxFile(tmp_path), tmp_path, load)
+    fault = outcome(net, OnnxModel(tmp_path), tmp_path, load)
     assert isinstance(fault, Fault), fault
     assert fault.fused and fault.node.kind == "Gelu"
     assert [node.kind for node in fault.before] == ["MatMul", "Add"]
@@ -368,14 +368,14 @@ def test_a_fusion_that_no_part_shows_is_said(net: Planted, tmp_path: Path) -> No
         spoilt = len(graph.output) == 1 and graph.name != "located"
         return lambda arrays: tuple(value + spoilt for value in run(arrays))
 
-    fault = outcome(net, OnnxFile(tmp_path), tmp_path, load)
+    fault = outcome(net, OnnxModel(tmp_path), tmp_path, load)
     assert isinstance(fault, str) and fault.startswith("no wrong node: "), fault
     assert fault.endswith("so ONNX Runtime's optimiser makes it wrong, in no part that could be found")
 
 
 def test_what_is_saved_shows_the_fault_by_itself(net: Planted, tmp_path: Path) -> None:
     name = edited(net, tmp_path, axis)
-    file = OnnxFile(tmp_path)
+    file = OnnxModel(tmp_path)
     fault = outcome(net, file, tmp_path, loading(onnxruntime, net, tmp_path))
     assert isinstance(fault, Fault)
     folder = tmp_path / "located"
@@ -411,7 +411,7 @@ def test_where_the_runtime_is_wrong_the_file_is_not_blamed(net: Planted, tmp_pat
         onnx.save(model, tmp_path / "misread" / "model.onnx")
         return sound(tmp_path / "misread")
 
-    file = OnnxFile(tmp_path)
+    file = OnnxModel(tmp_path)
     fault = outcome(net, file, tmp_path, load)
     assert isinstance(fault, Fault) and fault.node.kind == "Softmax" and not fault.fused
     assert located.save(fault, file, tmp_path / "located", "fp32") == (
@@ -437,7 +437,7 @@ def test_a_relu_that_the_bytes_stand_for_is_no_fault(tmp_path: Path) -> None:
     model = quantised(planted, tmp_path / "int8")
     assert not any(node.op_type == "Relu" for node in model.graph.node), "the quantiser keeps them now"
     load = loading(onnxruntime, planted, tmp_path, "int8")
-    fault = outcome(planted, OnnxFile(tmp_path / "int8"), tmp_path / "int8", load, "int8")
+    fault = outcome(planted, OnnxModel(tmp_path / "int8"), tmp_path / "int8", load, "int8")
     assert isinstance(fault, str) and fault.startswith("no wrong node"), fault
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from hotlap.perf.oracle import inputs as inputs_of
-from hotlap.perf.oracle import reference
+from hotlap.perf.oracle import reference, truth
 from hotlap.perf.oracle.inputs import InputSets
 from hotlap.perf.oracle.recast import Recast
 from hotlap.perf.terms.case import Workload
@@ -33,7 +33,7 @@ def chosen(function: Callable[..., Any], *own: torch.Tensor, **more: Any) -> Inp
     """With two batches of each kind and one that is kept back, at the example's own batch."""
     torch.manual_seed(0)
     workload = Workload("w", Does(function), own, **more)
-    run = partial(reference.forward_in_fp64, Recast(workload.module, torch.float64), workload)
+    run = partial(truth.forward_in_fp64, Recast(workload.module, torch.float64), workload)
     return inputs_of.chosen(workload, workload, run, run, 2, 1)
 
 
@@ -63,7 +63,7 @@ def test_a_smaller_batch_takes_the_other_rows_of_the_example() -> None:
     own = torch.arange(12.0).view(3, 4)
     example = Workload("w", Does(torch.sin), (own,))
     workload = Workload("w", Does(torch.sin), (own[:1],))
-    run = partial(reference.forward_in_fp64, Recast(workload.module, torch.float64), workload)
+    run = partial(truth.forward_in_fp64, Recast(workload.module, torch.float64), workload)
     batches = inputs_of.chosen(workload, example, run, run, 8, 1).batches["real"]
     assert [batch[0].tolist() for batch in batches] == [[row] for row in own.tolist()]
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from hotlap.perf.oracle import reference, rows
+from hotlap.perf.oracle import rows, truth
 from hotlap.perf.oracle.recast import Recast
 from hotlap.perf.terms.case import Workload
 
@@ -29,7 +29,7 @@ class Does(nn.Module):
 def seen(module: nn.Module, *inputs: torch.Tensor) -> str:
     module = module.eval().double()
     workload = Workload("w", module, inputs)
-    return rows.look(partial(reference.forward_in_fp64, Recast(module, torch.float64), workload), inputs).axis
+    return rows.look(partial(truth.forward_in_fp64, Recast(module, torch.float64), workload), inputs).axis
 
 
 def last_step(x: torch.Tensor, lstm: nn.Module) -> torch.Tensor:
@@ -112,5 +112,5 @@ def test_batch_norm_in_training_mode_mixes_rows_and_in_eval_mode_does_not() -> N
     assert seen(norm, torch.randn(5, 4)) == "free"
     norm.double().train()
     workload = Workload("w", norm, (torch.randn(5, 4),))
-    run = partial(reference.forward_in_fp64, Recast(norm, torch.float64), workload)
+    run = partial(truth.forward_in_fp64, Recast(norm, torch.float64), workload)
     assert rows.look(run, workload.inputs).axis == "whole"
