@@ -6,7 +6,7 @@ They need the extra [real]; docs/real-models.md has the licences. Nothing is dow
 from .molecules import admet
 from .pitch import crepe_full, crepe_tiny
 from .sentences import minilm
-from .speech import silero, silero_clip, silero_plain
+from .speech import silero, silero_clip, silero_onnx, silero_plain
 from .text import ocr
 
 __all__ = [
@@ -17,5 +17,6 @@ __all__ = [
     "ocr",
     "silero",
     "silero_clip",
+    "silero_onnx",
     "silero_plain",
 ]

@@ -229,3 +229,19 @@ def silero_clip() -> hotlap.Workload:
         (clips(CLIPS // 2, seed=1)[0],),
         lambda outputs: right(outputs[0][:, UNSURE:], is_speech),
     )
+
+
+def silero_onnx() -> hotlap.Workload:
+    """The ONNX file for 16 kHz as it is: one stream, whose state has its rows on axis 1."""
+    file = packages.folder("silero_vad") / "data" / "silero_vad_16k_op15.onnx"
+    samples, state = states(Detector(shipped()), clips(2, seed=0)[0])
+    return hotlap.Workload(
+        "silero_onnx",
+        hotlap.OnnxFile(file),
+        (samples[:1], state[:1].transpose(0, 1).contiguous(), torch.tensor(RATE)),
+        item="chunk",
+        dynamic=False,
+        batched=False,
+        names=("input", "state", "sr"),
+        weights=packages.weights("silero-vad", file.name),
+    )

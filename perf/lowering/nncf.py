@@ -40,6 +40,8 @@ OPERATIONS = (
     "GroupConvolutionBackpropData",
     "MatMul",
 )
+# What NNCF calls an empty dataset where a model has branches: it takes ranges for each.
+UNTAKEN = "the model has an If with a branch that no calibration input takes, so it has no ranges"
 # The same as layers of a compiled graph (docs.openvino.ai, CPU device, layer types).
 LAYERS = ("Convolution", "Deconvolution", "FullyConnected", "MatMul", "ScaledDotProductAttention")
 # OpenVINO's names of 8-bit precisions.
@@ -242,7 +244,9 @@ def _quantise(model: Any, batches: Sequence[Arrays], preset: str, kept: Sequence
                 ignored_scope=nncf.IgnoredScope(names=list(kept)) if kept else None,
             )
     except (nncf.ValidationError, nncf.InternalError, nncf.UnsupportedModelError, RuntimeError) as error:
-        raise Refusal("build_failed", f"NNCF {nncf.__version__}: {error}") from error
+        branches = any(node.get_type_name() == "If" for node in model.get_ops())
+        why = UNTAKEN if branches and "dataset must not be empty" in str(error) else error
+        raise Refusal("build_failed", f"NNCF {nncf.__version__}: {why}") from error
 
 
 def named(names: Sequence[str]) -> str:

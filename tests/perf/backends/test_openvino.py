@@ -313,3 +313,26 @@ def _built(workload, case, folder):
 
 def _inputs(ran):
     return [tensor.numpy() for tensor in ran.artefact.workload().inputs]
+
+
+@needs_nncf
+def test_a_branch_that_calibration_never_takes_is_named():
+    import onnx
+    import openvino as ov
+
+    weight = np.random.default_rng(0).normal(size=(8, 8)).astype(np.float32)
+    declared = onnx.helper.make_tensor_value_info
+    branches = []
+    for name in ("a", "b"):
+        product = onnx.helper.make_node("MatMul", ["x", f"w{name}"], [f"y{name}"])
+        output = declared(f"y{name}", onnx.TensorProto.FLOAT, [1, 8])
+        held = [onnx.numpy_helper.from_array(weight, f"w{name}")]
+        branches.append(onnx.helper.make_graph([product], name, [], [output], held))
+    chosen = onnx.helper.make_node("If", ["flag"], ["y"], then_branch=branches[0], else_branch=branches[1])
+    inputs = [declared("x", onnx.TensorProto.FLOAT, [1, 8]), declared("flag", onnx.TensorProto.BOOL, [])]
+    graph = onnx.helper.make_graph([chosen], "g", inputs, [declared("y", onnx.TensorProto.FLOAT, [1, 8])])
+    file = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
+    model = ov.Core().read_model(file.SerializeToString())
+    batches = [(np.full((1, 8), number, np.float32), np.array(True)) for number in range(4)]
+    with pytest.raises(Refusal, match="an If with a branch that no calibration input takes"):
+        nncf.quantise(ov, model, calibration.Calibration(batches, "always true"))
