@@ -48,8 +48,9 @@ LAYERS = ("Convolution", "Deconvolution", "FullyConnected", "MatMul", "ScaledDot
 BYTES = ("i8", "u8")
 # What OpenVINO's low precision transformations append to the name of a product of bytes.
 RESCALED = "/DequantizationMultiply"
-# Operations between a softmax and its product that change no value.
-SHAPE_ONLY = ("Reshape", "Transpose", "Convert", "Squeeze", "Unsqueeze")
+# Operations between a softmax and its product that change no value, and the choice by which torch's
+# exporter puts zeros where a mask leaves nothing to attend to.
+BETWEEN = ("Reshape", "Transpose", "Convert", "Squeeze", "Unsqueeze", "Select")
 
 
 class Layer(NamedTuple):
@@ -91,8 +92,17 @@ def quantise(ov: Any, model: Any, ranges: Calibration) -> Quantised:
     used, held, apart = ranges.split()
     wanted = [_run(_compiled(ov, model), batch) for batch in held]
 
+    lost: list[str] = []
+
     def attempt(preset: str, kept: Sequence[str] = ()) -> Try:
-        quantised = _quantise(model, used, preset, kept)
+        try:
+            quantised = _quantise(model, used, preset, [*kept, *lost])
+        except KeyError as error:  # NNCF 3.4 does not find a table again: `number name` of its graph
+            name = str(error.args[0]).partition(" ")[2]
+            if not name or name in lost:
+                raise Refusal("build_failed", f"NNCF {_library().__version__}: KeyError: {error}") from error
+            lost.append(name)
+            return attempt(preset, kept)
         compiled = _compiled(ov, quantised)
         return Try(quantised, cosine(wanted, [_run(compiled, batch) for batch in held]), preset, kept)
 
@@ -110,7 +120,9 @@ def quantise(ov: Any, model: Any, ranges: Calibration) -> Quantised:
         if kept and len(kept) > len(tried[-1].kept):
             tried.append(attempt(best.preset, kept))
     best = max(tried, key=lambda attempted: attempted.cosine)
-    return Quantised(best.model, tuple(_evidence(tried, ranges, len(used), len(held) if apart else 0)))
+    evidence = _evidence(tried, ranges, len(used), len(held) if apart else 0)
+    left = [f"left in fp32, since NNCF does not find them again: {named(lost)}"] if lost else []
+    return Quantised(best.model, (*evidence, *left))
 
 
 def _evidence(tried: Sequence[Try], ranges: Calibration, used: int, held: int) -> Iterator[str]:
@@ -255,7 +267,7 @@ def named(names: Sequence[str]) -> str:
 
 
 def attends(model: Any) -> bool:
-    """Returns whether a softmax, or what is left of its shape, goes into a matrix product."""
+    """Returns whether a softmax, or what is between, goes into a matrix product."""
     for node in model.get_ops():
         if node.get_type_name() == "ScaledDotProductAttention":
             return True
@@ -266,7 +278,7 @@ def attends(model: Any) -> bool:
             ):
                 if target.get_type_name() == "MatMul":
                     return True
-                if target.get_type_name() in SHAPE_ONLY:
+                if target.get_type_name() in BETWEEN:
                     reached.append(target)
     return False
 
