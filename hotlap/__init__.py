@@ -11,6 +11,7 @@ _PUBLIC = {
     "Case": "perf.terms.case",
     "Evaluation": "perf.terms.case",
     "OnnxFile": "perf.lookup.onnx_file",
+    "OptimizeAfterFit": "perf.commands.after_fit",
     "Plan": "perf.terms.case",
     "Profile": "profiles.recording.callback",
     "Result": "perf.terms.result",
@@ -18,6 +19,7 @@ _PUBLIC = {
     "Workload": "perf.terms.case",
     "cases": "perf.commands.pytest_plugin",
     "open_artefact": "perf.artefacts.opening",
+    "optimize": "perf.commands.optimizing",
     "read": "perf.terms.result",
 }
 __all__ = sorted(_PUBLIC)

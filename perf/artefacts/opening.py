@@ -216,7 +216,7 @@ class Opened:
 def open_artefact(folder: str | Path, threads: int = 0) -> Opened:
     """Checks every file of the folder against its manifest, then loads it.
 
-    threads: default all cores.
+    threads: default those that it was measured with.
 
     Raises Misuse (damaged, wrong when it was built) or Refusal (no device, library missing), each
     with one line; what is only doubtful is a warning.
@@ -227,4 +227,5 @@ def open_artefact(folder: str | Path, threads: int = 0) -> Opened:
         raise Unreadable(f"{folder}: its outputs were wrong when it was built: {manifest.reason}")
     for line in doubts(manifest):
         warnings.warn(escape.log(line), stacklevel=2)
-    return Opened(folder, manifest, here(manifest), threads or len(os.sched_getaffinity(0)))
+    case = here(manifest)
+    return Opened(folder, manifest, case, threads or case.threads(len(os.sched_getaffinity(0))))

@@ -22,6 +22,10 @@ LOCATES: bool (optional)
     --locate can look into it; without it, no.
 FIXED_BATCH: (case) -> bool (optional)
     Whether what `build` leaves takes the case's batch size only, whatever a file beside it takes.
+SCRIPT: str, launched(case) -> dict (optional)
+    Lines of a program that load the folder and define predict(*arrays), with names folder, launch
+    (what launched returns, and threads, batch), cpus (to bind threads to) and the modules of
+    PRELOAD. Without it hotlap optimize leaves no predict.py.
 instructions(case, folder) -> tuple[str, ...] (optional)
     The instruction sets, as /proc/cpuinfo names them, that machine code for the CPU in the folder
     may use: a machine that lacks one refuses the artefact. Without it there is no such code.

@@ -79,6 +79,37 @@ def instructions(case: Case, folder: Path) -> tuple[str, ...]:
     return aoti.instructions(folder) if SELF_CONTAINED(case) else ()
 
 
+# How a program without hotlap loads a package as it was measured, and calls it (choose/ship.py).
+SCRIPT = f"""\
+torch.set_num_threads(launch["threads"])
+package = torch._inductor.aoti_load_package(str(folder / {aoti.FILE!r}))
+
+
+def placed(array):
+    value = torch.from_numpy(array)
+    if value.is_floating_point():
+        value = value.to(getattr(torch, launch["dtype"]))
+    channels_last = launch["channels_last"] and value.ndim == 4
+    return value.contiguous(memory_format=torch.channels_last) if channels_last else value
+
+
+def predict(*arrays):
+    with torch.inference_mode():
+        outputs = package(*map(placed, arrays))
+    leaves = torch.utils._pytree.tree_leaves(outputs)
+    return [(value.float() if value.is_floating_point() else value).numpy() for value in leaves]
+"""
+
+
+def launched(case: Case) -> dict[str, Any]:
+    """Returns what SCRIPT reads besides threads."""
+    dtypes = {"bf16": "bfloat16", "fp16": "float16"}
+    return {
+        "dtype": dtypes.get(case.precision, "float32"),
+        "channels_last": case.option("layout", "contiguous") == "channels-last",
+    }
+
+
 variables = eager.variables
 profile = eager.profile
 

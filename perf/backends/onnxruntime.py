@@ -63,6 +63,25 @@ OPTIONS = {
 }
 TAKES_FILES = True
 PRELOAD = ("onnxruntime",)
+# How a program without hotlap loads the folder as it was measured, and calls it (choose/ship.py).
+SCRIPT = """\
+options = onnxruntime.SessionOptions()
+options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, launch["optimization"])
+options.intra_op_num_threads, options.inter_op_num_threads = launch["threads"], 1
+options.add_session_config_entry("session.intra_op.allow_spinning", launch["spinning"])
+if launch["batch"]:  # drop it for batches of other sizes
+    options.add_free_dimension_override_by_name("batch", launch["batch"])
+if len(cpus) > 1:
+    others = ";".join(str(cpu + 1) for cpu in cpus[1:])
+    options.add_session_config_entry("session.intra_op_thread_affinities", others)
+session = onnxruntime.InferenceSession(folder / "model.onnx", options, ["CPUExecutionProvider"])
+if cpus:
+    os.sched_setaffinity(0, cpus[:1])
+
+
+def predict(*arrays):
+    return session.run(None, {port.name: array for port, array in zip(session.get_inputs(), arrays)})
+"""
 LOCATES = True
 
 # Option optimization -> ONNX Runtime's GraphOptimizationLevel.
@@ -313,6 +332,14 @@ def _fused(model: Path) -> str:
     return (
         f"offline fusions: {', '.join(f'{count} {name}' for name, count in counts.items()) or 'none matched'}"
     )
+
+
+def launched(case: Case) -> dict[str, str]:
+    """Returns what SCRIPT reads besides threads, batch and CPUs."""
+    return {
+        "optimization": LEVELS[case.option("optimization", "all")],
+        "spinning": str(int(case.option("spinning", "on") == "on")),
+    }
 
 
 def verify(workload: Workload, case: Case, folder: Path, phase: Phase) -> Iterator[Proven]:

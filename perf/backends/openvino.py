@@ -38,6 +38,17 @@ SUMMARY = "OpenVINO on the CPU, from an ONNX file"
 OPTIONS = {"hint": ("latency", "throughput"), "streams": ("auto", "1", "2"), "cache": ("off", "on")}
 TAKES_FILES = True
 PRELOAD = ("numpy",)
+# How a program without hotlap loads the folder as it was measured, and calls it (choose/ship.py).
+SCRIPT = """\
+options = launch["options"] | {"INFERENCE_NUM_THREADS": launch["threads"]}
+compiled = openvino.Core().compile_model(folder / "model.xml", "CPU", options)
+request = compiled.create_infer_request()
+
+
+def predict(*arrays):
+    results = request.infer(dict(enumerate(arrays)), share_inputs=True)
+    return [results[port] for port in compiled.outputs]
+"""
 TARGETS = ("cpu",)
 LOCATES = True
 
@@ -302,6 +313,11 @@ def _options(case: Case, folder: Path) -> dict[str, Any]:
     if case.option("cache", "off") == "on":
         options |= {"CACHE_DIR": str(folder / CACHE), "CACHE_MODE": "OPTIMIZE_SPEED"}
     return options
+
+
+def launched(case: Case) -> dict[str, Any]:
+    """Returns what SCRIPT reads besides threads."""
+    return {"options": _options(case, Path())}
 
 
 def _compile(ov: Any, folder: Path, options: dict[str, Any]) -> Any:

@@ -16,6 +16,7 @@ from .gate import gate
 from .history import history
 from .kernels import kernels
 from .noise import noise
+from .optimize import optimize
 from .report import report
 from .run import run
 
@@ -32,7 +33,7 @@ def app() -> typer.Typer:
         rich_markup_mode=None,
         help=hotlap.__doc__,
     )
-    for command in (run, ab, gate, history, noise, kernels, doctor, report, bench_artefact):
+    for command in (optimize, run, ab, gate, history, noise, kernels, doctor, report, bench_artefact):
         application.command()(command)
     for point in metadata.entry_points(group="hotlap.commands"):
         try:

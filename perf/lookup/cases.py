@@ -12,7 +12,11 @@ from ..terms.reasons import Misuse
 from . import plugins
 
 # Options of the harness itself, the default first; all others are the backend's own.
-COMMON_OPTIONS = {"allocator": ("keep", "default"), "binding": ("cores", "none")}
+COMMON_OPTIONS = {
+    "allocator": ("keep", "default"),
+    "binding": ("cores", "none"),
+    "threads": ("all", "1", "2", "4", "8", "16", "32", "64"),
+}
 # Those with which an entrant runs as its user would find it.
 LIBRARY_DEFAULTS = (("allocator", "default"), ("binding", "none"))
 # The backend that all others of a race are compared with: eager, or of an ONNX file, which has

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_leaves, tree_map_only
 
+from ..machine.memory import exhausted
 from ..terms.case import Workload
 from ..terms.reasons import Refusal
 from . import arguments
@@ -154,6 +156,53 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(before)
+
+
+def save(module: torch.nn.Module, example: Any, path: Path) -> None:
+    """Writes a module with its example inputs, for any batch where torch.export can. Raises
+    Refusal: invalid_input, export_failed.
+    """
+    example = example if example is not None else getattr(module, "example_input_array", None)
+    if example is None:
+        raise Refusal("invalid_input", f"{type(module).__name__} has no example inputs; give some")
+    called_with = arguments.called_with(module, example)
+    training = module.training
+    try:
+        program = exported(module.eval(), *called_with)
+        torch.export.save(program, path)
+    except Exception as error:  # torch raises many kinds here, all meaning the same to the user
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        raise Refusal(
+            "export_failed",
+            f"{type(module).__name__} cannot be exported by torch.export: {lines[0] if lines else error!r};"
+            " write a function that makes it, and run hotlap optimize package.module:function",
+        ) from error
+    finally:
+        module.train(training)
+
+
+def exported(
+    module: torch.nn.Module, positional: tuple[Any, ...], keywords: dict[str, Any]
+) -> torch.export.ExportedProgram:
+    """Returns the program with axis 0 of all tensors free; of a module that takes one size with all
+    of them fixed.
+    """
+    tensors = [leaf for leaf in tree_leaves((positional, keywords)) if isinstance(leaf, torch.Tensor)]
+    rows = {value.shape[0] if value.ndim else None for value in tensors}
+    if len(rows) == 1 and None not in rows:
+        twice = rows == {1}  # torch.export takes a dimension of size 1 for a constant
+        inputs = tree_map_only(torch.Tensor, lambda value: torch.cat((value, value)), (positional, keywords))
+        args, kwargs = inputs if twice else (positional, keywords)
+        sizes = torch.export.ShapesCollection()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        for value in tree_leaves((args, kwargs)):
+            if isinstance(value, torch.Tensor):
+                sizes[value] = {0: torch.export.Dim("rows")}
+        try:
+            return torch.export.export(module, args, kwargs, dynamic_shapes=sizes, strict=False)
+        except Exception as error:  # it raises many kinds for a size that forward needs
+            if exhausted(error):
+                raise
+    return torch.export.export(module, positional, keywords, strict=False)
 
 
 def free(

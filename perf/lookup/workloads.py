@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ..machine.memory import exhausted
-from ..terms.case import BATCH, ONNX, Workload, is_file
+from ..terms.case import BATCH, ONNX, Evaluation, Workload, is_file
 from ..terms.reasons import Misuse, Refusal
 from . import checkpoint as checkpoints
 from . import plugins
@@ -220,14 +220,37 @@ def holds_file(module: torch.nn.Module) -> bool:
 
 
 def _of_file(path: Path, arguments: Mapping[str, str]) -> Workload:
-    """Makes a workload of a model file. Raises Refusal(invalid_input)."""
+    """Makes a workload of a model file.
+
+    arguments: `evaluate` names a function, `package.module:function`, that returns an Evaluation;
+    the others are the file's. Raises Refusal(invalid_input).
+    """
+    others = {name: text for name, text in arguments.items() if name != "evaluate"}
     if path.suffix == ONNX:
         from . import onnx_file
 
-        return onnx_file.workload(path, arguments)
-    from . import saved_program
+        workload = onnx_file.workload(path, others)
+    else:
+        from . import saved_program
 
-    return saved_program.workload(path, arguments)
+        workload = saved_program.workload(path, others)
+    if "evaluate" not in arguments:
+        return workload
+    return replace(workload, evaluate=_evaluation(arguments["evaluate"]))
+
+
+def _evaluation(text: str) -> Evaluation:
+    """Returns what the function returns that a text names. Raises Refusal(invalid_input)."""
+    module, colon, name = text.partition(":")
+    if not colon or not name:
+        raise Refusal("invalid_input", f"--arg evaluate={text}: expected package.module:function")
+    add_user_folder()
+    evaluation = getattr(importlib.import_module(module), name)()
+    if not isinstance(evaluation, Evaluation):
+        raise Refusal(
+            "invalid_input", f"{text} returned a {type(evaluation).__name__}; expected a hotlap.Evaluation"
+        )
+    return evaluation
 
 
 def seed() -> None:

@@ -23,7 +23,14 @@ from ..terms.result import Disturbance, Placement, Result, Samples, Status
 from ..terms.work import Subject
 
 # What makes a case skipped, not failed.
-SKIPS = ("no_device", "unsupported_target", "unsupported_precision", "dep_missing", "dep_conflict")
+SKIPS = (
+    "not_tried",
+    "no_device",
+    "unsupported_target",
+    "unsupported_precision",
+    "dep_missing",
+    "dep_conflict",
+)
 # Page faults a call, from which on the allocator is named.
 FAULTS_WORTH_A_WORD = 100
 
@@ -199,6 +206,8 @@ def warnings(entrant: Entrant, fp32: Entrant | None = None) -> list[str]:
             f"the model started processes of its own ({', '.join(sorted(entrant.strays))}): they were ended,"
             " but ran beside the turns of all entrants"
         )
+    if entrant.let_go:
+        lines.append(entrant.let_go)
     if entrant.placement is not None and entrant.placement.partial:
         lines.append(entrant.placement.partial)
     lines += filter(None, [slow_precision(seen), slower(entrant, fp32) if fp32 is not None else ""])

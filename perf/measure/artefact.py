@@ -131,7 +131,7 @@ def entrant_of(case: Case, built: Manifest, work: Path, log: Path, plan: Plan) -
         case,
         backend,
         list(modules(backend, case)),
-        worker_environment(case, plan.threads),
+        worker_environment(case, case.threads(plan.threads)),
         work / "model",
         work / "outputs" / name,
         log / name,

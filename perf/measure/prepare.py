@@ -119,7 +119,7 @@ class Preparation:
             folder.mkdir(parents=True, exist_ok=True)
             if hasattr(backend, "build"):
                 request = messages.BuildCase(
-                    self.reference, case, str(folder), self.plan.threads, self.signature
+                    self.reference, case, str(folder), case.threads(self.plan.threads), self.signature
                 )
                 built = self.ask_once(request, f"{name}/build")
             if not own_work(case):
@@ -131,7 +131,7 @@ class Preparation:
             case,
             backend,
             [*own, *filter(None, [model])],
-            {**worker_environment(case, self.plan.threads), **self.origin.variables()},
+            {**worker_environment(case, case.threads(self.plan.threads)), **self.origin.variables()},
             folder,
             self.folder / "outputs" / name,
             self.folder / "log" / name,

@@ -126,9 +126,10 @@ def threads(entrant: Entrant, block: Block, plan: Plan) -> str:
     if entrant.case.target != "cpu" or by_library or not block.turns:
         return ""
     cores = estimates.median([turn.cpu_s / turn.call_s for turn in block.turns if turn.call_s > 0] or [0.0])
-    if cores <= plan.threads + THREADS_OVER:
+    most = entrant.case.threads(plan.threads)
+    if cores <= most + THREADS_OVER:
         return ""
-    return f"it uses {cores:.1f} cores where every entrant has {plan.threads}: work is done in other threads"
+    return f"it uses {cores:.1f} cores where it may use {most}: work is done in other threads"
 
 
 def settle(entrant: Entrant, over: bool) -> None:

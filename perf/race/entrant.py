@@ -87,6 +87,8 @@ class Entrant:
     # Why it left the race; its blocks up to then are kept.
     refusal: Reason | None = None
     fell_back: bool = False
+    # Why it was let go although nothing is wrong with it; empty while it races.
+    let_go: str = ""
     # Whether its first load asked for the module's source; None before.
     needs_source: bool | None = None
     worker: Worker | None = None
@@ -99,7 +101,7 @@ class Entrant:
 
     @property
     def live(self) -> bool:
-        return self.refusal is None
+        return self.refusal is None and not self.let_go
 
     def latencies(self) -> list[list[float]]:
         """Seconds a call of each sample, a list for each block."""
@@ -166,7 +168,7 @@ def load_worker(entrant: Entrant, plan: Plan, servers: Servers, name: str, fresh
             str(entrant.artefact),
             str(oracle.inputs),
             str(oracle.folder) if getattr(entrant.backend, "KNOWS_REFERENCE", False) else "",
-            plan.threads,
+            entrant.case.threads(plan.threads),
             plan.priority == "raised",
         ),
         plan.timeout_s,

@@ -207,6 +207,11 @@ class Case:
         """Returns the value of the option of that name, or the default where it is not set."""
         return dict(self.options).get(name, default)
 
+    def threads(self, most: int) -> int:
+        """Returns how many threads the case has of those that its race may use."""
+        own = self.option("threads", "all")
+        return most if own == "all" else min(most, int(own))
+
     @classmethod
     def parse(cls, text: str) -> Case:
         """Reads an `id`. Raises Misuse with the expected form."""

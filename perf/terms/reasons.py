@@ -34,6 +34,7 @@ Code = Literal[
     "build_failed",
     "not_steady",
     "wide_interval",
+    "not_tried",
 ]
 CODES: tuple[str, ...] = get_args(Code)
 # Of outputs or a time that cannot be believed: they carry no time, and an artefact is not opened.

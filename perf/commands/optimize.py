@@ -1,0 +1,88 @@
+"""`hotlap optimize`: the fastest right way to run a model here, confirmed, as a folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..terms import printer, units
+from ..terms.case import Plan, Priority
+from ..terms.reasons import Refusal
+from .lists import AUTO, arguments_of, split
+
+# Building takes most of it: one compilation of Inductor 20 to 50 s.
+DEFAULT_BUDGET = "5m"
+# Exit status where nothing was chosen, or a bound could not be shown.
+NOT_SHOWN = 3
+# Exit status where the model could not be measured.
+NOTHING_MEASURED = 4
+
+
+def optimize(
+    workload: Annotated[
+        str,
+        typer.Argument(help="A model name, package.module:function, or a file: model.onnx, program.pt2."),
+    ],
+    goal: Annotated[
+        str, typer.Option(help="min or max, and latency, throughput, memory, size, ...")
+    ] = "min latency",
+    subject_to: Annotated[
+        str,
+        typer.Option(help="Bounds: drop<=0.5%, memory<=500MB, p99<=20ms, deviation<=0.5, cold start<=2s."),
+    ] = "",
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder of the artefact. Default: runs/choose/ID/artefact."),
+    ] = None,
+    budget: Annotated[str, typer.Option(help="Time for all of it.")] = DEFAULT_BUDGET,
+    target: Annotated[
+        str,
+        typer.Option("--target", "--device", help="auto (the first GPU, or else the CPU), cpu or cuda:N."),
+    ] = AUTO,
+    batch: Annotated[int, typer.Option(help="Default: 1, or the only one that the model takes.", min=0)] = 0,
+    precisions: Annotated[
+        str,
+        typer.Option(
+            help="Comma-separated. Default: fp32, and with an evaluation bf16 and int8 within its budget."
+        ),
+    ] = "",
+    threads: Annotated[int, typer.Option(help="Most threads. Default: all cores.", min=0)] = 0,
+    checkpoint: Annotated[str, typer.Option(help="A checkpoint for package.module:Class or :function.")] = "",
+    arg: Annotated[
+        list[str] | None, typer.Option(help="An argument, as for hotlap run: hidden=48. May be repeated.")
+    ] = None,
+    priority: Annotated[
+        Priority, typer.Option(help="raised, or normal: a shared machine is left alone.")
+    ] = "raised",
+) -> int:
+    """Choose the fastest right way to run a model, confirm it on fresh measurements, and leave the
+    artefact with its launcher.
+    """
+    from ..choose import sentences, wishes
+    from ..lookup.workloads import named
+    from ..reports.console import console
+    from .optimizing import Question, answered
+
+    question = Question(
+        named(workload, checkpoint, arguments_of(arg or [])),
+        wishes.parse(goal, subject_to),
+        Plan(
+            budget_s=units.seconds(budget),
+            threads=threads or len(os.sched_getaffinity(0)),
+            priority=priority,
+        ),
+        target,
+        batch,
+        tuple(split(precisions)),
+        out,
+        f"hotlap optimize {workload}",
+    )
+    try:
+        answer = answered(question, console())
+    except Refusal as refusal:
+        printer.note(f"hotlap: {question.reference.text}: {refusal.reason}")
+        return NOTHING_MEASURED
+    return 0 if sentences.holds(answer.choice) else NOT_SHOWN

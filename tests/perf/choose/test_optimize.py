@@ -1,0 +1,96 @@
+"""`hotlap optimize` as its user types it: on one CPU, with a model whose int8 is right on the data
+that gives its ranges and wrong on the validation split.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hotlap.perf.artefacts import opening
+from hotlap.perf.terms import result
+
+MODEL = """
+import torch
+import hotlap
+
+
+def make():
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(64, 128), torch.nn.ReLU(), torch.nn.Linear(128, 10)).eval()
+    narrow = torch.randn(256, 64) / 50
+    wide = torch.randn(512, 64)
+    with torch.no_grad():
+        truth = net(wide).argmax(1).numpy()
+    evaluation = hotlap.Evaluation(
+        (wide,), lambda outputs: {"accuracy": float((outputs[0].argmax(1) == truth).mean())},
+        "accuracy", "higher", 0.02,
+    )
+    return hotlap.Workload("net", net, (wide[:1],), evaluate=evaluation, calibration=(narrow,))
+"""
+
+
+def optimized(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """The command on the first CPU alone."""
+    (folder / "planted_net.py").write_text(MODEL)
+    first = min(os.sched_getaffinity(0))
+    command = [sys.executable, "-m", "hotlap.perf.cli", "optimize", "planted_net:make", *options]
+    return subprocess.run(
+        ["taskset", "-c", str(first), *command], cwd=folder, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.slow
+def test_a_choice_is_right_confirmed_and_runs_by_itself(tmp_path: Path) -> None:
+    done = optimized(tmp_path, "--budget", "90s", "-o", "out", "--subject-to", "drop<=2%")
+    assert done.returncode == 0, done.stdout + done.stderr
+    out = tmp_path / "out"
+    launch = json.loads((out / "launch.json").read_bytes())
+    assert launch["threads"] == 1
+    manifest = opening.checked(out)
+    assert (
+        manifest.precision != "int8"
+        and manifest.deviation is not None
+        and manifest.deviation.task is not None
+    )
+    (search,) = tmp_path.glob("runs/choose/*/search/results.json")
+    results = result.read(search).results
+    coarse = [
+        each for each in results if each.case.precision == "int8" and each.case.backend == "onnxruntime"
+    ]
+    static = [each for each in coarse if each.case.option("int8", "static") == "static"]
+    assert static and all(each.reason is not None and each.reason.code == "accuracy" for each in static)
+    confirmed = result.read(search.parent.parent / "confirm" / "results.json").results
+    assert len(confirmed) >= 2 and all(each.disturbance is not None for each in confirmed)
+    assert "times as fast as" in done.stdout and "drop<=2% holds" in done.stdout
+
+    started = subprocess.run([out / "run.sh"], capture_output=True, text=True, check=True)
+    assert started.stdout.startswith("output 0: float32[1, 10]")
+    np.savez(tmp_path / "own.npz", in0=np.ones((1, 64), np.float32))
+    own = subprocess.run(
+        [out / "run.sh", sys.executable, out / "predict.py", tmp_path / "own.npz"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    import hotlap
+
+    (output,) = hotlap.open_artefact(out)(np.ones((1, 64), np.float32))
+    assert own.stdout.endswith(f"mean {output.mean():.6g}\n")
+    names = [line.partition("==")[0] for line in (out / "requirements.txt").read_text().split()]
+    assert "numpy" in names and "torch" not in names
+
+
+def test_mistakes_are_one_line(tmp_path: Path) -> None:
+    for options, words in (
+        (("--subject-to", "p98<=1ms"), "unknown quantity 'p98': did you mean"),
+        (("--target", "sm_90"), "what is chosen must be timed here"),
+    ):
+        done = optimized(tmp_path, *options)
+        assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1
