@@ -2,7 +2,8 @@
 
     python -m bench.trained_int8 [NAME ...] [--budget 20s] [--priority normal]
         writes docs/results/real.json after each model and leaves out those that are in it; with
-        names it measures these anew. 2 to 10 minutes a model on two quiet cores
+        names it measures these anew. With --budget 5s and other work on two cores (load average 5)
+        a model took 2 (silero) to 14 minutes (minilm)
     python -m bench.trained_int8 --table docs/results/real.json
         the table of docs/matrix.md
 
@@ -141,20 +142,21 @@ def table(stored: dict[str, Any]) -> str:
     for name, model in models.items():
         answers = model["answers"]
         cells = [cell(answers.get(f"{route} int8"), fp32_bytes(answers, route), notes) for route in ROUTES]
-        lines.append(f"| {name} | {reached(answers.get('eager fp32'))} | " + " | ".join(cells) + " |")
+        lines.append(f"| {name} | {reached(answers)} | " + " | ".join(cells) + " |")
     lines += ["", *(f"{number}. {escape.markdown(text)}" for text, number in notes.items())]
     failed = {name: model["failed"] for name, model in stored["models"].items() if "failed" in model}
     lines += [f"- {name}: {escape.markdown(short(text))}" for name, text in failed.items()]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def reached(eager: dict[str, Any] | None) -> str:
-    """Returns the task metric and the latency of fp32 eager."""
-    if eager is None or "task" not in eager:
-        return "not measured"
-    task = eager["task"]
-    parts = [f"{task['metric']} {task['reference']:.4f}"]
-    parts += [units.scaled(eager["latency_s"], "s")] if "latency_s" in eager else []
+def reached(answers: dict[str, Any]) -> str:
+    """Returns the task metric of the fp32 reference and the latency of fp32 eager, where each was
+    measured.
+    """
+    task = next((entry["task"] for entry in answers.values() if "task" in entry), None)
+    eager = answers.get("eager fp32", {})
+    parts = [f"{task['metric']} {task['reference']:.4f}"] if task else []
+    parts.append(units.scaled(eager["latency_s"], "s") if "latency_s" in eager else "eager not timed")
     return "; ".join(parts)
 
 
@@ -166,7 +168,8 @@ def fp32_bytes(answers: dict[str, Any], route: str) -> int:
 
 def cell(entry: dict[str, Any] | None, whole: int, notes: dict[str, int]) -> str:
     """Returns what the metric lost, of how much it may; the size, as a share of fp32's; the layers
-    that stayed in fp32; and the speed-up over fp32 eager. Or the reason, as a number.
+    that stayed in fp32; and the speed-up over fp32 eager, if an interval is known. Or the reason,
+    as a number.
     """
     if entry is None:
         return "not run"
@@ -185,8 +188,8 @@ def cell(entry: dict[str, Any] | None, whole: int, notes: dict[str, int]) -> str
         parts.append(f"{entry['left']} layers in fp32")
     if "speed_up" in entry:
         centre, low, high = entry["speed_up"]
-        width = f" ±{math.expm1(math.log(high / low) / 2):.1%}" if low > 0 and math.isfinite(high) else ""
-        parts.append(f"{centre:.2f}x{width}")
+        known = low > 0 and math.isfinite(high)  # one or two blocks give no interval
+        parts += [f"{centre:.2f}x ±{math.expm1(math.log(high / low) / 2):.1%}"] if known else []
     return escape.markdown("; ".join(parts))
 
 
