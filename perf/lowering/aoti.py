@@ -116,7 +116,21 @@ def exported(
                 "unsupported_op",
                 f"dynamic:on: the model is made for one batch size: {_line(error, 'specialized')}",
             ) from error
-        raise Refusal("export_failed", pt2e.innermost(error)) from error
+        raise Refusal("export_failed", pt2e.innermost(error) + scripted(module)) from error
+
+
+def scripted(module: torch.nn.Module) -> str:
+    """Returns what to add to a refusal where TorchScript has compiled a part, which torch.export
+    does not take.
+    """
+    import torch
+
+    parts = (name for name, part in module.named_modules() if isinstance(part, torch.jit.ScriptModule))
+    name = next(parts, None)
+    if name is None:
+        return ""
+    where = f"its part {name}" if name else "it"
+    return f"; {where} is TorchScript, which torch.export does not take: write it as torch's own modules"
 
 
 def _line(error: BaseException, word: str) -> str:

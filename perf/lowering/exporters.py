@@ -121,7 +121,7 @@ def traced(workload: Workload, precision: str, path: Path) -> list[str]:
     try:
         with quietly(), without_fast_path(), torch.no_grad():
             torch.onnx.export(
-                TensorsAlone(module),
+                recordable(TensorsAlone(module), inputs),
                 inputs,
                 str(path),
                 dynamo=False,
@@ -218,6 +218,17 @@ class TensorsAlone(torch.nn.Module):
 
     def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return tuple(leaves.tensors(self.module(*inputs)))
+
+
+def recordable(module: torch.nn.Module, inputs: Sequence[torch.Tensor]) -> torch.nn.Module:
+    """Returns the module, or where TorchScript has compiled a part of it, all of it recorded with
+    that part in it: the exporter does not step into such parts by itself (torch 2.14).
+    """
+    if not any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
+        return module
+    recorded = torch.jit.trace(module, tuple(inputs), check_trace=False)  # type: ignore[no-untyped-call]
+    frozen: torch.nn.Module = torch.jit.freeze(recorded)
+    return frozen
 
 
 def cast(workload: Workload, precision: str) -> tuple[torch.nn.Module, tuple[torch.Tensor, ...]]:

@@ -40,14 +40,17 @@ OPERATIONS = (
     "GroupConvolutionBackpropData",
     "MatMul",
 )
+# What NNCF calls an empty dataset where a model has branches: it takes ranges for each.
+UNTAKEN = "the model has an If with a branch that no calibration input takes, so it has no ranges"
 # The same as layers of a compiled graph (docs.openvino.ai, CPU device, layer types).
 LAYERS = ("Convolution", "Deconvolution", "FullyConnected", "MatMul", "ScaledDotProductAttention")
 # OpenVINO's names of 8-bit precisions.
 BYTES = ("i8", "u8")
 # What OpenVINO's low precision transformations append to the name of a product of bytes.
 RESCALED = "/DequantizationMultiply"
-# Operations between a softmax and its product that change no value.
-SHAPE_ONLY = ("Reshape", "Transpose", "Convert", "Squeeze", "Unsqueeze")
+# Operations between a softmax and its product that change no value, and the choice by which torch's
+# exporter puts zeros where a mask leaves nothing to attend to.
+BETWEEN = ("Reshape", "Transpose", "Convert", "Squeeze", "Unsqueeze", "Select")
 
 
 class Layer(NamedTuple):
@@ -89,8 +92,17 @@ def quantise(ov: Any, model: Any, ranges: Calibration) -> Quantised:
     used, held, apart = ranges.split()
     wanted = [_run(_compiled(ov, model), batch) for batch in held]
 
+    lost: list[str] = []
+
     def attempt(preset: str, kept: Sequence[str] = ()) -> Try:
-        quantised = _quantise(model, used, preset, kept)
+        try:
+            quantised = _quantise(model, used, preset, [*kept, *lost])
+        except KeyError as error:  # NNCF 3.4 does not find a table again: `number name` of its graph
+            name = str(error.args[0]).partition(" ")[2]
+            if not name or name in lost:
+                raise Refusal("build_failed", f"NNCF {_library().__version__}: KeyError: {error}") from error
+            lost.append(name)
+            return attempt(preset, kept)
         compiled = _compiled(ov, quantised)
         return Try(quantised, cosine(wanted, [_run(compiled, batch) for batch in held]), preset, kept)
 
@@ -108,7 +120,9 @@ def quantise(ov: Any, model: Any, ranges: Calibration) -> Quantised:
         if kept and len(kept) > len(tried[-1].kept):
             tried.append(attempt(best.preset, kept))
     best = max(tried, key=lambda attempted: attempted.cosine)
-    return Quantised(best.model, tuple(_evidence(tried, ranges, len(used), len(held) if apart else 0)))
+    evidence = _evidence(tried, ranges, len(used), len(held) if apart else 0)
+    left = [f"left in fp32, since NNCF does not find them again: {named(lost)}"] if lost else []
+    return Quantised(best.model, (*evidence, *left))
 
 
 def _evidence(tried: Sequence[Try], ranges: Calibration, used: int, held: int) -> Iterator[str]:
@@ -242,7 +256,9 @@ def _quantise(model: Any, batches: Sequence[Arrays], preset: str, kept: Sequence
                 ignored_scope=nncf.IgnoredScope(names=list(kept)) if kept else None,
             )
     except (nncf.ValidationError, nncf.InternalError, nncf.UnsupportedModelError, RuntimeError) as error:
-        raise Refusal("build_failed", f"NNCF {nncf.__version__}: {error}") from error
+        branches = any(node.get_type_name() == "If" for node in model.get_ops())
+        why = UNTAKEN if branches and "dataset must not be empty" in str(error) else error
+        raise Refusal("build_failed", f"NNCF {nncf.__version__}: {why}") from error
 
 
 def named(names: Sequence[str]) -> str:
@@ -251,7 +267,7 @@ def named(names: Sequence[str]) -> str:
 
 
 def attends(model: Any) -> bool:
-    """Returns whether a softmax, or what is left of its shape, goes into a matrix product."""
+    """Returns whether a softmax, or what is between, goes into a matrix product."""
     for node in model.get_ops():
         if node.get_type_name() == "ScaledDotProductAttention":
             return True
@@ -262,7 +278,7 @@ def attends(model: Any) -> bool:
             ):
                 if target.get_type_name() == "MatMul":
                     return True
-                if target.get_type_name() in SHAPE_ONLY:
+                if target.get_type_name() in BETWEEN:
                     reached.append(target)
     return False
 

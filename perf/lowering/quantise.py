@@ -51,6 +51,9 @@ PASSING = (
 # What has int8 weights where activations are rounded in each call, and what it becomes.
 DYNAMIC = ("MatMul", "Gemm", "LSTM", "Attention")
 INTEGER = ("MatMulInteger", "DynamicQuantizeLSTM", "QAttention")
+# The first version of the standard operators whose DequantizeLinear has a scale for each channel
+# (onnx.ai/onnx/operators/onnx__DequantizeLinear.html, version history).
+OPSET_CHANNELS = 13
 # What ONNX Runtime's quantiser raises for graphs that it cannot take.
 FAILURES = (ValueError, TypeError, KeyError, RuntimeError)
 
@@ -145,7 +148,7 @@ def quantise(source: Path, target: Path, ranges: Calibration, style: Style) -> O
     import onnx
 
     fitted, held, _ = ranges.split()
-    model = onnx.shape_inference.infer_shapes(onnx.load(source))
+    model = onnx.shape_inference.infer_shapes(with_scales_by_channel(onnx.load(source)))
     nodes = computing(model, style.computing)
     if not nodes:
         raise Refusal(
@@ -171,6 +174,24 @@ def quantise(source: Path, target: Path, ranges: Calibration, style: Style) -> O
         ) from error
     onnx.save(best, target)
     return Outcome(len(nodes) - len(kept), near, before, tuple(kept), ranges.source)
+
+
+def with_scales_by_channel(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Returns the model in a version of the standard operators that knows a scale for each channel:
+    files from elsewhere have older ones. Raises Refusal(build_failed) where it has no such version.
+    """
+    import onnx
+
+    version = next(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
+    if version >= OPSET_CHANNELS:
+        return model
+    try:
+        return onnx.version_converter.convert_version(model, OPSET_CHANNELS)
+    except RuntimeError as error:
+        raise Refusal(
+            "build_failed",
+            f"int8 needs opset {OPSET_CHANNELS}, and onnx cannot raise the file's {version}: {error}",
+        ) from error
 
 
 def computing(model: onnx.ModelProto, kinds: Sequence[str]) -> list[str]:

@@ -154,6 +154,7 @@ def distances(
             eagers = named(stored, f"eager-{precision}-")
             outs = named(produced, "out")
             roundings = [float(stored.get(f"rounding{index}", 0.0)) for index in range(len(references))]
+            minors = [float(stored.get(f"minor-rounding{index}", 0.0)) for index in range(len(references))]
         if len(outs) != len(references):
             raise Refusal(
                 "accuracy", f"{len(outs)} outputs on {kind} inputs where eager gives {len(references)}"
@@ -167,8 +168,8 @@ def distances(
                     f" {reference.shape[1:]}",
                 )
         each = []
-        for index, (out, true, eager, rounding) in enumerate(
-            zip(outs, references, eagers, roundings, strict=True)
+        for index, (out, true, eager, rounding, cost) in enumerate(
+            zip(outs, references, eagers, roundings, minors, strict=True)
         ):
             whole = distance(out, true, eager, precision, terms, rounding)
             if precision != "int8" and true.any() and not whole.tolerance <= most(true, precision):
@@ -181,7 +182,8 @@ def distances(
             each.append(whole)
             small = minor(true)
             if precision != "int8" and small.any():
-                each.append(distance(out[small], true[small], eager[small], precision, terms))
+                cost = min(cost, most(true[small], precision))
+                each.append(distance(out[small], true[small], eager[small], precision, terms, cost))
         worst[kind] = max(each, key=_excess)
     return worst
 

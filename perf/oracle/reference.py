@@ -4,8 +4,8 @@ the same inputs. Of a model that does not run in fp64, fp32 eager takes its plac
 It runs once a race, in a worker that stays as referee. It leaves npz files, with arrays (K, B, ...)
 for K batches of B samples:
 real.npz, and random.npz where the model takes random inputs: in0.., ref0.. (fp64),
-  eager-<precision>-0.. (float32; those of int8 by rounded.py), rounding0.. (rounding.py) of the
-  outputs that are floating point;
+  eager-<precision>-0.. (float32; those of int8 by rounded.py), rounding0.. and minor-rounding0..
+  (rounding.py) of the outputs that are floating point;
 timed.npz, fresh.npz: in0.., ref0.. of the rotating inputs, and of those that are kept back for
   calls whose inputs nothing can have seen before;
 validation.npz: in0.. (N, ...);
@@ -252,9 +252,10 @@ def layers_of(module: torch.nn.Module, precision: str) -> AbstractContextManager
 
 
 def roundings(truth: Truth, inputs: Inputs, stored: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns rounding0.. of each floating-point output: what rounding may cost it. Its own size
-    does not say that where terms cancel, nor does eager's error in one run: the sine of a large
-    number is right or not by the last bit of that number.
+    """Returns rounding0.. of each floating-point output: what rounding may cost it, and where it
+    has elements that are judged by themselves minor-rounding0.., what it may cost these. Its own
+    size does not say that where terms cancel, nor does eager's error in one run: the sine of a
+    large number is right or not by the last bit of that number.
     """
     floats = [
         int(name.removeprefix("ref"))
@@ -264,7 +265,9 @@ def roundings(truth: Truth, inputs: Inputs, stored: dict[str, np.ndarray]) -> di
     if not floats:
         return {}
     costs = truth.costs(inputs)
-    return {f"rounding{index}": np.array(costs[index]) for index in floats}
+    whole = {f"rounding{index}": np.array(costs[index].whole) for index in floats}
+    minor = {f"minor-rounding{index}": np.array(costs[index].minor) for index in floats if costs[index].minor}
+    return whole | minor
 
 
 def task_metric(workload: Workload, folder: Path) -> TaskMetric | None:

@@ -14,13 +14,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
-from .check import EPSILON
+from .check import EPSILON, minor
 from .counts import summed
 
 # How far rounding in fp32 moves a number in its own precision, in ulp of fp32.
@@ -80,16 +80,28 @@ class Rounded(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its metacl
         return torch.where(exact, value, value * (1 + moved.to(value.dtype)))
 
 
-def cost(run: Callable[[int], tuple[torch.Tensor, ...]], exact: tuple[torch.Tensor, ...]) -> list[float]:
+class Cost(NamedTuple):
+    """How far rounding was seen to put an output, RMSE.
+
+    whole: over all its elements. minor: over those that are judged by themselves (check.minor), 0
+    where there are none.
+    """
+
+    whole: float
+    minor: float
+
+
+def cost(run: Callable[[int], tuple[torch.Tensor, ...]], exact: tuple[torch.Tensor, ...]) -> list[Cost]:
     """Returns the root mean square, over at most RUNS, of how far each output of `run`, which takes
     a seed and has each step moved, is from `exact`.
     """
-    squares, runs, start = [0.0] * len(exact), 0, time.perf_counter()
+    smalls = [torch.from_numpy(minor(true.cpu().numpy())) for true in exact]
+    squares, runs, start = [[0.0, 0.0] for _ in exact], 0, time.perf_counter()
     while runs < RUNS and (runs < LEAST_RUNS or time.perf_counter() - start < CAP_S):
         moved = run(runs)
         runs += 1
-        for index, (value, true) in enumerate(zip(moved, exact, strict=True)):
-            squares[index] += (
-                float((value.double() - true.double()).square().mean()) if value.numel() else 0.0
-            )
-    return [math.sqrt(square / runs) for square in squares]
+        for value, true, small, sums in zip(moved, exact, smalls, squares, strict=True):
+            off = (value.double() - true.double()).square().cpu()
+            for index, part in enumerate((off, off[small])):
+                sums[index] += float(part.mean()) if part.numel() else 0.0
+    return [Cost(*(math.sqrt(square / runs) for square in sums)) for sums in squares]

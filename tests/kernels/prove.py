@@ -169,7 +169,7 @@ def distances(
     errors = []
     for name, value, true, theirs, cost in zip(names, mine, exact, eager, roundings, strict=True):
         assert value.shape == true.shape and value.dtype == theirs.dtype, (name, value.shape, value.dtype)
-        errors.append(error(name, value, true, allowed(name, dtype, true, theirs, cost)))
+        errors.append(error(name, value, true, allowed(name, dtype, true, theirs, cost.whole)))
     return errors
 
 

@@ -71,6 +71,13 @@ def test_right_in_every_file(name: str, tmp_path: Path) -> None:
     assert result.answers == dict.fromkeys(trying.BACKENDS, "ok")
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
+def test_a_part_that_torchscript_compiled_goes_into_a_file(tmp_path: Path) -> None:
+    result = tried("scripted_part", tmp_path)
+    assert result.answers == dict.fromkeys(trying.BACKENDS, "ok")
+    assert "recorded from one call (torch.onnx.export" in " ".join(result.built["onnxruntime"])
+
+
 def test_inputs_and_outputs_have_the_names_that_their_author_knows(tmp_path: Path) -> None:
     names = {
         "dict_argument": (("batch.user", "batch.item"), ("output 0",)),

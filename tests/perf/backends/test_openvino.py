@@ -313,3 +313,66 @@ def _built(workload, case, folder):
 
 def _inputs(ran):
     return [tensor.numpy() for tensor in ran.artefact.workload().inputs]
+
+
+@needs_nncf
+def test_a_branch_that_calibration_never_takes_is_named():
+    import onnx
+    import openvino as ov
+
+    weight = np.random.default_rng(0).normal(size=(8, 8)).astype(np.float32)
+    declared = onnx.helper.make_tensor_value_info
+    branches = []
+    for name in ("a", "b"):
+        product = onnx.helper.make_node("MatMul", ["x", f"w{name}"], [f"y{name}"])
+        output = declared(f"y{name}", onnx.TensorProto.FLOAT, [1, 8])
+        held = [onnx.numpy_helper.from_array(weight, f"w{name}")]
+        branches.append(onnx.helper.make_graph([product], name, [], [output], held))
+    chosen = onnx.helper.make_node("If", ["flag"], ["y"], then_branch=branches[0], else_branch=branches[1])
+    inputs = [declared("x", onnx.TensorProto.FLOAT, [1, 8]), declared("flag", onnx.TensorProto.BOOL, [])]
+    graph = onnx.helper.make_graph([chosen], "g", inputs, [declared("y", onnx.TensorProto.FLOAT, [1, 8])])
+    file = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
+    model = ov.Core().read_model(file.SerializeToString())
+    batches = [(np.full((1, 8), number, np.float32), np.array(True)) for number in range(4)]
+    with pytest.raises(Refusal, match="an If with a branch that no calibration input takes"):
+        nncf.quantise(ov, model, calibration.Calibration(batches, "always true"))
+
+
+@needs_nncf
+def test_what_nncf_does_not_find_again_stays_in_fp32(monkeypatch):
+    """As the table of positions of all-MiniLM-L6-v2 in NNCF 3.4."""
+    import openvino as ov
+
+    module = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4)).eval()
+    file = torch.onnx.export(module, (torch.ones(1, 8),), dynamo=True, verbose=False)
+    model = ov.Core().read_model(file.model_proto.SerializeToString())
+    table = next(node.get_friendly_name() for node in model.get_ops() if node.get_type_name() == "MatMul")
+    whole = nncf._quantise
+
+    def losing(model, batches, preset, kept):
+        if table not in kept:
+            raise KeyError(f"391 {table}")
+        return whole(model, batches, preset, kept)
+
+    monkeypatch.setattr(nncf, "_quantise", losing)
+    batches = [(np.random.default_rng(seed).normal(size=(1, 8)).astype(np.float32),) for seed in range(8)]
+    quantised = nncf.quantise(ov, model, calibration.Calibration(batches, "noise"))
+    assert f"left in fp32, since NNCF does not find them again: {table}" in quantised.evidence
+    monkeypatch.setattr(nncf, "_quantise", lambda *_: (_ for _ in ()).throw(KeyError("other")))
+    with pytest.raises(Refusal, match="KeyError: 'other'"):
+        nncf.quantise(ov, model, calibration.Calibration(batches, "noise"))
+
+
+@needs_nncf
+def test_masked_attention_is_seen():
+    """all-MiniLM-L6-v2 lost half its cosine where it was not taken for a transformer."""
+    import openvino as ov
+
+    class Masked(nn.Module):
+        def forward(self, x, mask):
+            return nn.functional.scaled_dot_product_attention(x, x, x, attn_mask=mask)
+
+    inputs = torch.randn(1, 2, 6, 8), torch.ones(1, 1, 6, 6, dtype=torch.bool)
+    file = torch.onnx.export(Masked().eval(), inputs, dynamo=True, verbose=False).model_proto
+    assert any(node.op_type == "IsNaN" for node in file.graph.node)
+    assert nncf.attends(ov.Core().read_model(file.SerializeToString()))

@@ -182,3 +182,32 @@ def test_all_of_a_network_is_looked_at_first() -> None:
     order = spread([str(index) for index in range(9)])
     assert order[:3] == ["0", "8", "5"] and sorted(order) == [str(index) for index in range(9)]
     assert list(doubling(20)) == [1, 2, 4, 8, 16] and list(doubling(1)) == []
+
+
+def convolved(version: int) -> onnx.ModelProto:
+    """Returns a convolution in that version of the standard operators."""
+    weight = np.random.default_rng(0).normal(size=(4, 3, 3, 3)).astype(np.float32)
+    x, y = (
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, channels, 8, 8])
+        for name, channels in (("x", 3), ("y", 4))
+    )
+    node = onnx.helper.make_node("Conv", ["x", "w"], ["y"], "conv", pads=[1, 1, 1, 1])
+    graph = onnx.helper.make_graph([node], "g", [x], [y], [onnx.numpy_helper.from_array(weight, "w")])
+    opset = onnx.helper.make_opsetid("", version)
+    return onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8)
+
+
+def test_a_file_too_old_for_scales_by_channel_is_raised(tmp_path: Path) -> None:
+    onnx.save(convolved(11), tmp_path / "old.onnx")
+    random = np.random.default_rng(1)
+    batches = [(random.normal(size=(1, 3, 8, 8)).astype(np.float32),) for _ in range(8)]
+    outcome = quantise.quantise(
+        tmp_path / "old.onnx", tmp_path / "int8.onnx", Calibration(batches, "noise"), CPU
+    )
+    assert outcome.quantised == 1 and outcome.cosine > LIMIT
+    assert export.opset(tmp_path / "int8.onnx") == quantise.OPSET_CHANNELS
+
+
+def test_a_file_of_today_keeps_its_version() -> None:
+    model = convolved(18)
+    assert quantise.with_scales_by_channel(model) is model

@@ -12,10 +12,11 @@ import ml_dtypes
 import msgspec
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hotlap.perf.oracle import check
+from hotlap.perf.oracle import check, rounding
 from hotlap.perf.terms.reasons import Refusal
 from hotlap.perf.terms.result import Better, Deviation, Distance, Task
 from hotlap.perf.terms.work import TaskMetric
@@ -321,6 +322,34 @@ def test_a_few_huge_elements_hide_no_others(tmp_path: Path, exact: np.ndarray) -
     for scale, right in ((1.0, True), (1 + 1e-5, False), (0.0, False)):
         outputs = stored(tmp_path, "outputs.npz", out0=two_scales(exact * scale))
         assert check.distances(tmp_path, {"real": outputs}, "fp32", 1)["real"].within == right
+
+
+def test_small_elements_may_be_off_by_what_rounding_costs_them_and_no_more(
+    tmp_path: Path, exact: np.ndarray
+) -> None:
+    reference = two_scales(exact)
+    size = float(np.sqrt(np.mean(exact**2)))
+    outputs = stored(tmp_path, "outputs.npz", out0=two_scales(exact * (1 + 1e-4)))
+    wrong = stored(tmp_path, "wrong.npz", out0=two_scales(exact * 1.1))
+    for cost, right in ((2e-4 * size, True), (2e-5 * size, False), (1e9, True)):
+        content = {"in0": reference, "ref0": reference, "eager-fp32-0": reference}
+        stored(tmp_path, "real.npz", **content, **{"minor-rounding0": np.array(cost)})
+        assert check.distances(tmp_path, {"real": outputs}, "fp32", 1)["real"].within == right
+        assert not check.distances(tmp_path, {"real": wrong}, "fp32", 1)["real"].within
+
+
+def test_rounding_of_a_softmax_is_seen_in_its_smallest_elements() -> None:
+    logits = torch.linspace(-40, 40, 1000)[None]
+    exact = torch.softmax(logits, 1)
+
+    def moved(seed: int) -> tuple[torch.Tensor, ...]:
+        noise = torch.randn(logits.shape, generator=torch.Generator().manual_seed(seed))
+        return (torch.softmax(logits * (1 + 1e-6 * noise), 1),)
+
+    (cost,) = rounding.cost(moved, (exact,))
+    small = torch.from_numpy(check.minor(exact.numpy()))
+    size = float(exact[small].square().mean().sqrt())
+    assert 1e-6 < cost.minor / size < 1e-4 and cost.minor < 1e-3 * cost.whole
 
 
 def test_of_one_scale_every_element_is_judged_together(exact: np.ndarray) -> None:
