@@ -40,6 +40,8 @@ OPSET_TRACED = 18
 LARGEST_FILE_BYTES = 1_900_000_000
 # Colours of a terminal.
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+# Lines that a refusal shows.
+MOST_PLACES = 3
 # How exporters say what they do not have, and what to write instead.
 REMEDIES = {
     "tuple of ints,but got FakeTensor": (
@@ -55,11 +57,18 @@ class Decides(Refusal):
     """Raised for a forward that decides by the values of its inputs: a file has one way."""
 
     def __init__(self, decisions: Sequence[branches.Decision]) -> None:
-        places = ", ".join(str(decision) for decision in decisions)
+        places = ", ".join(str(decision) for decision in decisions[:MOST_PLACES])
+        if (more := len(decisions) - MOST_PLACES) > 0:
+            places += f" and {more} lines more"
+        installed = (
+            "; lines of an installed package are its authors' to change: export the part before them"
+            if any(decision.installed for decision in decisions)
+            else ""
+        )
         super().__init__(
             "export_failed",
             f"forward decides by the values of its inputs at {places}, and a file has one way: use"
-            " torch.where or torch.cond there, or sizes that do not depend on values",
+            f" torch.where or torch.cond there, or sizes that do not depend on values{installed}",
         )
 
 
