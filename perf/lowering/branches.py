@@ -54,16 +54,28 @@ SIZED = {
 }
 # The same of operators that do not say so of themselves.
 SIZED_OPERATORS = {"torchvision::nms"}
-# What reads a size.
+# What reads a size, or returns as many tensors as it is.
 SIZES = {
     torch.Tensor.shape.__get__,  # type: ignore[attr-defined]
     torch.Tensor.size,
+    torch.Tensor.stride,
     torch.Tensor.numel,
     torch.numel,
     torch.Tensor.__len__,
+    torch.Tensor.__iter__,
+    torch.Tensor.unbind,
+    torch.unbind,
+    torch.Tensor.split,
+    torch.split,
+    torch.Tensor.chunk,
+    torch.chunk,
+    torch.Tensor.tensor_split,
+    torch.tensor_split,
 }
 # torch's own steps between a line of the model and what it calls.
-STEPS = (str(Path(torch.__file__).parent / "_tensor.py"), str(Path(torch.__file__).parent / "overrides.py"))
+STEPS = tuple(
+    str(Path(torch.__file__).parent / name) for name in ("_tensor.py", "functional.py", "overrides.py")
+)
 # Folders whose lines are no model's: of the libraries that run or export it, and ours.
 INSTALLED = Path(torch.__file__).parents[1]
 LIBRARIES = (
@@ -225,7 +237,7 @@ def place_of(error: BaseException) -> str:
         trace = seen.__traceback__
         while trace is not None:
             file = trace.tb_frame.f_code.co_filename
-            if is_models(file):
+            if is_models(file) and linecache.getline(file, trace.tb_lineno):  # generated code has none
                 place = str(decision(file, trace.tb_lineno))
             trace = trace.tb_next
         if place:

@@ -304,6 +304,9 @@ def call_compiled_code(self: Any, x: torch.Tensor) -> torch.Tensor:
         lambda self, x: x * 0 if x[x > 1].numel() == 0 else x,
         lambda self, x: x * 0 if len((x > 1).nonzero()) else x,
         lambda self, x: x * 0 if torch.unique(x).shape[0] > 3 else x,
+        lambda self, x: x * sum(value.sin() for value in x[x > 1]),
+        lambda self, x: x * sum(x[x > 1].unbind()),
+        lambda self, x: x * sum(part.sum() for part in torch.split(x[x > 1], 2)),
         lambda self, x: x * 0 if torch.masked_select(x, x > 1).sum().item() > 3 else x,
         lambda self, x: x * 0 if len(nms(x[:, :4].cumsum(1), x[:, 0], 0.5)) > 3 else x,
         lambda self, x: x * 0 if torch.ops.aten.nonzero(x > 1).shape[0] > 3 else x,
@@ -328,6 +331,17 @@ def test_lines_of_a_package_are_shown_with_their_folders_and_few_of_them(tmp_pat
     assert text.count("boxes.py") == 3 and "and 2 lines more" in text
     assert "installed package are its authors' to change" in text
     assert "installed" not in str(exporters.Decides([branches.decision(__file__, 1)]))
+
+
+def test_the_line_of_an_error_is_one_that_can_be_read() -> None:
+    from hotlap.perf.lowering import branches
+
+    generated: dict[str, Any] = {}
+    exec("def call(function): return function(1)", generated)
+    with pytest.raises(TypeError) as raised:
+        generated["call"](lambda: None)
+    assert "test_ordinary.py:" in branches.place_of(raised.value)
+    assert '`generated["call"](lambda: None)`' in branches.place_of(raised.value)
 
 
 def test_an_output_of_a_class_without_names_of_its_parts_has_numbers() -> None:
