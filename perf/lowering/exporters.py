@@ -135,7 +135,6 @@ def traced(workload: Workload, precision: str, path: Path) -> list[str]:
                 opset_version=OPSET_TRACED,
                 input_names=names,
                 output_names=results,
-                external_data=size(module) > LARGEST_FILE_BYTES,
                 verbose=False,
             )
         _complete(path, names, inputs)
@@ -269,8 +268,9 @@ def _rename(program: torch.onnx.ONNXProgram, names: Sequence[str]) -> None:
 
 
 def _complete(path: Path, names: Sequence[str], inputs: Sequence[torch.Tensor]) -> None:
-    """Declares the inputs that the graph does not use, which the exporter leaves out, and takes out
-    what it says of where a node comes from.
+    """Declares the inputs that the graph does not use, which the exporter leaves out, takes out
+    what it says of where a node comes from, and puts weights into one file beside the graph: above
+    2 GB the exporter writes a file for each.
     """
     model = onnx.load(path, load_external_data=False)
     declared = {value.name: value for value in model.graph.input}
@@ -282,7 +282,16 @@ def _complete(path: Path, names: Sequence[str], inputs: Sequence[torch.Tensor]) 
         model.graph.input.append(declared.get(name, unused))
     for node in model.graph.node:
         node.doc_string = ""
-    onnx.save(model, path)
+    weights = {
+        entry.value
+        for tensor in model.graph.initializer
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    onnx.load_external_data_for_model(model, str(path.parent))
+    onnx.save(model, path, save_as_external_data=bool(weights), location=f"{path.name}.data")
+    for name in weights:
+        (path.parent / name).unlink()
 
 
 def explained(error: BaseException) -> str:
