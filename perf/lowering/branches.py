@@ -54,6 +54,8 @@ SIZED = {
 }
 # The same of operators that do not say so of themselves.
 SIZED_OPERATORS = {"torchvision::nms"}
+# Kinds of an index that keeps as many rows as it has ones.
+MASKS = (torch.bool, torch.uint8)
 # What reads a size, or returns as many tensors as it is.
 SIZES = {
     torch.Tensor.shape.__get__,  # type: ignore[attr-defined]
@@ -159,7 +161,7 @@ class Beneath(TorchDispatchMode):  # type: ignore[no-untyped-call]
         tensors = tensors_in((args, kwargs))
         if any(value in self.watch.derived for value in tensors):
             sized = any(value in self.watch.sized for value in tensors)
-            self.watch.follow(tensors_in(output), sized or has_sizes_by_values(func))
+            self.watch.follow(tensors_in(output), sized or has_sizes_by_values(func, args))
         return output
 
 
@@ -170,12 +172,16 @@ def tensors_in(value: Any) -> list[torch.Tensor]:
 def sizes_by_values(func: Any, args: Any) -> bool:
     """Whether a call returns as many values as others say."""
     if func is torch.Tensor.__getitem__:
-        return any(index.dtype in (torch.bool, torch.uint8) for index in tensors_in(args[1]))
+        return any(index.dtype in MASKS for index in tensors_in(args[1]))
     return func in SIZED or (func in (torch.where, torch.Tensor.where) and len(args) == 1)
 
 
-def has_sizes_by_values(operator: Any) -> bool:
-    """Whether an operator returns as many values as others say, by its own word."""
+def has_sizes_by_values(operator: Any, args: Any) -> bool:
+    """Whether an operator returns as many values as others say, by its own word; an index, only
+    where it is a mask.
+    """
+    if operator is torch.ops.aten.index.Tensor:
+        return any(index.dtype in MASKS for index in tensors_in(args[1]))
     return torch.Tag.dynamic_output_shape in operator.tags or operator.name() in SIZED_OPERATORS
 
 
