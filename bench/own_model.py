@@ -113,7 +113,7 @@ def followed(there: Environment) -> dict[str, dict[str, Any]]:
             printed, passed = str(broken), False
         lines = [line for line in printed.splitlines() if line.strip()]
         answer = next((line for line in lines if "times as fast as" in line), lines[-1] if lines else "")
-        line = answer.strip().replace(str(there.work), "")
+        line = answer.strip().replace(f"{there.work}/", "")
         seen[command] = {"passed": passed, "seen": line, "seconds": round(time.perf_counter() - start, 1)}
         print(
             f"  {'passed' if passed else 'FAILED'}  {command} ({seen[command]['seconds']} s): {line}",

@@ -91,7 +91,9 @@ class RoundingCost(NamedTuple):
     minor: float
 
 
-def cost(run: Callable[[int], tuple[torch.Tensor, ...]], exact: tuple[torch.Tensor, ...]) -> list[RoundingCost]:
+def cost(
+    run: Callable[[int], tuple[torch.Tensor, ...]], exact: tuple[torch.Tensor, ...]
+) -> list[RoundingCost]:
     """Returns the root mean square, over at most RUNS, of how far each output of `run`, which takes
     a seed and has each step moved, is from `exact`.
     """

@@ -21,7 +21,7 @@ from ..terms.reasons import Refusal
 from . import arrays, leaves, onnx_rounding
 from .check import most
 from .recast import InFp64, Recast
-from .rounding import RoundingCost, Rounded, cost
+from .rounding import Rounded, RoundingCost, cost
 from .rows import Inputs
 
 # How torch says that two tensors are of different precisions.

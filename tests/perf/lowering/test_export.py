@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from hotlap.perf.lookup import onnx_graph
 from hotlap.perf.lowering import export, exporters, ov_model, quantise
 from hotlap.perf.terms.case import Case, Workload
 from hotlap.perf.terms.reasons import Refusal
@@ -40,7 +41,7 @@ EXPORT = torch.onnx.export
 def test_weights_beside_a_file_go_where_it_goes(
     exporter: str, workload: Workload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exporters, "LARGEST_FILE_BYTES", 0)
+    monkeypatch.setattr(onnx_graph, "LARGEST_FILE_BYTES", 0)
     if exporter == "traced":
         monkeypatch.setattr(torch.onnx, "export", scatter)
     exported = export.export(workload, CASE, tmp_path, exporter)
