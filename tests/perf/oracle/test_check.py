@@ -279,6 +279,10 @@ def test_timed_outputs_may_be_twice_as_far_as_the_check_saw_or_at_the_tolerance(
         "random": Distance(0.0, 0.0, 0.5, 2.0, 0.5, 1.0, 0, 10),
     }
     assert check.timed_limits(tmp_path, outputs, seen) == pytest.approx([1.0, 10.0])
+    let_pass = seen | {"random": Distance(3.0, 0.1, 0.5, 3.0, 0.0, 0.9, 0, 10)}
+    assert check.timed_limits(tmp_path, outputs, let_pass) == pytest.approx([6.0, 10.0])
+    not_finite = seen | {"random": Distance(np.inf, 0.1, 0.5, 3.0, 0.0, 0.9, 0, 10)}
+    assert check.timed_limits(tmp_path, outputs, not_finite) == pytest.approx([1.0, 10.0])
 
 
 @pytest.mark.parametrize(
