@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._pytree import MappingKey, register_pytree_node
 
 import hotlap
 
@@ -378,6 +379,35 @@ def cache_returned():
     return Detector(lambda boxes, scores: {"logits": scores, "cache": Cache(boxes), "loss": None}), (
         torch.randn(4, 16)
     )
+
+
+class Registered(Cache):
+    """The same, registered with pytree, which can take it apart."""
+
+
+register_pytree_node(
+    Registered,
+    lambda cache: ([cache.keys], None),
+    lambda parts, _: Registered(*parts),
+    flatten_with_keys_fn=lambda cache: ([(MappingKey("keys"), cache.keys)], None),
+)
+
+
+class Remembering(nn.Module):
+    """Takes what it kept in the call before, by keyword, and returns what it keeps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lin = nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor, cache: Registered) -> dict[str, Any]:
+        kept = torch.cat((cache.keys, self.lin(x)), 1)
+        return {"mean": kept.mean(1), "cache": Registered(kept)}
+
+
+def cache_registered_with_pytree():
+    """its tensors go in and come out"""
+    return Remembering(), {"x": torch.randn(2, 1, 8), "cache": Registered(torch.randn(2, 5, 8))}
 
 
 def booleans_beside():

@@ -81,6 +81,8 @@ trainer.save_checkpoint("last.ckpt")
 module, example = make()
 torch.onnx.export(module.eval(), (example,), "model.onnx", dynamo=True, verbose=False)
 """
+# How hotlap history ends where there are fewer runs than a change of level needs.
+COULD_NOT_TELL = 3
 
 
 def section() -> tuple[list[str], str]:
@@ -105,12 +107,13 @@ def followed(there: Environment) -> dict[str, dict[str, Any]]:
     for command in commands:
         start = time.perf_counter()
         try:
-            printed, passed = there.hotlap(*words(command, there)), True
+            status = (0, COULD_NOT_TELL) if command.startswith("hotlap history") else (0,)
+            printed, passed = there.hotlap(*words(command, there), status=status), True
         except Broken as broken:
             printed, passed = str(broken), False
         lines = [line for line in printed.splitlines() if line.strip()]
         answer = next((line for line in lines if "times as fast as" in line), lines[-1] if lines else "")
-        line = answer.strip().replace(str(there.work), "")
+        line = answer.strip().replace(f"{there.work}/", "")
         seen[command] = {"passed": passed, "seen": line, "seconds": round(time.perf_counter() - start, 1)}
         print(
             f"  {'passed' if passed else 'FAILED'}  {command} ({seen[command]['seconds']} s): {line}",

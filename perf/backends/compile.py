@@ -257,8 +257,11 @@ def _traced(case: Case, about: Compiled) -> Placement:
     if about.dtypes:
         evidence.append(torch_step.by_dtype(case, about.dtypes))
     if not counts["graphs"]:
+        why = f"{' '.join(next(iter(breaks)).split())[:200]}; " if breaks else ""
         wrong = Reason(
-            "unsupported_op", f"dynamo compiled nothing of {case.workload}; all of it ran in eager"
+            "unsupported_op",
+            f"dynamo compiled nothing of {case.workload}; all of it ran in eager: {why}"
+            "TORCH_LOGS=graph_breaks shows the line",
         )
     where = f"inductor on {case.target}"
     return Placement(where, {where: stats["calls_captured"]}, counts, tuple(evidence), wrong, partial)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import msgspec
 
@@ -32,12 +31,15 @@ from ..terms.result import Result
 from ..terms.work import Subject
 from .candidates import expected_s
 from .knockout import Knockout
+from .pipeline import Pipelined, raced
 from .wishes import Wish
 
 # Shares of the budget: of what comes before the first race, and of that race.
 BUILDING, SEARCHING = 0.45, 0.25
 # Of the rest, the second race has at least this share.
 LEAST_CONFIRMING = 0.2
+# Share of the race of the user's function, where there is one.
+PIPELINING = 0.15
 # Ways that a first look shows, and the least budget that has room for one, s.
 FIRST = 3
 WORTH_A_LOOK_S = 90.0
@@ -46,6 +48,8 @@ SEARCH_LOOKS = (3, 5, 8, 12, 18, 26)
 CONFIRM_LOOKS = (6, 9, 14, 20, 30)
 # Blocks of the second whose workers import everything themselves; later ones may be forked.
 CONFIRM_FRESH = 2
+# What ended a race that Ctrl-C ended.
+STOPPED = "stopped"
 # Ways that are as fast, on the ratio's whole interval: the simpler one is chosen.
 AS_FAST = 0.02
 # Precisions that keep a model's answers.
@@ -66,6 +70,8 @@ class Choice:
     runner_up: Result | None
     # The fastest of the libraries by default.
     best_default: Result | None
+    # The user's function with the baseline's model and the chosen one, where it was asked for.
+    pipelined: Pipelined | None = None
     # Why the chosen one and not one that was as fast; empty where it was the fastest by itself.
     why: str = ""
 
@@ -79,10 +85,11 @@ def choose(
     environment: str,
     progress: Progress,
     asked: bool,
+    pipeline: str = "",
 ) -> Choice:
     """Returns the choice among cases (candidates.ways), which are built in this order; the first is
     the baseline. folder, again: of the two races. plan.budget_s is that of all of it. asked: the
-    user named the precisions.
+    user named the precisions. pipeline: the user's function around the model, if there is one.
 
     Ctrl-C ends the race that runs; the choice is then of what is known. Raises Refusal where the
     model itself cannot be measured.
@@ -110,21 +117,24 @@ def choose(
         search = [journal.settled[case] for case in cases]
         chosen, runner_up, why = best(search, wish)
         default = best_of(defaults(search), wish)
-        confirm = []
+        confirm: list[Result] = []
+        pipelined = None
         if chosen is not None and not stopped:
             members = [search[0], default, chosen, runner_up]
             confirm = raced_again(
                 [result.case for result in members if result is not None],
                 journal,
                 again,
-                confirming(plan, began),
+                confirming(plan, began, PIPELINING if pipeline else 0.0),
                 servers,
                 environment,
             )
+            if pipeline and confirm[0].stopped_by != STOPPED:
+                pipelined = around(pipeline, chosen, journal, confirm, plan, servers)
     finally:
         preparation.close()
         servers.close()
-    return Choice(wish, preparation.subject, search, confirm, chosen, runner_up, default, why)
+    return Choice(wish, preparation.subject, search, confirm, chosen, runner_up, default, pipelined, why)
 
 
 def interrupted(race: Race) -> bool:
@@ -134,7 +144,7 @@ def interrupted(race: Race) -> bool:
     except KeyboardInterrupt:
         if not any(entrant.seen.timed for entrant in race.entrants):
             raise
-        race.stopped_by = "stopped"
+        race.stopped_by = STOPPED
         return True
     return False
 
@@ -143,9 +153,34 @@ def searching(plan: Plan) -> Plan:
     return msgspec.structs.replace(plan, budget_s=SEARCHING * plan.budget_s, looks=SEARCH_LOOKS, rounds=15)
 
 
-def confirming(plan: Plan, began: float) -> Plan:
-    """Returns the plan of the second race: what is left of the budget, or its least share."""
-    left_s = plan.budget_s - (time.monotonic() - began)
+def around(
+    pipeline: str, chosen: Result, journal: Journal, confirm: Sequence[Result], plan: Plan, servers: Servers
+) -> Pipelined | None:
+    """Returns what the user's function gains by the chosen model; None where it fails, and says
+    so.
+    """
+    entrants = {entrant.case: afresh(entrant) for entrant in journal.entrants}
+    timed = {each.case: each.metrics["latency"].values for each in confirm if "latency" in each.metrics}
+    baseline = confirm[0]
+    if baseline.case not in timed or chosen.case not in timed:
+        journal.progress.line(f"{pipeline} is not timed: the model itself has no time to compare")
+        return None
+    gain = estimates.ratio(timed[chosen.case], timed[baseline.case]).centre
+    plan = msgspec.structs.replace(plan, budget_s=PIPELINING * plan.budget_s)
+    members = entrants[baseline.case], entrants[chosen.case]
+    try:
+        return raced(pipeline, *members, gain, plan, servers, journal.tell)
+    except Refusal as refusal:
+        journal.progress.line(f"not timed: {refusal.reason}")
+        return None
+
+
+def confirming(plan: Plan, began: float, reserved: float) -> Plan:
+    """Returns the plan of the second race: what is left of the budget, or its least share.
+
+    reserved: the share of what comes after it.
+    """
+    left_s = (1 - reserved) * plan.budget_s - (time.monotonic() - began)
     budget_s = max(LEAST_CONFIRMING * plan.budget_s, left_s)
     return msgspec.structs.replace(plan, budget_s=budget_s, looks=CONFIRM_LOOKS, fresh_blocks=CONFIRM_FRESH)
 
@@ -277,7 +312,7 @@ def raced_again(
     order = list(dict.fromkeys(cases))
     journal = Journal(search.group, order, again, plan, environment, search.progress)
     entrants = {entrant.case: entrant for entrant in search.entrants}
-    journal.entrants = [afresh(entrants[case], search.folder) for case in order if case in entrants]
+    journal.entrants = [afresh(entrants[case]) for case in order if case in entrants]
     race = Race(journal.entrants, journal.plan, servers, journal.tell, journal.record)
     interrupted(race)
     journal.stopped_by = race.stopped_by
@@ -285,7 +320,7 @@ def raced_again(
     return [journal.settled[entrant.case] for entrant in journal.entrants]
 
 
-def afresh(entrant: Entrant, folder: Path) -> Entrant:
+def afresh(entrant: Entrant) -> Entrant:
     """Returns an entrant of the same build that nothing is known of yet."""
     return replace(
         entrant,

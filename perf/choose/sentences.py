@@ -11,9 +11,13 @@ from ..reports.report import way
 from ..stats import estimates
 from ..terms.result import Result
 from ..terms.units import scaled, significant
+from . import pipeline
 from .causes import cause
 from .choose import AS_FAST, Choice, best_of
 from .wishes import Limit, Quantity, Wish, shown_value
+
+# The fewest blocks that give an interval.
+LEAST_BLOCKS = 3
 
 
 def question(wish: Wish) -> str:
@@ -73,7 +77,7 @@ def answer(choice: Choice) -> Iterator[str]:
         return
     chosen = confirmed(choice, choice.chosen)
     if chosen is None:
-        yield f"{name(choice.chosen)} is the fastest so far; stopped before that was confirmed"
+        yield f"{name(choice.chosen)} is the best so far, and not confirmed: {unconfirmed(choice)}"
         return
     yield f"{name(chosen)}: {comparisons(choice, chosen)}{rightness(chosen)}"
     yield f"latency {measured(chosen, 'latency')}, memory {measured(chosen, 'memory')}"
@@ -81,6 +85,8 @@ def answer(choice: Choice) -> Iterator[str]:
         yield "no evaluation given: accuracy unknown, outputs are held against fp64 alone"
     for bound in choice.wish.bounds:
         yield standing(bound, chosen)
+    if choice.pipelined is not None:
+        yield pipeline.sentence(choice.pipelined)
     if choice.why:
         yield f"chosen for being simpler: {choice.why}"
     if choice.runner_up is not None and (other := confirmed(choice, choice.runner_up)) is not None:
@@ -94,10 +100,29 @@ def name(result: Result) -> str:
 
 
 def confirmed(choice: Choice, result: Result) -> Result | None:
-    """Returns what the second race found of a case; None where it has no time there."""
+    """Returns what the second race found of a case; None where that is no interval."""
     return next(
-        (other for other in choice.confirm if other.case == result.case and "latency" in other.metrics), None
+        (
+            other
+            for other in choice.confirm
+            if other.case == result.case
+            and "latency" in other.metrics
+            and len(other.metrics["latency"].values) >= LEAST_BLOCKS
+        ),
+        None,
     )
+
+
+def unconfirmed(choice: Choice) -> str:
+    """Returns why the second race confirmed nothing."""
+    assert choice.chosen is not None
+    again = next((other for other in choice.confirm if other.case == choice.chosen.case), None)
+    if again is None:
+        return "stopped before the second race"
+    if "latency" not in again.metrics:
+        return str(again.reason)
+    blocks = len(again.metrics["latency"].values)
+    return f"the second race had time for {blocks} of at least {LEAST_BLOCKS} blocks; raise --budget"
 
 
 def comparisons(choice: Choice, chosen: Result) -> str:

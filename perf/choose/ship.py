@@ -94,18 +94,25 @@ def ship(source: Path, target: Path, result: Result) -> Manifest:
     return shipped
 
 
-def cleared(target: Path) -> None:
-    """Makes an empty folder; what an earlier choice left in it goes. Raises Misuse."""
+def suitable(target: Path) -> None:
+    """Makes the folder. Raises Misuse where it cannot be written to or holds anything but what an
+    earlier choice left.
+    """
     try:
         target.mkdir(parents=True, exist_ok=True)
+        inside = any(target.iterdir())
     except OSError as error:
         raise Misuse(f"cannot write to {target}: {error.strerror}; choose another -o") from None
     if target.is_symlink():
         raise Misuse(f"{target} is a symbolic link; choose another -o")
-    inside = list(target.iterdir())
     if inside and not (target / FILE).is_file():
         raise Misuse(f"{target} holds other files and no artefact; choose another -o")
-    for path in inside:
+
+
+def cleared(target: Path) -> None:
+    """Empties a suitable folder. Raises Misuse, OSError."""
+    suitable(target)
+    for path in target.iterdir():
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 

@@ -82,7 +82,9 @@ class OptimizeAfterFit(L.Callback):
         printed = (done.stdout if self.folder is not None else done.stderr or done.stdout).strip()
         log.info("hotlap: %s", printed)
         if self.folder is None:
-            log.warning("hotlap: nothing was chosen: %s", printed.splitlines()[-1] if printed else done.returncode)
+            log.warning(
+                "hotlap: nothing was chosen: %s", printed.splitlines()[-1] if printed else done.returncode
+            )
 
 
 def best_checkpoint(trainer: L.Trainer) -> Path | None:

@@ -49,6 +49,10 @@ def optimize(
             help="Comma-separated. Default: fp32, and with an evaluation bf16 and int8 within its budget."
         ),
     ] = "",
+    pipeline: Annotated[
+        str,
+        typer.Option(help="package.module:function that takes the model and does all around it: timed too."),
+    ] = "",
     threads: Annotated[int, typer.Option(help="Most threads. Default: all cores.", min=0)] = 0,
     checkpoint: Annotated[str, typer.Option(help="A checkpoint for package.module:Class or :function.")] = "",
     arg: Annotated[
@@ -79,6 +83,7 @@ def optimize(
         tuple(split(precisions)),
         out,
         f"hotlap optimize {workload}",
+        pipeline,
     )
     try:
         answer = answered(question, console())

@@ -53,6 +53,8 @@ class Question:
     out: Path | None
     # The command line, for the results.
     command: str
+    # The user's function around the model, `package.module:function`; empty where there is none.
+    pipeline: str = ""
 
 
 class Answered(NamedTuple):
@@ -71,6 +73,8 @@ def answered(question: Question, output: Console) -> Answered:
     target = target_of(question.target, notes)
     if target.startswith(("sm_", "gfx")):
         raise Misuse(f"--target {target}: what is chosen must be timed here; use auto, cpu or cuda:N")
+    if question.out is not None:
+        ship.suitable(question.out)
     here = survey.collect(plan.threads, "keep")
     end = time.strftime("%H:%M:%S", time.localtime(time.time() + plan.budget_s))
     asked = f"{sentences.question(question.wish)}; {here.hardware}; done by about {end}"
@@ -89,7 +93,15 @@ def answered(question: Question, output: Console) -> Answered:
     progress = Watched(output)
     try:
         choice = choose.choose(
-            cases, question.wish, search, confirm, plan, here.key, progress, bool(question.precisions)
+            cases,
+            question.wish,
+            search,
+            confirm,
+            plan,
+            here.key,
+            progress,
+            bool(question.precisions),
+            question.pipeline,
         )
     finally:
         progress.close()
@@ -104,7 +116,11 @@ def answered(question: Question, output: Console) -> Answered:
     if choice.chosen is None:
         return Answered(choice, folder, None)
     artefact = (question.out or folder / "artefact").absolute()
-    ship.ship(folder / "search" / choice.chosen.artefact, artefact, choice.chosen)
+    source = folder / "search" / choice.chosen.artefact
+    try:
+        ship.ship(source, artefact, choice.chosen)
+    except OSError as error:
+        raise Misuse(f"cannot write {artefact}: {error.strerror}; what was built lies in {source}") from None
     output.print(f"artefact: {artefact}", soft_wrap=True)
     output.print(
         f"run it: {artefact / 'run.sh'}    in Python: hotlap.open_artefact({str(artefact)!r})", soft_wrap=True

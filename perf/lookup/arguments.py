@@ -19,6 +19,7 @@ from torch.utils._pytree import (
     register_pytree_node,
     tree_flatten,
     tree_flatten_with_path,
+    tree_is_leaf,
     tree_leaves,
     tree_unflatten,
 )
@@ -199,7 +200,8 @@ def check(value: Any, name: str, text: str) -> None:
             raise Refusal(
                 "invalid_input",
                 f"{text}: {name} holds a {type(leaf).__name__}; give tensors, numbers, text and None, in"
-                " tuples, lists, dicts or dataclasses",
+                " tuples, lists, dicts or dataclasses: write a module around it whose forward takes the"
+                f" tensors and makes the {type(leaf).__name__}",
             )
 
 
@@ -234,7 +236,10 @@ def returns_tensors(outputs: Any) -> bool:
 
 
 def plain(value: Any) -> Any:
-    """Returns the tensors of what forward returned, in dicts and tuples; None for anything else."""
+    """Returns the tensors of what forward returned, in dicts and tuples; None for anything else.
+
+    A class that is registered with pytree is a tuple of its leaves.
+    """
     if value is None or isinstance(value, torch.Tensor):
         return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -245,7 +250,7 @@ def plain(value: Any) -> Any:
         return {name: plain(part) for name, part in zip(value._fields, value, strict=True)}
     if isinstance(value, (tuple, list)):
         return tuple(plain(part) for part in value)
-    return None
+    return None if tree_is_leaf(value) else plain(tuple(tree_leaves(value)))
 
 
 def left_out(value: Any, name: str = "") -> list[str]:
@@ -260,6 +265,8 @@ def left_out(value: Any, name: str = "") -> list[str]:
         parts = dict(zip(value._fields, value, strict=True))
     elif isinstance(value, (tuple, list)):
         parts = dict(enumerate(value))
+    elif not tree_is_leaf(value):
+        parts = dict(enumerate(tree_leaves(value)))
     else:
         return [f"{name or 'the output'} ({type(value).__name__})"]
     return [text for key, part in parts.items() for text in left_out(part, f"{name}.{key}".strip("."))]

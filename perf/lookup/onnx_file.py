@@ -41,7 +41,9 @@ EAGER = (
 
 
 class OnnxGraph:
-    """The graph of a file in each precision, made when it is first asked for."""
+    """The graph of a file in each precision, made when it is first asked for. Weights of 16 bits
+    are fp32, as those of torch's modules are: the precision of each case says what it runs in.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -52,6 +54,15 @@ class OnnxGraph:
         """The model without weights that lie beside the file."""
         return onnx_graph.read(self.path, weights=False)
 
+    @cached_property
+    def halves(self) -> list[str]:
+        """The 16-bit types that the file has, by name."""
+        return onnx_graph.halves(self.structure)
+
+    def model(self) -> onnx.ModelProto:
+        """Returns the model with its weights, in fp32. Raises Refusal(invalid_input)."""
+        return onnx_graph.raised(onnx_graph.read(self.path), onnx.TensorProto.FLOAT)
+
     def run(self, dtype: torch.dtype) -> Run:
         """Returns what runs it with weights of that type. Raises Refusal(invalid_input)."""
         if dtype not in self.runs:
@@ -59,7 +70,7 @@ class OnnxGraph:
         return self.runs[dtype]
 
     def in_fp64(self) -> Run:
-        model = onnx_graph.read(self.path)
+        model = self.model()
         onnx_graph.retype(model, onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE)
         return onnx_graph.evaluator(model)
 
@@ -68,13 +79,15 @@ class OnnxGraph:
         fp32.
         """
         kinds = {torch.float16: onnx.TensorProto.FLOAT16, torch.bfloat16: onnx.TensorProto.BFLOAT16}
-        if dtype not in kinds:
+        if dtype not in kinds and not self.halves:
             return onnx_graph.session(self.path, torch.get_num_threads())
+        if dtype not in kinds:
+            return self.rewritten(lambda model: None)
         return self.rewritten(lambda model: to_half(model, kinds[dtype]))
 
     def rewritten(self, change: Callable[[onnx.ModelProto], None]) -> Run:
         """Returns what runs the graph as changed in place."""
-        model = onnx_graph.read(self.path)
+        model = self.model()
         change(model)
         return onnx_graph.session(model, torch.get_num_threads())
 
@@ -136,6 +149,13 @@ def workload(path: Path, arguments: Mapping[str, str]) -> Workload:
         raise Refusal(
             "invalid_input",
             f"{path.name} has no {unknown[0]}: --arg takes {', '.join([INPUTS, *sorted(known)])}",
+        )
+    if halves := module.graph.halves:
+        half = {"bfloat16": "bf16", "float16": "fp16"}[halves[0]]
+        notes = (
+            *notes,
+            f"the file is in {' and '.join(halves)}: fp32 entrants run it in fp32; --precisions {half} runs"
+            " it as it is",
         )
     rows = {port.axes[0] if port.axes else None for port in ports}
     alike = len(rows) == 1 and None not in rows

@@ -19,6 +19,8 @@ Run = Callable[[Arrays], dict[str, np.ndarray]]
 # protobuf refuses messages of 2 GiB (protobuf.dev/programming-guides/encoding, "Message
 # Structure"); the graph needs some room.
 LARGEST_FILE_BYTES = 1_900_000_000
+# Floating-point types of 16 bits.
+HALVES = {"float16": onnx.TensorProto.FLOAT16, "bfloat16": onnx.TensorProto.BFLOAT16}
 # Attributes of Constant that are numbers and not tensors, which are fp32 by the standard.
 PLAIN_CONSTANTS = ("value_float", "value_floats")
 
@@ -37,6 +39,20 @@ def write(model: onnx.ModelProto, path: Path) -> None:
     """Writes a model; above 2 GB its weights lie beside it, in one file of its name and .data."""
     beside = model.ByteSize() > LARGEST_FILE_BYTES
     onnx.save(model, path, save_as_external_data=beside, location=f"{path.name}.data")
+
+
+def halves(model: onnx.ModelProto) -> list[str]:
+    """Returns the 16-bit floating-point types that a model's weights and inputs have, by name."""
+    values = [tensor.data_type for graph in bodies(model.graph) for tensor in graph.initializer]
+    values += [value.type.tensor_type.elem_type for value in inputs(model)]
+    return [name for name, kind in HALVES.items() if kind in values]
+
+
+def raised(model: onnx.ModelProto, kind: int) -> onnx.ModelProto:
+    """Returns the model with its 16-bit floating-point types changed in place to another."""
+    for name in halves(model):
+        retype(model, HALVES[name], kind)
+    return model
 
 
 def inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:

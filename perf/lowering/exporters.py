@@ -42,6 +42,8 @@ OPSET_TRACED = 18
 WEIGHTS_APART = 4
 # Colours of a terminal.
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+# Lines that a refusal shows.
+MOST_PLACES = 3
 # How exporters say what they do not have, and what to write instead.
 REMEDIES = {
     "tuple of ints,but got FakeTensor": (
@@ -57,11 +59,18 @@ class Decides(Refusal):
     """Raised for a forward that decides by the values of its inputs: a file has one way."""
 
     def __init__(self, decisions: Sequence[branches.Decision]) -> None:
-        places = ", ".join(str(decision) for decision in decisions)
+        places = ", ".join(str(decision) for decision in decisions[:MOST_PLACES])
+        if (more := len(decisions) - MOST_PLACES) > 0:
+            places += f" and {more} lines more"
+        installed = (
+            "; lines of an installed package are its authors' to change: export the part before them"
+            if any(decision.installed for decision in decisions)
+            else ""
+        )
         super().__init__(
             "export_failed",
             f"forward decides by the values of its inputs at {places}, and a file has one way: use"
-            " torch.where or torch.cond there, or sizes that do not depend on values",
+            f" torch.where or torch.cond there, or sizes that do not depend on values{installed}",
         )
 
 
@@ -128,7 +137,6 @@ def traced(workload: Workload, precision: str, path: Path) -> list[str]:
                 opset_version=OPSET_TRACED,
                 input_names=names,
                 output_names=results,
-                external_data=size(module) > onnx_graph.LARGEST_FILE_BYTES,
                 verbose=False,
             )
         _complete(path, names, inputs)
@@ -170,7 +178,7 @@ def as_given(workload: Workload, precision: str, path: Path) -> list[str]:
     """
     file = workload.module
     assert isinstance(file, OnnxFile)
-    model = onnx_graph.read(file.graph.path)
+    model = file.graph.model()
     ports, words = onnx_graph.inputs(model), dict[str, str]()
     for port, value, free in zip(ports, workload.inputs, workload.free, strict=True):
         for axis, dimension in enumerate(port.type.tensor_type.shape.dim):
@@ -286,8 +294,9 @@ def _rename(program: torch.onnx.ONNXProgram, names: Sequence[str]) -> None:
 
 
 def _complete(path: Path, names: Sequence[str], inputs: Sequence[torch.Tensor]) -> None:
-    """Declares the inputs that the graph does not use, which the exporter leaves out, and takes out
-    what it says of where a node comes from.
+    """Declares the inputs that the graph does not use, which the exporter leaves out, takes out
+    what it says of where a node comes from, and puts weights into one file beside the graph: above
+    2 GB the exporter writes a file for each.
     """
     model = onnx.load(path, load_external_data=False)
     declared = {value.name: value for value in model.graph.input}
@@ -299,7 +308,16 @@ def _complete(path: Path, names: Sequence[str], inputs: Sequence[torch.Tensor]) 
         model.graph.input.append(declared.get(name, unused))
     for node in model.graph.node:
         node.doc_string = ""
-    onnx.save(model, path)
+    weights = {
+        entry.value
+        for tensor in model.graph.initializer
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    onnx.load_external_data_for_model(model, str(path.parent))
+    onnx.save(model, path, save_as_external_data=bool(weights), location=f"{path.name}.data")
+    for name in weights:
+        (path.parent / name).unlink()
 
 
 def explained(error: BaseException) -> str:

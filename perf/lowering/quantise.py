@@ -104,6 +104,21 @@ class Outcome(NamedTuple):
         )
 
 
+def whole(source: Path) -> onnx.ModelProto:
+    """Returns the model of a file. Raises Refusal(build_failed) where its weights lie beside it:
+    the quantiser and its sessions take a model as one message.
+    """
+    import onnx
+
+    if any(source.parent.glob(f"{source.name}.*")):
+        raise Refusal(
+            "build_failed",
+            "int8: ONNX Runtime's quantiser takes a model as one message of protobuf, which has at most"
+            " 2 GiB, and the weights of this one lie beside it; leave int8 out",
+        )
+    return onnx.load(source)
+
+
 def dynamically(source: Path, target: Path, reduced: bool) -> str:
     """Quantises the weights of an ONNX file into another, whose activations are rounded in each
     call to the range that they have there: no calibration, and right for transformers and LSTMs,
@@ -115,7 +130,7 @@ def dynamically(source: Path, target: Path, reduced: bool) -> str:
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    model = onnx.load(source)
+    model = whole(source)
     del model.graph.value_info[:]  # the quantiser turns weights round and infers shapes anew
     try:
         quantize_dynamic(
@@ -148,7 +163,7 @@ def quantise(source: Path, target: Path, ranges: Calibration, style: Style) -> O
     import onnx
 
     fitted, held, _ = ranges.split()
-    model = onnx.shape_inference.infer_shapes(with_scales_by_channel(onnx.load(source)))
+    model = onnx.shape_inference.infer_shapes(with_scales_by_channel(whole(source)))
     nodes = computing(model, style.computing)
     if not nodes:
         raise Refusal(

@@ -25,7 +25,11 @@ def tensors(outputs: Any) -> list[torch.Tensor]:
 def names(outputs: Any) -> list[str]:
     """Returns what to call each of those tensors: its keys and places, else its number."""
     named: list[str] = []
-    for path, leaf in tree_flatten_with_path(outputs)[0]:
+    try:
+        paths: list[tuple[Any, Any]] = tree_flatten_with_path(outputs)[0]
+    except ValueError:  # a class is registered without names of its parts
+        paths = [((), leaf) for leaf in tree_leaves(outputs)]
+    for path, leaf in paths:
         if isinstance(leaf, torch.Tensor):
             keys = [getattr(part, "key", getattr(part, "name", getattr(part, "idx", ""))) for part in path]
             known = any(isinstance(key, str) for key in keys)

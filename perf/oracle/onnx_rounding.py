@@ -21,7 +21,7 @@ from ..lookup.onnx_file import OnnxFile
 from . import rounded
 from .check import EPSILON
 from .counts import Counts
-from .rounding import ROUNDED_ALIKE, ULPS, Cost, cost
+from .rounding import ROUNDED_ALIKE, ULPS, RoundingCost, cost
 from .rows import Inputs
 
 # Operators that give on values as they are.
@@ -98,7 +98,7 @@ def terms_of(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> int:
     return 1
 
 
-def costs(module: OnnxFile, inputs: Inputs) -> list[Cost]:
+def costs(module: OnnxFile, inputs: Inputs) -> list[RoundingCost]:
     """Returns what rounding costs each output that is floating point, and 0 of the others."""
     run = module.graph.rewritten(partial(move, seen=sizes(module.graph.structure, arrays(inputs))))
     exact = module.graph.run(torch.float32)(arrays(inputs))

@@ -55,6 +55,8 @@ REPEATS = 3
 TIMED = 4
 # Inputs that are kept back.
 FRESH = 3
+# What showed what dimension 0 is, where nobody looked.
+AUTHOR = "as its author says"
 
 
 class Referral(NamedTuple):
@@ -167,8 +169,10 @@ def axis_of(workload: Workload, truth: Truth) -> rows.Seen:
     """Returns what dimension 0 is: what the workload's author says, where that is no batch of any
     size; else what is seen. Raises Refusal(invalid_input).
     """
+    if not workload.batched and not rows.of_one_size(workload.inputs):
+        return rows.SEVERAL_SIZES
     if not workload.dynamic:
-        return rows.Seen("fixed" if workload.batched else "whole", "as its author says")
+        return rows.Seen("fixed" if workload.batched else "whole", AUTHOR)
     close = rows.CLOSE_IN_FP32 if truth.no_fp64 else rows.CLOSE
     seen = rows.look(truth.run, workload.inputs, close)
     if seen.axis != "free" and workload.evaluate is not None:
@@ -190,8 +194,9 @@ def described(workload: Workload, seen: rows.Seen) -> str:
     words = {
         "free": f"dimension 0 is the batch ({seen.why})",
         "fixed": f"dimension 0 is a batch of {workload.batch} and of no other size ({seen.why})",
-        "whole": f"dimension 0 is no batch ({seen.why}), and a call takes them as they are. To say so in the"
-        " code: Workload(..., batched=False). For a --batch, let forward take the batch first",
+        "whole": f"dimension 0 is no batch ({seen.why}), and a call takes them as they are."
+        + ("" if seen.why == AUTHOR else " To say so in the code: Workload(..., batched=False).")
+        + " For a --batch, let forward take the batch first",
     }
     return f"inputs {shapes}: {words[seen.axis]}"
 

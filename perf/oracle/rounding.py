@@ -80,7 +80,7 @@ class Rounded(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its metacl
         return torch.where(exact, value, value * (1 + moved.to(value.dtype)))
 
 
-class Cost(NamedTuple):
+class RoundingCost(NamedTuple):
     """How far rounding was seen to put an output, RMSE.
 
     whole: over all its elements. minor: over those that are judged by themselves (check.minor), 0
@@ -91,7 +91,9 @@ class Cost(NamedTuple):
     minor: float
 
 
-def cost(run: Callable[[int], tuple[torch.Tensor, ...]], exact: tuple[torch.Tensor, ...]) -> list[Cost]:
+def cost(
+    run: Callable[[int], tuple[torch.Tensor, ...]], exact: tuple[torch.Tensor, ...]
+) -> list[RoundingCost]:
     """Returns the root mean square, over at most RUNS, of how far each output of `run`, which takes
     a seed and has each step moved, is from `exact`.
     """
@@ -104,4 +106,4 @@ def cost(run: Callable[[int], tuple[torch.Tensor, ...]], exact: tuple[torch.Tens
             off = (value.double() - true.double()).square().cpu()
             for index, part in enumerate((off, off[small])):
                 sums[index] += float(part.mean()) if part.numel() else 0.0
-    return [Cost(*(math.sqrt(square / runs) for square in sums)) for sums in squares]
+    return [RoundingCost(*(math.sqrt(square / runs) for square in sums)) for sums in squares]

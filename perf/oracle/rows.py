@@ -34,14 +34,17 @@ class Seen(NamedTuple):
     why: str
 
 
+SEVERAL_SIZES = Seen("whole", "it is not of one size in all inputs")
+
+
 def look(run: Callable[[Inputs], Arrays], inputs: Inputs, near: float = CLOSE) -> Seen:
     """Returns what dimension 0 of the inputs (B, ...) is.
 
     run: the model in fp64; it may raise Refusal for inputs that it does not take. near: how far
     outputs may move, as CLOSE.
     """
-    if any(value.ndim == 0 or len(value) != len(inputs[0]) for value in inputs):
-        return Seen("whole", "it is not of one size in all inputs")
+    if not of_one_size(inputs):
+        return SEVERAL_SIZES
     few = tuple(value[:ROWS] for value in inputs)
     if len(inputs[0]) == 1:
         few = tuple(torch.cat([value, another(value)]) for value in inputs)
@@ -56,6 +59,11 @@ def look(run: Callable[[Inputs], Arrays], inputs: Inputs, near: float = CLOSE) -
     if not counted_alike(run(few), alone, near):
         return Seen("fixed", "what a row gives depends on how many there are")
     return Seen("free", "its rows are independent")
+
+
+def of_one_size(inputs: Inputs) -> bool:
+    """Whether dimension 0 of all inputs is there and of one size."""
+    return all(value.ndim and len(value) == len(inputs[0]) for value in inputs)
 
 
 def independent(run: Callable[[Inputs], Arrays], inputs: Inputs, near: float) -> bool:

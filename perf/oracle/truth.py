@@ -21,7 +21,7 @@ from ..terms.reasons import Refusal
 from . import arrays, leaves, onnx_rounding
 from .check import most
 from .recast import InFp64, Recast
-from .rounding import Cost, Rounded, cost
+from .rounding import Rounded, RoundingCost, cost
 from .rows import Inputs
 
 # How torch says that two tensors are of different precisions.
@@ -38,7 +38,7 @@ class Truth(NamedTuple):
     # From inputs to the outputs in fp64, as arrays.
     run: Callable[[Inputs], Arrays]
     # From inputs to what rounding in fp32 was seen to cost each output (rounding.py).
-    costs: Callable[[Inputs], list[Cost]]
+    costs: Callable[[Inputs], list[RoundingCost]]
     # Why it is fp32 eager's and not fp64's; empty where it is.
     no_fp64: str = ""
 
@@ -72,7 +72,7 @@ def truth_of(workload: Workload) -> Truth:
     return truth
 
 
-def costs(outputs: Callable[[Inputs], tuple[torch.Tensor, ...]], inputs: Inputs) -> list[Cost]:
+def costs(outputs: Callable[[Inputs], tuple[torch.Tensor, ...]], inputs: Inputs) -> list[RoundingCost]:
     """Returns what rounding costs each output of torch's own operators."""
 
     def moved(seed: int) -> tuple[torch.Tensor, ...]:

@@ -76,6 +76,8 @@ class Entrant:
     oracle: Oracle
     # Whether it does work of its own (the pace, null) instead of the workload's.
     own_work: bool = False
+    # The user's function around the model, where that is what is timed.
+    pipeline: str = ""
     # Which module of `preload` is the workload's: it has a fork server of its own.
     model: str = ""
     placement: Placement | None = None
@@ -170,6 +172,7 @@ def load_worker(entrant: Entrant, plan: Plan, servers: Servers, name: str, fresh
             str(oracle.folder) if getattr(entrant.backend, "KNOWS_REFERENCE", False) else "",
             entrant.case.threads(plan.threads),
             plan.priority == "raised",
+            entrant.pipeline,
         ),
         plan.timeout_s,
     )

@@ -275,6 +275,25 @@ class LoadCase(Request[LoadedCase], frozen=True):
     threads: int
     # Whether the scheduler is asked to prefer this worker.
     preferred: bool = True
+    # The user's function around the model, which is then what a call is; empty for the model alone.
+    pipeline: str = ""
+
+
+class Breakdown(msgspec.Struct, frozen=True):
+    """Where one call of the function spends its time, s."""
+
+    total_s: float
+    # Inside the model, over all its calls.
+    model_s: float
+    # What takes longest of all that the function calls beside the model, in words, and its seconds.
+    other: str
+    other_s: float
+
+
+class BreakDown(Request[Breakdown], frozen=True):
+    """Replies where a call of the pipeline that was loaded spends its time."""
+
+    pipeline: str
 
 
 class RunStored(Request[None], frozen=True):
@@ -355,6 +374,7 @@ AnyRequest = (
     | ProveCase
     | LocateFault
     | LoadCase
+    | BreakDown
     | RunStored
     | RunSplit
     | TellPlacement

@@ -188,6 +188,10 @@ class Tasks:
         memory.reset()
         start = perf_counter()
         self.step: Step = self.backend.load(self.artefact)
+        if request.pipeline:
+            from . import pipelines
+
+            self.step = pipelines.around(self.step, request.pipeline)
         load_s, load_peak_bytes = perf_counter() - start, memory.peak_bytes()
         self.pool, self.kept_back = timed, fresh
         memory.reset()
@@ -209,6 +213,11 @@ class Tasks:
             priority,
             no_meter,
         )
+
+    def break_down(self, request: messages.BreakDown) -> messages.Breakdown:
+        from . import pipelines
+
+        return pipelines.broken_down(self.step, request.pipeline)
 
     def run_stored(self, request: messages.RunStored) -> None:
         on_stored(self.run, Path(request.inputs), Path(request.outputs))
@@ -360,6 +369,7 @@ METHODS: dict[type, Callable[[Tasks, Any], Any]] = {
     messages.ProveCase: Tasks.verify,
     messages.LocateFault: Tasks.locate,
     messages.LoadCase: Tasks.load_case,
+    messages.BreakDown: Tasks.break_down,
     messages.RunStored: Tasks.run_stored,
     messages.RunSplit: Tasks.run_split,
     messages.TellPlacement: Tasks.place,

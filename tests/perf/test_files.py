@@ -181,6 +181,45 @@ def test_an_operator_that_no_evaluator_has_is_held_against_fp32(tmp_path: Path) 
     assert any("no fp64 reference" in note for note in result.notes)
 
 
+def test_a_file_of_16_bits_is_run_in_fp32_and_as_it_is(tmp_path: Path) -> None:
+    path = tokens(tmp_path / "t.onnx")
+    model = onnx.load(path)
+    onnx_graph.retype(model, TensorProto.FLOAT, TensorProto.FLOAT16)
+    onnx.save(model, tmp_path / "half.onnx")
+    whole = workloads.load(workloads.named(str(path)))
+    half = workloads.load(workloads.named(str(tmp_path / "half.onnx")))
+    exact = truth.truth_of(half).run(half.inputs)[0]
+    assert exact.dtype == np.float64 and not np.array_equal(exact, exact.astype(np.float16))
+    assert np.allclose(exact, truth.truth_of(whole).run(whole.inputs)[0], atol=0.01)
+    result = trying.tried(workloads.named(str(tmp_path / "half.onnx")), tmp_path)
+    assert result.answers == dict.fromkeys(trying.BACKENDS, "ok")
+    assert any("the file is in float16: fp32 entrants run it in fp32" in note for note in result.notes)
+
+
+def test_branches_and_loops_of_a_file_are_raised_too(tmp_path: Path) -> None:
+    held = numpy_helper.from_array(np.float32(0.1), "held")
+    bodies = [
+        helper.make_graph(
+            [helper.make_node(kind, ["x", f"{kind}_held"], [f"{kind}_out"])],
+            kind,
+            [],
+            [declared(f"{kind}_out", ["n", 6])],
+            [numpy_helper.from_array(numpy_helper.to_array(held), f"{kind}_held")],
+        )
+        for kind in ("Add", "Sub")
+    ]
+    nodes = [
+        helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=0),
+        helper.make_node("Greater", ["sum", "held"], ["positive"]),
+        helper.make_node("If", ["positive"], ["y"], then_branch=bodies[0], else_branch=bodies[1]),
+    ]
+    graph = helper.make_graph(nodes, "net", [declared("x", ["n", 6])], [declared("y", ["n", 6])], [held])
+    path = saved(tmp_path / "branch.onnx", graph)
+    result = trying.tried(workloads.named(str(path)), tmp_path, ("onnxruntime",))
+    assert result.answers == {"onnxruntime": "ok"}
+    assert not any("no fp64" in note for note in result.notes)
+
+
 def test_wrong_weights_are_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that is changed between reading and building is what the oracle is for."""
     from hotlap.perf.lowering import exporters

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torchvision.ops import nms
 
 from bench import ordinary
 from hotlap.perf.lookup.workloads import Reference
@@ -50,6 +51,7 @@ def tried(name: str, folder: Path, backends: tuple[str, ...] = trying.BACKENDS) 
         "dataclass_returned",
         "named_tuple_returned",
         "cache_returned",
+        "cache_registered_with_pytree",
         "time_first",
         "fixed_view",
         "free_time",
@@ -87,6 +89,7 @@ def test_inputs_and_outputs_have_the_names_that_their_author_knows(tmp_path: Pat
         "named_tuple_returned": (("x",), ("boxes", "scores")),
         "dict_returned": (("x",), ("z_boxes", "a_scores")),
         "nested_states": (("input", "hx.0", "hx.1"), ("output 0", "output 1", "output 2")),
+        "cache_registered_with_pytree": (("x", "cache.keys"), ("mean", "cache.0")),
     }
     for name, expected in names.items():
         (tmp_path / name).mkdir()
@@ -208,7 +211,9 @@ def test_a_branch_is_seen_and_a_shape_is_none() -> None:
     number = reads(lambda self, x: x * float((x + 1).sin().max()), x)
     size = reads(lambda self, x: x[: int(x.argmax())], x)
     listed = reads(lambda self, x: x * len(x.mean(1).tolist()), x)
-    assert [len(lines) for lines in (shape, constant, number, size, listed)] == [0, 0, 1, 1, 1]
+    picked = reads(lambda self, x: x * x[x.argmax(0)].shape[0] + x.topk(2).indices.numel(), x)
+    assert [len(lines) for lines in (shape, constant, picked)] == [0, 0, 0]
+    assert [len(lines) for lines in (number, size, listed)] == [1, 1, 1]
 
 
 def write(self: Any, x: torch.Tensor) -> torch.Tensor:
@@ -223,26 +228,94 @@ def write_into_a_view(self: Any, x: torch.Tensor) -> torch.Tensor:
     return x * 2 if kept.sum() < 2 else x
 
 
+def positive(x: torch.Tensor) -> torch.Tensor:
+    return x.relu()
+
+
+def call_compiled_code(self: Any, x: torch.Tensor) -> torch.Tensor:
+    """Calls operators where no function of torch's is seen."""
+    return x * 0 if torch.jit.script(positive)(x).sum() > 3 else x
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
 @pytest.mark.parametrize(
     "function",
     [
         write,
         write_into_a_view,
+        call_compiled_code,
         lambda self, x: x * 0 if 9 in x else x,
         lambda self, x: x * 0 if np.asarray(x).mean() > 2 else x,
         lambda self, x: getattr(x, {"1": "sin"}.get(f"{x.max()}", "cos"))(),
         lambda self, x: x * 0 if x[x > 1].numel() == 0 else x,
         lambda self, x: x * 0 if len((x > 1).nonzero()) else x,
         lambda self, x: x * 0 if torch.unique(x).shape[0] > 3 else x,
+        lambda self, x: x * sum(value.sin() for value in x[x > 1]),
+        lambda self, x: x * sum(x[x > 1].unbind()),
+        lambda self, x: x * sum(part.sum() for part in torch.split(x[x > 1], 2)),
         lambda self, x: x * 0 if torch.masked_select(x, x > 1).sum().item() > 3 else x,
+        lambda self, x: x * 0 if len(nms(x[:, :4].cumsum(1), x[:, 0], 0.5)) > 3 else x,
+        lambda self, x: x * 0 if torch.ops.aten.nonzero(x > 1).shape[0] > 3 else x,
     ],
 )
 def test_no_way_to_read_a_value_escapes(function: Any) -> None:
-    """Each was followed by the older exporter, which wrote a file of one way, and called ok."""
+    """The older exporter follows each, and writes a file of one way."""
     from hotlap.perf.lowering import branches
 
     read = branches.decisions(ordinary.Does(function), (torch.randn(4, 8),))
     assert [each for each in read if not each.harmless]
+
+
+def test_lines_of_a_package_are_shown_with_their_folders_and_few_of_them(tmp_path: Path) -> None:
+    from hotlap.perf.lowering import branches, exporters
+
+    file = tmp_path / "site-packages" / "theirs" / "boxes.py"
+    file.parent.mkdir(parents=True)
+    file.write_text("if boxes.numel() == 0:\n    pass\n")
+    text = str(exporters.Decides([branches.decision(str(file), 1)] * 5))
+    assert "values of its inputs at theirs/boxes.py:1 `if boxes.numel() == 0:`, theirs" in text
+    assert text.count("boxes.py") == 3 and "and 2 lines more" in text
+    assert "installed package are its authors' to change" in text
+    assert "installed" not in str(exporters.Decides([branches.decision(__file__, 1)]))
+
+
+def test_the_line_of_an_error_is_one_that_can_be_read() -> None:
+    from hotlap.perf.lowering import branches
+
+    generated: dict[str, Any] = {}
+    exec("def call(function): return function(1)", generated)
+    with pytest.raises(TypeError) as raised:
+        generated["call"](lambda: None)
+    assert "test_ordinary.py:" in branches.place_of(raised.value)
+    assert '`generated["call"](lambda: None)`' in branches.place_of(raised.value)
+
+
+def test_an_output_of_a_class_without_names_of_its_parts_has_numbers() -> None:
+    from torch.utils import _pytree
+
+    from hotlap.perf.oracle import leaves
+
+    class Kept:
+        def __init__(self, keys: torch.Tensor) -> None:
+            self.keys = keys
+
+    _pytree.register_pytree_node(Kept, lambda kept: ([kept.keys], None), lambda parts, _: Kept(*parts))
+    assert leaves.names({"mean": torch.ones(1), "cache": Kept(torch.ones(2))}) == ["output 0", "output 1"]
+
+
+def test_what_shows_that_there_is_no_batch_is_its_authors_word_only_where_he_said_so() -> None:
+    from hotlap.perf.oracle.reference import axis_of, described, truth_of
+    from hotlap.perf.terms.case import Workload
+
+    def words(workload: Workload) -> str:
+        return described(workload, axis_of(workload, truth_of(workload)))
+
+    module = ordinary.Does(lambda self, x, edges: x[edges[0]] - x[edges[1]])
+    x, edges = torch.randn(5, 3), torch.tensor([[0, 1, 4], [2, 3, 0]])
+    unlike = words(Workload("w", module, (x, edges), dynamic=False, batched=False))
+    said = words(Workload("w", ordinary.Does(lambda self, x: x * 2), (x,), dynamic=False, batched=False))
+    assert "no batch (it is not of one size in all inputs)" in unlike
+    assert "no batch (as its author says)" in said and "To say so in the code" not in said
 
 
 def test_an_installed_package_may_be_a_model_and_the_standard_library_is_none() -> None:

@@ -46,7 +46,7 @@ def choice(search: list[Result], bounds: str = "", confirm: list[Result] | None 
     wish = wishes.parse("min latency", bounds)
     chosen, runner_up, why = best(search, wish)
     return Choice(
-        wish, SUBJECT, search, search if confirm is None else confirm, chosen, runner_up, EAGER, why
+        wish, SUBJECT, search, search if confirm is None else confirm, chosen, runner_up, EAGER, why=why
     )
 
 
@@ -104,6 +104,19 @@ def test_what_fresh_blocks_do_not_show_does_not_hold() -> None:
     outcome = choice([EAGER, chosen], "memory<=500MB", [EAGER, worse])
     assert outcome.chosen is chosen and not sentences.holds(outcome)
     assert any("memory<=500MB does not hold: 572 MiB" in line for line in sentences.answer(outcome))
+
+
+def test_two_blocks_confirm_nothing() -> None:
+    chosen = timed("openvino", 3e-3)
+    two = Samples("s", "lower", ((3e-3,) * 4, (3.1e-3,) * 4))
+    again = msgspec.structs.replace(chosen, metrics={"latency": two})
+    outcome = choice([EAGER, chosen], "", [EAGER, again])
+    assert list(sentences.answer(outcome)) == [
+        "openvino fp32 is the best so far, and not confirmed: the second race had time for 2 of at least 3"
+        " blocks; raise --budget"
+    ]
+    assert not sentences.holds(outcome)
+    assert "stopped before the second race" in next(iter(sentences.answer(choice([EAGER, chosen], "", []))))
 
 
 def test_each_loser_has_a_cause() -> None:
