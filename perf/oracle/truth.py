@@ -22,7 +22,7 @@ from . import arrays, leaves, onnx_rounding
 from .check import most
 from .recast import InFp64, Recast
 from .rounding import Rounded, RoundingCost, cost
-from .rows import Inputs
+from .rows import Inputs, another
 
 # How torch says that two tensors are of different precisions.
 DTYPES_DIFFER = re.compile(
@@ -88,27 +88,38 @@ def of_file(workload: Workload, module: OnnxFile) -> Truth:
     that does not run, takes too long or is far from ONNX Runtime, ONNX Runtime in fp32 without
     optimisation.
     """
-    exact = Recast(module, torch.float64)
     in_fp32 = Truth(partial(forward_in_fp32, workload), partial(onnx_rounding.costs, module))
-    plain = in_fp32.run(workload.inputs)
-    start = time.perf_counter()
+    in_fp64 = partial(forward_in_fp64, Recast(module, torch.float64), workload)
+    plain, start = in_fp32.run(workload.inputs), time.perf_counter()
     try:
-        outputs = forward_in_fp64(exact, workload, workload.inputs)
+        exact = in_fp64(workload.inputs)
+        spent_s = time.perf_counter() - start
+        if spent_s > SLOWEST_S:
+            raise Refusal(
+                "timeout",
+                f"ONNX's reference evaluator takes {spent_s:.0f} s a call, more than {SLOWEST_S:.0f}",
+            )
+        alike(exact, plain)
+        if workload.dynamic:
+            several = tuple(torch.cat([value, another(value)]) for value in workload.inputs)
+            alike(in_fp64(several), in_fp32.run(several))
     except Refusal as refusal:
         return in_fp32._replace(no_fp64=refusal.reason.detail)
-    spent_s = time.perf_counter() - start
-    if spent_s > SLOWEST_S:
-        return in_fp32._replace(
-            no_fp64=f"ONNX's reference evaluator takes {spent_s:.0f} s a call, more than {SLOWEST_S:.0f}"
-        )
-    for index, (value, other) in enumerate(zip(outputs, plain, strict=True)):
+    return in_fp32._replace(run=in_fp64)
+
+
+def alike(exact: Arrays, plain: Arrays) -> None:
+    """Raises Refusal(accuracy) where ONNX's evaluator and ONNX Runtime differ by more than rounding
+    does.
+    """
+    for index, (value, other) in enumerate(zip(exact, plain, strict=True)):
         apart = arrays.rmse([other], [value]) if other.shape == value.shape else math.inf
         if not apart <= most(value, "fp32"):
-            return in_fp32._replace(
-                no_fp64=f"ONNX's reference evaluator and ONNX Runtime differ by {apart:.3g} RMSE in output"
-                f" {index}, and one of the two is wrong"
+            raise Refusal(
+                "accuracy",
+                f"ONNX's reference evaluator and ONNX Runtime differ by {apart:.3g} RMSE in output {index},"
+                " and one of the two is wrong",
             )
-    return in_fp32._replace(run=partial(forward_in_fp64, exact, workload))
 
 
 def no_fp64(workload: Workload, truth: Truth) -> tuple[str, ...]:

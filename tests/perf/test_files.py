@@ -169,6 +169,28 @@ def test_a_wrong_evaluator_is_no_reference(tmp_path: Path, monkeypatch: pytest.M
     assert "held against ONNX Runtime in fp32" in note and "dtype of its inputs" not in note
 
 
+def test_an_evaluator_that_is_wrong_for_several_rows_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One in onnx 1.23 was seen to be: a text recogniser's second row had other values."""
+    path = convolutions(tmp_path / "c.onnx")
+    images = RANDOM.standard_normal((1, 3, 16, 16)).astype(np.float32)
+    np.savez(tmp_path / "one.npz", image=images)
+    right = onnx_graph.evaluator
+
+    def wrong(model: onnx.ModelProto) -> onnx_graph.Run:
+        run = right(model)
+        return lambda values: {
+            name: value * (1 + 0.1 * (len(value) > 1)) for name, value in run(values).items()
+        }
+
+    arguments = {"inputs": str(tmp_path / "one.npz")}
+    assert not truth.truth_of(workloads.load(workloads.named(str(path), arguments=arguments))).no_fp64
+    monkeypatch.setattr(onnx_graph, "evaluator", wrong)
+    workload = workloads.load(workloads.named(str(path), arguments=arguments))
+    assert "differ by" in truth.truth_of(workload).no_fp64
+
+
 def test_an_operator_that_no_evaluator_has_is_held_against_fp32(tmp_path: Path) -> None:
     nodes = [helper.make_node("FusedMatMul", ["x", "w"], ["y"], domain="com.microsoft", alpha=2.0)]
     graph = helper.make_graph(
