@@ -376,6 +376,14 @@ def test_what_eager_gets_wrong_itself_cannot_be_checked_by_it(
         check.distances(tmp_path, {"real": outputs}, "fp32", 1)
 
 
+def test_what_rounding_alone_moves_far_is_not_laid_at_eagers_door(tmp_path: Path, exact: np.ndarray) -> None:
+    rounding = {"rounding0": np.array(9.0)}
+    stored(tmp_path, "real.npz", **{"in0": exact, "ref0": exact, "eager-fp32-0": exact}, **rounding)
+    outputs = stored(tmp_path, "outputs.npz", out0=exact)
+    with pytest.raises(Refusal, match=r"inputs: rounding in fp32 was seen to move it by 9 RMSE"):
+        check.distances(tmp_path, {"real": outputs}, "fp32", 1)
+
+
 def test_an_output_without_elements_is_right_and_hides_no_other(tmp_path: Path, exact: np.ndarray) -> None:
     empty = np.zeros((2, 3, 0))
     files = {"in0": exact, "ref0": empty, "ref1": exact, "eager-fp32-0": empty, "eager-fp32-1": exact}
