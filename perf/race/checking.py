@@ -47,7 +47,8 @@ def check_entrant(entrant: Entrant, plan: Plan, servers: Servers) -> None:
         scores = scored(entrant, plan)
         entrant.deviation = Deviation(distances, check.task(metric, scores, precision))
         check.judge(entrant.deviation, precision, has_task)
-    entrant.limits = check.timed_limits(oracle.folder, outputs["timed"], distances)
+    judged = not (precision == "int8" and has_task)
+    entrant.limits = check.timed_limits(oracle.folder, outputs, distances, judged)
     entrant.placement = worker.ask(TellPlacement(), plan.timeout_s)
     if entrant.placement.wrong is not None:
         entrant.fell_back = True

@@ -278,11 +278,23 @@ def test_timed_outputs_may_be_twice_as_far_as_the_check_saw_or_at_the_tolerance(
         "real": Distance(0.0, 0.0, 1.0, 2.0, 1.0, 1.0, 0, 10),
         "random": Distance(0.0, 0.0, 0.5, 2.0, 0.5, 1.0, 0, 10),
     }
-    assert check.timed_limits(tmp_path, outputs, seen) == pytest.approx([1.0, 10.0])
-    let_pass = seen | {"random": Distance(3.0, 0.1, 0.5, 3.0, 0.0, 0.9, 0, 10)}
-    assert check.timed_limits(tmp_path, outputs, let_pass) == pytest.approx([6.0, 10.0])
-    not_finite = seen | {"random": Distance(np.inf, 0.1, 0.5, 3.0, 0.0, 0.9, 0, 10)}
-    assert check.timed_limits(tmp_path, outputs, not_finite) == pytest.approx([1.0, 10.0])
+    assert check.timed_limits(tmp_path, {"timed": outputs}, seen) == pytest.approx([1.0, 10.0])
+
+
+def test_where_nothing_was_judged_unseen_inputs_may_be_as_far_as_random_ones_were(tmp_path: Path) -> None:
+    reference = np.zeros((2, 3, 4))
+    for name in ("timed", "random"):
+        stored(tmp_path, f"{name}.npz", in0=reference, ref0=reference)
+    off = np.array([0.1, 3.0]).reshape(2, 1, 1)
+    outputs = {
+        "timed": stored(tmp_path, "timed-outputs.npz", out0=reference),
+        "random": stored(tmp_path, "random-outputs.npz", out0=reference + off),
+    }
+    seen = {"random": Distance(2.1, 0.1, 0.5, 3.0, 0.0, 0.9, 0, 24)}
+    assert check.timed_limits(tmp_path, outputs, seen, judged=False) == pytest.approx([6.0, 6.0])
+    assert check.timed_limits(tmp_path, outputs, seen) == pytest.approx([0.5, 0.5])
+    stored(tmp_path, "random-outputs.npz", out0=reference + np.array([np.inf, 1.0]).reshape(2, 1, 1))
+    assert check.timed_limits(tmp_path, outputs, seen, judged=False) == pytest.approx([2.0, 2.0])
 
 
 @pytest.mark.parametrize(
