@@ -80,6 +80,16 @@ class Rounded(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its metacl
         return torch.where(exact, value, value * (1 + moved.to(value.dtype)))
 
 
+def moved_by(run: Callable[[], tuple[torch.Tensor, ...]]) -> Callable[[int], tuple[torch.Tensor, ...]]:
+    """Returns a function of a seed that runs torch's operators with what each returns moved."""
+
+    def moved(seed: int) -> tuple[torch.Tensor, ...]:
+        with Rounded(seed):
+            return run()
+
+    return moved
+
+
 class RoundingCost(NamedTuple):
     """How far rounding was seen to put an output, RMSE.
 

@@ -21,7 +21,7 @@ from ..terms.reasons import Refusal
 from . import arrays, leaves, onnx_rounding
 from .check import most
 from .recast import InFp64, Recast
-from .rounding import Rounded, RoundingCost, cost
+from .rounding import RoundingCost, cost, moved_by
 from .rows import Inputs, another
 
 # How torch says that two tensors are of different precisions.
@@ -74,13 +74,8 @@ def truth_of(workload: Workload) -> Truth:
 
 def costs(outputs: Callable[[Inputs], tuple[torch.Tensor, ...]], inputs: Inputs) -> list[RoundingCost]:
     """Returns what rounding costs each output of torch's own operators."""
-
-    def moved(seed: int) -> tuple[torch.Tensor, ...]:
-        with Rounded(seed):
-            return outputs(inputs)
-
     with torch.no_grad():
-        return cost(moved, outputs(inputs))
+        return cost(moved_by(partial(outputs, inputs)), outputs(inputs))
 
 
 def of_file(workload: Workload, module: OnnxFile) -> Truth:

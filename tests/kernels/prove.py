@@ -31,6 +31,7 @@ import torch  # noqa: E402  # the interpreter decides what Triton is
 from hotlap.kernels.contract import DTYPES  # noqa: E402
 from hotlap.perf.oracle.check import allowance  # noqa: E402
 from hotlap.perf.oracle.rounding import cost as cost_of_rounding  # noqa: E402
+from hotlap.perf.oracle.rounding import moved_by  # noqa: E402
 
 
 def rms(values: torch.Tensor) -> float:
@@ -163,7 +164,7 @@ def distances(
     run_in_fp64 = partial(reference_results, op, wide, tuple(slope.double() for slope in slopes))
     exact = run_in_fp64()
     eager = reference_results(op, inputs, slopes)
-    roundings = cost_of_rounding(run_in_fp64, exact)
+    roundings = cost_of_rounding(moved_by(run_in_fp64), exact)
     names = [f"gradient of {name}" for name in sought(op, inputs)]
     names = ["y"] * (len(mine) - len(names)) + names
     errors = []
