@@ -34,6 +34,8 @@ BACKENDS = ("eager", "compile", "onnxruntime", "openvino")
 SCHEMA = 1
 # Longest wait for one model, s.
 PATIENCE_S = 1200.0
+# The folder of installed packages, of which a stored reason holds no path.
+INSTALLED = re.compile(r"/[^\s\"']*?/site-packages/")
 # A reason in a cell of the table, in characters; the file has all of it.
 SHORT = 90
 
@@ -114,7 +116,7 @@ def tried(reference: str) -> dict[str, Any]:
         answers[backend] = {
             "status": result["status"],
             "code": reason.get("code", ""),
-            "detail": reason.get("detail", ""),
+            "detail": INSTALLED.sub("", reason.get("detail", "")),
             "notes": notes,
         }
     return {"answers": answers, "warnings": results[0].get("warnings", []) if results else []}
