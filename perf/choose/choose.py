@@ -48,6 +48,9 @@ SEARCH_LOOKS = (3, 5, 8, 12, 18, 26)
 CONFIRM_LOOKS = (6, 9, 14, 20, 30)
 # Blocks of the second whose workers import everything themselves; later ones may be forked.
 CONFIRM_FRESH = 2
+# Blocks that the second has room for, whatever the budget: three are the fewest with an interval,
+# and without one nothing was confirmed.
+LEAST_BLOCKS = 4
 # What ended a race that Ctrl-C ended.
 STOPPED = "stopped"
 # Ways that are as fast, on the ratio's whole interval: the simpler one is chosen.
@@ -310,6 +313,8 @@ def raced_again(
 ) -> list[Result]:
     """Races the entrants of these cases on fresh blocks, and returns their results."""
     order = list(dict.fromkeys(cases))
+    blocks_s = LEAST_BLOCKS * sum(block_s(entrant) for entrant in search.entrants if entrant.case in order)
+    plan = msgspec.structs.replace(plan, budget_s=max(plan.budget_s, blocks_s))
     journal = Journal(search.group, order, again, plan, environment, search.progress)
     entrants = {entrant.case: entrant for entrant in search.entrants}
     journal.entrants = [afresh(entrants[case]) for case in order if case in entrants]
@@ -318,6 +323,11 @@ def raced_again(
     journal.stopped_by = race.stopped_by
     journal.close()
     return [journal.settled[entrant.case] for entrant in journal.entrants]
+
+
+def block_s(entrant: Entrant) -> float:
+    """Returns the seconds that a block of the search took of an entrant."""
+    return estimates.fmean([block.spent_s for block in entrant.seen.timed] or [0.0])
 
 
 def afresh(entrant: Entrant) -> Entrant:
