@@ -34,6 +34,8 @@ BESIDE = re.compile(r"(?<![\w/.])(?:\.\./)*sh" + r"ared/[\w./-]*")
 MODULE = re.compile(r"\bhotlap\.(?:perf|kernels|models|profiles)\.\w+")
 # What commands write, in examples and tests.
 WRITTEN = {"comment.md", "table.md", "v.md", "summary.md", "history.md", "hotlap-comment.md"}
+# What tables of results name lines of.
+OTHERS = ("torchvision/",)
 # Names of a reader's own files.
 PLACEHOLDER = re.compile(r"\b(?:NAME|MODEL|FILE|ID|OWNER|X)\b")
 TEXT = {".py", ".md", ".sh", ".toml", ".yml", ".yaml", ".html", ".c", ".cfg", ".txt", ""}
@@ -81,7 +83,8 @@ def references(file: Path, text: str) -> Iterator[Reference]:
         for number, line in enumerate(looked_at.splitlines(), 1):
             names = {match[match.re.groups] for pattern in used for match in pattern.finditer(line)}
             for name in sorted(name.rstrip(".-") for name in names):
-                if not PLACEHOLDER.search(name) and Path(name).name not in WRITTEN:
+                others = Path(name).name in WRITTEN or name.startswith(OTHERS)
+                if not PLACEHOLDER.search(name) and not others:
                     yield Reference(file, number, name)
 
 
