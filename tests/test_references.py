@@ -90,7 +90,8 @@ def references(file: Path, text: str) -> Iterator[Reference]:
         for number, line in enumerate(looked_at.splitlines(), 1):
             names = {match[match.re.groups] for pattern in used for match in pattern.finditer(line)}
             for name in sorted(name.rstrip(".-") for name in names):
-                if not PLACEHOLDER.search(name) and Path(name).name not in WRITTEN:
+                others = Path(name).name in WRITTEN or name.startswith(OTHERS)
+                if not PLACEHOLDER.search(name) and not others:
                     yield Reference(file, number, name)
 
 

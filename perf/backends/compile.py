@@ -257,7 +257,7 @@ def _traced(case: Case, about: Compiled) -> Placement:
     if about.dtypes:
         evidence.append(torch_step.by_dtype(case, about.dtypes))
     if not counts["graphs"]:
-        why = f"{' '.join(next(iter(breaks)).split())[:200]}; " if breaks else ""
+        why = f"{next(iter(breaks)).splitlines()[0]}; " if breaks else ""
         wrong = Reason(
             "unsupported_op",
             f"dynamo compiled nothing of {case.workload}; all of it ran in eager: {why}"
