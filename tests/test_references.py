@@ -32,10 +32,9 @@ PAGE = re.compile(rf"{START}((?:\.\./)*(?:[\w-]+/)*[\w-]+\.md)\b")
 BESIDE = re.compile(r"(?<![\w/.])(?:\.\./)*sh" + r"ared/[\w./-]*")
 # A module, or a name that its package defines.
 MODULE = re.compile(r"\bhotlap\.(?:perf|kernels|models|profiles)\.\w+")
-# What commands write, and what of libraries their messages name.
+# What commands write.
 WRITTEN = {
     "predict.py",
-    "boxes.py",
     "comment.md",
     "table.md",
     "v.md",
@@ -43,6 +42,8 @@ WRITTEN = {
     "history.md",
     "hotlap-comment.md",
 }
+# What tables of results name lines of.
+OTHERS = ("torchvision/",)
 # Names of a reader's own files.
 PLACEHOLDER = re.compile(r"\b(?:NAME|MODEL|FILE|ID|OWNER|X)\b")
 TEXT = {".py", ".md", ".sh", ".toml", ".yml", ".yaml", ".html", ".c", ".cfg", ".txt", ""}
