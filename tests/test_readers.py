@@ -11,6 +11,7 @@ import gzip
 import io
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -375,6 +376,18 @@ def test_damaged_bytes_are_a_value_or_one_line(name: str, tmp_path: Path) -> Non
         survives(reader, tmp_path, corrupted(whole[:cut], edits))
 
     attempt()
+
+
+@pytest.mark.parametrize("word", [b"index", b"table", b"CREATE", b"point", b"sqlite_autoindex"])
+def test_text_of_an_index_that_is_no_utf8_is_one_line(word: bytes, tmp_path: Path) -> None:
+    """What sqlite3 raises then has no error code, or is no error of SQLite's at all."""
+    reader = READERS["index"]
+    assert isinstance(reader.content, bytes)
+    starts = [match.start() for match in re.finditer(word, reader.content)]
+    assert starts
+    for start in starts:
+        for length in (0, 1):
+            survives(reader, tmp_path, corrupted(reader.content, [(start, length, b"\x80")]))
 
 
 @pytest.mark.parametrize("name", [name for name in READERS if not isinstance(READERS[name].content, bytes)])

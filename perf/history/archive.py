@@ -181,7 +181,9 @@ class Archive:
             try:
                 return step()
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or monotonic() > until:
+                # One that Python's own reader raises, of text that is no UTF-8, has no code.
+                code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+                if code & 0xFF != sqlite3.SQLITE_BUSY or monotonic() > until:
                     raise
                 sleep(0.01)
 
@@ -242,7 +244,7 @@ class Archive:
             yield
         except sqlite3.OperationalError as error:
             raise Misuse(f"index {self.path}: {error}; choose another --index") from None
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             raise Misuse(
                 f"index {self.path}: {error}; choose another --index, or delete it if it is"
                 " hotlap's own: it is made anew from the results"

@@ -275,6 +275,14 @@ RUN = (
 )
 
 
+def stopped(process: psutil.Process) -> bool:
+    """Whether a process waits for its turn; one that has ended meanwhile does not."""
+    try:
+        return process.status() == psutil.STATUS_STOPPED
+    except psutil.NoSuchProcess:
+        return False
+
+
 def test_no_worker_outlives_a_killed_parent(tmp_path: Path) -> None:
     environment = {**os.environ, "HOTLAP_TEST": "orphans"}
     parent = subprocess.Popen(
@@ -283,14 +291,12 @@ def test_no_worker_outlives_a_killed_parent(tmp_path: Path) -> None:
     deadline = time.monotonic() + 90
     started: list[psutil.Process] = []
     try:
-        while time.monotonic() < deadline and not any(
-            process.status() == psutil.STATUS_STOPPED for process in started
-        ):
+        while time.monotonic() < deadline and not any(map(stopped, started)):
             started = [
                 process for process in below(parent.pid) if "hotlap.perf.race.worker" in command(process)
             ]
             time.sleep(0.05)
-        assert any(process.status() == psutil.STATUS_STOPPED for process in started)
+        assert any(map(stopped, started))
     finally:
         parent.send_signal(signal.SIGKILL)
         parent.wait()
