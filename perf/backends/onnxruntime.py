@@ -356,7 +356,7 @@ def verify(workload: Workload, case: Case, folder: Path, phase: Phase) -> Iterat
     )
     _, notes = written(workload, case, folder, phase)
     words = "; ".join(["exported, and the graph's outputs on the CPU pass the oracle", *notes])
-    yield Proven("L1", words, lowered=export.on_cpu(folder / MODEL, case.batch))
+    yield Proven("L1", words, lowered=export.on_cpu(folder / MODEL))
 
 
 def load(artefact: Artefact) -> Step:

@@ -145,7 +145,7 @@ def verify(workload: Workload, case: Case, folder: Path, phase: Phase) -> Iterat
     yield Proven(
         "L3",
         "the ONNX file that the engine is built from, run on the CPU by ONNX Runtime" + _on_cpu_words(case),
-        lowered=export.on_cpu(folder / MODEL, case.batch),
+        lowered=export.on_cpu(folder / MODEL),
     )
     if case.target.startswith("sm_"):
         yield _engine_proven(trt, case, folder, exported, phase)

@@ -50,7 +50,7 @@ CONFIRM_LOOKS = (6, 9, 14, 20, 30)
 CONFIRM_FRESH = 2
 # Blocks that the second has room for, whatever the budget: three are the fewest with an interval,
 # and without one nothing was confirmed.
-LEAST_BLOCKS = 4
+ROOM_FOR_BLOCKS = 4
 # What ended a race that Ctrl-C ended.
 STOPPED = "stopped"
 # Ways that are as fast, on the ratio's whole interval: the simpler one is chosen.
@@ -221,7 +221,7 @@ def build(journal: Journal, preparation: Preparation, until: float, cases: Seque
     for case in cases:
         left_s, needs_s = until - time.monotonic(), slowness * expected_s(case)
         by_default = case.options == LIBRARY_DEFAULTS
-        needed = case == journal.cases[0] or not (by_default or one_is_there(journal))
+        needed = case == journal.cases[0] or not (by_default or has_candidate(journal))
         if needs_s > left_s and not needed:
             left = f"and {max(0.0, left_s):.0f} s were left; raise --budget"
             reason = Reason("not_tried", f"it takes about {needs_s:.0f} s to build, {left}")
@@ -237,7 +237,7 @@ def build(journal: Journal, preparation: Preparation, until: float, cases: Seque
         slowness = max(slowness, min(4.0, (time.monotonic() - start) / expected_s(case)))
 
 
-def one_is_there(journal: Journal) -> bool:
+def has_candidate(journal: Journal) -> bool:
     """Returns whether a candidate was built."""
     return any(entrant.case.options != LIBRARY_DEFAULTS for entrant in journal.entrants)
 
@@ -313,7 +313,7 @@ def raced_again(
 ) -> list[Result]:
     """Races the entrants of these cases on fresh blocks, and returns their results."""
     order = list(dict.fromkeys(cases))
-    blocks_s = LEAST_BLOCKS * sum(block_s(entrant) for entrant in search.entrants if entrant.case in order)
+    blocks_s = ROOM_FOR_BLOCKS * sum(block_s(entrant) for entrant in search.entrants if entrant.case in order)
     plan = msgspec.structs.replace(plan, budget_s=max(plan.budget_s, blocks_s))
     journal = Journal(search.group, order, again, plan, environment, search.progress)
     entrants = {entrant.case: entrant for entrant in search.entrants}

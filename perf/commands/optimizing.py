@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ..artefacts.opening import Opened
 
 # What is tried where nobody says: the coarse ones where an evaluation says what they cost.
-PRECISIONS = ("fp32", "bf16", "int8")
+ON_CPU = ("fp32", "bf16", "int8")
 ON_GPU = ("fp32", "bf16", "fp16", "int8")
 # The argument of a file's workload that names its evaluation.
 EVALUATE = "evaluate"
@@ -81,7 +81,7 @@ def answered(question: Question, output: Console) -> Answered:
     for line in [asked, *notes]:
         output.print(line, soft_wrap=True)
     (batch,) = [question.batch] if question.batch else batches_of(reference, "", plan)
-    wanted = question.precisions or (PRECISIONS if target == "cpu" else ON_GPU)
+    wanted = question.precisions or (ON_CPU if target == "cpu" else ON_GPU)
     cases = candidates.ways(reference.text, batch, target, wanted, plan)
     folder = files.runs_folder() / "choose" / new_id()
     references = {reference.text: reference.checkpoint} if reference.checkpoint else {}

@@ -122,9 +122,9 @@ def as_tensor(node: onnx.NodeProto, kind: int) -> None:
     node.attribute.append(onnx.helper.make_attribute("value", tensor))
 
 
-def session(model: onnx.ModelProto | Path, threads: int) -> Run:
+def session(model: onnx.ModelProto | Path, threads: int = 0) -> Run:
     """Returns a function that runs a model by ONNX Runtime's CPU provider, node by node and
-    unoptimised.
+    unoptimised. threads: 0 for all cores.
 
     Raises Refusal(invalid_input) where it does not load; the function raises RuntimeError.
     """

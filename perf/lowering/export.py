@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..oracle import arrays, check
 from ..terms import files
-from ..terms.case import BATCH, Case, Workload
+from ..terms.case import Case, Workload
 from ..terms.reasons import Refusal
 
 if TYPE_CHECKING:
@@ -88,59 +88,31 @@ def nodes(model: Path) -> int:
     return len(onnx.load(model, load_external_data=False).graph.node)
 
 
-def raised(model: Path) -> bytes:
-    """Returns a bf16 graph, serialised, with fp32 in place of bf16 everywhere.
+def on_cpu(model: Path) -> Callable[[Arrays], Arrays]:
+    """Returns a function that runs the file by ONNX Runtime's CPU provider, unoptimised.
 
-    It is the same function but for roundings between its nodes.
+    The provider has no bf16: such a graph is raised to fp32, the same function but for roundings
+    between its nodes; its weights stay rounded. Raises Refusal(build_failed).
     """
     import onnx
 
     from ..lookup import onnx_graph
 
-    loaded = onnx.load(model)
-    onnx_graph.retype(loaded, onnx.TensorProto.BFLOAT16, onnx.TensorProto.FLOAT)
-    return bytes(loaded.SerializeToString())
-
-
-def on_cpu(model: Path, batch: int) -> Callable[[Arrays], Arrays]:
-    """Returns a function that runs the file by ONNX Runtime's CPU provider, unoptimised.
-
-    The provider has no bf16: such a graph is raised to fp32, its weights stay rounded. Raises
-    Refusal(build_failed).
-    """
-    import numpy as np
-    import onnx
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.add_free_dimension_override_by_name(BATCH, batch)
-    bf16 = any(
-        tensor.data_type == onnx.TensorProto.BFLOAT16
-        for tensor in onnx.load(model, load_external_data=False).graph.initializer
-    )
+    source: Path | onnx.ModelProto = model
+    if "bfloat16" in onnx_graph.halves(onnx_graph.read(model, weights=False)):
+        source = onnx_graph.read(model)
+        onnx_graph.retype(source, onnx.TensorProto.BFLOAT16, onnx.TensorProto.FLOAT)
     try:
-        session = ort.InferenceSession(
-            raised(model) if bf16 else str(model), options, ["CPUExecutionProvider"]
-        )
-    except Exception as error:  # ONNX Runtime's exceptions share no base class
-        raise Refusal(
-            "build_failed", f"ONNX Runtime {ort.__version__} does not load the exported graph: {error}"
-        ) from error
-    kinds = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
-    ports = [
-        (port.name, kinds.get(port.type, port.type.removeprefix("tensor(").removesuffix(")")))
-        for port in session.get_inputs()
-    ]
+        session = onnx_graph.session(source)
+    except Refusal as refusal:
+        raise Refusal("build_failed", refusal.reason.detail) from refusal
 
     def run(inputs: Arrays) -> Arrays:
-        feed = {name: np.asarray(array, kind) for (name, kind), array in zip(ports, inputs, strict=True)}
         try:
-            outputs = session.run(None, feed)
-        except Exception as error:  # ONNX Runtime's exceptions share no base class
-            raise Refusal("build_failed", f"ONNX Runtime {ort.__version__}: {error}") from error
-        return tuple(arrays.comparable(output) for output in outputs)
+            outputs = session(inputs)
+        except RuntimeError as error:
+            raise Refusal("build_failed", str(error)) from error
+        return tuple(arrays.comparable(output) for output in outputs.values())
 
     return run
 
@@ -163,7 +135,7 @@ def _write(workload: Workload, precision: str, path: Path, exporter: str) -> tup
             finally:
                 seconds += time.perf_counter() - start
             if precision == "fp32":
-                agrees(on_cpu(path, workload.batch), workload)
+                agrees(on_cpu(path), workload)
         except exporters.Decides:
             raise
         except Refusal as refusal:

@@ -259,7 +259,7 @@ def test_a_bf16_graph_raised_to_fp32_is_the_same_function(tmp_path: Path, worklo
     eager = model_of_case.module(*model_of_case.inputs).numpy()
     exported = export.export(model_of_case, Case.parse("conv/tensorrt/bf16/b4/sm_89/inference"), tmp_path)
     assert export.opset(exported.folder / "model.onnx") == exporters.OPSET_BF16
-    (output,) = export.on_cpu(exported.folder / "model.onnx", 4)(inputs)
+    (output,) = export.on_cpu(exported.folder / "model.onnx")(inputs)
     assert 0 < np.abs(output - eager).max() < 0.02, (
         "weights are rounded to bf16, so it is near and not the same"
     )

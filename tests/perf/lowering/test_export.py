@@ -51,7 +51,7 @@ def test_weights_beside_a_file_go_where_it_goes(
     place.mkdir()
     export.place(exported, place)
     assert {file.name for file in place.iterdir()} == names
-    export.agrees(export.on_cpu(place / "model.onnx", 2), workload)
+    export.agrees(export.on_cpu(place / "model.onnx"), workload)
     opened = ov_model.opened(openvino, exported.folder / "model.onnx", workload)
     export.agrees(ov_model.runner(openvino, opened), workload)
     with pytest.raises(Refusal, match="at most 2 GiB, and the weights of this one lie beside it"):
