@@ -16,11 +16,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -140,10 +138,9 @@ def tried(name: str, existing: Path | None) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="hotlap-own-model-") as folder:
         environment, work = Path(folder) / "environment", Path(folder) / "work"
         work.mkdir()
-        if existing is None and name == "dev":
-            developed(environment)
-        elif existing is None:
-            install(sys.executable, environment, [f"torch=={name}.*"])
+        if existing is None:
+            requirements, extras = ([], "[dev]") if name == "dev" else ([f"torch=={name}.*"], "")
+            install(sys.executable, environment, requirements, extras)
         there = Environment((existing or environment) / "bin" / "python", work)
         versions = there.versions()
         print(
@@ -151,17 +148,6 @@ def tried(name: str, existing: Path | None) -> dict[str, Any]:
             flush=True,
         )
         return {"versions": versions, "commands": followed(there)}
-
-
-def developed(folder: Path) -> None:
-    """Installs as README's first command does. Raises Uninstalled."""
-    for command in (
-        [sys.executable, "-m", "venv", str(folder)],
-        [str(folder / "bin" / "pip"), "install", "-q", "-e", f"{ROOT}[dev]"],
-    ):
-        ended = subprocess.run(command, env=dict(os.environ), capture_output=True, text=True, check=False)
-        if ended.returncode:
-            raise Uninstalled(ended.stderr.strip().splitlines()[-1])
 
 
 def table(file: Path) -> str:

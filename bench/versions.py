@@ -299,8 +299,8 @@ def oldest() -> list[str]:
     ]
 
 
-def install(python: str, folder: Path, requirements: list[str]) -> Path:
-    """Returns the interpreter of a new environment with hotlap and the requirements.
+def install(python: str, folder: Path, requirements: list[str], extras: str = "") -> Path:
+    """Returns the interpreter of a new environment with hotlap, its extras and the requirements.
 
     Raises Uninstalled.
     """
@@ -309,7 +309,7 @@ def install(python: str, folder: Path, requirements: list[str]) -> Path:
     interpreter = folder / "bin" / "python"
     for command in (
         [python, "-m", "venv", str(folder)],
-        [str(interpreter), "-m", "pip", "install", "-q", "-e", str(ROOT), *requirements],
+        [str(interpreter), "-m", "pip", "install", "-q", "-e", f"{ROOT}{extras}", *requirements],
     ):
         ended = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
         if ended.returncode:
