@@ -4,7 +4,9 @@ kernel reads.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple
 
 import torch
 import triton
@@ -12,8 +14,6 @@ import triton.language as tl
 
 from .contract import DTYPES, Unsupported
 
-# Elements of a chunk, which one program takes: eight for each thread of 8 warps.
-CHUNK = 2048
 # torch's dtype -> Triton's.
 KINDS = {getattr(torch, name): getattr(tl, name) for name in DTYPES.values()}
 
@@ -61,28 +61,68 @@ def is_dense(x: torch.Tensor) -> bool:
     return x.is_contiguous() or (x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last))
 
 
-def make_tables(lists: Sequence[Sequence[torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor, bool]:
-    """The tables of addresses (lists, tensors) and of chunks (count, 3), and whether every address
-    is a multiple of 16.
+class Tables(NamedTuple):
+    """What a kernel reads to find its elements, int64, on the tensors' device."""
 
-    A chunk's row is its tensor, its number in that tensor, and how many elements it has. Both
-    tables are int64, on the tensors' device.
+    # Of the first elements (lists, tensors).
+    addresses: torch.Tensor
+    # Of each chunk its tensor, its number in that tensor, and how many elements it has (count, 3).
+    chunks: torch.Tensor
+    # Whether every address is a multiple of 16.
+    aligned: bool
+
+
+# Tables by what they were made of, the least recently used first.
+TABLES: OrderedDict[tuple[Hashable, ...], Tables] = OrderedDict()
+# Most of them: a step of training needs one for clipping and one for each group of parameters.
+MOST = 32
+# Tables that a captured CUDA graph reads whenever it is replayed.
+CAPTURED: list[Tables] = []
+
+
+def make_tables(lists: Sequence[Sequence[torch.Tensor]], chunk: int) -> Tables:
+    """Returns the tables of tensors that are cut into chunks of `chunk` elements.
+
+    They are made once for the same addresses and sizes: to make and copy them took 1.0 ms for 48
+    matrices, eight times the kernel that read them (H200). Raises Unsupported in the capture of a
+    CUDA graph where they are not there yet, since a copy from the host would be captured too.
     """
-    addresses = [[tensor.data_ptr() for tensor in tensors] for tensors in lists]
-    sizes = torch.tensor([tensor.numel() for tensor in lists[0]])
-    counts = -(-sizes // CHUNK)  # chunks of each tensor
+    device = lists[0][0].device
+    addresses = tuple(tuple(tensor.data_ptr() for tensor in tensors) for tensors in lists)
+    sizes = tuple(tensor.numel() for tensor in lists[0])
+    on_gpu = device.type == "cuda"
+    # What one stream copies is not there yet on another.
+    key = (device, torch.cuda.current_stream(device).cuda_stream if on_gpu else 0, chunk, addresses, sizes)
+    capturing = on_gpu and torch.cuda.is_current_stream_capturing()
+    if key in TABLES:
+        TABLES.move_to_end(key)
+    elif capturing:
+        raise Unsupported(
+            "the tables of these tensors cannot be made in the capture of a CUDA graph; call it once"
+            " before on the same tensors and stream"
+        )
+    else:
+        TABLES[key] = new_tables(addresses, sizes, chunk, device)
+        if len(TABLES) > MOST:
+            TABLES.popitem(last=False)
+    if capturing:
+        CAPTURED.append(TABLES[key])
+    return TABLES[key]
+
+
+def new_tables(
+    addresses: tuple[tuple[int, ...], ...], sizes: tuple[int, ...], chunk: int, device: torch.device
+) -> Tables:
+    elements = torch.tensor(sizes)
+    counts = -(-elements // chunk)  # chunks of each tensor
     tensor = torch.repeat_interleave(counts)
     number = torch.arange(len(tensor)) - (counts.cumsum(0) - counts)[tensor]
-    chunks = torch.stack((tensor, number, (sizes[tensor] - number * CHUNK).clamp(max=CHUNK)), 1)
-    device = lists[0][0].device
-    on_host = (torch.tensor(addresses, dtype=torch.int64), chunks)
-    if device.type == "cuda":
-        on_host = (on_host[0].pin_memory(), on_host[1].pin_memory())
+    rows = torch.stack((tensor, number, (elements[tensor] - number * chunk).clamp(max=chunk)), 1)
     aligned = all(address % 16 == 0 for row in addresses for address in row)
-    return on_host[0].to(device, non_blocking=True), on_host[1].to(device, non_blocking=True), aligned
+    return Tables(torch.tensor(addresses, dtype=torch.int64).to(device), rows.to(device), aligned)
 
 
-def table_bytes(tensors: Sequence[torch.Tensor], lists: int) -> tuple[int, int]:
+def table_bytes(tensors: Sequence[torch.Tensor], lists: int, chunk: int) -> tuple[int, int]:
     """Bytes that a launch reads of both tables, and how many chunks there are."""
-    count = sum(-(-tensor.numel() // CHUNK) for tensor in tensors)
+    count = sum(-(-tensor.numel() // chunk) for tensor in tensors)
     return 24 * count + 8 * lists * sum(tensor.numel() > 0 for tensor in tensors), count

@@ -52,6 +52,8 @@ class Build:
     dot: bool = False
     # Loads of one element of two bytes that are meant, such as the logit of a target.
     single_loads: int = 0
+    # Whether a product and a sum may become one instruction, which rounds once.
+    fused: bool = True
 
 
 class OperationFile(Protocol):

@@ -213,8 +213,12 @@ def differentiable(op: Operation, whole: bool = False) -> Callable[..., Any]:
 
     With `whole` it gives all that the operator returns, of which only the outputs have a gradient.
     """
+
+    def without_gradient(*inputs: Any) -> Any:
+        return select_outputs(op, as_tuple(op.forward(*inputs)), whole)
+
     if op.backward is None:
-        return lambda *inputs: select_outputs(op, as_tuple(op.forward(*inputs)), whole)
+        return without_gradient
 
     def forward(ctx: Any, *inputs: Any) -> Any:
         results = as_tuple(op.forward(*inputs))
@@ -246,7 +250,12 @@ def differentiable(op: Operation, whole: bool = False) -> Callable[..., Any]:
         (torch.autograd.Function,),
         {"forward": staticmethod(forward), "backward": staticmethod(backward)},
     )
-    apply: Callable[..., Any] = autograd_function.apply
+
+    def apply(*inputs: Any) -> Any:
+        # Where no gradient is wanted torch.compile calls such a forward without its first input.
+        wanted = torch.is_grad_enabled() and any(value.requires_grad for value in tensors_in(inputs))
+        return autograd_function.apply(*inputs) if wanted else without_gradient(*inputs)
+
     return apply
 
 

@@ -16,15 +16,21 @@ from .contract import POINTER, Build, Unsupported
 # (`hotlap kernels` shows occupancy; four times as many were 0.19 instead of 0.56 in the backward
 # of rms_norm).
 TILE = 1024
-# Elements of a warp: a load of 16 bytes of bf16 for each of its 32 threads.
+# Elements of a warp in a kernel that also sums over rows: a load of 16 bytes of bf16 for each of its
+# 32 threads.
 WARP_ELEMENTS = 256
+# The same where nothing is summed over rows, so that registers are left for two such loads: on an
+# H200 in bf16 11 % (layer_norm) and 4 % (rms_norm) less time than with 256 (docs/results/h200.md).
+LONE_WARP_ELEMENTS = 512
 # Most warps of a program: a block has at most 1,024 threads (CUDA C++ Programming Guide, table of
 # compute capabilities).
 MOST_WARPS = 32
 # Longest row in elements: a program keeps a whole one in registers, and longer ones spill.
 LONGEST = 8192
-# Most programs of a reduction over rows, so that few partial sums are left to add.
-PROGRAMS = 256
+# Most programs of a reduction over rows: enough that a multiprocessor has several, few enough that
+# few partial sums are left to add. 256 took 1.4 (layer_norm) and 1.8 (rms_norm) times as long on an
+# H200 (docs/results/h200.md).
+PROGRAMS = 1024
 # Tensors that are fp32 whatever the inputs are: statistics of a row, and partial sums over rows.
 ALWAYS_FP32 = frozenset({"mean", "scale", "partial", "partial_weight", "partial_bias"})
 
@@ -47,19 +53,22 @@ def check_length(columns: int) -> None:
         )
 
 
-def row_tiling(columns: int) -> Tiling:
-    """The tiling in which a program holds whole rows of so many columns."""
+def row_tiling(columns: int, summing: bool = False) -> Tiling:
+    """The tiling in which a program holds whole rows of so many columns.
+
+    summing: whether the kernel sums over rows too.
+    """
     block = 1 << max(0, columns - 1).bit_length()
     rows = max(1, TILE // block)
-    return Tiling(rows, block, warps_for(rows * block))
+    return Tiling(rows, block, warps_for(rows * block, WARP_ELEMENTS if summing else LONE_WARP_ELEMENTS))
 
 
-def warps_for(elements: int) -> int:
-    """Warps for a tile of so many elements: one for each 256, eight a thread.
+def warps_for(elements: int, each: int) -> int:
+    """Warps for a tile of so many elements: one for `each` of them.
 
     A warp of AMD's has twice the threads, so half as many are needed.
     """
-    return max(1, min(MOST_WARPS, elements // WARP_ELEMENTS) // (2 if torch.version.hip else 1))
+    return max(1, min(MOST_WARPS, elements // each) // (2 if torch.version.hip else 1))
 
 
 def as_matrix(x: torch.Tensor, name: str) -> torch.Tensor:
@@ -73,12 +82,11 @@ def as_matrix(x: torch.Tensor, name: str) -> torch.Tensor:
     return flat if flat.stride(1) == 1 or flat.shape[1] <= 1 else flat.contiguous()
 
 
-def split_rows(rows: int, step: int) -> tuple[int, int]:
-    """How many programs share the rows in a reduction, and how many rows each takes.
-
-    The latter is a multiple of `step`; the former is bounded, as are the partial sums.
+def split_rows(rows: int, step: int, most: int = PROGRAMS) -> tuple[int, int]:
+    """How many programs share the rows in a reduction, at most `most`, and how many rows each takes,
+    a multiple of `step`.
     """
-    each = max(1, -(-rows // PROGRAMS))
+    each = max(1, -(-rows // most))
     each = -(-each // step) * step
     return max(1, -(-rows // each)), each
 
@@ -104,6 +112,7 @@ def row_build(
     tensors: tuple[str, ...],
     strided: tuple[str, ...],
     numbers: Mapping[str, str] | None = None,
+    fused: bool = True,
 ) -> Build:
     """The build of a kernel over rows, whose arguments all such kernels have in one order.
 
@@ -119,4 +128,5 @@ def row_build(
         **dict.fromkeys(("ROWS", "BLOCK"), "constexpr"),
     }
     constexprs = {"ROWS": tiling.rows, "BLOCK": tiling.block}
-    return Build(name, kernel, signature, constexprs, tiling.warps, divisible=(*tensors, "columns", *strides))
+    divisible = (*tensors, "columns", *strides)
+    return Build(name, kernel, signature, constexprs, tiling.warps, divisible=divisible, fused=fused)

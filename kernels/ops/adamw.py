@@ -22,13 +22,15 @@ import torch
 import triton
 import triton.language as tl
 
-from ..chunks import CHUNK, KINDS, check_lists, locate_chunk, make_tables, pointer, table_bytes
+from ..chunks import KINDS, check_lists, locate_chunk, make_tables, pointer, table_bytes
 from ..contract import DTYPES, Build, Cost, Unsupported, needs_launch
 from . import total_norm
 
 RETURNS = ()
 GRADIENTS = ()
 MUTATES = ("params", "exp_avgs", "exp_avg_sqs")
+# Elements of a chunk, which one program takes.
+CHUNK = 2048
 # Eight elements of a chunk for each thread.
 WARPS = 8
 # As torch.optim.AdamW has them, for examples.
@@ -96,7 +98,8 @@ def update(p, g, m, v, offset, inside, scalars, rest1, rest2, eps, weight_decay,
     slope = tl.load(g + offset, mask=mask).to(tl.float32) * factor
     mean = tl.load(m + offset, mask=mask)
     mean += (slope - mean) * rest1
-    square = tl.load(v + offset, mask=mask) * (1.0 - rest2) + slope * slope * rest2
+    square = tl.load(v + offset, mask=mask)
+    square += (slope * slope - square) * rest2
     value = tl.load(p + offset, mask=mask).to(tl.float32)
     value = value * (1.0 - lr * weight_decay) - lr / first * (mean / (tl.sqrt(square / second) + eps))
     tl.store(p + offset, value, mask=mask)
@@ -167,7 +170,7 @@ def forward(
     if not filled:
         return
     lists = [[tensors[index] for index in filled] for tensors in (params, grads, exp_avgs, exp_avg_sqs)]
-    addresses, chunks, aligned = make_tables(lists)
+    addresses, chunks, aligned = make_tables(lists, CHUNK)
     # In fp64: fp32 would lose half the digits of 1 - beta2 at the first steps.
     corrections = [1 - beta ** step.double() for beta in (beta1, beta2)]
     scalars = torch.stack([value.to(params[0].device, torch.float32) for value in (lr, *corrections, factor)])
@@ -216,7 +219,7 @@ def typical(dtype: str, count: int = 12, device: str = "meta") -> AdamWInputs:
 
 
 def cost(params: list[torch.Tensor], *rest: object) -> tuple[Cost]:
-    n, (read, _) = sum(param.numel() for param in params), table_bytes(params, 4)
+    n, (read, _) = sum(param.numel() for param in params), table_bytes(params, 4, CHUNK)
     return (Cost(n * (3 * params[0].element_size() + 16) + read + 16, 15 * n),)
 
 

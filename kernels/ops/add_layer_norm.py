@@ -22,6 +22,7 @@ from ..contract import Build, Cost, Unsupported, needs_launch
 from ..patterns import Pattern
 from ..rows import as_matrix, row_build, row_tiling, split_rows
 from . import add_rms_norm
+from .layer_norm import FUSED
 
 # The default of torch.nn.LayerNorm.
 EPS = 1e-5
@@ -196,12 +197,14 @@ def backward(
     if not needs_launch(flat):
         dresidual = torch.empty_like(dx)
         return dx.view(s.shape), dresidual.view(s.shape), torch.zeros_like(weight), torch.zeros_like(weight)
-    rows, block, warps = row_tiling(flat.shape[1])
+    rows, block, warps = row_tiling(flat.shape[1], summing=True)
     programs, each = split_rows(len(flat), rows)
     partial = torch.empty(2, programs, flat.shape[1], dtype=torch.float32, device=s.device)
     tensors = (slope, beside, flat, weight.contiguous(), mean, scale, dx, *partial)
     strides = (slope.stride(0), beside.stride(0), flat.stride(0), dx.stride(0))
-    backward_kernel[(programs,)](*tensors, *flat.shape, *strides, each, rows, block, num_warps=warps)
+    backward_kernel[(programs,)](
+        *tensors, *flat.shape, *strides, each, rows, block, num_warps=warps, enable_fp_fusion=FUSED
+    )
     dweight, dbias = (sums.sum(0).to(weight.dtype) for sums in partial)
     return dx.view(s.shape), dx.clone().view(s.shape), dweight, dbias
 
@@ -233,12 +236,19 @@ def cost(
 
 
 def builds(dtype: str, target: str = "sm_80", columns: int = 1024) -> list[Build]:
-    tiling = row_tiling(columns)
+    tiling, summing = row_tiling(columns), row_tiling(columns, summing=True)
     written = ("x", "residual", "weight", "bias", "y", "s", "mean", "scale")
     gradients = ("dy", "ds", "s", "weight", "mean", "scale", "dx", "partial_weight", "partial_bias")
     return [
         row_build("forward", forward_kernel, dtype, tiling, written, ("x", "residual", "y"), {"eps": "fp32"}),
         row_build(
-            "backward", backward_kernel, dtype, tiling, gradients, ("dy", "ds", "s", "dx"), {"each": "i32"}
+            "backward",
+            backward_kernel,
+            dtype,
+            summing,
+            gradients,
+            ("dy", "ds", "s", "dx"),
+            {"each": "i32"},
+            FUSED,
         ),
     ]

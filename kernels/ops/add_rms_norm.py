@@ -174,7 +174,7 @@ def backward(
     dx = torch.empty_like(flat, memory_format=torch.contiguous_format)
     if not needs_launch(flat):
         return dx.view(s.shape), torch.empty_like(dx).view(s.shape), torch.zeros_like(weight)
-    rows, block, warps = row_tiling(flat.shape[1])
+    rows, block, warps = row_tiling(flat.shape[1], summing=True)
     programs, each = split_rows(len(flat), rows)
     partial = torch.empty(programs, flat.shape[1], dtype=torch.float32, device=s.device)
     tensors = (slope, beside, flat, weight.contiguous(), scale, dx, partial)
@@ -213,12 +213,12 @@ def cost(x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor) -> tuple
 
 
 def builds(dtype: str, target: str = "sm_80", columns: int = 1024) -> list[Build]:
-    tiling = row_tiling(columns)
+    tiling, summing = row_tiling(columns), row_tiling(columns, summing=True)
     written = ("x", "residual", "weight", "y", "s", "scale")
     gradients = ("dy", "ds", "s", "weight", "scale", "dx", "partial")
     return [
         row_build("forward", forward_kernel, dtype, tiling, written, ("x", "residual", "y"), {"eps": "fp32"}),
         row_build(
-            "backward", backward_kernel, dtype, tiling, gradients, ("dy", "ds", "s", "dx"), {"each": "i32"}
+            "backward", backward_kernel, dtype, summing, gradients, ("dy", "ds", "s", "dx"), {"each": "i32"}
         ),
     ]

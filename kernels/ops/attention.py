@@ -24,18 +24,19 @@ from ..patterns import Pattern
 
 # Largest depth for which there is a tile below.
 LARGEST = 128
-# Stages of the pipeline of a loop, as Build has it by default.
-STAGES = 2
-# The same in keys_kernel by the bytes of an element. In fp32 its four products leave no registers
-# for a pipeline: 170 with Triton 3.8, from 3.9 on so many that they spill, 56 without one (sm_90).
-KEYS_STAGES = {2: STAGES, 4: 1, 8: 1}
+# Stages of the pipeline of the loop over keys in the forward kernel.
+STAGES = 3
+# The same in the backward kernels, whose products leave no registers for a pipeline: in fp32 keys_kernel
+# has 170 with Triton 3.8, from 3.9 on so many that they spill, and 56 without one (sm_90).
+BACKWARD_STAGES = 1
 RETURNS = ("y", "logs")
 GRADIENTS = ("q", "k", "v")
 AUTOCAST = "lower"
 SETTINGS = ({"depth": 128}, {"causal": False}, {"depth": 128, "causal": False})
 # (queries, keys, warps) of a program by the padded depth: as large as nothing spills (`hotlap
-# kernels`). This is for products on tensor cores.
-TENSOR_CORES = {64: (64, 32, 4), 128: (64, 32, 8)}
+# kernels`). This is for products on tensor cores; with 64 keys instead of 32 and these stages bf16 took
+# 0.89 (forward) and 0.90 (backward) of the time on an H200 (docs/results/h200.md).
+TENSOR_CORES = {64: (64, 64, 4), 128: (64, 32, 8)}
 # The same in fp32, without tensor cores: a product needs several times the registers.
 ORDINARY = {64: (32, 16, 8), 128: (16, 16, 8)}
 # The same in fp16 and bf16 on sm_75, for which Triton 3.8 emits no tensor cores.
@@ -296,10 +297,10 @@ def backward(
         sizes = (queries, k.shape[2], depth, LOG2E / math.sqrt(depth), scale)
         last = (*sizes, causal, rows, columns, padded(depth))
         keys_kernel[(triton.cdiv(k.shape[2], columns), batch * heads)](
-            *tensors, dk, dv, *last, num_warps=warps, num_stages=KEYS_STAGES[q.element_size()]
+            *tensors, dk, dv, *last, num_warps=warps, num_stages=BACKWARD_STAGES
         )
         queries_kernel[(triton.cdiv(queries, rows), batch * heads)](
-            *tensors, dq, *last, num_warps=warps, num_stages=STAGES
+            *tensors, dq, *last, num_warps=warps, num_stages=BACKWARD_STAGES
         )
     return dq, dk, dv
 
@@ -372,6 +373,6 @@ def builds(dtype: str, target: str = "sm_80", depth: int = 64, causal: bool = Tr
     gradients, scale = {**beside, "dk": pointer, "dv": pointer}, {"scale": "fp32"}
     return [
         build("forward", forward_kernel, inputs, {}),
-        build("backward_keys", keys_kernel, gradients, scale, KEYS_STAGES[item]),
-        build("backward_queries", queries_kernel, {**beside, "dq": pointer}, scale),
+        build("backward_keys", keys_kernel, gradients, scale, BACKWARD_STAGES),
+        build("backward_queries", queries_kernel, {**beside, "dq": pointer}, scale, BACKWARD_STAGES),
     ]

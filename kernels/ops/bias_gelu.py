@@ -18,12 +18,15 @@ from ..contract import DTYPES, Build, Cost, Unsupported, needs_launch
 from ..patterns import Pattern
 from ..rows import Tiling, as_matrix, example_matrices, row_build, split_rows
 
-# A tile of 1,024 elements, as that of the operations that hold a whole row (rows.TILE).
-ROWS = 4
-# Columns: 512 bytes of bf16 side by side.
-BLOCK = 256
+# Of a program's tile: with several rows the sum over them crosses warps in each step of a loop, and
+# a tile of 4 x 256 took 3.7 times as long backward on an H200 (docs/results/h200.md).
+ROWS = 1
+# Columns: 1,024 bytes of bf16 side by side.
+BLOCK = 512
 # Eight elements a thread, a load of 16 bytes of bf16.
-WARPS = 4
+WARPS = 2
+# Most programs of the reduction over rows, for each block of columns.
+PROGRAMS = 256
 RETURNS = ("y",)
 GRADIENTS = ("x", "bias")
 
@@ -116,7 +119,7 @@ def backward(dy: torch.Tensor, x: torch.Tensor, bias: torch.Tensor) -> tuple[tor
     dx = torch.empty_like(flat, memory_format=torch.contiguous_format)
     if not needs_launch(flat):
         return dx.view(x.shape), torch.zeros_like(bias)
-    programs, each = split_rows(len(flat), ROWS)
+    programs, each = split_rows(len(flat), ROWS, PROGRAMS)
     partial = torch.empty(programs, flat.shape[1], dtype=torch.float32, device=x.device)
     grid = (programs, triton.cdiv(flat.shape[1], BLOCK))
     strides = (slope.stride(0), flat.stride(0), dx.stride(0))
@@ -139,7 +142,7 @@ def typical(dtype: str, count: int = 16384, device: str = "meta") -> tuple[torch
 
 def cost(x: torch.Tensor, bias: torch.Tensor) -> tuple[Cost, Cost]:
     n, item = x.numel(), x.element_size()
-    programs, _ = split_rows(x.numel() // max(1, x.shape[-1]), ROWS)
+    programs, _ = split_rows(x.numel() // max(1, x.shape[-1]), ROWS, PROGRAMS)
     columns = bias.numel()
     return (
         Cost(2 * n * item + columns * item, 6 * n),

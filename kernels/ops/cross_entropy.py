@@ -27,6 +27,9 @@ IGNORED = tl.constexpr(-100)
 BLOCK = 2048
 # Eight elements of a block for each thread, a load of 16 bytes of bf16.
 WARPS = 8
+# The same where warps wait for each other's maximum and sum at each block: with 8 of them forward
+# took 1.3 times as long on an H200 (docs/results/h200.md).
+SUM_WARPS = 4
 RETURNS = ("loss", "peaks", "sums", "count")
 GRADIENTS = ("x",)
 AUTOCAST = "fp32"
@@ -105,7 +108,7 @@ def forward(
     count = (target != IGNORED.value).sum()
     if needs_launch(flat):
         tensors = (flat, target.contiguous(), losses, peaks, sums)
-        forward_kernel[(len(flat),)](*tensors, flat.shape[1], flat.stride(0), BLOCK, num_warps=WARPS)
+        forward_kernel[(len(flat),)](*tensors, flat.shape[1], flat.stride(0), BLOCK, num_warps=SUM_WARPS)
     return (losses.sum(dtype=torch.float64) / count).to(x.dtype), peaks, sums, count
 
 
@@ -167,7 +170,7 @@ def builds(dtype: str, target: str = "sm_80") -> list[Build]:
             forward_kernel,
             {**forward_tensors, **sizes, **last},
             {"BLOCK": BLOCK},
-            WARPS,
+            SUM_WARPS,
             divisible=(*forward_tensors, *sizes),
             single_loads=1,
         ),

@@ -20,7 +20,7 @@ import torch
 
 from ..contract import DTYPES, Build, Cost, Unsupported, needs_launch
 from . import cross_entropy
-from .cross_entropy import BLOCK, IGNORED, WARPS, backward_kernel, forward_kernel
+from .cross_entropy import BLOCK, IGNORED, SUM_WARPS, WARPS, backward_kernel, forward_kernel
 
 # Bytes of logits at once: a sixth of what a batch of 8 x 1,024 tokens of GPT-2 would take in bf16,
 # and still products of a thousand rows.
@@ -96,7 +96,7 @@ def forward(
             z = torch.nn.functional.linear(x[here], weight)  # (step, V)
             grid, moments = (len(z),), (peaks[here], sums[here])
             forward_kernel[grid](
-                z, wanted[here], losses[here], *moments, columns, z.stride(0), BLOCK, num_warps=WARPS
+                z, wanted[here], losses[here], *moments, columns, z.stride(0), BLOCK, num_warps=SUM_WARPS
             )
             if total is not None:
                 tensors, sizes = (slope, z, wanted[here], *moments, z), (columns, z.stride(0), z.stride(0))

@@ -26,6 +26,10 @@ EPS = 1e-5
 RETURNS = ("y", "mean", "scale")
 GRADIENTS = ("x", "weight", "bias")
 AUTOCAST = "fp32"
+# Of the backward kernel: for a row of one element dx is dy w - mean(dy w), which is exactly 0 only
+# where the product is rounded before it is subtracted. Fused, what rounding it cost is left, times
+# 1 / sqrt(eps) (measured on an H200: 5e-6).
+FUSED = False
 SETTINGS = ({"columns": 64}, {"columns": 768}, {"columns": 4096}, {"columns": 8192})
 
 
@@ -166,12 +170,14 @@ def backward(
     dx = torch.empty_like(flat, memory_format=torch.contiguous_format)
     if not needs_launch(flat):
         return dx.view(x.shape), torch.zeros_like(weight), torch.zeros_like(bias)
-    rows, block, warps = row_tiling(flat.shape[1])
+    rows, block, warps = row_tiling(flat.shape[1], summing=True)
     programs, each = split_rows(len(flat), rows)
     partial = torch.empty(2, programs, flat.shape[1], dtype=torch.float32, device=x.device)
     tensors = (slope, flat, weight.contiguous(), mean, scale, dx, *partial)
     strides = (slope.stride(0), flat.stride(0), dx.stride(0))
-    backward_kernel[(programs,)](*tensors, *flat.shape, *strides, each, rows, block, num_warps=warps)
+    backward_kernel[(programs,)](
+        *tensors, *flat.shape, *strides, each, rows, block, num_warps=warps, enable_fp_fusion=FUSED
+    )
     return dx.view(x.shape), partial[0].sum(0).to(weight.dtype), partial[1].sum(0).to(bias.dtype)
 
 
@@ -204,10 +210,12 @@ def cost(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> tuple[Cos
 
 
 def builds(dtype: str, target: str = "sm_80", columns: int = 1024) -> list[Build]:
-    tiling = row_tiling(columns)
+    tiling, summing = row_tiling(columns), row_tiling(columns, summing=True)
     written = ("x", "weight", "bias", "y", "mean", "scale")
     gradients = ("dy", "x", "weight", "mean", "scale", "dx", "partial_weight", "partial_bias")
     return [
         row_build("forward", forward_kernel, dtype, tiling, written, ("x", "y"), {"eps": "fp32"}),
-        row_build("backward", backward_kernel, dtype, tiling, gradients, ("dy", "x", "dx"), {"each": "i32"}),
+        row_build(
+            "backward", backward_kernel, dtype, summing, gradients, ("dy", "x", "dx"), {"each": "i32"}, FUSED
+        ),
     ]

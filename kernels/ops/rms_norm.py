@@ -135,7 +135,7 @@ def backward(
     dx = torch.empty_like(flat, memory_format=torch.contiguous_format)
     if not needs_launch(flat):
         return dx.view(x.shape), torch.zeros_like(weight)
-    rows, block, warps = row_tiling(flat.shape[1])
+    rows, block, warps = row_tiling(flat.shape[1], summing=True)
     programs, each = split_rows(len(flat), rows)
     partial = torch.empty(programs, flat.shape[1], dtype=torch.float32, device=x.device)
     tensors = (slope, flat, weight.contiguous(), scale, dx, partial)
@@ -168,7 +168,7 @@ def cost(x: torch.Tensor, weight: torch.Tensor) -> tuple[Cost, Cost]:
 
 
 def builds(dtype: str, target: str = "sm_80", columns: int = 1024) -> list[Build]:
-    tiling = row_tiling(columns)
+    tiling, summing = row_tiling(columns), row_tiling(columns, summing=True)
     gradients = ("dy", "x", "weight", "scale", "dx", "partial")
     return [
         row_build(
@@ -180,5 +180,5 @@ def builds(dtype: str, target: str = "sm_80", columns: int = 1024) -> list[Build
             ("x", "y"),
             {"eps": "fp32"},
         ),
-        row_build("backward", backward_kernel, dtype, tiling, gradients, ("dy", "x", "dx"), {"each": "i32"}),
+        row_build("backward", backward_kernel, dtype, summing, gradients, ("dy", "x", "dx"), {"each": "i32"}),
     ]

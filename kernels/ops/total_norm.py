@@ -13,12 +13,14 @@ import torch
 import triton
 import triton.language as tl
 
-from ..chunks import CHUNK, KINDS, check_lists, locate_chunk, make_tables, pointer, table_bytes
+from ..chunks import KINDS, check_lists, locate_chunk, make_tables, pointer, table_bytes
 from ..contract import DTYPES, Build, Cost, needs_launch
 
 RETURNS = ("norm",)
 GRADIENTS = ()
-# Eight elements of a chunk for each thread.
+# Elements of a chunk: with 2,048 it took 1.7 times as long on an H200 (docs/results/h200.md).
+CHUNK = 8192
+# 32 elements of a chunk for each thread.
 WARPS = 8
 
 
@@ -51,7 +53,7 @@ def forward(tensors: list[torch.Tensor]) -> tuple[torch.Tensor]:
     filled = [tensor for tensor in tensors if needs_launch(tensor)]
     if not filled:
         return (torch.zeros((), dtype=torch.float32, device=tensors[0].device),)
-    addresses, chunks, aligned = make_tables([filled])
+    addresses, chunks, aligned = make_tables([filled], CHUNK)
     partial = torch.empty(len(chunks), dtype=torch.float32, device=filled[0].device)
     squares_kernel[(len(chunks),)](
         addresses, chunks, partial, KINDS[filled[0].dtype], aligned, CHUNK, num_warps=WARPS
@@ -99,7 +101,7 @@ def typical(dtype: str, count: int = 12, device: str = "meta") -> tuple[list[tor
 
 
 def cost(tensors: list[torch.Tensor]) -> tuple[Cost]:
-    n, (read, count) = sum(tensor.numel() for tensor in tensors), table_bytes(tensors, 1)
+    n, (read, count) = sum(tensor.numel() for tensor in tensors), table_bytes(tensors, 1, CHUNK)
     return (Cost(n * tensors[0].element_size() + read + 4 * count, 2 * n),)
 
 

@@ -92,9 +92,12 @@ def compiled(
     warps: int,
     stages: int,
     target: str,
+    fused: bool = True,
 ) -> Figures:
     """Compiles a kernel and returns its figures. Raises what the compiler raises."""
-    return read(compile_kernel(kernel, signature, constexprs, divisible, warps, stages, target), target)
+    return read(
+        compile_kernel(kernel, signature, constexprs, divisible, warps, stages, target, fused), target
+    )
 
 
 def compile_kernel(
@@ -105,10 +108,12 @@ def compile_kernel(
     warps: int,
     stages: int,
     target: str,
+    fused: bool = True,
 ) -> Any:
     """Returns Triton's own object of a compiled kernel. Raises what the compiler raises.
 
     divisible: arguments that are multiples of 16. warps: of 32 threads, halved for AMD's of 64.
+    fused: whether a product and a sum may become one instruction.
     """
     import triton
     from triton.backends.compiler import GPUTarget
@@ -125,7 +130,7 @@ def compile_kernel(
     goal = GPUTarget("hip", target, 64) if amd else GPUTarget("cuda", int(target[3:]), 32)
     warps = max(1, warps // 2) if amd else warps  # of 64 threads instead of 32
     # Triton's default until 3.9, which warns where nothing is said: 3.10 will not fuse.
-    options = {"num_warps": warps, "num_stages": stages, "enable_fp_fusion": True}
+    options = {"num_warps": warps, "num_stages": stages, "enable_fp_fusion": fused}
     return triton.compile(source, target=goal, options=options)
 
 

@@ -120,6 +120,7 @@ def entries(
                 build.warps,
                 build.stages,
                 target,
+                build.fused,
             )
         except Exception as error:  # the compiler raises many kinds: this kernel cannot be had
             yield kernel, Failed(name, dtype, target, aot.why(error))

@@ -205,10 +205,10 @@ def numpy_dtype(kind: Any) -> np.dtype:
     return np.dtype(np.uint64) if isinstance(kind.scalar, tl.pointer_type) else NUMPY_DTYPE(kind.scalar)
 
 
-def make_tables(lists: Any) -> Any:
+def make_tables(lists: Any, chunk: int) -> Any:
     """Remembers what the addresses in the tables belong to."""
     FURTHER[:] = [tensor for tensors in lists for tensor in tensors]
-    return MAKE_TABLES(lists)
+    return MAKE_TABLES(lists, chunk)
 
 
 def install() -> None:

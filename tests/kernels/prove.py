@@ -29,9 +29,13 @@ else:
 import torch  # noqa: E402  # the interpreter decides what Triton is
 
 from hotlap.kernels.contract import DTYPES  # noqa: E402
-from hotlap.perf.oracle.check import allowance  # noqa: E402
+from hotlap.perf.oracle.check import allowance, summing  # noqa: E402
 from hotlap.perf.oracle.rounding import cost as cost_of_rounding  # noqa: E402
 from hotlap.perf.oracle.rounding import moved_by  # noqa: E402
+
+# Roundings of a step of an optimizer in each element of a state: of the scaled gradient, its square,
+# the product with a constant, the sum.
+ROUNDINGS = 4
 
 
 def rms(values: torch.Tensor) -> float:
@@ -163,6 +167,9 @@ def distances(
     wide = {name: in_fp64(value) for name, value in inputs.items()}
     run_in_fp64 = partial(reference_results, op, wide, tuple(slope.double() for slope in slopes))
     exact = run_in_fp64()
+    if not any(value.numel() for value in exact):  # torch's attention on CUDA returns None for these
+        assert [value.shape for value in mine] == [value.shape for value in exact], inputs
+        return []
     eager = reference_results(op, inputs, slopes)
     roundings = cost_of_rounding(moved_by(run_in_fp64), exact)
     names = [f"gradient of {name}" for name in sought(op, inputs)]
@@ -209,7 +216,8 @@ def changed_in_place(op: Any, inputs: dict[str, Any], dtype: str) -> dict[str, A
             torch.cat([tensor.flatten() for tensor in values[name]]) for values in (inputs, exact, eager)
         )
         rule = "y" if mine.dtype == torch.float32 else name
-        limit = allowed(rule, dtype if name == "params" else "fp32", true, theirs)
+        rounded = summing(ROUNDINGS, rms(true))
+        limit = allowed(rule, dtype if name == "params" else "fp32", true, theirs, rounded)
         errors.append(error(name, mine, true, limit))
     return {
         "shape": shape_of(inputs[op.MUTATES[0]]),

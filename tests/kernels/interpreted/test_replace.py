@@ -120,12 +120,13 @@ def rms(values: torch.Tensor) -> float:
     return float(values.detach().square().mean().sqrt())
 
 
+@pytest.mark.parametrize("gradients", [True, False])
 @pytest.mark.parametrize("net", REPLACED)
-def test_compiled_after_replacing_without_a_graph_break(net: type[nn.Module]) -> None:
+def test_compiled_after_replacing_without_a_graph_break(net: type[nn.Module], gradients: bool) -> None:
     module, x = small(net)
     module.train()
     replace(module)
-    with dispatch.using("interpret"):
+    with dispatch.using("interpret"), torch.set_grad_enabled(gradients):
         expected = module(x)
         dispatch.reset()
         result = torch.compile(module, fullgraph=True, backend="aot_eager")(x)

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from hotlap.kernels.ops import attention, rms_norm, softmax, swiglu
+from hotlap.kernels.ops import add_layer_norm, attention, layer_norm, rms_norm, softmax, swiglu
 from hotlap.perf.cli import status
 from hotlap.perf.compiled import aot, builds, rules
 from hotlap.perf.compiled.aot import Figures
@@ -48,6 +48,27 @@ def test_a_block_that_spills_is_seen() -> None:
     assert broken(backward, "sm_90") == ()
     (message,) = broken(backward, "sm_90", constexprs={"ROWS": 1, "BLOCK": 32768}, warps=32)
     assert message.startswith("spills registers: ") and "smaller tile" in message
+
+
+@pytest.mark.parametrize("operation", [layer_norm, add_layer_norm])
+def test_a_product_that_must_be_rounded_is_not_fused(operation: Any) -> None:
+    _, backward = operation.builds("fp32")
+
+    def fused(allowed: bool) -> bool:
+        kernel = aot.compile_kernel(
+            backward.kernel,
+            backward.signature,
+            backward.constexprs,
+            backward.divisible,
+            backward.warps,
+            backward.stages,
+            "sm_90",
+            allowed,
+        )
+        return "fma.rn.f32" in kernel.asm["ptx"]
+
+    assert not backward.fused and not fused(backward.fused)
+    assert fused(True)
 
 
 @pytest.mark.parametrize("target", ["sm_75", "sm_120", "gfx942"])
