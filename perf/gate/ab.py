@@ -97,7 +97,7 @@ class ABRun:
             self.close()
 
     def decide(self, deadline: float) -> None:
-        """Races all cases from look to look, until each is decided by sides that were steady, or the
+        """Races all cases from look to look until each is decided by sides that were steady, or the
         deadline has passed.
         """
         for look in LOOKS:

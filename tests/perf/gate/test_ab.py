@@ -94,7 +94,7 @@ QUICKLY = ("--threads", "1", "--budget", "90s", "--target", "cpu")
 
 def ab(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "hotlap.perf.cli", "ab", *arguments, *QUICKLY]
-    return subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=540, check=False)
 
 
 @pytest.mark.slow
