@@ -48,9 +48,10 @@ SEARCH_LOOKS = (3, 5, 8, 12, 18, 26)
 CONFIRM_LOOKS = (6, 9, 14, 20, 30)
 # Blocks of the second whose workers import everything themselves; later ones may be forked.
 CONFIRM_FRESH = 2
-# Blocks that the second has room for, whatever the budget: three are the fewest with an interval,
-# and without one nothing was confirmed.
-ROOM_FOR_BLOCKS = 4
+# Blocks that the second has room for, by what those of the first took, and blocks that are raced
+# whatever the budget: three are the fewest with an interval, and without one nothing was confirmed.
+# Those of the first were mostly forked, so they say too little of workers that import everything.
+ROOM_FOR_BLOCKS, CONFIRM_LEAST = 4, 3
 # What ended a race that Ctrl-C ended.
 STOPPED = "stopped"
 # Ways that are as fast, on the ratio's whole interval: the simpler one is chosen.
@@ -318,7 +319,7 @@ def raced_again(
     journal = Journal(search.group, order, again, plan, environment, search.progress)
     entrants = {entrant.case: entrant for entrant in search.entrants}
     journal.entrants = [afresh(entrants[case]) for case in order if case in entrants]
-    race = Race(journal.entrants, journal.plan, servers, journal.tell, journal.record)
+    race = Race(journal.entrants, journal.plan, servers, journal.tell, journal.record, least=CONFIRM_LEAST)
     interrupted(race)
     journal.stopped_by = race.stopped_by
     journal.close()

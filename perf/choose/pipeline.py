@@ -22,6 +22,10 @@ from ..terms.units import significant
 
 # Blocks of the race. Six give an interval that holds 5 % noise to 5 %.
 BLOCKS = 6
+# Those that are raced whatever the budget: three are the fewest with an interval. Workers of a
+# runtime without torch import the function's module anew in each block, and on a slow machine that
+# alone takes the race's share of the time.
+LEAST_BLOCKS = 3
 
 
 class Pipelined(NamedTuple):
@@ -48,7 +52,9 @@ def raced(
     """Returns what the function gains. Raises Refusal where it fails with either model."""
     entrants = [replace(each, pipeline=name, own_work=True, limits=None) for each in (baseline, chosen)]
     plan = msgspec.structs.replace(plan, looks=(BLOCKS,), tail_s=0.0, fresh_blocks=1)
-    race = Race(entrants, plan, servers, lambda text: report(f"{name}: {text}"), lambda: None)
+    race = Race(
+        entrants, plan, servers, lambda text: report(f"{name}: {text}"), lambda: None, least=LEAST_BLOCKS
+    )
     race.run()
     for entrant in entrants:
         if entrant.refusal is not None:

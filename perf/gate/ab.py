@@ -97,7 +97,9 @@ class ABRun:
             self.close()
 
     def decide(self, deadline: float) -> None:
-        """Races all cases from look to look, until each is decided or the deadline has passed."""
+        """Races all cases from look to look until each is decided by sides that were steady, or the
+        deadline has passed.
+        """
         for look in LOOKS:
             for duel in self.duels:
                 if duel.open:
@@ -218,7 +220,7 @@ class ABRun:
             if duel.open and duel.alive and duel.blocks == look:
                 looks = next((looks for solved, looks in levels if solved <= level), ())
                 now = duel.judgement = duel.judged((level, looks), fine)
-                duel.open = now.verdict == "inconclusive"
+                duel.open = now.verdict == "inconclusive" or not duel.steady
                 self.report(
                     f"{duel.case.id}: {look} blocks, {now.ratio - 1:+.1%} [{now.low - 1:+.1%},"
                     f" {now.high - 1:+.1%}], {now.verdict}"
@@ -227,8 +229,10 @@ class ABRun:
             duel.open = duel.open and duel.alive
 
     def confirm(self, deadline: float) -> None:
-        """Races the regressions on: one must be a regression again on blocks that it has not
-        seen.
+        """Races the regressions on: one must be a regression again on blocks that it has not seen.
+
+        As many as the first look needs are raced whatever the deadline: without them a slow machine
+        would never find a regression, however large.
         """
         level = compare.level(self.policy.alpha)
         for duel in self.duels:
@@ -237,11 +241,11 @@ class ABRun:
             seen, again = duel.blocks, None
             for look in level[1]:
                 self.report(f"{duel.case.id}: confirming on fresh blocks")
-                duel.up_to(seen + look, deadline)
+                duel.up_to(seen + look, deadline, least=seen + min(level[1]))
                 if duel.blocks < seen + look:
                     break
                 again = duel.judged(level, level, seen)
-                if again.verdict != "inconclusive":
+                if again.verdict != "inconclusive" and duel.steady:
                     break
             if again is not None and again.verdict == "regression":
                 duel.notes.append(f"confirmed on {int(again.n)} fresh blocks: {again.ratio - 1:+.1%}")
@@ -264,7 +268,8 @@ class ABRun:
         for duel in [duel for duel in self.duels if duel.case.id in grown]:
             self.report(f"{duel.case.id}: confirming memory in fresh workers")
             seen = duel.blocks
-            duel.up_to(seen + self.plan.fresh_blocks, deadline, fresh=True)
+            count = seen + self.plan.fresh_blocks
+            duel.up_to(count, deadline, fresh=True, least=count)
             findings = self.rest([duel], seen).findings
             memory = (
                 finding for finding in findings if finding.metric == "memory" and finding.kind == "time"

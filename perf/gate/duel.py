@@ -50,13 +50,16 @@ class Duel:
         """Whether neither side has left the race."""
         return all(entrant.live for entrant in self.sides)
 
-    def up_to(self, count: int, deadline: float, fresh: bool = False) -> None:
-        """Races more blocks, up to this count or to the deadline (time.monotonic); as many as the
-        first look needs are raced in any case.
+    @property
+    def steady(self) -> bool:
+        """Whether both sides are: of one that is not, nothing is told."""
+        return all(entrant.seen.steady for entrant in self.sides)
+
+    def up_to(self, count: int, deadline: float, fresh: bool = False, least: int = min(LOOKS)) -> None:
+        """Races more blocks, up to this count or to the deadline (time.monotonic); the first
+        `least`, by default as many as the first look needs, are raced in any case.
         """
-        while (
-            self.blocks < count and self.alive and (time.monotonic() < deadline or self.blocks < min(LOOKS))
-        ):
+        while self.blocks < count and self.alive and (time.monotonic() < deadline or self.blocks < least):
             self.race.block(self.blocks, self.race.plan.rounds, self.order, fresh)
             self.blocks += 1
 

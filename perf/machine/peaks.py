@@ -10,6 +10,10 @@ from typing import NamedTuple
 
 # Rows and columns of the product: 256 FLOP a byte in fp32, so that memory does not limit it.
 SIZE = 1536
+# Those of the first product, which says how long the larger ones would take, and seconds that one
+# may. A CPU without a precision's instructions makes 1 GFLOP/s in it: there no memory limits any
+# size, and a product of SIZE would take 8 s.
+FIRST_SIZE, LONGEST_S = SIZE // 8, 0.2
 # Bytes that are copied: more than the caches of a core hold.
 COPY_BYTES = 64 * 2**20
 # Timed tries, of which the best counts.
@@ -139,14 +143,27 @@ def measure(precision: str, threads: int) -> dict[str, float]:
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
     if dtype is None:
         return {}
-    left, right = torch.randn(SIZE, SIZE).to(dtype), torch.randn(SIZE, SIZE).to(dtype)
+
+    def product_s(size: int, tries: int) -> float:
+        """Returns the best time of a product; the first try warms up."""
+        left, right = torch.randn(size, size).to(dtype), torch.randn(size, size).to(dtype)
+        times = []
+        for _ in range(tries + 1):
+            start = time.perf_counter()
+            left @ right
+            times.append(time.perf_counter() - start)
+        return min(times[1:])
+
     source, sink = torch.zeros(COPY_BYTES, dtype=torch.uint8), torch.empty(COPY_BYTES, dtype=torch.uint8)
-    products, copies = [], []
+    size = FIRST_SIZE
+    while size < SIZE and 8 * product_s(size, 1) <= LONGEST_S:
+        size *= 2
+    copies = []
     for _ in range(TRIES + 1):
         start = time.perf_counter()
-        left @ right
-        middle = time.perf_counter()
         sink.copy_(source)
-        products.append(middle - start)
-        copies.append(time.perf_counter() - middle)
-    return {"flop_rate": 2 * SIZE**3 / min(products[1:]), "byte_rate": 2 * COPY_BYTES / min(copies[1:])}
+        copies.append(time.perf_counter() - start)
+    return {
+        "flop_rate": 2 * size**3 / product_s(size, TRIES),
+        "byte_rate": 2 * COPY_BYTES / min(copies[1:]),
+    }

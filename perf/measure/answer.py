@@ -124,12 +124,11 @@ def standing(
         return "noisy", Reason(
             "interrupted", f"stopped after {len(entrant.seen.timed)} blocks; go on with: hotlap run --resume"
         )
-    unsteady = sum(block.warm is not None and not block.warm.steady for block in entrant.seen.timed)
-    if 2 * unsteady >= len(entrant.seen.timed):
+    if not entrant.seen.steady:
         return "noisy", Reason(
             "not_steady",
-            f"in {unsteady} of {len(entrant.seen.timed)} blocks the warm-up ended before samples agreed;"
-            " raise --budget",
+            f"in {entrant.seen.unsteady} of {len(entrant.seen.timed)} blocks the warm-up ended before"
+            " samples agreed; raise --budget",
         )
     if entrant is not baseline and baseline.seen.timed and not entrant.own_work:
         width = estimates.ratio(baseline.latencies(), entrant.latencies()).half_width

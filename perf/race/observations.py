@@ -76,5 +76,15 @@ class Observations(msgspec.Struct):
         return [block for block in self.blocks if block.turns]
 
     @property
+    def unsteady(self) -> int:
+        """In how many blocks the warm-up ended before samples agreed."""
+        return sum(block.warm is not None and not block.warm.steady for block in self.timed)
+
+    @property
+    def steady(self) -> bool:
+        """Whether they agreed in most blocks."""
+        return 2 * self.unsteady < len(self.timed)
+
+    @property
     def fresh(self) -> list[Block]:
         return [block for block in self.timed if block.fresh]

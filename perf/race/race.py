@@ -42,6 +42,8 @@ class Race:
     journal: Callable[[], None]
     turn: int = 0
     stopped_by: str = ""
+    # Blocks that are raced whatever the budget.
+    least: int = 0
 
     def run(self) -> None:
         """Checks every entrant, then blocks until the ratios are known well enough, the budget is
@@ -73,7 +75,7 @@ class Race:
                         self.stopped_by = verdict
                         return
                     rounds = rest.rounds(self.best_rounds(rounds, rest))
-                if rest.over(rounds):
+                if done >= self.least and rest.over(rounds):
                     self.stopped_by = f"budget of {self.plan.budget_s:g} s"
                     return
             self.stopped_by = f"most blocks ({max(self.plan.looks)})"

@@ -59,7 +59,10 @@ def optimized(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_a_choice_is_right_confirmed_and_runs_by_itself(tmp_path: Path) -> None:
+def test_a_choice_is_right_confirmed_and_runs_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HOTLAP_RUNS", raising=False)
     done = optimized(tmp_path, "--budget", "2m", "-o", "out", "--subject-to", "drop<=2%", "--pipeline",
                      "planted_net:predict")  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

@@ -94,7 +94,7 @@ QUICKLY = ("--threads", "1", "--budget", "90s", "--target", "cpu")
 
 def ab(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "hotlap.perf.cli", "ab", *arguments, *QUICKLY]
-    return subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=540, check=False)
 
 
 @pytest.mark.slow
@@ -399,6 +399,56 @@ def test_memory_that_grew_must_have_grown_in_fresh_workers_too(
     findings = run.conclude(tmp_path / "aa.jsonl").findings
     (memory,) = (finding for finding in findings if finding.metric == "memory")
     assert memory.verdict == verdict and "confirmed in 3 more fresh workers" in str(memory.evidence)
+
+
+class Raced:
+    """Gives both sides a block of a second whenever the race is asked for one. unsteady: in how
+    many first ones the warm-up did not end.
+    """
+
+    def __init__(self, run: ABRun, unsteady: int) -> None:
+        self.race, self.unsteady, self.now = run.duels[0].race, unsteady, 0.0
+
+    def block(self, number: int, *rest: Any) -> None:
+        self.now += 1.0
+        for entrant, time in zip(self.race.entrants, (1.0, SLOW[number % len(SLOW)]), strict=True):
+            turns = [Turn(time, time, 1, time, 0, 0, 0)] * 3
+            warm = WarmUp(1, number >= self.unsteady, 0.0, time)
+            entrant.seen.blocks.append(
+                Block(False, 0.0, 0.0, 0.0, 1, 1, 1, warm, turns, [1, 2, 3], priority="raised")
+            )
+
+
+def raced(folder: Path, monkeypatch: pytest.MonkeyPatch, unsteady: int) -> tuple[ABRun, Raced]:
+    """A comparison whose race is planted, by a clock of its own."""
+    run = comparison(folder, [])
+    planted = Raced(run, unsteady)
+    monkeypatch.setattr(run.duels[0].race, "block", planted.block)
+    monkeypatch.setattr("hotlap.perf.gate.duel.time.monotonic", lambda: planted.now)
+    return run, planted
+
+
+def test_a_regression_is_confirmed_however_slow_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, planted = raced(tmp_path, monkeypatch, 0)
+    run.decide(0.0)
+    run.confirm(planted.now)
+    finding = latency(run.conclude(tmp_path / "aa.jsonl"))
+    assert run.duels[0].blocks == 12 and finding.verdict == "regression"
+    assert any("confirmed on 6 fresh blocks" in text for text in finding.evidence)
+
+
+@pytest.mark.parametrize(
+    ("unsteady", "blocks", "verdict"), [(2, 6, "regression"), (3, 9, "regression"), (99, 16, "inconclusive")]
+)
+def test_a_race_whose_sides_were_not_steady_goes_on(
+    unsteady: int, blocks: int, verdict: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, _ = raced(tmp_path, monkeypatch, unsteady)
+    run.decide(math.inf)
+    assert run.duels[0].blocks == blocks
+    assert latency(run.conclude(tmp_path / "aa.jsonl")).verdict == verdict
 
 
 def test_blocks_between_two_looks_decide_nothing(tmp_path: Path) -> None:
