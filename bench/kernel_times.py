@@ -145,7 +145,9 @@ def by_autograd(
     return lambda: torch.autograd.grad(outputs, sought, list(slopes.values()), retain_graph=True)
 
 
-def bounds(name: str, module: Any, arguments: tuple[Any, ...], copied: float, flops: float) -> dict[str, float]:
+def bounds(
+    name: str, module: Any, arguments: tuple[Any, ...], copied: float, flops: float
+) -> dict[str, float]:
     """Returns the least seconds of our kernels by direction; empty where they are not all."""
     if name in WITH_PRODUCTS:
         return {}
@@ -176,7 +178,8 @@ def rows(names: list[str], clock: Clock, device: str, until: float) -> Iterator[
             continue
         try:
             module: Any = library.operation(name).module
-            arguments = tuple(filled(value, device) for value in module.typical(PRECISION, **small(name, on_gpu)))
+            empty = module.typical(PRECISION, **small(name, on_gpu))
+            arguments = tuple(filled(value, device) for value in empty)
             least = bounds(name, module, arguments, copied, flops) if on_gpu else {}
             for timed in implementations(module, arguments, on_gpu):
                 spent = clock(timed.call)

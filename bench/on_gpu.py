@@ -3,9 +3,9 @@
 on_gpu.json is written after each, so that nothing is lost where one is cut off. A check that passes
 proves its part on the device (L7), one that only compiles proves L5. A command that measures passes
 when it measured something and no case of it failed or fell back, whatever its exit status. On a GPU
---judge and --opcheck have run, each by itself (docs/results/h200.md); of the sequence it is known that
-every command starts, that all are skipped with no_device without one, and that a failing one is
-reported.
+--judge and --opcheck have run, each by itself (docs/results/h200.md); of the sequence it is known
+that every command starts, that all are skipped with no_device without one, and that a failing one
+is reported.
 """
 
 from __future__ import annotations

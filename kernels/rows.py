@@ -16,11 +16,11 @@ from .contract import POINTER, Build, Unsupported
 # (`hotlap kernels` shows occupancy; four times as many were 0.19 instead of 0.56 in the backward
 # of rms_norm).
 TILE = 1024
-# Elements of a warp in a kernel that also sums over rows: a load of 16 bytes of bf16 for each of its
-# 32 threads.
+# Elements of a warp in a kernel that also sums over rows, and in rms_norm's, which spills with more
+# (fp16 on sm_80): a load of 16 bytes of bf16 for each of its 32 threads.
 WARP_ELEMENTS = 256
-# The same where nothing is summed over rows, so that registers are left for two such loads: on an
-# H200 in bf16 11 % (layer_norm) and 4 % (rms_norm) less time than with 256 (docs/results/h200.md).
+# The same in others, which have registers left for two such loads: forward in bf16 on an H200
+# softmax and layer_norm took 0.87 and 0.90 of the time with 256 (docs/results/h200.md).
 LONE_WARP_ELEMENTS = 512
 # Most warps of a program: a block has at most 1,024 threads (CUDA C++ Programming Guide, table of
 # compute capabilities).
@@ -53,14 +53,13 @@ def check_length(columns: int) -> None:
         )
 
 
-def row_tiling(columns: int, summing: bool = False) -> Tiling:
-    """The tiling in which a program holds whole rows of so many columns.
-
-    summing: whether the kernel sums over rows too.
+def row_tiling(columns: int, each: int = LONE_WARP_ELEMENTS) -> Tiling:
+    """The tiling in which a program holds whole rows of so many columns, with `each` elements a
+    warp.
     """
     block = 1 << max(0, columns - 1).bit_length()
     rows = max(1, TILE // block)
-    return Tiling(rows, block, warps_for(rows * block, WARP_ELEMENTS if summing else LONE_WARP_ELEMENTS))
+    return Tiling(rows, block, warps_for(rows * block, each))
 
 
 def warps_for(elements: int, each: int) -> int:
@@ -83,8 +82,8 @@ def as_matrix(x: torch.Tensor, name: str) -> torch.Tensor:
 
 
 def split_rows(rows: int, step: int, most: int = PROGRAMS) -> tuple[int, int]:
-    """How many programs share the rows in a reduction, at most `most`, and how many rows each takes,
-    a multiple of `step`.
+    """How many programs share the rows in a reduction, at most `most`, and how many rows each
+    takes, a multiple of `step`.
     """
     each = max(1, -(-rows // most))
     each = -(-each // step) * step

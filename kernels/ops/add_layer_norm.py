@@ -20,7 +20,7 @@ import triton.language as tl
 
 from ..contract import Build, Cost, Unsupported, needs_launch
 from ..patterns import Pattern
-from ..rows import as_matrix, row_build, row_tiling, split_rows
+from ..rows import WARP_ELEMENTS, as_matrix, row_build, row_tiling, split_rows
 from . import add_rms_norm
 from .layer_norm import FUSED
 
@@ -197,7 +197,7 @@ def backward(
     if not needs_launch(flat):
         dresidual = torch.empty_like(dx)
         return dx.view(s.shape), dresidual.view(s.shape), torch.zeros_like(weight), torch.zeros_like(weight)
-    rows, block, warps = row_tiling(flat.shape[1], summing=True)
+    rows, block, warps = row_tiling(flat.shape[1], WARP_ELEMENTS)
     programs, each = split_rows(len(flat), rows)
     partial = torch.empty(2, programs, flat.shape[1], dtype=torch.float32, device=s.device)
     tensors = (slope, beside, flat, weight.contiguous(), mean, scale, dx, *partial)
@@ -236,7 +236,7 @@ def cost(
 
 
 def builds(dtype: str, target: str = "sm_80", columns: int = 1024) -> list[Build]:
-    tiling, summing = row_tiling(columns), row_tiling(columns, summing=True)
+    tiling, summing = row_tiling(columns), row_tiling(columns, WARP_ELEMENTS)
     written = ("x", "residual", "weight", "bias", "y", "s", "mean", "scale")
     gradients = ("dy", "ds", "s", "weight", "mean", "scale", "dx", "partial_weight", "partial_bias")
     return [

@@ -20,7 +20,7 @@ import triton.language as tl
 
 from ..contract import DTYPES, Build, Cost, Unsupported, needs_launch
 from ..patterns import Pattern
-from ..rows import as_matrix, check_length, example_matrices, row_build, row_tiling, split_rows
+from ..rows import WARP_ELEMENTS, as_matrix, check_length, example_matrices, row_build, row_tiling, split_rows
 
 # The default of Hugging Face's T5 and Llama; torch.nn.RMSNorm has only the eps of a dtype.
 EPS = 1e-6
@@ -174,7 +174,7 @@ def backward(
     dx = torch.empty_like(flat, memory_format=torch.contiguous_format)
     if not needs_launch(flat):
         return dx.view(s.shape), torch.empty_like(dx).view(s.shape), torch.zeros_like(weight)
-    rows, block, warps = row_tiling(flat.shape[1], summing=True)
+    rows, block, warps = row_tiling(flat.shape[1], WARP_ELEMENTS)
     programs, each = split_rows(len(flat), rows)
     partial = torch.empty(programs, flat.shape[1], dtype=torch.float32, device=s.device)
     tensors = (slope, beside, flat, weight.contiguous(), scale, dx, partial)
@@ -213,7 +213,7 @@ def cost(x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor) -> tuple
 
 
 def builds(dtype: str, target: str = "sm_80", columns: int = 1024) -> list[Build]:
-    tiling, summing = row_tiling(columns), row_tiling(columns, summing=True)
+    tiling, summing = row_tiling(columns), row_tiling(columns, WARP_ELEMENTS)
     written = ("x", "residual", "weight", "y", "s", "scale")
     gradients = ("dy", "ds", "s", "weight", "scale", "dx", "partial")
     return [

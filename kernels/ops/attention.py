@@ -26,16 +26,16 @@ from ..patterns import Pattern
 LARGEST = 128
 # Stages of the pipeline of the loop over keys in the forward kernel.
 STAGES = 3
-# The same in the backward kernels, whose products leave no registers for a pipeline: in fp32 keys_kernel
-# has 170 with Triton 3.8, from 3.9 on so many that they spill, and 56 without one (sm_90).
+# The same in the backward kernels, whose products leave no registers for a pipeline: in fp32
+# keys_kernel has 170 with Triton 3.8, from 3.9 on so many that they spill, 56 without one (sm_90).
 BACKWARD_STAGES = 1
 RETURNS = ("y", "logs")
 GRADIENTS = ("q", "k", "v")
 AUTOCAST = "lower"
 SETTINGS = ({"depth": 128}, {"causal": False}, {"depth": 128, "causal": False})
 # (queries, keys, warps) of a program by the padded depth: as large as nothing spills (`hotlap
-# kernels`). This is for products on tensor cores; with 64 keys instead of 32 and these stages bf16 took
-# 0.89 (forward) and 0.90 (backward) of the time on an H200 (docs/results/h200.md).
+# kernels`). This is for products on tensor cores; 64 keys instead of 32, with these stages, took
+# 0.89 (forward) and 0.90 (backward) of the time in bf16 on an H200 (docs/results/h200.md).
 TENSOR_CORES = {64: (64, 64, 4), 128: (64, 32, 8)}
 # The same in fp32, without tensor cores: a product needs several times the registers.
 ORDINARY = {64: (32, 16, 8), 128: (16, 16, 8)}

@@ -19,7 +19,7 @@ import triton.language as tl
 
 from ..contract import DTYPES, Build, Cost, Unsupported, needs_launch
 from ..patterns import Pattern
-from ..rows import as_matrix, check_length, example_matrices, row_build, row_tiling, split_rows
+from ..rows import WARP_ELEMENTS, as_matrix, check_length, example_matrices, row_build, row_tiling, split_rows
 
 # The default of torch.nn.LayerNorm.
 EPS = 1e-5
@@ -170,7 +170,7 @@ def backward(
     dx = torch.empty_like(flat, memory_format=torch.contiguous_format)
     if not needs_launch(flat):
         return dx.view(x.shape), torch.zeros_like(weight), torch.zeros_like(bias)
-    rows, block, warps = row_tiling(flat.shape[1], summing=True)
+    rows, block, warps = row_tiling(flat.shape[1], WARP_ELEMENTS)
     programs, each = split_rows(len(flat), rows)
     partial = torch.empty(2, programs, flat.shape[1], dtype=torch.float32, device=x.device)
     tensors = (slope, flat, weight.contiguous(), mean, scale, dx, *partial)
@@ -210,7 +210,7 @@ def cost(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> tuple[Cos
 
 
 def builds(dtype: str, target: str = "sm_80", columns: int = 1024) -> list[Build]:
-    tiling, summing = row_tiling(columns), row_tiling(columns, summing=True)
+    tiling, summing = row_tiling(columns), row_tiling(columns, WARP_ELEMENTS)
     written = ("x", "weight", "bias", "y", "mean", "scale")
     gradients = ("dy", "x", "weight", "mean", "scale", "dx", "partial_weight", "partial_bias")
     return [

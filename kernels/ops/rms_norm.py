@@ -18,7 +18,7 @@ import triton.language as tl
 
 from ..contract import DTYPES, Build, Cost, Unsupported, needs_launch
 from ..patterns import Pattern
-from ..rows import as_matrix, check_length, example_matrices, row_build, row_tiling, split_rows
+from ..rows import WARP_ELEMENTS, as_matrix, check_length, example_matrices, row_build, row_tiling, split_rows
 
 # The default of Hugging Face's T5 and Llama; torch.nn.RMSNorm has only the eps of a dtype.
 EPS = 1e-6
@@ -118,7 +118,7 @@ def forward(x: torch.Tensor, weight: torch.Tensor, eps: float = EPS) -> tuple[to
     y = torch.empty_like(flat, memory_format=torch.contiguous_format)
     scale = torch.empty(flat.shape[0], dtype=torch.float32, device=x.device)
     if needs_launch(flat):
-        rows, block, warps = row_tiling(flat.shape[1])
+        rows, block, warps = row_tiling(flat.shape[1], WARP_ELEMENTS)
         tensors = (flat, weight.contiguous(), y, scale)
         strides = (flat.stride(0), y.stride(0))
         forward_kernel[(triton.cdiv(len(flat), rows),)](
@@ -135,7 +135,7 @@ def backward(
     dx = torch.empty_like(flat, memory_format=torch.contiguous_format)
     if not needs_launch(flat):
         return dx.view(x.shape), torch.zeros_like(weight)
-    rows, block, warps = row_tiling(flat.shape[1], summing=True)
+    rows, block, warps = row_tiling(flat.shape[1], WARP_ELEMENTS)
     programs, each = split_rows(len(flat), rows)
     partial = torch.empty(programs, flat.shape[1], dtype=torch.float32, device=x.device)
     tensors = (slope, flat, weight.contiguous(), scale, dx, partial)
@@ -168,7 +168,7 @@ def cost(x: torch.Tensor, weight: torch.Tensor) -> tuple[Cost, Cost]:
 
 
 def builds(dtype: str, target: str = "sm_80", columns: int = 1024) -> list[Build]:
-    tiling, summing = row_tiling(columns), row_tiling(columns, summing=True)
+    tiling = row_tiling(columns, WARP_ELEMENTS)
     gradients = ("dy", "x", "weight", "scale", "dx", "partial")
     return [
         row_build(
@@ -180,5 +180,5 @@ def builds(dtype: str, target: str = "sm_80", columns: int = 1024) -> list[Build
             ("x", "y"),
             {"eps": "fp32"},
         ),
-        row_build("backward", backward_kernel, dtype, summing, gradients, ("dy", "x", "dx"), {"each": "i32"}),
+        row_build("backward", backward_kernel, dtype, tiling, gradients, ("dy", "x", "dx"), {"each": "i32"}),
     ]

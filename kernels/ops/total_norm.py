@@ -14,14 +14,15 @@ import triton
 import triton.language as tl
 
 from ..chunks import KINDS, check_lists, locate_chunk, make_tables, pointer, table_bytes
-from ..contract import DTYPES, Build, Cost, needs_launch
+from ..contract import DTYPES, Build, Cost, architecture, needs_launch
 
 RETURNS = ("norm",)
 GRADIENTS = ()
 # Elements of a chunk: with 2,048 it took 1.7 times as long on an H200 (docs/results/h200.md).
 CHUNK = 8192
-# 32 elements of a chunk for each thread.
+# 32 elements of a chunk for each thread, which spills registers on sm_120.
 WARPS = 8
+SM_120_WARPS = 16
 
 
 def reference(tensors: list[torch.Tensor]) -> torch.Tensor:
@@ -44,6 +45,11 @@ def squares_kernel(
     tl.store(partial + tl.program_id(0), tl.sum(value * value, 0))
 
 
+def warps_on(target: str) -> int:
+    """Warps of a program on an architecture."""
+    return SM_120_WARPS if target == "sm_120" else WARPS
+
+
 def check(tensors: list[torch.Tensor]) -> None:
     check_lists([tensors])
 
@@ -54,9 +60,10 @@ def forward(tensors: list[torch.Tensor]) -> tuple[torch.Tensor]:
     if not filled:
         return (torch.zeros((), dtype=torch.float32, device=tensors[0].device),)
     addresses, chunks, aligned = make_tables([filled], CHUNK)
+    warps = warps_on(architecture(filled[0].device))
     partial = torch.empty(len(chunks), dtype=torch.float32, device=filled[0].device)
     squares_kernel[(len(chunks),)](
-        addresses, chunks, partial, KINDS[filled[0].dtype], aligned, CHUNK, num_warps=WARPS
+        addresses, chunks, partial, KINDS[filled[0].dtype], aligned, CHUNK, num_warps=warps
     )
     return (partial.sum(dtype=torch.float64).sqrt().float(),)
 
@@ -114,14 +121,14 @@ def builds(dtype: str, target: str = "sm_80") -> list[Build]:
         **dict.fromkeys(last, "constexpr"),
     }
     # The last chunk of a tensor is masked element by element, in a branch of its own.
-    tail = CHUNK // (32 * WARPS) if dtype != "fp32" else 0
+    tail = CHUNK // (32 * warps_on(target)) if dtype != "fp32" else 0
     return [
         Build(
             "forward",
             squares_kernel,
             signature,
             last,
-            WARPS,
+            warps_on(target),
             divisible=("addresses", "chunks", "partial"),
             single_loads=tail,
         )

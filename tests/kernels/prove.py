@@ -33,8 +33,8 @@ from hotlap.perf.oracle.check import allowance, summing  # noqa: E402
 from hotlap.perf.oracle.rounding import cost as cost_of_rounding  # noqa: E402
 from hotlap.perf.oracle.rounding import moved_by  # noqa: E402
 
-# Roundings of a step of an optimizer in each element of a state: of the scaled gradient, its square,
-# the product with a constant, the sum.
+# Roundings of a step of an optimizer in each element of a state: of the scaled gradient, its
+# square, the product with a constant, the sum.
 ROUNDINGS = 4
 
 
