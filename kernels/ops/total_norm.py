@@ -20,9 +20,9 @@ RETURNS = ("norm",)
 GRADIENTS = ()
 # Elements of a chunk: with 2,048 it took 1.7 times as long on an H200 (docs/results/h200.md).
 CHUNK = 8192
-# 32 elements of a chunk for each thread, which spills registers on sm_120.
+# The same on sm_120, where the larger one spills registers.
+SM_120_CHUNK = 2048
 WARPS = 8
-SM_120_WARPS = 16
 
 
 def reference(tensors: list[torch.Tensor]) -> torch.Tensor:
@@ -45,9 +45,9 @@ def squares_kernel(
     tl.store(partial + tl.program_id(0), tl.sum(value * value, 0))
 
 
-def warps_on(target: str) -> int:
-    """Warps of a program on an architecture."""
-    return SM_120_WARPS if target == "sm_120" else WARPS
+def chunk_on(target: str) -> int:
+    """Elements of a chunk on an architecture."""
+    return SM_120_CHUNK if target == "sm_120" else CHUNK
 
 
 def check(tensors: list[torch.Tensor]) -> None:
@@ -59,11 +59,11 @@ def forward(tensors: list[torch.Tensor]) -> tuple[torch.Tensor]:
     filled = [tensor for tensor in tensors if needs_launch(tensor)]
     if not filled:
         return (torch.zeros((), dtype=torch.float32, device=tensors[0].device),)
-    addresses, chunks, aligned = make_tables([filled], CHUNK)
-    warps = warps_on(architecture(filled[0].device))
+    size = chunk_on(architecture(filled[0].device))
+    addresses, chunks, aligned = make_tables([filled], size)
     partial = torch.empty(len(chunks), dtype=torch.float32, device=filled[0].device)
     squares_kernel[(len(chunks),)](
-        addresses, chunks, partial, KINDS[filled[0].dtype], aligned, CHUNK, num_warps=warps
+        addresses, chunks, partial, KINDS[filled[0].dtype], aligned, size, num_warps=WARPS
     )
     return (partial.sum(dtype=torch.float64).sqrt().float(),)
 
@@ -113,7 +113,7 @@ def cost(tensors: list[torch.Tensor]) -> tuple[Cost]:
 
 
 def builds(dtype: str, target: str = "sm_80") -> list[Build]:
-    last = {"KIND": getattr(tl, DTYPES[dtype]), "ALIGNED": True, "CHUNK": CHUNK}
+    last = {"KIND": getattr(tl, DTYPES[dtype]), "ALIGNED": True, "CHUNK": chunk_on(target)}
     signature = {
         "addresses": "*i64",
         "chunks": "*i64",
@@ -121,14 +121,14 @@ def builds(dtype: str, target: str = "sm_80") -> list[Build]:
         **dict.fromkeys(last, "constexpr"),
     }
     # The last chunk of a tensor is masked element by element, in a branch of its own.
-    tail = CHUNK // (32 * warps_on(target)) if dtype != "fp32" else 0
+    tail = chunk_on(target) // (32 * WARPS) if dtype != "fp32" else 0
     return [
         Build(
             "forward",
             squares_kernel,
             signature,
             last,
-            warps_on(target),
+            WARPS,
             divisible=("addresses", "chunks", "partial"),
             single_loads=tail,
         )

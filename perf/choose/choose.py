@@ -90,10 +90,12 @@ def choose(
     progress: Progress,
     asked: bool,
     pipeline: str = "",
+    against_all: bool = False,
 ) -> Choice:
     """Returns the choice among cases (candidates.ways), which are built in this order; the first is
     the baseline. folder, again: of the two races. plan.budget_s is that of all of it. asked: the
     user named the precisions. pipeline: the user's function around the model, if there is one.
+    against_all: every library by default is built, and raced again with the chosen one.
 
     Ctrl-C ends the race that runs; the choice is then of what is known. Raises Refusal where the
     model itself cannot be measured.
@@ -110,10 +112,11 @@ def choose(
         answerable(wish, preparation.subject)
         settle_refused(journal, preparation, asked)
         until = began + BUILDING * plan.budget_s
-        build(journal, preparation, until, journal.open()[:FIRST])
+        wanted = [case for case in cases if against_all and case.options == LIBRARY_DEFAULTS]
+        build(journal, preparation, until, journal.open()[:FIRST], wanted)
         if plan.budget_s >= WORTH_A_LOOK_S and len(journal.entrants) == FIRST:
             progress.looked(journal.group, looked(journal, servers))
-        build(journal, preparation, until, journal.open())
+        build(journal, preparation, until, journal.open(), wanted)
         race = Knockout(journal.entrants, journal.plan, servers, journal.tell, journal.record)
         stopped = interrupted(race)
         journal.stopped_by = race.stopped_by
@@ -124,7 +127,9 @@ def choose(
         confirm: list[Result] = []
         pipelined = None
         if chosen is not None and not stopped:
-            members = [search[0], default, chosen, runner_up]
+            timed = [result for result in defaults(search) if "latency" in result.metrics]
+            beside = timed if against_all else [default]
+            members = [search[0], *beside, chosen, runner_up]
             confirm = raced_again(
                 [result.case for result in members if result is not None],
                 journal,
@@ -214,15 +219,17 @@ def settle_refused(journal: Journal, preparation: Preparation, asked: bool) -> N
         journal.settle(coarse, Reason("not_tried", detail))
 
 
-def build(journal: Journal, preparation: Preparation, until: float, cases: Sequence[Case]) -> None:
-    """Builds in order while there is time; what would not be done in time is settled. The baseline
-    and one candidate are built in any case.
+def build(
+    journal: Journal, preparation: Preparation, until: float, cases: Sequence[Case], wanted: Sequence[Case]
+) -> None:
+    """Builds in order while there is time; what would not be done in time is settled. The baseline,
+    one candidate and what is wanted are built in any case.
     """
     slowness = 1.0
     for case in cases:
         left_s, needs_s = until - time.monotonic(), slowness * expected_s(case)
         by_default = case.options == LIBRARY_DEFAULTS
-        needed = case == journal.cases[0] or not (by_default or has_candidate(journal))
+        needed = case in (journal.cases[0], *wanted) or not (by_default or has_candidate(journal))
         if needs_s > left_s and not needed:
             left = f"and {max(0.0, left_s):.0f} s were left; raise --budget"
             reason = Reason("not_tried", f"it takes about {needs_s:.0f} s to build, {left}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -15,6 +15,7 @@ from .lists import AUTO, arguments_of, split
 
 # Building takes most of it: one compilation of Inductor 20 to 50 s.
 DEFAULT_BUDGET = "5m"
+Against = Literal["best", "all"]
 # Exit status where nothing was chosen, or a bound could not be shown.
 NOT_SHOWN = 3
 # Exit status where the model could not be measured.
@@ -53,6 +54,9 @@ def optimize(
         str,
         typer.Option(help="package.module:function that takes the model and does all around it: timed too."),
     ] = "",
+    against: Annotated[
+        Against, typer.Option(help="Libraries by default that it is confirmed beside: the best, or all.")
+    ] = "best",
     threads: Annotated[int, typer.Option(help="Most threads. Default: all cores.", min=0)] = 0,
     checkpoint: Annotated[str, typer.Option(help="A checkpoint for package.module:Class or :function.")] = "",
     arg: Annotated[
@@ -84,6 +88,7 @@ def optimize(
         out,
         f"hotlap optimize {workload}",
         pipeline,
+        against == "all",
     )
     try:
         answer = answered(question, console())

@@ -55,6 +55,8 @@ class Question:
     command: str
     # The user's function around the model, `package.module:function`; empty where there is none.
     pipeline: str = ""
+    # Whether it is confirmed beside every library by default, and not the best alone.
+    against_all: bool = False
 
 
 class Answered(NamedTuple):
@@ -102,6 +104,7 @@ def answered(question: Question, output: Console) -> Answered:
             progress,
             bool(question.precisions),
             question.pipeline,
+            question.against_all,
         )
     finally:
         progress.close()

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from hotlap.perf.artefacts import opening
+from hotlap.perf.lookup.cases import LIBRARY_DEFAULTS
 from hotlap.perf.terms import result
 
 MODEL = """
@@ -64,7 +65,7 @@ def test_a_choice_is_right_confirmed_and_runs_by_itself(
 ) -> None:
     monkeypatch.delenv("HOTLAP_RUNS", raising=False)
     done = optimized(tmp_path, "--budget", "2m", "-o", "out", "--subject-to", "drop<=2%", "--pipeline",
-                     "planted_net:predict")  # fmt: skip
+                     "planted_net:predict", "--against", "all")  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     out = tmp_path / "out"
     launch = json.loads((out / "launch.json").read_bytes())
@@ -85,6 +86,11 @@ def test_a_choice_is_right_confirmed_and_runs_by_itself(
     assert {each.reason.code for each in static if each.reason} <= {"accuracy", "not_tried"}
     confirmed = result.read(search.parent.parent / "confirm" / "results.json").results
     assert len(confirmed) >= 2 and all(each.disturbance is not None for each in confirmed)
+    by_default = [
+        [each.case for each in among if each.case.options == LIBRARY_DEFAULTS and "latency" in each.metrics]
+        for among in (results, confirmed)
+    ]
+    assert set(by_default[0]) == set(by_default[1]) and len(by_default[0]) >= 3
     assert "times as fast as" in done.stdout and "drop<=2% holds" in done.stdout
     assert re.search(r"planted_net:predict 1\.\d+x \[.*of it is now prepared: no model gives", done.stdout)
 
