@@ -90,13 +90,11 @@ def make_tables(lists: Sequence[Sequence[torch.Tensor]], chunk: int) -> Tables:
     device = lists[0][0].device
     addresses = tuple(tuple(tensor.data_ptr() for tensor in tensors) for tensors in lists)
     sizes = tuple(tensor.numel() for tensor in lists[0])
-    on_gpu = device.type == "cuda"
-    # What one stream copies is not there yet on another.
-    key = (device, torch.cuda.current_stream(device).cuda_stream if on_gpu else 0, chunk, addresses, sizes)
-    capturing = on_gpu and torch.cuda.is_current_stream_capturing()
+    key = (device, stream(device), chunk, addresses, sizes)
+    captured = capturing(device)
     if key in TABLES:
         TABLES.move_to_end(key)
-    elif capturing:
+    elif captured:
         raise Unsupported(
             "the tables of these tensors cannot be made in the capture of a CUDA graph; call it once"
             " before on the same tensors and stream"
@@ -105,9 +103,19 @@ def make_tables(lists: Sequence[Sequence[torch.Tensor]], chunk: int) -> Tables:
         TABLES[key] = new_tables(addresses, sizes, chunk, device)
         if len(TABLES) > MOST:
             TABLES.popitem(last=False)
-    if capturing:
+    if captured:
         CAPTURED.append(TABLES[key])
     return TABLES[key]
+
+
+def stream(device: torch.device) -> int:
+    """The present stream: what one copies is not there yet on another. 0 on a CPU."""
+    return torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
+
+
+def capturing(device: torch.device) -> bool:
+    """Whether a CUDA graph is being captured."""
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
 def new_tables(

@@ -50,8 +50,7 @@ class Journal:
         self.cases = cases
         self.run = run
         self.progress = progress
-        precisions = {case.precision for case in cases}
-        self.plan = msgspec.structs.replace(plan, budget_s=plan.budget_s * len(precisions))
+        self.plan = plan
         self.setting = Setting(f"{run.id}/{group}", self.plan, environment)
         self.folder = run.folder / "work" / group
         workload = cases[0].workload

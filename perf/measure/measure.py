@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import msgspec
+
 from ..lookup import plugins
 from ..lookup.cases import races, takes
 from ..race import leavings
@@ -51,7 +53,7 @@ def measure(
     servers = Servers(run.folder, plan.timeout_s, progress.line)
     try:
         for group, members in races(cases):
-            journal = Journal(group, members, run, plan, environment, progress)
+            journal = Journal(group, members, run, for_all(plan, members), environment, progress)
             servers.keep(journal.reference.module)
             measure_race(journal, servers, train, prove, first_look and not results, locate)
             results += journal.results()
@@ -59,6 +61,12 @@ def measure(
     finally:
         servers.close()
     return results
+
+
+def for_all(plan: Plan, members: Sequence[Case]) -> Plan:
+    """Returns the plan of one race, whose budget is for each of its precisions."""
+    precisions = {case.precision for case in members}
+    return msgspec.structs.replace(plan, budget_s=plan.budget_s * len(precisions))
 
 
 def measure_race(

@@ -5,13 +5,16 @@ dtypes and layouts.
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from hotlap.kernels import AdamW, dispatch
+from hotlap.kernels import AdamW, chunks, dispatch
+from hotlap.kernels.contract import Unsupported
+from hotlap.kernels.ops import total_norm
 
 
 def model() -> nn.Module:
@@ -134,3 +137,39 @@ def test_dtypes_together_parameters_without_gradients_and_a_schedule() -> None:
 def test_settings_out_of_range(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="AdamW: lr"):
         AdamW([nn.Parameter(torch.ones(1))], **wrong)
+
+
+def test_tables_are_made_once_for_the_same_memory_and_never_in_a_capture(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    built_of = []
+    new_tables = chunks.new_tables
+
+    def counted(addresses: Any, *rest: Any) -> Any:
+        built_of.append(addresses)
+        return new_tables(addresses, *rest)
+
+    monkeypatch.setattr(chunks, "new_tables", counted)
+    monkeypatch.setattr(chunks, "TABLES", OrderedDict())
+    monkeypatch.setattr(chunks, "CAPTURED", [])
+
+    def norm(tensors: list[torch.Tensor]) -> float:
+        return float(total_norm.forward(tensors)[0])
+
+    with dispatch.using("interpret"):
+        lists = [[torch.full((3, 5), value), torch.full((7,), value)] for value in (1.0, 2.0)]
+        for tensors in lists:
+            assert norm(tensors) == pytest.approx(float(tensors[0][0, 0]) * 22**0.5)
+        lists[0][1].fill_(3.0)
+        assert norm(lists[0]) == pytest.approx((15 + 9 * 7) ** 0.5)
+        assert len(built_of) == 2
+        monkeypatch.setattr(chunks, "capturing", lambda device: True)
+        assert norm(lists[1]) == pytest.approx(2.0 * 22**0.5)
+        assert len(built_of) == 2 and len(chunks.CAPTURED) == 1
+        with pytest.raises(Unsupported, match="capture of a CUDA graph; call it once before"):
+            chunks.make_tables([[torch.ones(4)]], 16)
+        monkeypatch.setattr(chunks, "capturing", lambda device: False)
+        kept = [torch.ones(4) for _ in range(chunks.MOST + 3)]
+        for tensor in kept:
+            chunks.make_tables([[tensor]], 16)
+        assert len(chunks.TABLES) == chunks.MOST

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import msgspec
 
 from hotlap.perf.choose import candidates, sentences, wishes
-from hotlap.perf.choose.choose import Choice, best
+from hotlap.perf.choose.choose import Choice, best, searching
 from hotlap.perf.choose.knockout import Knockout
 from hotlap.perf.lookup.cases import LIBRARY_DEFAULTS, parse_backend
+from hotlap.perf.measure.measure import for_all
 from hotlap.perf.terms.case import Case, Plan
 from hotlap.perf.terms.reasons import Reason
 from hotlap.perf.terms.result import Placement, Result, Samples
@@ -177,3 +179,11 @@ def test_who_is_surely_slower_leaves() -> None:
         entrant.spent_s = 0.0  # type: ignore[attr-defined]
     race.look(10.0)
     assert "surely slower" in far.let_go and not near.let_go and not first.let_go
+
+
+def test_a_race_is_given_its_budget_once_for_each_precision_and_a_choice_once_in_all() -> None:
+    fp32 = Case("net", "openvino", "fp32", 1)
+    cases = [fp32, replace(fp32, precision="int8"), replace(fp32, precision="bf16")]
+    plan = Plan(budget_s=100.0)
+    assert for_all(plan, cases).budget_s == 300.0 and for_all(plan, cases[:1]).budget_s == 100.0
+    assert searching(plan).budget_s == 25.0
