@@ -10,7 +10,7 @@ overwritten:
 
     call_us    median time between two CUDA events around a call (triton.testing.do_bench): what a
                caller waits where the host is slower than the device
-    device_us  time in kernels alone, a mean over calls seen by torch's profiler
+    device_us  time in kernels and copies alone, a mean over calls seen by torch's profiler
     bound_us   the longest of bytes over the copy rate and FLOP over the product rate that our
                kernels need at least; of an operation whose products are torch's it is not known
 
@@ -31,6 +31,7 @@ from typing import Any, NamedTuple
 import torch
 
 from hotlap.kernels import library
+from hotlap.perf.terms import escape
 
 PRECISION = "bf16"
 # Rows of a vocabulary of GPT-2, which targets are drawn from.
@@ -71,8 +72,16 @@ def in_kernels(call: Callable[[], Any]) -> float:
             there.copy_(back)
             call()
         torch.cuda.synchronize()
-    kernels = [row for row in profile.key_averages() if not row.key.startswith("Memcpy DtoD")]
-    return float(sum(row.self_device_time_total for row in kernels)) / 1e6 / CALLS
+    return without_flushes([(event.name, event.self_device_time_total) for event in profile.events()])
+
+
+def without_flushes(events: list[tuple[str, float]]) -> float:
+    """Returns seconds of a call from the names and microseconds of what ran on the device in CALLS
+    of them: all but the copies that overwrote the cache, which are the CALLS longest. An
+    operation's own copies, such as of a gradient that is returned twice, count.
+    """
+    copies = sorted(spent for name, spent in events if name.startswith("Memcpy DtoD"))
+    return (sum(spent for _, spent in events) - sum(copies[-CALLS:])) / 1e6 / CALLS
 
 
 def rates(clock: Clock) -> tuple[float, float]:
@@ -212,16 +221,25 @@ def table(stored: list[dict[str, Any]]) -> Iterator[str]:
     yield "| operation | direction | bound | ours | eager | torch.compile | eager / ours | compile / ours |"
     yield "|---|---|---|---|---|---|---|---|"
     cells: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+    failed = [row for row in times if "error" in row]
     for row in times:
-        cells.setdefault((row["operation"], row["direction"]), {})[row["implementation"]] = row
+        if row not in failed:
+            cells.setdefault((row["operation"], row["direction"]), {})[row["implementation"]] = row
     for (name, direction), by in sorted(cells.items()):
         ours = by["ours"]
         columns = [f"{ours['bound_us']:.0f}" if ours["bound_us"] else ""]
-        columns += [f"{row['device_us']:.0f} ({row['call_us']:.0f})" for row in by.values()]
-        columns += [""] * (4 - len(columns))
-        for other in ("eager", "compile"):
-            columns.append(f"{by[other]['device_us'] / ours['device_us']:.2f}" if other in by else "")
+        columns += [
+            f"{by[whose]['device_us']:.0f} ({by[whose]['call_us']:.0f})" if whose in by else ""
+            for whose in ("ours", "eager", "compile")
+        ]
+        columns += [
+            f"{by[whose]['device_us'] / ours['device_us']:.2f}" if whose in by else ""
+            for whose in ("eager", "compile")
+        ]
         yield f"| {name} | {direction} | {' | '.join(columns)} |"
+    if failed:
+        yield ""
+        yield from (f"- {row['operation']}: {escape.markdown(row['error'])}" for row in failed)
 
 
 def main() -> None:

@@ -7,6 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from bench import kernel_times
 from hotlap.kernels import library
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,3 +63,29 @@ def test_the_stored_times_are_of_every_operation_and_within_their_bound() -> Non
     assert {row["operation"] for row in rows} == set(library.NAMES)
     bounded = [row for row in rows if row["implementation"] == "ours" and row["bound_us"]]
     assert len(bounded) >= 20 and all(row["device_us"] >= 0.95 * row["bound_us"] for row in bounded)
+
+
+def test_an_operation_s_own_copies_count_and_those_that_empty_the_cache_do_not() -> None:
+    flushes = [("Memcpy DtoD (Device -> Device)", 120.0)] * kernel_times.CALLS
+    own = [("Memcpy DtoD (Device -> Device)", 15.0), ("backward_kernel", 40.0)] * kernel_times.CALLS
+    assert kernel_times.without_flushes([*flushes, *own]) == pytest.approx(55e-6)
+
+
+def test_the_table_names_what_failed_and_leaves_the_cell_of_what_is_not_there_empty() -> None:
+    machine = {
+        "device": "a GPU",
+        "torch": "1",
+        "triton": "2",
+        "copied_bytes_s": 1e12,
+        "product_flops_s": 1e12,
+    }
+    row = {"operation": "adamw", "direction": "forward", "call_us": 9.0, "bound_us": None}
+    stored = [
+        machine,
+        {**row, "implementation": "compile", "device_us": 8.0},
+        {**row, "implementation": "ours", "device_us": 4.0},
+        {"operation": "softmax", "error": "timeout: not begun"},
+    ]
+    lines = list(kernel_times.table(stored))
+    assert "| adamw | forward |  | 4 (9) |  | 8 (9) |  | 2.00 |" in lines
+    assert lines[-1] == "- softmax: timeout: not begun"
