@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..lookup import plugins
 from ..lookup.cases import parse_backend
-from ..machine import cpu, cuda_devices, survey
+from ..machine import cores, cpu, cuda_devices, survey
 from ..terms import escape
 from ..terms.case import Case
 from ..terms.contract import Arrays, Artefact, Step, modules
@@ -228,4 +228,4 @@ def open_artefact(folder: str | Path, threads: int = 0) -> Opened:
     for line in doubts(manifest):
         warnings.warn(escape.log(line), stacklevel=2)
     case = here(manifest)
-    return Opened(folder, manifest, case, threads or case.threads(len(os.sched_getaffinity(0))))
+    return Opened(folder, manifest, case, threads or case.threads(cores.count()))

@@ -102,7 +102,7 @@ def choose(
     """
     began = time.monotonic()
     leavings.clear(progress.line)
-    servers = Servers(folder.folder, plan.timeout_s, progress.line)
+    servers = Servers(folder.folder, plan.timeout_s, progress.line, plan.box)
     journal = Journal(cases[0].group, cases, folder, searching(plan), environment, progress)
     files.clear(journal.folder, below=folder.folder)
     preparation = Preparation(journal.reference, journal.folder, plan, servers)

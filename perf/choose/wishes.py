@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 
 from ..lookup import plugins
 from ..stats import estimates
+from ..terms import units
 from ..terms.reasons import Misuse
 from ..terms.result import Result, Samples
 from ..terms.units import scaled, significant
@@ -21,16 +22,7 @@ from ..terms.units import scaled, significant
 # Unit as a person writes it -> base units.
 UNITS = {
     "s": {"s": 1.0, "ms": 1e-3, "us": 1e-6},
-    "B": {
-        "B": 1.0,
-        "kB": 1e3,
-        "KB": 1e3,
-        "MB": 1e6,
-        "GB": 1e9,
-        "KiB": 2**10,
-        "MiB": 2**20,
-        "GiB": 2**30,
-    },
+    "B": units.BYTES,
     "1/s": {"/s": 1.0, "1/s": 1.0, "": 1.0},
     "J": {"J": 1.0, "mJ": 1e-3},
     "": {"": 1.0, "%": 0.01},
@@ -193,11 +185,11 @@ def bound(text: str) -> Limit:
     if match is None:
         raise Misuse(f"--subject-to {text.strip()[:60]!r}: expected NAME<=VALUE, such as p99<=20ms")
     quantity = known(match[1].strip(), tuple(QUANTITIES))
-    units = UNITS[quantity.unit]
-    if match[4] not in units:
+    known_units = UNITS[quantity.unit]
+    if match[4] not in known_units:
         raise Misuse(
             f"--subject-to {text.strip()!r}: {match[4] or 'a number alone'} is no unit of {quantity.name};"
-            f" use {', '.join(filter(None, units))}"
+            f" use {', '.join(filter(None, known_units))}"
         )
     try:
         value = float(match[3])
@@ -207,7 +199,7 @@ def bound(text: str) -> Limit:
     if (relation == "<=") != (quantity.better == "lower"):
         other = "<=" if quantity.better == "lower" else ">="
         raise Misuse(f"--subject-to {text.strip()!r}: {quantity.name} is bounded by {other}")
-    return Limit(quantity, relation, value * units[match[4]], "".join(text.split()))
+    return Limit(quantity, relation, value * known_units[match[4]], "".join(text.split()))
 
 
 def known(name: str, names: tuple[str, ...]) -> Quantity:

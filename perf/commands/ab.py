@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -84,6 +83,7 @@ def ab(
     from ..gate.revisions import Revisions, common_workloads
     from ..lookup.cases import expand, matching
     from ..lookup.workloads import Reference
+    from ..machine import cores
     from ..measure.rundir import new_id
     from ..reports.output import publish
     from .lists import batches_of, split, target_of
@@ -94,7 +94,7 @@ def ab(
         tail_s=0,
         fresh_blocks=FRESH_BLOCKS,
         timeout_s=units.seconds(timeout),
-        threads=threads or len(os.sched_getaffinity(0)),
+        threads=threads or cores.count(),
     )
     names = common_workloads(base, head, workload or [])
     notes: list[str] = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -38,7 +37,7 @@ def bench_artefact(
     Exit 4: damaged, or nothing measured.
     """
     from ..artefacts import opening
-    from ..machine import survey
+    from ..machine import cores, survey
     from ..measure import artefact, rundir
     from ..reports import report
     from ..reports.console import console
@@ -48,7 +47,7 @@ def bench_artefact(
         budget_s=units.seconds(budget),
         looks=(artefact.BLOCKS,),
         timeout_s=units.seconds(timeout),
-        threads=threads or len(os.sched_getaffinity(0)),
+        threads=threads or cores.count(),
     )
     here = survey.collect(plan.threads, "keep")
     run = rundir.RunFolder(files.runs_folder() / "artefact" / rundir.new_id(), "hotlap bench-artefact", here)

@@ -4,7 +4,6 @@ are not here.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from rich.table import Table
 
 from ..lookup import workloads
 from ..lookup.cases import default_backends, expand
-from ..machine import survey
+from ..machine import cores, survey
 from ..measure.rundir import RunFolder
 from ..oracle import ladder
 from ..reports.console import console
@@ -43,7 +42,7 @@ def climb(
             " architecture, such as --target sm_80,sm_89"
         )
     cases = asked(names or by_default(), backends, precisions, targets)
-    plan = Plan(threads=len(os.sched_getaffinity(0)))
+    plan = Plan(threads=cores.count())
     here = survey.collect(plan.threads, "keep")
     opened = RunFolder(None, "hotlap doctor --ladder", here, cases)
     output = console()

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..lookup import plugins
-from ..machine import cuda_devices, survey
+from ..machine import cores, cuda_devices, survey
 from ..machine.noise import listen
 from ..machine.telemetry import Device, State
 from ..measure.prepare import clean
@@ -49,8 +49,8 @@ def show_machine(seconds: float, device: str) -> None:
     seconds: how long to listen to its noise. device: what backends are asked for.
     """
     output = console()
-    cores = len(os.sched_getaffinity(0))
-    here = survey.collect(cores, "keep")
+    threads = cores.count()
+    here = survey.collect(threads, "keep")
     output.print(hardware(here))
     if here.gpus:
         output.print()
@@ -58,7 +58,7 @@ def show_machine(seconds: float, device: str) -> None:
     output.print()
     output.print(backends(device))
     output.print()
-    show_peaks(output, cores)
+    show_peaks(output, threads)
     show_noise(output, seconds)
 
 

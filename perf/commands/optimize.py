@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -57,6 +56,12 @@ def optimize(
     against: Annotated[
         Against, typer.Option(help="Libraries by default that it is confirmed beside: the best, or all.")
     ] = "best",
+    box: Annotated[
+        str,
+        typer.Option(
+            help="Measure in a box of so many CPUs and so much memory: cpus=2,memory=1GiB, or one of both."
+        ),
+    ] = "",
     threads: Annotated[int, typer.Option(help="Most threads. Default: all cores.", min=0)] = 0,
     checkpoint: Annotated[str, typer.Option(help="A checkpoint for package.module:Class or :function.")] = "",
     arg: Annotated[
@@ -71,6 +76,7 @@ def optimize(
     """
     from ..choose import sentences, wishes
     from ..lookup.workloads import named
+    from ..machine import box as boxes
     from ..reports.console import console
     from .optimizing import Question, answered
 
@@ -79,8 +85,9 @@ def optimize(
         wishes.parse(goal, subject_to),
         Plan(
             budget_s=units.seconds(budget),
-            threads=threads or len(os.sched_getaffinity(0)),
+            threads=threads or boxes.threads(box),
             priority=priority,
+            box=boxes.canonical(box),
         ),
         target,
         batch,

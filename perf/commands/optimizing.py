@@ -4,7 +4,6 @@ folder written.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from ..choose import candidates, choose, sentences, ship, wishes
 from ..choose.choose import Choice
 from ..choose.wishes import Wish
 from ..lookup.workloads import Reference, check, named
+from ..machine import box as boxes
 from ..machine import survey
 from ..measure.rundir import RunFolder, new_id
 from ..reports.console import console
@@ -77,7 +77,7 @@ def answered(question: Question, output: Console) -> Answered:
         raise Misuse(f"--target {target}: what is chosen must be timed here; use auto, cpu or cuda:N")
     if question.out is not None:
         ship.suitable(question.out)
-    here = survey.collect(plan.threads, "keep")
+    here = survey.collect(plan.threads, "keep", boxes.words(plan.box))
     end = time.strftime("%H:%M:%S", time.localtime(time.time() + plan.budget_s))
     asked = f"{sentences.question(question.wish)}; {here.hardware}; done by about {end}"
     for line in [asked, *notes]:
@@ -154,6 +154,7 @@ def optimize(
     batch: int = 0,
     precisions: str = "",
     threads: int = 0,
+    box: str = "",
 ) -> Opened:
     """Returns the fastest right way to run a module on this machine, opened: it takes numpy arrays
     and returns them. Its folder is `out`, by default under runs/choose/.
@@ -171,7 +172,9 @@ def optimize(
     from ..lookup import saved_program
 
     wish = wishes.parse(goal, subject_to)
-    plan = Plan(budget_s=units.seconds(budget), threads=threads or len(os.sched_getaffinity(0)))
+    plan = Plan(
+        budget_s=units.seconds(budget), threads=threads or boxes.threads(box), box=boxes.canonical(box)
+    )
     folder = files.runs_folder() / "choose" / new_id()
     folder.mkdir(parents=True)
     program = folder / f"{type(model).__name__}.pt2"

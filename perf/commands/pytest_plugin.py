@@ -14,7 +14,6 @@ every reader of its files keep working.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ..machine import survey
+from ..machine import cores, survey
 from ..terms import escape, files
 
 if TYPE_CHECKING:
@@ -171,9 +170,7 @@ class Races:
         ] or [wanted]
         pace = Case(wanted.workload, PACE, wanted.precision, wanted.batch, wanted.target, wanted.mode)
         workloads.check(workloads.Reference(wanted.workload))
-        plan = Plan(
-            budget_s=seconds(self.config.getoption("hotlap_budget")), threads=len(os.sched_getaffinity(0))
-        )
+        plan = Plan(budget_s=seconds(self.config.getoption("hotlap_budget")), threads=cores.count())
         here = survey.collect(plan.threads, "keep")
         if self.folder is None:
             self.folder = RunFolder(None, "pytest", here)

@@ -4,7 +4,6 @@ report.
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
@@ -76,6 +75,12 @@ def run(
         ),
     ] = None,
     threads: Annotated[int, typer.Option(help="Threads of every entrant. Default: all cores.", min=0)] = 0,
+    box: Annotated[
+        str,
+        typer.Option(
+            help="Measure in a box of so many CPUs and so much memory: cpus=2,memory=1GiB, or one of both."
+        ),
+    ] = "",
     priority: Annotated[
         Priority,
         typer.Option(
@@ -96,6 +101,7 @@ def run(
 ) -> int:
     """Race a model's backends against eager: checked, measured, reported."""
     from ..lookup.workloads import named
+    from ..machine import box as boxes
     from ..machine import survey
     from ..measure.rundir import RunFolder
     from ..reports import report
@@ -106,8 +112,9 @@ def run(
     plan = Plan(
         budget_s=units.seconds(budget),
         timeout_s=units.seconds(timeout),
-        threads=threads or len(os.sched_getaffinity(0)),
+        threads=threads or boxes.threads(box),
         priority=priority,
+        box=boxes.canonical(box),
     )
     names = workload or racing.by_default()
     if checkpoint and len(names) != 1:
@@ -116,7 +123,7 @@ def run(
     if arguments and len(names) != 1:
         raise Misuse("--arg needs exactly one workload, package.module:Class, :function or a file")
     asked = [named(name, checkpoint, arguments) for name in names]
-    here = survey.collect(plan.threads, "keep")
+    here = survey.collect(plan.threads, "keep", boxes.words(plan.box))
     output = console()
     if resume:
         opened = racing.resumed(resume, out, here)
@@ -135,6 +142,7 @@ def run(
         ("--budget", budget, DEFAULT_BUDGET),
         ("--threads", threads, 0),
         ("--priority", priority, "raised"),
+        ("--box", plan.box, ""),
         ("--timeout", timeout, DEFAULT_TIMEOUT),
     )
     with racing.resumable(opened, to_go_on(opened.folder, settings)):

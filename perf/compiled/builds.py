@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import fnmatch
 import importlib
-import os
 import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -16,6 +15,7 @@ from typing import Any
 import msgspec
 
 from ..lookup.plugins import Unknown
+from ..machine import cores
 from ..machine.peaks import datasheet
 from ..terms.reasons import Misuse
 from . import aot, rules
@@ -72,7 +72,7 @@ def build(
 
 def side_by_side(tasks: Sequence[tuple[Any, ...]], report: Progress) -> list[Any]:
     """Runs tasks (function, argument, ...) in a pool; returns their results in the same order."""
-    with ProcessPoolExecutor(min(len(tasks), len(os.sched_getaffinity(0))), get_context("spawn")) as pool:
+    with ProcessPoolExecutor(min(len(tasks), cores.count()), get_context("spawn")) as pool:
         futures = [pool.submit(*task) for task in tasks]
         for done, _ in enumerate(as_completed(futures), 1):
             report(done, len(tasks))

@@ -1,20 +1,20 @@
-"""Reads what the kernel says of the cores that this process may use: clock, threads of one core,
-CPU quota.
+"""Reads what the kernel says of the cores that this process may use: how many, clock, threads of
+one core.
 
 Linux: cpufreq and topology under /sys/devices/system/cpu (Documentation/admin-guide/pm/cpufreq.rst,
-cputopology.rst), cgroup v2's cpu.stat (cgroup-v2.rst). A virtual machine often shows none of it;
-what is not there is None or empty.
+cputopology.rst). A virtual machine often shows none of it; what is not there is None or empty.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Collection
 from pathlib import Path
 
-# Where /sys and /proc are; tests put a made tree in its place.
-ROOT = Path("/")
+from . import control_groups
+from .control_groups import ROOT, text
 
 
 def allowed() -> tuple[int, ...]:
@@ -22,11 +22,19 @@ def allowed() -> tuple[int, ...]:
     return tuple(sorted(os.sched_getaffinity(0)))
 
 
+def count(root: Path = ROOT) -> int:
+    """Returns how many threads can run at a time: as many as there are cores for this process, and
+    CPUs in its control group's quota, a fraction rounded up.
+    """
+    quota = control_groups.quota(root)
+    return len(allowed()) if quota is None else max(1, min(len(allowed()), math.ceil(quota)))
+
+
 def clock_hz(core: int, root: Path = ROOT) -> float | None:
     """Returns the core's clock now, Hz: of cpufreq (kHz), else of /proc/cpuinfo (MHz)."""
-    if khz := _text(root / f"sys/devices/system/cpu/cpu{core}/cpufreq/scaling_cur_freq"):
+    if khz := text(root / f"sys/devices/system/cpu/cpu{core}/cpufreq/scaling_cur_freq"):
         return float(khz) * 1e3
-    for block in _text(root / "proc/cpuinfo").split("\n\n"):
+    for block in text(root / "proc/cpuinfo").split("\n\n"):
         if re.search(rf"^processor\s*:\s*{core}$", block, re.M) and (
             mhz := re.search(r"^cpu MHz\s*:\s*([\d.]+)", block, re.M)
         ):
@@ -36,15 +44,15 @@ def clock_hz(core: int, root: Path = ROOT) -> float | None:
 
 def governor(core: int, root: Path = ROOT) -> str:
     """Returns the name of what chooses the core's clock; empty where there is none."""
-    return _text(root / f"sys/devices/system/cpu/cpu{core}/cpufreq/scaling_governor")
+    return text(root / f"sys/devices/system/cpu/cpu{core}/cpufreq/scaling_governor")
 
 
 def boosts(root: Path = ROOT) -> bool | None:
     """Returns whether cores may run above their nominal clock for as long as they stay cool."""
     cpu = root / "sys/devices/system/cpu"
-    if boost := _text(cpu / "cpufreq/boost"):
+    if boost := text(cpu / "cpufreq/boost"):
         return boost == "1"
-    no_turbo = _text(cpu / "intel_pstate/no_turbo")
+    no_turbo = text(cpu / "intel_pstate/no_turbo")
     return no_turbo == "0" if no_turbo else None
 
 
@@ -52,21 +60,11 @@ def shared(cores: Collection[int], root: Path = ROOT) -> list[tuple[int, ...]]:
     """Returns those of `cores` that are hardware threads of one core (SMT), together."""
     groups = set()
     for core in cores:
-        siblings = _text(root / f"sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list")
+        siblings = text(root / f"sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list")
         group = tuple(number for number in _numbers(siblings) if number in cores)
         if len(group) > 1:
             groups.add(group)
     return sorted(groups)
-
-
-def throttled(root: Path = ROOT) -> int:
-    """Returns how often the CPU quota of our control group has stopped us so far."""
-    own = re.search(r"^0::/(.*)$", _text(root / "proc/self/cgroup"), re.M)
-    for folder in ([own[1]] if own else []) + [""]:
-        statistics = _text(root / "sys/fs/cgroup" / folder / "cpu.stat")
-        if count := re.search(r"^nr_throttled (\d+)$", statistics, re.M):
-            return int(count[1])
-    return 0
 
 
 def ticks(root: Path = ROOT) -> dict[int | None, tuple[int, int]]:
@@ -74,7 +72,7 @@ def ticks(root: Path = ROOT) -> dict[int | None, tuple[int, int]]:
     away from this virtual machine, and all ticks (proc(5): /proc/stat).
     """
     counted: dict[int | None, tuple[int, int]] = {None: (0, 0)}
-    for line in _text(root / "proc/stat").splitlines():
+    for line in text(root / "proc/stat").splitlines():
         name, *words = line.split()
         if name.startswith("cpu"):
             counts = [int(word) for word in words]
@@ -95,11 +93,3 @@ def _numbers(text: str) -> list[int]:
         first, _, last = part.partition("-")
         numbers += range(int(first), int(last or first) + 1)
     return numbers
-
-
-def _text(path: Path) -> str:
-    """Returns what a file of the kernel says; empty where it is not there or not readable."""
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import psutil
 
 from ..stats import estimates
-from . import cores
+from . import control_groups, cores
 
 # Length of the timed loop, s: that of a sample of a race.
 LOOP_S = 0.005
@@ -91,7 +91,7 @@ def listen(seconds: float) -> Noise:
     others = {process.pid: process for process in psutil.process_iter() if process.pid != own}
     for process in others.values():
         _share(process)
-    before, usage, stops = cores.ticks(), resource.getrusage(resource.RUSAGE_SELF), cores.throttled()
+    before, usage, stops = cores.ticks(), resource.getrusage(resource.RUSAGE_SELF), control_groups.throttled()
     start = time.perf_counter()
     visits, clocks = _visits(seconds)
     after, elapsed = cores.ticks(), time.perf_counter() - start
@@ -112,7 +112,7 @@ def listen(seconds: float) -> Noise:
     }
     seen = levels(visits)
     steal = cores.stolen(before.get(None, NO_TICKS), after.get(None, NO_TICKS))
-    named = causes(seen, each, busy, steal, switches, cores.throttled() - stops)
+    named = causes(seen, each, busy, steal, switches, control_groups.throttled() - stops)
     return Noise(seen, each, switches, tuple(named))
 
 

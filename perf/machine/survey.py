@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..terms.environment import Environment
 from ..terms.reasons import Refusal
-from . import cpu, cuda_devices
+from . import control_groups, cpu, cuda_devices
 
 # Libraries whose versions an environment holds: they decide what is measured.
 LIBRARIES = (
@@ -34,8 +34,11 @@ BUILDERS = ("tensorrt-rtx", "tensorrt", "torch-tensorrt-rtx", "nncf")
 LOADERS = (*LIBRARIES, *BUILDERS)
 
 
-def collect(threads: int, allocator: str) -> Environment:
-    """Reads /proc, package metadata and NVML, and imports no library that is measured."""
+def collect(threads: int, allocator: str, box: str = "") -> Environment:
+    """Reads /proc, package metadata and NVML, and imports no library that is measured.
+
+    box: what each worker is held to, in words.
+    """
     values = cpu.cpuinfo()
     flags = cpu.flags()
     gpus, driver = _gpus()
@@ -54,6 +57,8 @@ def collect(threads: int, allocator: str) -> Environment:
         hugepages=_chosen(Path("/sys/kernel/mm/transparent_hugepage/enabled")),
         commit=_commit(),
         host=platform.node(),
+        quota=control_groups.quota() or 0.0,
+        box=box,
     )
 
 

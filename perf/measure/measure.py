@@ -50,7 +50,7 @@ def measure(
     """
     results: list[Result] = []
     leavings.clear(progress.line)
-    servers = Servers(run.folder, plan.timeout_s, progress.line)
+    servers = Servers(run.folder, plan.timeout_s, progress.line, plan.box)
     try:
         for group, members in races(cases):
             journal = Journal(group, members, run, for_all(plan, members), environment, progress)

@@ -160,6 +160,8 @@ def load_worker(entrant: Entrant, plan: Plan, servers: Servers, name: str, fresh
     else:
         entrant.worker, fresh = servers.worker(entrant.environment, entrant.preload, entrant.model, log)
     worker = entrant.worker
+    if servers.box is not None:
+        worker.hold(servers.box)
     imported = worker.ask(Preload(entrant.preload), plan.timeout_s)
     start_s = time.perf_counter() - start
     oracle = entrant.oracle

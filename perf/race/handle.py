@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 import psutil
 
+from ..machine.box import Box, Hold
 from ..terms.reasons import Refusal, room
 from . import installed, leavings
 from .channel import Channel, Closed, Late
@@ -54,6 +55,8 @@ class Worker:
         self.forks: set[int] = set()
         # Names of processes outside its session that ended with it.
         self.strays: list[str] = []
+        # What holds it to the size of a box; None without one.
+        self.held: Hold | None = None
 
     @classmethod
     def start(cls, environment: Mapping[str, str], log: Path) -> Worker:
@@ -108,6 +111,15 @@ class Worker:
         self._send(request)
         return self._reply(request, timeout_s, report)
 
+    def hold(self, box: Box) -> None:
+        """Holds it, and all that it starts, to the box's size. Raises Refusal."""
+        try:
+            self.held = box.put(self.pid)
+        except ProcessLookupError:
+            raise self._death("its start") from None
+        except OSError as error:
+            raise Refusal("crashed", f"the worker cannot be put into the box: {error}") from error
+
     def stop(self) -> None:
         self._signal(signal.SIGSTOP)
 
@@ -131,6 +143,8 @@ class Worker:
         self.channel.close()
         ended = self._reaped()
         leavings.release(segments)
+        if self.held is not None:
+            self.held.close()
         if self.mark is not None:
             shutil.rmtree(self.mark.folder, ignore_errors=True)
         self.gone = True
@@ -220,11 +234,16 @@ class Worker:
                 ended = self.process.wait(5)
             except subprocess.TimeoutExpired:
                 ended = None
+        overfull = self.held is not None and self.held.ended_it()
         killed = self.kill()
         ended = killed if ended is None else ended
         if self.server is not None and not self.server.gone:
             self.server.sweep()
         last = self._last_line()
+        if overfull and self.held is not None:
+            return Refusal(
+                "oom", f"{task} needs more memory than the box has ({self.held.size.words}); enlarge --box"
+            )
         if ended is None and self.server is not None and self.server.gone:
             return Refusal(
                 "crashed",

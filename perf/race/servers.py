@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from ..machine.box import Box, parse
 from ..terms.reasons import Refusal
 from .handle import Worker
 from .messages import Preload
@@ -36,8 +37,10 @@ class ServerKind(NamedTuple):
 class Servers:
     """Starts workers. `close` ends the servers, and with them what was forked from them."""
 
-    def __init__(self, folder: Path, timeout_s: float, report: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, timeout_s: float, report: Callable[[str], None], box: str = "") -> None:
+        """box: what workers that are measured are held to (machine/box.py); empty for nothing."""
         self.folder, self.timeout_s, self.report = folder, timeout_s, report
+        self.box = Box(parse(box)) if box else None
         # None for a kind whose imports start threads.
         self.running: dict[ServerKind, Worker | None] = {}
         # How many servers were started.

@@ -264,6 +264,9 @@ class Plan(msgspec.Struct, frozen=True):
     seed: int = 0
     # Whether the scheduler is asked to prefer a worker while it is its turn (race/priority.py).
     priority: Priority = "raised"
+    # CPUs and memory that each worker is held to (machine/box.py), as `cpus=2,memory=1073741824B`;
+    # empty where it has those of the machine.
+    box: str = ""
 
     def __post_init__(self) -> None:
         if self.budget_s <= 0 or self.rounds < 1 or self.timeout_s <= 0 or not self.looks:

@@ -22,7 +22,7 @@ class Differences(NamedTuple):
     noted: dict[str, tuple[str, str]]
 
 
-class Environment(msgspec.Struct, frozen=True):
+class Environment(msgspec.Struct, frozen=True, omit_defaults=True):
     """The machine, its software and the settings under which a race was measured."""
 
     # The processor's model name.
@@ -53,6 +53,10 @@ class Environment(msgspec.Struct, frozen=True):
     commit: str
     # The machine's name.
     host: str
+    # CPUs that the quota of the control group grants; 0 without one.
+    quota: float = 0.0
+    # CPUs and memory that each worker was held to, and by what; empty without.
+    box: str = ""
 
     @property
     def key(self) -> str:
@@ -87,7 +91,9 @@ class Environment(msgspec.Struct, frozen=True):
     def hardware(self) -> str:
         """One line for the head of a table."""
         accelerators = ", ".join(self.gpus) or "no GPU"
+        quota = f", quota of {self.quota:g} CPUs" if self.quota else ""
+        box = f"; in a box of {self.box}" if self.box else ""
         return (
             f"{self.cpu}, {self.threads} of {self.cores} cores ({', '.join(self.isa) or 'baseline'}),"
-            f" {self.memory_bytes / 2**30:.0f} GiB, {accelerators}"
+            f" {self.memory_bytes / 2**30:.0f} GiB, {accelerators}{quota}{box}"
         )

@@ -4,7 +4,6 @@ before anything is recorded.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from typing import Any
 import msgspec
 
 from ...perf.lookup import plugins, workloads
-from ...perf.machine import survey
+from ...perf.machine import cores, survey
 from ...perf.measure.prepare import Preparation, worker_environment
 from ...perf.race.entrant import load_worker
 from ...perf.race.messages import Record
@@ -126,4 +125,4 @@ def origin(case: Case, threads: int) -> dict[str, Any]:
 
 
 def threads() -> int:
-    return len(os.sched_getaffinity(0))
+    return cores.count()

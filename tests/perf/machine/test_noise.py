@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hotlap.perf import cli
-from hotlap.perf.machine import cores, noise
+from hotlap.perf.machine import control_groups, cores, noise
 
 NOTHING = "no busy process, no steal and few switches"
 SPIN = "import time\nend = time.perf_counter() + 20\nwhile time.perf_counter() < end: pass"
@@ -102,7 +102,7 @@ def test_what_the_kernel_says_of_cores(tmp_path: Path, monkeypatch: pytest.Monke
     assert (
         cores.clock_hz(0, tmp_path) is None
         and cores.boosts(tmp_path) is None
-        and cores.throttled(tmp_path) == 0
+        and control_groups.throttled(tmp_path) == 0
     )
     put("proc/cpuinfo", "processor\t: 0\ncpu MHz\t\t: 2596.140\n\nprocessor\t: 1\ncpu MHz\t\t: 1200.000\n")
     assert (cores.clock_hz(0, tmp_path), cores.clock_hz(1, tmp_path)) == (2596.14e6, 1200e6)
@@ -124,7 +124,7 @@ def test_what_the_kernel_says_of_cores(tmp_path: Path, monkeypatch: pytest.Monke
     assert cores.shared([0, 1, 2], tmp_path)[0] == (0, 1, 2)
     put("proc/self/cgroup", "0::/job")
     put("sys/fs/cgroup/job/cpu.stat", "usage_usec 5\nnr_periods 9\nnr_throttled 4")
-    assert cores.throttled(tmp_path) == 4
+    assert control_groups.throttled(tmp_path) == 4
     put(
         "proc/stat",
         "cpu  10 0 10 70 0 0 0 10 0 0\ncpu0 5 0 5 40 0 0 0 0 0 0\ncpu1 5 0 5 30 0 0 0 10 0 0\nintr 1",

@@ -51,6 +51,8 @@ OTHER = Environment(
     hugepages="always",
     commit="abd",
     host="two",
+    quota=1.5,
+    box="1 CPU (control group)",
 )
 NOTED = {"host", "commit", "system", "memory_bytes"}
 
