@@ -145,12 +145,13 @@ def measured(cell: Cell, budget: str, priority: str) -> dict[str, Any]:
 
 
 def role(each: Result, chosen: Any) -> str:
-    """Returns `chosen`, or the library whose default a case is; empty for the runner-up and the
-    pace.
+    """Returns `chosen`, or the library whose default a case is; empty for the runner-up, the chosen
+    file without its launcher, and the pace.
     """
     if each.case == chosen:
         return "chosen"
-    return each.case.backend if each.case.options == LIBRARY_DEFAULTS else ""
+    default = each.case.options == LIBRARY_DEFAULTS and each.case.precision == "fp32"
+    return each.case.backend if default else ""
 
 
 class Gain(NamedTuple):

@@ -20,6 +20,9 @@ TAKES_FILES: bool (optional)
 LOCATES: bool (optional)
     Whether `load` needs nothing of the folder but its model.onnx or model.xml, so that hotlap run
     --locate can look into it; without it, no.
+LOADS: tuple[str, ...], or (case) -> the same (optional)
+    The options that `load` looks at and `build` does not, `threads` among them: cases that differ
+    in these alone share what was built. Without it, none.
 FIXED_BATCH: (case) -> bool (optional)
     Whether what `build` leaves takes the case's batch size only, whatever a file beside it takes.
 SCRIPT: str, launched(case) -> dict (optional)

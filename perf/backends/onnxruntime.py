@@ -84,6 +84,12 @@ def predict(*arrays):
 """
 LOCATES = True
 
+
+def LOADS(case: Case) -> tuple[str, ...]:
+    """Returns the options of a session, except where its engines are built beforehand."""
+    return () if _provider(case) == TENSORRT else ("threads", "optimization", "spinning")
+
+
 # Option optimization -> ONNX Runtime's GraphOptimizationLevel.
 LEVELS = {
     "all": "ORT_ENABLE_ALL",

@@ -52,6 +52,12 @@ def predict(*arrays):
 TARGETS = ("cpu",)
 LOCATES = True
 
+
+def LOADS(case: Case) -> tuple[str, ...]:
+    """Returns the options of a compiled model, except where its cache is filled beforehand."""
+    return () if case.option("cache", "off") == "on" else ("threads", "hint", "streams")
+
+
 # Our precisions -> OpenVINO's element types.
 NAMES = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "i8"}
 # OpenVINO's floating-point types.

@@ -14,10 +14,12 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from ..lookup.cases import LIBRARY_DEFAULTS
+from ..measure import builds
+from ..measure.builds import Builds
 from ..measure.journal import Journal, Progress
 from ..measure.look import looked
 from ..measure.measure import sorted_out
-from ..measure.prepare import Preparation
+from ..measure.prepare import Preparation, worker_environment
 from ..measure.rundir import RunFolder
 from ..race import leavings
 from ..race.entrant import Entrant
@@ -26,6 +28,7 @@ from ..race.servers import Servers
 from ..stats import estimates
 from ..terms import files
 from ..terms.case import PRECISIONS, Case, Plan
+from ..terms.environment import Environment
 from ..terms.reasons import Reason, Refusal
 from ..terms.result import Result
 from ..terms.work import Subject
@@ -52,6 +55,8 @@ CONFIRM_FRESH = 2
 # whatever the budget: three are the fewest with an interval, and without one nothing was confirmed.
 # Those of the first were mostly forked, so they say too little of workers that import everything.
 ROOM_FOR_BLOCKS, CONFIRM_LEAST = 4, 3
+# The folder of the store, beside the choices; seconds that taking from it needs.
+BUILT, TAKEN_S = "built", 1.0
 # What ended a race that Ctrl-C ended.
 STOPPED = "stopped"
 # Ways that are as fast, on the ratio's whole interval: the simpler one is chosen.
@@ -110,6 +115,7 @@ def choose(
         willing, _ = sorted_out(journal, prove=False)
         preparation.refer(willing, True, progress.line, journal.tell)
         answerable(wish, preparation.subject)
+        preparation.builds = earlier(preparation, wish, folder.results.environment[environment], plan)
         settle_refused(journal, preparation, asked)
         until = began + BUILDING * plan.budget_s
         wanted = [case for case in cases if against_all and case.options == LIBRARY_DEFAULTS]
@@ -132,6 +138,7 @@ def choose(
             members = [search[0], *beside, chosen, runner_up]
             confirm = raced_again(
                 [result.case for result in members if result is not None],
+                chosen.case,
                 journal,
                 again,
                 confirming(plan, began, PIPELINING if pipeline else 0.0),
@@ -219,15 +226,35 @@ def settle_refused(journal: Journal, preparation: Preparation, asked: bool) -> N
         journal.settle(coarse, Reason("not_tried", detail))
 
 
+def earlier(preparation: Preparation, wish: Wish, here: Environment, plan: Plan) -> Builds | None:
+    """Returns what builds of this workload have left; None where the time of a build is asked for.
+
+    Raises Refusal.
+    """
+    if "cold start" in wish.names():
+        return None
+    store = files.runs_folder() / "choose" / BUILT
+    builds.pruned(store)
+    key = builds.key_of(preparation.fingerprint(), preparation.oracle.folder, here)
+    return Builds(store, key, plan.threads)
+
+
 def build(
     journal: Journal, preparation: Preparation, until: float, cases: Sequence[Case], wanted: Sequence[Case]
 ) -> None:
-    """Builds in order while there is time; what would not be done in time is settled. The baseline,
-    one candidate and what is wanted are built in any case.
+    """Builds in order while there is time, but first what was built before; what would not be done
+    in time is settled. The baseline, one candidate and what is wanted are built in any case.
     """
-    slowness = 1.0
-    for case in cases:
-        left_s, needs_s = until - time.monotonic(), slowness * expected_s(case)
+    slowness, remaining = 1.0, list(cases)
+
+    def known(case: Case) -> bool:
+        return preparation.builds is not None and preparation.builds.holds(case)
+
+    while remaining:
+        case = next(filter(known, remaining), remaining[0])
+        remaining.remove(case)
+        before = known(case)
+        left_s, needs_s = until - time.monotonic(), TAKEN_S if before else slowness * expected_s(case)
         by_default = case.options == LIBRARY_DEFAULTS
         needed = case in (journal.cases[0], *wanted) or not (by_default or has_candidate(journal))
         if needs_s > left_s and not needed:
@@ -235,14 +262,15 @@ def build(
             reason = Reason("not_tried", f"it takes about {needs_s:.0f} s to build, {left}")
             journal.settle([case], reason)
             continue
-        journal.tell(f"building {case.label}")
+        journal.tell(f"{'taking' if before else 'building'} {case.label}")
         start = time.monotonic()
         try:
             journal.entrants.append(preparation.build(case))
         except Refusal as refusal:
             journal.settle([case], refusal.reason)
         # a machine that builds slowly goes on to
-        slowness = max(slowness, min(4.0, (time.monotonic() - start) / expected_s(case)))
+        if not before:
+            slowness = max(slowness, min(4.0, (time.monotonic() - start) / expected_s(case)))
 
 
 def has_candidate(journal: Journal) -> bool:
@@ -313,24 +341,49 @@ def simplicity(result: Result) -> tuple[object, ...]:
 
 def raced_again(
     cases: Sequence[Case],
+    chosen: Case,
     search: Journal,
     again: RunFolder,
     plan: Plan,
     servers: Servers,
     environment: str,
 ) -> list[Result]:
-    """Races the entrants of these cases on fresh blocks, and returns their results."""
-    order = list(dict.fromkeys(cases))
-    blocks_s = ROOM_FOR_BLOCKS * sum(block_s(entrant) for entrant in search.entrants if entrant.case in order)
-    plan = msgspec.structs.replace(plan, budget_s=max(plan.budget_s, blocks_s))
-    journal = Journal(search.group, order, again, plan, environment, search.progress)
+    """Races the entrants of these cases on fresh blocks, and the chosen one's file without its
+    launcher beside them. Returns their results.
+    """
     entrants = {entrant.case: entrant for entrant in search.entrants}
-    journal.entrants = [afresh(entrants[case]) for case in order if case in entrants]
+    bare = without_launcher(entrants[chosen])
+    members = [entrants[case] for case in dict.fromkeys(cases) if case in entrants]
+    if bare.case not in entrants:
+        members.append(bare)
+    blocks_s = ROOM_FOR_BLOCKS * sum(block_s(entrant) for entrant in members)
+    plan = msgspec.structs.replace(plan, budget_s=max(plan.budget_s, blocks_s))
+    order = [entrant.case for entrant in members]
+    journal = Journal(search.group, order, again, plan, environment, search.progress)
+    journal.entrants = [afresh(entrant) for entrant in members]
     race = Race(journal.entrants, journal.plan, servers, journal.tell, journal.record, least=CONFIRM_LEAST)
     interrupted(race)
     journal.stopped_by = race.stopped_by
     journal.close()
     return [journal.settled[entrant.case] for entrant in journal.entrants]
+
+
+def plainly(case: Case) -> Case:
+    """Returns the case that runs the same file without what the launcher sets."""
+    return replace(case, options=tuple({**dict(case.options), **dict(LIBRARY_DEFAULTS)}.items()))
+
+
+def without_launcher(entrant: Entrant) -> Entrant:
+    """Returns an entrant of the same build, in the environment of a program that only loads it."""
+    case = plainly(entrant.case)
+    return replace(
+        entrant,
+        case=case,
+        environment=worker_environment(case, 0),
+        outputs=entrant.outputs.with_name(f"{entrant.outputs.name}-plain"),
+        log=entrant.log.with_name(f"{entrant.log.name}-plain"),
+        seen=msgspec.structs.replace(entrant.seen, case=case),
+    )
 
 
 def block_s(entrant: Entrant) -> float:

@@ -13,7 +13,7 @@ from ..terms.result import Result
 from ..terms.units import scaled, significant
 from . import pipeline
 from .causes import cause
-from .choose import AS_FAST, Choice, best_of
+from .choose import AS_FAST, Choice, best_of, plainly
 from .wishes import Limit, Quantity, Wish, shown_value
 
 # The fewest blocks that give an interval.
@@ -51,8 +51,11 @@ def became(choice: Choice, result: Result, chosen: Result | None) -> str:
     if result is chosen:
         return "chosen"
     breaks = any(bound.met(result) is False for bound in choice.wish.bounds)
-    if ratio(chosen, result).low > 1 + AS_FAST or breaks:
+    times = ratio(chosen, result)
+    if times.low > 1 + AS_FAST or breaks:
         return cause(result, chosen, choice.wish)
+    if not math.isfinite(times.half_width):
+        return "too few blocks to tell; raise --budget"
     if result.case.options == LIBRARY_DEFAULTS:
         return "as fast, by default"
     return "as fast as far as is known, and not as simple"
@@ -81,6 +84,12 @@ def answer(choice: Choice) -> Iterator[str]:
         return
     yield f"{name(chosen)}: {comparisons(choice, chosen)}{rightness(chosen)}"
     yield f"latency {measured(chosen, 'latency')}, memory {measured(chosen, 'memory')}"
+    if (plain := without_launcher(choice)) is not None:
+        times = ratio(chosen, plain)
+        yield (
+            f"the same file without what run.sh sets: {significant(times.centre)} times its time"
+            f" {interval(times)}"
+        )
     if choice.subject.task is None:
         yield "no evaluation given: accuracy unknown, outputs are held against fp64 alone"
     for bound in choice.wish.bounds:
@@ -111,6 +120,17 @@ def confirmed(choice: Choice, result: Result) -> Result | None:
         ),
         None,
     )
+
+
+def without_launcher(choice: Choice) -> Result | None:
+    """Returns what the second race found of the chosen file by itself; None where it has no time,
+    or is a library by default, which the first line has.
+    """
+    assert choice.chosen is not None
+    case = plainly(choice.chosen.case)
+    if any(result.case == case for result in choice.search):
+        return None
+    return next((each for each in choice.confirm if each.case == case and "latency" in each.metrics), None)
 
 
 def unconfirmed(choice: Choice) -> str:

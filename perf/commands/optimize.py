@@ -9,11 +9,12 @@ import typer
 
 from ..terms import printer, units
 from ..terms.case import Plan, Priority
-from ..terms.reasons import Refusal
+from ..terms.reasons import Misuse, Refusal
 from .lists import AUTO, arguments_of, split
 
 # Building takes most of it: one compilation of Inductor 20 to 50 s.
 DEFAULT_BUDGET = "5m"
+DEFAULT_GOAL = "min latency"
 Against = Literal["best", "all"]
 # Exit status where nothing was chosen, or a bound could not be shown.
 NOT_SHOWN = 3
@@ -25,10 +26,10 @@ def optimize(
     workload: Annotated[
         str,
         typer.Argument(help="A model name, package.module:function, or a file: model.onnx, program.pt2."),
-    ],
+    ] = "",
     goal: Annotated[
         str, typer.Option(help="min or max, and latency, throughput, memory, size, ...")
-    ] = "min latency",
+    ] = DEFAULT_GOAL,
     subject_to: Annotated[
         str,
         typer.Option(help="Bounds: drop<=0.5%, memory<=500MB, p99<=20ms, deviation<=0.5, cold start<=2s."),
@@ -67,6 +68,13 @@ def optimize(
     arg: Annotated[
         list[str] | None, typer.Option(help="An argument, as for hotlap run: hidden=48. May be repeated.")
     ] = None,
+    resume: Annotated[
+        str,
+        typer.Option(
+            help="Ask an earlier question again, by its ID or the latest; what it built is taken.",
+            metavar="[ID]",
+        ),
+    ] = "",
     priority: Annotated[
         Priority, typer.Option(help="raised, or normal: a shared machine is left alone.")
     ] = "raised",
@@ -78,25 +86,35 @@ def optimize(
     from ..lookup.workloads import named
     from ..machine import box as boxes
     from ..reports.console import console
-    from .optimizing import Question, answered
+    from .optimizing import Question, answered, asked_before
 
-    question = Question(
-        named(workload, checkpoint, arguments_of(arg or [])),
-        wishes.parse(goal, subject_to),
-        Plan(
-            budget_s=units.seconds(budget),
-            threads=threads or boxes.threads(box),
-            priority=priority,
-            box=boxes.canonical(box),
-        ),
-        target,
-        batch,
-        tuple(split(precisions)),
-        out,
-        f"hotlap optimize {workload}",
-        pipeline,
-        against == "all",
-    )
+    if resume:
+        others = (workload, subject_to, out, batch, precisions, pipeline, threads, box, checkpoint, arg)
+        if any(others) or (goal, target, against, priority) != (DEFAULT_GOAL, AUTO, "best", "raised"):
+            raise Misuse("--resume asks an earlier question again, and takes a --budget alone")
+        question = asked_before(resume, None if budget == DEFAULT_BUDGET else units.seconds(budget))
+    elif not workload:
+        raise Misuse("name a workload: a model, package.module:function, or a file (hotlap optimize --help)")
+    else:
+        wishes.parse(goal, subject_to)
+        question = Question(
+            named(workload, checkpoint, arguments_of(arg or [])),
+            goal,
+            subject_to,
+            Plan(
+                budget_s=units.seconds(budget),
+                threads=threads or boxes.threads(box),
+                priority=priority,
+                box=boxes.canonical(box),
+            ),
+            target,
+            batch,
+            tuple(split(precisions)),
+            "" if out is None else str(out),
+            f"hotlap optimize {workload}",
+            pipeline,
+            against == "all",
+        )
     try:
         answer = answered(question, console())
     except Refusal as refusal:

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
 from rich.console import Console
 from rich.table import Table
 
@@ -20,10 +20,12 @@ from ..lookup.workloads import Reference, check, named
 from ..machine import box as boxes
 from ..machine import survey
 from ..measure.rundir import RunFolder, new_id
+from ..race.interrupts import Stopped
 from ..reports.console import console
 from ..terms import escape, files, units
 from ..terms.case import Plan
-from ..terms.reasons import Misuse, Refusal
+from ..terms.reasons import Misuse, Refusal, Unreadable
+from ..terms.stored import UNDECODABLE
 from .lists import AUTO, batches_of, split, target_of
 from .progress import Watched
 
@@ -37,26 +39,36 @@ ON_CPU = ("fp32", "bf16", "int8")
 ON_GPU = ("fp32", "bf16", "fp16", "int8")
 # The argument of a file's workload that names its evaluation.
 EVALUATE = "evaluate"
+# The file of a question, in the folder of its results, and what stands for the last one's ID.
+QUESTION, LATEST = "question.json", "latest"
 
 
-@dataclass(frozen=True)
-class Question:
-    """What is asked for. precisions: empty where nobody named any. batch: 0 for the model's own."""
+class Question(msgspec.Struct, frozen=True):
+    """What is asked for, which lies beside the results, so that it can be asked again.
+
+    precisions: empty where nobody named any. batch: 0 for the model's own.
+    """
 
     reference: Reference
-    wish: Wish
+    goal: str
+    subject_to: str
     plan: Plan
     target: str
     batch: int
     precisions: tuple[str, ...]
-    # Folder of the artefact; None for one beside the results.
-    out: Path | None
+    # Folder of the artefact; empty for one beside the results.
+    out: str
     # The command line, for the results.
     command: str
     # The user's function around the model, `package.module:function`; empty where there is none.
     pipeline: str = ""
     # Whether it is confirmed beside every library by default, and not the best alone.
     against_all: bool = False
+
+    @property
+    def wish(self) -> Wish:
+        """The goal and its bounds. Raises Misuse for what cannot be read."""
+        return wishes.parse(self.goal, self.subject_to)
 
 
 class Answered(NamedTuple):
@@ -69,17 +81,18 @@ class Answered(NamedTuple):
 
 def answered(question: Question, output: Console) -> Answered:
     """Chooses, prints what was found, and writes the artefact. Raises Misuse, Refusal."""
-    reference, plan = question.reference, question.plan
+    reference, plan, wish = question.reference, question.plan, question.wish
+    out = Path(question.out) if question.out else None
     check(reference)
     notes: list[str] = []
     target = target_of(question.target, notes)
     if target.startswith(("sm_", "gfx")):
         raise Misuse(f"--target {target}: what is chosen must be timed here; use auto, cpu or cuda:N")
-    if question.out is not None:
-        ship.suitable(question.out)
+    if out is not None:
+        ship.suitable(out)
     here = survey.collect(plan.threads, "keep", boxes.words(plan.box))
     end = time.strftime("%H:%M:%S", time.localtime(time.time() + plan.budget_s))
-    asked = f"{sentences.question(question.wish)}; {here.hardware}; done by about {end}"
+    asked = f"{sentences.question(wish)}; {here.hardware}; done by about {end}"
     for line in [asked, *notes]:
         output.print(line, soft_wrap=True)
     (batch,) = [question.batch] if question.batch else batches_of(reference, "", plan)
@@ -92,11 +105,12 @@ def answered(question: Question, output: Console) -> Answered:
         RunFolder(folder / part, question.command, here, (), references, arguments)
         for part in ("search", "confirm")
     )
+    files.write(folder / QUESTION, msgspec.json.encode(question))
     progress = Watched(output)
     try:
         choice = choose.choose(
             cases,
-            question.wish,
+            wish,
             search,
             confirm,
             plan,
@@ -106,6 +120,8 @@ def answered(question: Question, output: Console) -> Answered:
             question.pipeline,
             question.against_all,
         )
+    except KeyboardInterrupt as error:
+        raise Stopped(f"stopped before anything was timed; go on with: {again(folder)}") from error
     finally:
         progress.close()
         search.close()
@@ -118,7 +134,9 @@ def answered(question: Question, output: Console) -> Answered:
     )
     if choice.chosen is None:
         return Answered(choice, folder, None)
-    artefact = (question.out or folder / "artefact").absolute()
+    if sentences.confirmed(choice, choice.chosen) is None:
+        output.print(f"confirm it: {again(folder)}", soft_wrap=True)
+    artefact = (out or folder / "artefact").absolute()
     source = folder / "search" / choice.chosen.artefact
     try:
         ship.ship(source, artefact, choice.chosen)
@@ -129,6 +147,33 @@ def answered(question: Question, output: Console) -> Answered:
         f"run it: {artefact / 'run.sh'}    in Python: hotlap.open_artefact({str(artefact)!r})", soft_wrap=True
     )
     return Answered(choice, folder, artefact)
+
+
+def again(folder: Path) -> str:
+    """Returns the command that asks the question of a folder again."""
+    return f"hotlap optimize --resume {folder.name}"
+
+
+def asked_before(run_id: str, budget_s: float | None = None) -> Question:
+    """Returns the question of an earlier choice: of this ID, or the latest. Raises Misuse.
+
+    budget_s: another budget than its own.
+    """
+    below = files.runs_folder() / "choose"
+    if Path(run_id).name != run_id or run_id == "..":
+        raise Misuse(f"--resume takes the ID of a choice, not the path {run_id}")
+    known = sorted(path.parent.name for path in below.glob(f"*/{QUESTION}"))
+    if not known or (run_id != LATEST and run_id not in known):
+        raise Misuse(f"no choice {run_id} under {below}; there are {', '.join(known[-3:]) or 'none'}")
+    file = below / (known[-1] if run_id == LATEST else run_id) / QUESTION
+    try:
+        question = msgspec.json.decode(file.read_bytes(), type=Question)
+    except (OSError, *UNDECODABLE) as error:
+        raise Unreadable(f"{file}: {escape.plain(str(error))}; ask anew") from None
+    if budget_s is None:
+        return question
+    plan = msgspec.structs.replace(question.plan, budget_s=budget_s)
+    return msgspec.structs.replace(question, plan=plan)
 
 
 def ways(choice: Choice) -> Table:
@@ -171,7 +216,7 @@ def optimize(
     from ..artefacts.opening import open_artefact
     from ..lookup import saved_program
 
-    wish = wishes.parse(goal, subject_to)
+    wishes.parse(goal, subject_to)
     plan = Plan(
         budget_s=units.seconds(budget), threads=threads or boxes.threads(box), box=boxes.canonical(box)
     )
@@ -183,12 +228,13 @@ def optimize(
     place = Path(out) if out is not None else folder / "artefact"
     question = Question(
         named(str(program), "", arguments),
-        wish,
+        goal,
+        subject_to,
         plan,
         target,
         batch,
         tuple(split(precisions)),
-        place,
+        str(place),
         "hotlap.optimize",
     )
     answer = answered(question, console())

@@ -57,6 +57,11 @@ def baseline_of(workload: str) -> str:
     return FILE_BASELINE if workload.endswith(ONNX) else BASELINE
 
 
+def by_default(case: Case) -> bool:
+    """Returns whether a case runs as its library's users start it."""
+    return dict(LIBRARY_DEFAULTS).items() <= dict(case.options).items()
+
+
 def takes(backend: str, workload: str) -> bool:
     """Returns whether the backend takes such a workload: an ONNX file is for those that load
     files.

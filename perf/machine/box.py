@@ -138,6 +138,12 @@ class Box:
         means += ["RLIMIT_DATA"] if self.size.memory_bytes is not None else []
         return f"{self.size.words} ({', '.join(means)}; no control group: {self.lacks})"
 
+    @property
+    def cores(self) -> int:
+        """How many cores a process in it sees, which a quota does not lessen."""
+        bound = self.lacks and self.size.cpus is not None
+        return self.size.threads if bound else len(cores.allowed())
+
     def put(self, pid: int) -> Hold:
         """Holds a process, and all that it will start, to the size. Raises OSError."""
         if self.lacks:

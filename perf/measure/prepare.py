@@ -14,7 +14,7 @@ import msgspec
 from ..artefacts import writing
 from ..artefacts.manifest import Signature
 from ..lookup import plugins
-from ..lookup.cases import BASELINE, LIBRARY_DEFAULTS
+from ..lookup.cases import BASELINE, by_default
 from ..lookup.workloads import Reference
 from ..oracle import ladder
 from ..oracle.ladder import Ladder
@@ -28,6 +28,7 @@ from ..terms.case import Case, Plan
 from ..terms.contract import modules
 from ..terms.reasons import Reason, Refusal, room
 from ..terms.work import Subject
+from .builds import Builds
 
 # A workload may have to be trained before anything can be measured.
 TRAINING_TIMEOUT_S = 4 * 3600.0
@@ -67,6 +68,8 @@ class Preparation:
         self.plan = plan
         self.servers = servers
         self.origin = origin
+        # What earlier builds have left; None: every case is built.
+        self.builds: Builds | None = None
         # Precision -> what this machine can do at most.
         self.peaks: dict[str, dict[str, float]] = {}
 
@@ -118,10 +121,7 @@ class Preparation:
         with room():
             folder.mkdir(parents=True, exist_ok=True)
             if hasattr(backend, "build"):
-                request = messages.BuildCase(
-                    self.reference, case, str(folder), case.threads(self.plan.threads), self.signature
-                )
-                built = self.ask_once(request, f"{name}/build")
+                built = self.built(case, folder)
             if not own_work(case):
                 self.describe(case, folder, built)
         own = modules(backend, case)
@@ -147,6 +147,30 @@ class Preparation:
             own_work=own_work(case),
             model=model,
         )
+
+    def built(self, case: Case, folder: Path) -> messages.Built:
+        """What a build in a process of its own leaves in the folder, or one of the same before.
+
+        Raises Refusal, OSError.
+        """
+        builds = self.builds if writing.self_contained(plugins.backend(case.backend), case) else None
+        if builds is not None and (earlier := builds.take(case, folder)) is not None:
+            return earlier
+        threads = case.threads(self.plan.threads)
+        request = messages.BuildCase(self.reference, case, str(folder), threads, self.signature)
+        built = self.ask_once(request, f"{folder_name(case)}/build")
+        if builds is not None:
+            builds.keep(case, folder, built)
+        return built
+
+    def fingerprint(self) -> str:
+        """A hash of what the workload is built from. Raises Refusal."""
+        assert self.oracle.referee is not None
+        self.oracle.referee.go()
+        try:
+            return self.oracle.referee.ask(messages.Fingerprint(), self.plan.timeout_s)
+        finally:
+            self.oracle.referee.stop()
 
     def prove(self, case: Case) -> Ladder:
         """How far the case gets without its device, in a process of its own: whatever ends that
@@ -237,7 +261,7 @@ def worker_environment(case: Case, threads: int) -> dict[str, str]:
     NumPy's OpenBLAS would start threads at import, and a process with threads cannot be forked
     safely: it gets one thread, unless it is what is measured.
     """
-    if dict(LIBRARY_DEFAULTS).items() <= dict(case.options).items():
+    if by_default(case):
         return {"OPENBLAS_NUM_THREADS": "1", **os.environ}
     allocator = ALLOCATORS[case.option("allocator", "keep")]
     return {

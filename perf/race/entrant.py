@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ..lookup.cases import by_default
 from ..lookup.workloads import Reference
 from ..oracle.arrays import named
 from ..terms.case import Case, Plan
@@ -147,6 +148,15 @@ class Attempt:
         return False
 
 
+def threads(case: Case, plan: Plan, servers: Servers) -> int:
+    """Returns the threads of a case's workers: in a box a library by default has one for each core
+    that it sees.
+    """
+    if servers.box is not None and by_default(case):
+        return servers.box.cores
+    return case.threads(plan.threads)
+
+
 def load_worker(entrant: Entrant, plan: Plan, servers: Servers, name: str, fresh: bool) -> Block:
     """Gives the entrant its next worker, loaded: a fresh process, or forked where its imports allow
     it. Raises Refusal.
@@ -172,7 +182,7 @@ def load_worker(entrant: Entrant, plan: Plan, servers: Servers, name: str, fresh
             str(entrant.artefact),
             str(oracle.inputs),
             str(oracle.folder) if getattr(entrant.backend, "KNOWS_REFERENCE", False) else "",
-            entrant.case.threads(plan.threads),
+            threads(entrant.case, plan, servers),
             plan.priority == "raised",
             entrant.pipeline,
         ),

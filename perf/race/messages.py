@@ -206,6 +206,10 @@ class Examine(Request[int], frozen=True):
     reference: Reference
 
 
+class Fingerprint(Request[str], frozen=True):
+    """Replies a hash of what the workload is built from. Of the referee."""
+
+
 class Score(Request[dict[str, float]], frozen=True):
     """Scores outputs that another worker stored. Replies task metric -> value."""
 
@@ -368,6 +372,7 @@ AnyRequest = (
     | MakeReady
     | Refer
     | Examine
+    | Fingerprint
     | Score
     | MeasurePeaks
     | BuildCase

@@ -96,6 +96,12 @@ class Tasks:
 
         return reference.own_batch(workloads.load(request.reference))
 
+    def fingerprint(self, request: messages.Fingerprint) -> str:
+        from ..lookup.fingerprint import fingerprint
+
+        assert self.workload is not None
+        return fingerprint(self.workload)
+
     def score(self, request: messages.Score) -> dict[str, float]:
         from ..oracle import reference
 
@@ -363,6 +369,7 @@ METHODS: dict[type, Callable[[Tasks, Any], Any]] = {
     messages.MakeReady: Tasks.make_ready,
     messages.Refer: Tasks.refer,
     messages.Examine: Tasks.examine,
+    messages.Fingerprint: Tasks.fingerprint,
     messages.Score: Tasks.score,
     messages.MeasurePeaks: Tasks.measure_peaks,
     messages.BuildCase: Tasks.build,

@@ -70,6 +70,18 @@ def test_a_default_is_measured_against_and_never_shipped() -> None:
     )
 
 
+def test_what_the_launcher_gives_is_said() -> None:
+    """Except where the file by itself is a library by default, which the first line has."""
+    extended = timed("onnxruntime[optimization:extended]", 4e-3)
+    plain = timed("onnxruntime[optimization:extended][allocator:default][binding:none]", 5e-3)
+    words = "the same file without what run.sh sets: 1.25 times its time [1.25"
+    outcome = choice([EAGER, extended], confirm=[EAGER, extended, plain])
+    assert any(line.startswith(words) for line in sentences.answer(outcome))
+    usual, default = timed("onnxruntime", 4e-3), timed(f"onnxruntime{candidates.DEFAULTS}", 5e-3)
+    outcome = choice([EAGER, default, usual])
+    assert not any("run.sh" in line for line in sentences.answer(outcome))
+
+
 def test_of_equal_ones_the_simpler_is_chosen_and_said() -> None:
     fused, plain = timed("onnxruntime[fusion:transformer]", 4.00e-3), timed("onnxruntime", 4.03e-3)
     package = timed("compile[package:aoti]", 4.01e-3)

@@ -6,16 +6,22 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 from hotlap.perf.artefacts import opening
+from hotlap.perf.commands.optimizing import Question, asked_before
 from hotlap.perf.lookup.cases import LIBRARY_DEFAULTS
+from hotlap.perf.lookup.workloads import Reference
 from hotlap.perf.terms import result
+from hotlap.perf.terms.case import Plan
+from hotlap.perf.terms.reasons import Misuse
 
 MODEL = """
 import torch
@@ -108,6 +114,62 @@ def test_a_choice_is_right_confirmed_and_runs_by_itself(
     assert "numpy" in names and "torch" not in names
 
 
+@pytest.mark.slow
+def test_a_choice_that_was_stopped_goes_on_and_builds_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOTLAP_RUNS", str(tmp_path / "runs"))
+    (tmp_path / "planted_net.py").write_text(MODEL)
+    command = [sys.executable, "-m", "hotlap.perf.cli", "optimize"]
+    question = ["planted_net:make", "--precisions", "fp32", "--budget", "4m", "--box", "cpus=1"]
+    started = subprocess.Popen(
+        [*command, *question], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert started.stdout is not None
+    for line in started.stdout:
+        if "building openvino" in line:
+            started.send_signal(signal.SIGINT)
+            break
+    _, errors = started.communicate()
+    (folder,) = (tmp_path / "runs" / "choose").glob("*/question.json")
+    words = f"stopped before anything was timed; go on with: hotlap optimize --resume {folder.parent.name}"
+    assert words in errors and started.returncode == 130
+    done = subprocess.run(
+        [*command, "--resume", "--budget", "20s"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert "taking onnxruntime[allocator:default][binding:none] fp32" in done.stdout, (
+        done.stdout + done.stderr
+    )
+    assert "building onnxruntime" not in done.stdout and "in a box of 1 CPU" in done.stdout
+    search = max((tmp_path / "runs" / "choose").glob("*/search/results.json"))
+    onnx = [
+        each.metrics["cold_start"].centre
+        for each in result.read(search).results
+        if each.case.backend == "onnxruntime" and "cold_start" in each.metrics
+    ]
+    assert onnx and min(onnx) > 0.2  # the time of the build that was taken is part of it
+
+
+def test_a_question_is_asked_again_by_its_id_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOTLAP_RUNS", str(tmp_path))
+    with pytest.raises(Misuse, match=r"no choice latest under .*; there are none"):
+        asked_before("latest")
+    question = Question(
+        Reference("net:make"), "min latency", "p99<=1ms", Plan(), "cpu", 1, ("fp32",), "", "hotlap optimize"
+    )
+    for name in ("20260101-000000-aa", "20260102-000000-bb"):
+        (tmp_path / "choose" / name).mkdir(parents=True)
+        (tmp_path / "choose" / name / "question.json").write_bytes(msgspec.json.encode(question))
+    assert asked_before("latest") == asked_before("20260101-000000-aa") == question
+    assert asked_before("latest", 5.0).plan.budget_s == 5
+    for name in ("nothing", "..", "../choose"):
+        with pytest.raises(Misuse, match=r"takes the ID of a choice|there are 20260101-000000-aa, 2026"):
+            asked_before(name)
+    (tmp_path / "choose" / "20260102-000000-bb" / "question.json").write_text('{"goal": "\x1b[31m"}')
+    with pytest.raises(Misuse, match=r"question\.json: .*ask anew"):
+        asked_before("latest")
+
+
 def test_mistakes_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").touch()
@@ -116,6 +178,7 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
         (("--subject-to", "p98<=1ms"), "unknown quantity 'p98': did you mean"),
         (("--target", "sm_90"), "what is chosen must be timed here"),
         (("--box", "cpu=1"), "expected cpus=2,memory=1GiB"),
+        (("--resume",), "takes a --budget alone"),
     ):
         done = optimized(tmp_path, *options)
         assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1
