@@ -15,18 +15,17 @@ bench.real the extra [real].
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench import public, real
+from bench import public, real, stored
 from hotlap.perf.artefacts import opening
 from hotlap.perf.lookup.cases import LIBRARY_DEFAULTS
 from hotlap.perf.reports import report
@@ -73,7 +72,7 @@ class Cell(NamedTuple):
         return f"bench.public:{self.name}" if self.name in public.NAMES else f"bench.real:{self.name}"
 
 
-def cells(names: Sequence[str], batches: Sequence[int]) -> Iterator[Cell]:
+def cells(names: Iterable[str], batches: Iterable[int]) -> Iterator[Cell]:
     """Yields all cells of these models; bench.public has no Evaluation."""
     for name in names:
         for batch in batches:
@@ -83,29 +82,20 @@ def cells(names: Sequence[str], batches: Sequence[int]) -> Iterator[Cell]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("names", nargs="*", metavar="NAME")
-    parser.add_argument("--batches", default="1,16")
-    parser.add_argument("--budget", default="5m")
-    parser.add_argument("--priority", default="raised")
-    parser.add_argument("--out", type=Path, default=FILE)
-    parser.add_argument("--table", type=Path, metavar="FILE")
-    arguments = parser.parse_args()
+    arguments = stored.arguments(__doc__, FILE, batches="1,16", budget="5m", priority="raised")
     if arguments.table:
         print(*table(json.loads(arguments.table.read_text())), sep="\n")
         return
-    everything = list(cells([*OWN, *public.NAMES, *real.__all__], (1, 16)))
-    stored = json.loads(arguments.out.read_text())["cells"] if arguments.out.exists() else {}
-    asked = list(cells(arguments.names, [int(batch) for batch in arguments.batches.split(",")]))
-    for cell in asked or [cell for cell in everything if cell.key not in stored]:
-        stored[cell.key] = {**cell._asdict(), **measured(cell, arguments.budget, arguments.priority)}
-        print(cell.key, stored[cell.key].get("failed", stored[cell.key].get("way")), flush=True)
-        order = [each.key for each in everything]
-        ordered = {key: stored[key] for key in sorted(stored, key=lambda key: (key not in order, key))}
-        content = {"schema": SCHEMA, "cells": ordered}
-        arguments.out.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    everything = {cell.key: cell for cell in cells([*OWN, *public.NAMES, *real.__all__], (1, 16))}
+    asked = {cell.key: cell for cell in cells(arguments.names, map(int, arguments.batches.split(",")))}
+    stored.fill(
+        arguments.out,
+        "cells",
+        SCHEMA,
+        [*everything],
+        [*asked],
+        lambda key: measured((everything | asked)[key], arguments.budget, arguments.priority),
+    )
 
 
 def measured(cell: Cell, budget: str, priority: str) -> dict[str, Any]:
@@ -127,11 +117,12 @@ def measured(cell: Cell, budget: str, priority: str) -> dict[str, Any]:
         )
         if done.returncode not in ANSWERED or not artefact.exists():
             lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
-            return {"failed": lines[-1] if lines else f"exit status {done.returncode}"}
+            return {**cell._asdict(), "failed": lines[-1] if lines else f"exit status {done.returncode}"}
         (confirmed,) = runs.glob("choose/*/confirm/results.json")
         results = result.read(confirmed)
         chosen = opening.checked(artefact).parsed()
     return {
+        **cell._asdict(),
         "setting": report.setting(results),
         "budget": budget,
         "way": f"{way(chosen)} {chosen.precision}",
@@ -192,9 +183,9 @@ def best_default(latencies: dict[str, list[list[float]]]) -> str:
     return min(centres, key=lambda name: centres[name])
 
 
-def table(stored: dict[str, Any]) -> Iterator[str]:
+def table(content: dict[str, Any]) -> Iterator[str]:
     """Yields the lines of the table in Markdown, what failed, and the means."""
-    answers = {key: cell for key, cell in stored["cells"].items() if "latencies_s" in cell}
+    answers = {key: cell for key, cell in content["cells"].items() if "latencies_s" in cell}
     yield from (f"{escape.markdown(line)}." for line in lines_of(answers.values(), "setting"))
     yield ""
     yield "| model | batch | allowed | chosen | over eager | over the best default | which | |"
@@ -223,7 +214,7 @@ def table(stored: dict[str, Any]) -> Iterator[str]:
                 f" {min(default.low for _, default in pairs):.2f}, of {LEAST} aimed at"
             )
     yield f"- noisy (half of the interval over {HALF_WIDTH:.0%}): {noisy} of {len(answers)} cells"
-    for key, cell in stored["cells"].items():
+    for key, cell in content["cells"].items():
         if "failed" in cell:
             yield f"- {key}: {escape.markdown(cell['failed'][:300])}"
 

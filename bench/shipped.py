@@ -15,7 +15,6 @@ of predict.py places them in each call, which is part of what is shipped.
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import os
@@ -29,6 +28,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from bench import stored
 from hotlap.perf.artefacts import opening
 from hotlap.perf.machine import cores, survey
 from hotlap.perf.measure import artefact
@@ -74,26 +74,18 @@ Sample = Callable[[], float]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("names", nargs="*", metavar="NAME")
-    parser.add_argument("--budget", default="3m")
-    parser.add_argument("--blocks", type=int, default=8)
-    parser.add_argument("--precisions", default="fp32")
-    parser.add_argument("--out", type=Path, default=FILE)
-    parser.add_argument("--table", type=Path, metavar="FILE")
-    arguments = parser.parse_args()
+    arguments = stored.arguments(__doc__, FILE, budget="3m", blocks="8", precisions="fp32")
     if arguments.table:
         print(*table(json.loads(arguments.table.read_text())), sep="\n")
         return
-    stored = json.loads(arguments.out.read_text()) if arguments.out.exists() else {"models": {}}
-    models = stored["models"]
-    for name in arguments.names or [name for name in NAMES if name not in models]:
-        models[name] = measured(name, arguments.budget, arguments.precisions, arguments.blocks)
-        print(name, models[name].get("failed", models[name].get("way")), flush=True)
-        content = {"schema": SCHEMA, "models": models}
-        arguments.out.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    stored.fill(
+        arguments.out,
+        "models",
+        SCHEMA,
+        NAMES,
+        arguments.names,
+        lambda name: measured(name, arguments.budget, arguments.precisions, int(arguments.blocks)),
+    )
 
 
 def measured(name: str, budget: str, precisions: str, blocks: int) -> dict[str, Any]:
@@ -208,9 +200,9 @@ def times(blocks: list[dict[str, list[float]]], role: str) -> estimates.Estimate
     return estimates.ratio([block["measured"] for block in blocks], [block[role] for block in blocks])
 
 
-def table(stored: dict[str, Any]) -> Iterator[str]:
+def table(content: dict[str, Any]) -> Iterator[str]:
     """Yields the lines of the table in Markdown."""
-    models = {name: model for name, model in stored["models"].items() if "blocks" in model}
+    models = {name: model for name, model in content["models"].items() if "blocks" in model}
     for line in dict.fromkeys(model["hardware"] for model in models.values()):
         yield f"{escape.markdown(line)}; batch 1. Times of what was measured, 95 % interval over blocks."
     yield ""
@@ -226,7 +218,7 @@ def table(stored: dict[str, Any]) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |"
     yield ""
     yield f"- whole interval within {MOST - 1:.0%} of what was measured: {within} of {len(models)}"
-    for name, model in stored["models"].items():
+    for name, model in content["models"].items():
         if "failed" in model:
             yield f"- {name}: {escape.markdown(model['failed'])}"
 

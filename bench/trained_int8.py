@@ -13,7 +13,6 @@ the oracle like any other. Those of bench/real need the extra [real].
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import re
@@ -25,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import hotlap
-from bench import real
+from bench import real, stored
 from hotlap.perf.reports import matrix, report
 from hotlap.perf.stats import estimates
 from hotlap.perf.terms import escape, units
@@ -49,27 +48,18 @@ SHORT = 300
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("names", nargs="*", metavar="NAME")
-    parser.add_argument("--budget", default="20s")
-    parser.add_argument("--priority", default="raised")
-    parser.add_argument("--out", type=Path, default=FILE)
-    parser.add_argument("--table", type=Path, metavar="FILE")
-    arguments = parser.parse_args()
+    arguments = stored.arguments(__doc__, FILE, budget="20s", priority="raised")
     if arguments.table:
         print(table(json.loads(arguments.table.read_text())), end="")
         return
-    stored = json.loads(arguments.out.read_text()) if arguments.out.exists() else {"models": {}}
-    for name in arguments.names or [name for name in names() if name not in stored["models"]]:
-        stored["models"][name] = measured(name, arguments.budget, arguments.priority)
-        print(name, stored["models"][name].get("failed", "stored"), flush=True)
-        stored = {
-            "schema": SCHEMA,
-            "models": {each: stored["models"][each] for each in names() if each in stored["models"]},
-        }
-        arguments.out.write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n")
+    stored.fill(
+        arguments.out,
+        "models",
+        SCHEMA,
+        names(),
+        arguments.names,
+        lambda name: measured(name, arguments.budget, arguments.priority),
+    )
 
 
 def names() -> list[str]:
@@ -131,9 +121,9 @@ def answer(result: hotlap.Result, everything: Sequence[hotlap.Result]) -> dict[s
     return entry
 
 
-def table(stored: dict[str, Any]) -> str:
+def table(content: dict[str, Any]) -> str:
     """Returns the table in Markdown, with every reason once below."""
-    models = {name: model for name, model in stored["models"].items() if "answers" in model}
+    models = {name: model for name, model in content["models"].items() if "answers" in model}
     settings = dict.fromkeys(line for model in models.values() for line in model["setting"])
     lines = [f"{escape.markdown(line)}." for line in settings]
     lines += ["", "| model | fp32 | " + " | ".join(f"int8: {title}" for title in ROUTES.values()) + " |"]
@@ -144,7 +134,7 @@ def table(stored: dict[str, Any]) -> str:
         cells = [cell(answers.get(f"{route} int8"), fp32_bytes(answers, route), notes) for route in ROUTES]
         lines.append(f"| {name} | {reached(answers)} | " + " | ".join(cells) + " |")
     lines += ["", *(f"{number}. {escape.markdown(text)}" for text, number in notes.items())]
-    failed = {name: model["failed"] for name, model in stored["models"].items() if "failed" in model}
+    failed = {name: model["failed"] for name, model in content["models"].items() if "failed" in model}
     lines += [f"- {name}: {escape.markdown(short(text))}" for name, text in failed.items()]
     return "\n".join(lines).rstrip() + "\n"
 
