@@ -32,7 +32,7 @@ from ..terms.files import clear, runs_folder, write
 from ..terms.reasons import Misuse, Refusal
 from ..terms.result import Result, Results, encode, now
 from ..terms.verdict import Finding, Verdict
-from . import judge, ledger, sides
+from . import answers, judge, ledger, sides
 from .duel import Duel
 from .policy import Policy
 from .revisions import SAME_CODE, Revision, installed_differently, of_side
@@ -137,10 +137,26 @@ class ABRun:
                     )
                 )
                 return
+        self.findings.append(self.answers(case))
         race = Race(
             entrants, self.plan, self.servers, lambda text: self.report(f"{case.id}: {text}"), lambda: None
         )
         self.duels.append(Duel(case, race, self.policy.of(case.id).tolerance["latency"]))
+
+    def answers(self, case: Case) -> Finding:
+        """Returns whether HEAD's module answers as BASE's does."""
+        base, head = (
+            self.preparations[side.name, case.group, case.precision] for side in (self.base, self.head)
+        )
+        return answers.finding(
+            case.id,
+            case.precision,
+            base.oracle.folder,
+            head.oracle.folder,
+            base.subject.work.terms,
+            base.subject.outputs,
+            self.policy.of(case.id),
+        )
 
     def preparation(self, side: Revision, case: Case, repository: Path | None) -> Preparation:
         """Returns the preparation of one side, group and precision, with its reference outputs.

@@ -18,7 +18,17 @@ from ..stats import compare
 from ..stats.compare import Judgement
 from ..terms.counters import COUNTERS
 from ..terms.verdict import Finding, Verdict, worst
-from .policy import DEVIATION, MEMORY_SLACK_BYTES, TASK, Policy, Rules, allowance
+from .policy import (
+    DEVIATION,
+    MEMORY_SLACK_BYTES,
+    MOST_TOLERANCE,
+    OUTPUTS,
+    TASK,
+    Policy,
+    Rules,
+    accepting,
+    allowance,
+)
 from .sides import Known, Sample, Side, differs
 
 # With fewer values a side there is no interval worth the name.
@@ -181,19 +191,51 @@ def structure(base: Known, head: Known, rules: Rules) -> list[Finding]:
         findings.append(
             exact(base, head, DEVIATION, base.deviation, head.deviation, "lower", rules.tolerance[DEVIATION])
         )
-    if TASK in rules.tolerance:
-        before, after = base.task, head.task
-        if before is not None and after is not None and before[:2] == after[:2]:
-            findings.append(
-                exact(base, head, before[0], before[2], after[2], before[1], rules.tolerance[TASK])
-            )
-        else:
-            findings.append(exact(base, head, TASK, None, None, "higher", rules.tolerance[TASK]))
-    return findings
+    return [*findings, *task(base, head, rules.tolerance.get(TASK))]
+
+
+def task(base: Known, head: Known, tolerance: float | None) -> list[Finding]:
+    """Judges the task metric: by the policy's tolerance, a share of BASE's, or without one by how
+    much HEAD's workload says that it may lose. Empty where neither side has one.
+    """
+    before, after = base.task, head.task
+    if before is None and after is None and tolerance is None:
+        return []
+    if before is None or after is None or (before.metric, before.better) != (after.metric, after.better):
+        if before is None and tolerance is None:
+            return []  # HEAD has one more
+        return [exact(base, head, TASK, None, None, "higher", tolerance)]
+    a, b = before.value, after.value
+    if tolerance is not None:
+        return [exact(base, head, before.metric, a, b, before.better, tolerance)]
+    loss = b - a if before.better == "lower" else a - b
+    fine = loss <= after.budget
+    spoken = f"{before.metric} may be worse by {after.budget:g}, as its workload says"
+    share = abs(loss / a) if a else MOST_TOLERANCE
+    evidence = (spoken,) if fine or math.isnan(share) else (spoken, accepting(TASK, share))
+    return [
+        Finding(
+            base.case,
+            before.metric,
+            "pass" if fine else "regression",
+            a,
+            b,
+            better=before.better,
+            kind="counter",
+            evidence=evidence,
+            place=head.place,
+        )
+    ]
 
 
 def exact(
-    base: Known, head: Known, name: str, a: float | None, b: float | None, better: str, tolerance: float
+    base: Known,
+    head: Known,
+    name: str,
+    a: float | None,
+    b: float | None,
+    better: str,
+    tolerance: float | None,
 ) -> Finding:
     """Judges a figure that the same code repeats, so that it needs no test.
 
@@ -211,7 +253,7 @@ def exact(
             evidence=("the two sides do not both have it",),
             place=head.place,
         )
-    fine = (b - a if better == "lower" else a - b) <= tolerance * abs(a)
+    fine = (b - a if better == "lower" else a - b) <= (tolerance or 0.0) * abs(a)
     return Finding(
         base.case,
         name,
@@ -230,7 +272,7 @@ def limits(head: Known, absolute: dict[str, float]) -> list[Finding]:
     for name, limit in absolute.items():
         value, higher, unit = None, name == "throughput", ""
         if name == TASK and head.task is not None:
-            value, higher = head.task[2], head.task[1] == "higher"
+            value, higher = head.task.value, head.task.better == "higher"
         elif name == DEVIATION:
             value = head.deviation
         elif name in head.metrics:
@@ -347,7 +389,7 @@ def metrics(
     for base, head in pairs:
         rules = policy.of(base.case)
         for name, tolerance in rules.tolerance.items():
-            if name in (DEVIATION, TASK, *without):
+            if name in (DEVIATION, TASK, OUTPUTS, *without):
                 continue
             why = untestable(base.metrics.get(name), head.metrics.get(name))
             if not why:

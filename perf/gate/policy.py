@@ -23,7 +23,8 @@ from ..terms.counters import COUNTERS
 from ..terms.reasons import Misuse, Unreadable
 
 # Ten times as much is no tolerance any more: more likely a percentage written without its sign.
-Share = Annotated[float, msgspec.Meta(ge=0, le=10)]
+MOST_TOLERANCE = 10.0
+Share = Annotated[float, msgspec.Meta(ge=0, le=MOST_TOLERANCE)]
 
 # A resident set is counted in pages and moves by some whatever the code does.
 MEMORY_SLACK_BYTES = 4 * 2**20
@@ -34,6 +35,8 @@ DEFAULT_SLACK: dict[str, float | str] = {"artefact_bytes": "2%"}
 # Metrics that come from the oracle and from the task, not from a file in metrics/.
 DEVIATION = "deviation"
 TASK = "task"
+# How far HEAD's answers are from BASE's, as a share of the size of BASE's (answers.py).
+OUTPUTS = "outputs"
 # The policy that a command takes where it is not told another.
 FILE = Path("gate.toml")
 # A part for each of thousands of cases fits.
@@ -78,7 +81,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         units.seconds(self.budget)
-        known = {*plugins.modules("hotlap.metrics"), DEVIATION, TASK}
+        known = {*plugins.modules("hotlap.metrics"), DEVIATION, TASK, OUTPUTS}
         parts: list[Policy | CasePart] = [self, *self.case]
         for part in parts:
             for name in (*part.tolerance, *part.limits):
@@ -137,6 +140,12 @@ def allowance(value: float | str, base: int) -> float:
     if not (value >= 0 and math.isfinite(value)):
         raise Misuse(f"slack {value!r}: expected a number of at least 0")
     return value
+
+
+def accepting(metric: str, share: float) -> str:
+    """Returns the line of gate.toml that lets a change of this share pass, in whole percent."""
+    least = min(MOST_TOLERANCE, math.ceil(100 * share + 1) / 100)
+    return f"if it is meant, gate.toml: tolerance.{metric} = {least:g} (of a case, under its [[case]])"
 
 
 def chosen(path: Path | None) -> Policy:

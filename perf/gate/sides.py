@@ -22,7 +22,7 @@ from ..terms import stored
 from ..terms.case import Better
 from ..terms.environment import Differences, Environment
 from ..terms.reasons import Unreadable
-from ..terms.result import LEAST, MOST, SCHEMA, Result, Results
+from ..terms.result import LEAST, MOST, SCHEMA, Result, Results, Task
 from ..terms.stored import Count
 from ..terms.verdict import Place
 
@@ -70,8 +70,8 @@ class Known:
     counters: dict[str, int] = field(default_factory=dict)
     # The worst distance of the outputs from the reference, as a share of what is allowed.
     deviation: float | None = None
-    # Name, direction and value of the task metric.
-    task: tuple[str, Better, float] | None = None
+    # The task metric on the validation split.
+    task: Task | None = None
     # Where the weights come from.
     weights: str = ""
     # Of the repository, with a + where there were uncommitted changes; empty if not known.
@@ -202,7 +202,6 @@ def _of_result(
             distance.rmse / distance.tolerance if distance.tolerance > 0 else math.inf
             for distance in result.deviation.distances.values()
         )
-    task = result.deviation.task if result.deviation is not None else None
     metrics = {}
     for name, samples in result.metrics.items():
         values = [list(block) for block in samples.values if block]
@@ -223,7 +222,7 @@ def _of_result(
         metrics=metrics,
         counters=dict(result.placement.counters) if result.placement else {},
         deviation=deviation,
-        task=(task.metric, task.better, task.value) if task is not None else None,
+        task=result.deviation.task if result.deviation is not None else None,
         weights=result.weights,
         commit=environments[result.environment].commit,
         place=place or source_lines.find(result.case.workload),

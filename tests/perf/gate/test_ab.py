@@ -111,12 +111,33 @@ def test_a_slower_revision_is_a_confirmed_regression_and_names_its_cause(reposit
     assert any("confirmed on" in text for text in findings["latency"]["evidence"])
     assert any("with operators" in text for text in findings["latency"]["evidence"])
     assert findings["operators"]["verdict"] == "regression" and findings["memory"]["verdict"] == "pass"
+    assert findings["outputs"]["verdict"] == "pass"
     assert (
         findings["latency"]["place"] == {"file": "lap_pkg/models.py"}
         or findings["latency"]["place"]["file"] == "lap_pkg/models.py"
     )
     assert len(git(Path(), "worktree", "list").splitlines()) == 1
     assert cli.status(["gate", "out/base.json", "out/head.json"]) == 1
+
+
+@pytest.mark.slow
+def test_another_answer_is_a_regression_until_the_policy_accepts_it(repository: Path) -> None:
+    """It is as fast, as large and as many operators."""
+    Path("lap_pkg/models.py").write_text(
+        MODELS.replace("{slower}", "").replace("torch.relu", "torch.nn.functional.softplus")
+    )
+    commit("another activation")
+    Path("gate.toml").write_text("tolerance.latency = 10\n")
+    done = ab("HEAD~1", "HEAD", "lap_pkg.models:make", "--json", "verdict.json")
+    assert done.returncode == 1, done.stderr
+    findings = {each["metric"]: each for each in json.loads(Path("verdict.json").read_text())["findings"]}
+    assert {name for name, each in findings.items() if each["verdict"] != "pass"} == {"outputs"}
+    apart, accepting = findings["outputs"]["evidence"]
+    assert apart.startswith("outputs differ: rmse ") and "on real inputs" in apart
+    assert apart in done.stdout and accepting in done.stdout
+    line = accepting.partition("gate.toml: ")[2].partition(" (")[0]
+    Path("gate.toml").write_text(f"tolerance.latency = 10\n{line}\n")
+    assert ab("HEAD~1", "HEAD", "lap_pkg.models:make").returncode == 0
 
 
 LARGER = """
