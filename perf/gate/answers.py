@@ -18,7 +18,7 @@ from ..oracle import check
 from ..oracle.arrays import named
 from ..stats.compare import Outcome
 from ..terms.verdict import Finding
-from .policy import MOST_TOLERANCE, OUTPUTS, Rules, accepting
+from .policy import MOST_TOLERANCE, OUTPUTS, Rules, accepting, percent
 
 # Kinds of inputs that references are made of (oracle/inputs.py), the user's own first.
 KINDS = ("real", "random")
@@ -80,7 +80,7 @@ def judged(case: str, verdict: Outcome, tolerance: float | None, share: float | 
         share if share is not None and math.isfinite(share) else None,
         tolerance=tolerance,
         kind="counter",
-        evidence=(why,) if verdict == "pass" else (why, accepting(OUTPUTS, least)),
+        evidence=(why,) if verdict == "pass" else (why, accepting("tolerance", OUTPUTS, percent(least))),
     )
 
 

@@ -28,6 +28,7 @@ from .policy import (
     Rules,
     accepting,
     allowance,
+    percent,
 )
 from .sides import Known, Sample, Side, differs
 
@@ -37,6 +38,8 @@ FEWEST = 3
 NOTHING = "nothing could be judged"
 # Why a metric is not judged that no side has: no finding, since nothing was lost.
 NEITHER = "neither side has it"
+# Why a counter that grew is no regression.
+NO_HARM = "reported only: the case is faster"
 # What a slower or faster hour of the machine changes, and a pace cancels.
 TIMES = ("latency", "call_latency", "throughput", "cold_start", "flop_rate", "energy")
 
@@ -162,16 +165,19 @@ def structure(base: Known, head: Known, rules: Rules) -> list[Finding]:
         a, b = base.counters[name], head.counters[name]
         growth = b - a if COUNTERS[name].better == "lower" else a - b
         allowed = allowance(rules.slack.get(name, 0), a)
-        unit = COUNTERS[name].unit
+        unit, harmed = COUNTERS[name].unit, growth > allowed
+        evidence = (accepting("slack", name, growth),) if harmed else ("a gain",) if growth < 0 else ()
         findings.append(
             Finding(
                 base.case,
                 name,
-                "regression" if growth > allowed else "pass",
+                "regression" if harmed else "pass",
                 a,
                 b,
+                better=COUNTERS[name].better,
                 unit=unit if unit == "B" else "",
                 kind="counter",
+                evidence=evidence,
                 place=head.place,
             )
         )
@@ -212,7 +218,9 @@ def task(base: Known, head: Known, tolerance: float | None) -> list[Finding]:
     fine = loss <= after.budget
     spoken = f"{before.metric} may be worse by {after.budget:g}, as its workload says"
     share = abs(loss / a) if a else MOST_TOLERANCE
-    evidence = (spoken,) if fine or math.isnan(share) else (spoken, accepting(TASK, share))
+    evidence = (
+        (spoken,) if fine or math.isnan(share) else (spoken, accepting("tolerance", TASK, percent(share)))
+    )
     return [
         Finding(
             base.case,
@@ -465,11 +473,34 @@ def causes(moved: list[Finding], findings: list[Finding]) -> list[Finding]:
     return explained
 
 
+def excused(findings: list[Finding], policy: Policy) -> list[Finding]:
+    """Returns the findings; of a case that is surely faster, a counter that is no harm by itself is
+    no regression, unless the policy names it.
+    """
+    faster = {
+        finding.case
+        for finding in findings
+        if finding.metric == "latency" and finding.high is not None and finding.high < 1
+    }
+    return [
+        msgspec.structs.replace(finding, verdict="pass", evidence=(NO_HARM,))
+        if finding.kind == "counter"
+        and finding.case in faster
+        and finding.verdict == "regression"
+        and finding.metric in COUNTERS
+        and not COUNTERS[finding.metric].harm
+        and finding.metric not in policy.of(finding.case).slack
+        else finding
+        for finding in findings
+    ]
+
+
 def conclude(findings: list[Finding], reasons: list[str], policy: Policy, tool: str = "gate") -> Verdict:
     """Returns the verdict of all findings: the worst decides.
 
     What could not be told is never green, unless the policy says so, and then it says so.
     """
+    findings = excused(findings, policy)
     outcomes = [finding.verdict for finding in findings]
     if policy.inconclusive == "pass" and "inconclusive" in outcomes:
         unknown = outcomes.count("inconclusive")

@@ -142,10 +142,14 @@ def allowance(value: float | str, base: int) -> float:
     return value
 
 
-def accepting(metric: str, share: float) -> str:
-    """Returns the line of gate.toml that lets a change of this share pass, in whole percent."""
-    least = min(MOST_TOLERANCE, math.ceil(100 * share + 1) / 100)
-    return f"if it is meant, gate.toml: tolerance.{metric} = {least:g} (of a case, under its [[case]])"
+def accepting(table: str, name: str, value: float) -> str:
+    """Returns the line of gate.toml that lets a change pass."""
+    return f"if it is meant, gate.toml: {table}.{name} = {value:g} (of one case, under its [[case]])"
+
+
+def percent(share: float) -> float:
+    """Returns the next share above this one in whole percent, at most the largest tolerance."""
+    return min(MOST_TOLERANCE, math.ceil(100 * share + 1) / 100)
 
 
 def chosen(path: Path | None) -> Policy:

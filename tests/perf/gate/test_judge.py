@@ -115,6 +115,39 @@ def test_twice_as_fast_passes(side: Write) -> None:
     assert verdict.verdict == "pass"
 
 
+@pytest.mark.parametrize(
+    ("counter", "slower", "policy", "verdict"),
+    [
+        ("operators", 0.7, {}, "pass"),
+        ("operators", 1.0, {}, "regression"),
+        ("operators", 0.7, {"slack": {"operators": 1}}, "regression"),
+        ("graph_breaks", 0.7, {}, "regression"),
+        ("kernel_fallbacks", 0.7, {}, "regression"),
+    ],
+)
+def test_more_of_what_is_no_harm_is_reported_only_where_the_case_is_faster(
+    counter: str, slower: float, policy: dict[str, Any], verdict: str, side: Write
+) -> None:
+    base = result(seed=1, counters={counter: 40})
+    head = result(seed=2, slower=slower, counters={counter: 55})
+    whole = judged(side(base), side(head), **policy)
+    finding = of(whole, counter)
+    assert whole.verdict == finding.verdict == verdict
+    if verdict == "regression":
+        line = finding.evidence[0].partition("gate.toml: ")[2].partition(" (")[0]
+        accepting = msgspec.toml.decode(line, type=Policy)
+        assert judge.judge(side(base), side(head), accepting).verdict == "pass"
+    else:
+        assert finding.evidence == ("reported only: the case is faster",)
+
+
+def test_a_gain_is_called_one(side: Write) -> None:
+    verdict = judged(
+        side(result(seed=1, counters={"graph_breaks": 3})), side(result(seed=2, counters={"graph_breaks": 0}))
+    )
+    assert of(verdict, "graph_breaks").evidence == ("a gain",) and verdict.verdict == "pass"
+
+
 def test_the_pace_cancels_a_slower_machine(side: Write) -> None:
     """Both jobs are compared as ratios to the pace that ran beside them; without it the machine's
     drift is all there is to see.
