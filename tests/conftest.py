@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
-pytest_plugins = ["pytester"]
+pytest_plugins = ["pytester", "tests.crashes"]
 PLANTED = Path(__file__).parent / "perf" / "planted"
 
 
