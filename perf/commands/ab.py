@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -119,12 +120,13 @@ def ab(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise Misuse(f"cannot write to {folder}: {error.strerror}; choose another --out") from None
+    notes.insert(0, ending(len(cases), plan.budget_s))
     files.refuse_links(folder, "base", "head", "trees", "log", "verdict.json")
 
     def report(text: str) -> None:
         """Prints an event, before the first which target was taken: a mistake is one line alone."""
         while notes:
-            printer.note(notes.pop())
+            printer.note(notes.pop(0))
         printer.note(text)
 
     revisions = Revisions(folder)
@@ -137,3 +139,15 @@ def ab(
     if publish(verdict, paths, github):
         printer.line(f"results: {folder}")
     return verdict.exit_status
+
+
+def ending(cases: int, budget_s: float) -> str:
+    """Returns one line that says when all is done at the latest, and what takes how long."""
+    from .racing import BUILDING_S, counted, minutes
+
+    building_s = 2 * BUILDING_S * cases
+    end = time.strftime("%H:%M", time.localtime(time.time() + building_s + 2 * budget_s))
+    return (
+        f"done by about {end} at the latest: {minutes(building_s)} to build and check both sides of"
+        f" {counted(cases, 'case')}, {minutes(budget_s)} to decide, as much again where something got worse"
+    )

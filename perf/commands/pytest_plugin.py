@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 
     Lap = Callable[[str], Result]
 
+# The name of pytest-benchmark's plug-in and of its fixture.
+BENCHMARK = "benchmark"
+# Fields of the plan under --benchmark-disable: one block of one turn.
+ONCE = {"budget_s": 0.01, "looks": (1,), "rounds": 1, "tail_s": 0.0}
 # What the timer of the present replay reads next, last reading first.
 _readings: list[float] = []
 
@@ -70,13 +74,63 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     config.stash[_RACES].close()
 
 
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
+    """Has --benchmark-only and --benchmark-skip take a test with `lap` for a benchmark, although it
+    asks for the fixture `benchmark` only once it has a time. Raises UsageError for what could not
+    be measured, before anything is.
+    """
+    names = {id(item.fixturenames): item.fixturenames for item in items if _laps(item)}
+    lists = [each for each in names.values() if BENCHMARK not in each]
+    for each in lists:
+        each.append(BENCHMARK)
+    try:
+        yield
+    finally:
+        for each in lists:
+            each.remove(BENCHMARK)
+    if laps := [item for item in items if _laps(item)]:
+        measurable(config, laps)
+
+
+def measurable(config: pytest.Config, laps: Iterable[pytest.Item]) -> None:
+    """Raises UsageError where pytest-benchmark is switched off, or a case is wrong: its workload's
+    module is looked for once.
+    """
+    if not config.pluginmanager.hasplugin(BENCHMARK):
+        raise pytest.UsageError(
+            "tests with the fixture lap report to pytest-benchmark, which -p no:benchmark switches off; leave"
+            " that out, or deselect them"
+        )
+    if config.getoption("benchmark_skip"):
+        return
+    from ..lookup import workloads
+    from ..terms.case import Case
+    from ..terms.reasons import Misuse
+
+    try:
+        for name in dict.fromkeys(Case.parse(text).workload for text in _named(laps)):
+            workloads.check(workloads.Reference(name))
+    except Misuse as error:
+        raise pytest.UsageError(escape.log(str(error))) from None
+
+
+def switched_off(config: pytest.Config) -> bool:
+    """Returns whether nothing is to be timed: --benchmark-disable, or one of several processes of
+    pytest-xdist, in which pytest-benchmark times nothing either.
+    """
+    asked = config.getoption("benchmark_disable") and not config.getoption("benchmark_enable")
+    return bool(asked or hasattr(config, "workerinput"))
+
+
 @pytest.fixture
 def lap(request: pytest.FixtureRequest) -> Lap:
     """Returns a function that measures a case, with every other selected case of its group in the
     same race, and reports it to pytest-benchmark.
 
     The function returns the Result. A skipped case skips the test; a failed one or one that fell
-    back fails it; both with the reason.
+    back fails it; both with the reason. Under --benchmark-disable, and in the processes of
+    pytest-xdist, cases are built, checked and called once, and nothing is reported.
     """
     request.node.add_marker(pytest.mark.benchmark(timer=replayed))
 
@@ -87,7 +141,9 @@ def lap(request: pytest.FixtureRequest) -> Lap:
             if result.status == "skipped":
                 pytest.skip(escape.log(str(result.reason)))
             pytest.fail(escape.log(f"{result.status}: {result.reason}"), pytrace=False)
-        benchmark = request.getfixturevalue("benchmark")  # only now: unused, it would warn
+        if switched_off(request.config):
+            return result
+        benchmark = request.getfixturevalue(BENCHMARK)  # only now: unused, it would warn
         replay(benchmark, result.case.group, latency.flat)
         benchmark.extra_info["hotlap"] = builtins(result)
         return result
@@ -170,12 +226,14 @@ class Races:
         ] or [wanted]
         pace = Case(wanted.workload, PACE, wanted.precision, wanted.batch, wanted.target, wanted.mode)
         workloads.check(workloads.Reference(wanted.workload))
-        plan = Plan(budget_s=seconds(self.config.getoption("hotlap_budget")), threads=cores.count())
+        off, budget_s = switched_off(self.config), seconds(self.config.getoption("hotlap_budget"))
+        plan = Plan(threads=cores.count(), **(ONCE if off else {"budget_s": budget_s}))
         here = survey.collect(plan.threads, "keep")
         if self.folder is None:
             self.folder = RunFolder(None, "pytest", here)
         self.folder.ask([*selected, pace])
-        self.tell(f"hotlap: racing {len(selected)} cases of {wanted.group}")
+        doing = "checking, not racing (benchmarks are disabled)," if off else "racing"
+        self.tell(f"hotlap: {doing} {len(selected)} cases of {wanted.group}")
         for result in measure(
             [*selected, pace], self.folder, plan, here.key, Progress(), train=False, prove=False
         ):
@@ -246,9 +304,10 @@ def _named(items: Iterable[pytest.Item]) -> Iterator[str]:
     """Yields the case ids that tests with the fixture `lap` are parametrised with."""
     for item in items:
         callspec = getattr(item, "callspec", None)
-        if (
-            callspec is not None
-            and "lap" in getattr(item, "fixturenames", ())
-            and isinstance(callspec.params.get("case"), str)
-        ):
+        if callspec is not None and _laps(item) and isinstance(callspec.params.get("case"), str):
             yield callspec.params["case"]
+
+
+def _laps(item: pytest.Item) -> bool:
+    """Returns whether a test asks for the fixture `lap`."""
+    return "lap" in getattr(item, "fixturenames", ())

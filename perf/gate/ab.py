@@ -35,7 +35,7 @@ from ..terms.verdict import Finding, Verdict
 from . import answers, judge, ledger, sides
 from .duel import Duel
 from .policy import Policy
-from .revisions import SAME_CODE, Revision, installed_differently, of_side
+from .revisions import SAME_CODE, UNCHANGED, Revision, installed_differently, of_side
 from .sides import Known, Side
 
 
@@ -83,7 +83,8 @@ class ABRun:
         try:
             for case in cases:
                 self.prepare(case, repository)
-            self.refuse_the_same_code(repository)
+            if why := self.unchanged(repository):
+                return judge.conclude(self.findings, [why, *self.reasons], self.policy, "ab")
             for duel in self.duels:
                 self.report(f"{duel.case.id}: checking both sides")
                 duel.race.check()
@@ -202,22 +203,26 @@ class ABRun:
             )
         self.loaded[side.name] |= source.inside
 
-    def refuse_the_same_code(self, repository: Path | None) -> None:
-        """Raises Misuse where both sides load the same files: an A/A race that calls itself A/B
-        would always pass.
+    def unchanged(self, repository: Path | None) -> str:
+        """Returns that nothing measured changed, since both revisions load the same files and give
+        the same answers; empty where that is not so.
+
+        Raises Misuse where the cases load no file of the repository: nothing in it would ever
+        change them.
         """
-        if repository is None or not self.duels or self.base.sha == self.head.sha:
-            return
-        if self.loaded["base"] == self.loaded["head"]:
-            files = (
-                f"the {len(self.loaded['base'])} files that the cases load are the same"
-                if self.loaded["base"]
-                else "the cases load no file of this repository"
-            )
+        same = self.loaded["base"] == self.loaded["head"]
+        if repository is None or not self.duels or self.base.sha == self.head.sha or not same:
+            return ""
+        head = self.head.sha[:12] or "the working copy"
+        if not self.loaded["base"]:
             raise Misuse(
-                f"{self.base.sha[:12]} and {self.head.sha[:12] or 'the working copy'} differ, but {files}:"
+                f"{self.base.sha[:12]} and {head} differ, but the cases load no file of this repository:"
                 f" {SAME_CODE}; choose other cases"
             )
+        if any(finding.verdict != "pass" for finding in self.findings):
+            return ""
+        files = f"the {len(self.loaded['base'])} files that the cases load"
+        return f"{UNCHANGED}: {files} are the same in {self.base.sha[:12]} and {head}"
 
     def judge(self, look: int) -> None:
         """Judges all cases together at this look: they share the chance of a false alarm (Holm),
@@ -428,8 +433,7 @@ class ABRun:
         ]
         verdict = judgement.verdict if not unsteady and not dead else "inconclusive"
         evidence = [f"{int(judgement.n)} blocks", *evidence, *unsteady, *dead]
-        if verdict == "inconclusive":
-            evidence.append(f"could pass from a tolerance of {judgement.least_tolerance:.1%} on")
+        evidence += judge.could_pass(judgement, duel.tolerance)
         a, b = (
             side.metrics["latency"].centre if "latency" in side.metrics else None for side in (base, head)
         )

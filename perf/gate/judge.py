@@ -17,6 +17,7 @@ import msgspec
 from ..stats import compare
 from ..stats.compare import Judgement
 from ..terms.counters import COUNTERS
+from ..terms.units import scaled
 from ..terms.verdict import Finding, Verdict, worst
 from .policy import (
     DEVIATION,
@@ -354,11 +355,10 @@ class Test(NamedTuple):
         ]
         evidence = [f"{name} was not steady" for name in unsteady]
         if a.paced:
-            evidence.append("as ratios to the pace")
+            evidence.append(beside_the_pace(a, b, judgement.ratio))
         elif self.job_sd:
             evidence.append(f"no pace: the same code is taken to differ by {self.job_sd:.0%} between jobs")
-        if judgement.verdict == "inconclusive":
-            evidence.append(f"could pass from a tolerance of {judgement.least_tolerance:.1%} on")
+        evidence += could_pass(judgement, self.tolerance)
         low, high, ratio = (
             (judgement.low, judgement.high, judgement.ratio)
             if a.better == "lower"
@@ -369,7 +369,8 @@ class Test(NamedTuple):
             metric=self.metric,
             verdict="inconclusive" if unsteady else judgement.verdict,
             base=a.centre,
-            head=b.centre,
+            # As it would be on BASE's machine, so that the two agree with their ratio.
+            head=a.centre * ratio if a.paced else b.centre,
             ratio=ratio,
             low=low,
             high=high,
@@ -380,6 +381,22 @@ class Test(NamedTuple):
             evidence=tuple(evidence),
             place=self.head.place,
         )
+
+
+def beside_the_pace(base: Sample, head: Sample, ratio: float) -> str:
+    """Returns what HEAD took on its own machine, and how fast that one was."""
+    speed = head.centre / (base.centre * ratio)
+    how = f"{abs(speed - 1):.0%} {'slower' if speed > 1 else 'faster'}"
+    return f"as ratios to the pace: HEAD took {scaled(head.centre, head.unit)} on a machine that was {how}"
+
+
+def could_pass(judgement: Judgement, tolerance: float) -> list[str]:
+    """Returns from which tolerance on the blocks would pass; empty where they pass at this one, and
+    something else stands in the way.
+    """
+    if judgement.verdict != "inconclusive" or judgement.least_tolerance <= tolerance:
+        return []
+    return [f"could pass from a tolerance of {judgement.least_tolerance:.1%} on"]
 
 
 def metrics(

@@ -26,6 +26,8 @@ from ..terms.reasons import Misuse
 WORKING_COPY = "."
 # A part of each message that says so: a search for a commit reads it (history/culprit.py).
 SAME_CODE = "there is nothing to compare"
+# What a verdict says where a change touches nothing that the cases load.
+UNCHANGED = "nothing measured changed"
 # How git lists why a worktree is locked, where the reason is a mark of hotlap's.
 LOCKED = f"locked {PREFIX}"
 # Of the packages that two environments hold in different versions, as many are named as fit on a

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from ..gate.revisions import SAME_CODE, check_out, commit, git, ran_git, remove
+from ..gate.revisions import UNCHANGED, check_out, commit, git, ran_git, remove
 from ..race import leavings
 from ..reports.formats import interval, percent
 from ..stats.compare import Outcome
@@ -142,15 +142,15 @@ def judge(
     command += ["--policy", str(policy), "--out", str(out), "--json", str(file)]
     command += ["--", good, candidate, case.workload]
     done = subprocess.run(command, cwd=Path(), capture_output=True, text=True, check=False)
-    if SAME_CODE in done.stderr:
-        report(f"  {candidate[:12]}: loads the same files as {good[:12]}: good")
-        return "good"
     if done.returncode not in EXIT.values():
         raise Misuse(
             f"hotlap ab {good[:12]} {candidate[:12]}: {(done.stderr.strip().splitlines() or ['failed'])[-1]}"
         )
-    findings = read(file).findings
-    latencies = (each for each in findings if each.case == case.id and each.metric == "latency")
+    verdict = read(file)
+    if any(reason.startswith(UNCHANGED) for reason in verdict.reasons):
+        report(f"  {candidate[:12]}: loads the same files as {good[:12]}: good")
+        return "good"
+    latencies = (each for each in verdict.findings if each.case == case.id and each.metric == "latency")
     finding = next(latencies, None)
     if finding is None:
         report(f"  {candidate[:12]}: could not be measured: skip")

@@ -30,10 +30,9 @@ MOST_ROWS = 30
 
 def line(finding: Finding) -> str:
     """Returns one line for the reader: what moved, from where to where, how sure."""
-    text = (
-        f"{finding.case}: {finding.metric} {amount(finding.base, finding.unit)} ->"
-        f" {amount(finding.head, finding.unit)}"
-    )
+    text = f"{finding.case}: {finding.metric}"
+    if finding.base is not None or finding.head is not None:
+        text += f" {amount(finding.base, finding.unit)} -> {amount(finding.head, finding.unit)}"
     if finding.ratio is not None:
         text += f", {percent(finding.ratio)}{interval(finding)}"
     if finding.tolerance is not None:
@@ -214,11 +213,15 @@ def table(findings: list[Finding]) -> Iterable[str]:
     yield "| case | metric | base | head | change | 95 % interval | tolerance | detectable | verdict |"
     yield "|---|---|---|---|---|---|---|---|---|"
     for finding in findings[:MOST_ROWS]:
+        sides = (finding.base, finding.head)
         cells = (
             finding.case,
             finding.metric,
-            amount(finding.base, finding.unit),
-            amount(finding.head, finding.unit),
+            *(
+                [amount(each, finding.unit) for each in sides]
+                if any(each is not None for each in sides)
+                else ["", ""]
+            ),
             "" if finding.ratio is None else percent(finding.ratio),
             interval(finding).strip(),
             "" if finding.tolerance is None else f"{finding.tolerance:.1%}",

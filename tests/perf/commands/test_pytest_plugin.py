@@ -153,3 +153,54 @@ def test_a_file_is_written_when_nothing_was_timed(repository: Path) -> None:
         for result in file["hotlap"]["results"]
         if result["case"]["backend"] == "eager"
     ] == ["no_device"]
+
+
+def test_skip_races_nothing_and_only_runs_it(repository: Path) -> None:
+    skipped = run_pytest(repository, "bench", "--benchmark-skip")
+    assert "5 skipped" in skipped.stdout and skipped.returncode == 0, skipped.stdout + skipped.stderr
+    assert "racing" not in skipped.stdout
+    (repository / "bench" / "test_other.py").write_text("def test_other():\n    raise AssertionError\n")
+    try:
+        only = run_pytest(repository, "bench", "-k", "null or other", "--benchmark-only")
+    finally:
+        (repository / "bench" / "test_other.py").unlink()
+    assert "1 passed, 1 skipped" in only.stdout, only.stdout + only.stderr
+
+
+@pytest.mark.parametrize("options", [("--benchmark-disable",), ("-n", "2")], ids=" ".join)
+def test_where_benchmarks_are_disabled_cases_are_checked_and_called_once(
+    options: tuple[str, ...], repository: Path
+) -> None:
+    done = run_pytest(
+        repository, "bench", "-k", "broken or (speed and eager)", *options, "--benchmark-json=off.json"
+    )
+    assert "1 failed, 1 passed" in done.stdout, done.stdout + done.stderr
+    assert "hotlap: racing" not in done.stdout
+    if options[0] == "-n":
+        assert "automatically disabled because xdist" in done.stdout + done.stderr
+    else:
+        assert "hotlap: checking, not racing (benchmarks are disabled), 1 cases of shapes:make" in done.stdout
+    assert (
+        not (repository / "off.json").exists()
+        or not json.loads((repository / "off.json").read_text())["benchmarks"]
+    )
+
+
+def test_what_cannot_be_measured_is_said_before_anything_is(repository: Path) -> None:
+    without = run_pytest(repository, "bench", "-p", "no:benchmark")
+    assert without.returncode == 4 and "-p no:benchmark switches off" in without.stderr
+    (repository / "bench" / "test_wrong.py").write_text(BENCH.replace("shapes:", "shape:"))
+    try:
+        wrong = run_pytest(repository, "bench/test_wrong.py")
+        chosen = run_pytest(repository, "bench/test_wrong.py", "-k", "nothing")
+    finally:
+        (repository / "bench" / "test_wrong.py").unlink()
+    assert wrong.returncode == 4 and "no module named 'shape' here" in wrong.stderr
+    assert chosen.returncode == 5  # what is deselected is not looked at
+
+
+def test_a_histogram_has_every_case(repository: Path) -> None:
+    pytest.importorskip("pygal", reason="pytest-benchmark[histogram] is not installed")
+    done = run_pytest(repository, "bench", "-k", "null", "--benchmark-histogram=boxes")
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
+    assert "null" in next(repository.glob("boxes*.svg")).read_text()

@@ -169,12 +169,36 @@ def test_a_tenth_more_memory_is_a_confirmed_regression(repository: Path) -> None
 
 
 @pytest.mark.slow
-def test_revisions_that_load_the_same_files_are_refused(repository: Path) -> None:
+def test_a_change_of_nothing_that_is_measured_passes_and_says_so(repository: Path) -> None:
     Path("README").write_text("words\n")
     commit("words")
-    done = ab("HEAD~1", "HEAD", "lap_pkg.models:make")
-    assert done.returncode == 2
-    assert "2 files that the cases load are the same" in done.stderr.splitlines()[-1]
+    done = ab("HEAD~1", "HEAD", "lap_pkg.models:make", "--json", "verdict.json", "--markdown", "comment.md")
+    assert done.returncode == 0, done.stderr
+    verdict = json.loads(Path("verdict.json").read_text())
+    assert verdict["reasons"][0].startswith("nothing measured changed: the 2 files that the cases load are")
+    assert [finding["metric"] for finding in verdict["findings"]] == ["outputs"]
+    assert (
+        "nothing measured changed" in done.stdout
+        and "nothing measured changed" in Path("comment.md").read_text()
+    )
+
+
+@pytest.mark.slow
+def test_weights_that_changed_are_a_change_although_no_code_did(repository: Path) -> None:
+    """Planted: a file of numbers beside the code, which no import knows."""
+    scale = MODELS.replace("{slower}", "").replace(
+        "return x\n", "return x * float(open(__file__.replace('models.py', 'scale.txt')).read())\n"
+    )
+    Path("lap_pkg/models.py").write_text(scale)
+    Path("lap_pkg/scale.txt").write_text("1")
+    commit("a scale")
+    Path("lap_pkg/scale.txt").write_text("3")
+    commit("another scale")
+    done = ab("HEAD~1", "HEAD", "lap_pkg.models:make", "--json", "verdict.json")
+    assert done.returncode == 1, done.stderr
+    findings = {each["metric"]: each for each in json.loads(Path("verdict.json").read_text())["findings"]}
+    assert findings["outputs"]["verdict"] == "regression" and findings["outputs"]["head"] == pytest.approx(2)
+    assert "latency" in findings
 
 
 @pytest.mark.slow

@@ -155,6 +155,13 @@ def test_the_pace_cancels_a_slower_machine(side: Write) -> None:
     base, head = result(seed=1), result(slower=3.0, seed=2)
     slow = msgspec.structs.replace(pace(), metrics={"latency": latency(0.003, 7)})
     assert judged(side(base, pace(), with_pace=False), side(head, slow, with_pace=False)).verdict == "pass"
+    slower = msgspec.structs.replace(result(slower=1.1, seed=2), metrics={"latency": latency(0.0055, 2)})
+    quick = msgspec.structs.replace(pace(), metrics={"latency": latency(0.0005, 7)})
+    finding = of(judged(side(base, pace(), with_pace=False), side(slower, quick, with_pace=False)), "latency")
+    assert finding.verdict == "regression" and finding.base is not None and finding.head is not None
+    # What is shown agrees with the ratio, although HEAD's own figure is smaller.
+    assert finding.head / finding.base == pytest.approx(finding.ratio) and finding.ratio > 1.05
+    assert "HEAD took" in finding.evidence[0] and "% faster" in finding.evidence[0]
     alone = judged(side(base, with_pace=False), side(result(slower=1.1, seed=2), with_pace=False))
     assert of(alone, "latency").verdict == "inconclusive"
     assert "10% between jobs" in of(alone, "latency").evidence[0]
@@ -330,7 +337,12 @@ def test_a_rule_that_applies_to_nothing_is_named(side: Write) -> None:
 
 def test_not_steady_is_not_gated(side: Write) -> None:
     unsteady = result(status="noisy", reason=Reason("not_steady", "planted"), slower=1.5, seed=2)
-    assert of(judged(side(result()), side(unsteady)), "latency").verdict == "inconclusive"
+    finding = of(judged(side(result()), side(unsteady)), "latency")
+    assert finding.verdict == "inconclusive" and finding.evidence[0] == "HEAD was not steady"
+    alike = result(status="noisy", reason=Reason("not_steady", "planted"), seed=2)
+    finding = of(judged(side(result()), side(alike)), "latency")
+    assert finding.verdict == "inconclusive"
+    assert not any("could pass" in text for text in finding.evidence)  # it is not the tolerance
 
 
 @pytest.mark.parametrize(

@@ -60,10 +60,13 @@ def test_a_cheat_is_caught_and_has_no_time(results: dict[str, Result], cheat: st
     result = results[cheat]
     if cheat == "own_threads" and result.disturbance is not None:
         # Where other processes kept the second core busy it had one, as everyone: nothing to catch.
-        cores = [
-            cpu_s / result.metrics["latency"].centre for block in result.disturbance.cpu_s for cpu_s in block
+        latencies = result.metrics["latency"].values
+        over = [
+            statistics.median(cpu_s / call_s for cpu_s, call_s in zip(block, times, strict=True))
+            > 1 + audit.THREADS_OVER
+            for block, times in zip(result.disturbance.cpu_s, latencies, strict=True)
         ]
-        assert statistics.median(cores) <= 1 + audit.THREADS_OVER
+        assert sum(over) <= len(over) / 2
         return
     assert result.reason is not None
     code, words = CHEATS[cheat]
