@@ -283,7 +283,9 @@ READERS = {
     "history": Reader("results.json", small(), of_history),
     "history of pytest-benchmark": Reader("bench.json", BENCHMARK, of_history),
     "index": Reader("index", index(), of_index),
-    "csv": Reader("a.csv", b"when,s\n" + b"1,0.5\n" * 30, lambda path: csv_column.changes_of(path, "s")),
+    "csv": Reader(
+        "a.csv", b"when,s\n" + b"1,0.5\n" * 30, lambda path: csv_column.series_of(path, "s", "lower")
+    ),
     "manifest": Reader("manifest.json", artefact(), of_manifest),
     "reference": Reader("reference.npz", arrays(), of_arrays),
     "baseline": Reader(

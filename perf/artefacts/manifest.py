@@ -29,6 +29,8 @@ SCHEMA = 1
 # Names within the folder.
 FILE = "manifest.json"
 REFERENCE = "reference.npz"
+# What Python leaves where a program imports predict.py (choose/ship.py); nothing of ours reads it.
+LEFT_BY_PYTHON = re.compile(r"__pycache__/predict\.[\w.-]+\.pyc")
 # A manifest of a model with thousands of inputs has a tenth of it.
 MOST_BYTES = 16 * 2**20
 # An absolute path of at least two folders: its last part stays.
@@ -202,7 +204,7 @@ def present(folder: Path) -> dict[str, Path]:
                 )
             if name in names and not path.is_file():
                 raise Unreadable(f"{folder}: {printable(text)} is no regular file")
-            if name in names and text != FILE:
+            if name in names and text != FILE and not LEFT_BY_PYTHON.fullmatch(text):
                 files[text] = path
     return dict(sorted(files.items()))
 
@@ -241,7 +243,7 @@ def files(folder: Path) -> tuple[File, ...]:
     return tuple(
         File(name, digest(path), path.stat().st_size)
         for name, path in named
-        if name != FILE and not name.endswith(".part")
+        if name != FILE and not name.endswith(".part") and not LEFT_BY_PYTHON.fullmatch(name)
     )
 
 

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from ..terms import files, printer, units
+from ..terms.case import Better
 from ..terms.reasons import Misuse
 
 
@@ -50,7 +51,8 @@ def history(
         ),
     ] = None,
     column: Annotated[str, typer.Option(help="The column of --csv with the measurements.")] = "",
-) -> int | None:
+    better: Annotated[Better, typer.Option(help="Which way the column of --csv improves.")] = "lower",
+) -> int:
     """Find where measurements changed their level for good.
 
     Exit: 0 no alarm, 1 a confirmed worsening within the last 9 points, 3 could not tell.
@@ -66,8 +68,13 @@ def history(
     if csv is not None:
         if results or not column:
             raise Misuse("--csv FILE goes with --column NAME, and without results")
-        show_changes(csv, column, json)
-        return None
+        if case or metric or html or markdown or bisect:
+            raise Misuse(
+                "--csv goes with --column, --better and --json alone: its rows have no dates, no cases"
+            )
+        return show_changes(csv, column, better, json)
+    if better != "lower":
+        raise Misuse("--better goes with --csv: results say themselves which way they improve")
     stored = reading.read(results or [], index or files.runs_folder() / "history.sqlite", printer.counter)
     points = reading.wanted(stored, case or [], metric or [])
     all_series, borders = series.series(points, printer.counter), series.borders(points, stored.settings)

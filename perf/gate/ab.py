@@ -468,11 +468,11 @@ def write_results(folder: Path, run: ABRun) -> None:
     """
     if not any(duel.blocks for duel in run.duels):
         return
-    for name, environment, results in zip(("base", "head"), run.environments, run.results(), strict=True):
+    for name, environment, results in zip(sides.AB_RUNS, run.environments, run.results(), strict=True):
         asked = tuple(result.case for result in results)
         content = encode(
             Results(
-                f"ab/{name}",
+                name,
                 "hotlap ab",
                 {environment.key: environment},
                 asked,
@@ -480,7 +480,7 @@ def write_results(folder: Path, run: ABRun) -> None:
                 started=run.started,
             )
         )
-        write(folder / f"{name}.json", content)
+        write(folder / f"{name.partition('/')[2]}.json", content)
 
 
 def compared(

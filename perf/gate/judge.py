@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from ..stats import compare
+from ..stats import compare, estimates
 from ..stats.compare import Judgement
 from ..terms.counters import COUNTERS
 from ..terms.units import scaled
@@ -56,8 +56,11 @@ def judge(
     """Judges HEAD against BASE by a policy.
 
     alpha: instead of the policy's. without: metrics that the caller judges itself. one_job: whether
-    both sides ran in the same job, side by side.
+    both sides ran in the same job, side by side. Two files of one race of `hotlap ab` did, and
+    share their blocks.
     """
+    paired = bool(base.raced) and base.raced == head.raced and base.path != head.path
+    one_job = one_job or paired
     both = [
         (mine, head.cases[name])
         for name, mine in base.cases.items()
@@ -72,7 +75,7 @@ def judge(
     for theirs in head.cases.values():
         if not policy.of(theirs.case).ignored:
             findings += limits(theirs, policy.of(theirs.case).limits)
-    moved, unjudged = metrics(measured, policy, alpha or policy.alpha, without, one_job)
+    moved, unjudged = metrics(measured, policy, alpha or policy.alpha, without, one_job, paired)
     return conclude([*findings, *causes(moved, findings)], [*reasons, *unjudged], policy)
 
 
@@ -325,6 +328,8 @@ class Test(NamedTuple):
     # By how much the same code differs between jobs: a standard deviation of the log; 0 where that
     # does not matter.
     job_sd: float
+    # Whether the blocks of both sides are those of one race.
+    paired: bool = False
 
     def at(self, worse_level: float, fine_level: float) -> Judgement:
         """Judges it at the level of a regression and that of a pass."""
@@ -341,6 +346,9 @@ class Test(NamedTuple):
                 worse_level,
                 fine_level,
             )
+        if self.paired and self.metric == "latency":
+            ratios = [math.log(estimates.middle(block)) for block in estimates.paired(a.blocks, b.blocks)]
+            return compare.lockstep(ratios, self.tolerance, worse_level, fine_level)
         before, after = ([sign * value for value in sample.logs] for sample in (a, b))
         return compare.apart(before, after, self.tolerance, worse_level, fine_level, self.job_sd)
 
@@ -356,6 +364,8 @@ class Test(NamedTuple):
         evidence = [f"{name} was not steady" for name in unsteady]
         if a.paced:
             evidence.append(beside_the_pace(a, b, judgement.ratio))
+        elif self.paired and self.metric == "latency":
+            evidence.append(f"{int(judgement.n)} blocks that both sides share")
         elif self.job_sd:
             evidence.append(f"no pace: the same code is taken to differ by {self.job_sd:.0%} between jobs")
         evidence += could_pass(judgement, self.tolerance)
@@ -405,6 +415,7 @@ def metrics(
     alpha: float,
     without: tuple[str, ...],
     one_job: bool,
+    paired: bool = False,
 ) -> tuple[list[Finding], list[str]]:
     """Judges all metrics together, since they share the chance of any false alarm (Holm).
 
@@ -427,6 +438,7 @@ def metrics(
                         name,
                         tolerance + extra,
                         policy.between_jobs_sd if name in TIMES and not a.paced and not one_job else 0.0,
+                        paired,
                     )
                 )
             elif name in rules.asked or (name == "latency" and why != NEITHER):

@@ -26,6 +26,8 @@ from ..terms.result import LEAST, MOST, SCHEMA, Result, Results, Task
 from ..terms.stored import Count
 from ..terms.verdict import Place
 
+# The names of the two runs that `hotlap ab` writes: one race, whose blocks both sides share.
+AB_RUNS = ("ab/base", "ab/head")
 # Statuses of a result that can be compared.
 GOOD = ("ok", "noisy", "verified")
 # What of pytest-benchmark's machine_info forbids a comparison; all the rest (node, release, clock)
@@ -45,6 +47,8 @@ class Sample:
     centre: float
     # Block values on the log scale, as ratios to the pace if `paced`.
     logs: tuple[float, ...] = ()
+    # Every sample of each block, where that is known.
+    blocks: tuple[tuple[float, ...], ...] = ()
     paced: bool = False
     # Standard error of the log centre where there is one process only, else None.
     error: float | None = None
@@ -99,12 +103,14 @@ class Known:
 class Side:
     """What a results file holds.
 
-    measured: when, as the file says (ISO 8601), or empty.
+    measured: when, as the file says (ISO 8601), or empty. raced: the race of `hotlap ab` that it is
+    one side of, or empty: two such sides share their blocks.
     """
 
     path: Path
     cases: dict[str, Known]
     measured: str = ""
+    raced: str = ""
 
 
 def differs(base: Known, head: Known) -> Differences:
@@ -163,7 +169,7 @@ def read(path: Path) -> Side:
         if known.case in cases:
             raise Unreadable(f"{path}: {stored.line(known.case)} stands there twice")
         cases[known.case] = known
-    return Side(path, cases, head.started or head.datetime)
+    return Side(path, cases, head.started or head.datetime, head.started if head.run in AB_RUNS else "")
 
 
 def _ours(file: Results) -> list[Known]:
@@ -233,7 +239,12 @@ def _of_blocks(unit: str, better: Better, values: list[list[float]], pace: list[
     centre = math.exp(estimates.fmean([math.log(estimates.middle(block)) for block in values]))
     blocks = estimates.paired(pace, values) if pace else values
     return Sample(
-        unit, better, centre, tuple(math.log(estimates.middle(block)) for block in blocks), bool(pace)
+        unit,
+        better,
+        centre,
+        tuple(math.log(estimates.middle(block)) for block in blocks),
+        tuple(map(tuple, values)),
+        bool(pace),
     )
 
 
@@ -246,6 +257,7 @@ class _FileHead(msgspec.Struct):
     """Enough to know whose file it is and when: started is ours, datetime pytest-benchmark's."""
 
     benchmarks: msgspec.Raw = msgspec.Raw()
+    run: str = ""
     started: str = ""
     datetime: str = ""
 

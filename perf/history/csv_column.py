@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 from ..lookup.plugins import Unknown
-from ..stats.changes import ChangePoint, change_points
+from ..stats.changes import change_points, provisional
 from ..terms import printer, stored
+from ..terms.case import Better
 from ..terms.files import put
 from ..terms.reasons import Misuse, Unreadable
 from ..terms.result import LEAST, MOST
+from ..terms.verdict import EXIT
+from .archive import Point
+from .series import Series
 
 # A million rows of some columns.
 MOST_BYTES = 64 << 20
@@ -22,23 +25,41 @@ MOST_BYTES = 64 << 20
 MOST_NAMED = 30
 
 
-def show_changes(path: Path, column: str, json: Path | None) -> None:
-    """Prints the change points of a column, or writes them as JSON. Raises Misuse."""
-    changes = changes_of(path, column)
+def show_changes(path: Path, column: str, better: Better, json: Path | None) -> int:
+    """Prints the change points of a column, or writes them as JSON. Returns the exit status of
+    `hotlap history`: 1 for a worsening that is the news and confirmed, 3 for one that is not yet.
+
+    Raises Misuse.
+    """
+    judged = series_of(path, column, better)
+    steps = [*judged.changes, *([judged.young] if judged.young else [])]
     if json is not None:
-        content = {"schema": 1, "series": path.name, "column": column, "change_points": changes}
+        content = {"schema": 1, "series": path.name, "column": column, "change_points": judged.changes}
+        content |= {"provisional": judged.young, "better": better, "alarm": judged.alarm}
         put(json, msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n")
-        return
-    for change in changes:
-        printer.line(f"row {change.index + 1}: {change.effect:+.1%} (p {change.p:.3g})")
-    if not changes:
-        printer.line("no change of level")
+    else:
+        for change in steps:
+            what = "worse" if judged.worse(change) else "better"
+            state = ", provisional" if change is judged.young else ""
+            news = ": an alarm" if change is judged.alarm else ""
+            printer.line(
+                f"row {change.index + 1}: {change.effect:+.1%}, {what} (p {change.p:.3g}{state}){news}"
+            )
+        if not steps:
+            printer.line("no change of level")
+    return EXIT["pass" if judged.alarm is None else "regression" if judged.confirmed else "inconclusive"]
 
 
-def changes_of(path: Path, column: str) -> Sequence[ChangePoint]:
-    """Returns the change points of a column. Raises Misuse."""
+def series_of(path: Path, column: str, better: Better) -> Series:
+    """Returns a column as a series, a point each row. Raises Misuse."""
+    numbers = values(path, column)
+    points = [
+        Point(str(path), float(row), path.name, column, "time", "", "", number, number, "", better)
+        for row, number in enumerate(numbers)
+    ]
     try:
-        return change_points(values(path, column))
+        steps = change_points(numbers)
+        return Series(tuple(points), steps, provisional(numbers, steps))
     except Misuse:
         raise
     except ValueError as error:

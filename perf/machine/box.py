@@ -26,6 +26,8 @@ from . import control_groups, cores
 
 # Of the quota, in microseconds: what containers are started with.
 PERIOD_US = 100_000
+# The kernel's least quota is a hundredth of it.
+LEAST_CPUS = 0.01
 NAME = "hotlap-{owner}-{number}"
 EXAMPLE = "cpus=2,memory=1GiB"
 # What one process calls its groups, one after the other.
@@ -73,8 +75,8 @@ def parse(text: str) -> Size:
     if not values:
         raise Misuse(f"--box {text[:60]!r}: expected {EXAMPLE}")
     cpus, memory = values.get("cpus"), values.get("memory")
-    if cpus is not None and cpus > cores.count():
-        raise Misuse(f"--box cpus={cpus:g}: this process may use {cores.count()} CPUs")
+    if cpus is not None and not LEAST_CPUS <= cpus <= cores.count():
+        raise Misuse(f"--box cpus={cpus:g}: this process may use {LEAST_CPUS:g} to {cores.count()} CPUs")
     return Size(cpus, int(memory) if memory is not None else None)
 
 

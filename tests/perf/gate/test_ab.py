@@ -13,11 +13,12 @@ import sysconfig
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from hotlap.perf import cli
-from hotlap.perf.gate import ledger
-from hotlap.perf.gate.ab import ABRun
+from hotlap.perf.gate import judge, ledger, sides
+from hotlap.perf.gate.ab import ABRun, write_results
 from hotlap.perf.gate.duel import Duel
 from hotlap.perf.gate.ledger import SelfRace
 from hotlap.perf.gate.policy import Policy
@@ -34,6 +35,7 @@ from hotlap.perf.race.timing import Turn, WarmUp
 from hotlap.perf.stats import compare
 from hotlap.perf.terms.case import Case, Plan
 from hotlap.perf.terms.reasons import Misuse, Reason
+from hotlap.perf.terms.result import encode, read
 from hotlap.perf.terms.verdict import Finding, Verdict
 from hotlap.perf.terms.work import Subject, Work
 
@@ -377,8 +379,8 @@ def comparison(folder: Path, ratios: list[float], sha: str = "s") -> ABRun:
         entrants.append(
             Entrant(case, plugins.backend("eager"), [], {}, folder, folder, folder, seen, nothing)
         )
-    sides = Revision("base", Origin("base"), "b"), Revision("head", Origin("head"), sha)
-    run = ABRun(*sides, Policy(), Plan(), folder, survey.collect(1, "keep"), lambda text: None)
+    revisions = Revision("base", Origin("base"), "b"), Revision("head", Origin("head"), sha)
+    run = ABRun(*revisions, Policy(), Plan(), folder, survey.collect(1, "keep"), lambda text: None)
     race = Race(entrants, run.plan, nothing, lambda text: None, lambda: None)
     run.duels.append(Duel(case, race, 0.03, blocks=len(ratios)))
     return run
@@ -400,6 +402,37 @@ def test_six_blocks_decide_and_five_do_not(tmp_path: Path) -> None:
         run = comparison(tmp_path, ratios)
         run.judge(len(ratios))
         assert latency(run.conclude(tmp_path / "aa.jsonl")).verdict == verdict
+
+
+def test_the_gate_keeps_the_pairs_of_the_files_that_ab_wrote(tmp_path: Path) -> None:
+    """A machine that drifts by as much as half: blocks of one race share it."""
+    ratios = [1.1, 1.12, 1.09, 1.1, 1.11, 1.08]
+    run = comparison(tmp_path, ratios)
+    base, head = run.duels[0].sides
+    for block, drift in enumerate((1.0, 1.5, 0.8, 1.2, 0.7, 1.4)):
+        for entrant in (base, head):
+            turns = [
+                msgspec.structs.replace(turn, call_s=drift * turn.call_s)
+                for turn in entrant.seen.blocks[block].turns
+            ]
+            entrant.seen.blocks[block].turns = turns
+    run.judge(len(ratios))
+    ours = latency(run.conclude(tmp_path / "aa.jsonl"))
+    write_results(tmp_path, run)
+    both = sides.read(tmp_path / "base.json"), sides.read(tmp_path / "head.json")
+    theirs = latency(judge.judge(*both, Policy()))
+    assert (
+        (theirs.verdict, theirs.ratio)
+        == (ours.verdict, pytest.approx(ours.ratio))
+        == ("regression", theirs.ratio)
+    )
+    assert (theirs.low, theirs.high) == (pytest.approx(ours.low), pytest.approx(ours.high))
+    assert theirs.evidence[0] == "6 blocks that both sides share"
+    # Of another race of ab only the spread of the blocks is known.
+    later = msgspec.structs.replace(read(tmp_path / "head.json"), started="2026-01-01T00:00:00Z")
+    (tmp_path / "later.json").write_bytes(encode(later))
+    apart = latency(judge.judge(both[0], sides.read(tmp_path / "later.json"), Policy()))
+    assert apart.verdict == "inconclusive"
 
 
 @pytest.mark.parametrize(("again", "verdict"), [(300e6, "inconclusive"), (345e6, "regression")])

@@ -76,6 +76,9 @@ def test_what_cannot_be_the_same_is_a_regression(
 ) -> None:
     finding = finding_of(side(tmp_path / "base", LOGITS), side(tmp_path / "head", *outputs))
     assert finding.verdict == "regression"
+    line = finding.evidence[1].partition("gate.toml: ")[2].partition(" (")[0]
+    accepting = msgspec.toml.decode(line, type=Policy)
+    assert finding_of(tmp_path / "base", tmp_path / "head", accepting).verdict == "pass"
     assert re.search(words, finding.evidence[0]), finding.evidence
 
 

@@ -225,6 +225,8 @@ def test_new_files_are_added_to_what_was_read(
         (["results", "--html", "absent/page.html"], 2, "cannot write absent"),
         (["results", "--csv", "x.csv", "--column", "y"], 2, "without results"),
         (["--csv", "x.csv"], 2, "--column"),
+        (["--csv", "x.csv", "--column", "y", "--html", "page.html"], 2, "its rows have no dates"),
+        (["results", "--better", "higher"], 2, "--better goes with --csv"),
         (["results", "--bisect", "vit"], 2, "no case 'vit'"),
         (["results", "--bisect", "a/eager/fp32/b1/cpu/inference"], 2, "nothing to look for"),
     ],
@@ -244,6 +246,31 @@ def test_mistakes_are_one_line(
     assert cli.status(["history", *arguments, "--index", "index"]) == status
     message = capsys.readouterr().err
     assert words in message and message.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("tail", "better", "status", "words"),
+    [
+        (7, "lower", 1, "worse (p"),
+        (7, "higher", 0, "better (p"),
+        (0, "lower", 0, "no change of level"),
+        # So long ago that somebody has seen it.
+        (30, "lower", 0, "worse (p"),
+    ],
+)
+def test_a_column_of_a_csv_file_alarms_at_its_end(
+    tail: int, better: str, status: int, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = [*noise(40), *(1.2 * value for value in noise(tail))]
+    file = tmp_path / "times.csv"
+    file.write_text("\n".join(["when,seconds", *(f"{row},{value}" for row, value in enumerate(values))]))
+    command = ["history", "--csv", str(file), "--column", "seconds", "--better", better]
+    assert cli.status(command) == status
+    printed = capsys.readouterr().out
+    assert words in printed and ("an alarm" in printed) == (status == 1)
+    assert cli.status([*command, "--json", "-"]) == status
+    content = json.loads(capsys.readouterr().out)
+    assert content["better"] == better and (content["alarm"] is not None) == (status == 1)
 
 
 HOSTILE = "</title><script>document.title='owned'</script>"

@@ -124,8 +124,9 @@ def test_a_size_that_is_none_is_refused_with_the_form(text: str) -> None:
 
 
 def test_more_cpus_than_there_are_is_refused() -> None:
-    with pytest.raises(Misuse, match=r"--box cpus=1000: this process may use \d+ CPUs"):
-        parse("cpus=1000")
+    for cpus in ("1000", "0.001"):
+        with pytest.raises(Misuse, match=rf"--box cpus={cpus}: this process may use 0\.01 to \d+ CPUs"):
+            parse(f"cpus={cpus}")
 
 
 def waiting(program: str) -> subprocess.Popen[str]:
