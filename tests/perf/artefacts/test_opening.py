@@ -230,6 +230,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda folder: ((folder / "sub").mkdir(), (folder / "sub" / "x").touch()),
         "sub/x is not in the manifest",
     ),
+    "extra code of Python": (
+        lambda folder: ((folder / "__pycache__").mkdir(), (folder / "__pycache__" / "numpy.pyc").touch()),
+        "__pycache__/numpy.pyc is not in the manifest",
+    ),
     "extra with a line break": (lambda folder: (folder / "a\nb").touch(), "'a\\nb' is not in the manifest"),
     "no text in a name": (
         lambda folder: Path(os.fsdecode(os.fsencode(folder) + b"/\xff")).touch(),

@@ -5,6 +5,7 @@ the data that gives its ranges and wrong on the validation split.
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -106,6 +107,9 @@ def test_a_choice_is_right_confirmed_and_runs_by_itself(
         text=True,
         check=True,
     )
+    importing = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    subprocess.run([sys.executable, "-c", "import predict"], cwd=out, env=importing, check=True)
+    assert list(out.glob("__pycache__/predict.*.pyc"))
     import hotlap
 
     (output,) = hotlap.open_artefact(out)(np.ones((1, 64), np.float32))
