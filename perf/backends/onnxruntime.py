@@ -77,10 +77,11 @@ if len(cpus) > 1:
 session = onnxruntime.InferenceSession(folder / "model.onnx", options, ["CPUExecutionProvider"])
 if cpus:
     os.sched_setaffinity(0, cpus[:1])
+names = [port.name for port in session.get_inputs()]  # asking in each call takes longer than a small model
 
 
 def predict(*arrays):
-    return session.run(None, {port.name: array for port, array in zip(session.get_inputs(), arrays)})
+    return session.run(None, dict(zip(names, arrays)))
 """
 LOCATES = True
 
