@@ -2,10 +2,10 @@
 candidates, all four raced again on fresh blocks.
 
     python -m bench.regret [NAME ...] [--batches 1,16] [--budget 5m] [--exhaustive 10m]
-        writes docs/results/regret.json after each cell and leaves out those that are in it; with
-        names it measures these anew
-    python -m bench.regret --table docs/results/regret.json
-        the table of docs/optimize.md
+        writes regret.json in the folder of runs (--out) after each cell and leaves out those that
+        are in it; with names it measures these anew
+    python -m bench.regret --table FILE
+        the table
 
 All candidates of fp32 (perf/choose/candidates.py) are built and raced by `hotlap run`, without
 elimination, for --exhaustive; then the chosen way and the three fastest for a quarter of it. The
@@ -34,7 +34,7 @@ from hotlap.perf.terms import escape, result, units
 from hotlap.perf.terms.case import Case, Plan
 
 ROOT = Path(__file__).resolve().parent.parent
-FILE = ROOT / "docs" / "results" / "regret.json"
+FILE = ROOT / "runs" / "regret.json"
 OWN = ("mlp", "resnet", "vit", "gpt")
 NAMES = (*OWN, "resnet18", "mobilenetv3")
 # How many of the exhaustive race are raced again, and the share of its budget for that.

@@ -80,8 +80,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     asks for the fixture `benchmark` only once it has a time. Raises UsageError for what could not
     be measured, before anything is.
     """
-    names = {id(item.fixturenames): item.fixturenames for item in items if _laps(item)}
-    lists = [each for each in names.values() if BENCHMARK not in each]
+    fixtures: list[list[str]] = [getattr(item, "fixturenames", []) for item in items if _laps(item)]
+    # Tests of one function share theirs.
+    lists = [each for each in {id(each): each for each in fixtures}.values() if BENCHMARK not in each]
     for each in lists:
         each.append(BENCHMARK)
     try:

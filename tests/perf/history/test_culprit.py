@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from hotlap.perf import cli
@@ -13,6 +14,7 @@ from hotlap.perf.gate.revisions import git
 from hotlap.perf.history import culprit
 from hotlap.perf.terms.case import Case
 from hotlap.perf.terms.reasons import Misuse
+from hotlap.perf.terms.verdict import Finding, Verdict
 
 MODELS = """
 import torch
@@ -134,7 +136,10 @@ def test_a_step_gives_names_of_results_as_operands_only(
 
     def run(command: list[str], **how: Any) -> subprocess.CompletedProcess[str]:
         commands.append(command)
-        return subprocess.CompletedProcess(command, 2, "", culprit.SAME_CODE)
+        same = Finding("w/eager", "outputs", "pass", kind="counter")
+        verdict = Verdict("ab", "pass", (f"{culprit.UNCHANGED}: the 2 files are the same",), (same,))
+        Path(command[command.index("--json") + 1]).write_bytes(msgspec.json.encode(verdict))
+        return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(culprit.subprocess, "run", run)
     case = Case("--out:x", "eager")
