@@ -140,8 +140,6 @@ def dynamically(source: Path, target: Path, reduced: bool) -> str:
             per_channel=True,
             reduce_range=reduced,
             weight_type=QuantType.QInt8,
-            # what shapes are inferred from stops at an operator of another domain; exports are fp32
-            extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
         )
     except (*FAILURES, onnx.shape_inference.InferenceError) as error:
         raise Refusal("build_failed", f"ONNX Runtime's quantiser: {error}") from error
