@@ -141,9 +141,7 @@ def test_a_choice_that_was_stopped_goes_on_and_builds_nothing_twice(
     done = subprocess.run(
         [*command, "--resume", "--budget", "20s"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
-    assert "taking onnxruntime[allocator:default][binding:none] fp32" in done.stdout, (
-        done.stdout + done.stderr
-    )
+    assert "taking onnxruntime" in done.stdout, done.stdout + done.stderr
     assert "building onnxruntime" not in done.stdout and "in a box of 1 CPU" in done.stdout
     search = max((tmp_path / "runs" / "choose").glob("*/search/results.json"))
     onnx = [
