@@ -9,6 +9,8 @@ import msgspec
 
 from .stored import Count
 
+# Fields that an environment need not have: what has none is like one that was stored before them.
+OPTIONAL = ("quota", "box")
 # Fields that never forbid a comparison: they name a machine or a state of it, not its speed.
 NOTED = ("host", "commit", "system", "memory_bytes")
 
@@ -76,9 +78,11 @@ class Environment(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def fields(self) -> dict[str, str]:
-        """Every field as text, each library by its own name."""
+        """Every field that it has as text, each library by its own name."""
         flat = {
-            name: str(value) for name, value in msgspec.structs.asdict(self).items() if name != "libraries"
+            name: str(value)
+            for name, value in msgspec.structs.asdict(self).items()
+            if name != "libraries" and (value or name not in OPTIONAL)
         }
         return {**flat, **self.libraries}
 
