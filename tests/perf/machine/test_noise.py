@@ -123,6 +123,7 @@ def test_what_the_kernel_says_of_cores(tmp_path: Path, monkeypatch: pytest.Monke
     put("sys/devices/system/cpu/cpu0/topology/thread_siblings_list", "0-2")
     assert cores.shared([0, 1, 2], tmp_path)[0] == (0, 1, 2)
     put("proc/self/cgroup", "0::/job")
+    put("sys/fs/cgroup/cgroup.procs", "")
     put("sys/fs/cgroup/job/cpu.stat", "usage_usec 5\nnr_periods 9\nnr_throttled 4")
     assert control_groups.throttled(tmp_path) == 4
     put(
