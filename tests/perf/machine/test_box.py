@@ -142,10 +142,10 @@ def waiting(program: str) -> subprocess.Popen[str]:
 
 def in_a_group(text: str) -> Box:
     """Returns a box of control groups, where this process may make them."""
-    made = Box(parse(text))
-    if made.lacks:
-        pytest.skip(f"no control group may be made here: {made.lacks}")
-    return made
+    holder = Box(parse(text))
+    if holder.lacks:
+        pytest.skip(f"no control group may be made here: {holder.lacks}")
+    return holder
 
 
 def test_half_a_cpu_gives_half_the_time() -> None:
@@ -178,11 +178,11 @@ def test_a_worker_that_the_box_ended_says_so(tmp_path: Path, monkeypatch: pytest
 
 
 def test_without_control_groups_affinity_and_limits_hold(tmp_path: Path) -> None:
-    made = Box(parse("cpus=1,memory=200MiB"), tmp_path)
+    holder = Box(parse("cpus=1,memory=200MiB"), tmp_path)
     held_by = "bound to 1 of the cores, RLIMIT_DATA; no control group: none is mounted"
-    assert made.words == f"1 CPU and 200 MiB ({held_by})"
+    assert holder.words == f"1 CPU and 200 MiB ({held_by})"
     process = waiting("import os\nprint(len(os.sched_getaffinity(0)))\n" + FILL.format(mib=300))
-    held = made.put(process.pid)
+    held = holder.put(process.pid)
     assert resource.prlimit(process.pid, resource.RLIMIT_DATA) == (200 << 20, 200 << 20)
     output, errors = process.communicate("\n")
     assert output.split() == ["1"] and "MemoryError" in errors and not held.ended_it()
@@ -190,10 +190,10 @@ def test_without_control_groups_affinity_and_limits_hold(tmp_path: Path) -> None
 
 def v2_that_gives(controllers: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Has a new folder under sys/fs/cgroup the files of these controllers, as the kernel does."""
-    made = Path.mkdir
+    make_folder = Path.mkdir
 
     def mkdir(path: Path, *arguments: Any, **more: Any) -> None:
-        made(path, *arguments, **more)
+        make_folder(path, *arguments, **more)
         for controller in controllers.split():
             (path / f"{controller}.max").touch()
         (path / "cgroup.procs").touch()
@@ -208,9 +208,9 @@ def v2_that_gives(controllers: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_groups_of_v2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tree(tmp_path, V2 | {"sys/fs/cgroup/pod/job/cgroup.controllers": "cpu memory"})
     v2_that_gives("cpu memory", monkeypatch)
-    made = Box(parse("cpus=1,memory=1MiB"), root)
-    assert made.words == "1 CPU and 1.00 MiB (control group)"
-    held = made.put(4321)
+    holder = Box(parse("cpus=1,memory=1MiB"), root)
+    assert holder.words == "1 CPU and 1.00 MiB (control group)"
+    held = holder.put(4321)
     (group,) = held.groups
     assert group.parent == root / "sys/fs/cgroup/pod/job"
     assert {file: (group / file).read_text() for file in ("cpu.max", "memory.max", "cgroup.procs")} == {
@@ -231,8 +231,8 @@ def test_a_group_without_the_controller_is_no_box(tmp_path: Path, monkeypatch: p
     v2_that_gives("cpu", monkeypatch)
     for folder in ("pod/job", "pod"):
         (root / "sys/fs/cgroup" / folder / "cgroup.subtree_control").mkdir()
-    made = Box(parse("cpus=1,memory=1MiB"), root)
-    assert "no control group: Is a directory" in made.words
+    holder = Box(parse("cpus=1,memory=1MiB"), root)
+    assert "no control group: Is a directory" in holder.words
     assert not list(root.rglob("hotlap-*"))
 
 

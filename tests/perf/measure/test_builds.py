@@ -164,16 +164,16 @@ def workload() -> Workload:
 
 
 def other_weight() -> Workload:
-    made = workload()
+    altered = workload()
     with torch.no_grad():
-        made.module[0].layer.weight[0, 0] += 1e-7  # type: ignore[index,union-attr]
-    return made
+        altered.module[0].layer.weight[0, 0] += 1e-7  # type: ignore[index,union-attr]
+    return altered
 
 
 def other_slope() -> Workload:
-    made = workload()
-    made.module[1].negative_slope = 0.2  # type: ignore[index,union-attr]
-    return made
+    altered = workload()
+    altered.module[1].negative_slope = 0.2  # type: ignore[index,union-attr]
+    return altered
 
 
 @pytest.mark.parametrize(
@@ -197,11 +197,11 @@ def test_source_code_is_part_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     import of_a_user  # type: ignore[import-not-found]
 
     torch.manual_seed(0)
-    made = replace(workload(), module=of_a_user.Net(4, 2))
-    before = fingerprint(made)
+    altered = replace(workload(), module=of_a_user.Net(4, 2))
+    before = fingerprint(altered)
     with (tmp_path / "of_a_user.py").open("a") as file:
         file.write("# another forward\n")
-    assert fingerprint(made) != before
+    assert fingerprint(altered) != before
 
 
 def test_a_key_holds_workload_reference_and_machine(tmp_path: Path) -> None:
