@@ -35,7 +35,7 @@ from ..terms.verdict import Finding, Verdict
 from . import answers, judge, ledger, sides
 from .duel import Duel
 from .policy import Policy
-from .revisions import SAME_CODE, UNCHANGED, Revision, installed_differently, of_side
+from .revisions import SAME_CODE, UNCHANGED, Revision, installed_differently, of_side, readable
 from .sides import Known, Side
 
 
@@ -204,8 +204,8 @@ class ABRun:
         self.loaded[side.name] |= source.inside
 
     def unchanged(self, repository: Path | None) -> str:
-        """Returns that nothing measured changed, since both revisions load the same files and give
-        the same answers; empty where that is not so.
+        """Returns that nothing measured changed, since both revisions load the same files, give the
+        same answers and differ in no file that a model might read; empty where that is not so.
 
         Raises Misuse where the cases load no file of the repository: nothing in it would ever
         change them.
@@ -219,7 +219,8 @@ class ABRun:
                 f"{self.base.sha[:12]} and {head} differ, but the cases load no file of this repository:"
                 f" {SAME_CODE}; choose other cases"
             )
-        if any(finding.verdict != "pass" for finding in self.findings):
+        differ = any(finding.verdict != "pass" for finding in self.findings)
+        if differ or readable(repository, self.base.sha, self.head.sha):
             return ""
         files = f"the {len(self.loaded['base'])} files that the cases load"
         return f"{UNCHANGED}: {files} are the same in {self.base.sha[:12]} and {head}"

@@ -26,6 +26,8 @@ from ..terms.reasons import Misuse
 WORKING_COPY = "."
 # A part of each message that says so: a search for a commit reads it (history/culprit.py).
 SAME_CODE = "there is nothing to compare"
+# Files for people, by the end of their names and by all of it.
+PROSE, PROSE_NAMES = (".md", ".rst", ".adoc"), ("README", "LICENSE", "CHANGELOG", "AUTHORS", "CONTRIBUTING")
 # What a verdict says where a change touches nothing that the cases load.
 UNCHANGED = "nothing measured changed"
 # How git lists why a worktree is locked, where the reason is a mark of hotlap's.
@@ -184,6 +186,20 @@ def git(folder: Path, *arguments: str, wrong: str = "") -> str:
         message = (done.stderr.strip().splitlines() or ["failed"])[0]
         raise Misuse(wrong or f"git {arguments[0]}: {message}")
     return done.stdout.strip()
+
+
+def readable(repository: Path, base: str, head: str) -> list[str]:
+    """Returns the files that differ between two commits and that a model might read: all but prose
+    and Python, of which it is known what was loaded. head: empty for the working copy.
+    """
+    changed = git(repository, "diff", "--name-only", "-z", base, *filter(None, [head]), "--").split("\0")
+    if not head:
+        changed += git(repository, "ls-files", "--others", "--exclude-standard", "-z").split("\0")
+    return [
+        name
+        for name in filter(None, changed)
+        if Path(name).suffix not in (".py", *PROSE) and Path(name).stem not in PROSE_NAMES
+    ]
 
 
 def of_side(side: Revision, here: Environment) -> Environment:

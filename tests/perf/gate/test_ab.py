@@ -22,7 +22,7 @@ from hotlap.perf.gate.ab import ABRun, write_results
 from hotlap.perf.gate.duel import Duel
 from hotlap.perf.gate.ledger import SelfRace
 from hotlap.perf.gate.policy import Policy
-from hotlap.perf.gate.revisions import Revision, Revisions, git
+from hotlap.perf.gate.revisions import Revision, Revisions, git, readable
 from hotlap.perf.lookup import plugins
 from hotlap.perf.machine import survey
 from hotlap.perf.race.entrant import Entrant
@@ -183,6 +183,19 @@ def test_a_change_of_nothing_that_is_measured_passes_and_says_so(repository: Pat
         "nothing measured changed" in done.stdout
         and "nothing measured changed" in Path("comment.md").read_text()
     )
+
+
+def test_a_file_that_a_model_might_read_is_no_reason_to_time_nothing(repository: Path) -> None:
+    """Planted: a setting beside the code that may make it slower and changes no answer."""
+    base = git(Path(), "rev-parse", "HEAD")
+    Path("README").write_text("words\n")
+    Path("page.md").write_text("words\n")
+    Path("lap_pkg/other.py").write_text("")
+    words = commit("words")
+    assert readable(repository, base, words) == []
+    Path("lap_pkg/settings.yaml").write_text("slow: true\n")
+    assert readable(repository, words, "") == ["lap_pkg/settings.yaml"]
+    assert readable(repository, base, commit("a setting")) == ["lap_pkg/settings.yaml"]
 
 
 @pytest.mark.slow
