@@ -115,7 +115,8 @@ def choose(
         willing, _ = sorted_out(journal, prove=False)
         preparation.refer(willing, True, progress.line, journal.tell)
         answerable(wish, preparation.subject)
-        preparation.builds = earlier(preparation, wish, folder.results.environment[environment], plan)
+        here = folder.results.environment[environment]
+        preparation.builds = earlier(preparation, wish, here, plan, progress)
         settle_refused(journal, preparation, asked)
         until = began + BUILDING * plan.budget_s
         wanted = [case for case in cases if against_all and case.options == LIBRARY_DEFAULTS]
@@ -226,17 +227,22 @@ def settle_refused(journal: Journal, preparation: Preparation, asked: bool) -> N
         journal.settle(coarse, Reason("not_tried", detail))
 
 
-def earlier(preparation: Preparation, wish: Wish, here: Environment, plan: Plan) -> Builds | None:
-    """Returns what builds of this workload have left; None where the time of a build is asked for.
-
-    Raises Refusal.
+def earlier(
+    preparation: Preparation, wish: Wish, here: Environment, plan: Plan, progress: Progress
+) -> Builds | None:
+    """Returns what builds of this workload have left; None where the time of a build is asked for,
+    or the workload has no fingerprint, which is said.
     """
     if "cold start" in wish.names():
         return None
     store = files.runs_folder() / "choose" / BUILT
     builds.pruned(store)
-    key = builds.key_of(preparation.fingerprint(), preparation.oracle.folder, here)
-    return Builds(store, key, plan.threads)
+    try:
+        fingerprint = preparation.fingerprint()
+    except Refusal as refusal:
+        progress.line(f"builds are not kept: {refusal.reason}")
+        return None
+    return Builds(store, builds.key_of(fingerprint, preparation.oracle.folder, here), plan.threads)
 
 
 def build(

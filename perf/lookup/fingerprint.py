@@ -1,17 +1,20 @@
 """What a workload is made of, as one number: what was built from the same need not be built again.
 
 It holds the weights, the example inputs and those that int8 takes its ranges from, what forward
-calls its inputs and which axes are free, the module's own description, and the source files of its
-classes. A number that forward alone knows, such as a factor in an attribute, is none of these; it
-shows in the reference outputs (oracle/reference.py), which a key has besides.
+calls its inputs and which axes are free, the module's own description, the source files of its
+classes, and those of all modules that are loaded and not installed. A number that forward alone
+knows, such as a factor in an attribute, is none of these; it shows in the reference outputs
+(oracle/reference.py), which a key has besides.
 """
 
 from __future__ import annotations
 
 import hashlib
 import inspect
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ..terms.case import Workload
@@ -34,14 +37,25 @@ def fingerprint(workload: Workload) -> str:
 
 
 def sources(module: torch.nn.Module) -> list[Path]:
-    """Returns the files in which the classes of a module and of its parts are written."""
-    files = set()
+    """Returns the files in which the classes of a module and of its parts are written, and the
+    user's own modules, which a forward may call.
+    """
+    files = {Path(str(loaded.__file__)) for loaded in [*sys.modules.values()] if own(loaded)}
     for kind in {type(part) for part in module.modules()}:
         try:
             files.add(Path(inspect.getfile(kind)))
         except (TypeError, OSError):  # made while running: it has no file
             continue
     return sorted(path for path in files if path.is_file())
+
+
+def own(loaded: ModuleType) -> bool:
+    """Returns whether a module is a file that is neither installed nor hotlap's."""
+    file = getattr(loaded, "__file__", None)
+    if not isinstance(file, str) or not file.endswith(".py"):
+        return False
+    places = {sys.prefix, sys.base_prefix, str(Path(inspect.getfile(Workload)).parents[2])}
+    return not any(Path(file).is_relative_to(place) for place in places)
 
 
 def tensors(workload: Workload) -> Iterator[tuple[str, torch.Tensor]]:

@@ -204,6 +204,19 @@ def test_source_code_is_part_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert fingerprint(altered) != before
 
 
+def test_a_function_that_a_forward_calls_is_part_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Planted: a helper in another file than the class, which is written anew."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "helper_of_a_user.py").write_text("def scale(x):\n    return 2 * x\n")
+    import helper_of_a_user  # type: ignore[import-not-found]
+
+    before = fingerprint(workload())
+    Path(helper_of_a_user.__file__).write_text("def scale(x):\n    return x + x\n")
+    assert fingerprint(workload()) != before
+
+
 def test_a_key_holds_workload_reference_and_machine(tmp_path: Path) -> None:
     here = survey.collect(2, "keep")
     (tmp_path / "random.npz").write_text("1")
