@@ -83,12 +83,12 @@ FILES: dict[str, tuple[Callable[[], bytes], tuple[str, ...], str]] = {
     "deep pytest-benchmark": (
         lambda: f'{{"benchmarks": [], "machine_info": {{"a": {NESTED}}}}}'.encode(),
         ("gate", "FILE", "FILE"),
-        "neither results",
+        "damaged results of pytest-benchmark",
     ),
     "huge number of rounds": (
         lambda: b'{"benchmarks": [{"fullname": "a", "stats": {"mean": 1, "rounds": 1e999990}}]}',
         ("gate", "FILE", "FILE"),
-        "neither results",
+        "pytest-benchmark: a: ",
     ),
     "deep verdict": (
         lambda: DEEP.encode(),

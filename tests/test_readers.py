@@ -22,13 +22,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hotlap.models import runs
+from hotlap.models import runs as trained
 from hotlap.perf.artefacts import manifest, npz, opening
 from hotlap.perf.compiled import baseline, table
-from hotlap.perf.gate import ledger, policy, sides
+from hotlap.perf.gate import ledger, policy
 from hotlap.perf.gate.judge import judge
 from hotlap.perf.history import csv_column, document, page, reading, series
 from hotlap.perf.history.archive import Archive
+from hotlap.perf.readers import runs
 from hotlap.perf.reports import brief, formats, matrix, picture, report
 from hotlap.perf.terms import result, verdict
 from hotlap.perf.terms.reasons import Misuse
@@ -149,7 +150,7 @@ def of_results(path: Path) -> None:
 
 
 def of_side(path: Path) -> None:
-    side = sides.read(path)
+    side = runs.side([path])
     for rules in (policy.Policy(), policy.Policy(tolerance={"deviation": 0.1, "task": 0.1})):
         shown(judge(side, side, rules))
 
@@ -278,6 +279,13 @@ READERS = {
     "results": Reader("results.json", small(), of_results),
     "side": Reader("results.json", small(), of_side),
     "pytest-benchmark": Reader("bench.json", BENCHMARK, of_side),
+    **{
+        f"side of {file.name}": Reader(
+            file.name, json.loads(file.read_bytes()) if file.suffix == ".json" else file.read_bytes(), of_side
+        )
+        for file in sorted((Path(__file__).parent / "perf" / "readers" / "files").iterdir())
+        if file.is_file()
+    },
     "verdict": Reader("verdict.json", VERDICT, of_verdict),
     "policy": Reader("gate.toml", POLICY, of_policy),
     "history": Reader("results.json", small(), of_history),
@@ -300,7 +308,7 @@ READERS = {
     "training": Reader(
         "settings.json",
         {"schema": 1, "name": "mlp", "seed": 0, "epochs": 2, "precision": "bf16"},
-        lambda path: runs.Settings.read(path.parent),
+        lambda path: trained.Settings.read(path.parent),
     ),
     "trace": Reader("trace.json", TRACE, of_trace),
     "list of events": Reader("trace.json", EVENTS, of_trace),

@@ -26,7 +26,8 @@ ORDER = (*PACKAGES, "bench", "tests")
 FOLDERS = {
     "perf": (
         "stats", "terms", "machine", "lookup", "oracle", "compiled", "lowering", "backends", "artefacts",
-        "race", "metrics", "reports", "measure", "choose", "gate", "history", "commands", "cli",
+        "race", "metrics", "reports", "measure", "choose", "readers", "gate", "history", "commands",
+        "cli",
     ),
     "profiles": ("tables", "facts", "findings", "pages", "recording", "commands"),
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""`hotlap gate`: two results files against a policy."""
+"""`hotlap gate`: results before and after a change against a policy."""
 
 from __future__ import annotations
 
@@ -11,9 +11,20 @@ import typer
 def gate(
     base: Annotated[
         Path,
-        typer.Argument(help="Results before the change: hotlap's results.json or pytest-benchmark's JSON."),
+        typer.Argument(
+            help="Results before the change: a file of hotlap, pytest-benchmark or another tool, or a folder"
+            " of several runs."
+        ),
     ],
     head: Annotated[Path, typer.Argument(help="Results after it.")],
+    more_base: Annotated[
+        list[Path] | None,
+        typer.Option("--base", help="A further run of BASE; may be given several times."),
+    ] = None,
+    more_head: Annotated[
+        list[Path] | None,
+        typer.Option("--head", help="A further run of HEAD; may be given several times."),
+    ] = None,
     policy: Annotated[
         Path | None,
         typer.Option(
@@ -41,18 +52,17 @@ def gate(
 
     Exit: 0 pass, 1 regression, 2 usage, 3 could not tell, 4 unreadable or not comparable.
     """
-    from ..gate import sides
     from ..gate.judge import judge
     from ..gate.policy import chosen
+    from ..readers import runs
     from ..reports.output import publish
     from ..terms import verdict
-    from ..terms.reasons import Misuse
 
     rules = chosen(policy)
     others = [verdict.read(path) for path in with_ or []]
-    mine, theirs = sides.read(base), sides.read(head)
-    if base.samefile(head):
-        raise Misuse(f"{base} and {head} are one file, which never differs from itself; name two")
+    paths = [base, *(more_base or [])], [head, *(more_head or [])]
+    mine, theirs = runs.side(paths[0]), runs.side(paths[1])
+    runs.refuse_shared(mine, theirs, paths)
     joined = verdict.join(judge(mine, theirs, rules), others)
     publish(joined, {"json": json, "junit": junit, "sarif": sarif, "markdown": markdown}, github)
     return joined.exit_status

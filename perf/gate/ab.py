@@ -23,6 +23,8 @@ from ..race.entrant import Entrant
 from ..race.messages import TraceSource
 from ..race.race import Race
 from ..race.servers import Servers
+from ..readers import hotlap
+from ..readers.side import Known, Side
 from ..reports import formats
 from ..stats import compare
 from ..stats.compare import LATENCY_SHARE, LOOKS, Judgement, Outcome
@@ -32,11 +34,10 @@ from ..terms.files import clear, runs_folder, write
 from ..terms.reasons import Misuse, Refusal
 from ..terms.result import Result, Results, encode, now
 from ..terms.verdict import Finding, Verdict
-from . import answers, judge, ledger, sides
+from . import answers, judge, ledger, metrics
 from .duel import Duel
 from .policy import Policy
 from .revisions import SAME_CODE, UNCHANGED, Revision, installed_differently, of_side, readable
-from .sides import Known, Side
 
 
 class ABRun:
@@ -362,7 +363,7 @@ class ABRun:
         """Returns BASE and HEAD as the gate takes them; arguments as for `results`."""
         keyed = {environment.key: environment for environment in self.environments}
         base, head = (
-            Side(self.folder, {known.case: known for known in sides.known(results, keyed)})
+            Side(self.folder, {known.case: known for known in hotlap.known(results, keyed)})
             for results in self.results(duels, first)
         )
         return base, head
@@ -434,7 +435,7 @@ class ABRun:
         ]
         verdict = judgement.verdict if not unsteady and not dead else "inconclusive"
         evidence = [f"{int(judgement.n)} blocks", *evidence, *unsteady, *dead]
-        evidence += judge.could_pass(judgement, duel.tolerance)
+        evidence += metrics.could_pass(judgement, duel.tolerance)
         a, b = (
             side.metrics["latency"].centre if "latency" in side.metrics else None for side in (base, head)
         )
@@ -469,7 +470,7 @@ def write_results(folder: Path, run: ABRun) -> None:
     """
     if not any(duel.blocks for duel in run.duels):
         return
-    for name, environment, results in zip(sides.AB_RUNS, run.environments, run.results(), strict=True):
+    for name, environment, results in zip(hotlap.AB_RUNS, run.environments, run.results(), strict=True):
         asked = tuple(result.case for result in results)
         content = encode(
             Results(

@@ -1,8 +1,5 @@
 """Two sides and a policy give one verdict: who is there, what differs in structure (exact, no
-noise), what is measured (at a stated error rate).
-
-Two files share no block, so a metric is compared as two samples of block values; latencies as
-ratios to the pace that ran beside them.
+noise), what is measured (at a stated error rate: metrics.py).
 """
 
 from __future__ import annotations
@@ -10,20 +7,17 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable
-from typing import NamedTuple
 
 import msgspec
 
-from ..stats import compare, estimates
-from ..stats.compare import Judgement
+from ..readers.side import LATENCY, UNREADABLE, Known, Side, differs
 from ..terms.counters import COUNTERS
-from ..terms.units import scaled
 from ..terms.verdict import Finding, Verdict, worst
+from .mentions import mentions
+from .metrics import TIMES, metrics
 from .policy import (
     DEVIATION,
-    MEMORY_SLACK_BYTES,
     MOST_TOLERANCE,
-    OUTPUTS,
     TASK,
     Policy,
     Rules,
@@ -31,18 +25,13 @@ from .policy import (
     allowance,
     percent,
 )
-from .sides import Known, Sample, Side, differs
 
-# With fewer values a side there is no interval worth the name.
-FEWEST = 3
 # The reason of a verdict without findings.
 NOTHING = "nothing could be judged"
-# Why a metric is not judged that no side has: no finding, since nothing was lost.
-NEITHER = "neither side has it"
+# Of files of tools that never say where they ran.
+UNNAMED = "the files do not say which machine measured them: taken to be one and the same"
 # Why a counter that grew is no regression.
 NO_HARM = "reported only: the case is faster"
-# What a slower or faster hour of the machine changes, and a pace cancels.
-TIMES = ("latency", "call_latency", "throughput", "cold_start", "flop_rate", "energy")
 
 
 def judge(
@@ -68,15 +57,32 @@ def judge(
     ]
     findings, reasons = presence(base, head, policy)
     comparable, borders, notes = environments(both) if not one_job else (both, [], [])
-    findings, reasons = findings + borders, [*reasons, *notes, *policy.idle([*base.cases, *head.cases])]
+    findings += borders + ([] if both else [nothing_in_common(base, head)])
+    reasons = [*base.notes, *head.notes, *reasons, *notes, *policy.idle([*base.cases, *head.cases])]
     measured = [(mine, theirs) for mine, theirs in comparable if mine.good and theirs.good]
     for mine, theirs in measured:
         findings += structure(mine, theirs, policy.of(mine.case))
     for theirs in head.cases.values():
         if not policy.of(theirs.case).ignored:
             findings += limits(theirs, policy.of(theirs.case).limits)
-    moved, unjudged = metrics(measured, policy, alpha or policy.alpha, without, one_job, paired)
-    return conclude([*findings, *causes(moved, findings)], [*reasons, *unjudged], policy)
+    side_by_side = one_job or in_turns(base, head)
+    moved, unjudged = metrics(measured, policy, alpha or policy.alpha, without, side_by_side, paired)
+    reasons += [*unjudged, *mentions(measured, policy)]
+    return conclude([*findings, *causes(moved, findings)], reasons, policy)
+
+
+def in_turns(base: Side, head: Side) -> bool:
+    """Returns whether the runs of both sides took turns, so that a slow hour met both."""
+    if not (base.until and head.until and base.runs > 1 and head.runs > 1):
+        return False
+    return base.measured < head.until and head.measured < base.until
+
+
+def nothing_in_common(base: Side, head: Side) -> Finding:
+    """Returns the finding on two sides without a case that could be compared."""
+    names = [", ".join(list(side.cases)[:3]) or "nothing" for side in (base, head)]
+    evidence = (f"no results in common: BASE has {names[0]}; HEAD has {names[1]}",)
+    return Finding("all cases", "presence", "inconclusive", kind="presence", evidence=evidence)
 
 
 def presence(base: Side, head: Side, policy: Policy) -> tuple[list[Finding], list[str]]:
@@ -98,6 +104,17 @@ def presence(base: Side, head: Side, policy: Policy) -> tuple[list[Finding], lis
             findings.append(
                 Finding(
                     name, "presence", policy.missing, kind="presence", evidence=evidence, place=mine.place
+                )
+            )
+        elif UNREADABLE in (mine.status, theirs.status):
+            evidence = tuple(
+                f"{side}: {known.reason}"
+                for side, known in (("BASE", mine), ("HEAD", theirs))
+                if known.status == UNREADABLE
+            )
+            findings.append(
+                Finding(
+                    name, "presence", "inconclusive", kind="presence", evidence=evidence, place=theirs.place
                 )
             )
         elif mine.good and not theirs.good:
@@ -137,6 +154,8 @@ def environments(
     """
     comparable, findings, notes = [], [], dict[str, None]()
     for mine, theirs in both:
+        if not (mine.good or theirs.good):
+            continue
         differences = differs(mine, theirs)
         evidence = tuple(f"{name}: {a} -> {b}" for name, (a, b) in differences.blocking.items())
         if evidence:
@@ -157,6 +176,8 @@ def environments(
         else:
             comparable.append((mine, theirs))
         notes |= dict.fromkeys(f"noted, {name}: {a} -> {b}" for name, (a, b) in differences.noted.items())
+        if mine.environment is None and theirs.environment is None:
+            notes[UNNAMED] = None
     return comparable, findings, list(notes)
 
 
@@ -317,166 +338,6 @@ def limits(head: Known, absolute: dict[str, float]) -> list[Finding]:
     return findings
 
 
-class Test(NamedTuple):
-    """One metric of one case, ready to be judged at any level."""
-
-    base: Known
-    head: Known
-    metric: str
-    # Worsening that is let pass, as a share.
-    tolerance: float
-    # By how much the same code differs between jobs: a standard deviation of the log; 0 where that
-    # does not matter.
-    job_sd: float
-    # Whether the blocks of both sides are those of one race.
-    paired: bool = False
-
-    def at(self, worse_level: float, fine_level: float) -> Judgement:
-        """Judges it at the level of a regression and that of a pass."""
-        a, b = self.base.metrics[self.metric], self.head.metrics[self.metric]
-        sign = 1.0 if a.better == "lower" else -1.0
-        if a.error is not None and b.error is not None:
-            error = math.sqrt(a.error**2 + b.error**2 + 2 * self.job_sd**2)
-            return compare.from_error(
-                sign * math.log(b.centre / a.centre),
-                error,
-                min(a.freedom, b.freedom),
-                1,
-                self.tolerance,
-                worse_level,
-                fine_level,
-            )
-        if self.paired and self.metric == "latency":
-            ratios = [math.log(estimates.middle(block)) for block in estimates.paired(a.blocks, b.blocks)]
-            return compare.lockstep(ratios, self.tolerance, worse_level, fine_level)
-        before, after = ([sign * value for value in sample.logs] for sample in (a, b))
-        return compare.apart(before, after, self.tolerance, worse_level, fine_level, self.job_sd)
-
-    def finding(self, worse_level: float, fine_level: float) -> Finding:
-        """Returns it as a finding, judged at these levels."""
-        judgement = self.at(worse_level, fine_level)
-        a, b = self.base.metrics[self.metric], self.head.metrics[self.metric]
-        unsteady = [
-            name
-            for name, side in (("BASE", self.base), ("HEAD", self.head))
-            if not side.steady and self.metric in TIMES
-        ]
-        evidence = [f"{name} was not steady" for name in unsteady]
-        if a.paced:
-            evidence.append(beside_the_pace(a, b, judgement.ratio))
-        elif self.paired and self.metric == "latency":
-            evidence.append(f"{int(judgement.n)} blocks that both sides share")
-        elif self.job_sd:
-            evidence.append(f"no pace: the same code is taken to differ by {self.job_sd:.0%} between jobs")
-        evidence += could_pass(judgement, self.tolerance)
-        low, high, ratio = (
-            (judgement.low, judgement.high, judgement.ratio)
-            if a.better == "lower"
-            else (1 / judgement.high, 1 / judgement.low, 1 / judgement.ratio)
-        )
-        return Finding(
-            case=self.base.case,
-            metric=self.metric,
-            verdict="inconclusive" if unsteady else judgement.verdict,
-            base=a.centre,
-            # As it would be on BASE's machine, so that the two agree with their ratio.
-            head=a.centre * ratio if a.paced else b.centre,
-            ratio=ratio,
-            low=low,
-            high=high,
-            tolerance=self.tolerance,
-            detectable=judgement.detectable,
-            better=a.better,
-            unit=a.unit,
-            evidence=tuple(evidence),
-            place=self.head.place,
-        )
-
-
-def beside_the_pace(base: Sample, head: Sample, ratio: float) -> str:
-    """Returns what HEAD took on its own machine, and how fast that one was."""
-    speed = head.centre / (base.centre * ratio)
-    how = f"{abs(speed - 1):.0%} {'slower' if speed > 1 else 'faster'}"
-    return f"as ratios to the pace: HEAD took {scaled(head.centre, head.unit)} on a machine that was {how}"
-
-
-def could_pass(judgement: Judgement, tolerance: float) -> list[str]:
-    """Returns from which tolerance on the blocks would pass; empty where they pass at this one, and
-    something else stands in the way.
-    """
-    if judgement.verdict != "inconclusive" or judgement.least_tolerance <= tolerance:
-        return []
-    return [f"could pass from a tolerance of {judgement.least_tolerance:.1%} on"]
-
-
-def metrics(
-    pairs: Iterable[tuple[Known, Known]],
-    policy: Policy,
-    alpha: float,
-    without: tuple[str, ...],
-    one_job: bool,
-    paired: bool = False,
-) -> tuple[list[Finding], list[str]]:
-    """Judges all metrics together, since they share the chance of any false alarm (Holm).
-
-    Returns their findings, and notes on what could not be tested.
-    """
-    tests, findings, reasons = [], [], dict[str, None]()
-    for base, head in pairs:
-        rules = policy.of(base.case)
-        for name, tolerance in rules.tolerance.items():
-            if name in (DEVIATION, TASK, OUTPUTS, *without):
-                continue
-            why = untestable(base.metrics.get(name), head.metrics.get(name))
-            if not why:
-                a = base.metrics[name]
-                extra = MEMORY_SLACK_BYTES / a.centre if name == "memory" else 0.0
-                tests.append(
-                    Test(
-                        base,
-                        head,
-                        name,
-                        tolerance + extra,
-                        policy.between_jobs_sd if name in TIMES and not a.paced and not one_job else 0.0,
-                        paired,
-                    )
-                )
-            elif name in rules.asked or (name == "latency" and why != NEITHER):
-                findings.append(
-                    Finding(
-                        base.case,
-                        name,
-                        "inconclusive",
-                        tolerance=tolerance,
-                        evidence=(why,),
-                        place=head.place,
-                    )
-                )
-            else:
-                reasons[f"{name} is not judged: {why}"] = None
-    levels = [alpha / (rank + 1) for rank in range(len(tests))]
-    each = compare.holm([test.at(alpha, alpha).p_worse for test in tests], levels)
-    return findings + [
-        test.finding(level, policy.alpha) for test, level in zip(tests, each, strict=True)
-    ], list(reasons)
-
-
-def untestable(base: Sample | None, head: Sample | None) -> str:
-    """Returns why two samples cannot be tested; empty if they can."""
-    if base is None or head is None:
-        return NEITHER if base is head else f"only {'BASE' if head is None else 'HEAD'} has it"
-    if (base.unit, base.paced) != (head.unit, head.paced):
-        return "the two sides have it in different units, or only one has a pace"
-    if base.error is not None and head.error is not None:
-        return ""
-    fewest = min(len(base.logs), len(head.logs))
-    return (
-        ""
-        if fewest >= FEWEST
-        else f"{fewest or 'no'} block{'s' if fewest != 1 else ''} a side, {FEWEST} are needed for an interval"
-    )
-
-
 def causes(moved: list[Finding], findings: list[Finding]) -> list[Finding]:
     """Returns the findings `moved`, each regression in time with the structural change of its case
     as evidence, or that there is none.
@@ -509,7 +370,7 @@ def excused(findings: list[Finding], policy: Policy) -> list[Finding]:
     faster = {
         finding.case
         for finding in findings
-        if finding.metric == "latency" and finding.high is not None and finding.high < 1
+        if finding.metric == LATENCY and finding.high is not None and finding.high < 1
     }
     return [
         msgspec.structs.replace(finding, verdict="pass", evidence=(NO_HARM,))

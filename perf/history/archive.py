@@ -20,30 +20,35 @@ from zlib import crc32
 
 import msgspec
 
-from ..gate import sides
-from ..gate.sides import Known
+from ..readers import reading
+from ..readers.side import Known
 from ..stats import estimates
 from ..terms import result
 from ..terms.case import Better
 from ..terms.counters import COUNTERS
 from ..terms.reasons import Misuse
 
-# 1 (0.2.0): first version. Another version is dropped and read anew.
-SCHEMA = 1
+# 1 (0.2.0): first version. 2: a file may hold several runs. Another version is dropped and read
+# anew.
+SCHEMA = 2
 # What a file's points depend on beside the file: read anew where any of it is another.
 CONTENT = crc32(repr((SCHEMA, result.SCHEMA, sorted(COUNTERS))).encode()) & 0x7FFFFFFF
 # How long to wait for another process that writes, s: one that takes in a large file needs seconds.
 BUSY_S = 30.0
 TABLES = """
-create table file (path text primary key, size integer, changed integer, measured real, problem text);
+create table file (path text primary key, size integer, changed integer, problem text);
 create table setting (key text primary key, fields text);
 create table point (
-  path text, "case" text, metric text, kind text, setting text, revision text,
+  path text, measured real, "case" text, metric text, kind text, setting text, revision text,
   value real, centre real, unit text, better text
 );
 create index of_path on point (path);
 create index of_case on point ("case", metric, kind);
 """
+# The tables of an index that has no mark.
+UNMARKED = TABLES.replace("changed integer, problem", "changed integer, measured real, problem").replace(
+    "path text, measured real,", "path text,"
+)
 
 
 # What tells an index from the databases of other programs (sqlite.org/fileformat.html: offset 68).
@@ -147,7 +152,7 @@ class Archive:
         with self._told():
             rows = self.store.execute(
                 'select path, measured, "case", metric, kind, setting, revision, value, centre, unit, better'
-                ' from point join file using (path) order by "case", metric, kind, measured, path'
+                ' from point order by "case", metric, kind, measured, path'
             )
             return [point for point in map(Point._make, rows) if point.path in wanted]
 
@@ -193,30 +198,26 @@ class Archive:
         Returns why it is no results file; empty if it is one.
         """
         problem, rows, settings = "", list[tuple[object, ...]](), dict[str, str]()
-        measured = changed / 1e9
         try:
-            side = sides.read(file)
-        except Misuse as error:
-            problem = str(error).removeprefix(f"{file}: ")
-        else:
-            measured = moment(side.measured, measured)
-            try:
+            for side in reading.read(file):
+                measured = moment(side.measured, changed / 1e9)
                 for known in side.cases.values():
                     fields = msgspec.json.encode(known.setting, order="deterministic").decode()
                     key = sha256(fields.encode()).hexdigest()[:12]
                     settings[key] = fields
                     rows += [
-                        (name, known.case, *row[:2], key, known.commit, *row[2:]) for row in values(known)
+                        (name, measured, known.case, *row[:2], key, known.commit, *row[2:])
+                        for row in values(known)
                     ]
-            except (ValueError, OverflowError) as error:
-                problem, rows = str(error), []
+        except (ValueError, OverflowError) as error:
+            problem, rows = str(error).removeprefix(f"{file}: "), []
         with self._writing():
             self.store.execute("delete from point where path = ?", (name,))
             self.store.execute(
-                "insert or replace into file values (?, ?, ?, ?, ?)", (name, size, changed, measured, problem)
+                "insert or replace into file values (?, ?, ?, ?)", (name, size, changed, problem)
             )
             self.store.executemany("insert or ignore into setting values (?, ?)", settings.items())
-            self.store.executemany("insert into point values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+            self.store.executemany("insert into point values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
         return problem
 
     @contextmanager
@@ -253,16 +254,16 @@ class Archive:
             raise Misuse(f"{error.filename or self.path}: {error.strerror}") from None
 
 
-def create(store: sqlite3.Connection) -> None:
+def create(store: sqlite3.Connection, tables: str = TABLES) -> None:
     """Makes the tables."""
-    for statement in filter(str.strip, TABLES.split(";")):
+    for statement in filter(str.strip, tables.split(";")):
         store.execute(statement)
 
 
 def unmarked() -> list[tuple[str, str, str, str]]:
     """Returns the schema of an index that an earlier version made without a mark."""
     store = sqlite3.connect(":memory:")
-    create(store)
+    create(store, UNMARKED)
     tables = store.execute(SCHEMAS).fetchall()
     store.close()
     return tables

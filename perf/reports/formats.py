@@ -39,9 +39,8 @@ def line(finding: Finding) -> str:
         text += f", tolerance {finding.tolerance:.1%}"
     if finding.verdict == "inconclusive" and finding.detectable is not None:
         text += f", detectable {finding.detectable:.1%}"
-    return f"{text}: {WORD[finding.verdict]}" + (
-        f" ({'; '.join(finding.evidence)})" if finding.evidence else ""
-    )
+    word = "a gain" if finding.kind == "time" and improved(finding) else WORD[finding.verdict]
+    return f"{text}: {word}" + (f" ({'; '.join(finding.evidence)})" if finding.evidence else "")
 
 
 def amount(value: float | None, unit: str) -> str:

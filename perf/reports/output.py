@@ -14,8 +14,12 @@ import msgspec
 from ..terms import printer
 from ..terms.files import put
 from ..terms.reasons import Misuse
-from ..terms.verdict import Verdict
+from ..terms.verdict import ORDER, Verdict
 from . import formats
+
+# Measurements that could not be told, and those that became better, which are shown one by one.
+MOST_UNKNOWN = 5
+MOST_GAINS = 5
 
 
 def publish(verdict: Verdict, paths: Mapping[str, Path | None], github: bool) -> bool:
@@ -45,12 +49,13 @@ def known(verdict: Verdict) -> Iterator[None]:
 
 
 def show(verdict: Verdict) -> None:
-    """Prints what a person needs: what did not pass, then the notes, then the verdict as the last
-    line.
+    """Prints what a person needs: what did not pass, the worst first, what became better, then the
+    notes, then the verdict as the last line.
     """
-    for finding in verdict.findings:
-        if finding.verdict != "pass":
-            printer.line(f"- {formats.line(finding)}")
+    for text in failures(verdict):
+        printer.line(f"- {text}")
+    for text in gains(verdict):
+        printer.line(f"+ {text}")
     for reason in verdict.reasons:
         printer.line(f"note: {reason}")
     passed = len(verdict.having("pass"))
@@ -58,6 +63,32 @@ def show(verdict: Verdict) -> None:
         f"{verdict.tool}: {formats.WORD[verdict.verdict]} ({passed} of {len(verdict.findings)}"
         " findings passed)"
     )
+
+
+def failures(verdict: Verdict) -> Iterator[str]:
+    """Yields a line for each finding that did not pass, the worst first; of many measurements that
+    could not be told, the first, and one line for the rest.
+    """
+    unknown = [finding for finding in verdict.having("inconclusive") if finding.kind == "time"]
+    hidden = {id(finding) for finding in unknown[MOST_UNKNOWN:]}
+    for outcome in reversed(ORDER[1:]):
+        for finding in verdict.having(outcome):
+            if id(finding) not in hidden:
+                yield formats.line(finding)
+    if rest := unknown[MOST_UNKNOWN:]:
+        sizes = sorted(finding.detectable for finding in rest if finding.detectable is not None)
+        seen = f": worsenings of {sizes[0]:.1%} to {sizes[-1]:.1%} would have been seen" if sizes else ""
+        yield f"{len(rest)} more could not be told{seen}"
+
+
+def gains(verdict: Verdict) -> Iterator[str]:
+    """Yields a line for each measurement that is surely better, the first of many."""
+    better = [
+        finding for finding in verdict.having("pass") if finding.kind == "time" and formats.improved(finding)
+    ]
+    yield from (formats.line(finding) for finding in better[:MOST_GAINS])
+    if len(better) > MOST_GAINS:
+        yield f"{len(better) - MOST_GAINS} more became better"
 
 
 def write(verdict: Verdict, paths: Mapping[str, Path | None], github: bool) -> None:

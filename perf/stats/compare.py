@@ -178,15 +178,18 @@ def apart(
     worse_level: float,
     fine_level: float,
     job_sd: float = 0.0,
+    job_freedom: float = math.inf,
 ) -> Judgement:
     """Judges two samples of block values of different jobs by Welch's t (Biometrika 34, 1947).
 
     base, head: logs, two or more each. job_sd: how much the same code differs between jobs
-    (standard deviation of a log mean), for samples that no pace ties together.
+    (standard deviation of a log mean), for samples that no pace ties together, known with
+    `job_freedom` degrees of freedom.
     """
     parts = [stdev(side) ** 2 / len(side) for side in (base, head)]
     variance = sum(parts) + 2 * job_sd**2
     below = sum(part**2 / (len(side) - 1) for part, side in zip(parts, (base, head), strict=True))
+    below += (2 * job_sd**2) ** 2 / job_freedom
     freedom = min(variance**2 / below, 1e9) if below > 0 else 1e9
     mean, n = fmean(head) - fmean(base), min(len(base), len(head))
     return from_error(mean, math.sqrt(variance), freedom, n, tolerance, worse_level, fine_level)

@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from hotlap.perf import cli
-from hotlap.perf.gate import judge, ledger, sides
+from hotlap.perf.gate import judge, ledger
 from hotlap.perf.gate.ab import ABRun, write_results
 from hotlap.perf.gate.duel import Duel
 from hotlap.perf.gate.ledger import SelfRace
@@ -32,6 +32,7 @@ from hotlap.perf.race.observations import Block, Observations
 from hotlap.perf.race.origin import Origin
 from hotlap.perf.race.race import Race
 from hotlap.perf.race.timing import Turn, WarmUp
+from hotlap.perf.readers import runs
 from hotlap.perf.stats import compare
 from hotlap.perf.terms.case import Case, Plan
 from hotlap.perf.terms.reasons import Misuse, Reason
@@ -432,7 +433,7 @@ def test_the_gate_keeps_the_pairs_of_the_files_that_ab_wrote(tmp_path: Path) -> 
     run.judge(len(ratios))
     ours = latency(run.conclude(tmp_path / "aa.jsonl"))
     write_results(tmp_path, run)
-    both = sides.read(tmp_path / "base.json"), sides.read(tmp_path / "head.json")
+    both = runs.side([tmp_path / "base.json"]), runs.side([tmp_path / "head.json"])
     theirs = latency(judge.judge(*both, Policy()))
     assert (
         (theirs.verdict, theirs.ratio)
@@ -444,7 +445,7 @@ def test_the_gate_keeps_the_pairs_of_the_files_that_ab_wrote(tmp_path: Path) -> 
     # Of another race of ab only the spread of the blocks is known.
     later = msgspec.structs.replace(read(tmp_path / "head.json"), started="2026-01-01T00:00:00Z")
     (tmp_path / "later.json").write_bytes(encode(later))
-    apart = latency(judge.judge(both[0], sides.read(tmp_path / "later.json"), Policy()))
+    apart = latency(judge.judge(both[0], runs.side([tmp_path / "later.json"]), Policy()))
     assert apart.verdict == "inconclusive"
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from hotlap.perf.gate import answers, judge
 from hotlap.perf.gate.policy import Policy
-from hotlap.perf.gate.sides import Known
+from hotlap.perf.readers.side import Known
 from hotlap.perf.terms.result import Task
 from hotlap.perf.terms.verdict import Finding
 

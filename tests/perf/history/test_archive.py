@@ -126,7 +126,7 @@ def test_a_file_that_is_no_result_is_named_and_not_read_again(tmp_path: Path) ->
     (tmp_path / "verdict.json").write_text('{"schema": 1, "tool": "gate"}')
     for _ in range(2):
         _, problems = taken_in(tmp_path / "index", [tmp_path / "verdict.json"])
-        assert "neither results of hotlap" in problems[str((tmp_path / "verdict.json").resolve())]
+        assert "no results of a tool" in problems[str((tmp_path / "verdict.json").resolve())]
 
 
 def test_a_damaged_index_is_one_line_with_the_remedy(
@@ -223,7 +223,7 @@ def test_what_was_no_results_file_is_tried_again(
     store = archive.Archive(tmp_path / "index")
     with monkeypatch.context() as broken:
         broken.setattr(
-            archive.sides, "read", lambda file: (_ for _ in ()).throw(archive.Misuse("input/output error"))
+            archive.reading, "read", lambda file: (_ for _ in ()).throw(archive.Misuse("input/output error"))
         )
         assert store.take_in([path], lambda text: None)[1]
     assert store.take_in([path], lambda text: None) == (1, {})
@@ -275,11 +275,11 @@ def test_a_database_of_something_else_is_left_as_it_is(
 def test_an_index_without_a_mark_is_taken_over_and_marked(stored: Any, tmp_path: Path) -> None:
     """Those of earlier versions had none."""
     files, index = stored.runs(tmp_path / "results", {"a": [1e-3] * 5}), tmp_path / "index"
-    taken_in(index, files)
     store = sqlite3.connect(index)
-    assert store.execute("pragma application_id").fetchone() == (archive.APPLICATION,)
-    store.execute("pragma application_id = 0")
+    archive.create(store, archive.UNMARKED)
+    store.execute("pragma user_version = 7")
     store.close()
+    assert taken_in(index, files) == (5, {})
     assert taken_in(index, files) == (0, {})
     store = sqlite3.connect(index)
     assert store.execute("pragma application_id").fetchone() == (archive.APPLICATION,)

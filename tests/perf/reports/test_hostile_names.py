@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -101,7 +100,7 @@ def test_the_planted_name_is_seen() -> None:
     ids=" ".join,
 )  # fmt: skip
 def test_what_is_shown_is_harmless(arguments: tuple[str, ...], results: str, capsys: Captured) -> None:
-    shutil.copy(results, "again.json")
+    Path("again.json").write_bytes(Path(results).read_bytes() + b"\n")
     assert cli.status([arguments[0], results, *arguments[1:]]) in (0, 3, 4)
     out, err = capsys.readouterr()
     assert "planted" in out, err

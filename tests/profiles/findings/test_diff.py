@@ -152,7 +152,7 @@ def test_the_gate_takes_it_by_file(tmp_path: Path, capsys: pytest.CaptureFixture
         )
     )
     copy = tmp_path / "copy.json"
-    copy.write_bytes(plain.read_bytes())
+    copy.write_bytes(plain.read_bytes() + b"\n")
     assert cli.status(["gate", str(plain), str(copy), "--with", str(out)]) == 1
     assert "compute" in capsys.readouterr().out
 

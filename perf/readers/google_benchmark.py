@@ -1,0 +1,124 @@
+"""Google Benchmark: what --benchmark_format=json or --benchmark_out writes. Repetitions are of one
+process; with --benchmark_report_aggregates_only their mean, median and standard deviation are all
+there is (https://github.com/google/benchmark/blob/main/docs/user_guide.md).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from ..terms.reasons import Unreadable
+from ..terms.stored import Count
+from . import samples
+from .contents import Contents
+from .side import LATENCY, UNREADABLE, Known, Sample, Side
+
+TOOL = "Google Benchmark"
+MARK = rb'"library_build_type"\s*:|"num_cpus"\s*:|"real_time"\s*:'
+# Unit of a time -> s.
+SECONDS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0}
+# Fields of a benchmark that are no counter of its author.
+OWN = {
+    "family_index", "per_family_instance_index", "repetitions", "repetition_index", "threads",
+    "iterations", "real_time", "cpu_time", "bytes_per_second", "items_per_second",
+}  # fmt: skip
+
+
+class _Context(msgspec.Struct):
+    date: str = ""
+    host_name: str = ""
+    num_cpus: int = 0
+    mhz_per_cpu: float = 0.0
+    library_build_type: str = ""
+    library_version: str = ""
+
+
+class _Benchmark(msgspec.Struct):
+    name: str
+    real_time: float = 0.0
+    run_name: str = ""
+    run_type: str = "iteration"
+    aggregate_name: str = ""
+    repetitions: Count = 1
+    time_unit: str = "ns"
+    error_occurred: bool = False
+    error_message: str = ""
+    skipped: bool = False
+    skip_message: str = ""
+
+    @property
+    def seconds(self) -> float:
+        if self.time_unit not in SECONDS:
+            raise ValueError(f"its unit of time is {self.time_unit}")
+        return self.real_time * SECONDS[self.time_unit]
+
+
+def claims(contents: Contents) -> bool:
+    return {"context", "benchmarks"} <= contents.fields.keys()
+
+
+def read(contents: Contents) -> list[Side]:
+    context = contents.decode(_Context, contents.fields["context"])
+    rows: dict[str, list[_Benchmark]] = {}
+    extras: dict[str, dict[str, float]] = {}
+    for part in contents.part(list[msgspec.Raw], "benchmarks", []):
+        row = contents.decode(_Benchmark, part)
+        name = row.run_name or row.name
+        rows.setdefault(name, []).append(row)
+        if row.run_type == "iteration":
+            extras[name] = _counters(contents.decode(dict[str, Any], part))
+    machine = environment(context)
+    cases = {}
+    for name, repeated in rows.items():
+        failed = next((row for row in repeated if row.error_occurred or row.skipped), None)
+        if failed is not None:
+            why = failed.error_message or failed.skip_message or "it says so"
+            cases[name] = Known(name, machine, "skipped" if failed.skipped else "failed", why)
+            continue
+        try:
+            latency = _latency(repeated)
+        except ValueError as error:
+            cases[name] = Known(name, machine, UNREADABLE, str(error))
+            continue
+        cases[name] = Known(name, machine, metrics={LATENCY: latency}, extras=extras.get(name, {}))
+    if cases and all(case.status == UNREADABLE for case in cases.values()):
+        name, first = next(iter(cases.items()))
+        raise Unreadable(f"{contents.path}: {name}: {first.reason}")
+    return [Side(contents.path, cases, context.date, tool=TOOL)]
+
+
+def _latency(rows: list[_Benchmark]) -> Sample:
+    """Raises ValueError."""
+    if times := [row.seconds for row in rows if row.run_type == "iteration"]:
+        return samples.of_process(times)
+    aggregates = {row.aggregate_name: row for row in rows}
+    centre = aggregates.get("median") or aggregates.get("mean")
+    if centre is None:
+        raise ValueError("has neither repetitions nor a mean")
+    if (deviation := aggregates.get("stddev")) is None:
+        return samples.single(centre.seconds)
+    return samples.of_spread(centre.seconds, deviation.seconds, centre.repetitions)
+
+
+def _counters(fields: dict[str, Any]) -> dict[str, float]:
+    return {
+        name: float(value)
+        for name, value in fields.items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and name not in OWN
+    }
+
+
+def environment(context: _Context) -> dict[str, str]:
+    """Returns the context by the names of side.BLOCKING: the CPU has no name there, and its clock
+    is what the kernel said at the start.
+    """
+    fields = {
+        "cpus": context.num_cpus,
+        "build": context.library_build_type,
+        "clock": f"{context.mhz_per_cpu:g} MHz",
+        "library": context.library_version,
+        "node": context.host_name,
+    }
+    return {name: str(value) for name, value in fields.items() if value}
