@@ -21,6 +21,12 @@ out=${HOTLAP_OUT:-hotlap-out}
 case $out in -*) out=./$out ;; esac
 branch=${HOTLAP_BRANCH:-hotlap-history}
 remote=${HOTLAP_REMOTE:-origin}
+# A path is meant from here, and git would read it from the worktree that it works in.
+place=$(git remote get-url -- "$remote" 2>/dev/null) || place=$remote
+case $place in
+/* | -*) ;;
+*) [ ! -d "$place" ] || remote=$(cd -- "$place" && pwd) ;;
+esac
 read -r -d '' -a options <<<"${HOTLAP_OPTIONS:-}" || true # several lines are one list
 
 say() {

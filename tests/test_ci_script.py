@@ -162,3 +162,16 @@ def test_a_reader_that_has_gone_is_no_regression() -> None:
     done = subprocess.run([str(SCRIPT), "compare", "main"], stdout=writer, stderr=writer, check=False)
     os.close(writer)
     assert done.returncode == 2
+
+
+@pytest.mark.parametrize("by", ["path", "name"])
+def test_a_relative_remote_is_meant_from_here(by: str, repository: Path) -> None:
+    """git would read it from the worktree in which the results are committed."""
+    results = "mkdir -p hotlap-out/run && echo {} >hotlap-out/run/results.json"
+    hotlap(repository, f"{results}\n[ $1 != history ] || echo {{}} >hotlap-out/history.json\nexit 0")
+    if by == "name":
+        git("remote", "set-url", "origin", "../origin.git")
+    done = script("record", WORKLOAD, **({"HOTLAP_REMOTE": "../origin.git"} if by == "path" else {}))
+    assert done.returncode == 0, done.stderr
+    stored = git("-C", str(repository / "origin.git"), "ls-tree", "--name-only", "hotlap-history:results")
+    assert len(stored.splitlines()) == 1

@@ -19,6 +19,7 @@ from .noise import noise
 from .optimize import optimize
 from .report import report
 from .run import run
+from .verdict import verdict
 
 
 def app() -> typer.Typer:
@@ -33,7 +34,19 @@ def app() -> typer.Typer:
         rich_markup_mode=None,
         help=hotlap.__doc__,
     )
-    for command in (optimize, run, ab, gate, history, noise, kernels, doctor, report, bench_artefact):
+    for command in (
+        optimize,
+        run,
+        ab,
+        gate,
+        history,
+        noise,
+        kernels,
+        doctor,
+        report,
+        verdict,
+        bench_artefact,
+    ):
         application.command()(command)
     for point in metadata.entry_points(group="hotlap.commands"):
         try:

@@ -4,6 +4,9 @@ and no file takes more memory than its kind may.
 
 from __future__ import annotations
 
+import io
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -36,6 +39,26 @@ def content(path: Path, most: int = MOST_BYTES) -> bytes:
         raise Unreadable(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     if len(text) > most:
         raise Unreadable(f"{path}: more than {most >> 20} MiB, which no such file has")
+    return text
+
+
+def member(path: Path, archive: bytes, name: str, most: int) -> bytes:
+    """Returns one file of a ZIP archive, wherever in it the file lies; nothing is unpacked.
+
+    Raises Unreadable where the archive is damaged, has no such file or two, or one that unpacks to
+    more than `most` bytes.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(archive)) as opened:
+            files = [each for each in opened.infolist() if each.filename.rpartition("/")[2] == name]
+            if len(files) != 1:
+                raise Unreadable(f"{path}: an archive with {len(files)} files called {name}, not one")
+            with opened.open(files[0]) as file:
+                text = file.read(most + 1)
+    except (zipfile.BadZipFile, NotImplementedError, OSError, EOFError, RuntimeError, zlib.error) as error:
+        raise Unreadable(f"{path}: a damaged archive: {line(error)}") from None
+    if len(text) > most:
+        raise Unreadable(f"{path}: {name} unpacks to more than {most >> 20} MiB")
     return text
 
 

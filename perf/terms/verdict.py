@@ -18,6 +18,11 @@ from .reasons import Unreadable
 # Version of the file's format. 1 (0.2.0): first version.
 SCHEMA = 1
 
+# What a verdict is called in an archive.
+MEMBER = "verdict.json"
+# A finding takes less than 1 kB: tens of thousands fit.
+MOST_BYTES = 32 << 20
+
 # From best to worst: of several outcomes the worst wins.
 ORDER: tuple[Outcome, ...] = ("pass", "inconclusive", "not_comparable", "regression")
 # Exit status of each; 2 is a misuse of the command line.
@@ -103,14 +108,16 @@ def join(verdict: Verdict, others: list[Verdict]) -> Verdict:
 
 
 def read(path: Path) -> Verdict:
-    """Reads a verdict that another command wrote with --json.
+    """Reads a verdict that another command wrote with --json, also as the member verdict.json of a
+    ZIP archive.
 
     Raises Misuse where there is no file, Unreadable for one that cannot be used; what it does not
     understand is never a pass.
     """
-    verdict = stored.decode(
-        path, stored.content(path), Verdict, "not a verdict of hotlap (write one with --json)"
-    )
+    content = stored.content(path, MOST_BYTES)
+    if content.startswith(b"PK"):
+        content = stored.member(path, content, MEMBER, MOST_BYTES)
+    verdict = stored.decode(path, content, Verdict, "not a verdict of hotlap (write one with --json)")
     if verdict.schema != SCHEMA:
         raise Unreadable(f"{path}: verdict schema {verdict.schema}, this hotlap reads {SCHEMA}")
     # A policy may let what could not be told pass, and nothing else.
