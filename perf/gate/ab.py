@@ -188,7 +188,7 @@ class ABRun:
         return self.preparations[key]
 
     def note_what_is_loaded(self, side: Revision, preparation: Preparation, repository: Path) -> None:
-        """Notes which files of the repository a side loads, by their content.
+        """Notes which files of the repository a side loads, by their code.
 
         Raises Misuse where they are the working copy's.
         """
@@ -224,7 +224,7 @@ class ABRun:
         if differ or readable(repository, self.base.sha, self.head.sha):
             return ""
         files = f"the {len(self.loaded['base'])} files that the cases load"
-        return f"{UNCHANGED}: {files} are the same in {self.base.sha[:12]} and {head}"
+        return f"{UNCHANGED}: {files} hold the same code in {self.base.sha[:12]} and {head}"
 
     def judge(self, look: int) -> None:
         """Judges all cases together at this look: they share the chance of a false alarm (Holm),

@@ -57,7 +57,8 @@ def judge(
     ]
     findings, reasons = presence(base, head, policy)
     comparable, borders, notes = environments(both) if not one_job else (both, [], [])
-    findings += borders + ([] if both else [nothing_in_common(base, head)])
+    apart = not both and (base.cases or head.cases)
+    findings += borders + ([nothing_in_common(base, head)] if apart else [])
     reasons = [*base.notes, *head.notes, *reasons, *notes, *policy.idle([*base.cases, *head.cases])]
     measured = [(mine, theirs) for mine, theirs in comparable if mine.good and theirs.good]
     for mine, theirs in measured:

@@ -12,6 +12,8 @@ from ..terms.units import scaled, significant
 from .metrics import tolerances
 from .policy import Policy
 
+# What only says again how long a call takes.
+DERIVED = ("throughput", "flop_rate")
 # A figure that moved by this factor is mentioned.
 FAR = 1.5
 # Figures that are mentioned by name; of more, how many there are.
@@ -24,7 +26,7 @@ def mentions(pairs: Sequence[tuple[Known, Known]], policy: Policy) -> list[str]:
     for base, head in pairs:
         judged = tolerances(policy.of(base.case), base, head)
         for name, (before, after, unit) in figures(base, head).items():
-            if name in judged or not before > 0 or not after > 0:
+            if name in judged or name in DERIVED or not before > 0 or not after > 0:
                 continue
             factor = after / before
             if not 1 / FAR < factor < FAR:

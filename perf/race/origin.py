@@ -8,6 +8,8 @@ compared. hotlap.perf itself, the timing loop above all, is the running one on b
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import hashlib
 import os
 import sys
@@ -56,8 +58,8 @@ def enter() -> None:
 
 
 def loaded(repository: Path, worktree: Path) -> tuple[dict[str, str], list[str]]:
-    """What this process has loaded: file in the worktree -> its SHA-256, and files that came from
-    the repository's working copy instead.
+    """What this process has loaded: file in the worktree -> a hash of its code, and files that came
+    from the repository's working copy instead.
 
     hotlap.perf and what is installed inside the repository (a virtual environment) belong to
     neither.
@@ -72,7 +74,17 @@ def loaded(repository: Path, worktree: Path) -> tuple[dict[str, str], list[str]]
         if path.is_relative_to(ours) or path == ours.parent / "hotlap" / "__init__.py":
             continue
         if path.is_relative_to(worktree):
-            inside[path.relative_to(worktree).as_posix()] = hashlib.sha256(path.read_bytes()).hexdigest()
+            inside[path.relative_to(worktree).as_posix()] = code_hash(path)
         elif path.is_relative_to(repository) and "site-packages" not in path.parts:
             outside.append(path.relative_to(repository).as_posix())
     return dict(sorted(inside.items())), sorted(outside)
+
+
+def code_hash(path: Path) -> str:
+    """Returns the SHA-256 of what a Python file says, its comments and layout apart; of any other
+    file, that of its bytes.
+    """
+    content = path.read_bytes()
+    with contextlib.suppress(SyntaxError, ValueError, RecursionError, MemoryError):  # no Python
+        content = ast.dump(ast.parse(content)).encode("utf-8", "surrogatepass")
+    return hashlib.sha256(content).hexdigest()

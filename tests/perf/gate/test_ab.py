@@ -174,11 +174,13 @@ def test_a_tenth_more_memory_is_a_confirmed_regression(repository: Path) -> None
 @pytest.mark.slow
 def test_a_change_of_nothing_that_is_measured_passes_and_says_so(repository: Path) -> None:
     Path("README").write_text("words\n")
+    models = Path("lap_pkg/models.py")
+    models.write_text("# A comment, and one blank line more.\n\n" + models.read_text())
     commit("words")
     done = ab("HEAD~1", "HEAD", "lap_pkg.models:make", "--json", "verdict.json", "--markdown", "comment.md")
     assert done.returncode == 0, done.stderr
     verdict = json.loads(Path("verdict.json").read_text())
-    assert verdict["reasons"][0].startswith("nothing measured changed: the 2 files that the cases load are")
+    assert verdict["reasons"][0].startswith("nothing measured changed: the 2 files that the cases load hold")
     assert [finding["metric"] for finding in verdict["findings"]] == ["outputs"]
     assert (
         "nothing measured changed" in done.stdout
