@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
 
 from ..terms import files, printer, units
@@ -129,16 +131,35 @@ def ab(
             printer.note(notes.pop(0))
         printer.note(text)
 
-    revisions = Revisions(folder)
+    revisions, start = Revisions(folder), time.monotonic()
     try:
         sides = revisions.open("base", base), revisions.open("head", head)
         verdict = compared(sides, cases, rules, plan, folder, revisions.repository, report)
     finally:
         revisions.close()
+    options = {
+        "--backends": (backends, "eager"),
+        "--precisions": (precisions, "fp32"),
+        "--batch": (batch, ""),
+    }
+    again = ["hotlap", "ab", *(each.sha[:12] or text for each, text in zip(sides, (base, head), strict=True))]
+    again += [*(workload or []), "--target", target, "--budget", f"{plan.budget_s:g}s"]
+    again += [word for name, (value, usual) in options.items() if value != usual for word in (name, value)]
+    lines = setting(plan, rules.alpha, time.monotonic() - start), f"again: {shlex.join(again)}"
+    verdict = msgspec.structs.replace(verdict, reasons=(*verdict.reasons, *lines))
     paths = {"json": json or folder / "verdict.json", "junit": junit, "sarif": sarif, "markdown": markdown}
     if publish(verdict, paths, github):
         printer.line(f"results: {folder}")
     return verdict.exit_status
+
+
+def setting(plan: Plan, alpha: float, seconds: float) -> str:
+    """Returns one line on where a verdict comes from and how often it is wrong."""
+    from ..machine import survey
+    from .racing import minutes
+
+    hardware = survey.collect(plan.threads, "keep").hardware
+    return f"on {hardware}; chance of a false alarm {alpha:.0%}; took {minutes(seconds)}"
 
 
 def ending(cases: int, budget_s: float) -> str:

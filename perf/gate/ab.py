@@ -2,7 +2,7 @@
 have decided (docs/statistics.md).
 
 prepare both sides -> check -> blocks up to each look -> judge all cases together -> confirm
-regressions on fresh blocks -> verdict
+regressions on fresh blocks -> profile them -> verdict
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from ..terms.reasons import Misuse, Refusal
 from ..terms.result import Result, Results, encode, now
 from ..terms.verdict import Finding, Verdict
 from . import answers, judge, ledger, metrics
+from .behind import behind
 from .duel import Duel
 from .policy import Policy
 from .revisions import SAME_CODE, UNCHANGED, Revision, installed_differently, of_side, readable
@@ -93,6 +94,7 @@ class ABRun:
             deadline = time.monotonic() + self.plan.budget_s
             self.confirm(deadline)
             self.confirm_memory(deadline)
+            self.explain()
             self.against_itself(aa)
             return self.conclude(aa)
         finally:
@@ -278,6 +280,16 @@ class ABRun:
                     why = f"{again.ratio - 1:+.1%} on {int(again.n)} fresh blocks"
                 duel.notes.append(f"a regression that was not confirmed: {why}")
                 duel.judgement = msgspec.structs.replace(duel.judgement, verdict="inconclusive")
+
+    def explain(self) -> None:
+        """Notes what the time of each confirmed regression went to."""
+        for duel in self.duels:
+            if duel.judgement is None or duel.judgement.verdict != "regression" or not duel.alive:
+                continue
+            self.report(f"{duel.case.id}: profiling both sides")
+            ratio = duel.judgement.ratio
+            if text := behind(duel, ratio, self.plan, self.servers, self.environments, self.folder):
+                duel.notes.append(text)
 
     def confirm_memory(self, deadline: float) -> None:
         """Races on where memory grew, in workers that import everything themselves: it must have

@@ -12,7 +12,7 @@ regression, and `hotlap ab` tells the rest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,6 +39,8 @@ WALL_FINE = 0.03
 # A kind of operator is a reason for a change from this share of it on; so many are named.
 REASON = 0.1
 REASONS = 3
+# An operator stands behind a slower HEAD from this share of what it is slower by on.
+BEHIND = 0.25
 # Calls that take so many times as long under the profiler make their parts upper bounds.
 COSTLY = 1.5
 # Of the larger side's step: a change below this is not worth a line.
@@ -389,6 +391,27 @@ def finding(
             else ()
         ),
     )
+
+
+def behind(pairs: Sequence[Sequence[Path]], slower_s: float) -> str:
+    """Returns which operators a slower HEAD spends its time in, as one line.
+
+    pairs: profiles of the same case, of BASE and of HEAD. slower_s: seconds a call by which HEAD
+    was measured to be slower, without the profiler, whose own cost is in the times of a profile. An
+    operator is named that takes a quarter of it longer in every pair.
+    """
+    sides = [[review.review(file) for file in pair] for pair in pairs]
+    diffs = [of(base, head) for base, head in sides]
+    slower = [
+        {row.name: row for row in diff.operators if row.change >= BEHIND * slower_s * 1e9} for diff in diffs
+    ]
+    rows = [row for name, row in slower[0].items() if all(name in each for each in slower)]
+    if not rows:
+        return (
+            f"no operator takes a quarter of {scaled(slower_s, 's')} longer in each of {len(pairs)} profiles"
+        )
+    words = "; ".join(line(row, diffs[0].per) for row in rows[:REASONS])
+    return f"by {len(pairs)} profiles a side: {words}"
 
 
 def line(row: Moved, per: str) -> str:

@@ -113,6 +113,12 @@ def test_a_slower_revision_is_a_confirmed_regression_and_names_its_cause(reposit
     assert findings["latency"]["verdict"] == "regression" and findings["latency"]["low"] > 1.03
     assert any("confirmed on" in text for text in findings["latency"]["evidence"])
     assert any("with operators" in text for text in findings["latency"]["evidence"])
+    # Which operator it is can drown in noise; that profiles were taken cannot.
+    assert any("profiles" in text for text in findings["latency"]["evidence"])
+    profiles = sorted(path.name.partition("-lap_pkg")[0] for path in Path("out").glob("*.json.gz"))
+    assert profiles == ["base-1", "base-2", "head-1", "head-2"]
+    assert any(reason.startswith("again: hotlap ab ") for reason in verdict["reasons"])
+    assert any("chance of a false alarm 5%; took" in reason for reason in verdict["reasons"])
     assert findings["operators"]["verdict"] == "regression" and findings["memory"]["verdict"] == "pass"
     assert findings["outputs"]["verdict"] == "pass"
     assert (

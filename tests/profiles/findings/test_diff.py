@@ -11,6 +11,7 @@ import pytest
 from hotlap.perf import cli
 from hotlap.perf.terms import verdict
 from hotlap.profiles.facts import kinds
+from hotlap.profiles.findings import diff
 
 from .. import synthetic
 
@@ -332,3 +333,24 @@ def test_a_section_that_cannot_be_hotlap_s_is_said_and_not_judged(
         assert cli.status(["review", *map(str, pair)]) == 4
         output = capsys.readouterr().out
         assert "is not what hotlap writes" in output and "which CPU a file is of is not recorded" in output
+
+
+def test_an_operator_is_behind_a_slower_head_only_where_every_pair_shows_it(tmp_path: Path) -> None:
+    """The product takes 30 us longer in both pairs, the addition in one."""
+
+    def written(name: str, **ns: int) -> Path:
+        events, start = [], 0
+        for operator, length in ns.items():
+            events.append(synthetic.operator(f"aten::{operator}", start, length))
+            start += length
+        path = tmp_path / name
+        path.write_text(json.dumps({"traceEvents": [synthetic.step(1, 0, start), *events]}))
+        return path
+
+    pairs = [
+        [written("a.json", mm=100, add=10), written("b.json", mm=130, add=40)],
+        [written("c.json", mm=102, add=11), written("d.json", mm=131, add=11)],
+    ]
+    words = diff.behind(pairs, 32e-6)
+    assert "2 profiles a side" in words and "aten::mm: +30.0 us" in words and "add" not in words
+    assert "no operator takes a quarter of 1.00 ms longer" in diff.behind(pairs, 1e-3)
