@@ -19,6 +19,7 @@ from .noise import noise
 from .optimize import optimize
 from .report import report
 from .run import run
+from .upgrade import upgrade
 from .verdict import verdict
 
 
@@ -38,6 +39,7 @@ def app() -> typer.Typer:
         optimize,
         run,
         ab,
+        upgrade,
         gate,
         history,
         noise,

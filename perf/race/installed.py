@@ -17,7 +17,7 @@ print(json.dumps({{
     "lacks": [name for name in {NEEDED!r} if importlib.util.find_spec(name) is None],
     "installed": {{
         package.metadata["Name"].lower(): package.version
-        for package in metadata.distributions() if package.metadata["Name"]
+        for package in reversed([*metadata.distributions()]) if package.metadata["Name"]
     }},
 }}))
 """
