@@ -200,7 +200,6 @@ def test_what_cannot_be_measured_is_said_before_anything_is(repository: Path) ->
 
 
 def test_a_histogram_has_every_case(repository: Path) -> None:
-    pytest.importorskip("pygal", reason="pytest-benchmark[histogram] is not installed")
     done = run_pytest(repository, "bench", "-k", "null", "--benchmark-histogram=boxes")
     assert "1 passed" in done.stdout, done.stdout + done.stderr
     assert "null" in next(repository.glob("boxes*.svg")).read_text()
