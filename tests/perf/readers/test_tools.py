@@ -271,3 +271,56 @@ def test_what_the_tool_itself_writes_now_is_read_and_gated(
     assert cli.status(arguments) == 1
     findings = json.loads((tmp_path / "verdict.json").read_text())["findings"]
     assert [each["verdict"] for each in findings if each["metric"] == "latency"] == ["regression"]
+
+
+CRITERION = FILES / "criterion"
+
+
+def messages(folder: Path) -> str:
+    """What cargo criterion prints of the same measurements, by its documentation."""
+    lines = ['{"reason":"group-complete"}', "Compiling sorting v0.1.0"]
+    for path in sorted(folder.rglob("sample.json")):
+        sample = json.loads(path.read_bytes())
+        name = json.loads(path.with_name("benchmark.json").read_bytes())["full_id"]
+        message = {"reason": "benchmark-complete", "id": name, "iteration_count": sample["iters"],
+                   "measured_values": sample["times"], "unit": "ns"}  # fmt: skip
+        lines.insert(1, json.dumps(message))
+    return "\n".join(lines) + "\n"
+
+
+def exported(folder: Path) -> str:
+    """What critcmp --export writes of the same measurements, by its source."""
+    benchmarks = {}
+    for path in sorted(folder.rglob("estimates.json")):
+        about = json.loads(path.with_name("benchmark.json").read_bytes())
+        estimates = json.loads(path.read_bytes())
+        benchmarks[about["full_id"]] = {"baseline": "new", "fullname": about["full_id"],
+                                        "criterion_benchmark_v1": about,
+                                        "criterion_estimates_v1": estimates}  # fmt: skip
+    return json.dumps({"name": "new", "benchmarks": benchmarks})
+
+
+def test_criterions_folder_its_messages_and_an_export_say_the_same(tmp_path: Path) -> None:
+    (tmp_path / "messages").write_text(messages(CRITERION))
+    (tmp_path / "export").write_text(exported(CRITERION))
+    sides = [runs.side([path]) for path in (CRITERION, tmp_path / "messages", tmp_path / "export")]
+    for side in sides:
+        assert side.tool == "criterion" and side.cases.keys() == {"lists/sort", "lists/sum"}
+        assert side.cases["lists/sort"].metrics["latency"].centre == pytest.approx(458e-9, rel=0.02)
+    alone = runs.side([CRITERION / "lists" / "sort" / "new" / "estimates.json"])
+    assert alone.cases.keys() == {"lists/sort"}
+
+
+def test_criterions_folder_is_gated(tmp_path: Path) -> None:
+    shutil.copytree(CRITERION, tmp_path / "head")
+    sample = tmp_path / "head" / "lists" / "sort" / "new" / "sample.json"
+    content = json.loads(sample.read_bytes())
+    sample.write_text(json.dumps({**content, "times": [3 * time for time in content["times"]]}))
+    assert (
+        cli.status(["gate", str(CRITERION), str(tmp_path / "head"), "--json", str(tmp_path / "v.json")]) == 1
+    )
+    findings = json.loads((tmp_path / "v.json").read_text())["findings"]
+    assert {each["case"]: each["verdict"] for each in findings} == {
+        "lists/sort": "regression",
+        "lists/sum": "inconclusive",
+    }
