@@ -24,9 +24,9 @@ BLOCKS = (6, 16)
 LEGEND = (
     "rounds, workers: standard deviation of a latency from sample to sample and from worker to worker. ratio:"
     " of a block to eager or, where nothing to compare with ran beside a case, to its own block before."
-    " found: what hotlap ab calls a regression, if its two sides differ as these do. Its sides take turns within a"
-    " block, so of a case compared with itself it finds this or less; of one compared with eager, eager under"
-    " library defaults says more. switches: involuntary, a sample. faults: a call."
+    " found: what hotlap ab calls a regression, if its two sides differ as these do. Its sides take turns"
+    " within a block, so of a case compared with itself it finds this or less; of one compared with eager,"
+    " eager under library defaults says more. switches: involuntary, a sample. faults: a call."
 )
 
 
