@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import msgspec
 
 from ..terms import escape
-from ..terms.units import scaled, significant
+from ..terms.units import UNITS, scaled, significant
 from ..terms.verdict import Finding, Verdict
 
 # What a reader sees of each outcome.
@@ -26,6 +26,8 @@ WORD = {
 }
 # Rows of one table of Markdown: GitHub cuts a long comment off.
 MOST_ROWS = 30
+# Findings whose acknowledgement is spelt out: after some a reader knows how it is written.
+MOST_ENTRIES = 5
 
 
 def line(finding: Finding) -> str:
@@ -39,8 +41,14 @@ def line(finding: Finding) -> str:
         text += f", tolerance {finding.tolerance:.1%}"
     if finding.verdict == "inconclusive" and finding.detectable is not None:
         text += f", detectable {finding.detectable:.1%}"
-    word = "a gain" if finding.kind == "time" and improved(finding) else WORD[finding.verdict]
-    return f"{text}: {word}" + (f" ({'; '.join(finding.evidence)})" if finding.evidence else "")
+    evidence = f" ({'; '.join(finding.evidence)})" if finding.evidence else ""
+    gain = finding.kind == "time" and improved(finding)
+    return f"{text}: {'a gain' if gain else word(finding)}{evidence}"
+
+
+def word(finding: Finding) -> str:
+    """Returns what a reader sees of a finding's outcome."""
+    return f"acknowledged: {finding.acknowledged}" if finding.acknowledged else WORD[finding.verdict]
 
 
 def amount(value: float | None, unit: str) -> str:
@@ -48,7 +56,7 @@ def amount(value: float | None, unit: str) -> str:
         return "none"
     if not math.isfinite(value):
         return f"{value:g}"
-    if unit in ("s", "B", "J", "1/s", "FLOP/s"):
+    if unit in UNITS:
         return scaled(value, unit)
     return f"{value:.0f}" if value == int(value) and abs(value) < 1e15 else significant(value, 4)
 
@@ -151,7 +159,10 @@ def markdown(verdict: Verdict) -> str:
     could not be judged, then the rest in a fold.
     """
     count = {name: len(verdict.having(name)) for name in WORD}  # type: ignore[arg-type]  # WORD's keys are the outcomes
+    acknowledged = [finding for finding in verdict.findings if finding.acknowledged]
+    count["pass"] -= len(acknowledged)
     parts = [f"{number} {WORD[name]}" for name, number in count.items() if number]
+    parts += [f"{len(acknowledged)} acknowledged"] if acknowledged else []
     lines = [
         f"### hotlap {verdict.tool}: {WORD[verdict.verdict]}",
         "",
@@ -183,11 +194,12 @@ def markdown(verdict: Verdict) -> str:
         ("Structure", structural),
         ("Slower or larger", moved),
         ("Could not tell", unknown),
+        ("Acknowledged", acknowledged),
         ("Faster or smaller", better),
     ):
         if some:
             lines += [f"**{title}**", "", *table(some), ""]
-    listed = {id(finding) for some in (structural, moved, unknown, better) for finding in some}
+    listed = {id(finding) for some in (structural, moved, unknown, better, acknowledged) for finding in some}
     rest = [finding for finding in verdict.findings if id(finding) not in listed]
     if rest:
         lines += [
@@ -198,7 +210,18 @@ def markdown(verdict: Verdict) -> str:
             "</details>",
             "",
         ]
+    if meant := entries(verdict):
+        lines += ["<details><summary>To acknowledge what is meant, in history.toml</summary>", ""]
+        # A block of code, in which no character has a meaning.
+        lines += [f"    {escape.log(text)}" for text in meant]
+        lines += ["", "</details>", ""]
     return "\n".join(lines)
+
+
+def entries(verdict: Verdict) -> list[str]:
+    """Returns the lines that would acknowledge the findings, of many the first."""
+    entered = [finding.entry for finding in verdict.findings if finding.entry]
+    return [text for entry in entered[:MOST_ENTRIES] for text in entry]
 
 
 def improved(finding: Finding) -> bool:
@@ -225,7 +248,7 @@ def table(findings: list[Finding]) -> Iterable[str]:
             interval(finding).strip(),
             "" if finding.tolerance is None else f"{finding.tolerance:.1%}",
             "" if finding.detectable is None else f"{finding.detectable:.1%}",
-            WORD[finding.verdict] + (f": {'; '.join(finding.evidence)}" if finding.evidence else ""),
+            word(finding) + (f": {'; '.join(finding.evidence)}" if finding.evidence else ""),
         )
         yield "| " + " | ".join(map(escape.markdown, cells)) + " |"
     if len(findings) > MOST_ROWS:
