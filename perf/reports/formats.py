@@ -74,43 +74,49 @@ def interval(finding: Finding) -> str:
 
 
 def junit(verdict: Verdict) -> bytes:
-    """Returns JUnit XML, a test case for each finding, in the dialect that CI systems read:
-    https://github.com/testmoapp/junitxml.
+    """Returns JUnit XML, a test case for each finding, as Jenkins' schema has it (junit-10.xsd of
+    its xunit plugin).
+
+    Its test cases have no place: where to look is the last line of what a failed one says.
     """
-    count = {name: len(verdict.having(name)) for name in ("regression", "inconclusive", "not_comparable")}
-    errors = count["inconclusive"] + count["not_comparable"]
+    cases = list(map(testcase, verdict.findings))
+    passed = len(verdict.having("pass")) == len(cases)
+    if not cases or (verdict.verdict != "pass" and passed):
+        cases.append(whole(verdict))
+    name = f"hotlap {verdict.tool}"
     totals = {
-        "tests": str(max(1, len(verdict.findings))),
-        "failures": str(count["regression"]),
-        "errors": str(errors),
+        "tests": str(len(cases)),
+        "failures": str(sum(case.find("failure") is not None for case in cases)),
+        "errors": str(sum(case.find("error") is not None for case in cases)),
     }
-    root = ElementTree.Element("testsuites", {"name": f"hotlap {verdict.tool}", **totals})
-    suite = ElementTree.SubElement(root, "testsuite", {"name": f"hotlap {verdict.tool}", **totals})
-    for finding in verdict.findings:
-        place = (
-            {"file": escape.plain(finding.place.file), "line": str(finding.place.line)}
-            if finding.place
-            else {}
-        )
-        case = ElementTree.SubElement(
-            suite,
-            "testcase",
-            {"classname": escape.plain(finding.case), "name": escape.plain(finding.metric), **place},
-        )
-        if finding.verdict != "pass":
-            tag = "failure" if finding.verdict == "regression" else "error"
-            message = escape.plain(line(finding))
-            ElementTree.SubElement(case, tag, {"type": finding.verdict, "message": message}).text = message
-    if not verdict.findings or (verdict.verdict != "pass" and not (count["regression"] or errors)):
-        case = ElementTree.SubElement(suite, "testcase", {"classname": "hotlap", "name": verdict.tool})
-        if verdict.verdict != "pass":
-            for element in (root, suite):
-                element.set("errors", str(errors + 1))
-            ElementTree.SubElement(
-                case, "error", {"type": verdict.verdict, "message": escape.plain("; ".join(verdict.reasons))}
-            )
+    root = ElementTree.Element("testsuites", {"name": name, **totals})
+    ElementTree.SubElement(root, "testsuite", {"name": name, **totals}).extend(cases)
     ElementTree.indent(root)
     return bytes(ElementTree.tostring(root, "utf-8", xml_declaration=True)) + b"\n"
+
+
+def testcase(finding: Finding) -> ElementTree.Element:
+    """Returns a finding as a test case of JUnit."""
+    named = {"classname": escape.plain(finding.case), "name": escape.plain(finding.metric)}
+    case = ElementTree.Element("testcase", named)
+    message = escape.plain(line(finding))
+    if finding.verdict != "pass":
+        tag = "failure" if finding.verdict == "regression" else "error"
+        failed = ElementTree.SubElement(case, tag, {"type": finding.verdict, "message": message})
+        place = f"\n{escape.plain(finding.place.file)}:{finding.place.line}" if finding.place else ""
+        failed.text = message + place
+    elif finding.acknowledged:
+        ElementTree.SubElement(case, "system-out").text = message
+    return case
+
+
+def whole(verdict: Verdict) -> ElementTree.Element:
+    """Returns a verdict that no finding explains as a test case of JUnit."""
+    case = ElementTree.Element("testcase", {"classname": "hotlap", "name": escape.plain(verdict.tool)})
+    if verdict.verdict != "pass":
+        reasons = escape.plain("; ".join(verdict.reasons))
+        ElementTree.SubElement(case, "error", {"type": verdict.verdict, "message": reasons})
+    return case
 
 
 def sarif(verdict: Verdict) -> bytes:
