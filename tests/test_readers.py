@@ -27,7 +27,8 @@ from hotlap.perf.artefacts import manifest, npz, opening
 from hotlap.perf.compiled import baseline, table
 from hotlap.perf.gate import ledger, policy
 from hotlap.perf.gate.judge import judge
-from hotlap.perf.history import csv_column, document, page, reading, series
+from hotlap.perf.history import acknowledged, csv_column, document, page, reading, series
+from hotlap.perf.history.acknowledged import Acknowledgements
 from hotlap.perf.history.archive import Archive
 from hotlap.perf.readers import runs
 from hotlap.perf.reports import brief, formats, matrix, picture, report
@@ -81,6 +82,17 @@ limits = { memory = 1e9 }
 [[case]]
 match = "mlp/*"
 ignore = false
+"""
+ACKNOWLEDGED = b"""[[acknowledged]]
+case = "mlp/*"
+metric = "latency"
+commit = "0123abc"
+reason = "meant"
+[[acknowledged]]
+case = "vit/*"
+metric = "latency"
+date = 2026-02-25
+reason = "meant"
 """
 EVENTS = [
     synthetic.step(1, 0, 50),
@@ -177,9 +189,9 @@ def of_history(path: Path) -> None:
     stored = reading.read([path.parent / path.name], path.parent / "index", lambda line: None)
     found_series = series.series(stored.points, lambda line: None)
     borders = series.borders(stored.points, stored.settings)
-    outcome = reading.noted(series.judge(found_series), stored)
+    outcome = reading.noted(series.judge(found_series, Acknowledgements(), whole=True), stored)
     document.document(outcome, found_series, borders, stored.settings, stored.problems)
-    page.page(outcome, found_series, borders)
+    page.page(outcome, found_series, borders, Acknowledgements())
 
 
 def of_index(path: Path) -> None:
@@ -195,7 +207,7 @@ def of_index(path: Path) -> None:
     finally:
         archive.close()
     series.borders(points, known)
-    series.judge(series.series(points, lambda line: None))
+    series.judge(series.series(points, lambda line: None), Acknowledgements(), whole=True)
 
 
 def index() -> bytes:
@@ -288,6 +300,7 @@ READERS = {
     },
     "verdict": Reader("verdict.json", VERDICT, of_verdict),
     "policy": Reader("gate.toml", POLICY, of_policy),
+    "acknowledgements": Reader("history.toml", ACKNOWLEDGED, acknowledged.chosen),
     "history": Reader("results.json", small(), of_history),
     "history of pytest-benchmark": Reader("bench.json", BENCHMARK, of_history),
     "index": Reader("index", index(), of_index),

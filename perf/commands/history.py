@@ -36,6 +36,13 @@ def history(
         Path | None,
         typer.Option(help="What was read before. Default: history.sqlite in the folder of all runs."),
     ] = None,
+    acknowledged: Annotated[
+        Path | None,
+        typer.Option(
+            help="Alarms that are accepted, each with its reason: a TOML file. Default: history.toml here, if"
+            " there is one."
+        ),
+    ] = None,
     bisect: Annotated[
         str,
         typer.Option(
@@ -55,10 +62,12 @@ def history(
 ) -> int:
     """Find where measurements changed their level for good.
 
-    Exit: 0 no alarm, 1 a confirmed worsening within the last 9 points, 3 could not tell.
+    Exit: 0 no alarm that is not acknowledged, 1 a confirmed worsening within the last 9 points, 3
+    could not tell.
     """
     # Here, because they bring SQLite.
     from ..history import reading, series
+    from ..history.acknowledged import chosen
     from ..history.csv_column import show_changes
     from ..history.culprit import hunt
     from ..history.document import document, show_series
@@ -68,13 +77,14 @@ def history(
     if csv is not None:
         if results or not column:
             raise Misuse("--csv FILE goes with --column NAME, and without results")
-        if case or metric or html or markdown or bisect:
+        if case or metric or html or markdown or bisect or acknowledged:
             raise Misuse(
                 "--csv goes with --column, --better and --json alone: its rows have no dates, no cases"
             )
         return show_changes(csv, column, better, json)
     if better != "lower":
         raise Misuse("--better goes with --csv: results say themselves which way they improve")
+    accepted = chosen(acknowledged)
     stored = reading.read(results or [], index or files.runs_folder() / "history.sqlite", printer.counter)
     points = reading.wanted(stored, case or [], metric or [])
     all_series, borders = series.series(points, printer.counter), series.borders(points, stored.settings)
@@ -82,13 +92,13 @@ def history(
     if bisect:
         of_case = [each for each in all_series if each.case == bisect]
         return hunt(of_case, bisect, units.seconds(budget), printer.line)
-    verdict = reading.noted(series.judge(all_series), stored)
+    verdict = reading.noted(series.judge(all_series, accepted, whole=not (case or metric)), stored)
     with known(verdict):
         write(verdict, {"markdown": markdown}, github=False)
         if json is not None:
             files.put(json, document(verdict, all_series, borders, stored.settings, stored.problems))
         if html is not None:
-            files.put(html, page(verdict, all_series, borders).encode())
+            files.put(html, page(verdict, all_series, borders, accepted).encode())
     if not any(str(path) == "-" for path in (json, html, markdown)):
         good = stored.files - len(stored.problems)
         show_series(verdict, all_series, borders, f"{good} files ({stored.read} new)")

@@ -22,10 +22,11 @@ from ..terms import result
 # one that most budgets reach.
 BLOCKS = (6, 16)
 LEGEND = (
-    "rounds, workers: standard deviation of a latency from sample to sample and from worker to worker. ratio"
-    " to eager: of a block. found: what hotlap ab calls a regression, if its two sides differ as the case and"
-    " eager do; of one backend against itself, eager under library defaults says more. switches: involuntary,"
-    " a sample. faults: a call."
+    "rounds, workers: standard deviation of a latency from sample to sample and from worker to worker. ratio:"
+    " of a block to eager or, where nothing to compare with ran beside a case, to its own block before."
+    " found: what hotlap ab calls a regression, if its two sides differ as these do. Its sides take turns"
+    " within a block, so of a case compared with itself it finds this or less; of one compared with eager,"
+    " eager under library defaults says more. switches: involuntary, a sample. faults: a call."
 )
 
 
@@ -87,14 +88,14 @@ def spreads(noise: RunNoise, last: int, tolerance: float, budget: str) -> Table:
     heads = [f"found after {blocks} blocks" for blocks in BLOCKS]
     heads.append(f"found in {budget}" + (f" ({last} blocks)" if last else ""))
     disturbances = ("a block", "lag-1", "switches", "faults", "steal")
-    for head in ("case", "rounds", "workers", "ratio to eager", *heads, *disturbances):
+    for head in ("case", "rounds", "workers", "ratio", *heads, *disturbances):
         table.add_column(head, justify="left" if head == "case" else "right", overflow="fold")
     for case, spread in noise.spreads.items():
         table.add_row(
             case,
             f"{spread.rounds:.1%}",
             f"{spread.blocks:.1%}",
-            "" if spread.ratio is None else f"{spread.ratio:.1%}",
+            "" if spread.ratio is None else f"{spread.ratio:.1%} to {'itself' if spread.alone else 'eager'}",
             *detectable(spread, last, tolerance, len(noise.raced)),
             f"{spread.block_s:.1f} s" if spread.block_s else "",
             f"{spread.correlation:.2f}",
@@ -130,13 +131,15 @@ def in_budget(raced: Sequence[Spread], last: int, budget: str) -> str:
             f"{cases} cases at once share the chance of a false alarm in parts too small for {LOOKS[-1]}"
             " blocks: hotlap ab calls none a regression. Choose fewer."
         )
+    reached = (
+        f"In {budget} hotlap ab does {last} blocks of {f'all {cases} cases' if cases > 1 else 'this case'}"
+    )
     if last < least:
         needed = f"{least} blocks, about {math.ceil(least * block_s / 60)} min"
-        return (
-            f"In {budget} hotlap ab does {last} blocks of all {cases} cases. To call one of so many a"
-            f" regression takes {needed}: choose fewer, or a larger --budget."
-        )
-    return (
-        f"In {budget} hotlap ab does {last} blocks of all {cases} cases, which share the chance of a false"
-        " alarm."
-    )
+        if cases > 1:
+            return (
+                f"{reached}. To call one of so many a regression takes {needed}: choose fewer, or a larger"
+                " --budget."
+            )
+        return f"{reached}. To call it a regression takes {needed}: choose a larger --budget."
+    return f"{reached}, which share the chance of a false alarm." if cases > 1 else f"{reached}."

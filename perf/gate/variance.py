@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from statistics import stdev
 from typing import NamedTuple
 
@@ -20,7 +21,8 @@ class Spread(NamedTuple):
     rounds: float
     # The same from worker to worker.
     blocks: float
-    # The same of a block's ratio to the baseline; None for the baseline itself.
+    # The same of a block's ratio to the baseline, or of a case that ran alone to its own block
+    # before; None for the baseline of others.
     ratio: float | None
     # Lag-1 autocorrelation of the rounds.
     correlation: float
@@ -34,6 +36,8 @@ class Spread(NamedTuple):
     steal: float
     # What a block took of one worker of the case, s; 0 where the file does not tell.
     block_s: float = 0.0
+    # Whether nothing ran beside the case that it could be compared with.
+    alone: bool = False
 
 
 class RunNoise(NamedTuple):
@@ -48,18 +52,17 @@ class RunNoise(NamedTuple):
 
     @property
     def raced(self) -> list[Spread]:
-        """Those with a ratio to a baseline."""
+        """Those with a ratio to a baseline, or to themselves."""
         return [spread for spread in self.spreads.values() if spread.ratio is not None]
 
 
 def of_run(results: Sequence[Result]) -> RunNoise:
     """Returns the spread of each case that was timed; the harness's own work is none."""
     noise = RunNoise({}, [], [])
-    for result in results:
-        if "latency" not in result.metrics or own_work(result.case):
-            continue
+    timed = [result for result in results if "latency" in result.metrics and not own_work(result.case)]
+    for result in timed:
         try:
-            noise.spreads[result.case.id] = spread(result, baseline_of(result, results))
+            noise.spreads[result.case.id] = spread(result, beside(result, timed))
         except ValueError as error:
             noise.skipped.append(str(error))
         else:
@@ -67,11 +70,19 @@ def of_run(results: Sequence[Result]) -> RunNoise:
     return noise
 
 
-def baseline_of(result: Result, results: Sequence[Result]) -> Result | None:
-    """Returns the baseline with the harness's own settings of the same race, if it took part."""
-    for other in results:
-        same = other.race_id == result.race_id
-        if same and other.case.backend == cases.baseline_of(result.case.workload) and not other.case.options:
+def beside(result: Result, timed: Sequence[Result]) -> Result | None:
+    """Returns the baseline that ran beside a result, itself where others ran beside it; None where
+    there is nothing to compare it with.
+    """
+    race = [other for other in timed if other.race_id == result.race_id]
+    baseline = baseline_of(result, race)
+    return None if baseline is result and len(race) == 1 else baseline
+
+
+def baseline_of(result: Result, race: Sequence[Result]) -> Result | None:
+    """Returns the baseline with the harness's own settings, if it took part in the race."""
+    for other in race:
+        if other.case.backend == cases.baseline_of(result.case.workload) and not other.case.options:
             return other
     return None
 
@@ -79,7 +90,7 @@ def baseline_of(result: Result, results: Sequence[Result]) -> Result | None:
 def spread(result: Result, baseline: Result | None) -> Spread:
     """Returns where the spread of a result's latency comes from.
 
-    Raises ValueError with fewer than 3 blocks of 3 rounds.
+    baseline: as `beside` gives it. Raises ValueError with fewer than 3 blocks of 3 rounds.
     """
     latency = result.metrics["latency"].values
     blocks = [[math.log(value) for value in block] for block in latency if len(block) >= 3]
@@ -91,7 +102,9 @@ def spread(result: Result, baseline: Result | None) -> Spread:
     of_medians = math.pi / 2 * within / estimates.fmean([len(block) for block in blocks])
     between = stdev([estimates.median(block) for block in blocks]) ** 2 - of_medians
     ratio = None
-    if baseline is not None and baseline is not result and "latency" in baseline.metrics:
+    if baseline is None:
+        ratio = from_block_to_block(blocks)
+    elif baseline is not result:
         pairs = estimates.paired(baseline.metrics["latency"].values, latency)
         ratio = stdev([math.log(estimates.middle(block)) for block in pairs])
     return Spread(
@@ -104,7 +117,22 @@ def spread(result: Result, baseline: Result | None) -> Spread:
         faults=seen.faults_per_call,
         steal=estimates.fmean(seen.steal),
         block_s=estimates.fmean(seen.spent_s) if seen.spent_s else 0.0,
+        alone=baseline is None,
     )
+
+
+def from_block_to_block(blocks: Sequence[Sequence[float]]) -> float:
+    """Returns the standard deviation of a block's log ratio to the block before, whose worker is
+    another: successive differences (von Neumann and others, Annals of Mathematical Statistics 12,
+    1941), in which a slow drift is not.
+
+    The sides of hotlap ab are two workers as well. They take turns within a block, so their ratio
+    is also free of what lasts longer than a turn, and spreads as much as this or less.
+
+    blocks: log latencies.
+    """
+    steps = [b - a for a, b in pairwise(map(estimates.median, blocks))]
+    return math.sqrt(estimates.fmean([step**2 for step in steps]))
 
 
 def affordable(every: Sequence[Spread], budget_s: float) -> int:

@@ -19,6 +19,8 @@ from ..stats import changes, estimates
 from ..stats.changes import LASTING, SHORTEST, ChangePoint
 from ..terms.case import Better
 from ..terms.verdict import Finding, Verdict, worst
+from . import acknowledged
+from .acknowledged import Acknowledgements
 from .archive import Point
 
 # A first level has at least LASTING points, and a confirmed change SHORTEST more.
@@ -159,16 +161,18 @@ def _differences(a: Mapping[str, str], b: Mapping[str, str]) -> dict[str, tuple[
     }
 
 
-def judge(all_series: Sequence[Series]) -> Verdict:
+def judge(all_series: Sequence[Series], accepted: Acknowledgements, whole: bool) -> Verdict:
     """Returns the verdict on the present: alarms alone are findings; what lies further back has
-    been seen. With no series long enough nothing can be told.
+    been seen. One that is acknowledged passes. With no series long enough nothing can be told.
 
     Only series that still grow are judged: one whose setting is gone can neither alarm for ever nor
-    vouch for its successor.
+    vouch for its successor. whole: whether these are all series, so that an acknowledgement of no
+    alarm among them is idle.
     """
     still = growing(all_series)
     live = [series for series in all_series if still(series, LASTING)]
-    findings = [finding(series, series.alarm) for series in live if series.alarm is not None]
+    alarms = [(series, series.alarm) for series in live if series.alarm is not None]
+    findings = [finding(series, alarm, accepted) for series, alarm in alarms]
     timed = [series for series in live if not series.exact]
     short = sum(series.short for series in timed)
     reasons = (
@@ -189,8 +193,10 @@ def judge(all_series: Sequence[Series]) -> Verdict:
         for case, point in sorted(last.items())
         if case not in now
     ]
+    if whole:
+        reasons += accepted.idle([series.between(alarm)[1] for series, alarm in alarms])
     nothing = not timed or short == len(timed)
-    outcome = worst([each.verdict for each in findings] or ["inconclusive" if nothing else "pass"])
+    outcome = worst([*(each.verdict for each in findings), "inconclusive" if nothing else "pass"])
     return Verdict("history", outcome, tuple(reasons), tuple(findings))
 
 
@@ -211,8 +217,10 @@ def growing(all_series: Sequence[Series]) -> Callable[[Series, int], bool]:
     return still
 
 
-def finding(series: Series, alarm: ChangePoint) -> Finding:
-    """Returns the alarm of a series as a finding: a regression once it is confirmed."""
+def finding(series: Series, alarm: ChangePoint, accepted: Acknowledgements) -> Finding:
+    """Returns the alarm of a series as a finding: a regression once it is confirmed, and a pass
+    where it is acknowledged.
+    """
     before, after = series.between(alarm)
     base, head = series.levels(alarm)
     count = len(series.points) - alarm.index
@@ -224,10 +232,11 @@ def finding(series: Series, alarm: ChangePoint) -> Finding:
         f"{state}, p {alarm.p:.2g}",
         *(["as ratios to the pace"] if after.kind == "paced" else []),
     )
+    reason = accepted.reason(after)
     return Finding(
         series.case,
         series.metric,
-        "regression" if series.confirmed else "inconclusive",
+        "pass" if reason else "regression" if series.confirmed else "inconclusive",
         base,
         head,
         1 + alarm.effect,
@@ -235,6 +244,8 @@ def finding(series: Series, alarm: ChangePoint) -> Finding:
         unit=after.unit,
         evidence=evidence,
         place=source_lines.find(series.case.partition("/")[0]),
+        acknowledged=reason,
+        entry=() if reason else acknowledged.entry(after),
     )
 
 

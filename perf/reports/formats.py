@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import msgspec
 
 from ..terms import escape
-from ..terms.units import scaled, significant
+from ..terms.units import UNITS, scaled, significant
 from ..terms.verdict import Finding, Verdict
 
 # What a reader sees of each outcome.
@@ -26,6 +26,8 @@ WORD = {
 }
 # Rows of one table of Markdown: GitHub cuts a long comment off.
 MOST_ROWS = 30
+# Findings whose acknowledgement is spelt out: after some a reader knows how it is written.
+MOST_ENTRIES = 5
 
 
 def line(finding: Finding) -> str:
@@ -39,8 +41,14 @@ def line(finding: Finding) -> str:
         text += f", tolerance {finding.tolerance:.1%}"
     if finding.verdict == "inconclusive" and finding.detectable is not None:
         text += f", detectable {finding.detectable:.1%}"
-    word = "a gain" if finding.kind == "time" and improved(finding) else WORD[finding.verdict]
-    return f"{text}: {word}" + (f" ({'; '.join(finding.evidence)})" if finding.evidence else "")
+    evidence = f" ({'; '.join(finding.evidence)})" if finding.evidence else ""
+    gain = finding.kind == "time" and improved(finding)
+    return f"{text}: {'a gain' if gain else word(finding)}{evidence}"
+
+
+def word(finding: Finding) -> str:
+    """Returns what a reader sees of a finding's outcome."""
+    return f"acknowledged: {finding.acknowledged}" if finding.acknowledged else WORD[finding.verdict]
 
 
 def amount(value: float | None, unit: str) -> str:
@@ -48,7 +56,7 @@ def amount(value: float | None, unit: str) -> str:
         return "none"
     if not math.isfinite(value):
         return f"{value:g}"
-    if unit in ("s", "B", "J", "1/s", "FLOP/s"):
+    if unit in UNITS:
         return scaled(value, unit)
     return f"{value:.0f}" if value == int(value) and abs(value) < 1e15 else significant(value, 4)
 
@@ -66,43 +74,49 @@ def interval(finding: Finding) -> str:
 
 
 def junit(verdict: Verdict) -> bytes:
-    """Returns JUnit XML, a test case for each finding, in the dialect that CI systems read:
-    https://github.com/testmoapp/junitxml.
+    """Returns JUnit XML, a test case for each finding, as Jenkins' schema has it (junit-10.xsd of
+    its xunit plugin).
+
+    Its test cases have no place: where to look is the last line of what a failed one says.
     """
-    count = {name: len(verdict.having(name)) for name in ("regression", "inconclusive", "not_comparable")}
-    errors = count["inconclusive"] + count["not_comparable"]
+    cases = list(map(testcase, verdict.findings))
+    passed = len(verdict.having("pass")) == len(cases)
+    if not cases or (verdict.verdict != "pass" and passed):
+        cases.append(whole(verdict))
+    name = f"hotlap {verdict.tool}"
     totals = {
-        "tests": str(max(1, len(verdict.findings))),
-        "failures": str(count["regression"]),
-        "errors": str(errors),
+        "tests": str(len(cases)),
+        "failures": str(sum(case.find("failure") is not None for case in cases)),
+        "errors": str(sum(case.find("error") is not None for case in cases)),
     }
-    root = ElementTree.Element("testsuites", {"name": f"hotlap {verdict.tool}", **totals})
-    suite = ElementTree.SubElement(root, "testsuite", {"name": f"hotlap {verdict.tool}", **totals})
-    for finding in verdict.findings:
-        place = (
-            {"file": escape.plain(finding.place.file), "line": str(finding.place.line)}
-            if finding.place
-            else {}
-        )
-        case = ElementTree.SubElement(
-            suite,
-            "testcase",
-            {"classname": escape.plain(finding.case), "name": escape.plain(finding.metric), **place},
-        )
-        if finding.verdict != "pass":
-            tag = "failure" if finding.verdict == "regression" else "error"
-            message = escape.plain(line(finding))
-            ElementTree.SubElement(case, tag, {"type": finding.verdict, "message": message}).text = message
-    if not verdict.findings or (verdict.verdict != "pass" and not (count["regression"] or errors)):
-        case = ElementTree.SubElement(suite, "testcase", {"classname": "hotlap", "name": verdict.tool})
-        if verdict.verdict != "pass":
-            for element in (root, suite):
-                element.set("errors", str(errors + 1))
-            ElementTree.SubElement(
-                case, "error", {"type": verdict.verdict, "message": escape.plain("; ".join(verdict.reasons))}
-            )
+    root = ElementTree.Element("testsuites", {"name": name, **totals})
+    ElementTree.SubElement(root, "testsuite", {"name": name, **totals}).extend(cases)
     ElementTree.indent(root)
     return bytes(ElementTree.tostring(root, "utf-8", xml_declaration=True)) + b"\n"
+
+
+def testcase(finding: Finding) -> ElementTree.Element:
+    """Returns a finding as a test case of JUnit."""
+    named = {"classname": escape.plain(finding.case), "name": escape.plain(finding.metric)}
+    case = ElementTree.Element("testcase", named)
+    message = escape.plain(line(finding))
+    if finding.verdict != "pass":
+        tag = "failure" if finding.verdict == "regression" else "error"
+        failed = ElementTree.SubElement(case, tag, {"type": finding.verdict, "message": message})
+        place = f"\n{escape.plain(finding.place.file)}:{finding.place.line}" if finding.place else ""
+        failed.text = message + place
+    elif finding.acknowledged:
+        ElementTree.SubElement(case, "system-out").text = message
+    return case
+
+
+def whole(verdict: Verdict) -> ElementTree.Element:
+    """Returns a verdict that no finding explains as a test case of JUnit."""
+    case = ElementTree.Element("testcase", {"classname": "hotlap", "name": escape.plain(verdict.tool)})
+    if verdict.verdict != "pass":
+        reasons = escape.plain("; ".join(verdict.reasons))
+        ElementTree.SubElement(case, "error", {"type": verdict.verdict, "message": reasons})
+    return case
 
 
 def sarif(verdict: Verdict) -> bytes:
@@ -151,7 +165,10 @@ def markdown(verdict: Verdict) -> str:
     could not be judged, then the rest in a fold.
     """
     count = {name: len(verdict.having(name)) for name in WORD}  # type: ignore[arg-type]  # WORD's keys are the outcomes
+    acknowledged = [finding for finding in verdict.findings if finding.acknowledged]
+    count["pass"] -= len(acknowledged)
     parts = [f"{number} {WORD[name]}" for name, number in count.items() if number]
+    parts += [f"{len(acknowledged)} acknowledged"] if acknowledged else []
     lines = [
         f"### hotlap {verdict.tool}: {WORD[verdict.verdict]}",
         "",
@@ -183,11 +200,12 @@ def markdown(verdict: Verdict) -> str:
         ("Structure", structural),
         ("Slower or larger", moved),
         ("Could not tell", unknown),
+        ("Acknowledged", acknowledged),
         ("Faster or smaller", better),
     ):
         if some:
             lines += [f"**{title}**", "", *table(some), ""]
-    listed = {id(finding) for some in (structural, moved, unknown, better) for finding in some}
+    listed = {id(finding) for some in (structural, moved, unknown, better, acknowledged) for finding in some}
     rest = [finding for finding in verdict.findings if id(finding) not in listed]
     if rest:
         lines += [
@@ -198,7 +216,18 @@ def markdown(verdict: Verdict) -> str:
             "</details>",
             "",
         ]
+    if meant := entries(verdict):
+        lines += ["<details><summary>To acknowledge what is meant, in history.toml</summary>", ""]
+        # A block of code, in which no character has a meaning.
+        lines += [f"    {escape.log(text)}" for text in meant]
+        lines += ["", "</details>", ""]
     return "\n".join(lines)
+
+
+def entries(verdict: Verdict) -> list[str]:
+    """Returns the lines that would acknowledge the findings, of many the first."""
+    entered = [finding.entry for finding in verdict.findings if finding.entry]
+    return [text for entry in entered[:MOST_ENTRIES] for text in entry]
 
 
 def improved(finding: Finding) -> bool:
@@ -225,7 +254,7 @@ def table(findings: list[Finding]) -> Iterable[str]:
             interval(finding).strip(),
             "" if finding.tolerance is None else f"{finding.tolerance:.1%}",
             "" if finding.detectable is None else f"{finding.detectable:.1%}",
-            WORD[finding.verdict] + (f": {'; '.join(finding.evidence)}" if finding.evidence else ""),
+            word(finding) + (f": {'; '.join(finding.evidence)}" if finding.evidence else ""),
         )
         yield "| " + " | ".join(map(escape.markdown, cells)) + " |"
     if len(findings) > MOST_ROWS:

@@ -49,11 +49,19 @@ def known(verdict: Verdict) -> Iterator[None]:
 
 
 def show(verdict: Verdict) -> None:
-    """Prints what a person needs: what did not pass, the worst first, what became better, then the
-    notes, then the verdict as the last line.
+    """Prints what a person needs: what did not pass, the worst first, and what would acknowledge
+    it; what was acknowledged; what became better, then the notes, then the verdict as the last
+    line.
     """
     for text in failures(verdict):
         printer.line(f"- {text}")
+    if meant := formats.entries(verdict):
+        printer.line("  to acknowledge what is meant, in history.toml:")
+    for text in meant:
+        printer.line(f"    {text}")
+    for finding in verdict.findings:
+        if finding.acknowledged:
+            printer.line(f"= {formats.line(finding)}")
     for text in gains(verdict):
         printer.line(f"+ {text}")
     for reason in verdict.reasons:

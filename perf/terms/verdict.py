@@ -68,6 +68,10 @@ class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
     evidence: tuple[str, ...] = ()
     # Where the case's workload is written, if known.
     place: Place | None = None
+    # Why a worsening is let pass: what was written of it where worsenings are acknowledged.
+    acknowledged: str = ""
+    # Lines of history.toml that would acknowledge it.
+    entry: tuple[str, ...] = ()
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -120,6 +124,8 @@ def read(path: Path) -> Verdict:
     verdict = stored.decode(path, content, Verdict, "not a verdict of hotlap (write one with --json)")
     if verdict.schema != SCHEMA:
         raise Unreadable(f"{path}: verdict schema {verdict.schema}, this hotlap reads {SCHEMA}")
+    if any(finding.acknowledged and finding.verdict != "pass" for finding in verdict.findings):
+        raise Unreadable(f"{path}: holds a finding that is acknowledged and did not pass")
     # A policy may let what could not be told pass, and nothing else.
     known = [finding.verdict for finding in verdict.findings if finding.verdict != "inconclusive"]
     if (

@@ -18,7 +18,7 @@ from hotlap.perf import cli
 from hotlap.perf.commands import pytest_plugin
 from hotlap.perf.compiled import census, table
 from hotlap.perf.compiled.entries import Failed
-from hotlap.perf.reports import formats
+from hotlap.perf.reports import formats, output
 from hotlap.perf.terms import result
 from hotlap.perf.terms.case import Case, Plan
 from hotlap.perf.terms.environment import Environment
@@ -137,6 +137,7 @@ def test_errors_are_one_harmless_line(capsys: Captured) -> None:
 
 
 FINDING = Finding(EVIL, EVIL, "regression", 1, 2, 2.0, evidence=(EVIL,), place=Place(EVIL))
+ACKNOWLEDGED = msgspec.structs.replace(FINDING, verdict="pass", acknowledged=EVIL)
 VERDICT = Verdict("gate", "regression", (EVIL,), (FINDING,))
 
 
@@ -144,12 +145,38 @@ def test_a_verdict_is_harmless_in_every_format() -> None:
     markdown = formats.markdown(VERDICT)
     assert harmless(markdown) and only_text(markdown)
     (root,) = ElementTree.fromstring(formats.junit(VERDICT)).findall("testsuite/testcase")
-    assert all((root.get(name) or "").isprintable() for name in ("name", "classname", "file"))
+    assert all(value.isprintable() for value in root.attrib.values())
+    assert all(text.isprintable() for text in (root.findtext("failure") or "").split("\n"))
     log = json.loads(formats.sarif(VERDICT))["runs"][0]
     message = log["results"][0]["message"]["text"]
     assert message.isprintable() and "](" not in message
     (command,) = formats.workflow_commands(VERDICT)
     assert command.isprintable() and command.startswith("::error ") and "##" not in command.replace("# #", "")
+
+
+def test_a_reason_is_text_in_every_format(capsys: Captured) -> None:
+    accepted = Verdict("history", "pass", (), (ACKNOWLEDGED,))
+    markdown = formats.markdown(accepted)
+    assert "planted" in markdown and harmless(markdown) and only_text(markdown)
+    (said,) = ElementTree.fromstring(formats.junit(accepted)).findall("testsuite/testcase/system-out")
+    assert "planted" in (said.text or "") and (said.text or "").isprintable()
+    output.show(accepted)
+    shown = capsys.readouterr().out
+    assert "planted" in shown and harmless(shown)
+
+
+def test_an_entry_that_anybody_wrote_is_lines_of_code(capsys: Captured) -> None:
+    """In Markdown every line of it is indented, so that nothing in it is read."""
+    open_alarm = msgspec.structs.replace(FINDING, entry=(EVIL, "</details>"))
+    written = Verdict("history", "regression", (), (open_alarm,))
+    markdown = formats.markdown(written)
+    block = markdown.partition("</summary>\n\n")[2].partition("\n\n</details>")[0]
+    assert harmless(markdown) and block.count("\n") == 1
+    assert all(text.startswith("    ") for text in block.split("\n"))
+    rendered = MarkdownIt("commonmark").render(markdown)
+    assert "<script" not in rendered and "&lt;/details&gt;" in rendered
+    output.show(written)
+    assert harmless(capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(

@@ -98,3 +98,31 @@ def test_lengths_of_time(text: str, value: float) -> None:
 def test_what_is_no_length_of_time_is_refused(text: str) -> None:
     with pytest.raises(Misuse, match="is no length of time; write it as 90s, 2m or 1h"):
         units.seconds(text)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "unit", "texts"),
+    [
+        (0.94e-3, 1.19e-3, "s", ["0.95 ms", "1.00 ms", "1.05 ms", "1.10 ms", "1.15 ms"]),
+        (100.0, 500.0, "s", ["2.5 min", "5.0 min", "7.5 min"]),
+        (2.9 * 2**20, 4.1 * 2**20, "B", ["3.0 MiB", "3.5 MiB", "4.0 MiB"]),
+        (11_900.0, 12_300.0, "1/s", ["11.9k/s", "12.0k/s", "12.1k/s", "12.2k/s", "12.3k/s"]),
+        (0.98, 1.21, "", ["1.0", "1.1", "1.2"]),
+    ],
+)
+def test_ticks(low: float, high: float, unit: str, texts: list[str]) -> None:
+    assert [text for _, text in units.ticks(low, high, unit)] == texts
+
+
+@given(st.sampled_from(["", *units.UNITS]), st.floats(1e-12, 1e15), st.floats(1e-4, 1e6))
+def test_ticks_are_few_and_within_the_range_and_differ(unit: str, low: float, more: float) -> None:
+    high = low * (1 + more)
+    ticks = units.ticks(low, high, unit)
+    assert 3 <= len(ticks) <= 5 and len({text for _, text in ticks}) == len(ticks)
+    assert all(low * (1 - 1e-9) <= value <= high * (1 + 1e-9) for value, _ in ticks)
+
+
+@given(st.integers(0, 10**9), st.integers(2, 10**9))
+def test_ticks_of_counts_have_no_halves(low: int, more: int) -> None:
+    ticks = units.ticks(float(low), float(low + more), "", whole=True)
+    assert 3 <= len(ticks) <= 5 and all(value == int(text) for value, text in ticks)
