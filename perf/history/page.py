@@ -13,7 +13,7 @@ from ..reports.formats import WORD, amount, line, percent
 from ..stats.changes import ChangePoint
 from ..terms import escape
 from ..terms.verdict import Verdict
-from .series import Border, Series, where
+from .series import Border, Series, alternation, where
 
 # Of a chart, in pixels: two fit below each other on a screen.
 WIDTH = 800
@@ -75,6 +75,8 @@ def chart(series: Series, borders: Sequence[Border]) -> dict[str, Any]:
         (x(start - 0.5), x(end - 0.5), y(sum(values[start:end]) / (end - start)))
         for start, end in pairwise(edges)
     ]
+    if two := series.alternating:
+        levels = [(x(-0.5), x(len(values) - 0.5), y(level)) for level in (two.low, two.high)]
     first, last = series.points[0], series.points[-1]
     unit = last.unit if last.kind != "paced" else ""
     named = {*range(max(0, len(values) - NAMED), len(values)), *(change.index for change in series.changes)}
@@ -86,6 +88,7 @@ def chart(series: Series, borders: Sequence[Border]) -> dict[str, Any]:
             amount(last.centre, last.unit)
             + (f", {last.value:.4g} of the pace" if last.kind == "paced" else "")
         ),
+        "alternation": alternation(series, series.alternating) if series.alternating else "",
         "count": len(values),
         "first": where(first),
         "last": where(last),
