@@ -17,7 +17,7 @@ from itertools import pairwise
 import msgspec
 import numpy as np
 
-from .chance import chances, innovations, residuals, segments
+from .chance import ROUNDING, chances, innovations, residuals, segments
 from .estimates import autocorrelation
 from .partition import SHORTEST as SHORTEST
 from .partition import partition as partition
@@ -43,7 +43,7 @@ CLIP_WINDOW = 11
 CLIP_SIGMAS = 4.0
 # Chance of a step in a series without one, above which a change is dropped: whatever the length, at
 # most 0.5 % of series of independent noise or of AR(0.3) noise then seem to have one.
-ALPHA = 0.01
+ALPHA = 0.008
 # Numbers of newest points that can bring a provisional alarm: too few for a segment.
 YOUNG = (3, 4)
 # Cap of the lag-1 correlation phi for the provisional alarm: its null series are started at rest.
@@ -87,9 +87,12 @@ def change_points(values: Sequence[float]) -> tuple[ChangePoint, ...]:
     if not borders or two_levels(values):
         return ()
     least = max(math.log1p(SMALLEST), LEAST_SIGMAS * spread(residuals(x, borders)))
-    borders = believed(x, merged(x, held(x, lasting(x, merged(x, borders, least))), least))
-    steps = zip(borders, _steps(x, borders), chances(x, borders), strict=True)
-    return tuple(ChangePoint(border, math.expm1(step), p) for border, step, p in steps)
+    by_border = believed(x, merged(x, held(x, lasting(x, merged(x, borders, least))), least))
+    steps = _steps(x, list(by_border))
+    return tuple(
+        ChangePoint(border, math.expm1(step), p)
+        for (border, p), step in zip(by_border.items(), steps, strict=True)
+    )
 
 
 def described(x: np.ndarray) -> list[int]:
@@ -103,10 +106,11 @@ def described(x: np.ndarray) -> list[int]:
     borders: list[int] = []
     candidates = [borders]
     for factor in LONG_RUN:
-        borders = partition(x, PENALTY * factor * variance * math.log(n))
+        earlier, borders = borders, partition(x, PENALTY * factor * variance * math.log(n))
         if not borders:
             break  # a larger penalty cannot bring borders where a smaller one brought none
-        candidates.append(believed(x, borders))
+        if borders != earlier:
+            candidates.append(list(believed(x, borders)))
 
     def criterion(borders: list[int]) -> float:
         return n * math.log(innovations(residuals(x, borders))) + PENALTY * len(borders) * math.log(n)
@@ -114,16 +118,18 @@ def described(x: np.ndarray) -> list[int]:
     return min(candidates, key=criterion)
 
 
-def believed(x: np.ndarray, borders: list[int]) -> list[int]:
-    """Returns the borders without those that chance explains, the likeliest dropped first."""
-    borders = list(borders)
-    while borders:
-        by_border = chances(x, borders)
-        likeliest = by_border.index(max(by_border))
+def believed(x: np.ndarray, borders: Sequence[int]) -> dict[int, float]:
+    """Returns the borders without those that chance explains, the likeliest dropped first; with the
+    chance of each.
+    """
+    by_border = dict(zip(borders, chances(x, borders), strict=True))
+    while by_border:
+        likeliest = max(by_border, key=lambda border: by_border[border])
         if by_border[likeliest] <= ALPHA:
             break
-        del borders[likeliest]
-    return borders
+        left = [border for border in by_border if border != likeliest]
+        by_border = dict(zip(left, chances(x, left), strict=True))
+    return by_border
 
 
 def provisional(values: Sequence[float], settled: Sequence[ChangePoint]) -> ChangePoint | None:
@@ -161,10 +167,8 @@ def clipped(x: np.ndarray) -> np.ndarray:
     around = np.lib.stride_tricks.sliding_window_view(mirrored, CLIP_WINDOW)
     centre = np.partition(around, half, axis=1)[:, half]
     spacings = np.diff(np.sort(x))
-    rounding = float(np.min(spacings[spacings > 1e-9], initial=np.inf))
-    sigma = spread(x - centre)
-    if math.isfinite(rounding):
-        sigma = max(sigma, rounding / math.sqrt(12))
+    rounding = float(np.min(spacings, where=spacings > math.sqrt(ROUNDING), initial=np.inf))
+    sigma = max(spread(x - centre), rounding / math.sqrt(12))
     return np.asarray(np.clip(x, centre - CLIP_SIGMAS * sigma, centre + CLIP_SIGMAS * sigma))
 
 
@@ -236,10 +240,10 @@ def spread(residuals: np.ndarray) -> float:
 def _spreads(rows: np.ndarray) -> np.ndarray:
     """Returns the robust standard deviation of each row."""
     n = rows.shape[1]
-    middle = np.median(rows, axis=1, keepdims=True)
+    middle = np.partition(rows, n // 2, axis=1)[:, n // 2, None]
     index = math.floor(SPREAD_SHARE * (n - 1) + 0.5)
     distances = np.partition(np.abs(rows - middle), index, axis=1)[:, index]
-    return np.asarray(np.maximum(TO_SIGMA * distances, 1e-6))
+    return np.asarray(np.maximum(TO_SIGMA * distances, math.sqrt(ROUNDING)))
 
 
 def _correlation(residuals: np.ndarray) -> float:

@@ -38,10 +38,10 @@ def partition(x: np.ndarray, penalty: float) -> list[int]:
         chosen = totals.argmin(axis=1)
         best[ends] = totals[np.arange(len(ends)), chosen] + penalty
         last[ends] = starts[chosen]
-        if block % PRUNE_EVERY == 0:
+        if block % PRUNE_EVERY == PRUNE_EVERY - 2:
             # The last end beats these as a start, but only a block later may a segment begin there.
             beaten = starts[totals[-1] > best[ends[-1]]]
-        elif block % PRUNE_EVERY == 1 and len(beaten):
+        elif block % PRUNE_EVERY == PRUNE_EVERY - 1 and len(beaten):
             starts = np.setdiff1d(starts, beaten, assume_unique=True)
     borders, border = [], n
     while last[border] > 0:
