@@ -230,11 +230,11 @@ def _steps(x: np.ndarray, borders: Sequence[int]) -> list[float]:
     return [after - before for before, after in pairwise(means)]
 
 
-def spread(residuals: np.ndarray) -> float:
+def spread(x: np.ndarray) -> float:
     """Returns the robust standard deviation about the median, at least that of the values'
     rounding: from the distance within which three quarters of the points lie.
     """
-    return float(_spreads(residuals[None])[0])
+    return float(_spreads(x[None])[0])
 
 
 def _spreads(rows: np.ndarray) -> np.ndarray:
@@ -246,9 +246,9 @@ def _spreads(rows: np.ndarray) -> np.ndarray:
     return np.asarray(np.maximum(TO_SIGMA * distances, math.sqrt(ROUNDING)))
 
 
-def _correlation(residuals: np.ndarray) -> float:
+def _correlation(off: np.ndarray) -> float:
     """Returns the lag-1 autocorrelation, in [0, MOST_CORRELATED]."""
-    return min(max(autocorrelation(list(residuals)), 0.0), MOST_CORRELATED)
+    return min(max(autocorrelation(list(off)), 0.0), MOST_CORRELATED)
 
 
 def _without_change(count: int, n: int, phi: float) -> np.ndarray:
