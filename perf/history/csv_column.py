@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -32,7 +31,7 @@ class Column(NamedTuple):
     """One column of a file.
 
     numbers: row, counted from 0 below the header -> measurement. gaps: rows whose cell is empty.
-    refused: rows whose number cannot be one of a time or a size: 0, negative, out of bounds.
+    refused: rows whose number cannot be one of a time or a size: 0, negative, NaN, out of bounds.
     """
 
     numbers: dict[int, float]
@@ -45,7 +44,7 @@ class Column(NamedTuple):
         if self.gaps:
             lines.append(f"{_rows(self.gaps)} left out: an empty cell")
         if self.refused:
-            lines.append(f"{_rows(self.refused)} left out: no measurement is 0, negative or beyond bounds")
+            lines.append(f"{_rows(self.refused)} left out: no measurement, as 0, negative or beyond bounds")
         return lines
 
 
@@ -109,7 +108,7 @@ def read(path: Path, column: str) -> Column:
     or no row a measurement.
     """
     content = stored.content(path, MOST_BYTES)
-    cells = Column({}, [], [])
+    cells, problem = Column({}, [], []), ""
     try:
         reader = csv.DictReader(io.StringIO(content.decode(), newline=""))
         if column not in (reader.fieldnames or ()):
@@ -118,18 +117,21 @@ def read(path: Path, column: str) -> Column:
             )
         for row, line in enumerate(reader):
             text = (line[column] or "").strip()
+            if not text:
+                problem = problem or f"row {reader.line_num} has no number under {column}"
+                cells.gaps.append(row)
+                continue
             try:
-                number = float(text) if text else math.nan
+                number = float(text)
             except ValueError:
                 raise Unreadable(f"{path}: row {reader.line_num} has no number under {column}") from None
-            if math.isnan(number):
-                cells.gaps.append(row)
-            elif LEAST < number < MOST:
+            if LEAST < number < MOST:
                 cells.numbers[row] = number
             else:
+                problem = problem or f"row {reader.line_num} has no measurement under {column}"
                 cells.refused.append(row)
     except (UnicodeDecodeError, csv.Error) as error:
         raise Unreadable(f"{path}: not a CSV file: {stored.line(error)}") from None
-    if not cells.numbers and (cells.gaps or cells.refused):
-        raise Unreadable(f"{path}: no number above 0 under {column}")
+    if problem and not cells.numbers:
+        raise Unreadable(f"{path}: {problem}, nor has any other")
     return cells

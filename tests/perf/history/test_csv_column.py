@@ -31,9 +31,9 @@ def cells(seed: int = 1) -> list[str]:
     ("put", "words"),
     [
         ({3: ""}, "row 4 left out: an empty cell"),
-        ({3: " ", 9: "nan", 20: ""}, "3 rows from row 4 on left out: an empty cell"),
-        ({5: "0"}, "row 6 left out: no measurement is 0, negative or beyond bounds"),
-        ({5: "-1.5", 7: "0", 8: "inf"}, "3 rows from row 6 on left out: no measurement"),
+        ({3: " ", 9: "", 20: ""}, "3 rows from row 4 on left out: an empty cell"),
+        ({5: "0"}, "row 6 left out: no measurement, as 0, negative or beyond bounds"),
+        ({5: "-1.5", 7: "0", 8: "inf", 9: "nan"}, "4 rows from row 6 on left out: no measurement"),
     ],
 )
 def test_what_is_no_measurement_is_left_out_in_one_line(
@@ -61,8 +61,8 @@ def test_without_gaps_nothing_is_left_out(tmp_path: Path, capsys: Captured) -> N
 @pytest.mark.parametrize(
     ("column", "words"),
     [
-        (["0", "-1", ""], "no number above 0 under s"),
-        (["", ""], "no number above 0 under s"),
+        (["0", "-1", ""], "row 2 has no measurement under s, nor has any other"),
+        (["", ""], "row 2 has no number under s, nor has any other"),
         (["1", "fast"], "row 3 has no number under s"),
     ],
 )
