@@ -19,7 +19,7 @@ from types import ModuleType
 
 import pytest
 
-from hotlap.perf.stats import changes, compare, estimates
+from hotlap.perf.stats import chance, changes, compare, estimates, partition, two_levels
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = re.compile(
@@ -169,7 +169,9 @@ def test_the_example_of_the_statistics_prints_what_stands_below_it(
 
 
 @pytest.mark.parametrize(
-    "module", [estimates, compare, changes], ids=lambda module: module.__name__.rpartition(".")[2]
+    "module",
+    [estimates, compare, changes, two_levels, chance, partition],
+    ids=lambda module: module.__name__.rpartition(".")[2],
 )
 def test_the_page_of_the_statistics_has_every_function_as_it_is(module: ModuleType) -> None:
     page = (ROOT / "docs" / "statistics.md").read_text()

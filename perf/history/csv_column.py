@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from ..lookup.plugins import Unknown
-from ..stats.changes import change_points, provisional
+from ..stats.changes import ChangePoint
 from ..terms import printer, stored
 from ..terms.case import Better
 from ..terms.files import put
-from ..terms.reasons import Misuse, Unreadable
+from ..terms.reasons import Unreadable
 from ..terms.result import LEAST, MOST
 from ..terms.verdict import EXIT
 from .archive import Point
-from .series import Series
+from .series import Series, alternation, of_points
 
 # A million rows of some columns.
 MOST_BYTES = 64 << 20
@@ -25,67 +27,111 @@ MOST_BYTES = 64 << 20
 MOST_NAMED = 30
 
 
+class Column(NamedTuple):
+    """One column of a file.
+
+    numbers: row, counted from 0 below the header -> measurement. gaps: rows whose cell is empty.
+    refused: rows whose number cannot be one of a time or a size: 0, negative, NaN, out of bounds.
+    """
+
+    numbers: dict[int, float]
+    gaps: list[int]
+    refused: list[int]
+
+    def notes(self) -> list[str]:
+        """Returns a line on the gaps and a line on what was refused, where there are any."""
+        lines = []
+        if self.gaps:
+            lines.append(f"{_rows(self.gaps)} left out: an empty cell")
+        if self.refused:
+            lines.append(f"{_rows(self.refused)} left out: no measurement, as 0, negative or beyond bounds")
+        return lines
+
+
+def _rows(rows: Sequence[int]) -> str:
+    """Returns how many rows, and which is the first, counted from 1 below the header."""
+    return f"row {rows[0] + 1}" if len(rows) == 1 else f"{len(rows)} rows from row {rows[0] + 1} on"
+
+
 def show_changes(path: Path, column: str, better: Better, json: Path | None) -> int:
     """Prints the change points of a column, or writes them as JSON. Returns the exit status of
     `hotlap history`: 1 for a worsening that is the news and confirmed, 3 for one that is not yet.
 
-    Raises Misuse.
+    Their index is a row of the file, counted from 0 below the header. Raises Misuse.
     """
-    judged = series_of(path, column, better)
+    cells = read(path, column)
+    judged = series_of(path, column, better, cells)
     steps = [*judged.changes, *([judged.young] if judged.young else [])]
     if json is not None:
-        content = {"schema": 1, "series": path.name, "column": column, "change_points": judged.changes}
-        content |= {"provisional": judged.young, "better": better, "alarm": judged.alarm}
+        content = {"schema": 1, "series": path.name, "column": column}
+        content |= {"change_points": [_by_row(judged, change) for change in judged.changes]}
+        content |= {"provisional": judged.young and _by_row(judged, judged.young), "better": better}
+        content |= {"alarm": judged.alarm and _by_row(judged, judged.alarm)}
+        content |= {"alternating": judged.alternating, "left_out": cells.notes()}
         put(json, msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n")
     else:
+        for note in cells.notes():
+            printer.line(note)
         for change in steps:
             what = "worse" if judged.worse(change) else "better"
             state = ", provisional" if change is judged.young else ""
             news = ": an alarm" if change is judged.alarm else ""
-            printer.line(
-                f"row {change.index + 1}: {change.effect:+.1%}, {what} (p {change.p:.3g}{state}){news}"
-            )
-        if not steps:
+            row = _by_row(judged, change).index + 1
+            printer.line(f"row {row}: {change.effect:+.1%}, {what} (p {change.p:.3g}{state}){news}")
+        if judged.alternating is not None:
+            printer.line(alternation(judged, judged.alternating))
+        elif not steps:
             printer.line("no change of level")
     return EXIT["pass" if judged.alarm is None else "regression" if judged.confirmed else "inconclusive"]
 
 
-def series_of(path: Path, column: str, better: Better) -> Series:
-    """Returns a column as a series, a point each row. Raises Misuse."""
-    numbers = values(path, column)
-    points = [
-        Point(str(path), float(row), path.name, column, "time", "", "", number, number, "", better)
-        for row, number in enumerate(numbers)
-    ]
-    try:
-        steps = change_points(numbers)
-        return Series(tuple(points), steps, provisional(numbers, steps))
-    except Misuse:
-        raise
-    except ValueError as error:
-        raise Misuse(f"{path}: {error}") from None
+def _by_row(series: Series, change: ChangePoint) -> ChangePoint:
+    """Returns the change with its index among the rows of the file, of which some are left out."""
+    return msgspec.structs.replace(change, index=int(series.points[change.index].measured))
 
 
-def values(path: Path, column: str) -> list[float]:
+def series_of(path: Path, column: str, better: Better, cells: Column | None = None) -> Series:
+    """Returns a column as a series, a point each row that has a measurement. Raises Misuse."""
+    numbers = (cells or read(path, column)).numbers
+    return of_points(
+        [
+            Point(str(path), float(row), path.name, column, "time", "", "", number, number, "", better)
+            for row, number in numbers.items()
+        ]
+    )
+
+
+def read(path: Path, column: str) -> Column:
     """Returns the numbers of one column.
 
-    Raises Misuse, with exit status 4 where the file is there and is none.
+    Raises Misuse, with exit status 4 where the file is there and is none: where a cell holds text,
+    or no row a measurement.
     """
     content = stored.content(path, MOST_BYTES)
+    cells, problem = Column({}, [], []), ""
     try:
         reader = csv.DictReader(io.StringIO(content.decode(), newline=""))
         if column not in (reader.fieldnames or ()):
             raise Unknown(
                 f"column of {path}", column, map(stored.line, (reader.fieldnames or [])[:MOST_NAMED])
             )
-        numbers = []
-        for row in reader:
+        for row, line in enumerate(reader):
+            text = (line[column] or "").strip()
+            if not text:
+                problem = problem or f"row {reader.line_num} has no number under {column}"
+                cells.gaps.append(row)
+                continue
             try:
-                numbers.append(float(row[column]))
-            except (TypeError, ValueError):
+                number = float(text)
+            except ValueError:
                 raise Unreadable(f"{path}: row {reader.line_num} has no number under {column}") from None
-            if not LEAST < numbers[-1] < MOST:
-                raise Unreadable(f"{path}: row {reader.line_num} has no measurement under {column}")
+            if LEAST < number < MOST:
+                cells.numbers[row] = number
+            else:
+                problem = problem or f"row {reader.line_num} has no measurement under {column}"
+                cells.refused.append(row)
     except (UnicodeDecodeError, csv.Error) as error:
         raise Unreadable(f"{path}: not a CSV file: {stored.line(error)}") from None
-    return numbers
+    if problem and not cells.numbers:
+        raise Unreadable(f"{path}: {problem}, nor has any other")
+    return cells

@@ -14,7 +14,7 @@ from ..reports.formats import amount, percent
 from ..reports.output import show
 from ..terms import printer
 from ..terms.verdict import Verdict
-from .series import Border, Series, where
+from .series import Border, Series, alternation, where
 
 
 def document(
@@ -66,6 +66,7 @@ def of_series(series: Series) -> dict[str, Any]:
         ],
         "change_points": series.changes,
         "provisional": series.young,
+        "alternating": series.alternating,
     }
 
 
@@ -88,6 +89,8 @@ def show_series(
             worse = "worse" if series.worse(change) else "better"
             name = f"{where(series.points[change.index])}: {series.case}: {series.metric}"
             printer.line(f"  {name} {before} -> {after}{how}, {worse}")
+        if series.alternating is not None:
+            printer.line(f"  {series.case}: {series.metric}: {alternation(series, series.alternating)}")
     show(verdict)
     printer.line(
         f"{len(all_series)} series of {len({series.case for series in all_series})} cases from {files}"

@@ -23,7 +23,7 @@ from ..terms import escape, units
 from ..terms.verdict import Verdict
 from .acknowledged import Acknowledgements
 from .archive import Point
-from .series import Border, Series, where
+from .series import Border, Series, alternation, where
 
 SCRIPT = Path(__file__).with_name("history.js")
 # Of a chart's coordinates, whole numbers: fine enough for thousands of points, short in the file.
@@ -118,6 +118,8 @@ def chart(
         (x(start - 0.5), x(end - 0.5), y(sum(values[start:end]) / (end - start)))
         for start, end in pairwise(edges)
     ]
+    if two := series.alternating:
+        levels = [(x(-0.5), x(len(values) - 0.5), y(level)) for level in (two.low, two.high)]
     first, last = series.points[0], series.points[-1]
     ticks = units.ticks(low, high, unit if unit in units.UNITS else "", whole=counted)
     return {
@@ -126,6 +128,7 @@ def chart(
         "paced": paced,
         "state": state(series, accepted),
         "latest": words(last),
+        "alternation": alternation(series, series.alternating) if series.alternating else "",
         "count": len(values),
         "first": where(first),
         "last": where(last),

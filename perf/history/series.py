@@ -15,15 +15,17 @@ from itertools import groupby, pairwise
 from typing import NamedTuple
 
 from ..lookup import source_lines
+from ..reports.formats import amount
 from ..stats import changes, estimates
 from ..stats.changes import LASTING, SHORTEST, ChangePoint
+from ..stats.two_levels import TwoLevels, two_levels
 from ..terms.case import Better
 from ..terms.verdict import Finding, Verdict, worst
 from . import acknowledged
 from .acknowledged import Acknowledgements
 from .archive import Point
 
-# A first level has at least LASTING points, and a confirmed change SHORTEST more.
+# A first level of LASTING points and SHORTEST of the next: with fewer, a change may go unseen.
 FEWEST = LASTING + SHORTEST
 # A case that so many newest results of its workload lack is named.
 MISSED = 3
@@ -32,13 +34,15 @@ MISSED = 3
 class Series(NamedTuple):
     """One metric of one case in one setting.
 
-    points: oldest first. changes: of level, settled. young: a provisional one at the end. Counters
+    points: oldest first. changes: of level, settled. young: a provisional one at the end.
+    alternating: instead of changes, where the series jumps at random between two levels. Counters
     have no noise: each change of theirs is settled.
     """
 
     points: tuple[Point, ...]
     changes: tuple[ChangePoint, ...] = ()
     young: ChangePoint | None = None
+    alternating: TwoLevels | None = None
 
     @property
     def case(self) -> str:
@@ -115,7 +119,7 @@ def series(points: Sequence[Point], tell: Callable[[str], None]) -> list[Series]
     for number, group in enumerate(groups):
         if number % 50 == 49:
             tell(f"{number + 1} of {len(groups)} series")
-        all_series.append(_steps(group) if group[-1].kind == "counter" else _levels(group))
+        all_series.append(_steps(group) if group[-1].kind == "counter" else of_points(group))
     return all_series
 
 
@@ -123,8 +127,11 @@ def _kind(point: Point) -> tuple[str, str, str, str]:
     return point.case, point.metric, point.kind, point.setting
 
 
-def _levels(points: list[Point]) -> Series:
+def of_points(points: Sequence[Point]) -> Series:
+    """Returns the points of one setting as a series, with what its levels do."""
     values = [point.value for point in points]
+    if alternating := two_levels(values):
+        return Series(tuple(points), alternating=alternating)
     steps = changes.change_points(values)
     return Series(tuple(points), steps, changes.provisional(values, steps))
 
@@ -256,4 +263,14 @@ def where(point: Point) -> str:
             time.strftime("%Y-%m-%d", time.gmtime(point.measured)),
             *([point.revision[:12]] if point.revision else []),
         ]
+    )
+
+
+def alternation(series: Series, two: TwoLevels) -> str:
+    """Returns in words between which levels a series alternates, in the unit of its values."""
+    last = series.points[-1]
+    unit, of = ("", " of the pace") if last.kind == "paced" else (last.unit, "")
+    return (
+        f"two levels, alternating: {amount(two.low, unit)} and {amount(two.high, unit)}{of}"
+        f" ({two.share:.0%} of the points), {two.turns} turns"
     )

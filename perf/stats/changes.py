@@ -1,10 +1,10 @@
 """Finds change points of a series of measurements over time: where the level moved for good, not
 where it spiked.
 
-Penalised optimal partition on the log scale (Killick, Fearnhead and Eckley, JASA 107, 2012), with
-the long-run variance of autocorrelated noise in the penalty, spikes clipped beforehand, and the
-significance of each change from simulated series without one. How often it is wrong is measured in
-docs/gate.md.
+Spikes clipped; the optimal partitions under three penalties (partition.py); of each the steps that
+neither correlation nor chance explains (chance.py), the best description of the series; without
+steps too small to matter and excursions. A series that alternates between two levels has none
+(two_levels.py). How often it is wrong is measured in docs/gate.md.
 """
 
 from __future__ import annotations
@@ -17,14 +17,22 @@ from itertools import pairwise
 import msgspec
 import numpy as np
 
+from .chance import ROUNDING, chances, innovations, residuals, segments
 from .estimates import autocorrelation
+from .partition import SHORTEST as SHORTEST
+from .partition import partition as partition
+from .two_levels import LASTING as LASTING
+from .two_levels import two_levels
 
-# Points that a segment has at least, so that a spike of up to 4 is no level.
-SHORTEST = 5
-# Points for which a level must be held before it counts although the series went back.
-LASTING = 10
-# Factor of 2 sigma^2 ln(n), the cost of a border (n points; 1 would be the Schwarz criterion's).
-PENALTY = 4.0
+# Points below which nothing is a change: of 13 in any order, all larger ones stand on one side of
+# some border with a chance of 0.54 %, of 14 with 0.39 %; at most 0.5 % may be wrong.
+FEWEST = 14
+# Cost of a border in ln(n), of n points: the modified Bayesian criterion (Zhang and Siegmund,
+# Biometrics 63, 2007), since a place is worth more than a parameter.
+PENALTY = 3.0
+# Long-run variances that are tried, in half the differences' variance: (1 + phi) / (1 - phi)^2 for
+# a correlation phi of 0, 1/3 and 3/5.
+LONG_RUN = (1.0, 3.0, 10.0)
 # Relative step below which a change does not matter to anybody.
 SMALLEST = 0.005
 # The same in standard deviations of the noise.
@@ -33,22 +41,23 @@ LEAST_SIGMAS = 1.5
 CLIP_WINDOW = 11
 # Robust standard deviations from the running median beyond which a point is clipped.
 CLIP_SIGMAS = 4.0
-# Cap of the noise's lag-1 correlation phi: the long-run variance has 1 - phi below the line.
-MOST_CORRELATED = 0.9
-# Simulated series without a change that a step is compared with: p can be as small as 1 / 501.
-NULLS = 500
-# Chance of a step in a series without one, above which a change is dropped.
-ALPHA = 0.05
+# Chance of a step in a series without one, above which a change is dropped: whatever the length, at
+# most 0.5 % of series of independent noise or of AR(0.3) noise then seem to have one.
+ALPHA = 0.008
 # Numbers of newest points that can bring a provisional alarm: too few for a segment.
 YOUNG = (3, 4)
-# Simulated series for the provisional alarm, whose small level needs more of them.
+# Cap of the lag-1 correlation phi for the provisional alarm: its null series are started at rest.
+MOST_CORRELATED = 0.9
+# Simulated series for the provisional alarm, whose small level needs many of them.
 TIP_NULLS = 5000
 # Chance of a provisional alarm in a series without a change, per new point.
 TIP_ALPHA = 0.001
 # Points before the young ones that make the level they are compared with, at most.
 TIP_LEVEL = 50
-# A normal distribution's standard deviation over its median absolute deviation from the median.
-MAD_TO_SIGMA = 1.4826
+# Share of the points whose distance from the middle makes a spread: fewer than 1 - it may be off.
+SPREAD_SHARE = 0.75
+# A normal distribution's standard deviation over that distance.
+TO_SIGMA = 1 / 1.1503
 
 
 class ChangePoint(msgspec.Struct, frozen=True):
@@ -71,33 +80,56 @@ def change_points(values: Sequence[float]) -> tuple[ChangePoint, ...]:
     x = np.asarray(values, dtype=float)
     if not (np.isfinite(x).all() and (x > 0).all()):
         raise ValueError("a series must be of finite numbers above 0")
-    if len(x) < 2 * SHORTEST:
+    if len(x) < FEWEST:
         return ()
     x = clipped(np.log(x))
-    borders, sigma, phi = _fitted(x)
-    least = max(math.log1p(SMALLEST), LEAST_SIGMAS * sigma)
-    borders = merged(x, held(x, lasting(x, merged(x, borders, least))), least)
-    steps = [_significance(x, borders, index, sigma, phi) for index in range(len(borders))]
-    return tuple(step for step in steps if step.p <= ALPHA)
+    borders = described(x)
+    if not borders or two_levels(values):
+        return ()
+    least = max(math.log1p(SMALLEST), LEAST_SIGMAS * spread(residuals(x, borders)))
+    by_border = believed(x, merged(x, held(x, lasting(x, merged(x, borders, least))), least))
+    steps = _steps(x, list(by_border))
+    return tuple(
+        ChangePoint(border, math.expm1(step), p)
+        for (border, p), step in zip(by_border.items(), steps, strict=True)
+    )
 
 
-def _fitted(x: np.ndarray) -> tuple[list[int], float, float]:
-    """Returns the borders of the best partition, and the noise about its levels: standard deviation
-    and lag-1 correlation. The noise sets the penalty and the penalty the borders, so three rounds.
+def described(x: np.ndarray) -> list[int]:
+    """Returns the borders that describe a series best: of the partitions under the penalties for
+    noise of several correlations, each without what chance explains, that with the largest
+    likelihood of levels with AR(1) noise, less the penalty a border.
     """
-    sigma, phi = _noise(np.diff(x) / math.sqrt(2)), 0.0
+    n = len(x)
+    # Differences know nothing of the levels, but for the few across a border.
+    variance = spread(np.diff(x)) ** 2 / 2
     borders: list[int] = []
-    tried: dict[float, list[int]] = {}
-    for _ in range(3):
-        penalty = 2 * PENALTY * sigma**2 * (1 + phi) / (1 - phi) * math.log(len(x))
-        if any(not earlier and penalty >= smaller for smaller, earlier in tried.items()):
-            borders = []  # a larger penalty cannot bring borders where a smaller one brought none
+    candidates = [borders]
+    for factor in LONG_RUN:
+        earlier, borders = borders, partition(x, PENALTY * factor * variance * math.log(n))
+        if not borders:
+            break  # a larger penalty cannot bring borders where a smaller one brought none
+        if borders != earlier:
+            candidates.append(list(believed(x, borders)))
+
+    def criterion(borders: list[int]) -> float:
+        return n * math.log(innovations(residuals(x, borders))) + PENALTY * len(borders) * math.log(n)
+
+    return min(candidates, key=criterion)
+
+
+def believed(x: np.ndarray, borders: Sequence[int]) -> dict[int, float]:
+    """Returns the borders without those that chance explains, the likeliest dropped first; with the
+    chance of each.
+    """
+    by_border = dict(zip(borders, chances(x, borders), strict=True))
+    while by_border:
+        likeliest = max(by_border, key=lambda border: by_border[border])
+        if by_border[likeliest] <= ALPHA:
             break
-        if borders == (borders := tried.setdefault(penalty, partition(x, penalty))) and len(tried) > 1:
-            break
-        residuals = x - _levels(x, borders)
-        sigma, phi = _noise(residuals), _correlation(residuals)
-    return borders, sigma, phi
+        left = [border for border in by_border if border != likeliest]
+        by_border = dict(zip(left, chances(x, left), strict=True))
+    return by_border
 
 
 def provisional(values: Sequence[float], settled: Sequence[ChangePoint]) -> ChangePoint | None:
@@ -113,56 +145,31 @@ def provisional(values: Sequence[float], settled: Sequence[ChangePoint]) -> Chan
         level = x[settled[-1].index if settled else 0 : -young]
         if len(level) < 2 * SHORTEST:
             continue
-        level = clipped(level)[-TIP_LEVEL:]
-        centre, sigma = float(np.mean(level)), _noise(level - np.mean(level))
+        level = clipped(level[-TIP_LEVEL:])
+        centre, sigma = float(np.mean(level)), spread(level - np.mean(level))
         off = x[-young:] - centre
         nearest = float(np.min(np.abs(off))) if abs(np.sum(np.sign(off))) == young else 0.0
         nulls = _nearest_of_nulls(len(level), young, round(_correlation(level - centre), 1))
         p = (1 + int(np.sum(nulls >= nearest / sigma))) / (1 + len(nulls))
         if p <= TIP_ALPHA and abs(float(np.mean(off))) >= max(math.log1p(SMALLEST), LEAST_SIGMAS * sigma):
             steps.append(ChangePoint(len(x) - young, math.expm1(float(np.mean(off))), p))
-    return min(steps, key=lambda step: step.p, default=None)
+    if not steps or two_levels(values):
+        return None
+    return min(steps, key=lambda step: step.p)
 
 
 def clipped(x: np.ndarray) -> np.ndarray:
     """Returns the series with each point at most 4 robust sigma from the running median of 11, so
-    that a spike shorter than 5 points is no step.
+    that a spike shorter than 5 points is no step. Sigma is at least that of rounded values.
     """
     half = CLIP_WINDOW // 2
-    around = np.lib.stride_tricks.sliding_window_view(np.pad(x, half, mode="reflect"), CLIP_WINDOW)
-    centre = np.median(around, axis=1)
-    reach = CLIP_SIGMAS * _noise(x - centre)
-    return np.asarray(np.clip(x, centre - reach, centre + reach))
-
-
-def partition(x: np.ndarray, penalty: float) -> list[int]:
-    """Returns the first indices of all segments but the first, of the partition with the least sum
-    of squares plus a penalty a segment; segments have at least 5 points.
-
-    Exact by dynamic programming over the last border; borders that can never be the best again are
-    dropped (PELT).
-    """
-    n = len(x)
-    sums, squares = np.concatenate([[0.0], np.cumsum(x)]), np.concatenate([[0.0], np.cumsum(x * x)])
-    best = np.full(n + 1, np.inf)
-    best[0] = -penalty
-    last = np.zeros(n + 1, dtype=int)
-    alive, until = np.array([0]), np.array([n])
-    for end in range(SHORTEST, n + 1):
-        ripe = alive <= end - SHORTEST
-        fits = alive[ripe]
-        total = best[fits] + squares[end] - squares[fits] - (sums[end] - sums[fits]) ** 2 / (end - fits)
-        chosen = int(np.argmin(total))
-        best[end], last[end] = total[chosen] + penalty, fits[chosen]
-        # `end` beats these as the last border, from when a segment may begin at `end` on.
-        until[ripe] = np.where(total > best[end], np.minimum(until[ripe], end + SHORTEST), until[ripe])
-        kept = until > end
-        alive, until = np.append(alive[kept], end), np.append(until[kept], n)
-    borders, border = [], n
-    while last[border] > 0:
-        border = int(last[border])
-        borders.append(border)
-    return borders[::-1]
+    mirrored = np.concatenate([x[half:0:-1], x, x[-2 : -half - 2 : -1]])
+    around = np.lib.stride_tricks.sliding_window_view(mirrored, CLIP_WINDOW)
+    centre = np.partition(around, half, axis=1)[:, half]
+    spacings = np.diff(np.sort(x))
+    rounding = float(np.min(spacings, where=spacings > math.sqrt(ROUNDING), initial=np.inf))
+    sigma = max(spread(x - centre), rounding / math.sqrt(12))
+    return np.asarray(np.clip(x, centre - CLIP_SIGMAS * sigma, centre + CLIP_SIGMAS * sigma))
 
 
 def merged(x: np.ndarray, borders: list[int], least: float) -> list[int]:
@@ -179,7 +186,8 @@ def merged(x: np.ndarray, borders: list[int], least: float) -> list[int]:
 
 def lasting(x: np.ndarray, borders: list[int]) -> list[int]:
     """Returns the borders without those of excursions: a level held for fewer than 10 points that
-    then goes most of the way back, and a first level as short. The last level may be young.
+    then goes most of the way back, and a first level as short unless all that follows is as young.
+    The last level may be young.
     """
     borders = list(borders)
     while excursion := _excursion(x, borders):
@@ -195,7 +203,9 @@ def _excursion(x: np.ndarray, borders: list[int]) -> slice | None:
         if edges[index + 1] - edges[index] >= LASTING:
             continue
         if index == 0:
-            return slice(0, 1)
+            if len(x) - borders[0] >= LASTING:
+                return slice(0, 1)
+            continue
         there, over = means[index] - means[index - 1], means[index + 1] - means[index - 1]
         if abs(over) < abs(there) / 2:
             return slice(index - 1, index + 1)
@@ -204,60 +214,41 @@ def _excursion(x: np.ndarray, borders: list[int]) -> slice | None:
 
 def held(x: np.ndarray, borders: list[int]) -> list[int]:
     """Returns the borders without that of a young last level which fewer than 5 points hold: a
-    segment has at least 5, and takes them from the level before if need be.
+    segment has at least 5, and takes them from the level before if need be, or from after a spike.
     """
     if not borders or len(x) - borders[-1] >= LASTING:
         return borders
     before = float(np.mean(x[borders[-2] if len(borders) > 1 else 0 : borders[-1]]))
     tip = x[borders[-1] :]
-    there = np.abs(tip - np.median(tip)) < np.abs(tip - before)
-    return borders if int(np.sum(there)) >= SHORTEST else borders[:-1]
-
-
-def _segments(x: np.ndarray, borders: Sequence[int]) -> list[tuple[int, int]]:
-    """Returns start and end (exclusive) of each segment."""
-    return list(zip([0, *borders], [*borders, len(x)], strict=True))
-
-
-def _levels(x: np.ndarray, borders: Sequence[int]) -> np.ndarray:
-    """Returns for each point the mean of its segment."""
-    return np.concatenate([np.full(end - start, x[start:end].mean()) for start, end in _segments(x, borders)])
+    there = np.flatnonzero(np.abs(tip - np.median(tip)) < np.abs(tip - before))
+    return borders if len(there) and there[-1] - there[0] >= SHORTEST - 1 else borders[:-1]
 
 
 def _steps(x: np.ndarray, borders: Sequence[int]) -> list[float]:
     """Returns the difference of the means on the two sides of each border."""
-    means = [float(x[start:end].mean()) for start, end in _segments(x, borders)]
+    means = [float(x[start:end].mean()) for start, end in segments(x, borders)]
     return [after - before for before, after in pairwise(means)]
 
 
-def _noise(residuals: np.ndarray) -> float:
-    """Returns the robust standard deviation (by the MAD), at least that of the values' rounding."""
-    return max(MAD_TO_SIGMA * float(np.median(np.abs(residuals - np.median(residuals)))), 1e-6)
+def spread(x: np.ndarray) -> float:
+    """Returns the robust standard deviation about the median, at least that of the values'
+    rounding: from the distance within which three quarters of the points lie.
+    """
+    return float(_spreads(x[None])[0])
 
 
-def _correlation(residuals: np.ndarray) -> float:
+def _spreads(rows: np.ndarray) -> np.ndarray:
+    """Returns the robust standard deviation of each row."""
+    n = rows.shape[1]
+    middle = np.partition(rows, n // 2, axis=1)[:, n // 2, None]
+    index = math.floor(SPREAD_SHARE * (n - 1) + 0.5)
+    distances = np.partition(np.abs(rows - middle), index, axis=1)[:, index]
+    return np.asarray(np.maximum(TO_SIGMA * distances, math.sqrt(ROUNDING)))
+
+
+def _correlation(off: np.ndarray) -> float:
     """Returns the lag-1 autocorrelation, in [0, MOST_CORRELATED]."""
-    return min(max(autocorrelation(list(residuals)), 0.0), MOST_CORRELATED)
-
-
-def _significance(x: np.ndarray, borders: list[int], index: int, sigma: float, phi: float) -> ChangePoint:
-    """Returns the step at a border with its p: its size against its two neighbouring segments is
-    compared with the largest such statistic in null series of the same length.
-    """
-    start, border, end = [0, *borders, len(x)][index : index + 3]
-    step = _steps(x, borders)[index]
-    statistic = abs(step) / sigma * math.sqrt((border - start) * (end - border) / (end - start))
-    nulls = _largest_of_nulls(_rounded(len(x)), round(phi, 1))
-    p = (1 + int(np.sum(nulls >= statistic))) / (1 + len(nulls))
-    return ChangePoint(border, math.expm1(step), p)
-
-
-def _rounded(n: int) -> int:
-    """Returns the length rounded up to a step of a quarter of it at most, so that few null
-    distributions serve all series; a longer null is the stricter one.
-    """
-    step = 1 << max(0, n.bit_length() - 3)
-    return -(-n // step) * step
+    return min(max(autocorrelation(list(off)), 0.0), MOST_CORRELATED)
 
 
 def _without_change(count: int, n: int, phi: float) -> np.ndarray:
@@ -276,19 +267,5 @@ def _nearest_of_nulls(n: int, young: int, phi: float) -> np.ndarray:
     series = _without_change(TIP_NULLS, n + young, phi)
     level = series[:, :n]
     off = series[:, n:] - level.mean(axis=1, keepdims=True)
-    residuals = np.abs(level - np.median(level, axis=1, keepdims=True))
     same = np.abs(np.sign(off).sum(axis=1)) == young
-    sigma = MAD_TO_SIGMA * np.median(residuals, axis=1)
-    return np.asarray(np.where(same, np.abs(off).min(axis=1) / sigma, 0.0))
-
-
-@lru_cache(maxsize=256)
-def _largest_of_nulls(n: int, phi: float) -> np.ndarray:
-    """Returns the largest standardised step of each simulated AR(1) series of unit variance and
-    length n without a change (NULLS,).
-    """
-    series = _without_change(NULLS, n, phi)
-    sums = np.cumsum(series, axis=1)
-    k = np.arange(SHORTEST, n - SHORTEST + 1)
-    before, after = sums[:, k - 1] / k, (sums[:, -1:] - sums[:, k - 1]) / (n - k)
-    return np.asarray(np.max(np.abs(after - before) * np.sqrt(k * (n - k) / n), axis=1))
+    return np.asarray(np.where(same, np.abs(off).min(axis=1) / _spreads(level), 0.0))

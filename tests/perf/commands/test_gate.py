@@ -141,7 +141,8 @@ def test_history_finds_the_row_where_the_level_changed(capsys: Captured) -> None
         ("a\nx\n", "a", 4, "row 2 has no number"),
         ("a\n", "a", 0, ""),
         ("", "a", 2, "unknown column"),
-        ("a\n" + "1\n" * 20 + "-1\n", "a", 4, "row 22 has no measurement"),
+        ("a\n" + "1\n" * 20 + "-1\n", "a", 0, ""),
+        ("a\n-1\n0\n", "a", 4, "row 2 has no measurement"),
         ("a,b\n1\n", "b", 4, "no number"),
     ],
 )

@@ -268,3 +268,22 @@ def test_a_column_of_a_csv_file_alarms_at_its_end(
     assert cli.status([*command, "--json", "-"]) == status
     content = json.loads(capsys.readouterr().out)
     assert content["better"] == better and (content["alarm"] is not None) == (status == 1)
+
+
+def test_a_case_that_alternates_is_named_and_alarms_not(
+    stored: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is fast in one process and slow in the next, and now slow for the fourth time in a row."""
+    rng = random.Random(3)
+    sides = [rng.choice([1.0, 1.25]) for _ in range(56)] + [1.25] * 4
+    stored.runs(
+        tmp_path / "results", {"a": [side * value for side, value in zip(sides, noise(60), strict=True)]}
+    )
+    ended, report = history(tmp_path, "--metric", "latency", "--html", str(tmp_path / "page.html"))
+    series = one_series(report)
+    assert ended == 0 and not series["change_points"] and series["provisional"] is None
+    assert series["alternating"]["high"] / series["alternating"]["low"] == pytest.approx(1.25, abs=0.02)
+    words = "two levels, alternating: 1.0"
+    assert words in (tmp_path / "page.html").read_text()
+    cli.status(["history", str(tmp_path / "results"), "--index", str(tmp_path / "index")])
+    assert f"a/eager/fp32/b1/cpu/inference: latency: {words}" in capsys.readouterr().out

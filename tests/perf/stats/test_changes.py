@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from hotlap.perf.stats import changes
+from hotlap.perf.stats import chance, changes
 
 
 def series(
@@ -124,3 +124,83 @@ def test_a_spike_at_the_end_is_no_alarm(length: int) -> None:
 
 def test_a_short_series_has_no_alarm() -> None:
     assert changes.provisional(series(12, 1, steps={9: 2.0}), ()) is None
+
+
+@pytest.mark.parametrize(("noise", "least"), [(0.005, 58), (0.01, 48)])
+def test_three_steps_ten_points_apart_are_three(noise: float, least: int) -> None:
+    """Of 20 series of 90 points, so many of the 60 steps of 2.5 %, each where it is."""
+    hits = 0
+    for seed in range(20):
+        steps = changes.change_points(series(90, seed, noise, steps={30: 1.025, 40: 1.025, 50: 1.025}))
+        assert len(steps) <= 3
+        hits += sum(min(abs(step.index - true) for step in steps) <= 2 for true in (30, 40, 50))
+    assert hits >= least
+
+
+def test_a_step_in_14_points_is_seen_and_in_13_could_be_chance() -> None:
+    steps = [changes.change_points(series(14, seed, steps={6: 1.2})) for seed in range(20)]
+    assert sum([step.index for step in each] == [6] for each in steps) >= 18
+    assert not any(changes.change_points(series(13, seed, steps={6: 1.2})) for seed in range(20))
+
+
+@pytest.mark.parametrize(("tail", "least"), [(5, 16), (9, 19)])
+def test_a_step_of_four_sigma_at_the_end_is_seen(tail: int, least: int) -> None:
+    """Though some of its points lie nearer to the old level."""
+    length = 40 + tail
+    steps = [changes.change_points(series(length, seed, steps={40: math.exp(0.08)})) for seed in range(20)]
+    assert sum(len(each) == 1 and abs(each[0].index - 40) <= 1 for each in steps) >= least
+
+
+def test_a_spike_of_four_points_before_the_last_is_no_level() -> None:
+    values = series(60, 3)
+    values[-5:-1] *= 1.3
+    assert changes.change_points(values) == ()
+
+
+def test_a_series_that_wanders_has_no_levels() -> None:
+    """AR(0.7): at most 5 % of 200, plus three standard errors."""
+    alarmed = sum(bool(changes.change_points(series(100, seed, phi=0.7))) for seed in range(200))
+    assert alarmed <= 200 * (0.05 + 3 * math.sqrt(0.05 * 0.95 / 200))
+
+
+def test_rounded_values_are_no_quiet_noise() -> None:
+    """Of values that are mostly 20 and at times 19 or 21, most do not differ at all: their spread
+    is not that of the ones that do.
+    """
+    rng = np.random.default_rng(1)
+    for _ in range(40):
+        assert changes.change_points(np.round(20 * np.exp(0.03 * rng.standard_normal(200)))) == ()
+
+
+def test_a_few_wild_points_are_no_level(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fifteen of 300 spread three times as much as the others, about the same level: fewer than one
+    in ten is a change, and more would be if all points counted as equally quiet.
+    """
+
+    def alarmed() -> int:
+        rng = np.random.default_rng(2)
+        wild = 0.02 * rng.standard_normal((60, 300)) * np.where(np.arange(300) < 285, 1, 3)
+        return sum(bool(changes.change_points(np.exp(x))) for x in wild)
+
+    moderated = alarmed()
+    monkeypatch.setattr(chance, "BORROWED", 1e9)
+    assert moderated < 6 and moderated < alarmed()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_is_pruned_could_not_have_been_the_best(seed: int) -> None:
+    """Against the same recursion without pruning, on series of many blocks."""
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(150, 300))
+    x = np.cumsum(2 * rng.standard_normal(n) * (rng.random(n) < 0.05)) + rng.standard_normal(n)
+    penalty = float(rng.uniform(1, 15))
+    best = np.full(n + 1, np.inf)
+    best[0] = -penalty
+    for end in range(changes.SHORTEST, n + 1):
+        best[end] = penalty + min(
+            best[start] + float(((x[start:end] - x[start:end].mean()) ** 2).sum())
+            for start in range(end - changes.SHORTEST + 1)
+        )
+    edges = [0, *changes.partition(x, penalty), n]
+    cost = sum(float(((x[a:b] - x[a:b].mean()) ** 2).sum()) for a, b in itertools.pairwise(edges))
+    assert cost + penalty * (len(edges) - 2) == pytest.approx(best[n])
