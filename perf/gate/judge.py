@@ -25,6 +25,7 @@ from .policy import (
     allowance,
     percent,
 )
+from .shift import levelled
 
 # The reason of a verdict without findings.
 NOTHING = "nothing could be judged"
@@ -67,7 +68,8 @@ def judge(
         if not policy.of(theirs.case).ignored:
             findings += limits(theirs, policy.of(theirs.case).limits)
     side_by_side = one_job or in_turns(base, head)
-    moved, unjudged = metrics(measured, policy, alpha or policy.alpha, without, side_by_side, paired)
+    timed = measured if side_by_side else levelled(measured, (base.runs, head.runs))
+    moved, unjudged = metrics(timed, policy, alpha or policy.alpha, without, side_by_side, paired)
     reasons += [*unjudged, *mentions(measured, policy)]
     return conclude([*findings, *causes(moved, findings)], reasons, policy)
 

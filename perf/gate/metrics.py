@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import stdev
 from typing import NamedTuple
 
 from ..readers.runs import FEWEST
@@ -61,9 +62,14 @@ class Test(NamedTuple):
         if self.paired and self.metric == LATENCY:
             ratios = [math.log(estimates.middle(block)) for block in estimates.paired(a.blocks, b.blocks)]
             return compare.lockstep(ratios, self.tolerance, worse_level, fine_level)
+        job_sd = self.job_sd
+        if a.of_runs and b.of_runs and not self.shift:
+            # What the runs differ by, jobs are seen to differ by, and need not be taken to.
+            seen = estimates.fmean([stdev(sample.logs) ** 2 for sample in (a, b)])
+            job_sd = math.sqrt(max(0.0, job_sd**2 - seen))
         before = [sign * log for log in a.logs]
         after = [sign * log - shared for log in b.logs]
-        return compare.apart(before, after, self.tolerance, worse_level, fine_level, self.job_sd, freedom)
+        return compare.apart(before, after, self.tolerance, worse_level, fine_level, job_sd, freedom)
 
     def finding(self, worse_level: float, fine_level: float) -> Finding:
         """Returns it as a finding, judged at these levels."""

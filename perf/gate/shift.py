@@ -10,19 +10,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import combinations
 from typing import NamedTuple
 
+from ..readers.runs import FEWEST
 from ..readers.side import LATENCY, Known
-from ..stats.estimates import median
+from ..stats.estimates import fmean, median
 from ..terms.verdict import Finding
 
 # With fewer cases a median of ratios is that of the one that changed.
 FEWEST_CASES = 6
-# A normal distribution's standard deviation over its median absolute deviation from the median.
-MAD_TO_SIGMA = 1.4826
-# What a median absolute deviation, as an estimate of a spread, is worth of a standard deviation's
-# degrees of freedom (Rousseeuw and Croux, JASA 88, 1993: its efficiency is 37 %).
-EFFICIENCY = 0.37
+# Of the scale Qn (Rousseeuw and Croux, JASA 88, 1993), which up to half of the cases cannot spoil:
+# its factor for normal values, and what it is worth of a standard deviation's degrees of freedom.
+QN_TO_SIGMA = 2.2191
+EFFICIENCY = 0.82
+# Its corrections for 6 to 9 values (Croux and Rousseeuw, Computational Statistics 1, 1992); for
+# more n / (n + 1.4) where n is odd and n / (n + 3.8) where it is even.
+SMALL = {6: 0.611, 7: 0.857, 8: 0.669, 9: 0.872}
 # Standard error of a median over that of a mean.
 OF_MEDIAN = math.sqrt(math.pi / 2)
 # A shift of so many standard deviations of what jobs differ by is not believed to be the machine.
@@ -73,8 +78,51 @@ def common(pairs: Sequence[tuple[Known, Known]], between_jobs_sd: float) -> Shif
         logs.append(math.log(after.centre / before.centre))
     if len(logs) < FEWEST_CASES:
         return None
-    centre = median(logs)
-    return Shift(centre, MAD_TO_SIGMA * median([abs(log - centre) for log in logs]), len(logs))
+    return Shift(median(logs), scale(logs), len(logs))
+
+
+def scale(values: Sequence[float]) -> float:
+    """Returns a standard deviation that is not spoilt by less than half of the values: Qn, the k-th
+    smallest distance of two of them, k being the number of pairs among half of the values.
+
+    values: 6 or more.
+    """
+    n = len(values)
+    half = n // 2 + 1
+    distances = sorted(abs(a - b) for a, b in combinations(values, 2))
+    correction = SMALL.get(n, n / (n + (1.4 if n % 2 else 3.8)))
+    return QN_TO_SIGMA * correction * distances[half * (half - 1) // 2 - 1]
+
+
+def levelled(pairs: Sequence[tuple[Known, Known]], runs: tuple[int, int]) -> list[tuple[Known, Known]]:
+    """Returns the pairs with what all cases of a run share taken out of its latencies: one run
+    meets a slower hour than the next, and that is no case's own spread.
+
+    runs: how many there are of BASE and of HEAD. A side stays as it is whose cases are too few, or
+    not in every run.
+    """
+    sides = [_levelled([pair[side] for pair in pairs], runs[side]) for side in (0, 1)]
+    return list(zip(*sides, strict=True))
+
+
+def _levelled(cases: Sequence[Known], runs: int) -> list[Known]:
+    samples = [known.metrics.get(LATENCY) for known in cases]
+    logs = [sample.logs for sample in samples if sample is not None and not sample.paced]
+    if runs < FEWEST or len(logs) < max(FEWEST_CASES, len(cases)) or any(len(each) != runs for each in logs):
+        return list(cases)
+    centres = [fmean(each) for each in logs]
+    shared = [
+        median([each[run] - centre for each, centre in zip(logs, centres, strict=True)])
+        for run in range(runs)
+    ]
+    return [
+        replace(known, metrics={**known.metrics, LATENCY: replace(known.metrics[LATENCY], logs=level)})
+        for known, level in zip(
+            cases,
+            [tuple(log - common for log, common in zip(each, shared, strict=True)) for each in logs],
+            strict=True,
+        )
+    ]
 
 
 def beyond_belief(shift: Shift, between_jobs_sd: float) -> list[Finding]:

@@ -128,7 +128,7 @@ def _sample(runs: Sequence[Sample]) -> Sample:
     centre = math.exp(fmean([math.log(run.centre) for run in runs]))
     if len(runs) >= FEWEST:
         logs = [fmean(run.logs) if run.paced else math.log(run.centre) for run in runs]
-        return Sample(first.unit, first.better, centre, tuple(logs), paced=first.paced)
+        return Sample(first.unit, first.better, centre, tuple(logs), paced=first.paced, of_runs=True)
     errors = [run.error for run in runs if run.error is not None]
     if len(errors) == len(runs):
         error = math.sqrt(fmean([error**2 for error in errors]) / len(runs))

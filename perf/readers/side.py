@@ -38,6 +38,8 @@ class Sample:
     # Every sample of each block, where that is known.
     blocks: tuple[tuple[float, ...], ...] = ()
     paced: bool = False
+    # Whether each block is a run of its own, which may have been a job of its own.
+    of_runs: bool = False
     # Standard error of the log centre where there is one process only, else None.
     error: float | None = None
     # Degrees of freedom of `error`.

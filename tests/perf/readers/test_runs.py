@@ -6,12 +6,14 @@ import json
 import math
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hotlap.perf import cli
+from hotlap.perf.gate import shift
 from hotlap.perf.gate.judge import judge
 from hotlap.perf.gate.policy import Policy
 from hotlap.perf.readers import runs
@@ -70,15 +72,15 @@ def verdicts(verdict: Verdict) -> dict[str, str]:
 
 def test_a_shift_that_all_benches_share_is_taken_out_and_said(written: Written) -> None:
     """The machine of HEAD is 15 % slower, and one bench is 40 % slower than that."""
-    base = runs.side([written("a.json", times(1))])
-    verdict = judged(base, runs.side([written("b.json", times(2, 1.15, test_3=1.4))]))
+    base = runs.side([written("a.json", times(1, spread=0.002))])
+    verdict = judged(base, runs.side([written("b.json", times(2, 1.15, spread=0.002, test_3=1.4))]))
     slower = [case for case, outcome in verdicts(verdict).items() if outcome == "regression"]
     assert slower == ["t.py::test_3"]
     finding = next(each for each in verdict.findings if each.case == "t.py::test_3")
     assert finding.ratio == pytest.approx(1.4, rel=0.03)
     assert finding.base and finding.head and finding.head / finding.base == pytest.approx(finding.ratio)
     assert sum("all 12 cases share a shift of +1" in reason for reason in verdict.reasons) == 1
-    assert judged(base, runs.side([written("c.json", times(3, 1.15))])).verdict == "pass"
+    assert judged(base, runs.side([written("c.json", times(3, 1.15, 0.002))])).verdict == "pass"
     # Without it nothing could be told of 15 % between two jobs.
     five = dict(list(times(1).items())[:5]), dict(list(times(2, 1.15).items())[:5])
     few = judged(*(runs.side([written(f"few{each[0]}.json", each[1])]) for each in enumerate(five)))
@@ -231,7 +233,38 @@ def test_many_benches_that_could_not_be_told_are_a_few_lines(written: Written, c
 
 
 def test_a_gain_is_printed_as_a_gain(written: Written, capsys: Any) -> None:
-    paths = [written("a.json", times(1)), written("b.json", times(2, test_3=0.5))]
+    paths = [written("a.json", times(1, spread=0.002)), written("b.json", times(2, spread=0.002, test_3=0.5))]
     assert cli.status(["gate", *map(str, paths)]) == 0
     better = [line for line in capsys.readouterr().out.splitlines() if line.startswith("+ ")]
     assert len(better) == 1 and "t.py::test_3: latency" in better[0] and better[0].count("a gain") == 1
+
+
+def test_what_all_benches_of_a_run_share_is_no_benchs_own_spread(written: Written) -> None:
+    """Each of five runs a side meets an hour of its own, 10 % apart; one bench is 10 % slower."""
+    rng = random.Random(5)
+
+    def side(name: str, **changed: float) -> Side:
+        paths = [
+            written(f"{name}{run}.json", times(rng.randrange(10**6), math.exp(rng.gauss(0, 0.1)), **changed))
+            for run in range(5)
+        ]
+        return runs.side(paths)
+
+    verdict = judged(side("a"), side("b", test_3=1.1))
+    assert [case for case, each in verdicts(verdict).items() if each == "regression"] == ["t.py::test_3"]
+    finding = next(each for each in verdict.findings if each.case == "t.py::test_3")
+    assert finding.low is not None and finding.high is not None and finding.high - finding.low < 0.04
+    # Of five benches alone nothing is known of the hours.
+    few = [replace(each, cases=dict([*each.cases.items()][:5])) for each in (side("c"), side("d"))]
+    wide = judged(*few).findings[0]
+    assert wide.low is not None and wide.high is not None and wide.high - wide.low > 0.2
+
+
+def test_a_spread_is_not_spoilt_by_cases_that_changed() -> None:
+    rng = random.Random(2)
+    spreads = []
+    for _ in range(400):
+        values = [rng.gauss(0, 1) for _ in range(12)]
+        spreads.append(shift.scale(values))
+        assert shift.scale([*values[:8], 90.0, 80.0, -70.0, 60.0]) < 6
+    assert sum(spreads) / len(spreads) == pytest.approx(1.0, abs=0.05)
