@@ -220,3 +220,18 @@ def test_the_command_ends_as_the_one_that_wrote_it(
     file.write_text("{}")
     with pytest.raises(Unreadable):
         read_verdict(file)
+
+
+@pytest.mark.parametrize("tool", ["x\n# Approved by security", "t::x ::error::evil", "\x1b[2J", "", "A" * 40])
+def test_who_judged_is_a_command_and_nothing_else(tool: str, github: Path) -> None:
+    """It stands in a heading, in a log's command and in XML."""
+    archive(github, verdict(tool=tool))
+    assert after().returncode == 0
+    assert "no verdict that can be read" in (github / "posted").read_text()
+
+
+def test_a_figure_near_the_largest_is_written(github: Path) -> None:
+    finding = {"case": "a", "metric": "latency", "verdict": "regression", "base": 1.797693e308, "unit": "s"}
+    archive(github, verdict(findings=[finding]))
+    assert after().returncode == 0
+    assert "regression" in (github / "posted").read_text()

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from itertools import pairwise
 
 import msgspec
 
@@ -75,10 +77,34 @@ def judge(
 
 
 def in_turns(base: Side, head: Side) -> bool:
-    """Returns whether the runs of both sides took turns, so that a slow hour met both."""
-    if not (base.until and head.until and base.runs > 1 and head.runs > 1):
+    """Returns whether the runs of both sides took turns on one machine, so that a slow hour met
+    both: in the order of time, after most runs comes one of the other side.
+    """
+    moments = [(moment(text), side) for side in (base, head) for text in side.moments]
+    if not (base.moments and head.moments) or any(math.isnan(when) for when, _ in moments):
         return False
-    return base.measured < head.until and head.measured < base.until
+    nodes = {
+        known.environment.get("node", "")
+        for side in (base, head)
+        for known in side.cases.values()
+        if isinstance(known.environment, Mapping)
+    }
+    if len(nodes) != 1:
+        return False
+    order = [side is head for _, side in sorted(moments, key=lambda each: each[0])]
+    changes = sum(a != b for a, b in pairwise(order))
+    return changes >= min(len(base.moments), len(head.moments))
+
+
+def moment(text: str) -> float:
+    """Returns the seconds since 1970 of an ISO 8601 time, UTC where it names no zone; NaN where it
+    is none.
+    """
+    try:
+        parsed = datetime.fromisoformat(text)
+        return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return math.nan
 
 
 def nothing_in_common(base: Side, head: Side) -> Finding:
@@ -146,7 +172,10 @@ def presence(base: Side, head: Side, policy: Policy) -> tuple[list[Finding], lis
                 f"{name}: was {mine.status} ({mine.reason}), is {theirs.status}"
                 + ("" if theirs.good else f" ({theirs.reason})")
             )
-    return findings, reasons + [f"new: {name}" for name in new]
+    reasons += [
+        f"new: {name}" + ("" if head.cases[name].good else f" ({head.cases[name].status})") for name in new
+    ]
+    return findings, reasons
 
 
 def environments(

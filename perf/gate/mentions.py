@@ -26,14 +26,16 @@ def mentions(pairs: Sequence[tuple[Known, Known]], policy: Policy) -> list[str]:
     for base, head in pairs:
         judged = tolerances(policy.of(base.case), base, head)
         for name, (before, after, unit) in figures(base, head).items():
-            if name in judged or name in DERIVED or not before > 0 or not after > 0:
+            if name in judged or name in DERIVED or before == after or min(before, after) < 0:
                 continue
-            factor = after / before
-            if not 1 / FAR < factor < FAR:
-                text = f"{base.case}: {name} {_amount(before, unit)} -> {_amount(after, unit)}"
-                moved.append(
-                    (abs(math.log(factor)), f"{text} ({significant(factor)}x): mentioned, not judged")
-                )
+            factor = after / before if before else math.inf
+            if 1 / FAR < factor < FAR:
+                continue
+            counted = 0 < factor < math.inf
+            text = f"{base.case}: {name} {_amount(before, unit)} -> {_amount(after, unit)}"
+            text += f" ({significant(factor)}x)" if counted else ""
+            size = abs(math.log(factor)) if counted else math.inf
+            moved.append((size, f"{text}: mentioned, not judged"))
     moved.sort(reverse=True)
     more = [f"{len(moved) - MOST} further figures moved by half or more"] if len(moved) > MOST else []
     return [text for _, text in moved[:MOST]] + more

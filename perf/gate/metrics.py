@@ -166,7 +166,7 @@ def metrics(
                 taken_out = shift if apart and name == LATENCY else None
                 job_sd = (taken_out.job_sd if taken_out else policy.between_jobs_sd) if apart else 0.0
                 tests.append(Test(base, head, name, tolerance + extra, job_sd, paired, taken_out))
-            elif name in rules.asked or (name == LATENCY and why != NEITHER):
+            elif name in rules.asked or (name in (LATENCY, *alone(base)) and why != NEITHER):
                 findings.append(
                     Finding(
                         base.case,
@@ -201,6 +201,11 @@ def tolerances(rules: Rules, base: Known, head: Known) -> dict[str, float]:
     if LATENCY in base.metrics or LATENCY in head.metrics:
         return rules.tolerance
     return {**dict.fromkeys(base.metrics, rules.tolerance[LATENCY]), **rules.tolerance}
+
+
+def alone(known: Known) -> list[str]:
+    """Returns the metrics of a case without a latency: without them nothing is told of it."""
+    return [] if LATENCY in known.metrics else [*known.metrics]
 
 
 def untestable(base: Sample | None, head: Sample | None) -> str:

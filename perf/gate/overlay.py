@@ -51,7 +51,7 @@ class Upgrade(NamedTuple):
     def requirements(self) -> list[str]:
         """What pip is told: 2.13 stands for its newest patch."""
         return [
-            f"{name}=={version}" + (".*" if version.count(".") < 2 and not version.endswith("*") else "")
+            f"{name}=={version}" + (".*" if re.fullmatch(r"\d+(\.\d+)?", version) else "")
             for name, version in self.versions
         ]
 
@@ -65,9 +65,13 @@ def upgrades(words: Sequence[str]) -> list[Upgrade]:
     for word in words:
         if (match := REQUIREMENT.fullmatch(word)) is None:
             raise Misuse(f"{word!r} names no versions; write torch==2.13,2.14")
-        axes.append([(match["name"], version) for version in match["versions"].split(",") if version])
-    names = [axis[0][0] for axis in axes if axis]
-    if len(set(names)) < len(axes):
+        versions = dict.fromkeys(filter(None, match["versions"].split(",")))
+        if not versions:
+            raise Misuse(f"{word!r} names no versions; write torch==2.13,2.14")
+        axes.append([(match["name"], version) for version in versions])
+    # As pip compares names (https://packaging.python.org/specifications/name-normalization).
+    names = {re.sub(r"[-_.]+", "-", axis[0][0]).lower() for axis in axes}
+    if len(names) < len(axes):
         raise Misuse("a package is named twice; write its versions with commas: torch==2.13,2.14")
     combinations = [Upgrade(each) for each in itertools.product(*axes)]
     if len(combinations) > MOST:

@@ -30,6 +30,9 @@ EFFICIENCY = 0.82
 SMALL = {6: 0.611, 7: 0.857, 8: 0.669, 9: 0.872}
 # Standard error of a median over that of a mean.
 OF_MEDIAN = math.sqrt(math.pi / 2)
+# The same code differs by this share of what jobs differ by at least, however alike rounded figures
+# look.
+LEAST_SPREAD = 0.1
 # A shift of so many standard deviations of what jobs differ by is not believed to be the machine.
 BELIEVED = 2.0
 
@@ -78,7 +81,7 @@ def common(pairs: Sequence[tuple[Known, Known]], between_jobs_sd: float) -> Shif
         logs.append(math.log(after.centre / before.centre))
     if len(logs) < FEWEST_CASES:
         return None
-    return Shift(median(logs), scale(logs), len(logs))
+    return Shift(median(logs), max(scale(logs), LEAST_SPREAD * between_jobs_sd), len(logs))
 
 
 def scale(values: Sequence[float]) -> float:

@@ -110,25 +110,27 @@ def read(path: Path, column: str) -> Column:
     content = stored.content(path, MOST_BYTES)
     cells, problem = Column({}, [], []), ""
     try:
-        reader = csv.DictReader(io.StringIO(content.decode(), newline=""))
-        if column not in (reader.fieldnames or ()):
-            raise Unknown(
-                f"column of {path}", column, map(stored.line, (reader.fieldnames or [])[:MOST_NAMED])
-            )
-        for row, line in enumerate(reader):
-            text = (line[column] or "").strip()
+        reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""))
+        header = next(reader, [])
+        if column not in header:
+            raise Unknown(f"column of {path}", column, map(stored.line, header[:MOST_NAMED]))
+        at, rows = header.index(column), [(reader.line_num, line) for line in reader]
+        while rows and not rows[-1][1]:
+            rows.pop()  # empty lines at the end are no gaps
+        for row, (number_of_line, line) in enumerate(rows):
+            text = line[at].strip() if at < len(line) else ""
             if not text:
-                problem = problem or f"row {reader.line_num} has no number under {column}"
+                problem = problem or f"row {number_of_line} has no number under {column}"
                 cells.gaps.append(row)
                 continue
             try:
                 number = float(text)
             except ValueError:
-                raise Unreadable(f"{path}: row {reader.line_num} has no number under {column}") from None
+                raise Unreadable(f"{path}: row {number_of_line} has no number under {column}") from None
             if LEAST < number < MOST:
                 cells.numbers[row] = number
             else:
-                problem = problem or f"row {reader.line_num} has no measurement under {column}"
+                problem = problem or f"row {number_of_line} has no measurement under {column}"
                 cells.refused.append(row)
     except (UnicodeDecodeError, csv.Error) as error:
         raise Unreadable(f"{path}: not a CSV file: {stored.line(error)}") from None

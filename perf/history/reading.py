@@ -58,8 +58,11 @@ def results_files(places: Sequence[Path]) -> list[Path]:
     sides = (runs_folder() / "ab").resolve()
     files: dict[Path, None] = {}
     for place in places:
-        if not place.exists():
-            raise Misuse(f"{place}: there is no such file or folder")
+        try:
+            if not place.exists():
+                raise Misuse(f"{place}: there is no such file or folder")
+        except OSError as error:
+            raise Misuse(f"{place}: {error.strerror}") from None
         if not place.is_dir():
             files[place.resolve()] = None
             continue

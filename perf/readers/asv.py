@@ -6,7 +6,6 @@ machine's folder where that is there (https://asv.readthedocs.io/en/stable/dev.h
 from __future__ import annotations
 
 import itertools
-import math
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -17,9 +16,11 @@ import msgspec
 from ..stats import estimates
 from ..terms import stored
 from ..terms.reasons import Misuse
+from ..terms.result import MOST
 from . import samples
 from .contents import Contents
 from .contents import contents as opened
+from .hotlap import by_name
 from .side import FIGURE, LATENCY, UNREADABLE, Known, Sample, Side
 
 TOOL = "asv"
@@ -54,18 +55,18 @@ def claims(contents: Contents) -> bool:
 def read(contents: Contents) -> list[Side]:
     file = contents.decode(_File)
     machine, units = environment(file), _units(contents)
-    cases = {}
+    cases = list[Known]()
     for name, row in file.results.items():
         columns = dict(zip(file.result_columns, row, strict=False))
         for case, cell in _cells(name, columns):
             metric, unit = KINDS.get(name.rpartition(".")[2].partition("_")[0], (FIGURE, ""))
             unit = units.get(name, unit) if metric == FIGURE else unit
-            cases[case] = _known(case, machine, metric, unit, cell, file.commit_hash)
+            cases.append(_known(case, machine, metric, unit, cell, file.commit_hash))
     try:
         measured = datetime.fromtimestamp(file.date / 1000, UTC).isoformat() if file.date else ""
     except (ValueError, OverflowError, OSError):
         measured = ""
-    return [Side(contents.path, cases, measured, tool=TOOL)]
+    return [Side(contents.path, by_name(cases), measured, tool=TOOL)]
 
 
 def _cells(name: str, columns: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -83,7 +84,7 @@ def _cells(name: str, columns: dict[str, Any]) -> Iterator[tuple[str, dict[str, 
                 cell[column] = (
                     content[number] if isinstance(content, list) and number < len(content) else None
                 )
-        yield (f"{name}({', '.join(map(stored.line, values))})" if values else name), cell
+        yield (f"{name}({', '.join(map(str, values))})" if values else name), cell
 
 
 def _lists(params: Any) -> list[list[Any]]:
@@ -98,7 +99,7 @@ def _known(
         return Known(case, machine, "failed", "asv has no result of it: failed or skipped", commit=commit)
     try:
         return Known(case, machine, metrics={metric: _sample(value, unit, cell)}, commit=commit)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         return Known(case, machine, UNREADABLE, stored.line(error), commit=commit)
 
 
@@ -119,7 +120,7 @@ def _sample(value: Any, unit: str, cell: dict[str, Any]) -> Sample:
 def _between(cell: dict[str, Any], low: str, high: str) -> float | None:
     """Returns the distance of two columns; None where they are no numbers."""
     ends = [cell.get(low), cell.get(high)]
-    numbers = [float(end) for end in ends if isinstance(end, (int, float)) and math.isfinite(end)]
+    numbers = [end for end in ends if isinstance(end, float | int) and abs(end) < MOST]
     return numbers[1] - numbers[0] if len(numbers) == len(ends) else None
 
 

@@ -4,11 +4,13 @@ one tool takes it apart.
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -71,6 +73,16 @@ def fields_of(part: msgspec.Raw) -> dict[str, msgspec.Raw]:
         return msgspec.json.decode(part, type=dict[str, msgspec.Raw])
     except stored.UNDECODABLE:
         return {}
+
+
+def numbers(fields: Mapping[str, Any]) -> dict[str, float]:
+    """Returns what of an object is a number that a float can hold."""
+    values = {}
+    for name, value in fields.items():
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            with contextlib.suppress(OverflowError):
+                values[name] = float(value)
+    return values
 
 
 def contents(path: Path) -> Contents:

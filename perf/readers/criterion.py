@@ -6,6 +6,7 @@ says which machine it was (https://bheisler.github.io/criterion.rs/book).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,21 @@ def is_folder(path: Path) -> bool:
 
 def read_folder(path: Path) -> Side:
     """Returns the newest measurement of each benchmark below a folder. Raises Unreadable."""
-    return Side(path, by_name([of_folder(each) for each in sorted(_measurements(path))]), tool=TOOL)
+    places = sorted(_measurements(path))
+    digest = sha256()
+    for file in (place / name for place in places for name in (ESTIMATES, SAMPLE)):
+        if file.is_file():
+            digest.update(stored.content(file))
+    cases = by_name([_of_place(place) for place in places])
+    return Side(path, cases, tool=TOOL, digests=(digest.hexdigest(),))
+
+
+def _of_place(path: Path) -> Known:
+    """Returns one measurement of many: a damaged one takes no other along."""
+    try:
+        return of_folder(path)
+    except Unreadable as error:
+        return Known(path.parent.name, None, UNREADABLE, str(error))
 
 
 def _measurements(path: Path) -> Iterator[Path]:

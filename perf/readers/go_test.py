@@ -6,21 +6,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import msgspec
 
 from ..terms import stored
 from . import samples
 from .contents import Contents
-from .side import LATENCY, UNREADABLE, Known, Side
+from .side import FIGURE, LATENCY, UNREADABLE, Known, Side
 
 TOOL = "go test"
+# The unit of a time.
+TIME = "ns/op"
 MARK = rb"(?m)^Benchmark\S*\s+\d+\s+\S+ \S+|\"Output\":\"Benchmark"
 LINE = re.compile(r"^(?P<name>Benchmark\S*)\s+(?P<count>\d+)(?P<values>(?:\s+[0-9.eE+-]+ \S+)+)\s*$")
 SETTING = re.compile(r"^(?P<key>[a-z][^\sA-Z]*):\s*(?P<value>.*)$")
-FAILED = re.compile(r"^--- FAIL: (?P<name>Benchmark\S*)")
-# What ends a name where more than one thread was used: their number.
+# At the start of a line, or behind the name of the benchmark that it interrupts.
+FAILED = re.compile(r"--- FAIL: (?P<name>Benchmark\S*)")
+# What ends every name where more than one thread was used: their number.
 THREADS = re.compile(r"-(\d{1,4})$")
 
 
@@ -38,41 +42,56 @@ def claims(contents: Contents) -> bool:
     return re.search(MARK, contents.text) is not None
 
 
+class _Row(NamedTuple):
+    """One line of a benchmark: what it measured by unit, or None where it failed."""
+
+    package: str
+    name: str
+    values: dict[str, float] | None
+
+
 def read(contents: Contents) -> list[Side]:
     setting: dict[str, str] = {}
-    values: dict[tuple[str, str], list[float]] = {}
-    extras: dict[tuple[str, str], dict[str, float]] = {}
-    machines: dict[tuple[str, str], dict[str, str]] = {}
-    failed: set[tuple[str, str]] = set()
+    rows = list[_Row]()
     for line in _lines(contents):
+        package = setting.get("pkg", "")
         if match := SETTING.match(line):
             setting[match["key"]] = stored.line(match["value"].strip())
-        elif match := FAILED.match(line):
-            failed.add((setting.get("pkg", ""), match["name"].removeprefix("Benchmark")))
+        elif match := FAILED.search(line):
+            rows.append(_Row(package, match["name"], None))
         elif match := LINE.match(line):
-            name = match["name"].removeprefix("Benchmark") or match["name"]
-            threads = THREADS.search(name)
-            key = setting.get("pkg", ""), THREADS.sub("", name)
-            machines[key] = _machine(setting, threads[1] if threads else "1")
             words = match["values"].split()
-            for value, unit in zip(words[::2], words[1::2], strict=True):
-                if unit == "ns/op":
-                    values.setdefault(key, []).append(_number(value) * 1e-9)
-                else:
-                    extras.setdefault(key, {})[unit] = _number(value)
-    cases = {}
-    for key in {**values, **dict.fromkeys(failed)}:
-        name = ".".join(filter(None, key))
-        machine, more = machines.get(key) or _machine(setting, ""), extras.get(key, {})
-        if key in failed:
-            cases[name] = Known(name, machine, "failed", "go test says FAIL")
-            continue
-        try:
-            latency = samples.of_process(values[key])
-            cases[name] = Known(name, machine, metrics={LATENCY: latency}, extras=more)
-        except ValueError as error:
-            cases[name] = Known(name, machine, UNREADABLE, str(error))
+            values = {unit: _number(value) for value, unit in zip(words[::2], words[1::2], strict=True)}
+            rows.append(_Row(package, match["name"], values))
+    # A name of its own may end in a number as well: only one that all have in common is of threads.
+    ends = {match[0] if (match := THREADS.search(row.name)) else "" for row in rows if row.values}
+    threads = ends.pop() if len(ends) == 1 else ""
+    by_case: dict[str, list[_Row]] = {}
+    for row in rows:
+        name = row.name.removesuffix(threads).removeprefix("Benchmark") or row.name
+        by_case.setdefault(".".join(filter(None, (row.package, name))), []).append(row)
+    machine = _machine(setting, threads.removeprefix("-") or "1")
+    cases = {name: _known(name, machine, repeated) for name, repeated in by_case.items()}
     return [Side(contents.path, cases, tool=TOOL)]
+
+
+def _known(name: str, machine: dict[str, str], rows: Sequence[_Row]) -> Known:
+    measured = [row.values for row in rows if row.values is not None]
+    if len(measured) < len(rows):
+        return Known(name, machine, "failed", "go test says FAIL")
+    # A benchmark may report a metric of its own instead of its time.
+    unit = TIME if TIME in measured[0] else next(iter(measured[0]))
+    try:
+        values = [each[unit] for each in measured if unit in each]
+        sample = (
+            samples.of_process([value * 1e-9 for value in values])
+            if unit == TIME
+            else samples.of_process(values, stored.line(unit, 30))
+        )
+    except ValueError as error:
+        return Known(name, machine, UNREADABLE, str(error))
+    extras = {name: value for name, value in measured[-1].items() if name != unit}
+    return Known(name, machine, metrics={LATENCY if unit == TIME else FIGURE: sample}, extras=extras)
 
 
 def _lines(contents: Contents) -> Iterator[str]:

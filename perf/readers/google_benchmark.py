@@ -9,16 +9,20 @@ from typing import Any
 
 import msgspec
 
+from ..terms import stored
 from ..terms.reasons import Unreadable
 from ..terms.stored import Count
 from . import samples
-from .contents import Contents
+from .contents import Contents, numbers
 from .side import LATENCY, UNREADABLE, Known, Sample, Side
 
 TOOL = "Google Benchmark"
 MARK = rb'"library_build_type"\s*:|"num_cpus"\s*:|"real_time"\s*:'
 # Unit of a time -> s.
 SECONDS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0}
+# What aggregates are called; those of ->Complexity() are no times.
+COMPLEXITY = {"BigO", "RMS"}
+AGGREGATES = ("mean", "median", "stddev", "cv", *COMPLEXITY)
 # Fields of a benchmark that are no counter of its author.
 OWN = {
     "family_index", "per_family_instance_index", "repetitions", "repetition_index", "threads",
@@ -35,12 +39,32 @@ class _Context(msgspec.Struct):
     library_version: str = ""
 
 
-class _Benchmark(msgspec.Struct):
+class _Name(msgspec.Struct):
+    """How a row is called; before 1.5 its aggregates were told by the ends of their names alone."""
+
     name: str
-    real_time: float = 0.0
     run_name: str = ""
-    run_type: str = "iteration"
+    run_type: str = ""
     aggregate_name: str = ""
+
+    @property
+    def aggregate(self) -> str:
+        """Which aggregate it is; empty for a repetition."""
+        if self.run_type:
+            return self.aggregate_name if self.run_type == "aggregate" else ""
+        return next((each for each in AGGREGATES if self.name.endswith(f"_{each}")), "")
+
+    @property
+    def kind(self) -> str:
+        return "aggregate" if self.aggregate else "iteration"
+
+    @property
+    def case(self) -> str:
+        return self.run_name or self.name.removesuffix(f"_{self.aggregate}")
+
+
+class _Benchmark(_Name):
+    real_time: float = 0.0
     repetitions: Count = 1
     time_unit: str = "ns"
     error_occurred: bool = False
@@ -63,51 +87,51 @@ def read(contents: Contents) -> list[Side]:
     context = contents.decode(_Context, contents.fields["context"])
     rows: dict[str, list[_Benchmark]] = {}
     extras: dict[str, dict[str, float]] = {}
+    unreadable: dict[str, str] = {}
     for part in contents.part(list[msgspec.Raw], "benchmarks", []):
-        row = contents.decode(_Benchmark, part)
-        name = row.run_name or row.name
-        rows.setdefault(name, []).append(row)
-        if row.run_type == "iteration":
-            extras[name] = _counters(contents.decode(dict[str, Any], part))
-    machine = environment(context)
-    cases = {}
-    for name, repeated in rows.items():
-        failed = next((row for row in repeated if row.error_occurred or row.skipped), None)
-        if failed is not None:
-            why = failed.error_message or failed.skip_message or "it says so"
-            cases[name] = Known(name, machine, "skipped" if failed.skipped else "failed", why)
-            continue
+        name = contents.decode(_Name, part).case
         try:
-            latency = _latency(repeated)
-        except ValueError as error:
-            cases[name] = Known(name, machine, UNREADABLE, str(error))
+            row = msgspec.json.decode(part, type=_Benchmark)
+            fields = numbers(msgspec.json.decode(part, type=dict[str, Any]))
+        except stored.UNDECODABLE as error:
+            unreadable[name] = stored.line(error)
             continue
-        cases[name] = Known(name, machine, metrics={LATENCY: latency}, extras=extras.get(name, {}))
+        rows.setdefault(name, []).append(row)
+        if row.kind == "iteration":
+            extras[name] = {each: value for each, value in fields.items() if each not in OWN}
+    machine = environment(context)
+    cases = {name: Known(name, machine, UNREADABLE, why) for name, why in unreadable.items()}
+    for name, repeated in rows.items():
+        if name not in cases and {row.aggregate for row in repeated} - COMPLEXITY:
+            cases[name] = _known(name, machine, repeated, extras.get(name, {}))
     if cases and all(case.status == UNREADABLE for case in cases.values()):
         name, first = next(iter(cases.items()))
         raise Unreadable(f"{contents.path}: {name}: {first.reason}")
     return [Side(contents.path, cases, context.date, tool=TOOL)]
 
 
+def _known(name: str, machine: dict[str, str], rows: list[_Benchmark], extras: dict[str, float]) -> Known:
+    failed = next((row for row in rows if row.error_occurred or row.skipped), None)
+    if failed is not None:
+        why = failed.error_message or failed.skip_message or "it says so"
+        return Known(name, machine, "skipped" if failed.skipped else "failed", why)
+    try:
+        return Known(name, machine, metrics={LATENCY: _latency(rows)}, extras=extras)
+    except ValueError as error:
+        return Known(name, machine, UNREADABLE, str(error))
+
+
 def _latency(rows: list[_Benchmark]) -> Sample:
     """Raises ValueError."""
-    if times := [row.seconds for row in rows if row.run_type == "iteration"]:
+    if times := [row.seconds for row in rows if row.kind == "iteration"]:
         return samples.of_process(times)
-    aggregates = {row.aggregate_name: row for row in rows}
+    aggregates = {row.aggregate: row for row in rows}
     centre = aggregates.get("median") or aggregates.get("mean")
     if centre is None:
         raise ValueError("has neither repetitions nor a mean")
     if (deviation := aggregates.get("stddev")) is None:
         return samples.single(centre.seconds)
     return samples.of_spread(centre.seconds, deviation.seconds, centre.repetitions)
-
-
-def _counters(fields: dict[str, Any]) -> dict[str, float]:
-    return {
-        name: float(value)
-        for name, value in fields.items()
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and name not in OWN
-    }
 
 
 def environment(context: _Context) -> dict[str, str]:

@@ -18,13 +18,13 @@ from .contents import Contents
 from .side import LATENCY, Known, Sample, Side
 
 TOOL = "hotlap"
-MARK = rb'"schema"\s*:\s*\d+[\s\S]*"(?:results|environment)"|"environment"\s*:[\s\S]*"asked"\s*:'
+MARK = rb'"asked"\s*:\s*\[|"environment"\s*:\s*\{'
 # The names of the two runs that `hotlap ab` writes: one race, whose blocks both sides share.
 AB_RUNS = ("ab/base", "ab/head")
 
 
 def claims(contents: Contents) -> bool:
-    return {"schema", "results", "environment"} <= contents.fields.keys()
+    return {"schema", "results"} <= contents.fields.keys()
 
 
 def read(contents: Contents) -> list[Side]:

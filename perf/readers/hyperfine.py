@@ -4,6 +4,7 @@ which machine it was (https://github.com/sharkdp/hyperfine).
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Any
 
@@ -11,6 +12,7 @@ import msgspec
 
 from ..stats import estimates
 from ..terms import stored
+from ..terms.reasons import Unreadable
 from . import samples
 from .contents import Contents
 from .hotlap import by_name
@@ -20,8 +22,11 @@ TOOL = "hyperfine"
 MARK = rb'"command"\s*:|"exit_codes"\s*:'
 
 
-class _Command(msgspec.Struct):
+class _Name(msgspec.Struct):
     command: str
+
+
+class _Command(_Name):
     mean: float | None = None
     stddev: float | None = None
     times: list[float] = []
@@ -40,7 +45,15 @@ def claims(contents: Contents) -> bool:
 
 
 def read(contents: Contents) -> list[Side]:
-    cases = [_known(command) for command in contents.part(list[_Command], "results", [])]
+    cases = []
+    for part in contents.part(list[msgspec.Raw], "results", []):
+        try:
+            cases.append(_known(msgspec.json.decode(part, type=_Command)))
+        except stored.UNDECODABLE as error:
+            name = stored.line(contents.decode(_Name, part).command)
+            cases.append(Known(name, None, UNREADABLE, stored.line(error)))
+    if cases and all(case.status == UNREADABLE for case in cases):
+        raise Unreadable(f"{contents.path}: {cases[0].case}: {cases[0].reason}")
     return [Side(contents.path, by_name(cases), tool=TOOL)]
 
 
@@ -50,10 +63,10 @@ def _known(command: _Command) -> Known:
         return Known(name, None, "failed", f"{len(failed)} of its runs ended with {failed[0]}")
     try:
         metrics = {LATENCY: _latency(command)}
-        if command.memory_usage_byte:
-            metrics["memory"] = samples.of_processes([[value] for value in command.memory_usage_byte], "B")
     except ValueError as error:
         return Known(name, None, UNREADABLE, str(error))
+    with contextlib.suppress(ValueError):  # 0 where the system does not tell
+        metrics["memory"] = samples.of_processes([[value] for value in command.memory_usage_byte], "B")
     return Known(name, None, metrics=metrics)
 
 

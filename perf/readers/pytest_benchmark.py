@@ -21,7 +21,7 @@ from ..terms.result import Result
 from ..terms.stored import Count
 from ..terms.verdict import Place
 from . import hotlap, samples
-from .contents import Contents
+from .contents import Contents, numbers
 from .side import LATENCY, UNREADABLE, Known, Sample, Side
 
 TOOL = "pytest-benchmark"
@@ -82,7 +82,7 @@ def read(contents: Contents) -> list[Side]:
                 if place is not None:
                     written[result.case.id] = place
                 continue
-            metrics, extras = {LATENCY: _latency(benchmark.stats)}, _numbers(benchmark.extra_info)
+            metrics, extras = {LATENCY: _latency(benchmark.stats)}, numbers(benchmark.extra_info)
         except (ValueError, *stored.UNDECODABLE) as error:
             cases.append(Known(name, machine, UNREADABLE, stored.line(error), commit=commit, place=place))
             continue
@@ -111,15 +111,6 @@ def environment(machine: Mapping[str, Any]) -> dict[str, str]:
         "node": machine.get("node"),
     }
     return {name: str(value) for name, value in fields.items() if value not in (None, "")}
-
-
-def _numbers(info: Mapping[str, Any]) -> dict[str, float]:
-    """Returns what of extra_info is a number."""
-    return {
-        name: float(value)
-        for name, value in info.items()
-        if isinstance(value, (int, float)) and not isinstance(value, bool)
-    }
 
 
 def _latency(stats: _Stats) -> Sample:

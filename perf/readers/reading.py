@@ -54,7 +54,7 @@ def read(path: Path) -> list[Side]:
             try:
                 digest = sha256(file.text).hexdigest()
                 return [replace(side, digests=(digest,)) for side in reader.read(file)]
-            except (ValueError, *stored.UNDECODABLE) as error:
+            except (ValueError, OverflowError, *stored.UNDECODABLE) as error:
                 why = stored.line(error).removeprefix(f"{path}: ")
                 raise Unreadable(f"{path}: {reader.TOOL}: {why}") from None
     raise Unreadable(f"{path}: {_unknown(file)}")

@@ -14,7 +14,7 @@ from pathlib import Path
 from ..stats.estimates import fmean
 from ..terms.reasons import Misuse, Unreadable
 from . import criterion, reading
-from .side import Known, Sample, Side, differs
+from .side import UNREADABLE, Known, Sample, Side, differs
 
 # From so many runs on, each is a block.
 FEWEST = 3
@@ -28,12 +28,15 @@ def side(paths: Sequence[Path]) -> Side:
     """
     sides, notes = list[Side](), list[str]()
     for path in paths:
-        if not path.is_dir():
-            sides.append(_newest(path, notes))
-        elif criterion.is_folder(path):
-            sides.append(criterion.read_folder(path))
-        else:
-            sides += _of_folder(path, notes)
+        try:
+            if not path.is_dir():
+                sides.append(_newest(path, notes))
+            elif criterion.is_folder(path) and not any(each.is_file() for each in path.iterdir()):
+                sides.append(criterion.read_folder(path))
+            else:
+                sides += _of_folder(path, notes)
+        except OSError as error:
+            raise Unreadable(f"{path}: {error.strerror}") from None
     return replace(together(sides), notes=tuple(notes))
 
 
@@ -76,7 +79,8 @@ def together(sides: Sequence[Side]) -> Side:
             raise Misuse(f"{other.path}: the same bytes as another run of its side; a copy is no run")
     names = dict.fromkeys(name for side in sides for name in side.cases)
     cases = {
-        name: _case([(side.path, side.cases[name]) for side in sides if name in side.cases]) for name in names
+        name: _case([(side.path, side.cases[name]) for side in sides if name in side.cases], len(sides))
+        for name in names
     }
     moments = [side.measured for side in sides if side.measured]
     return Side(
@@ -85,13 +89,16 @@ def together(sides: Sequence[Side]) -> Side:
         min(moments, default=""),
         tool=first.tool,
         runs=len(sides),
-        until=max(moments, default=""),
+        moments=tuple(moments) if len(moments) == len(sides) else (),
         digests=tuple(each for side in sides for each in side.digests),
     )
 
 
-def _case(runs: Sequence[tuple[Path, Known]]) -> Known:
-    """Returns what several runs say of one case. Raises Unreadable."""
+def _case(runs: Sequence[tuple[Path, Known]], count: int) -> Known:
+    """Returns what several runs say of one case; of one that is not in all of them, that.
+
+    count: how many runs there are. Raises Unreadable.
+    """
     (_, first), *others = runs
     for path, other in others:
         if other.commit != first.commit:
@@ -104,6 +111,8 @@ def _case(runs: Sequence[tuple[Path, Known]]) -> Known:
             raise Unreadable(f"{path}: {name} is {theirs}, and {mine} in another run of its side")
     if (bad := next((known for _, known in runs if not known.good), None)) is not None:
         return bad
+    if len(runs) < count:
+        return replace(first, status=UNREADABLE, reason=f"stands in {len(runs)} of {count} runs", metrics={})
     known = [each for _, each in runs]
     metrics = {
         name: _sample([each.metrics[name] for each in known])

@@ -38,6 +38,8 @@ def of_process(values: Sequence[float], unit: str = "s", better: Better = "lower
 
 def of_processes(values: Sequence[Sequence[float]], unit: str = "s", better: Better = "lower") -> Sample:
     """Returns the samples of fresh processes, each of which is a block. Raises ValueError."""
+    if not values:
+        raise ValueError("has no values")
     for block in values:
         check(block)
     logs = [math.log(estimates.middle(block)) for block in values]

@@ -106,8 +106,8 @@ class Side:
     tool: str = "hotlap"
     # How many runs it holds.
     runs: int = 1
-    # When the last of several was measured.
-    until: str = ""
+    # When each of several was measured, where all say it.
+    moments: tuple[str, ...] = ()
     # Of the bytes of each file.
     digests: tuple[str, ...] = ()
     # Lines for the reader of a verdict.

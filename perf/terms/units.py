@@ -11,6 +11,8 @@ from .reasons import Misuse
 
 # The longest time that can be asked for, s: a year; a kernel's clock takes some hundred of them.
 MOST_S = 366 * 86400.0
+# What is written without an exponent at most: near the largest float, rounding overflows.
+MOST_WRITTEN = 1e300
 # Factor and prefix, the largest first.
 _DECIMAL = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
 # Factor and unit, the largest first.
@@ -42,7 +44,7 @@ _SECONDS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "": 1.0}
 
 def significant(value: float, digits: int = 3) -> str:
     """Writes `digits` significant digits without an exponent: 0.0123, 1.23, 12.3, 1230."""
-    if value == 0 or not math.isfinite(value):
+    if value == 0 or not math.isfinite(value) or abs(value) > MOST_WRITTEN:
         return f"{value:g}"
     places = digits - 1 - int(f"{value:.{digits - 1}e}".partition("e")[2])
     return f"{round(value, places):.{max(0, places)}f}"

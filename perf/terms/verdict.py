@@ -4,6 +4,7 @@ the exit status.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -18,6 +19,8 @@ from .reasons import Unreadable
 # Version of the file's format. 1 (0.2.0): first version.
 SCHEMA = 1
 
+# What a command is called: it stands in headings and in lines of a CI's log.
+TOOL = re.compile(r"[a-z][a-z-]{0,30}")
 # What a verdict is called in an archive.
 MEMBER = "verdict.json"
 # A finding takes less than 1 kB: tens of thousands fit.
@@ -126,6 +129,10 @@ def read(path: Path) -> Verdict:
         raise Unreadable(f"{path}: verdict schema {verdict.schema}, this hotlap reads {SCHEMA}")
     if any(finding.acknowledged and finding.verdict != "pass" for finding in verdict.findings):
         raise Unreadable(f"{path}: holds a finding that is acknowledged and did not pass")
+    if not TOOL.fullmatch(verdict.tool):
+        raise Unreadable(
+            f"{path}: a verdict of {stored.line(verdict.tool, 40)}, which is no command of hotlap"
+        )
     # A policy may let what could not be told pass, and nothing else.
     known = [finding.verdict for finding in verdict.findings if finding.verdict != "inconclusive"]
     if (

@@ -15,7 +15,7 @@ import pytest
 
 from hotlap.perf import cli
 from hotlap.perf.gate import overlay
-from hotlap.perf.terms.reasons import Refusal
+from hotlap.perf.terms.reasons import Misuse, Refusal
 
 LAYERS = """import torch
 
@@ -181,3 +181,13 @@ def test_a_wrong_version_and_one_that_there_is_not(wheels: Path, capsys: Any) ->
     after = lines[lines.index("with hotlap_lap_layers 2.0") + 1]
     assert "regression" in after and "outputs differ" in after
     assert any("No matching distribution" in line for line in lines)
+
+
+def test_versions_as_pip_knows_them() -> None:
+    (local,) = overlay.upgrades(["torch==2.13+cu118"])
+    assert local.requirements == ["torch==2.13+cu118"]
+    assert len(overlay.upgrades(["torch==2.13,2.13"])) == 1
+    with pytest.raises(Misuse, match="named twice"):
+        overlay.upgrades(["onnxruntime_gpu==1.30", "onnxruntime-gpu==1.31"])
+    with pytest.raises(Misuse, match="names no versions"):
+        overlay.upgrades(["torch==,"])

@@ -85,3 +85,17 @@ def test_an_alternation_is_named_instead_of_changes(tmp_path: Path, capsys: Capt
     assert cli.status([*command, "--json", "-"]) == 0
     content = json.loads(capsys.readouterr().out)
     assert content["alternating"]["high"] == pytest.approx(1.3, rel=0.02) and not content["change_points"]
+
+
+def test_an_empty_line_keeps_its_number_and_a_mark_of_byte_order_is_no_letter(
+    tmp_path: Path, capsys: Captured
+) -> None:
+    """One column alone: an empty line is an empty cell, but for those at the end."""
+    path = tmp_path / "x.csv"
+    path.write_text(
+        "\ufeffx\n" + "1.0\n" * 3 + "\n" + "1.01\n" * 17 + "2.0\n" * 12 + "\n\n", encoding="utf-8"
+    )
+    assert cli.status(["history", "--csv", str(path), "--column", "x", "--json", "-"]) in (0, 1)
+    content = json.loads(capsys.readouterr().out)
+    assert [step["index"] for step in content["change_points"]] == [21]
+    assert content["left_out"] == ["row 4 left out: an empty cell"]

@@ -253,7 +253,7 @@ def test_what_all_benches_of_a_run_share_is_no_benchs_own_spread(written: Writte
     verdict = judged(side("a"), side("b", test_3=1.1))
     assert [case for case, each in verdicts(verdict).items() if each == "regression"] == ["t.py::test_3"]
     finding = next(each for each in verdict.findings if each.case == "t.py::test_3")
-    assert finding.low is not None and finding.high is not None and finding.high - finding.low < 0.04
+    assert finding.low is not None and finding.high is not None and finding.high - finding.low < 0.06
     # Of five benches alone nothing is known of the hours.
     few = [replace(each, cases=dict([*each.cases.items()][:5])) for each in (side("c"), side("d"))]
     wide = judged(*few).findings[0]
@@ -268,3 +268,79 @@ def test_a_spread_is_not_spoilt_by_cases_that_changed() -> None:
         spreads.append(shift.scale(values))
         assert shift.scale([*values[:8], 90.0, 80.0, -70.0, 60.0]) < 6
     assert sum(spreads) / len(spreads) == pytest.approx(1.0, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("base", "head", "nodes"),
+    [
+        # Two jobs at the same time on two machines.
+        ([f"2026-03-01T10:{minute:02}:00" for minute in range(0, 20, 2)],
+         [f"2026-03-01T10:{minute:02}:00" for minute in range(1, 21, 2)], ("a", "b")),
+        # One straggler makes no turns.
+        ([f"2026-03-01T10:{minute:02}:00" for minute in range(9)] + ["2026-03-01T13:00:00"],
+         [f"2026-03-01T12:{minute:02}:00" for minute in range(10)], ("a", "a")),
+        # Nine hours apart, by their zones.
+        ([f"2026-03-01T10:{minute:02}:00+00:00" for minute in range(0, 20, 2)],
+         [f"2026-03-01T10:{minute:02}:00+09:00" for minute in range(1, 21, 2)], ("a", "a")),
+    ],
+)  # fmt: skip
+def test_only_runs_that_took_turns_on_one_machine_share_their_hours(
+    base: list[str], head: list[str], nodes: tuple[str, str], written: Written
+) -> None:
+    def side(name: str, moments: list[str], node: str, slower: float) -> Side:
+        return runs.side([
+            written(f"{name}{number}.json", {"t.py::t": slower * 1e-3 * (1 + 0.001 * (number % 3))},
+                    datetime=moment, machine_info={**MACHINE, "node": node})
+            for number, moment in enumerate(moments)
+        ])  # fmt: skip
+
+    verdict = judged(side("a", base, nodes[0], 1.0), side("b", head, nodes[1], 1.08))
+    assert verdicts(verdict)["t.py::t"] == "inconclusive"
+
+
+def test_a_case_that_is_not_in_every_run_could_not_be_told(written: Written) -> None:
+    both, one = {"t": 1e-3, "u": 1e-3}, {"t": 1e-3}
+    base = runs.side([written(f"a{n}.json", {name: time * (1 + n / 1e3) for name, time in both.items()})
+                      for n in range(3)])  # fmt: skip
+    head = runs.side([written(f"b{n}.json", {name: time * (1 + n / 1e3)
+                      for name, time in (both if n == 0 else one).items()}) for n in range(3)])  # fmt: skip
+    verdict = judged(base, head, between_jobs_sd=0.0)
+    assert verdict.verdict == "inconclusive"
+    assert any("stands in 1 of 3 runs" in line for each in verdict.findings for line in each.evidence)
+
+
+def test_figures_that_are_rounded_alike_are_no_certainty(written: Written) -> None:
+    """Seven benches in whole ns, of which one went from 20 to 21: rounding."""
+    whole = {f"t{number}": 20e-9 for number in range(7)}
+    base, head = runs.side([written("a.json", whole)]), runs.side([written("b.json", {**whole, "t0": 21e-9})])
+    assert verdicts(judged(base, head))["t0"] == "inconclusive"
+
+
+def test_a_metric_that_changed_its_unit_is_not_green(tmp_path: Path) -> None:
+    paths = []
+    for name, unit in (("a", "widgets"), ("b", "gadgets")):
+        paths.append(tmp_path / name)
+        paths[-1].write_text(json.dumps([{"name": "t", "unit": unit, "value": 10},
+                                         {"name": "u", "unit": "ms", "value": 10}]))  # fmt: skip
+    verdict = judged(*(runs.side([path]) for path in paths), between_jobs_sd=0.0)
+    assert {each.case: each.verdict for each in verdict.findings}["t"] == "inconclusive"
+
+
+def test_a_count_that_was_zero_is_mentioned(written: Written) -> None:
+    base = runs.side([written("a.json", {"t": 1e-3}, extra_info={"allocations": 0})])
+    head = runs.side([written("b.json", {"t": 1e-3}, extra_info={"allocations": 1000})])
+    assert "t: allocations 0 -> 1000: mentioned, not judged" in judged(base, head).reasons
+
+
+def test_criterion_below_runs_hides_none_of_them(written: Written, tmp_path: Path) -> None:
+    path = written("base/a.json", times(1))
+    below = path.parent / "cache" / "sort" / "new"
+    below.mkdir(parents=True)
+    (below / "estimates.json").write_text("{}")
+    assert runs.side([path.parent]).tool == "pytest-benchmark"
+
+
+def test_a_name_too_long_for_a_file_is_one_line(capsys: Any) -> None:
+    assert cli.status(["gate", "a" * 300, "b"]) == 4
+    assert capsys.readouterr().err.count("\n") == 1
+    assert cli.status(["history", "a" * 300]) == 2

@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -324,3 +325,127 @@ def test_criterions_folder_is_gated(tmp_path: Path) -> None:
         "lists/sort": "regression",
         "lists/sum": "inconclusive",
     }
+
+
+def written(path: Path, content: Any) -> Path:
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+def page(runs_of: dict[str, list[tuple[str, int, list[dict[str, Any]]]]], tool: str = "cargo") -> str:
+    """A data.js: suite -> commit, date and benches of each run."""
+    entries = {
+        suite: [{"commit": {"id": commit}, "date": date, "tool": tool, "benches": benches}
+                for commit, date, benches in each]
+        for suite, each in runs_of.items()
+    }  # fmt: skip
+    return "window.BENCHMARK_DATA = " + json.dumps({"entries": entries})
+
+
+def test_suites_that_are_pushed_one_after_the_other_are_one_run(tmp_path: Path) -> None:
+    bench = {"name": "t", "value": 1.0, "unit": "ms"}
+    text = page({"A": [("c1", 1000, [bench])], "B": [("c1", 2000, [bench])]})
+    (side,) = reading.read(written(tmp_path / "data.js", text))
+    assert side.cases.keys() == {"A/t", "B/t"}
+
+
+@pytest.mark.parametrize(
+    ("tool", "better"), [("customSmallerIsBetter", "lower"), ("customBiggerIsBetter", "higher")]
+)
+def test_what_is_better_is_what_the_action_was_told(tool: str, better: str, tmp_path: Path) -> None:
+    text = page({"A": [("c1", 1, [{"name": "t", "value": 10.0, "unit": "errors/s"}])]}, tool)
+    ((metric, sample),) = reading.read(written(tmp_path / "data.js", text))[0].cases["t"].metrics.items()
+    assert (metric, sample.unit, sample.better) == ("figure", "errors/s", better)
+
+
+def test_repeated_entries_are_one_process_and_a_range_of_pytest_is_a_share(tmp_path: Path) -> None:
+    repeated = [{"name": "t", "value": 100.0 + each, "unit": "ns/op"} for each in range(5)]
+    pytests = {"name": "p", "value": 50_000.0, "unit": "iter/sec", "range": "stddev: 0.00002"}
+    null = {"name": "n", "value": None, "unit": "ns"}
+    text = page({"A": [("c1", 1, [*repeated, pytests, null])]})
+    cases = reading.read(written(tmp_path / "data.js", text))[0].cases
+    assert cases["t"].metrics["latency"].freedom == 4
+    assert cases["p"].metrics["latency"].error == pytest.approx(1.0)
+    assert cases["n"].status == "unreadable" and cases["n"].reason
+
+
+GO = "goos: linux\ngoarch: amd64\npkg: p\ncpu: Xeon\n"
+
+
+def test_go_names_and_failures(tmp_path: Path) -> None:
+    def cases(text: str) -> dict[str, Known]:
+        return reading.read(written(tmp_path / "go.txt", GO + text))[0].cases
+
+    sizes = cases("BenchmarkY/size-100  10  5 ns/op\nBenchmarkY/size-200  10  9 ns/op\n")
+    assert sizes.keys() == {"p.Y/size-100", "p.Y/size-200"}
+    assert cases("BenchmarkX-8  10  5 ns/op\nBenchmarkZ-8  10  5 ns/op\n").keys() == {"p.X", "p.Z"}
+    cut = "BenchmarkX-8  10  5 ns/op\nBenchmarkX-8  \t--- FAIL: BenchmarkX-8\n"
+    assert {name: known.status for name, known in cases(cut).items()} == {"p.X": "failed"}
+    own = cases("BenchmarkN-8  10  7.5 widgets\n")["p.N"].metrics
+    assert own["figure"].unit == "widgets" and own["figure"].centre == 7.5
+
+
+def google(*rows: dict[str, Any]) -> dict[str, Any]:
+    return {"context": {"num_cpus": 2}, "benchmarks": list(rows)}
+
+
+def test_google_rows_that_are_no_times_and_names_of_an_earlier_version(tmp_path: Path) -> None:
+    time = {"name": "BM/8", "run_name": "BM/8", "run_type": "iteration", "real_time": 5.0, "time_unit": "ns"}
+    order = {"name": "BM_BigO", "run_name": "BM", "run_type": "aggregate", "aggregate_name": "BigO",
+             "real_coefficient": 1.0, "big_o": "N", "time_unit": "ns"}  # fmt: skip
+    cases = reading.read(written(tmp_path / "a", google(time, order)))[0].cases
+    assert cases.keys() == {"BM/8"} and cases["BM/8"].good
+    old = [{"name": f"BM_{kind}", "real_time": value, "time_unit": "ns", "iterations": 1}
+           for kind, value in (("mean", 10.0), ("median", 10.0), ("stddev", 1.0))]  # fmt: skip
+    (known,) = reading.read(written(tmp_path / "b", google(*old)))[0].cases.values()
+    assert known.case == "BM" and known.metrics["latency"].centre == pytest.approx(10e-9)
+    wrong = {**time, "name": "W", "run_name": "W", "real_time": "soon"}
+    cases = reading.read(written(tmp_path / "c", google(time, wrong)))[0].cases
+    assert cases["W"].status == "unreadable" and cases["BM/8"].good
+
+
+def test_hyperfine_without_memory_and_with_a_bad_command(tmp_path: Path) -> None:
+    fine = {"command": "a", "times": [0.1, 0.2, 0.15], "memory_usage_byte": [0, 0, 0]}
+    cases = reading.read(written(tmp_path / "h", {"results": [fine, {"command": "b", "times": [None]}]}))[
+        0
+    ].cases
+    assert cases["a"].good and cases["a"].metrics.keys() == {"latency"}
+    assert cases["b"].status == "unreadable"
+
+
+def test_a_damaged_measurement_of_criterion_takes_no_other_along(tmp_path: Path) -> None:
+    shutil.copytree(CRITERION, tmp_path / "c")
+    (tmp_path / "c" / "lists" / "sort" / "new" / "sample.json").write_text("{")
+    side = runs.side([tmp_path / "c"])
+    assert sorted(known.status for known in side.cases.values()) == ["ok", "unreadable"]
+    shutil.copytree(CRITERION, tmp_path / "copy")
+    assert cli.status(["gate", str(CRITERION), str(tmp_path / "copy")]) == 2
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"machine_info": {}, "benchmarks": [{"fullname": "a", "stats": {"mean": 1.0, "rounds": 3},
+                                             "extra_info": {"n": 10**400}}]},
+        google({"name": "a", "run_type": "iteration", "real_time": 5.0, "items": 10**400}),
+    ],
+)  # fmt: skip
+def test_a_number_beyond_any_float_is_left_out(content: Any, tmp_path: Path) -> None:
+    (known,) = reading.read(written(tmp_path / "x", content))[0].cases.values()
+    assert known.good and not known.extras
+
+
+def test_a_file_that_nobody_claims_is_refused_at_once(tmp_path: Path) -> None:
+    """Planted: a pattern that tries every end for every beginning takes minutes for this."""
+    start = time.monotonic()
+    for text in ('{"schema":1111111 "' * 20_000, '{"environment": ' * 20_000):
+        with pytest.raises(Misuse):
+            reading.read(written(tmp_path / "x", text))
+    assert time.monotonic() - start < 20
+
+
+def test_names_that_are_alike_for_long_are_two(tmp_path: Path) -> None:
+    file = json.loads((FILES / "asv.json").read_text())
+    long = "x" * 400
+    file["results"] = {"b.time_x": [[1.0, 2.0], [[long + "1", long + "2"]]]}
+    assert len(reading.read(written(tmp_path / "asv.json", file))[0].cases) == 2
