@@ -30,8 +30,8 @@ EFFICIENCY = 0.82
 SMALL = {6: 0.611, 7: 0.857, 8: 0.669, 9: 0.872}
 # Standard error of a median over that of a mean.
 OF_MEDIAN = math.sqrt(math.pi / 2)
-# The same code differs by this share of what jobs differ by at least, however alike rounded figures
-# look.
+# The same code differs from run to run by this share of what jobs differ by at least, however alike
+# rounded figures look.
 LEAST_SPREAD = 0.1
 # A shift of so many standard deviations of what jobs differ by is not believed to be the machine.
 BELIEVED = 2.0
@@ -73,15 +73,17 @@ def common(pairs: Sequence[tuple[Known, Known]], between_jobs_sd: float) -> Shif
     """
     if not between_jobs_sd:
         return None
-    logs = []
+    logs, runs = [], []
     for base, head in pairs:
         before, after = base.metrics.get(LATENCY), head.metrics.get(LATENCY)
         if before is None or after is None or before.paced or after.paced:
             continue
         logs.append(math.log(after.centre / before.centre))
+        runs.append(min(len(before.logs), len(after.logs)) if before.of_runs and after.of_runs else 1)
     if len(logs) < FEWEST_CASES:
         return None
-    return Shift(median(logs), max(scale(logs), LEAST_SPREAD * between_jobs_sd), len(logs))
+    least = LEAST_SPREAD * between_jobs_sd / math.sqrt(min(runs))
+    return Shift(median(logs), max(scale(logs), least), len(logs))
 
 
 def scale(values: Sequence[float]) -> float:
