@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,7 @@ import msgspec
 import typer
 
 from ..terms import files, printer, units
-from ..terms.case import Plan
+from ..terms.case import Case, Plan
 from ..terms.reasons import Misuse
 from .lists import AUTO
 
@@ -84,36 +85,17 @@ def ab(
     from ..gate.ab import compared
     from ..gate.policy import chosen
     from ..gate.revisions import Revisions, common_workloads
-    from ..lookup.cases import expand, matching
-    from ..lookup.workloads import Reference
-    from ..machine import cores
+    from ..lookup.cases import matching
     from ..measure.rundir import new_id
     from ..reports.output import publish
-    from .lists import batches_of, split, target_of
+    from .lists import target_of
 
     rules = chosen(policy)
-    plan = Plan(
-        budget_s=units.seconds(budget or rules.budget),
-        tail_s=0,
-        fresh_blocks=FRESH_BLOCKS,
-        timeout_s=units.seconds(timeout),
-        threads=threads or cores.count(),
-    )
+    plan = plan_of(budget or rules.budget, timeout, threads)
     names = common_workloads(base, head, workload or [])
     notes: list[str] = []
     target = target_of(device, notes)
-    everything = [
-        case
-        for name in names
-        for case in expand(
-            [name],
-            split(backends),
-            split(precisions),
-            batches_of(Reference(name), batch, plan),
-            target,
-            pace=False,
-        )
-    ]
+    everything = cases_of(names, backends, precisions, batch, target, plan)
     cases = [case for case in matching(everything, globs or ["*"]) if not rules.of(case.id).ignored]
     if not cases:
         raise Misuse("the policy ignores every case that was asked for")
@@ -151,6 +133,43 @@ def ab(
     if publish(verdict, paths, github):
         printer.line(f"results: {folder}")
     return verdict.exit_status
+
+
+def plan_of(budget: str, timeout: str, threads: int) -> Plan:
+    """Returns how two sides are raced, from what the command line says. Raises Misuse."""
+    from ..machine import cores
+
+    return Plan(
+        budget_s=units.seconds(budget),
+        tail_s=0,
+        fresh_blocks=FRESH_BLOCKS,
+        timeout_s=units.seconds(timeout),
+        threads=threads or cores.count(),
+    )
+
+
+def cases_of(
+    workloads: Sequence[str], backends: str, precisions: str, batch: str, target: str, plan: Plan
+) -> list[Case]:
+    """Returns the cases that the options name, without a pace: the sides are each other's. Raises
+    Misuse.
+    """
+    from ..lookup.cases import expand
+    from ..lookup.workloads import Reference
+    from .lists import batches_of, split
+
+    return [
+        case
+        for name in workloads
+        for case in expand(
+            [name],
+            split(backends),
+            split(precisions),
+            batches_of(Reference(name), batch, plan),
+            target,
+            pace=False,
+        )
+    ]
 
 
 def setting(plan: Plan, alpha: float, seconds: float) -> str:

@@ -7,10 +7,9 @@ from typing import Annotated
 
 import typer
 
-from ..terms import files, printer, units
-from ..terms.case import Plan
+from ..terms import files, printer
 from ..terms.reasons import Misuse
-from .ab import FRESH_BLOCKS
+from .ab import cases_of, plan_of
 from .lists import AUTO
 
 
@@ -50,49 +49,30 @@ def upgrade(
     from ..gate import upgrading
     from ..gate.overlay import upgrades
     from ..gate.policy import chosen
-    from ..lookup.cases import expand
-    from ..lookup.workloads import Reference
-    from ..machine import cores
     from ..measure.rundir import new_id
     from ..reports.output import publish
-    from .lists import batches_of, split, target_of
+    from .lists import target_of
 
     wanted = upgrades([word for word in words if "==" in word])
     names = [word for word in words if "==" not in word]
     if not names or len(names) == len(words):
         raise Misuse("name packages with versions, and a workload: hotlap upgrade 'torch==2.13,2.14' resnet")
     rules = chosen(policy)
-    plan = Plan(
-        budget_s=units.seconds(budget or rules.budget),
-        tail_s=0,
-        fresh_blocks=FRESH_BLOCKS,
-        timeout_s=units.seconds(timeout),
-        threads=threads or cores.count(),
-    )
+    plan = plan_of(budget or rules.budget, timeout, threads)
     notes: list[str] = []
     target = target_of(device, notes)
-    cases = [
-        case
-        for name in names
-        for case in expand(
-            [name],
-            split(backends),
-            split(precisions),
-            batches_of(Reference(name), batch, plan),
-            target,
-            pace=False,
-        )
-        if not rules.of(case.id).ignored
-    ]
+    everything = cases_of(names, backends, precisions, batch, target, plan)
+    cases = [case for case in everything if not rules.of(case.id).ignored]
     if not cases:
         raise Misuse("the policy ignores every case that was asked for")
     folder = (out or files.runs_folder() / "upgrade" / new_id()).resolve()
     environments = (files.runs_folder() / "upgrade" / "environments").resolve()
     for line in (*notes, *(f"with {each.name}" for each in wanted)):
         printer.note(line)
-    verdict = upgrading.judged(wanted, cases, rules, plan, folder, environments, printer.note)
-    for line in upgrading.table(verdict, wanted):
+    verdicts = upgrading.judged(wanted, cases, rules, plan, folder, environments, printer.note)
+    for line in upgrading.table(verdicts):
         printer.line(line)
+    verdict = upgrading.joined(verdicts)
     publish(verdict, {"json": json or folder / "verdict.json", "markdown": markdown}, False)
     printer.line(f"results: {folder}")
     return verdict.exit_status

@@ -7,12 +7,11 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from itertools import pairwise
 
 import msgspec
 
-from ..readers.side import LATENCY, UNREADABLE, Known, Side, differs
+from ..readers.side import LATENCY, UNREADABLE, Known, Side, differs, moment
 from ..terms.counters import COUNTERS
 from ..terms.verdict import Finding, Verdict, worst
 from .mentions import mentions
@@ -80,8 +79,11 @@ def in_turns(base: Side, head: Side) -> bool:
     """Returns whether the runs of both sides took turns on one machine, so that a slow hour met
     both: in the order of time, after most runs comes one of the other side.
     """
-    moments = [(moment(text), side) for side in (base, head) for text in side.moments]
-    if not (base.moments and head.moments) or any(math.isnan(when) for when, _ in moments):
+    moments = [
+        (when, side) for side in (base, head) for text in side.moments if (when := moment(text)) is not None
+    ]
+    counts = len(base.moments), len(head.moments)
+    if not min(counts) or len(moments) < sum(counts):
         return False
     nodes = {
         known.environment.get("node", "")
@@ -93,18 +95,7 @@ def in_turns(base: Side, head: Side) -> bool:
         return False
     order = [side is head for _, side in sorted(moments, key=lambda each: each[0])]
     changes = sum(a != b for a, b in pairwise(order))
-    return changes >= min(len(base.moments), len(head.moments))
-
-
-def moment(text: str) -> float:
-    """Returns the seconds since 1970 of an ISO 8601 time, UTC where it names no zone; NaN where it
-    is none.
-    """
-    try:
-        parsed = datetime.fromisoformat(text)
-        return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError):
-        return math.nan
+    return changes >= min(counts)
 
 
 def nothing_in_common(base: Side, head: Side) -> Finding:

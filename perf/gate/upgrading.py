@@ -5,11 +5,12 @@ against the running one as `hotlap ab` does.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
+from ..reports.formats import WORD, interval, percent
 from ..terms.case import Case, Plan
 from ..terms.files import clear
 from ..terms.reasons import Misuse, Refusal
@@ -18,9 +19,6 @@ from .ab import compared
 from .overlay import Upgrade, overlay
 from .policy import Policy
 from .revisions import Revisions
-
-# What a finding says is with which versions: its case ends so.
-WITH = " with "
 
 
 def judged(
@@ -31,34 +29,41 @@ def judged(
     folder: Path,
     environments: Path,
     report: Callable[[str], None],
-) -> Verdict:
-    """Returns one verdict on all upgrades: a finding's case says with which versions.
+) -> dict[str, Verdict]:
+    """Returns the verdict on each upgrade, by its name.
 
     folder: where the results of each are left. environments: where they are installed. What cannot
     be installed, or does not run, is a finding.
     """
-    findings, reasons = list[Finding](), list[str]()
+    verdicts: dict[str, Verdict] = {}
     folder.mkdir(parents=True, exist_ok=True)
     for number, upgrade in enumerate(upgrades, start=1):
+        place = f"[{number} of {len(upgrades)}] "
 
-        def told(text: str, number: int = number) -> None:
-            report(f"[{number} of {len(upgrades)}] {text}")
+        def tell(text: str, place: str = place) -> None:
+            report(place + text)
 
         try:
-            python, conflicts = overlay(upgrade, environments, told)
-            verdict = raced(python, cases, policy, plan, folder / f"{number}", told)
+            python, conflicts = overlay(upgrade, environments, tell)
+            verdict = raced(python, cases, policy, plan, folder / f"{number}", tell)
         except (Misuse, Refusal) as error:
-            why = str(error.reason) if isinstance(error, Refusal) else str(error)
-            findings.append(absent(upgrade, why))
-            continue
-        findings += [
-            msgspec.structs.replace(finding, case=f"{finding.case}{WITH}{upgrade.name}")
-            for finding in verdict.findings
-        ]
-        reasons += [f"{upgrade.name}: {reason}" for reason in (*conflicts, *verdict.reasons)]
-    return Verdict(
-        "upgrade", worst([finding.verdict for finding in findings]), tuple(reasons), tuple(findings)
-    )
+            verdicts[upgrade.name] = absent(str(error.reason if isinstance(error, Refusal) else error))
+        else:
+            reasons = (*conflicts, *verdict.reasons)
+            verdicts[upgrade.name] = msgspec.structs.replace(verdict, reasons=reasons)
+    return verdicts
+
+
+def joined(verdicts: Mapping[str, Verdict]) -> Verdict:
+    """Returns all verdicts as one: a finding's case and a reason say with which versions."""
+    findings = [
+        msgspec.structs.replace(finding, case=f"{finding.case} with {name}")
+        for name, verdict in verdicts.items()
+        for finding in verdict.findings
+    ]
+    reasons = [f"{name}: {reason}" for name, verdict in verdicts.items() for reason in verdict.reasons]
+    outcome = worst([verdict.verdict for verdict in verdicts.values()])
+    return Verdict("upgrade", outcome, tuple(reasons), tuple(findings))
 
 
 def raced(
@@ -80,25 +85,22 @@ def raced(
         revisions.close()
 
 
-def absent(upgrade: Upgrade, why: str) -> Finding:
-    """Returns the finding on an environment that there is not."""
-    return Finding(
-        f"all cases{WITH}{upgrade.name}", "presence", "inconclusive", kind="presence", evidence=(why,)
-    )
+def absent(why: str) -> Verdict:
+    """Returns the verdict on an environment that there is not."""
+    finding = Finding("all cases", "presence", "inconclusive", kind="presence", evidence=(why,))
+    return Verdict("upgrade", "inconclusive", (), (finding,))
 
 
-def table(verdict: Verdict, upgrades: Sequence[Upgrade]) -> list[str]:
+def table(verdicts: Mapping[str, Verdict]) -> list[str]:
     """Returns a line for each combination of versions and case, the findings that are not a pass
     behind it.
     """
     lines = []
-    for upgrade in upgrades:
-        lines.append(f"with {upgrade.name}")
+    for name, verdict in verdicts.items():
+        lines.append(f"with {name}")
         by_case: dict[str, list[Finding]] = {}
         for finding in verdict.findings:
-            case, _, versions = finding.case.rpartition(WITH)
-            if versions == upgrade.name:
-                by_case.setdefault(case, []).append(finding)
+            by_case.setdefault(finding.case, []).append(finding)
         width = max(map(len, by_case), default=0)
         lines += [f"  {case:<{width}}  {summary(each)}" for case, each in by_case.items()]
     return lines
@@ -106,8 +108,6 @@ def table(verdict: Verdict, upgrades: Sequence[Upgrade]) -> list[str]:
 
 def summary(findings: Sequence[Finding]) -> str:
     """Returns what became of one case in a few words: its latency, and what else got worse."""
-    from ..reports.formats import WORD, interval, percent
-
     latency = next((each for each in findings if each.metric == "latency" and each.ratio is not None), None)
     words = [WORD[worst([finding.verdict for finding in findings])]]
     if latency is not None and latency.ratio is not None:

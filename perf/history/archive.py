@@ -11,7 +11,6 @@ import math
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from time import monotonic, sleep
@@ -21,7 +20,7 @@ from zlib import crc32
 import msgspec
 
 from ..readers import reading
-from ..readers.side import Known
+from ..readers.side import Known, moment
 from ..stats import estimates
 from ..terms import result
 from ..terms.case import Better
@@ -200,7 +199,8 @@ class Archive:
         problem, rows, settings = "", list[tuple[object, ...]](), dict[str, str]()
         try:
             for side in reading.read(file):
-                measured = moment(side.measured, changed / 1e9)
+                when = moment(side.measured)
+                measured = changed / 1e9 if when is None else when
                 for known in side.cases.values():
                     fields = msgspec.json.encode(known.setting, order="deterministic").decode()
                     key = sha256(fields.encode()).hexdigest()[:12]
@@ -292,12 +292,3 @@ def printable(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def moment(text: str, otherwise: float) -> float:
-    """Returns the seconds since 1970 of an ISO 8601 time, UTC where it names no zone."""
-    try:
-        parsed = datetime.fromisoformat(text)
-        return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError):
-        return otherwise

@@ -21,7 +21,7 @@ from . import samples
 from .contents import Contents
 from .contents import contents as opened
 from .hotlap import by_name
-from .side import FIGURE, LATENCY, UNREADABLE, Known, Sample, Side
+from .side import FIGURE, LATENCY, UNREADABLE, Known, Sample, Side, stated_fields
 
 TOOL = "asv"
 MARK = rb'"result_columns"\s*:|"commit_hash"\s*:'
@@ -152,4 +152,4 @@ def environment(file: _File) -> dict[str, str]:
         "system": params.get("os"),
         "node": params.get("machine"),
     }
-    return {name: str(value) for name, value in fields.items() if value not in (None, "")}
+    return stated_fields(fields)

@@ -73,7 +73,7 @@ def read(contents: Contents) -> list[Side]:
     """Returns a side a commit and run of it, oldest first; suites are stored one by one."""
     if contents.items:
         benches = _benches(contents, contents.items, "")
-        return [Side(contents.path, _cases(benches, "", "", ""), tool=TOOL)]
+        return [Side(contents.path, _cases(benches, "", ""), tool=TOOL)]
     text = contents.text
     if not contents.fields:
         text = text.partition(b"=")[2].strip().removesuffix(b";")
@@ -87,7 +87,7 @@ def read(contents: Contents) -> list[Side]:
             key = commit, seen.setdefault(commit, 0)
             seen[commit] += 1
             date, cases = runs.get(key, (run.date, {}))
-            cases |= _cases(_benches(contents, run.benches, prefix), run.tool, commit, prefix)
+            cases |= _cases(_benches(contents, run.benches, prefix), run.tool, commit)
             runs[key] = max(date, run.date), cases
     if not runs:
         raise Unreadable(f"{contents.path}: has no runs")
@@ -111,9 +111,7 @@ def _benches(contents: Contents, parts: Sequence[msgspec.Raw], prefix: str) -> d
     return benches
 
 
-def _cases(
-    benches: Mapping[str, Sequence[_Bench | str]], tool: str, commit: str, prefix: str
-) -> dict[str, Known]:
+def _cases(benches: Mapping[str, Sequence[_Bench | str]], tool: str, commit: str) -> dict[str, Known]:
     return {name: _known(name, repeated, tool, commit) for name, repeated in benches.items()}
 
 

@@ -14,7 +14,7 @@ import msgspec
 from ..terms import stored
 from . import samples
 from .contents import Contents
-from .side import FIGURE, LATENCY, UNREADABLE, Known, Side
+from .side import FIGURE, LATENCY, UNREADABLE, Known, Side, stated_fields
 
 TOOL = "go test"
 # The unit of a time.
@@ -126,4 +126,4 @@ def _machine(setting: dict[str, str], threads: str) -> dict[str, str]:
         "cpu": setting.get("cpu", ""),
         "cpus": threads,
     }
-    return {name: value for name, value in fields.items() if value}
+    return stated_fields(fields)

@@ -10,11 +10,10 @@ from typing import Any
 import msgspec
 
 from ..terms import stored
-from ..terms.reasons import Unreadable
 from ..terms.stored import Count
 from . import samples
 from .contents import Contents, numbers
-from .side import LATENCY, UNREADABLE, Known, Sample, Side
+from .side import LATENCY, UNREADABLE, Known, Sample, Side, stated_fields
 
 TOOL = "Google Benchmark"
 MARK = rb'"library_build_type"\s*:|"num_cpus"\s*:|"real_time"\s*:'
@@ -104,9 +103,6 @@ def read(contents: Contents) -> list[Side]:
     for name, repeated in rows.items():
         if name not in cases and {row.aggregate for row in repeated} - COMPLEXITY:
             cases[name] = _known(name, machine, repeated, extras.get(name, {}))
-    if cases and all(case.status == UNREADABLE for case in cases.values()):
-        name, first = next(iter(cases.items()))
-        raise Unreadable(f"{contents.path}: {name}: {first.reason}")
     return [Side(contents.path, cases, context.date, tool=TOOL)]
 
 
@@ -145,4 +141,4 @@ def environment(context: _Context) -> dict[str, str]:
         "library": context.library_version,
         "node": context.host_name,
     }
-    return {name: str(value) for name, value in fields.items() if value}
+    return stated_fields(fields)

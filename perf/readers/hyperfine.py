@@ -12,7 +12,6 @@ import msgspec
 
 from ..stats import estimates
 from ..terms import stored
-from ..terms.reasons import Unreadable
 from . import samples
 from .contents import Contents
 from .hotlap import by_name
@@ -52,8 +51,6 @@ def read(contents: Contents) -> list[Side]:
         except stored.UNDECODABLE as error:
             name = stored.line(contents.decode(_Name, part).command)
             cases.append(Known(name, None, UNREADABLE, stored.line(error)))
-    if cases and all(case.status == UNREADABLE for case in cases):
-        raise Unreadable(f"{contents.path}: {cases[0].case}: {cases[0].reason}")
     return [Side(contents.path, by_name(cases), tool=TOOL)]
 
 

@@ -10,11 +10,10 @@ from typing import Any
 import msgspec
 
 from ..terms import stored
-from ..terms.reasons import Unreadable
 from . import samples
 from .contents import Contents
 from .hotlap import by_name
-from .side import FIGURE, LATENCY, UNREADABLE, Known, Side
+from .side import FIGURE, LATENCY, UNREADABLE, Known, Side, stated_fields
 
 TOOL = "pyperf"
 MARK = rb'"warmups"\s*:|"calibrate_loops"\s*:|"perf_version"\s*:'
@@ -39,7 +38,12 @@ def claims(contents: Contents) -> bool:
 def read(contents: Contents) -> list[Side]:
     common = contents.part(dict[str, Any], "metadata", {})
     cases, dates = [], []
-    for number, benchmark in enumerate(contents.part(list[_Benchmark], "benchmarks", []), start=1):
+    for number, part in enumerate(contents.part(list[msgspec.Raw], "benchmarks", []), start=1):
+        try:
+            benchmark = msgspec.json.decode(part, type=_Benchmark)
+        except stored.UNDECODABLE as error:
+            cases.append(Known(f"benchmark {number}", {}, UNREADABLE, stored.line(error)))
+            continue
         own = {**common, **benchmark.metadata}
         name = str(own.get("name") or f"benchmark {number}")
         first = benchmark.runs[0].metadata if benchmark.runs else {}
@@ -56,8 +60,6 @@ def read(contents: Contents) -> list[Side]:
         except ValueError as error:
             known = Known(name, machine, UNREADABLE, str(error))
         cases.append(known)
-    if cases and all(case.status == UNREADABLE for case in cases):
-        raise Unreadable(f"{contents.path}: {cases[0].case}: {cases[0].reason}")
     return [Side(contents.path, by_name(cases), min(dates, default=""), tool=TOOL)]
 
 
@@ -73,4 +75,4 @@ def environment(metadata: dict[str, Any]) -> dict[str, str]:
         "platform": metadata.get("platform"),
         "node": metadata.get("hostname"),
     }
-    return {name: str(value) for name, value in fields.items() if value not in (None, "")}
+    return stated_fields(fields)

@@ -16,13 +16,12 @@ import msgspec
 from ..stats import estimates
 from ..terms import stored
 from ..terms.environment import Environment
-from ..terms.reasons import Unreadable
 from ..terms.result import Result
 from ..terms.stored import Count
 from ..terms.verdict import Place
 from . import hotlap, samples
 from .contents import Contents, numbers
-from .side import LATENCY, UNREADABLE, Known, Sample, Side
+from .side import LATENCY, UNREADABLE, Known, Sample, Side, stated_fields
 
 TOOL = "pytest-benchmark"
 MARK = rb'"machine_info"\s*:|"commit_info"\s*:|"fullname"\s*:'
@@ -89,8 +88,6 @@ def read(contents: Contents) -> list[Side]:
         cases.append(Known(name, machine, metrics=metrics, extras=extras, commit=commit, place=place))
     if info.hotlap is not None:
         cases += hotlap.known([*results, *info.hotlap.results], info.hotlap.environment, written)
-    if cases and all(case.status == UNREADABLE for case in cases):
-        raise Unreadable(f"{contents.path}: {cases[0].case}: {cases[0].reason}")
     return [Side(contents.path, hotlap.by_name(cases), info.datetime, tool=TOOL)]
 
 
@@ -110,7 +107,7 @@ def environment(machine: Mapping[str, Any]) -> dict[str, str]:
         "python patch": version,
         "node": machine.get("node"),
     }
-    return {name: str(value) for name, value in fields.items() if value not in (None, "")}
+    return stated_fields(fields)
 
 
 def _latency(stats: _Stats) -> Sample:

@@ -26,7 +26,7 @@ from . import (
     pytest_benchmark,
 )
 from .contents import Contents, contents
-from .side import Side
+from .side import UNREADABLE, Side
 
 # In the order in which they are asked.
 READERS = (
@@ -52,8 +52,12 @@ def read(path: Path) -> list[Side]:
     for reader in READERS:
         if reader.claims(file):
             try:
+                sides = reader.read(file)
+                known = [each for side in sides for each in side.cases.values()]
+                if known and all(each.status == UNREADABLE for each in known):
+                    raise Unreadable(f"{known[0].case}: {known[0].reason}")
                 digest = sha256(file.text).hexdigest()
-                return [replace(side, digests=(digest,)) for side in reader.read(file)]
+                return [replace(side, digests=(digest,)) for side in sides]
             except (ValueError, OverflowError, *stored.UNDECODABLE) as error:
                 why = stored.line(error).removeprefix(f"{path}: ")
                 raise Unreadable(f"{path}: {reader.TOOL}: {why}") from None

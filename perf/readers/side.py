@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 from ..terms.case import Better
@@ -112,6 +113,22 @@ class Side:
     digests: tuple[str, ...] = ()
     # Lines for the reader of a verdict.
     notes: tuple[str, ...] = ()
+
+
+def moment(text: str) -> float | None:
+    """Returns the seconds since 1970 of an ISO 8601 time, UTC where it names no zone; None where it
+    is none.
+    """
+    try:
+        parsed = datetime.fromisoformat(text)
+        return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def stated_fields(fields: Mapping[str, object]) -> dict[str, str]:
+    """Returns as text what a file says of its machine: what it leaves out is no field."""
+    return {name: str(value) for name, value in fields.items() if value not in (None, "", 0)}
 
 
 def differs(base: Known, head: Known) -> Differences:
