@@ -1,8 +1,8 @@
 """HEAD against BASE in one job: both sides of each case in the same blocks, until the gate's tests
 have decided (docs/statistics.md).
 
-prepare both sides -> check -> blocks up to each look -> judge all cases together -> confirm
-regressions on fresh blocks -> profile them -> verdict
+what both sides load and answer -> build -> check -> blocks up to each look -> judge all cases
+together -> confirm regressions on fresh blocks -> profile them -> verdict
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from .revisions import SAME_CODE, UNCHANGED, Revision, installed_differently, of
 class ABRun:
     """One run of hotlap ab: all cases of two revisions.
 
-    `verdict` prepares, races and judges them; `results` are what was measured of either side.
+    `verdict` refers, builds, races and judges them; `results` are what was measured of either side.
     """
 
     def __init__(
@@ -67,6 +67,8 @@ class ABRun:
         self.servers = Servers(folder, plan.timeout_s, report)
         self.preparations: dict[tuple[str, str, str], Preparation] = {}
         self.loaded: dict[str, dict[str, str]] = {"base": {}, "head": {}}
+        # Cases whose answers are known of both sides.
+        self.referred: list[Case] = []
         self.duels: list[Duel] = []
         self.reasons: list[str] = (
             [installed_differently(base, head)] if base.installed and head.installed else []
@@ -76,7 +78,7 @@ class ABRun:
         self.started = now()
 
     def verdict(self, cases: Sequence[Case], repository: Path | None, aa: Path) -> Verdict:
-        """Prepares, checks, races and judges the cases, and ends all workers.
+        """Refers, builds, checks, races and judges the cases, and ends all workers.
 
         repository: the git repository of both sides, None where they are no revisions. aa: the
         ledger of races of the same code. Raises Misuse.
@@ -84,9 +86,11 @@ class ABRun:
         leavings.clear(self.report)
         try:
             for case in cases:
-                self.prepare(case, repository)
+                self.refer(case, repository)
             if why := self.unchanged(repository):
                 return judge.conclude(self.findings, [why, *self.reasons], self.policy, "ab")
+            for case in self.referred:
+                self.build(case)
             for duel in self.duels:
                 self.report(f"{duel.case.id}: checking both sides")
                 duel.race.check()
@@ -112,8 +116,9 @@ class ABRun:
             if not any(duel.open for duel in self.duels) or time.monotonic() > deadline:
                 return
 
-    def prepare(self, case: Case, repository: Path | None) -> None:
-        """Builds both entrants of a case, or notes the finding that one of them could not be built.
+    def refer(self, case: Case, repository: Path | None) -> None:
+        """Makes the reference outputs of both sides and compares them, or notes the finding that one
+        of them has none.
 
         Raises Misuse for what neither side can run.
         """
@@ -123,29 +128,38 @@ class ABRun:
             raise Misuse(
                 f"{case.id}: {reason or 'does no work of the model, so there is nothing to compare'}"
             )
+        for side in (self.base, self.head):
+            self.report(f"{case.id}: the answers of {side.name}")
+            try:
+                self.preparation(side, case, repository)
+            except Refusal as refusal:
+                self.lost(side, case, refusal)
+                return
+        self.findings.append(self.answers(case))
+        self.referred.append(case)
+
+    def build(self, case: Case) -> None:
+        """Builds both entrants of a case, or notes the finding that one of them could not be built."""
         entrants: list[Entrant] = []
         for side in (self.base, self.head):
             self.report(f"{case.id}: building {side.name}")
             try:
-                entrants.append(self.preparation(side, case, repository).build(case))
+                entrants.append(self.preparations[side.name, case.group, case.precision].build(case))
             except Refusal as refusal:
-                # HEAD lost what BASE has: a regression. Without a BASE nothing can be told.
-                verdict: Outcome = "regression" if side is self.head else "inconclusive"
-                self.findings.append(
-                    Finding(
-                        case.id,
-                        "presence",
-                        verdict,
-                        kind="presence",
-                        evidence=(f"{side.name}: {refusal.reason}",),
-                    )
-                )
+                self.lost(side, case, refusal)
                 return
-        self.findings.append(self.answers(case))
         race = Race(
             entrants, self.plan, self.servers, lambda text: self.report(f"{case.id}: {text}"), lambda: None
         )
         self.duels.append(Duel(case, race, self.policy.of(case.id).tolerance["latency"]))
+
+    def lost(self, side: Revision, case: Case, refusal: Refusal) -> None:
+        """Notes that a side cannot run a case: a regression where HEAD lost what BASE has; without a
+        BASE nothing can be told.
+        """
+        verdict: Outcome = "regression" if side is self.head else "inconclusive"
+        evidence = (f"{side.name}: {refusal.reason}",)
+        self.findings.append(Finding(case.id, "presence", verdict, kind="presence", evidence=evidence))
 
     def answers(self, case: Case) -> Finding:
         """Returns whether HEAD's module answers as BASE's does."""
@@ -214,7 +228,7 @@ class ABRun:
         change them.
         """
         same = self.loaded["base"] == self.loaded["head"]
-        if repository is None or not self.duels or self.base.sha == self.head.sha or not same:
+        if repository is None or not self.referred or self.base.sha == self.head.sha or not same:
             return ""
         head = self.head.sha[:12] or "the working copy"
         if not self.loaded["base"]:

@@ -158,5 +158,6 @@ def judge(
     term = TERM[finding.verdict]
     moved = f"{percent(finding.ratio)}{interval(finding)}" if finding.ratio else "not measured"
     latency = scaled(finding.head, "s") if finding.head else "no time"
-    report(f"  {candidate[:12]}: {moved} against {good[:12]} ({latency}): {term}")
+    why = f" ({'; '.join(finding.evidence)})" if term == "skip" else ""
+    report(f"  {candidate[:12]}: {moved} against {good[:12]} ({latency}): {term}{why}")
     return term

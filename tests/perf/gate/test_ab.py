@@ -185,6 +185,7 @@ def test_a_change_of_nothing_that_is_measured_passes_and_says_so(repository: Pat
     commit("words")
     done = ab("HEAD~1", "HEAD", "lap_pkg.models:make", "--json", "verdict.json", "--markdown", "comment.md")
     assert done.returncode == 0, done.stderr
+    assert "the answers of head" in done.stderr and "building" not in done.stderr
     verdict = json.loads(Path("verdict.json").read_text())
     assert verdict["reasons"][0].startswith("nothing measured changed: the 2 files that the cases load hold")
     assert [finding["metric"] for finding in verdict["findings"]] == ["outputs"]
@@ -663,7 +664,9 @@ def test_what_the_compiler_lost_is_a_regression_before_anything_is_timed(
     sides = revisions.open("base", "planted.changes:whole"), revisions.open("head", f"planted.changes:{head}")
     comparison = ABRun(*sides, Policy(), Plan(threads=1), tmp_path, survey.collect(1, "keep"), print)
     try:
-        comparison.prepare(Case(f"planted.changes:{head}", backend, batch=4), None)
+        case = Case(f"planted.changes:{head}", backend, batch=4)
+        comparison.refer(case, None)
+        comparison.build(case)
         comparison.duels[0].race.check()
         verdict = comparison.conclude(tmp_path / "aa.jsonl")
     finally:

@@ -83,7 +83,7 @@ def test_a_slower_commit_is_found_by_measuring(
     not be measured.
     """
     asked = history(stored, [repository[1], *[repository[3]] * 5])
-    assert cli.status([*asked, "--budget", "40s"]) == 1
+    assert cli.status([*asked, "--budget", "3m"]) == 1
     output = capsys.readouterr().out
     assert f"slower since {repository[3][:7]}" in output and "change 3" in output
     assert len(git(Path(), "worktree", "list").splitlines()) == 1 and git(Path(), "status", "--short") == ""
