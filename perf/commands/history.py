@@ -72,6 +72,7 @@ def history(
     from ..history.culprit import hunt
     from ..history.document import document, show_series
     from ..history.page import page
+    from ..history.together import together
     from ..reports.output import known, write
 
     if csv is not None:
@@ -87,7 +88,8 @@ def history(
     accepted = chosen(acknowledged)
     stored = reading.read(results or [], index or files.runs_folder() / "history.sqlite", printer.counter)
     points = reading.wanted(stored, case or [], metric or [])
-    all_series, borders = series.series(points, printer.counter), series.borders(points, stored.settings)
+    by_case, borders = series.series(points, printer.counter), series.borders(points, stored.settings)
+    all_series = [*together(by_case), *by_case]
     printer.counter()
     if bisect:
         of_case = [each for each in all_series if each.case == bisect]

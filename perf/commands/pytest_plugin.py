@@ -71,7 +71,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    config.stash[_RACES].close()
+    if (races := config.stash.get(_RACES, None)) is not None:  # another plug-in may have failed before
+        races.close()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -117,8 +117,8 @@ class ABRun:
                 return
 
     def refer(self, case: Case, repository: Path | None) -> None:
-        """Makes the reference outputs of both sides and compares them, or notes the finding that one
-        of them has none.
+        """Makes the reference outputs of both sides and compares them, or notes the finding that
+        one of them has none.
 
         Raises Misuse for what neither side can run.
         """
@@ -139,7 +139,7 @@ class ABRun:
         self.referred.append(case)
 
     def build(self, case: Case) -> None:
-        """Builds both entrants of a case, or notes the finding that one of them could not be built."""
+        """Builds both entrants of a case, or notes the finding that one could not be built."""
         entrants: list[Entrant] = []
         for side in (self.base, self.head):
             self.report(f"{case.id}: building {side.name}")
@@ -154,8 +154,8 @@ class ABRun:
         self.duels.append(Duel(case, race, self.policy.of(case.id).tolerance["latency"]))
 
     def lost(self, side: Revision, case: Case, refusal: Refusal) -> None:
-        """Notes that a side cannot run a case: a regression where HEAD lost what BASE has; without a
-        BASE nothing can be told.
+        """Notes that a side cannot run a case: a regression where HEAD lost what BASE has; without
+        a BASE nothing can be told.
         """
         verdict: Outcome = "regression" if side is self.head else "inconclusive"
         evidence = (f"{side.name}: {refusal.reason}",)

@@ -15,6 +15,7 @@ from ..reports.output import show
 from ..terms import printer
 from ..terms.verdict import Verdict
 from .series import Border, Series, alternation, where
+from .together import NAME
 
 
 def document(
@@ -92,6 +93,5 @@ def show_series(
         if series.alternating is not None:
             printer.line(f"  {series.case}: {series.metric}: {alternation(series, series.alternating)}")
     show(verdict)
-    printer.line(
-        f"{len(all_series)} series of {len({series.case for series in all_series})} cases from {files}"
-    )
+    names = {series.case for series in all_series} - {NAME}
+    printer.line(f"{len(all_series)} series of {len(names)} cases from {files}")

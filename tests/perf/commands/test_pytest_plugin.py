@@ -44,6 +44,16 @@ def test_gpu(lap, case):
     lap(case)
 """
 
+ASYNC = """
+import hotlap
+import pytest
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("case", hotlap.cases("shapes:make", backends=["eager"]), ids=["an id: ü/[x] %s"])
+async def test_async(lap, case):
+    assert lap(case).status in ("ok", "noisy")
+"""
+
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -203,3 +213,17 @@ def test_a_histogram_has_every_case(repository: Path) -> None:
     done = run_pytest(repository, "bench", "-k", "null", "--benchmark-histogram=boxes")
     assert "1 passed" in done.stdout, done.stdout + done.stderr
     assert "null" in next(repository.glob("boxes*.svg")).read_text()
+
+
+def test_a_coroutine_with_an_odd_id_is_measured_where_something_runs_it(repository: Path) -> None:
+    (repository / "bench" / "test_async.py").write_text(ASYNC)
+    try:
+        run = run_pytest(repository, "bench/test_async.py", "--benchmark-json=async.json")
+        without = run_pytest(repository, "bench/test_async.py", "-p", "no:asyncio", "-W", "ignore")
+    finally:
+        (repository / "bench" / "test_async.py").unlink()
+    assert "1 passed" in run.stdout, run.stdout + run.stderr
+    (benchmark,) = json.loads((repository / "async.json").read_text())["benchmarks"]
+    assert benchmark["stats"]["data"] and benchmark["name"].startswith("test_async[an id: ")
+    assert without.returncode == 1 and "async def functions are not natively supported" in without.stdout
+    assert "hotlap: racing" not in without.stdout
