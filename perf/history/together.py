@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from ..stats.estimates import median
+from .archive import Point
 from .series import FEWEST, Series, of_points
 
 # What stands where other series have their case.
@@ -37,17 +38,19 @@ def _kind(series: Series) -> tuple[str, str, str, str]:
     return last.metric, last.kind, last.setting, last.better
 
 
+def _run(point: Point) -> tuple[float, str]:
+    return point.measured, point.path
+
+
 def _joint(group: Sequence[Series]) -> Series | None:
     most = max(len(series.points) for series in group)
     members = [series for series in group if len(series.points) >= LEAST_SHARE * most]
-    logs = [
-        {(point.measured, point.path): math.log(point.value) for point in each.points} for each in members
-    ]
+    logs = [{_run(point): math.log(point.value) for point in series.points} for series in members]
     runs = sorted(set.intersection(*map(set, logs)))
     if len(members) < FEWEST_CASES or len(runs) < FEWEST:
         return None
     levels = [median([of_run[run] for run in runs]) for of_run in logs]
-    like = {(point.measured, point.path): point for point in members[0].points}
+    like = {_run(point): point for point in members[0].points}
     points = []
     for run in runs:
         value = math.exp(median([of_run[run] - level for of_run, level in zip(logs, levels, strict=True)]))
