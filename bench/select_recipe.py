@@ -11,7 +11,6 @@ Every combination is trained with several seeds.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import itertools
 import json
 import tempfile
@@ -51,40 +50,28 @@ def main() -> None:
 
 def scored(name: str, epochs: int, decay: float, seed: int) -> dict[str, float]:
     """Trains once and returns the scores on the validation split, the mean loss among them."""
-    import lightning.pytorch as L
     import torch
 
-    from hotlap.models.catalog import network
+    from hotlap.models.training.configuration import Configuration, words
 
-    net = network(name)
-    net.recipe = dataclasses.replace(net.recipe, epochs=epochs, weight_decay=decay)
-    data = net.data(net.recipe.batch_size, seed)
-    data.setup()
-    torch.manual_seed(seed)
-    module = net()
-    quiet: dict[str, Any] = {
-        "logger": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "enable_checkpointing": False,
-        "num_sanity_val_steps": 0,
-    }
+    settings = [f"seed_everything={seed}", f"trainer.max_epochs={epochs}"]
+    settings.append(f"model.recipe.weight_decay={decay}")
+    chosen = Configuration([*words(name, overrides=settings), "--trainer.callbacks=null"])
     with tempfile.TemporaryDirectory() as folder:
-        trainer = L.Trainer(
+        trainer, module, data = chosen.build(
             accelerator="cpu",
-            devices=1,
-            max_epochs=epochs,
             default_root_dir=folder,
-            deterministic=True,
-            gradient_clip_val=net.recipe.clip,
-            **quiet,
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            enable_checkpointing=False,
         )
         trainer.fit(module, datamodule=data)
         (scores,) = trainer.validate(module, datamodule=data, verbose=False)
     module.eval()
     with torch.inference_mode():
         losses = [
-            (float(net.loss(module(inputs), targets)), len(inputs))
+            (float(module.loss(module(inputs), targets)), len(inputs))
             for inputs, targets in data.val_dataloader()
         ]
     loss = sum(value * count for value, count in losses) / sum(count for _, count in losses)

@@ -7,6 +7,7 @@ of one line that says what is wrong, with which file, and what to do.
 from __future__ import annotations
 
 import hashlib
+import io
 import pickle
 import zipfile
 from pathlib import Path
@@ -88,8 +89,8 @@ def restore(cls: type[Module], path: Path) -> tuple[Module, dict[str, Any]]:
 def check_class(cls: type[L.LightningModule], path: Path, content: dict[str, Any]) -> None:
     """Raises ValueError where the checkpoint's content is known to be of another class than `cls`.
 
-    Checkpoints of hotlap's own networks name their class; of others it only shows later whether
-    their weights fit.
+    Checkpoints of hotlap train name their class; of others it only shows later whether their
+    weights fit.
     """
     written_by = content.get("hotlap", {}).get("class")
     if written_by not in (None, class_name(cls)):
@@ -102,6 +103,23 @@ def check_class(cls: type[L.LightningModule], path: Path, content: dict[str, Any
             f"checkpoint {path} was not written by hotlap train, as those of {class_name(cls)} are; train one"
             " with it"
         )
+
+
+def check_plain(part: Any) -> None:
+    """Raises ValueError where a checkpoint with the hyperparameters of this module, or data module,
+    could not be read again without running code.
+    """
+    file = io.BytesIO()
+    torch.save(dict(part.hparams), file)
+    file.seek(0)
+    try:
+        torch.load(file, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"the hyperparameters of {class_name(type(part))} hold more than tensors and plain values, so its"
+            " checkpoints could not be read safely; self.save_hyperparameters(ignore=[...]) leaves some out"
+            f" ({_first_line(error)})"
+        ) from error
 
 
 def _first_line(error: Exception) -> str:

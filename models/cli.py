@@ -1,15 +1,18 @@
-"""`hotlap train NAME`: the command line of training.
+"""`hotlap train`: the command line of training.
 
 Imports torch only once there is something to train.
 """
 
 from __future__ import annotations
 
+import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..perf.terms import printer
+from ..perf.terms import escape, printer
+from ..perf.terms.reasons import Misuse
 from . import runs
 from .catalog import names, nearest
 from .runs import TrainingRun
@@ -19,14 +22,25 @@ if TYPE_CHECKING:
 
 
 def train(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The network: a file of models/nets/.")],
-    run: Annotated[
-        str | None,
-        typer.Argument(metavar="ID", help="With --resume: the run. Default: the newest unfinished one."),
+    workload: Annotated[
+        str,
+        typer.Argument(
+            metavar="WORKLOAD",
+            help="A network of ours by its name, or package.module:Class of a LightningModule. None where"
+            " --config names it.",
+        ),
+    ] = "",
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...",
+            help="Settings, such as trainer.max_epochs=3 or model.width=64. With --resume: the run's ID."
+            " Default: the newest unfinished one.",
+        ),
     ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(min=1, help="How many epochs. Default: the network's own.")
-    ] = None,
+    data: Annotated[str, typer.Option(help="package.module:Class of a LightningDataModule.")] = "",
+    config: Annotated[Path | None, typer.Option(help="Settings in a YAML file of LightningCLI.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="trainer.max_epochs.")] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, help="Where all randomness comes from. Default: 0.")
     ] = None,
@@ -38,67 +52,126 @@ def train(
         ),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with an unfinished run, from its last whole epoch.")
+        bool, typer.Option("--resume", help="Go on with an unfinished run, from its last checkpoint.")
     ] = False,
 ) -> None:
-    """Train a network on data that ships with the installed packages; checkpoints go to
-    runs/train/ID.
-    """
-    refuse_wrong_words(name, run, resume)
-    finished = trained(name, epochs, seed, (run or "latest") if resume else None, precision)
+    """Train a network, one of ours or your own; all of a run goes to runs/train/ID."""
+    words = words or []
+    if "=" in workload:
+        words, workload = [workload, *words], ""
+    run = None
+    if resume:
+        run, workload = resumed(workload, words)
+        if more := [*words[1:], *([data] if data else []), *([str(config)] if config else [])]:
+            raise typer.BadParameter(
+                f"a run goes on as it was started; leave {more[0]} out", param_hint="--resume"
+            )
+    else:
+        refuse_wrong_words(workload, words, config)
+    finished = trained(workload, epochs, seed, run, precision, data, config, words if run is None else [])
     from ..perf.reports.console import console  # here, so that hotlap --help is there at once
 
-    console().print(scores(finished))
+    if finished.test or finished.validation:
+        console().print(scores(finished))
     printer.line(f"checkpoint: {finished.checkpoint}")
 
 
-def refuse_wrong_words(name: str, run: str | None, resume: bool) -> None:
+def resumed(workload: str, words: list[str]) -> tuple[str, str]:
+    """Returns the ID of the run to resume, "latest" where none is given, and its network's name,
+    empty for any.
+    """
+    if words:
+        return words[0], workload
+    if (runs.root() / workload / runs.SETTINGS).exists():
+        return workload, ""
+    if workload and workload not in names() and ":" not in workload:
+        raise typer.BadParameter(f"there is no run {workload!r} in {runs.root()}", param_hint="--resume")
+    return "latest", workload
+
+
+def refuse_wrong_words(workload: str, words: list[str], config: Path | None) -> None:
     """Raises typer.BadParameter for an unknown network, and for an ID without --resume."""
-    if name not in names():
+    if not workload and config is None:
         raise typer.BadParameter(
-            f"no network is called {name!r}; {nearest(name, names())}", param_hint="NAME"
+            f"name one: {', '.join(names())}, or package.module:Class of your own", param_hint="WORKLOAD"
         )
-    if run is not None and not resume:
+    if workload and workload not in names() and ":" not in workload:
         raise typer.BadParameter(
-            f"{run!r} is the ID of a run to resume; write --resume {run}", param_hint="ID"
+            f"no network is called {workload!r}; {nearest(workload, names())}, or package.module:Class",
+            param_hint="WORKLOAD",
         )
+    for word in words:
+        if "=" not in word:
+            raise typer.BadParameter(
+                f"{word!r} is no KEY=VALUE; if it is the ID of a run to resume, write --resume {word}",
+                param_hint="KEY=VALUE",
+            )
 
 
 def trained(
-    name: str,
+    workload: str,
     epochs: int | None,
     seed: int | None,
     resume: str | None,
     precision: str | None,
+    data: str = "",
+    config: Path | None = None,
+    overrides: list[str] | None = None,
 ) -> TrainingRun:
     """Trains with one line an epoch and returns the finished run.
 
     Ends with exit status 130 after Ctrl-C, 2 where a run cannot be resumed, 4 where training is
-    refused otherwise.
+    refused or stopped; what the module raised is shown whole.
     """
+    started = runs.newest(workload, finished=False)
     try:
+        from .train import TrainingFailed
         from .train import train as train_network  # takes seconds, as it brings torch
-
-        return train_network(name, epochs, seed, resume, printer.line, precision)
+        from .training.guards import TrainingStopped
     except KeyboardInterrupt:
-        folder = runs.newest(name, finished=False)
-        if folder is None:
-            printer.line("interrupted before training began")
-        else:
-            printer.line(f"interrupted; hotlap train {name} --resume {folder.name} goes on")
+        printer.line("interrupted before training began")
+        raise typer.Exit(130) from None
+    try:
+        return train_network(
+            workload, epochs, seed, resume, printer.line, precision, data, config, overrides or []
+        )
+    except KeyboardInterrupt:
+        printer.line(goes_on("interrupted", workload, resume, started))
         raise typer.Exit(130) from None
     except runs.NotResumable as error:
-        raise typer.BadParameter(str(error), param_hint="--resume") from error
+        raise typer.BadParameter(escape.log(str(error)), param_hint="--resume") from error
+    except Misuse:
+        raise  # the command line says it
     except ValueError as error:
         printer.note(f"hotlap: {error}")
         raise typer.Exit(4) from error
+    except TrainingStopped as error:
+        printer.note(goes_on(f"hotlap: {error}", workload, resume, started))
+        raise typer.Exit(4) from error
+    except TrainingFailed as error:
+        cause = error.__cause__ or error
+        printer.note("".join(traceback.format_exception(cause)).rstrip())
+        printer.note(goes_on(f"hotlap: {error}", workload, resume, started))
+        raise typer.Exit(4) from error
+
+
+def goes_on(what: str, workload: str, resume: str | None, started: Path | None) -> str:
+    """Returns what happened and how the run goes on.
+
+    started: the newest unfinished run before this one began.
+    """
+    folder = runs.newest(workload, finished=False)
+    if folder is None or (resume is None and folder == started):
+        return f"{what} before training began"
+    name = f" {workload}" if workload else ""
+    return f"{what}; hotlap train{name} --resume {folder.name} goes on"
 
 
 def scores(run: TrainingRun) -> Table:
-    """The run's scores on the test split, one row a metric."""
+    """The run's scores, one row a metric: on the test split, else on the validation split."""
     from rich.table import Table
 
-    table = Table("metric", "test split")
-    for metric, value in run.test.items():
-        table.add_row(metric, f"{value:.4f}")
+    table = Table("metric", "test split" if run.test else "validation split")
+    for metric, value in (run.test or run.validation).items():
+        table.add_row(escape.log(metric), f"{value:.4f}")
     return table

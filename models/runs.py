@@ -1,17 +1,20 @@
 """Folders of trainings: runs/train/ID.
 
 They lie under the current directory, or under HOTLAP_RUNS instead of `runs`. Imports no torch. A
-folder holds settings.json from the start, last.ckpt after the first epoch, and metrics.json once
-training has finished.
+folder holds from the start settings.json, the whole configuration and where the run takes place;
+last.ckpt after the first steps, and metrics.json once training has finished.
 """
 
 from __future__ import annotations
 
 import json
+import subprocess
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from ..perf.terms import files, stored
 
@@ -19,13 +22,25 @@ from ..perf.terms import files, stored
 SCHEMA = 1
 # Written when a run begins.
 SETTINGS = "settings.json"
-# Written after each epoch.
+# Everything that the run was started with, as LightningCLI reads it.
+CONFIGURATION = "config.yaml"
+# The machine, the libraries and the commit.
+ENVIRONMENT = "environment.json"
+# What of the repository was not committed.
+UNCOMMITTED = "uncommitted.diff"
+# A larger one is cut off there.
+MOST_UNCOMMITTED = 16 << 20
+# Written after each epoch and after so many steps.
 CHECKPOINT = "last.ckpt"
 # Written last: a run that has it is finished.
 METRICS = "metrics.json"
 
 
-class NotResumable(ValueError):
+class RunRefused(ValueError):
+    """A run cannot begin, or go on, with what is here."""
+
+
+class NotResumable(RunRefused):
     """There is no such run to resume, or it cannot go on with what was asked for."""
 
 
@@ -33,9 +48,10 @@ class NotResumable(ValueError):
 class Settings:
     """What a run was started with; everything random follows from it."""
 
-    # The network's.
+    # The network's: of our own the file's, else package.module:Class.
     name: str
     seed: int
+    # At most; -1 where steps or time end it.
     epochs: int
     # Of the training: one of mixed.NAMES.
     precision: str = "fp32"
@@ -82,21 +98,41 @@ def create(settings: Settings) -> Path:
     Its name sorts by time: the last part counts 1/65536 seconds.
     """
     now = datetime.now(UTC)
-    folder = root() / f"{settings.name}-{now:%Y%m%d-%H%M%S}-{now.microsecond * 65536 // 1_000_000:04x}"
+    moment = f"{now:%Y%m%d-%H%M%S}-{now.microsecond * 65536 // 1_000_000:04x}"
+    folder = root() / f"{settings.name.rpartition(':')[2]}-{moment}"
     folder.mkdir(parents=True)
     write_json(folder / SETTINGS, {"schema": SCHEMA, **asdict(settings)})
     return folder
 
 
+def describe(folder: Path, configuration: str, threads: int) -> None:
+    """Writes a new run's configuration, and where it takes place: machine, libraries, commit, and
+    what of the repository around the current directory is not committed.
+    """
+    from ..perf.machine import survey
+
+    files.write(folder / CONFIGURATION, configuration.encode())
+    here = survey.collect(threads, "default")
+    files.write(folder / ENVIRONMENT, msgspec.json.format(msgspec.json.encode(here), indent=1) + b"\n")
+    if here.commit.endswith("+"):
+        done = subprocess.run(["git", "diff", "HEAD", "--binary"], capture_output=True, check=False)
+        files.write(folder / UNCOMMITTED, done.stdout[:MOST_UNCOMMITTED])
+
+
 def newest(name: str, finished: bool) -> Path | None:
-    """The folder of a network's newest finished, or unfinished, run; None where there is none."""
-    folders = root().glob(f"{name}-????????-??????-????")
+    """The folder of a network's newest finished, or unfinished, run; without a name of any; None
+    where there is none.
+    """
+    short = name.rpartition(":")[2] or "*"
     fitting = [
         folder
-        for folder in folders
+        for folder in root().glob(f"{short}-????????-??????-????")
         if (folder / SETTINGS).exists() and (folder / METRICS).exists() == finished
     ]
-    return max(fitting, key=lambda folder: folder.name, default=None)
+    newest_first = sorted(
+        fitting, key=lambda folder: folder.name[-len("YYYYmmdd-HHMMSS-xxxx") :], reverse=True
+    )
+    return next((folder for folder in newest_first if name in ("", Settings.read(folder).name)), None)
 
 
 def to_resume(
@@ -109,7 +145,7 @@ def to_resume(
     """
     folder = _existing(name, which)
     settings = Settings.read(folder)
-    if settings.name != name:
+    if name and settings.name != name:
         raise NotResumable(
             f"run {which} trains {settings.name}, not {name}; use: hotlap train {settings.name} --resume"
             f" {which}"
@@ -140,7 +176,8 @@ def _existing(name: str, which: str) -> Path:
         return folder
     unfinished = newest(name, finished=False)
     if unfinished is None:
-        raise NotResumable(f"{name} has no unfinished run in {root()}; start one with: hotlap train {name}")
+        has = f"{name} has no" if name else "there is no"
+        raise NotResumable(f"{has} unfinished run in {root()}; start one with: hotlap train {name or 'NAME'}")
     return unfinished
 
 

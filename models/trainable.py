@@ -15,28 +15,20 @@ from lightning.pytorch.plugins.precision import Precision
 from torch import Tensor
 
 from .data.memory import InMemoryData
-from .provenance import provenance
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Default training settings.
-
-    The optimiser is AdamW, with one cycle of the learning rate: up, then down, along cosines.
+    """How weights follow their gradients: by AdamW, with one cycle of the learning rate, up, then
+    down, along cosines.
     """
 
-    # How often the training split is gone through, or its `samples_per_epoch` are drawn.
-    epochs: int
-    # Samples in one step.
-    batch_size: int
     # At the top of the cycle.
     learning_rate: float
     # Of matrices; vectors are not decayed.
     weight_decay: float = 0.01
     # Share of the steps in which the learning rate goes up.
     warmup: float = 0.2
-    # Gradients are scaled down to this norm.
-    clip: float = 1.0
 
 
 class Trainable(L.LightningModule, ABC):
@@ -44,8 +36,6 @@ class Trainable(L.LightningModule, ABC):
 
     # Where samples come from.
     data: ClassVar[type[InMemoryData]]
-    # How it is trained by default.
-    recipe: ClassVar[Recipe]
     # The key of `score` that decides.
     metric: ClassVar[str]
     # Which way the metric is better.
@@ -59,8 +49,9 @@ class Trainable(L.LightningModule, ABC):
     # What one item of the workload is called; a sample holds `items_per_sample` of them.
     item: ClassVar[str]
 
-    def __init__(self) -> None:
+    def __init__(self, recipe: Recipe) -> None:
         super().__init__()
+        self.recipe = recipe
         self._scored: list[tuple[Tensor, Tensor]] = []
 
     @classmethod
@@ -136,17 +127,12 @@ class Trainable(L.LightningModule, ABC):
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        checkpoint["hotlap"] = {
-            "class": class_name(type(self)),
-            "seed": data.seed,
-            "data_hash": data.data_hash,
-            "epochs": self.trainer.max_epochs,
-            **provenance(),
-        }
-
 
 def class_name(cls: type) -> str:
     """The class as checkpoints name it, package.module:Class."""
     return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def device() -> str:
+    """Returns where a training runs, cuda or cpu."""
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -33,10 +33,11 @@ class InMemoryData(L.LightningDataModule, ABC):
     # How many training samples make an epoch; None: all of them.
     samples_per_epoch: ClassVar[int | None] = None
 
-    def __init__(self, batch_size: int = 64, seed: int = 0) -> None:
+    def __init__(self, batch_size: int = 64, seed: int | None = None) -> None:
+        """seed: of the order of the samples; a training gives its own. None: 0."""
         super().__init__()
         self.batch_size = batch_size
-        self.seed = seed
+        self.seed = seed or 0
         # Empty until `setup`.
         self.splits: dict[str, Split] = {}
         # The sha256 of the raw arrays; empty until `setup`.

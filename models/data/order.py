@@ -7,16 +7,28 @@ killed and resumed therefore sees the same samples in the same order as one that
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch.utils.data import Sampler
+
+# What numpy takes as a seed is below it.
+NUMPY_SEEDS = 2**32
 
 
 def derived_seed(seed: int, purpose: str, count: int) -> int:
     """A seed in [0, 2**63) for a purpose ("order", "augment" ...) at a count of epochs or steps."""
     digest = hashlib.sha256(f"{seed}/{purpose}/{count}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
+
+
+def seed_all(seed: int) -> None:
+    """Seeds torch, numpy and Python with a seed that `derived_seed` makes."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % NUMPY_SEEDS)
+    random.seed(seed)
 
 
 def generator(seed: int, purpose: str, count: int) -> torch.Generator:

@@ -2,14 +2,15 @@
 
 The file's name is the network's name everywhere: workload, run folder, command line. A file holds
 
-- one subclass of `Classifier` or `LanguageModel` with the class attributes `data`, `recipe` and
-  `item`, whose constructor takes plain values only and calls `self.save_hyperparameters()`, whose
-  `example` returns a sample, and whose `forward` takes tensors and returns one tensor of logits;
+- one subclass of `Classifier` or `LanguageModel` with the class attributes `data` and `item`, whose
+  constructor takes plain values and a recipe and calls
+  `self.save_hyperparameters(ignore="recipe")`, whose `example` returns a sample, and whose
+  `forward` takes tensors and returns one tensor of logits;
 - `PRESETS`, from preset name to constructor arguments, "" being the default;
 - `load(preset="") -> Workload` and `ready(report) -> None`, one line each over
   `hotlap.models.workload`.
 
-Importing such a file reads no data and starts nothing.
+How it is trained says configs/NAME.yaml. Importing such a file reads no data and starts nothing.
 """
 
 # `hotlap run` without names takes these first: they train in seconds, so that the first table is

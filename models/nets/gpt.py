@@ -97,17 +97,26 @@ class DecoderBlock(nn.Module):
         return x + self.mlp(self.norm2(x))
 
 
+# As it is trained by default.
+RECIPE = Recipe(learning_rate=3e-3, weight_decay=0.1)
+
+
 class GPT(LanguageModel):
     """Embedding, blocks, norm and output layer; residual outputs begin small, as in GPT-2."""
 
     data = StdlibSource
-    recipe = Recipe(epochs=8, batch_size=16, learning_rate=3e-3, weight_decay=0.1)
 
     def __init__(
-        self, vocabulary: int = 256, context: int = 128, width: int = 128, depth: int = 4, heads: int = 4
+        self,
+        vocabulary: int = 256,
+        context: int = 128,
+        width: int = 128,
+        depth: int = 4,
+        heads: int = 4,
+        recipe: Recipe = RECIPE,
     ) -> None:
-        super().__init__()
-        self.save_hyperparameters()
+        super().__init__(recipe)
+        self.save_hyperparameters(ignore="recipe")
         self.embedding = nn.Embedding(vocabulary, width)
         self.blocks = nn.Sequential(*(DecoderBlock(width, heads, context) for _ in range(depth)))
         self.norm = nn.RMSNorm(width, eps=1e-6)

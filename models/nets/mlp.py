@@ -14,17 +14,21 @@ from ..classifier import Classifier
 from ..data.breast_cancer import BreastCancer
 from ..trainable import Recipe
 
+# As it is trained by default.
+RECIPE = Recipe(learning_rate=3e-3)
+
 
 class MLP(Classifier):
     """Three linear layers with GELU between them."""
 
     data = BreastCancer
-    recipe = Recipe(epochs=20, batch_size=32, learning_rate=3e-3)
     item = "row"
 
-    def __init__(self, features: int = 30, width: int = 64, classes: int = 2) -> None:
-        super().__init__()
-        self.save_hyperparameters()
+    def __init__(
+        self, features: int = 30, width: int = 64, classes: int = 2, recipe: Recipe = RECIPE
+    ) -> None:
+        super().__init__(recipe)
+        self.save_hyperparameters(ignore="recipe")
         self.layers = nn.Sequential(
             nn.Linear(features, width),
             nn.GELU(),

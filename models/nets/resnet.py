@@ -46,6 +46,10 @@ class BasicBlock(nn.Module):
         return F.relu(y + self.shortcut(x))
 
 
+# As it is trained by default.
+RECIPE = Recipe(learning_rate=5e-3)
+
+
 class ResNet18(Classifier):
     """Stem, eight basic blocks, mean over the pixels, output layer.
 
@@ -53,7 +57,6 @@ class ResNet18(Classifier):
     """
 
     data = Digits
-    recipe = Recipe(epochs=8, batch_size=32, learning_rate=5e-3)
     layout = torch.channels_last
     item = "image"
 
@@ -63,9 +66,10 @@ class ResNet18(Classifier):
         classes: int = 10,
         side: int = 32,
         large_stem: bool = False,
+        recipe: Recipe = RECIPE,
     ) -> None:
-        super().__init__()
-        self.save_hyperparameters()
+        super().__init__(recipe)
+        self.save_hyperparameters(ignore="recipe")
         size, stride = (7, 2) if large_stem else (3, 1)
         convolution = nn.Conv2d(3, channels[0], size, stride, padding=size // 2, bias=False)
         pool = nn.MaxPool2d(3, 2, padding=1) if large_stem else nn.Identity()

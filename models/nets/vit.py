@@ -53,11 +53,14 @@ class EncoderBlock(nn.Module):
         return x + self.mlp(self.norm2(x))
 
 
+# As it is trained by default.
+RECIPE = Recipe(learning_rate=5e-4, weight_decay=0.05)
+
+
 class ViT(Classifier):
     """Patches, class token, positions, blocks, norm, and an output layer on the class token."""
 
     data = Digits
-    recipe = Recipe(epochs=20, batch_size=32, learning_rate=5e-4, weight_decay=0.05)
     item = "image"
 
     def __init__(
@@ -68,9 +71,10 @@ class ViT(Classifier):
         patch: int = 8,
         side: int = 32,
         classes: int = 10,
+        recipe: Recipe = RECIPE,
     ) -> None:
-        super().__init__()
-        self.save_hyperparameters()
+        super().__init__(recipe)
+        self.save_hyperparameters(ignore="recipe")
         self.patches = nn.Conv2d(3, width, patch, stride=patch)
         self.token = nn.Parameter(torch.zeros(1, 1, width))
         self.positions = nn.Parameter(torch.randn(1, (side // patch) ** 2 + 1, width) * 0.02)

@@ -127,7 +127,7 @@ def chosen(
     workload: str, backend: str, mode: str, precision: str, batch: int, device: str, file: Path
 ) -> Case:
     """Returns the case that the options name. Raises Misuse for a training that is not ours."""
-    from ...models.catalog import names, network
+    from ...models.catalog import names
     from ...perf.lookup.cases import parse_backend
     from ...perf.terms.case import Case
     from ...perf.terms.reasons import Misuse
@@ -139,7 +139,9 @@ def chosen(
             f" Trainer(callbacks=[hotlap.Profile({file.name!r})])"
         )
     if mode == "train" and not batch:
-        batch = network(workload).recipe.batch_size
+        from ...models.training.configuration import Configuration, words
+
+        batch = Configuration(words(workload)).config.data.init_args.batch_size
     return Case(workload, name, precision, batch, device, mode, options)
 
 

@@ -26,17 +26,12 @@ class Asked(msgspec.Struct):
 
 def main() -> None:
     asked = msgspec.json.decode(sys.stdin.buffer.read(), type=Asked)
-    import lightning.pytorch as L
-    import torch
-
-    from ...models.catalog import network
     from ...models.quiet import undisturbed
+    from ...models.training.configuration import Configuration, words
     from .callback import Profile
 
     case, schedule = asked.case, asked.schedule
-    net = network(case.workload)
-    data = net.data(case.batch, asked.seed)
-    data.setup()
+    settings = (f"seed_everything={asked.seed}", f"data.batch_size={case.batch}")
     callback = Profile(
         asked.file,
         schedule.wait,
@@ -46,23 +41,22 @@ def main() -> None:
         {**asked.about, "weights": f"random, seed {asked.seed}"},
     )
     with undisturbed():
-        torch.manual_seed(asked.seed)
-        module = net().to(memory_format=net.layout)
-        if case.backend == "compile":
-            module.compile()
-        trainer = L.Trainer(
+        chosen = Configuration([*words(case.workload, overrides=settings), "--trainer.callbacks=null"])
+        trainer, module, data = chosen.build(
             accelerator="cpu" if case.target == "cpu" else "gpu",
             devices=1 if case.target == "cpu" else [int(case.target[5:])],
             max_steps=schedule.wait + schedule.warmup + schedule.active,
             max_epochs=-1,
             callbacks=[callback],
-            gradient_clip_val=net.recipe.clip,
+            deterministic=False,
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             limit_val_batches=0,
         )
+        if case.backend == "compile":
+            module.compile()
         trainer.fit(module, datamodule=data)
 
 

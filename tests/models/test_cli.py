@@ -40,7 +40,10 @@ def test_a_training_ends_with_its_test_metrics_and_checkpoint(runs_folder: Path)
         (["mlp", "--resume"], "no unfinished run"),
         (["mlp", "--resume", "nonsense"], "there is no run 'nonsense'"),
         (["mlp", "--epochs", "0"], "epochs"),
-        ([], "NAME"),
+        ([], "name one: gpt, mlp, resnet, vit"),
+        (["mlp", "epochs"], "no KEY=VALUE"),
+        (["mlp", "--resume", "trainer.max_epochs=3"], "there is no run 'trainer.max_epochs=3'"),
+        (["mlp", "--resume", "ID", "seed_everything=1"], "leave seed_everything=1 out"),
     ],
 )
 def test_usage_errors_exit_2(arguments: list[str], message: str, runs_folder: Path) -> None:

@@ -158,7 +158,9 @@ def test_checkpoint_and_metrics_say_where_they_come_from() -> None:
     assert metrics["data_hash"] == story["data_hash"] and len(story["data_hash"]) == 64
     assert metrics["test"] == run.test and set(run.test) == {"accuracy", "f1_macro"}
     assert metrics["seconds"] > 0
-    assert {path.name for path in run.folder.iterdir()} == {"last.ckpt", "metrics.json", "settings.json"}
+    names = {path.name for path in run.folder.iterdir()} - {runs.UNCOMMITTED}
+    described = {"settings.json", "config.yaml", "environment.json"}
+    assert names == described | {"last.ckpt", "best.ckpt", "logs", "metrics.json"}
 
 
 def test_the_test_split_is_used_once_and_last(monkeypatch: pytest.MonkeyPatch) -> None:

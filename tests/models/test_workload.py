@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import json
 import subprocess
@@ -17,6 +16,7 @@ from hotlap.models import runs
 from hotlap.models.catalog import names, network
 from hotlap.models.nets import mlp
 from hotlap.models.train import train
+from hotlap.models.training import configuration
 from hotlap.perf.terms.case import Workload
 
 
@@ -101,8 +101,10 @@ def test_unknown_preset_names_the_known_ones() -> None:
         load("vit", "bse")
 
 
-def test_ready_trains_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mlp.MLP, "recipe", dataclasses.replace(mlp.MLP.recipe, epochs=2))
+def test_ready_trains_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    short = tmp_path / "mlp.yaml"
+    short.write_text((configuration.CONFIGS / "mlp.yaml").read_text().replace("epochs: 20", "epochs: 2"))
+    monkeypatch.setattr(configuration, "CONFIGS", tmp_path)
     lines: list[str] = []
     mlp.ready(lines.append)
     mlp.ready(lines.append)

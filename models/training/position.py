@@ -1,0 +1,126 @@
+"""Where a training stands in its data: the same batches, in the same order and with the same random
+changes, for a training that was killed within an epoch as for one that was not.
+
+Each draw of a loader, in its order and in what it makes of a sample, follows from the seed, the
+epoch and the number of the batch. A resumed epoch is gone through again up to the batch where it
+stopped, without training: so workers too have drawn what they had drawn.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import lightning.pytorch as L
+import numpy as np
+import torch
+from lightning.fabric.utilities.data import sized_len
+
+from ..data.order import derived_seed, seed_all
+from .guards import TrainingStopped
+
+# What stands for the number of the epoch where nothing is trained.
+EVALUATION = -1
+
+
+class SameBatches:
+    """A loader whose epochs depend on the seed and the number of the epoch alone."""
+
+    def __init__(self, loader: Any, seed: int, epoch: Callable[[], int]) -> None:
+        """epoch: returns the number of the one that is gone through now."""
+        self.loader, self.seed, self.epoch = loader, seed, epoch
+        # Batches of this epoch that were trained on.
+        self.trained = 0
+        # Batches that the next epoch to be gone through has behind it.
+        self.behind = 0
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.loader, name)
+
+    def __iter__(self) -> Iterator[Any]:
+        epoch, behind, self.behind = self.epoch(), self.behind, 0
+        with drawn_from(self.seed, f"order of epoch {epoch}", 0):
+            batches = iter(self.loader)
+        index = 0
+        while True:
+            with drawn_from(self.seed, f"batch of epoch {epoch}", index):
+                try:
+                    batch = next(batches)
+                except StopIteration:
+                    return
+                except Exception as error:
+                    *_, why = ["", *str(error).strip().splitlines()]
+                    why = f"{type(error).__name__}: {why}"
+                    raise TrainingStopped(
+                        f"batch {index} of epoch {epoch + 1} cannot be read: {why}"
+                    ) from error
+            if index >= behind:
+                yield batch
+            index += 1
+
+    def state_dict(self) -> dict[str, int]:
+        return {"batches": self.trained}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.behind = self.trained = state["batches"]
+
+
+class Position(L.Callback):
+    """Has all splits read by SameBatches, and Lightning keep where the training stands in
+    checkpoints. What is drawn while validation or test data are read is the same each time.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.loaders: list[SameBatches] = []
+        self.ready = False
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if self.ready:
+            return
+        self.ready = True
+        strategy: Any = trainer.strategy
+        original = strategy.process_dataloader
+
+        def processed(loader: Any) -> Any:
+            loader = original(loader)
+            if not trainer.training:
+                return SameBatches(loader, self.seed, lambda: EVALUATION)
+            if sized_len(loader) == 0:
+                raise TrainingStopped("the training split is empty")
+            self.loaders.append(SameBatches(loader, self.seed, lambda: trainer.current_epoch))
+            return self.loaders[-1]
+
+        strategy.process_dataloader = processed
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.stands_at(batch_idx + 1)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.stands_at(0)
+
+    def stands_at(self, batches: int) -> None:
+        for loader in self.loaders:
+            loader.trained = batches
+
+
+@contextmanager
+def drawn_from(seed: int, purpose: str, count: int) -> Iterator[None]:
+    """Has random numbers of torch, numpy and Python follow from the arguments, and those of the
+    training go on afterwards as if there had been none.
+    """
+    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    seed_all(derived_seed(seed, purpose, count))
+    try:
+        yield
+    finally:
+        torch.set_rng_state(states[0])
+        np.random.set_state(states[1])
+        random.setstate(states[2])
