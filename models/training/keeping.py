@@ -20,6 +20,7 @@ from ..data.order import derived_seed, seed_all
 from ..provenance import provenance
 from ..runs import Settings
 from ..trainable import class_name
+from .guards import TrainingStopped
 
 # The folder of a run's logs: in it one of each kind for every session.
 LOGS = "logs"
@@ -29,9 +30,12 @@ class WholeFiles(TorchCheckpointIO):
     """Writes a checkpoint beside its place and moves it there: a kill leaves the one before."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with files.replacing(Path(path)) as part:
-            super().save_checkpoint(checkpoint, part, storage_options)
+        try:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            with files.replacing(Path(path)) as part:
+                super().save_checkpoint(checkpoint, part, storage_options)
+        except OSError as error:
+            raise TrainingStopped(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 class Keeping(Checkpoint):

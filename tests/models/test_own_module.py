@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -24,10 +25,18 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def hotlap(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def hotlap(folder: Path, *words: str, largest_file: int = -1) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != "HOTLAP_RUNS"}
     command = [sys.executable, "-m", "hotlap.perf.cli", *words]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=280)
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env=environment,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, -1)),
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
 
 
 def commands() -> list[list[str]]:
@@ -83,3 +92,15 @@ def test_mistakes_are_one_line_and_exit_2(repository: Path) -> None:
         done = hotlap(repository, "train", *words)
         assert done.returncode == 2 and message in done.stderr, done.stderr
         assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_full_disk_stops_with_one_line_and_leaves_the_checkpoint_before(repository: Path) -> None:
+    """A checkpoint of the wider network is larger than a file may be: every write of it fails."""
+    asked = ("train", "net:Net", "--data", "net:Rows", "--config", "net.yaml", "model.width=4096")
+    done = hotlap(repository, *asked, largest_file=60_000)
+    assert done.returncode == 4, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert "last.ckpt cannot be written: File too large; hotlap train net:Net --resume Net-" in line
+    (ID,) = re.findall(r"--resume (\S+) goes on", line)
+    left = {path.name for path in (repository / "runs" / "train" / ID).iterdir() if path.is_file()}
+    assert left <= {"config.yaml", "settings.json", "environment.json", "uncommitted.diff"}

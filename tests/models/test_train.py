@@ -58,7 +58,8 @@ for line in sys.stdin:
         os.environ["HOTLAP_RUNS"] = folder
         os.dup2(os.open(printed, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
         run(epochs, deadly, resume)
-        sys.exit()
+        sys.stdout.flush()
+        os._exit(0)  # at an orderly end, threads that a fork does not have are waited for
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
