@@ -110,11 +110,11 @@ def check_plain(part: Any) -> None:
     could not be read again without running code.
     """
     file = io.BytesIO()
-    torch.save(dict(part.hparams), file)
-    file.seek(0)
     try:
+        torch.save(dict(part.hparams), file)
+        file.seek(0)
         torch.load(file, weights_only=True)
-    except pickle.UnpicklingError as error:
+    except (pickle.PickleError, AttributeError, TypeError) as error:
         raise ValueError(
             f"the hyperparameters of {class_name(type(part))} hold more than tensors and plain values, so its"
             " checkpoints could not be read safely; self.save_hyperparameters(ignore=[...]) leaves some out"

@@ -56,19 +56,19 @@ def train(
     ] = False,
 ) -> None:
     """Train a network, one of ours or your own; all of a run goes to runs/train/ID."""
-    words = words or []
-    if "=" in workload:
-        words, workload = [workload, *words], ""
+    words = [each for each in (workload, *(words or [])) if "=" in each or each != workload]
+    workload = "" if "=" in workload else workload
     run = None
     if resume:
-        run, workload = resumed(workload, words)
-        if more := [*words[1:], *([data] if data else []), *([str(config)] if config else [])]:
+        run, workload = resumed(workload, [word for word in words if "=" not in word])
+        if more := data or config:
             raise typer.BadParameter(
-                f"a run goes on as it was started; leave {more[0]} out", param_hint="--resume"
+                f"a run goes on as it was started; leave {more} out", param_hint="--resume"
             )
     else:
         refuse_wrong_words(workload, words, config)
-    finished = trained(workload, epochs, seed, run, precision, data, config, words if run is None else [])
+    settings = [word for word in words if "=" in word]
+    finished = trained(workload, epochs, seed, run, precision, data, config, settings)
     from ..perf.reports.console import console  # here, so that hotlap --help is there at once
 
     if finished.test or finished.validation:
@@ -82,6 +82,8 @@ def resumed(workload: str, words: list[str]) -> tuple[str, str]:
     """
     if words:
         return words[0], workload
+    if workload == "latest":  # what the command line makes of --resume alone
+        return "latest", ""
     if (runs.root() / workload / runs.SETTINGS).exists():
         return workload, ""
     if workload and workload not in names() and ":" not in workload:
@@ -123,11 +125,10 @@ def trained(
     Ends with exit status 130 after Ctrl-C, 2 where a run cannot be resumed, 4 where training is
     refused or stopped; what the module raised is shown whole.
     """
-    started = runs.newest(workload, finished=False)
+    before = runs.newest(workload, finished=False)
     try:
-        from .train import TrainingFailed
         from .train import train as train_network  # takes seconds, as it brings torch
-        from .training.guards import TrainingStopped
+        from .training.guards import TrainingFailed, TrainingStopped
     except KeyboardInterrupt:
         printer.line("interrupted before training began")
         raise typer.Exit(130) from None
@@ -136,7 +137,7 @@ def trained(
             workload, epochs, seed, resume, printer.line, precision, data, config, overrides or []
         )
     except KeyboardInterrupt:
-        printer.line(goes_on("interrupted", workload, resume, started))
+        printer.line(goes_on("interrupted", workload, resume, before))
         raise typer.Exit(130) from None
     except runs.NotResumable as error:
         raise typer.BadParameter(escape.log(str(error)), param_hint="--resume") from error
@@ -146,22 +147,26 @@ def trained(
         printer.note(f"hotlap: {error}")
         raise typer.Exit(4) from error
     except TrainingStopped as error:
-        printer.note(goes_on(f"hotlap: {error}", workload, resume, started))
+        printer.note(goes_on(f"hotlap: {error}", workload, resume, before))
         raise typer.Exit(4) from error
     except TrainingFailed as error:
         cause = error.__cause__ or error
         printer.note("".join(traceback.format_exception(cause)).rstrip())
-        printer.note(goes_on(f"hotlap: {error}", workload, resume, started))
+        printer.note(goes_on(f"hotlap: {error}", workload, resume, before))
         raise typer.Exit(4) from error
 
 
-def goes_on(what: str, workload: str, resume: str | None, started: Path | None) -> str:
+def goes_on(what: str, workload: str, resume: str | None, before: Path | None) -> str:
     """Returns what happened and how the run goes on.
 
-    started: the newest unfinished run before this one began.
+    before: the newest unfinished run before this one began.
     """
     folder = runs.newest(workload, finished=False)
-    if folder is None or (resume is None and folder == started):
+    if resume is not None:
+        folder = before if resume == "latest" else runs.root() / resume
+    elif folder == before:
+        folder = None
+    if folder is None:
         return f"{what} before training began"
     name = f" {workload}" if workload else ""
     return f"{what}; hotlap train{name} --resume {folder.name} goes on"

@@ -15,6 +15,8 @@ from __future__ import annotations
 import torch
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 
+from ..perf.terms.reasons import Misuse
+
 # Precision as hotlap calls it -> as Lightning does.
 NAMES = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -22,10 +24,10 @@ NAMES = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 def plugin(precision: str, device: str) -> Precision:
     """Returns Lightning's plug-in for a precision of NAMES on a device, which is "cpu" or "cuda".
 
-    Raises ValueError for a precision that NAMES does not have.
+    Raises Misuse for a precision that NAMES does not have.
     """
     if precision not in NAMES:
-        raise ValueError(f"precision {precision!r} is none of {', '.join(NAMES)}")
+        raise Misuse(f"precision {precision!r} is none of {', '.join(NAMES)}")
     if precision == "fp32":
         return Precision()
     scaler = torch.amp.GradScaler(device) if precision == "fp16" else None

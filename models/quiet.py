@@ -51,7 +51,7 @@ def undisturbed() -> Iterator[None]:
             warnings.filterwarnings("ignore", r".*LeafSpec", FutureWarning)
             # The training says so itself, and stops.
             warnings.filterwarnings("ignore", r"Total length of .* across ranks is zero")
-            # A run's folder holds more than the best checkpoint.
+            # A run that is resumed has checkpoints.
             warnings.filterwarnings("ignore", r"Checkpoint directory .* exists and is not empty")
             # It shows reads of unset memory, and takes 14 % of the time of a resnet step.
             debugging.fill_uninitialized_memory = False

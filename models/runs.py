@@ -8,6 +8,7 @@ last.ckpt after the first steps, and metrics.json once training has finished.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -28,10 +29,12 @@ CONFIGURATION = "config.yaml"
 ENVIRONMENT = "environment.json"
 # What of the repository was not committed.
 UNCOMMITTED = "uncommitted.diff"
-# A larger one is cut off there.
+# Of a longer one the names alone.
 MOST_UNCOMMITTED = 16 << 20
 # Written after each epoch and after so many steps.
 CHECKPOINT = "last.ckpt"
+# The folder of what a ModelCheckpoint keeps.
+CHECKPOINTS = "checkpoints"
 # Written last: a run that has it is finished.
 METRICS = "metrics.json"
 
@@ -114,9 +117,29 @@ def describe(folder: Path, configuration: str, threads: int) -> None:
     files.write(folder / CONFIGURATION, configuration.encode())
     here = survey.collect(threads, "default")
     files.write(folder / ENVIRONMENT, msgspec.json.format(msgspec.json.encode(here), indent=1) + b"\n")
-    if here.commit.endswith("+"):
-        done = subprocess.run(["git", "diff", "HEAD", "--binary"], capture_output=True, check=False)
-        files.write(folder / UNCOMMITTED, done.stdout[:MOST_UNCOMMITTED])
+    if here.commit and (difference := uncommitted()):
+        files.write(folder / UNCOMMITTED, difference)
+
+
+def uncommitted() -> bytes:
+    """Returns what of the repository around the current directory is in no commit, as a patch;
+    files that git does not know among it. Names alone where it would be too long.
+    """
+    diff = ("git", "diff", "--no-ext-diff", "--no-color", "--binary")
+    tracked = subprocess.run([*diff, "HEAD"], capture_output=True, check=False).stdout
+    listed = ["git", "ls-files", "--others", "--exclude-standard", "-z"]
+    others = subprocess.run(listed, capture_output=True, check=False).stdout.decode().split("\0")
+    parts = [tracked]
+    for name in filter(None, others):
+        if sum(map(len, parts)) > MOST_UNCOMMITTED or Path(name).stat().st_size > MOST_UNCOMMITTED:
+            parts.append(f"# too long: {name}\n".encode())
+            continue
+        new = [*diff, "--no-index", "--", os.devnull, name]
+        parts.append(subprocess.run(new, capture_output=True, check=False).stdout)
+    if len(tracked) > MOST_UNCOMMITTED:
+        stat = subprocess.run([*diff[:-1], "--stat", "HEAD"], capture_output=True, check=False).stdout
+        parts[0] = b"# too long; what differs from the commit:\n" + stat
+    return b"".join(parts)
 
 
 def newest(name: str, finished: bool) -> Path | None:

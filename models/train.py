@@ -8,12 +8,16 @@ resumed. The test split is used once, when training has finished.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Iterable
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
@@ -26,13 +30,9 @@ from .runs import Settings, TrainingRun
 from .trainable import class_name
 from .training import configuration
 from .training.configuration import Configuration
-from .training.guards import Guard, TrainingStopped
+from .training.guards import Guard, TrainingFailed, TrainingStopped
 from .training.keeping import Keeping, WholeFiles, data_hash, loggers
 from .training.position import Position
-
-
-class TrainingFailed(RuntimeError):
-    """The module or its data raised an exception; it is the cause."""
 
 
 def train(
@@ -58,21 +58,42 @@ def train(
     wrong, TrainingFailed where the module or the data does.
     """
     with undisturbed():
-        if resume is None:
-            asked = configuration.words(
-                name, data, config, [*overrides, *shorthands(epochs, seed, precision)]
-            )
-            chosen = Configuration(asked)
-            settings = Settings(
-                name or chosen.class_path("model"), chosen.seed, chosen.epochs, chosen.precision
-            )
-            folder = runs.create(settings)
-            runs.describe(folder, chosen.text(), chosen.threads)
-        else:
+        if resume is not None:
             folder = runs.to_resume(name, resume, epochs, seed, precision)
             settings = Settings.read(folder)
-            chosen = Configuration(resumed(folder, settings))
-        return fit(chosen, folder, settings, report)
+            return fit(
+                Configuration([*resumed(folder, settings), *adjusted(overrides)]), folder, settings, report
+            )
+        with theirs():
+            chosen = Configuration(
+                configuration.words(name, data, config, [*overrides, *shorthands(epochs, seed, precision)])
+            )
+        settings = Settings(name or chosen.class_path("model"), chosen.seed, chosen.epochs, chosen.precision)
+        folder = runs.create(settings)
+        try:
+            runs.describe(folder, chosen.text(), chosen.threads)
+            return fit(chosen, folder, settings, report)
+        except Misuse:
+            if not (folder / runs.CHECKPOINT).exists():
+                shutil.rmtree(folder)  # there is nothing to go on with
+            raise
+
+
+@contextmanager
+def theirs() -> Iterator[None]:
+    """Tells what the user's module or data raise from what is ours: as TrainingFailed, which has it
+    as its cause.
+    """
+    try:
+        yield
+    except SystemExit as stopped:  # what Lightning makes of Ctrl-C
+        raise KeyboardInterrupt from stopped
+    except (Misuse, TrainingStopped, TrainingFailed, runs.RunRefused):
+        raise
+    except MisconfigurationException as error:
+        raise Misuse(" ".join(str(error).split())) from error
+    except Exception as error:
+        raise TrainingFailed(f"{type(error).__name__}: {error}") from error
 
 
 def shorthands(epochs: int | None, seed: int | None, precision: str | None) -> list[str]:
@@ -86,6 +107,16 @@ def shorthands(epochs: int | None, seed: int | None, precision: str | None) -> l
         *([f"seed_everything={seed}"] if seed is not None else []),
         *([f"trainer.precision={mixed.NAMES[precision]}"] if precision is not None else []),
     ]
+
+
+def adjusted(overrides: Iterable[str]) -> list[str]:
+    """Returns settings that a run may be resumed with, since they change no step: `spike` and
+    `checkpoint_every`. Raises Misuse for others.
+    """
+    for override in overrides:
+        if override.partition("=")[0] not in ("spike", "checkpoint_every"):
+            raise Misuse(f"a run goes on as it was started; leave {override} out")
+    return configuration.words("", overrides=overrides)
 
 
 def resumed(folder: Path, settings: Settings) -> list[str]:
@@ -106,34 +137,30 @@ def fit(
     """Trains, validates and tests, and writes the run's metrics."""
     keeping = Keeping(folder, settings, chosen.config.checkpoint_every, report)
     logger = {} if chosen.config.trainer.logger is not None else {"logger": loggers(folder)}
-    trainer, module, data = chosen.build(
-        callbacks=[Guard(folder, chosen.config.spike), Position(settings.seed), keeping],
-        plugins=[WholeFiles()],
-        default_root_dir=folder,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **logger,
-    )
+    with theirs():
+        trainer, module, data = chosen.build(
+            callbacks=[Guard(folder, chosen.config.spike), Position(settings.seed), keeping],
+            plugins=[WholeFiles()],
+            default_root_dir=folder,
+            enable_checkpointing=True,
+            enable_model_summary=False,
+            **logger,
+        )
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
-            callback.dirpath = str(folder)
+            callback.dirpath = str(folder.resolve() / runs.CHECKPOINTS)
     if data is None and not is_overridden("train_dataloader", module):
-        raise Misuse(f"no data: --data package.module:Class, or {class_name(type(module))}.train_dataloader")
+        loader = f"{class_name(type(module))}.train_dataloader"
+        raise Misuse(f"no data: --data package.module:Class, or {loader}")
     for part in filter(None, (module, data)):
         checkpoint.check_plain(part)
     last = resumable_checkpoint(type(module), folder)
-    try:
+    with theirs():
         trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
-    except SystemExit as stopped:  # what Lightning makes of Ctrl-C
-        raise KeyboardInterrupt from stopped
-    except (TrainingStopped, runs.RunRefused):
-        raise
-    except Exception as error:
-        raise TrainingFailed(f"{type(error).__name__}: {error}") from error
-    if not trainer.global_step:
-        raise TrainingStopped("the training split is empty: not one step was taken")
-    validation = scores(trainer.validate, "validation_step", "val_dataloader", module, data)
-    test = scores(trainer.test, "test_step", "test_dataloader", module, data)
+        if not trainer.global_step:
+            raise TrainingStopped("the training split is empty: not one step was taken")
+        validation = scores(trainer.validate, "validation_step", "val_dataloader", module, data)
+        test = scores(trainer.test, "test_step", "test_dataloader", module, data)
     run = TrainingRun(folder, settings, validation, test, keeping.seconds)
     write_metrics(run, data)
     return run
@@ -178,10 +205,15 @@ def write_metrics(run: TrainingRun, data: Any) -> None:
         "seed": run.settings.seed,
         "epochs": run.settings.epochs,
         "precision": run.settings.precision,
-        "validation": run.validation,
-        "test": run.test,
+        "validation": finite(run.validation),
+        "test": finite(run.test),
         "seconds": run.seconds,
         "data_hash": data_hash(data),
         **provenance(),
     }
     runs.write_json(run.folder / runs.METRICS, content)
+
+
+def finite(scores: dict[str, float]) -> dict[str, float | None]:
+    """Returns the scores as JSON can hold them: None for one that is no number."""
+    return {name: value if math.isfinite(value) else None for name, value in scores.items()}

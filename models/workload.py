@@ -77,7 +77,8 @@ def trained(net: type[Trainable], arguments: Mapping[str, Any], data_hash: str) 
     module, content = checkpoint.restore(net, path)
     precision = runs.Settings.read(folder).precision
     mixed = "" if precision == "fp32" else f" in mixed {precision}"
-    words = f"trained{mixed}, epoch {content['epoch'] + 1}, checkpoint sha256:{checkpoint.digest(path)[:8]}"
+    epochs = content["hotlap"].get("epochs_trained", content["epoch"] + 1)
+    words = f"trained{mixed}, epoch {epochs}, checkpoint sha256:{checkpoint.digest(path)[:8]}"
     if content["hotlap"]["data_hash"] != data_hash:
         words += ", on other data than this installation's"
     return module, words

@@ -17,7 +17,9 @@ from typing import Any
 import lightning.pytorch as L
 import torch
 from jsonargparse import ArgumentError
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import callbacks, loggers
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.precision import Precision
 
@@ -55,6 +57,8 @@ class Configuration(LightningCLI):
             )
         except ArgumentError as error:
             raise Misuse(explained(str(error), self.parser)) from None
+        except ValueError as error:  # a seed below 0
+            raise Misuse(" ".join(str(error).split())) from None
         if self.config.model is None:
             raise Misuse("no model: name a class (package.module:Net), or model: class_path in --config")
         self.class_path("model")
@@ -63,8 +67,12 @@ class Configuration(LightningCLI):
             raise Misuse("how long is not said: trainer.max_epochs=N, max_steps or max_time")
         if trainer.max_epochs is not None and trainer.max_epochs < 1:
             raise Misuse(f"trainer.max_epochs must be at least 1, not {trainer.max_epochs}")
-        if self.config.data is not None and self.config.data.init_args.get("seed", 0) is None:
-            self.config.data.init_args.seed = self.seed
+        for key in ("threads", "checkpoint_every"):
+            if self.config[key] is not None and self.config[key] < 1:
+                raise Misuse(f"{key} must be at least 1, not {self.config[key]}")
+        arguments = self.config.data.get("init_args") if self.config.data is not None else None
+        if arguments is not None and arguments.get("seed", 0) is None:
+            arguments.seed = self.seed
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--threads", type=int | None, default=None)
@@ -102,11 +110,17 @@ class Configuration(LightningCLI):
             more |= {"plugins": [*more["plugins"], plugin], "precision": None}
         if own.deterministic is None:
             more["deterministic"] = "warn"
-        return super().instantiate_trainer(**more)
+        if own.enable_progress_bar is None:
+            more["enable_progress_bar"] = any(isinstance(each, ProgressBar) for each in more["callbacks"])
+        try:
+            return super().instantiate_trainer(**more)
+        except (MisconfigurationException, TypeError, ValueError) as error:
+            raise Misuse("trainer: " + " ".join(str(error).split())) from error
 
     def precision_plugin(self) -> Precision | None:
         """Returns our plug-in for a precision that hotlap has a name for; None for another."""
-        return mixed.plugin(self.precision, device()) if self.precision in mixed.NAMES else None
+        where = "cpu" if self.config_init.trainer.accelerator == "cpu" else device()
+        return mixed.plugin(self.precision, where) if self.precision in mixed.NAMES else None
 
     @property
     def seed(self) -> int:

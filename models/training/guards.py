@@ -27,8 +27,14 @@ class TrainingStopped(RuntimeError):
     """A training cannot go on as it is."""
 
 
+class TrainingFailed(RuntimeError):
+    """The module or its data raised an exception; it is the cause."""
+
+
 class Guard(L.Callback):
-    """Stops at a loss that is not finite, at one far above the latest, and at an empty split."""
+    """Stops at a loss or a gradient that is not finite, at a loss far above the latest, and at an
+    empty split.
+    """
 
     def __init__(self, folder: Path, spike: float | None) -> None:
         """spike: how many times the median of the latest losses is too much; None: nothing is."""
@@ -59,6 +65,15 @@ class Guard(L.Callback):
         ):
             self.stop(wrong, trainer)
 
+    def on_before_optimizer_step(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        gradients = [each.grad for each in pl_module.parameters() if each.grad is not None]
+        if mixed.scale(trainer) is None and gradients:
+            norm = float(torch.nn.utils.get_total_norm(gradients))
+            if not math.isfinite(norm):
+                self.stop(f"the loss is finite and its gradient is {norm}", trainer)
+
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -66,8 +81,15 @@ class Guard(L.Callback):
         halved, which has an end.
         """
         scale = mixed.scale(trainer)
-        if scale is not None and scale < 1:
+        if scale is None:
+            return
+        if scale < 1:
             self.stop("at no scale of the loss are the gradients finite", trainer)
+        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+        value = float(loss) if isinstance(loss, Tensor) else math.inf
+        wrong = self.judged(value * trainer.accumulate_grad_batches) if math.isfinite(value) else ""
+        if wrong:
+            self.stop(wrong, trainer)
 
     def stop(self, wrong: str, trainer: L.Trainer) -> None:
         """Keeps the present batch. Raises TrainingStopped."""

@@ -26,11 +26,13 @@ EVALUATION = -1
 
 
 class SameBatches:
-    """A loader whose epochs depend on the seed and the number of the epoch alone."""
+    """A loader whose epochs depend on the seed, its number and that of the epoch alone."""
 
-    def __init__(self, loader: Any, seed: int, epoch: Callable[[], int]) -> None:
-        """epoch: returns the number of the one that is gone through now."""
-        self.loader, self.seed, self.epoch = loader, seed, epoch
+    def __init__(self, loader: Any, seed: int, epoch: Callable[[], int], number: int = 0) -> None:
+        """epoch: returns the number of the one that is gone through now. number: of the loader, of
+        several.
+        """
+        self.loader, self.seed, self.epoch, self.number = loader, seed, epoch, number
         # Batches of this epoch that were trained on.
         self.trained = 0
         # Batches that the next epoch to be gone through has behind it.
@@ -44,22 +46,29 @@ class SameBatches:
 
     def __iter__(self) -> Iterator[Any]:
         epoch, behind, self.behind = self.epoch(), self.behind, 0
-        with drawn_from(self.seed, f"order of epoch {epoch}", 0):
+        if length := sized_len(self.loader):
+            behind %= length  # the shorter of several begins again within an epoch
+        of = f"of epoch {epoch}" + (f" of loader {self.number}" if self.number else "")
+        with drawn_from(self.seed, f"order {of}", 0):
+            for number, generator in enumerate(generators(self.loader)):
+                generator.manual_seed(derived_seed(self.seed, f"generator {of}", number))
             batches = iter(self.loader)
         index = 0
         while True:
-            with drawn_from(self.seed, f"batch of epoch {epoch}", index):
+            with drawn_from(self.seed, f"batch {of}", index):
                 try:
                     batch = next(batches)
                 except StopIteration:
                     return
-                except Exception as error:
+                except (OSError, EOFError, ValueError) as error:
                     *_, why = ["", *str(error).strip().splitlines()]
-                    why = f"{type(error).__name__}: {why}"
+                    split = "a validation or test split" if epoch == EVALUATION else f"epoch {epoch + 1}"
                     raise TrainingStopped(
-                        f"batch {index} of epoch {epoch + 1} cannot be read: {why}"
+                        f"batch {index} of {split} cannot be read: {type(error).__name__}: {why}"
                     ) from error
             if index >= behind:
+                # What is drawn on the way to the device.
+                seed_all(derived_seed(self.seed, f"transfer {of}", index))
                 yield batch
             index += 1
 
@@ -70,6 +79,20 @@ class SameBatches:
         self.behind = self.trained = state["batches"]
 
 
+def epochs_trained(trainer: L.Trainer) -> int:
+    """Returns how many epochs were gone through: the number of the one that is, from 0."""
+    progress: Any = trainer.fit_loop.epoch_progress.current
+    return int(progress.processed)
+
+
+def generators(loader: Any) -> list[torch.Generator]:
+    """Returns the generators of its own that a DataLoader draws its order from."""
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    parts = (loader, getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None))
+    own = (getattr(part, "generator", None) for part in parts)
+    return list({id(each): each for each in own if isinstance(each, torch.Generator)}.values())
+
+
 class Position(L.Callback):
     """Has all splits read by SameBatches, and Lightning keep where the training stands in
     checkpoints. What is drawn while validation or test data are read is the same each time.
@@ -77,7 +100,9 @@ class Position(L.Callback):
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
+        # Of the training split, and the epoch that they were made in.
         self.loaders: list[SameBatches] = []
+        self.since = -1
         self.ready = False
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -87,13 +112,18 @@ class Position(L.Callback):
         strategy: Any = trainer.strategy
         original = strategy.process_dataloader
 
+        def epoch() -> int:
+            return epochs_trained(trainer)
+
         def processed(loader: Any) -> Any:
             loader = original(loader)
             if not trainer.training:
                 return SameBatches(loader, self.seed, lambda: EVALUATION)
             if sized_len(loader) == 0:
                 raise TrainingStopped("the training split is empty")
-            self.loaders.append(SameBatches(loader, self.seed, lambda: trainer.current_epoch))
+            if self.since != epoch():
+                self.loaders, self.since = [], epoch()
+            self.loaders.append(SameBatches(loader, self.seed, epoch, len(self.loaders)))
             return self.loaders[-1]
 
         strategy.process_dataloader = processed

@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 from hotlap.models import runs
 from hotlap.models.cli import train
 from hotlap.models.nets.mlp import MLP
+from hotlap.perf import cli
 
 
 def call(*arguments: str) -> Result:
@@ -42,8 +43,8 @@ def test_a_training_ends_with_its_test_metrics_and_checkpoint(runs_folder: Path)
         (["mlp", "--epochs", "0"], "epochs"),
         ([], "name one: gpt, mlp, resnet, vit"),
         (["mlp", "epochs"], "no KEY=VALUE"),
-        (["mlp", "--resume", "trainer.max_epochs=3"], "there is no run 'trainer.max_epochs=3'"),
-        (["mlp", "--resume", "ID", "seed_everything=1"], "leave seed_everything=1 out"),
+        (["--resume", "mlp-20260101-000000-0000"], "there is no run 'mlp-20260101-000000-0000'"),
+        (["mlp", "--resume", "--data", "net:Rows"], "leave net:Rows out"),
     ],
 )
 def test_usage_errors_exit_2(arguments: list[str], message: str, runs_folder: Path) -> None:
@@ -95,3 +96,32 @@ def test_after_ctrl_c_the_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
         assert call("mlp", "--epochs", "2").exit_code == 130
     done = call("mlp", "--resume")
     assert done.exit_code == 0 and done.output.startswith("mlp: epoch 2 of 2")
+
+
+def test_resume_alone_is_the_newest_run_and_takes_no_other_steps(capsys: pytest.CaptureFixture[str]) -> None:
+    """Through the command line itself, which puts `latest` behind a bare --resume."""
+    run = runs.create(runs.Settings("mlp", seed=0, epochs=1))
+    assert cli.status(["train", "--resume", "seed_everything=1"]) == 2
+    assert "goes on as it was started; leave seed_everything=1 out" in capsys.readouterr().err
+    assert cli.status(["train", "spike=null", "--resume"]) in (0, None)
+    assert capsys.readouterr().out.splitlines()[-1] == f"checkpoint: {run}/last.ckpt"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("trainer.accelerator=foo",), "invalid accelerator name: `accelerator='foo'`"),
+        (("trainer.max_steps=-5",), "max_steps"),
+        (("seed_everything=-1",), "-1 is not in bounds"),
+        (("threads=0",), "threads must be at least 1, not 0"),
+        (("trainer.val_check_interval=1000",), "val_check_interval"),
+        (("trainer.callbacks=[{class_path: EarlyStopping, init_args: {monitor: accuracy}}]",), "accuracy"),
+    ],
+)
+def test_settings_that_lightning_refuses_are_one_line_and_leave_no_run(
+    words: tuple[str, ...], message: str, runs_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.status(["train", "mlp", "--epochs", "1", *words]) in (2, 4)
+    (line,) = capsys.readouterr().err.splitlines()[-1:]
+    assert message in line
+    assert not list(runs_folder.glob("*/last.ckpt"))

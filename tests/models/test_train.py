@@ -116,7 +116,8 @@ def test_a_killed_training_ends_as_an_uninterrupted_one(tmp_path: Path, trained:
     assert trained(tmp_path / "whole", lines["whole"]) == 0
     assert trained(tmp_path / "killed", lines["killed"], deadly="2") == -signal.SIGKILL
     folder = next((tmp_path / "killed" / "train").iterdir())
-    assert read(folder / "last.ckpt")["epoch"] == 1 and not (folder / "metrics.json").exists()
+    assert read(folder / "last.ckpt")["hotlap"]["epochs_trained"] == 2
+    assert not (folder / "metrics.json").exists()
     assert trained(tmp_path / "killed", lines["killed"], resume=True) == 0
     # The same lines, no epoch twice and none left out.
     assert lines["killed"].read_text() == lines["whole"].read_text() != ""
@@ -161,7 +162,8 @@ def test_checkpoint_and_metrics_say_where_they_come_from() -> None:
     assert metrics["seconds"] > 0
     names = {path.name for path in run.folder.iterdir()} - {runs.UNCOMMITTED}
     described = {"settings.json", "config.yaml", "environment.json"}
-    assert names == described | {"last.ckpt", "best.ckpt", "logs", "metrics.json"}
+    assert names == described | {"last.ckpt", "checkpoints", "logs", "metrics.json"}
+    assert [path.name for path in (run.folder / "checkpoints").iterdir()] == ["best.ckpt"]
 
 
 def test_the_test_split_is_used_once_and_last(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,8 @@ from hotlap.models import runs
 from hotlap.models.checkpoint import read
 from hotlap.models.data.breast_cancer import BreastCancer
 from hotlap.models.nets.mlp import MLP
-from hotlap.models.train import TrainingFailed, train
-from hotlap.models.training.guards import BATCH, Guard, TrainingStopped
+from hotlap.models.train import train
+from hotlap.models.training.guards import BATCH, Guard, TrainingFailed, TrainingStopped
 
 EPOCHS = 2
 
