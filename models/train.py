@@ -61,9 +61,10 @@ def train(
         if resume is not None:
             folder = runs.to_resume(name, resume, epochs, seed, precision)
             settings = Settings.read(folder)
-            return fit(
-                Configuration([*resumed(folder, settings), *adjusted(overrides)]), folder, settings, report
-            )
+            asked = [*resumed(folder, settings), *adjusted(overrides)]
+            with theirs():
+                chosen = Configuration(asked)
+            return fit(chosen, folder, settings, report)
         with theirs():
             chosen = Configuration(
                 configuration.words(name, data, config, [*overrides, *shorthands(epochs, seed, precision)])
@@ -97,7 +98,7 @@ def theirs() -> Iterator[None]:
 
 
 def shorthands(epochs: int | None, seed: int | None, precision: str | None) -> list[str]:
-    """Returns the options of the command line as settings. Raises ValueError."""
+    """Returns the options of the command line as settings. Raises Misuse."""
     if epochs is not None and epochs < 1:
         raise Misuse(f"epochs must be at least 1, not {epochs}")
     if precision is not None:

@@ -78,6 +78,12 @@ def test_an_exception_is_shown_whole_and_the_run_goes_on_after_the_mend(reposito
     *_, line = failed.stderr.splitlines()
     assert "in training_step" in failed.stderr and line.startswith("hotlap: RuntimeError: mat1 and mat2")
     (ID,) = re.findall(r"--resume (\S+) goes on", line)
+    (repository / "net.py").write_text("raise KeyError('their own import')\n")
+    try:
+        unimportable = hotlap(repository, "train", "--resume", ID)
+    finally:
+        (repository / "net.py").write_text(code)
+    assert unimportable.returncode in (2, 4) and "their own import" in unimportable.stderr
     resumed = hotlap(repository, "train", "--resume", ID)
     assert resumed.returncode == 0, resumed.stderr
     assert resumed.stdout.startswith("net:Net: epoch 2 of 2")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import random
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from lightning.pytorch.loggers import CSVLogger
 
 from bench.resumes import BATCHES, EVERY, MODULE, Trainings, arguments, killed, same, tensors
 from hotlap.models import checkpoint
@@ -183,6 +185,19 @@ def test_what_modules_and_data_do_besides_comes_back(
     net: str, data: str, at_the_end: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert interrupted(tmp_path, monkeypatch, net=net, data=data, at_the_end=at_the_end) == []
+
+
+def test_what_was_logged_up_to_the_checkpoint_is_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first session ends within epoch 2, as by a kill: without a last word of the logger."""
+    monkeypatch.setattr(CSVLogger, "finalize", lambda self, status: None)
+    assert interrupted(tmp_path, monkeypatch) == []
+    _, broken = sorted((tmp_path / "runs" / "train").iterdir())
+    files = [broken / "logs" / "csv" / session / "metrics.csv" for session in ("1", "2")]
+    sessions = [csv.DictReader(file.read_text().splitlines()) for file in files]
+    validated = [[row["epoch"] for row in session if row["val_loss"]] for session in sessions]
+    assert validated == [["0"], ["1", "2", "3"]]  # the last is that of the finished training
 
 
 def test_a_training_that_was_stopped_early_is_not_gone_on_with(
