@@ -7,6 +7,7 @@ all is text again, and starts the same training once more.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import re
@@ -56,6 +57,7 @@ class Configuration(LightningCLI):
                 parser_kwargs={"exit_on_error": False, "allow_abbrev": False},
             )
         except ArgumentError as error:
+            import_named(str(error))
             raise Misuse(explained(str(error), self.parser)) from None
         except ValueError as error:  # a seed below 0
             raise Misuse(" ".join(str(error).split())) from None
@@ -209,6 +211,15 @@ def dotted(text: str, kind: type) -> str:
 def classes(parts: dict[str, Any], kind: type) -> list[str]:
     """Returns the names among these of classes of a kind."""
     return [name for name, part in parts.items() if isinstance(part, type) and issubclass(part, kind)]
+
+
+def import_named(text: str) -> None:
+    """Imports the modules of the classes that jsonargparse names in its error, for what they raise:
+    it leaves that out.
+    """
+    for path in re.findall(r"class_path'?:? '([\w.]+)\.\w+'", text):
+        with contextlib.suppress(ModuleNotFoundError):
+            importlib.import_module(path)
 
 
 def explained(text: str, parser: LightningArgumentParser) -> str:

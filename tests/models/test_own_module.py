@@ -83,7 +83,8 @@ def test_an_exception_is_shown_whole_and_the_run_goes_on_after_the_mend(reposito
         unimportable = hotlap(repository, "train", "--resume", ID)
     finally:
         (repository / "net.py").write_text(code)
-    assert unimportable.returncode in (2, 4) and "their own import" in unimportable.stderr
+    assert unimportable.returncode == 4 and "KeyError: 'their own import'" in unimportable.stderr
+    assert f"--resume {ID} goes on" in unimportable.stderr
     resumed = hotlap(repository, "train", "--resume", ID)
     assert resumed.returncode == 0, resumed.stderr
     assert resumed.stdout.startswith("net:Net: epoch 2 of 2")
