@@ -54,6 +54,22 @@ def test_a_loss_that_went_wrong_stops_with_its_batch_and_the_run_goes_on(
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
 
 
+def test_a_gradient_that_is_none_of_a_loss_that_is_fine_changes_no_weight(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The root of 0 is 0, and has no slope."""
+    step = MLP.training_step
+
+    def rooted(self: MLP, batch: tuple, batch_idx: int) -> torch.Tensor:
+        root = (0 * self.layers[0].weight.sum()).sqrt() if self.current_epoch else 0.0
+        return step(self, batch, batch_idx) + root
+
+    monkeypatch.setattr(MLP, "training_step", rooted)
+    message, folder = stopped()
+    assert "the loss is finite and its gradient is nan at batch 0 of epoch 2" in message
+    assert all(value.isfinite().all() for value in read(folder / runs.CHECKPOINT)["state_dict"].values())
+
+
 def test_spikes_are_measured_against_the_latest_and_may_be_allowed() -> None:
     guard = Guard(Path(), 100.0)
     assert [guard.judged(loss) for loss in (1.0, 900.0, 1.0)] == ["", "", ""]  # too few to say
