@@ -16,6 +16,7 @@ from ..perf.terms import stored
 from ..perf.terms.reasons import Misuse, Unreadable
 from . import runs
 from .catalog import nearest
+from .promotion import PROMOTED
 from .runs import Settings
 
 # What of an environment is told apart when two runs are compared.
@@ -30,6 +31,10 @@ class StoredTraining(NamedTuple):
     finished: bool
     # Metric -> value on the validation split; of an unfinished run empty. None: no number.
     validation: dict[str, float | None]
+    # The same on the test split.
+    test: dict[str, float | None]
+    # What is written of its promotion; empty where there was none.
+    promoted: dict[str, Any]
     # Wall time over all sessions; of an unfinished run 0.
     seconds: float
     # Key with dots -> value, of the whole configuration.
@@ -73,6 +78,8 @@ def read(folder: Path) -> StoredTraining:
         settings,
         bool(metrics),
         dict(metrics.get("validation", {})),
+        dict(metrics.get("test", {})),
+        decoded(folder / PROMOTED) if (folder / PROMOTED).exists() else {},
         float(metrics.get("seconds", 0.0)),
         configuration,
         environment,
@@ -121,13 +128,14 @@ def differences(records: Sequence[StoredTraining], part: str) -> dict[str, list[
 
 
 def superfluous(keep: int) -> list[Path]:
-    """Returns the folders of finished runs but for the newest `keep` of each network. A link is
-    nobody's folder, and stays.
+    """Returns the folders of finished runs but for the newest `keep` of each network, and but for
+    promoted ones. A link is nobody's folder, and stays.
     """
     count: dict[str, int] = {}
     old = []
     for folder in reversed(folders()):
-        if (folder / runs.METRICS).exists() and not folder.is_symlink():
+        kept = (folder / PROMOTED).exists() or folder.is_symlink()
+        if (folder / runs.METRICS).exists() and not kept:
             name = Settings.read(folder).name
             count[name] = count.get(name, 0) + 1
             if count[name] > keep:

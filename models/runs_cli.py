@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import fnmatch
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from ..perf.terms import escape, printer
 from ..perf.terms.reasons import Misuse
-from . import records, runs
+from . import promotion, records, runs
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,26 +23,30 @@ MOST_METRICS = 3
 
 def show_runs(
     action: Annotated[
-        Literal["list", "show", "compare", "prune"],
-        typer.Argument(help="list all, show one, compare two or more, prune old ones."),
+        Literal["list", "show", "compare", "prune", "promote"],
+        typer.Argument(help="list all, show one, compare two or more, prune old ones, promote one."),
     ] = "list",
     names: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="[NAME]...",
-            help="Of list: only networks whose name matches one of these globs. Of show and compare: IDs.",
+            help="Of list: only networks whose name matches one of these globs. Else: IDs.",
         ),
     ] = None,
     keep: Annotated[
         int, typer.Option(min=0, help="Of prune: so many of the newest finished runs of each network stay.")
     ] = 5,
+    evaluation: Annotated[
+        Path | None,
+        typer.Option(help="Of promote: the results file of hotlap run that evaluates its checkpoint."),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Of prune: remove, and not only say what would be.")] = (
         False
     ),
 ) -> int:
-    """List, show, compare and prune trainings of runs/train.
+    """List, show, compare, prune and promote trainings of runs/train.
 
-    Scores are those of the validation split.
+    Scores are those of the validation split; show has a promoted run's on the test split too.
     """
     from ..perf.reports.console import console
 
@@ -58,6 +63,8 @@ def show_runs(
         for table in compared([records.by_name(ID) for ID in asked]):
             console().print(table)
         printer.line("one training each: another seed moves the scores too")
+    elif action == "promote":
+        promoted(asked, evaluation)
     else:
         prune(keep, yes)
     return 0
@@ -83,7 +90,7 @@ def listed(globs: list[str]) -> Table:
         cells = (
             folder.name,
             name,
-            "finished" if record.finished else "unfinished",
+            state(record),
             str(record.settings.seed),
             str(record.settings.epochs),
             ", ".join(scores),
@@ -96,10 +103,12 @@ def listed(globs: list[str]) -> Table:
 
 def shown(record: StoredTraining) -> None:
     """Prints one run: what it is, its scores, where it took place, all settings, its files."""
-    state = "finished" if record.finished else f"unfinished: hotlap train --resume {record.id} goes on"
+    on = "" if record.finished else f": hotlap train --resume {record.id} goes on"
     lines = [
-        f"{record.settings.name}, {record.began} UTC, {state}",
+        f"{record.settings.name}, {record.began} UTC, {state(record)}{on}",
         *(f"validation {metric} {number(value)}" for metric, value in record.validation.items()),
+        *(f"test {metric} {number(value)}" for metric, value in record.test.items() if record.promoted),
+        *(f"promoted {key}: {records.text(value)}" for key, value in record.promoted.items()),
         *(f"{key}: {records.text(value)}" for key, value in record.environment.items() if value),
         "",
         *(f"{key}={records.text(value)}" for key, value in record.configuration.items() if value is not None),
@@ -108,6 +117,23 @@ def shown(record: StoredTraining) -> None:
     ]
     for line in lines:
         printer.line(escape.log(line))
+
+
+def state(record: StoredTraining) -> str:
+    return "promoted" if record.promoted else "finished" if record.finished else "unfinished"
+
+
+def promoted(asked: list[str], evaluation: Path | None) -> None:
+    """Promotes one run by its evaluation, and says on what it stands."""
+    if len(asked) != 1 or evaluation is None:
+        raise Misuse(
+            "hotlap runs promote ID --evaluation RESULTS.json: a run is promoted by what hotlap run measured"
+            " of its checkpoint"
+        )
+    content = promotion.promote(records.by_name(asked[0]).folder, evaluation)
+    cases = ", ".join(each["case"] for each in content["stands_on"])
+    by = f"{content['by']} ({content['by_is']})"
+    printer.line(escape.log(f"{asked[0]} promoted by {by}: {content['checkpoint']}, {cases}"))
 
 
 def compared(chosen: list[StoredTraining]) -> list[Table]:

@@ -6,9 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from hotlap.models import records, runs
+from hotlap.models import checkpoint, records, runs
 from hotlap.models.train import train
 from hotlap.perf import cli
+from hotlap.perf.terms import result
+from hotlap.perf.terms.case import Case, Plan
+from hotlap.perf.terms.reasons import Reason
+from hotlap.perf.terms.result import Deviation, Task
 
 pytestmark = pytest.mark.usefixtures("wide")
 
@@ -96,3 +100,50 @@ def test_what_a_file_holds_reaches_no_terminal_unescaped(capsys: pytest.CaptureF
     (folder / runs.METRICS).write_text('{"validation": {"acc\\u001b[2J": 1.0}, "seconds": 1}')
     for words in ((), ("show", folder.name), ("compare", folder.name, folder.name)):
         assert "\x1b[31m" not in (text := output(capsys, *words)) and "\x1b[2J" not in text
+
+
+def evaluated(path: Path, weights: str, status: str = "ok") -> Path:
+    """Writes a results file as hotlap run does, of one case of these weights."""
+    reason = None if status == "ok" else Reason("accuracy", "too far off")
+    deviation = Deviation(task=Task("accuracy", "higher", 0.9, 0.9, 0.01))
+    case = result.Result(
+        Case("mlp", "eager"), "race", Plan(), status, reason, weights=weights, deviation=deviation
+    )  # type: ignore[arg-type]
+    path.write_bytes(result.encode(result.Results("run", "hotlap run mlp", {}, results=(case,))))
+    return path
+
+
+def test_a_run_is_promoted_by_an_evaluation_of_its_own_checkpoint_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for key, value in (("NAME", "user.name"), ("a@b", "user.email")):
+        monkeypatch.setenv(f"GIT_CONFIG_KEY_{int(value == 'user.email')}", value)
+        monkeypatch.setenv(f"GIT_CONFIG_VALUE_{int(value == 'user.email')}", key)
+    monkeypatch.setenv("GIT_CONFIG_COUNT", "2")
+    run = trained()
+    mine = checkpoint.digest(run.checkpoint)[:8]
+    good = evaluated(tmp_path / "good.json", f"trained, epoch 1, checkpoint sha256:{mine}")
+    for file, message in (
+        (evaluated(tmp_path / "other.json", "trained, checkpoint sha256:00000000"), "sha256:00000000"),
+        (evaluated(tmp_path / "wrong.json", f"checkpoint sha256:{mine}", "failed"), "but nothing"),
+    ):
+        assert cli.status(["runs", "promote", run.id, "--evaluation", str(file)]) == 2
+        assert message in capsys.readouterr().err
+    assert cli.status(["runs", "promote", run.id]) == 2
+    assert "--evaluation RESULTS.json" in capsys.readouterr().err
+    assert "test accuracy" not in output(capsys, "show", run.id)
+
+    said = output(capsys, "promote", run.id, "--evaluation", str(good))
+    assert f"{run.id} promoted by NAME <a@b> (what git is configured to say, no signature)" in said
+    assert "promoted" in output(capsys)
+    shown = output(capsys, "show", run.id)
+    assert f"test accuracy {run.test['accuracy']:.4g}" in shown and "promoted by: NAME <a@b>" in shown
+    assert (run.folder / "evaluation.json").read_bytes() == good.read_bytes()
+    assert records.superfluous(0) == []
+
+
+def test_an_unfinished_run_is_not_promoted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = runs.create(runs.Settings("mlp", 0, 1))
+    file = evaluated(tmp_path / "good.json", "trained")
+    assert cli.status(["runs", "promote", folder.name, "--evaluation", str(file)]) == 2
+    assert "is not finished" in capsys.readouterr().err
