@@ -63,7 +63,6 @@ class Configuration(LightningCLI):
             raise Misuse(" ".join(str(error).split())) from None
         if self.config.model is None:
             raise Misuse("no model: name a class (package.module:Net), or model: class_path in --config")
-        self.class_path("model")
         trainer = self.config.trainer
         if trainer.max_epochs is None and trainer.max_steps == -1 and trainer.max_time is None:
             raise Misuse("how long is not said: trainer.max_epochs=N, max_steps or max_time")
