@@ -329,7 +329,7 @@ def launched(case: Case) -> dict[str, Any]:
 def _compile(ov: Any, folder: Path, options: dict[str, Any]) -> Any:
     """Compiles the IR of a folder. Raises Refusal(build_failed)."""
     try:
-        return ov.Core().compile_model(folder / MODEL, "CPU", options)
+        return ov_model.compiled_by(ov, folder / MODEL, options)
     except RuntimeError as error:
         raise Refusal("build_failed", f"OpenVINO {ov.__version__}: {error}") from error
 

@@ -20,6 +20,7 @@ from ..machine import cpu
 from ..terms.contract import Arrays
 from ..terms.reasons import Refusal
 from .calibration import LIMIT, Calibration, cosine
+from .ov_model import compiled_by
 
 REMEDY = "pip install 'hotlap[openvino]'"
 # Tries after the first one: the other preset, then 1, 2, 4 and 8 operations left in fp32.
@@ -300,7 +301,7 @@ def _inner(ov: Any, model: Any, names: Sequence[str], batch: Arrays) -> dict[str
 
 
 def _compiled(ov: Any, model: Any) -> Any:
-    return ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return compiled_by(ov, model, {"INFERENCE_PRECISION_HINT": "f32"})
 
 
 def _run(compiled: Any, batch: Arrays) -> Arrays:

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..machine import signal_stack
 from ..machine.memory import exhausted
 from ..oracle.arrays import comparable
 from ..terms.case import BATCH
@@ -122,13 +123,21 @@ def converted(ov: Any, workload: Workload) -> Any:
     return model
 
 
+def compiled_by(ov: Any, model: Any, options: dict[str, Any]) -> Any:
+    """Returns a model, or the file of one, compiled for the CPU; the calling thread keeps the stack
+    that it handles signals on. Raises RuntimeError.
+    """
+    with signal_stack.kept():
+        return ov.Core().compile_model(model, "CPU", options)
+
+
 def runner(ov: Any, model: Any) -> Any:
     """Returns a function that runs a model once, in fp32."""
     import numpy as np
 
     def run(inputs: Arrays) -> Arrays:
         try:
-            compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+            compiled = compiled_by(ov, model, {"INFERENCE_PRECISION_HINT": "f32"})
             kinds = [port.element_type.to_dtype() for port in compiled.inputs]
             feed = {
                 index: np.asarray(value, kind, order="C")
