@@ -63,17 +63,17 @@ def test_two_runs_are_listed_shown_and_compared(capsys: pytest.CaptureFixture[st
 def test_old_finished_runs_are_pruned_when_asked_twice(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    made = [runs.create(runs.Settings("mlp", seed, 1)) for seed in range(4)]
-    for folder in made[:3]:
+    created = [runs.create(runs.Settings("mlp", seed, 1)) for seed in range(4)]
+    for folder in created[:3]:
         (folder / runs.METRICS).write_text("{}")
     elsewhere = tmp_path / "elsewhere"
-    made[0].rename(elsewhere)
-    made[0].symlink_to(elsewhere)
-    assert records.superfluous(1) == [made[1]]
-    said = output(capsys, "prune", "--keep", "1")
-    assert made[1].name in said and "1 runs would be removed" in said and made[1].exists()
+    created[0].rename(elsewhere)
+    created[0].symlink_to(elsewhere)
+    assert records.superfluous(1) == [created[1]]
+    printed = output(capsys, "prune", "--keep", "1")
+    assert created[1].name in printed and "1 runs would be removed" in printed and created[1].exists()
     assert "1 runs removed" in output(capsys, "prune", "--keep", "1", "--yes")
-    assert not made[1].exists() and all(folder.exists() for folder in (*made[2:], elsewhere))
+    assert not created[1].exists() and all(folder.exists() for folder in (*created[2:], elsewhere))
     assert "0 runs removed" in output(capsys, "prune", "--keep", "1")
 
 
@@ -133,8 +133,8 @@ def test_a_run_is_promoted_by_an_evaluation_of_its_own_checkpoint_only(
     assert "--evaluation RESULTS.json" in capsys.readouterr().err
     assert "test accuracy" not in output(capsys, "show", run.id)
 
-    said = output(capsys, "promote", run.id, "--evaluation", str(good))
-    assert f"{run.id} promoted by NAME <a@b> (what git is configured to say, no signature)" in said
+    printed = output(capsys, "promote", run.id, "--evaluation", str(good))
+    assert f"{run.id} promoted by NAME <a@b> (what git is configured to say, no signature)" in printed
     assert "promoted" in output(capsys)
     shown = output(capsys, "show", run.id)
     assert f"test accuracy {run.test['accuracy']:.4g}" in shown and "promoted by: NAME <a@b>" in shown
