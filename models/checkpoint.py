@@ -6,7 +6,6 @@ of one line that says what is wrong, with which file, and what to do.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import pickle
 import zipfile
@@ -19,12 +18,6 @@ import torch
 from .trainable import Trainable, class_name
 
 Module = TypeVar("Module", bound=L.LightningModule)
-
-
-def digest(path: Path) -> str:
-    """The sha256 of the file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -7,7 +7,6 @@ torch.
 
 from __future__ import annotations
 
-import hashlib
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,7 +36,7 @@ def promote(folder: Path, evaluation: Path) -> dict[str, Any]:
     results = result.read(evaluation)
     good = [each for each in results.results if each.status in ("ok", "noisy")]
     for checkpoint in checkpoints(folder):
-        sha = digest(checkpoint)
+        sha = runs.digest(checkpoint)
         standing = [each for each in good if f"sha256:{sha[:DIGITS]}" in each.weights]
         if standing:
             break
@@ -53,7 +52,7 @@ def promote(folder: Path, evaluation: Path) -> dict[str, Any]:
         "checkpoint": str(checkpoint.relative_to(folder)),
         "sha256": sha,
         "evaluation": EVALUATION,
-        "evaluation_sha256": digest(evaluation),
+        "evaluation_sha256": runs.digest(evaluation),
         "stands_on": [
             {
                 "case": each.case.id,
@@ -83,11 +82,6 @@ def task_of(each: result.Result) -> dict[str, float] | None:
     """Returns what a case's task metric is; None where it has none."""
     task = each.deviation.task if each.deviation is not None else None
     return None if task is None else {task.metric: task.value}
-
-
-def digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def who() -> str:

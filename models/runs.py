@@ -7,6 +7,7 @@ last.ckpt after the first steps, and metrics.json once training has finished.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -202,6 +203,12 @@ def _existing(name: str, which: str) -> Path:
         has = f"{name} has no" if name else "there is no"
         raise NotResumable(f"{has} unfinished run in {root()}; start one with: hotlap train {name or 'NAME'}")
     return unfinished
+
+
+def digest(path: Path) -> str:
+    """The sha256 of the file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -78,7 +78,7 @@ def trained(net: type[Trainable], arguments: Mapping[str, Any], data_hash: str) 
     precision = runs.Settings.read(folder).precision
     mixed = "" if precision == "fp32" else f" in mixed {precision}"
     epochs = content["hotlap"].get("epochs_trained", content["epoch"] + 1)
-    words = f"trained{mixed}, epoch {epochs}, checkpoint sha256:{checkpoint.digest(path)[:8]}"
+    words = f"trained{mixed}, epoch {epochs}, checkpoint sha256:{runs.digest(path)[:8]}"
     if content["hotlap"]["data_hash"] != data_hash:
         words += ", on other data than this installation's"
     return module, words

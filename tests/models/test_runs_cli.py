@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hotlap.models import checkpoint, records, runs
+from hotlap.models import records, runs
 from hotlap.models.train import train
 from hotlap.perf import cli
 from hotlap.perf.terms import result
@@ -121,7 +121,7 @@ def test_a_run_is_promoted_by_an_evaluation_of_its_own_checkpoint_only(
         monkeypatch.setenv(f"GIT_CONFIG_VALUE_{int(value == 'user.email')}", key)
     monkeypatch.setenv("GIT_CONFIG_COUNT", "2")
     run = trained()
-    mine = checkpoint.digest(run.checkpoint)[:8]
+    mine = runs.digest(run.checkpoint)[:8]
     good = evaluated(tmp_path / "good.json", f"trained, epoch 1, checkpoint sha256:{mine}")
     for file, message in (
         (evaluated(tmp_path / "other.json", "trained, checkpoint sha256:00000000"), "sha256:00000000"),
