@@ -37,6 +37,8 @@ class StoredTraining(NamedTuple):
     promoted: dict[str, Any]
     # Wall time over all sessions; of an unfinished run 0.
     seconds: float
+    # Of the optimizer; 0 where it is not known.
+    steps: int
     # Key with dots -> value, of the whole configuration.
     configuration: dict[str, Any]
     # What of the environment is told apart -> its value.
@@ -81,6 +83,7 @@ def read(folder: Path) -> StoredTraining:
         dict(metrics.get("test", {})),
         decoded(folder / PROMOTED) if (folder / PROMOTED).exists() else {},
         float(metrics.get("seconds", 0.0)),
+        int(metrics.get("steps", 0)),
         configuration,
         environment,
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -82,6 +83,8 @@ class TrainingRun:
     test: dict[str, float]
     # Wall time over all sessions of the run.
     seconds: float
+    # Of the optimizer.
+    steps: int
 
     @property
     def id(self) -> str:
@@ -90,6 +93,11 @@ class TrainingRun:
     @property
     def checkpoint(self) -> Path:
         return self.folder / CHECKPOINT
+
+
+def without_split(name: str) -> str:
+    """Returns a metric's name without the split's before it: validation_accuracy, val/accuracy."""
+    return re.sub(r"^(validation|val|test)[_/]", "", name)
 
 
 def root() -> Path:

@@ -9,7 +9,6 @@ resumed. The test split is used once, when training has finished.
 from __future__ import annotations
 
 import math
-import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -45,6 +44,7 @@ def train(
     data: str = "",
     config: Path | None = None,
     overrides: Iterable[str] = (),
+    test: bool = True,
 ) -> TrainingRun:
     """Trains a network and returns the finished run.
 
@@ -64,7 +64,7 @@ def train(
             asked = [*resumed(folder, settings), *adjusted(overrides)]
             with theirs():
                 chosen = Configuration(asked)
-            return fit(chosen, folder, settings, report)
+            return fit(chosen, folder, settings, report, test)
         with theirs():
             chosen = Configuration(
                 configuration.words(name, data, config, [*overrides, *shorthands(epochs, seed, precision)])
@@ -73,7 +73,7 @@ def train(
         folder = runs.create(settings)
         try:
             runs.describe(folder, chosen.text(), chosen.threads)
-            return fit(chosen, folder, settings, report)
+            return fit(chosen, folder, settings, report, test)
         except Misuse:
             if not (folder / runs.CHECKPOINT).exists():
                 shutil.rmtree(folder)  # there is nothing to go on with
@@ -133,9 +133,9 @@ def resumed(folder: Path, settings: Settings) -> list[str]:
 
 
 def fit(
-    chosen: Configuration, folder: Path, settings: Settings, report: Callable[[str], None]
+    chosen: Configuration, folder: Path, settings: Settings, report: Callable[[str], None], test: bool
 ) -> TrainingRun:
-    """Trains, validates and tests, and writes the run's metrics."""
+    """Trains, validates and tests if asked to, and writes the run's metrics."""
     keeping = Keeping(folder, settings, chosen.config.checkpoint_every, report)
     logger = {} if chosen.config.trainer.logger is not None else {"logger": loggers(folder)}
     with theirs():
@@ -161,8 +161,8 @@ def fit(
         if not trainer.global_step:
             raise TrainingStopped("the training split is empty: not one step was taken")
         validation = scores(trainer.validate, "validation_step", "val_dataloader", module, data)
-        test = scores(trainer.test, "test_step", "test_dataloader", module, data)
-    run = TrainingRun(folder, settings, validation, test, keeping.seconds)
+        tested = scores(trainer.test, "test_step", "test_dataloader", module, data) if test else {}
+    run = TrainingRun(folder, settings, validation, tested, keeping.seconds, trainer.global_step)
     write_metrics(run, data)
     return run
 
@@ -191,7 +191,7 @@ def scores(
     if not is_overridden(step, module) or not is_overridden(loader, source):
         return {}
     return {
-        re.sub(r"^(validation|val|test)[_/]", "", name): float(value)
+        runs.without_split(name): float(value)
         for each in run(module, datamodule=data, verbose=False)
         for name, value in each.items()
     }
@@ -208,6 +208,7 @@ def write_metrics(run: TrainingRun, data: Any) -> None:
         "precision": run.settings.precision,
         "validation": finite(run.validation),
         "test": finite(run.test),
+        "steps": run.steps,
         "seconds": run.seconds,
         "data_hash": data_hash(data),
         **provenance(),

@@ -103,7 +103,11 @@ def outcome(arguments: list[str]) -> int | None:
 
 
 def with_latest(arguments: list[str]) -> list[str]:
-    """Returns the arguments with `latest` behind a --resume that stands without an ID."""
+    """Returns the arguments with `latest` behind a --resume that stands without an ID, of commands
+    where it may have one.
+    """
+    if arguments[:1] == ["experiment"]:
+        return arguments
     words = []
     for index, word in enumerate(arguments):
         words.append(word)

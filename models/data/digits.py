@@ -45,6 +45,10 @@ def augment(
 class Digits(InMemoryData):
     """Images (3, 32, 32) in 0..1, three equal channels; augmented while training, and only then."""
 
+    def __init__(self, batch_size: int = 64, seed: int | None = None, augmented: bool = True) -> None:
+        super().__init__(batch_size, seed)
+        self.augmented = augmented
+
     def read(self) -> dict[str, np.ndarray]:
         from sklearn.datasets import load_digits
 
@@ -62,6 +66,6 @@ class Digits(InMemoryData):
         self, batch: tuple[Tensor, Tensor], dataloader_idx: int
     ) -> tuple[Tensor, Tensor]:
         images, labels = batch
-        if self.trainer is not None and self.trainer.training:
+        if self.augmented and self.trainer is not None and self.trainer.training:
             images = augment(images, generator(self.seed, "augment", self.trainer.global_step))
         return images, labels

@@ -13,7 +13,7 @@ of 64).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -82,14 +82,18 @@ class SwiGLU(nn.Module):
         return self.down(F.silu(self.gate(x)) * self.up(x))
 
 
+# How a token's features are brought to one scale; layer also takes their mean away and adds a bias.
+NORMS = {"rms": nn.RMSNorm, "layer": nn.LayerNorm}
+
+
 class DecoderBlock(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x))."""
 
-    def __init__(self, width: int, heads: int, context: int) -> None:
+    def __init__(self, width: int, heads: int, context: int, norm: str = "rms") -> None:
         super().__init__()
-        self.norm1 = nn.RMSNorm(width, eps=1e-6)
+        self.norm1 = NORMS[norm](width, eps=1e-6)
         self.attention = CausalSelfAttention(width, heads, context)
-        self.norm2 = nn.RMSNorm(width, eps=1e-6)
+        self.norm2 = NORMS[norm](width, eps=1e-6)
         self.mlp = SwiGLU(width)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, T, C) -> (B, T, C)
@@ -102,7 +106,10 @@ RECIPE = Recipe(learning_rate=3e-3, weight_decay=0.1)
 
 
 class GPT(LanguageModel):
-    """Embedding, blocks, norm and output layer; residual outputs begin small, as in GPT-2."""
+    """Embedding, blocks, norm and output layer; residual outputs begin small, as in GPT-2.
+
+    norm: which of NORMS.
+    """
 
     data = StdlibSource
 
@@ -113,13 +120,14 @@ class GPT(LanguageModel):
         width: int = 128,
         depth: int = 4,
         heads: int = 4,
+        norm: Literal["rms", "layer"] = "rms",
         recipe: Recipe = RECIPE,
     ) -> None:
         super().__init__(recipe)
         self.save_hyperparameters(ignore="recipe")
         self.embedding = nn.Embedding(vocabulary, width)
-        self.blocks = nn.Sequential(*(DecoderBlock(width, heads, context) for _ in range(depth)))
-        self.norm = nn.RMSNorm(width, eps=1e-6)
+        self.blocks = nn.Sequential(*(DecoderBlock(width, heads, context, norm) for _ in range(depth)))
+        self.norm = NORMS[norm](width, eps=1e-6)
         self.head = nn.Linear(width, vocabulary, bias=False)
         self.head.weight = self.embedding.weight
         for name, parameter in self.named_parameters():

@@ -120,6 +120,13 @@ def test_images_are_augmented_in_training_only() -> None:
     assert not torch.equal(data.on_after_batch_transfer(batch, 0)[0], first)
 
 
+def test_images_can_be_left_as_they_are() -> None:
+    data = Digits(augmented=False)
+    data.trainer = SimpleNamespace(training=True, global_step=0)  # type: ignore[assignment]
+    images = torch.rand(2, 3, 32, 32)
+    assert data.on_after_batch_transfer((images, torch.zeros(2)), 0)[0] is images
+
+
 def test_augmentation_without_extent_is_the_identity_and_a_shift_shifts() -> None:
     images = torch.rand(8, 3, 32, 32)
     same = augment(images, generator(0, "test", 0), degrees=0, scale=0, shift=0)

@@ -41,6 +41,16 @@ def test_logits_have_the_documented_shape(name: str) -> None:
     assert tuple(net(batch_of_three(net)).shape) == LOGITS[name]
 
 
+def test_a_gpt_may_have_layer_norms() -> None:
+    torch.manual_seed(0)
+    layer, rms = GPT(norm="layer"), GPT()
+    # LayerNorm has a bias beside each of the nine scales, and takes the mean of the features away.
+    assert sum(p.numel() for p in layer.parameters()) - sum(p.numel() for p in rms.parameters()) == 9 * 128
+    x = torch.randn(2, 128)
+    torch.testing.assert_close(layer.norm(x + 5), layer.norm(x), atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(rms.norm(x + 5), rms.norm(x), atol=0.1)
+
+
 @pytest.mark.parametrize("name", names())
 def test_samples_of_a_batch_do_not_influence_each_other(name: str) -> None:
     net = build(name)

@@ -1,0 +1,1 @@
+"""Experiments: a question, a control, arms, and what so many seeds say of them."""
