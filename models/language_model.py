@@ -6,13 +6,15 @@ import math
 
 import torch.nn.functional as F
 from torch import Tensor
+from torchmetrics.functional.classification import multiclass_accuracy
 from torchmetrics.functional.text import perplexity
 
 from .trainable import Trainable
 
 
 class LanguageModel(Trainable):
-    """A network scored by perplexity per token, which decides, and by bits per byte.
+    """A network scored by perplexity per token, which decides, by bits per byte, and by the share
+    of tokens that it would have guessed.
 
     A token is a byte.
     """
@@ -35,5 +37,15 @@ class LanguageModel(Trainable):
 
     @classmethod
     def score(cls, logits: Tensor, targets: Tensor) -> dict[str, float]:
+        """Returns perplexity, exp of the mean of -ln p over all tokens; bits per byte, the mean of
+        -log2 p; and token accuracy.
+        """
         per_token = float(perplexity(logits, targets))
-        return {"perplexity": per_token, "bits_per_byte": math.log2(per_token)}
+        guessed = multiclass_accuracy(
+            logits.flatten(0, 1), targets.flatten(), logits.shape[-1], average="micro"
+        )
+        return {
+            "perplexity": per_token,
+            "bits_per_byte": math.log2(per_token),
+            "token_accuracy": float(guessed),
+        }

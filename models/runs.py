@@ -37,6 +37,8 @@ MOST_UNCOMMITTED = 16 << 20
 CHECKPOINT = "last.ckpt"
 # The folder of what a ModelCheckpoint keeps.
 CHECKPOINTS = "checkpoints"
+# The folder of logs: in it a folder of each kind, with one for every session.
+LOGS = "logs"
 # Written last: a run that has it is finished.
 METRICS = "metrics.json"
 

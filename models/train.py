@@ -22,11 +22,11 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from ..perf.terms import printer
 from ..perf.terms.reasons import Misuse
-from . import checkpoint, mixed, runs
+from . import checkpoint, class_report, mixed, runs
 from .provenance import provenance
 from .quiet import undisturbed
 from .runs import Settings, TrainingRun
-from .trainable import class_name
+from .trainable import Trainable, class_name
 from .training import configuration
 from .training.configuration import Configuration
 from .training.guards import Guard, TrainingFailed, TrainingStopped
@@ -162,6 +162,8 @@ def fit(
             raise TrainingStopped("the training split is empty: not one step was taken")
         validation = scores(trainer.validate, "validation_step", "val_dataloader", module, data)
         tested = scores(trainer.test, "test_step", "test_dataloader", module, data) if test else {}
+    for split, judged in module.reports.items() if isinstance(module, Trainable) else ():
+        class_report.write(folder, split, judged)
     run = TrainingRun(folder, settings, validation, tested, keeping.seconds, trainer.global_step)
     write_metrics(run, data)
     return run

@@ -12,8 +12,10 @@ from typing import Any, ClassVar, Literal
 import lightning.pytorch as L
 import torch
 from lightning.pytorch.plugins.precision import Precision
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
+from .class_report import ClassReport
 from .data.memory import InMemoryData
 
 
@@ -53,6 +55,8 @@ class Trainable(L.LightningModule, ABC):
         super().__init__()
         self.recipe = recipe
         self._scored: list[tuple[Tensor, Tensor]] = []
+        # Split -> what `report` says of it, once it was validated or tested outside of a training.
+        self.reports: dict[str, ClassReport] = {}
 
     @classmethod
     def label(cls) -> str:
@@ -68,6 +72,11 @@ class Trainable(L.LightningModule, ABC):
     @abstractmethod
     def score(cls, logits: Tensor, targets: Tensor) -> dict[str, float]:
         """Metric name -> value over all samples; one of the names is `metric`."""
+
+    @classmethod
+    def report(cls, logits: Tensor, targets: Tensor) -> ClassReport | None:
+        """Returns what there is to say of all samples beside scores; None: nothing."""
+        return None
 
     @classmethod
     def items_per_sample(cls, inputs: Tensor) -> int:
@@ -105,6 +114,9 @@ class Trainable(L.LightningModule, ABC):
         logits, targets = (torch.cat(parts) for parts in zip(*self._scored, strict=True))
         self._scored.clear()
         self.log_dict({f"{split}_{name}": value for name, value in self.score(logits, targets).items()})
+        report = None if self.trainer.state.fn == TrainerFn.FITTING else self.report(logits, targets)
+        if report is not None:
+            self.reports[split] = report
 
     def configure_optimizers(self) -> Any:
         """Returns AdamW and its cycle; biases, norms and other vectors are not decayed.

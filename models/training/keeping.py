@@ -23,9 +23,6 @@ from ..trainable import class_name
 from .guards import TrainingStopped
 from .position import epochs_trained
 
-# The folder of a run's logs: in it one of each kind for every session.
-LOGS = "logs"
-
 
 class WholeFiles(TorchCheckpointIO):
     """Writes a checkpoint beside its place and moves it there: a kill leaves the one before."""
@@ -212,8 +209,8 @@ def loggers(folder: Path) -> list[Logger]:
     """Returns a CSV file and TensorBoard's file for a new session of the run in this folder: those
     of earlier sessions stay.
     """
-    session = str(1 + len(list((folder / LOGS / "csv").glob("*"))))
-    place = folder / LOGS
+    session = str(1 + len(list((folder / runs.LOGS / "csv").glob("*"))))
+    place = folder / runs.LOGS
     return [
         CSVLogger(place, name="csv", version=session),
         TensorBoardLogger(place, name="tensorboard", version=session, default_hp_metric=False),

@@ -22,6 +22,7 @@ from hotlap.models.data.breast_cancer import BreastCancer
 from hotlap.models.train import train
 
 EPOCHS = 4
+SCORES = {"accuracy", "f1_macro", "calibration_error", "f1_worst"}
 
 CHILD = """
 import json, os, signal, sys
@@ -158,11 +159,12 @@ def test_checkpoint_and_metrics_say_where_they_come_from() -> None:
     assert story["versions"]["torch"] == torch.__version__
     metrics = json.loads((run.folder / "metrics.json").read_text())
     assert metrics["data_hash"] == story["data_hash"] and len(story["data_hash"]) == 64
-    assert metrics["test"] == run.test and set(run.test) == {"accuracy", "f1_macro"}
+    assert metrics["test"] == run.test and set(run.test) == SCORES
     assert metrics["seconds"] > 0
     names = {path.name for path in run.folder.iterdir()} - {runs.UNCOMMITTED}
     described = {"settings.json", "config.yaml", "environment.json"}
-    assert names == described | {"last.ckpt", "checkpoints", "logs", "metrics.json"}
+    evaluations = {"evaluation_validation.json", "evaluation_test.json"}
+    assert names == described | evaluations | {"last.ckpt", "checkpoints", "logs", "metrics.json"}
     assert [path.name for path in (run.folder / "checkpoints").iterdir()] == ["best.ckpt"]
 
 
