@@ -14,7 +14,7 @@ import msgspec
 
 from ..perf.terms import stored
 from ..perf.terms.reasons import Misuse, Unreadable
-from . import runs
+from . import curves, runs
 from .catalog import nearest
 from .promotion import PROMOTED
 from .runs import Settings
@@ -43,10 +43,26 @@ class StoredTraining(NamedTuple):
     configuration: dict[str, Any]
     # What of the environment is told apart -> its value.
     environment: dict[str, Any]
+    # Metric as logged -> its points.
+    curves: dict[str, curves.Points]
 
     @property
     def id(self) -> str:
         return self.folder.name
+
+    @property
+    def state(self) -> str:
+        return "promoted" if self.promoted else "finished" if self.finished else "unfinished"
+
+    @property
+    def scores(self) -> Mapping[str, float | None]:
+        """Metric -> value on the validation split; of an unfinished run what it logged last."""
+        return self.validation if self.finished else curves.latest(self.curves)
+
+    @property
+    def last_step(self) -> int:
+        """The last step that was logged; 0 before any was."""
+        return max((points[-1][0] for points in self.curves.values()), default=0)
 
     @property
     def began(self) -> str:
@@ -75,17 +91,19 @@ def read(folder: Path) -> StoredTraining:
         here = decoded(folder / runs.ENVIRONMENT)
         libraries = here.get("libraries", {})
         environment = {**{name: here.get(name) for name in PLACE}, **libraries}
+    validation, test = dict(metrics.get("validation", {})), dict(metrics.get("test", {}))
     return StoredTraining(
         folder,
         settings,
         bool(metrics),
-        dict(metrics.get("validation", {})),
-        dict(metrics.get("test", {})),
+        validation,
+        test,
         decoded(folder / PROMOTED) if (folder / PROMOTED).exists() else {},
         float(metrics.get("seconds", 0.0)),
         int(metrics.get("steps", 0)),
         configuration,
         environment,
+        curves.read(folder, scored=bool(validation) + bool(test)),
     )
 
 
@@ -109,6 +127,17 @@ def folders() -> list[Path]:
     """Returns the folders of all runs, oldest first."""
     every = (path.parent for path in runs.root().glob(f"*-????????-??????-????/{runs.SETTINGS}"))
     return sorted(every, key=lambda folder: folder.name.rsplit("-", 3)[1:])
+
+
+def every() -> tuple[list[StoredTraining], dict[str, str]]:
+    """Returns all runs, oldest first, and of those that cannot be read ID -> why."""
+    readable, damaged = [], {}
+    for folder in folders():
+        try:
+            readable.append(read(folder))
+        except Misuse as error:
+            damaged[folder.name] = str(error)
+    return readable, damaged
 
 
 def by_name(ID: str) -> StoredTraining:

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from ..perf.terms import escape, printer
+from ..perf.terms import escape, files, printer
 from ..perf.terms.reasons import Misuse
-from . import promotion, records, runs
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from .records import StoredTraining
-
-# Metrics of a run that a list shows.
-MOST_METRICS = 3
+from . import promotion, records, runs, selection, tables
+from .records import StoredTraining
 
 
 def show_runs(
@@ -32,6 +24,25 @@ def show_runs(
             metavar="[NAME]...",
             help="Of list: only networks whose name matches one of these globs. Else: IDs.",
         ),
+    ] = None,
+    state: Annotated[
+        Literal["finished", "unfinished", "promoted"] | None,
+        typer.Option(help="Of list: only runs in this state; promoted ones are finished too."),
+    ] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE", help="Of list: only runs with this setting, such as model.width=64."
+        ),
+    ] = None,
+    sort: Annotated[
+        str, typer.Option(metavar="METRIC", help="Of list: highest first; lowest first with - before it.")
+    ] = "",
+    curves: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Of show and compare: draw what was logged.")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Of show and compare: write a page; - is stdout.")
     ] = None,
     keep: Annotated[
         int, typer.Option(min=0, help="Of prune: so many of the newest finished runs of each network stay.")
@@ -48,21 +59,19 @@ def show_runs(
 
     Scores are those of the validation split; show has a promoted run's on the test split too.
     """
-    from ..perf.reports.console import console
-
     asked = names or []
+    refuse_misplaced(action, ("list",), {"--state": state, "--where": where, "--sort": sort})
+    refuse_misplaced(action, ("show", "compare"), {"--curves": curves, "--html": html})
     if action == "list":
-        console().print(listed(asked))
+        listed(asked, state, where or [], sort)
     elif action == "show":
         if len(asked) != 1:
             raise Misuse("hotlap runs show ID: name one run")
-        shown(records.by_name(asked[0]))
+        shown(records.by_name(asked[0]), curves, html)
     elif action == "compare":
         if len(asked) < 2:
             raise Misuse("hotlap runs compare ID ID: name two runs or more")
-        for table in compared([records.by_name(ID) for ID in asked]):
-            console().print(table)
-        printer.line("one training each: another seed moves the scores too")
+        compared([records.by_name(ID) for ID in asked], curves, html)
     elif action == "promote":
         promoted(asked, evaluation)
     else:
@@ -70,57 +79,61 @@ def show_runs(
     return 0
 
 
-def listed(globs: list[str]) -> Table:
-    """Returns a table of all runs, oldest first; a damaged one is a row with its reason."""
-    from rich.table import Table
-
-    table = Table("ID", "network", "state", "seed", "epochs", "validation split", "time", "commit")
-    for folder in records.folders():
-        try:
-            record = records.read(folder)
-        except Misuse as error:
-            table.add_row(folder.name, "", escape.log(str(error)))
-            continue
-        name = record.settings.name
-        if globs and not any(fnmatch.fnmatchcase(name, glob) for glob in globs):
-            continue
-        scores = [
-            f"{metric} {number(value)}" for metric, value in [*record.validation.items()][:MOST_METRICS]
-        ]
-        cells = (
-            folder.name,
-            name,
-            state(record),
-            str(record.settings.seed),
-            str(record.settings.epochs),
-            ", ".join(scores),
-            f"{record.seconds:.0f} s" if record.finished else "",
-            str(record.environment.get("commit") or ""),
-        )
-        table.add_row(*map(escape.log, cells))
-    return table
+def refuse_misplaced(action: str, actions: tuple[str, ...], options: dict[str, object]) -> None:
+    """Raises Misuse for an option of other actions."""
+    for option, value in options.items():
+        if value and action not in actions:
+            raise Misuse(f"{option} goes with hotlap runs {' and '.join(actions)}, not with {action}")
 
 
-def shown(record: StoredTraining) -> None:
-    """Prints one run: what it is, its scores, where it took place, all settings, its files."""
-    on = "" if record.finished else f": hotlap train --resume {record.id} goes on"
-    lines = [
-        f"{record.settings.name}, {record.began} UTC, {state(record)}{on}",
-        *(f"validation {metric} {number(value)}" for metric, value in record.validation.items()),
-        *(f"test {metric} {number(value)}" for metric, value in record.test.items() if record.promoted),
-        *(f"promoted {key}: {records.text(value)}" for key, value in record.promoted.items()),
-        *(f"{key}: {records.text(value)}" for key, value in record.environment.items() if value),
-        "",
-        *(f"{key}={records.text(value)}" for key, value in record.configuration.items() if value is not None),
-        "",
-        *(str(path) for path in sorted(record.folder.rglob("*")) if path.is_file()),
-    ]
-    for line in lines:
+def listed(globs: list[str], state: str | None, conditions: list[str], sort: str) -> None:
+    """Prints a table of runs, oldest first unless they are sorted."""
+    from ..perf.reports.console import console
+
+    every, damaged = records.every()
+    chosen = selection.where(selection.named(every, globs), conditions)
+    if state is not None:
+        chosen = selection.in_state(chosen, state)
+    if sort:
+        chosen = selection.ordered(chosen, sort)
+    console().print(tables.listed(chosen, damaged))
+
+
+def shown(record: StoredTraining, curves: Path | None, html: Path | None) -> None:
+    """Prints one run, and writes its picture and its page."""
+    draw([record], curves, html)
+    for line in tables.lines(record) if str(html) != "-" else ():
         printer.line(escape.log(line))
 
 
-def state(record: StoredTraining) -> str:
-    return "promoted" if record.promoted else "finished" if record.finished else "unfinished"
+def compared(chosen: list[StoredTraining], curves: Path | None, html: Path | None) -> None:
+    """Prints what runs do not share, and writes their picture and their page."""
+    from ..perf.reports.console import console
+
+    draw(chosen, curves, html)
+    if str(html) == "-":
+        return
+    for table in tables.compared(chosen):
+        console().print(table)
+    printer.line("one training each: another seed moves the scores too")
+
+
+def draw(chosen: list[StoredTraining], curves: Path | None, html: Path | None) -> None:
+    """Writes a picture and a page of runs, where they are asked for. Raises Misuse."""
+    if curves is None and html is None:
+        return
+    from . import pictures  # matplotlib takes a second
+    from .page import page
+
+    if curves is not None:
+        if curves.suffix not in ("", ".png") or str(curves) == "-":
+            raise Misuse(f"--curves {curves}: the picture is a PNG; name a file .png")
+        panels = pictures.panels(chosen)
+        if not panels:
+            raise Misuse(f"nothing to draw: there is no {chosen[0].folder / runs.LOGS / 'csv'}/*/metrics.csv")
+        files.put(curves, pictures.png(panels, [record.id for record in chosen]))
+    if html is not None:
+        files.put(html, page(chosen).encode())
 
 
 def promoted(asked: list[str], evaluation: Path | None) -> None:
@@ -136,27 +149,6 @@ def promoted(asked: list[str], evaluation: Path | None) -> None:
     printer.line(escape.log(f"{asked[0]} promoted by {by}: {content['checkpoint']}, {cases}"))
 
 
-def compared(chosen: list[StoredTraining]) -> list[Table]:
-    """Returns tables of what the runs do not share: settings first, then scores, then places."""
-    from rich.table import Table
-
-    tables = []
-    for title, part in (("setting", "configuration"), ("place", "environment")):
-        table = Table(title, *(record.id for record in chosen))
-        differing = records.differences(chosen, part)
-        for key, values in differing.items():
-            table.add_row(escape.log(key), *(escape.log(records.text(value)) for value in values))
-        if not differing:
-            table.add_row("all the same")
-        tables.append(table)
-    scores = Table("validation split", *(record.id for record in chosen))
-    for metric in dict.fromkeys(metric for record in chosen for metric in record.validation):
-        first, *others = [record.validation.get(metric) for record in chosen]
-        cells = [number(first), *(against(first, value) for value in others)]
-        scores.add_row(escape.log(metric), *cells)
-    return [tables[0], scores, tables[1]]
-
-
 def prune(keep: int, yes: bool) -> None:
     """Removes old finished runs, or says which would be."""
     old = records.superfluous(keep)
@@ -169,14 +161,3 @@ def prune(keep: int, yes: bool) -> None:
         printer.line(f"{len(old)} runs removed from {runs.root()}")
     else:
         printer.line(f"{len(old)} runs would be removed from {runs.root()}; hotlap runs prune --yes does it")
-
-
-def against(first: float | None, value: float | None) -> str:
-    """Returns a score and by how much it is above that of the first run."""
-    if first is None or value is None:
-        return number(value)
-    return f"{number(value)} ({value - first:+.4g})"
-
-
-def number(value: float | None) -> str:
-    return "none" if value is None else f"{value:.4g}"
