@@ -42,7 +42,7 @@ def where(every: Sequence[StoredTraining], conditions: Sequence[str]) -> list[St
     settings = [{short(key): value for key, value in record.configuration.items()} for record in every]
     known = {key for each in settings for key in each}
     for key, _ in wanted:
-        if key not in known and every:
+        if known and key not in known:
             raise Misuse(f"--where: no run has a setting {key!r}; {nearest(key, known)}")
     return [
         record
@@ -74,7 +74,7 @@ def ordered(every: Sequence[StoredTraining], metric: str) -> list[StoredTraining
     if split == "test":
         raise Misuse(f"--sort {metric}: who chooses by the test split has none; sort by the validation split")
     known = {key for record in every for key in record.scores}
-    if name not in known and every:
+    if known and name not in known:
         raise Misuse(f"--sort: no run has a metric {name!r}; {nearest(name, known)}")
     sign = 1 if metric.startswith("-") else -1
 
