@@ -58,9 +58,9 @@ def scores(chosen: Sequence[StoredTraining]) -> list[tuple[str, list[str]]]:
     """
     first = chosen[0]
     table = []
-    for metric in dict.fromkeys(metric for record in chosen for metric in record.scores):
-        value = first.scores.get(metric)
-        cells = [number(value), *(against(value, record.scores.get(metric)) for record in chosen[1:])]
+    for metric in dict.fromkeys(metric for record in chosen for metric in record.validation):
+        value = first.validation.get(metric)
+        cells = [number(value), *(against(value, record.validation.get(metric)) for record in chosen[1:])]
         table.append((metric, [*cells, *([number(first.test.get(metric))] if tested(chosen) else [])]))
     return table
 

@@ -16,6 +16,7 @@ from ..perf.terms import stored
 from ..perf.terms.reasons import Misuse, Unreadable
 from . import curves, runs
 from .catalog import nearest
+from .curves import Points
 from .promotion import PROMOTED
 from .runs import Settings
 
@@ -29,8 +30,9 @@ class StoredTraining(NamedTuple):
     folder: Path
     settings: Settings
     finished: bool
-    # Metric -> value on the validation split; of an unfinished run empty. None: no number.
-    validation: dict[str, float | None]
+    # Metric -> value on the validation split; of an unfinished run what it logged last. None: no
+    # number.
+    validation: Mapping[str, float | None]
     # The same on the test split.
     test: dict[str, float | None]
     # What is written of its promotion; empty where there was none.
@@ -43,8 +45,8 @@ class StoredTraining(NamedTuple):
     configuration: dict[str, Any]
     # What of the environment is told apart -> its value.
     environment: dict[str, Any]
-    # Metric as logged -> its points.
-    curves: dict[str, curves.Points]
+    # The last step that an unfinished run logged; 0 of a finished one, and before any was.
+    last_step: int
 
     @property
     def id(self) -> str:
@@ -55,14 +57,9 @@ class StoredTraining(NamedTuple):
         return "promoted" if self.promoted else "finished" if self.finished else "unfinished"
 
     @property
-    def scores(self) -> Mapping[str, float | None]:
-        """Metric -> value on the validation split; of an unfinished run what it logged last."""
-        return self.validation if self.finished else curves.latest(self.curves)
-
-    @property
-    def last_step(self) -> int:
-        """The last step that was logged; 0 before any was."""
-        return max((points[-1][0] for points in self.curves.values()), default=0)
+    def curves(self) -> dict[str, Points]:
+        """Metric as logged -> its points, read from the disk. Raises Unreadable."""
+        return curves.read(self.folder, self.finished * (bool(self.validation) + bool(self.test)))
 
     @property
     def began(self) -> str:
@@ -91,19 +88,19 @@ def read(folder: Path) -> StoredTraining:
         here = decoded(folder / runs.ENVIRONMENT)
         libraries = here.get("libraries", {})
         environment = {**{name: here.get(name) for name in PLACE}, **libraries}
-    validation, test = dict(metrics.get("validation", {})), dict(metrics.get("test", {}))
+    logged = {} if metrics else curves.read(folder)
     return StoredTraining(
         folder,
         settings,
         bool(metrics),
-        validation,
-        test,
+        metrics.get("validation", {}) if metrics else curves.latest(logged),
+        dict(metrics.get("test", {})),
         decoded(folder / PROMOTED) if (folder / PROMOTED).exists() else {},
         float(metrics.get("seconds", 0.0)),
         int(metrics.get("steps", 0)),
         configuration,
         environment,
-        curves.read(folder, scored=bool(validation) + bool(test)),
+        max((points[-1][0] for points in logged.values()), default=0),
     )
 
 

@@ -73,13 +73,13 @@ def ordered(every: Sequence[StoredTraining], metric: str) -> list[StoredTraining
     split, name = split_of(metric.removeprefix("-"))
     if split == "test":
         raise Misuse(f"--sort {metric}: who chooses by the test split has none; sort by the validation split")
-    known = {key for record in every for key in record.scores}
+    known = {key for record in every for key in record.validation}
     if known and name not in known:
         raise Misuse(f"--sort: no run has a metric {name!r}; {nearest(name, known)}")
     sign = 1 if metric.startswith("-") else -1
 
     def place(record: StoredTraining) -> tuple[bool, float]:
-        value = number(record.scores, name)
+        value = number(record.validation, name)
         return (True, 0.0) if value is None else (False, sign * value)
 
     return sorted(every, key=place)

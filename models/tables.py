@@ -22,7 +22,9 @@ def listed(chosen: Sequence[StoredTraining], damaged: Mapping[str, str]) -> Tabl
 
     table = Table("ID", "network", "state", "seed", "epochs", "validation split", "time", "commit")
     for record in chosen:
-        scores = [f"{metric} {number(value)}" for metric, value in [*record.scores.items()][:MOST_METRICS]]
+        scores = [
+            f"{metric} {number(value)}" for metric, value in [*record.validation.items()][:MOST_METRICS]
+        ]
         cells = (
             record.id,
             record.settings.name,
@@ -46,7 +48,7 @@ def lines(record: StoredTraining) -> list[str]:
     tested = class_report.path(record.folder, "test")
     return [
         f"{record.settings.name}, {record.began} UTC, {record.state}{on}",
-        *(f"validation {metric} {number(value)}{last}" for metric, value in record.scores.items()),
+        *(f"validation {metric} {number(value)}{last}" for metric, value in record.validation.items()),
         *(f"test {metric} {number(value)}" for metric, value in record.test.items() if record.promoted),
         *(f"promoted {key}: {records.text(value)}" for key, value in record.promoted.items()),
         *(f"{key}: {records.text(value)}" for key, value in record.environment.items() if value),
@@ -75,8 +77,8 @@ def compared(chosen: Sequence[StoredTraining]) -> list[Table]:
             table.add_row("all the same")
         tables.append(table)
     scores = Table("validation split", *(record.id for record in chosen))
-    for metric in dict.fromkeys(metric for record in chosen for metric in record.scores):
-        first, *others = [record.scores.get(metric) for record in chosen]
+    for metric in dict.fromkeys(metric for record in chosen for metric in record.validation):
+        first, *others = [record.validation.get(metric) for record in chosen]
         cells = [number(first), *(against(first, value) for value in others)]
         scores.add_row(escape.log(metric), *cells)
     return [tables[0], scores, tables[1]]

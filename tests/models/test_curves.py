@@ -72,8 +72,8 @@ def test_a_resumed_run_has_the_curves_of_an_uninterrupted_one() -> None:
         train("mlp", epochs=3, report=stop)
     (folder,) = runs.root().iterdir()
     unfinished = records.read(folder)
-    assert unfinished.last_step == 21 and set(unfinished.scores) > {"accuracy", "calibration_error"}
-    assert unfinished.scores["accuracy"] == unfinished.curves["validation_accuracy"][-1][1]
+    assert unfinished.last_step == 21 and set(unfinished.validation) > {"accuracy", "calibration_error"}
+    assert unfinished.validation["accuracy"] == unfinished.curves["validation_accuracy"][-1][1]
     train("mlp", resume="latest", report=lambda line: None)
     assert len([*folder.glob("logs/csv/*")]) == 2
     whole = train("mlp", epochs=3, report=lambda line: None)
