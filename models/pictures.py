@@ -56,16 +56,24 @@ DARK = Theme(
 )
 # One a run, and its sign in text.
 MARKS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚", "X": "✖"}
+# Lines of a split: a training's own has the noise of its batches.
+TRAIN: dict[str, Any] = {"linestyle": "--", "linewidth": 1.0, "alpha": 0.75}
+VALIDATION: dict[str, Any] = {"linestyle": "-", "linewidth": 1.5}
 # Points up to which each has a mark.
 MOST_MARKS = 30
 # Classes up to which a confusion matrix has numbers.
 MOST_CLASSES = 12
 # Characters of a metric's name above its panel.
-MOST_TITLE = 32
-# A metric whose largest value is so many times its least has a logarithmic axis.
-LOG_FROM = 20
+MOST_TITLE = 28
+# A metric whose largest value is so many times its least has a logarithmic axis, up to what floats
+# of 64 bits have room for.
+LOG_FROM, LOG_TO = 20, 1e100
 # Inches of a panel, and dots per inch of a PNG: two panels side by side are 1440 pixels wide.
 WIDTH, HEIGHT, DPI = 4.0, 2.9, 180
+# Inches of a line of the legend, which has two runs.
+LABEL_HEIGHT = 0.3
+# Of a PNG's height: one with hundreds of panels is coarser.
+MOST_PIXELS = 30_000
 # What a metric counts, where its name does not say it.
 UNITS = {
     "accuracy": "share of samples",
@@ -100,7 +108,9 @@ def over_steps(metric: str, lines: Sequence[Curve]) -> Panel:
     """Returns a panel of one metric over optimizer steps: a colour and a mark a run, dashed on the
     training split.
     """
-    title = escape.plain(f"{metric.replace('_', ' ')[:MOST_TITLE]} ({split_words(lines)})")
+    name = metric.replace("_", " ")
+    name = name if len(name) <= MOST_TITLE else f"{name[: MOST_TITLE - 1]}…"
+    title = escape.plain(f"{name} ({split_words(lines)})")
 
     def draw(axes: Axes, theme: Theme) -> None:
         for curve in lines:
@@ -109,15 +119,15 @@ def over_steps(metric: str, lines: Sequence[Curve]) -> Panel:
                 steps,
                 values,
                 color=color(curve.run, theme),
-                linestyle="--" if curve.split == "train" else "-",
                 marker=mark(curve.run) if len(steps) <= MOST_MARKS else "",
                 markersize=3.5,
-                linewidth=1.5,
+                **(TRAIN if curve.split == "train" else VALIDATION),
             )
         finite = [value for curve in lines for _, value in curve.points if math.isfinite(value)]
         unit = UNITS.get(metric, "")
-        if finite and min(finite) > 0 and max(finite) > LOG_FROM * min(finite):
-            logarithmic(axes, max(finite) / min(finite))
+        low, high = min(finite, default=0.0), max(finite, default=0.0)
+        if 0 < LOG_FROM * low < high < LOG_TO:
+            logarithmic(axes, high / low)
             unit = f"{unit}, log scale" if unit else "log scale"
         axes.set_title(title)
         axes.set_ylabel(unit)
@@ -212,8 +222,9 @@ def calibration(report: ClassReport) -> Panel:
 def png(drawn: Sequence[Panel], labels: Sequence[str]) -> bytes:
     """Returns all panels in one picture, two in a row. labels: the runs, in a legend above."""
     rows = math.ceil(len(drawn) / 2)
+    height = rows * HEIGHT + LABEL_HEIGHT * math.ceil(len(labels) / 2)
     with drawing(LIGHT):
-        figure = Figure(figsize=(2 * WIDTH, rows * HEIGHT + 0.3 * len(labels)), layout="constrained")
+        figure = Figure(figsize=(2 * WIDTH, height), layout="constrained")
         for axes, panel in zip(figure.subplots(rows, 2, squeeze=False).flat, drawn, strict=False):
             panel.draw(axes, LIGHT)
         for axes in figure.axes[len(drawn) :]:
@@ -222,8 +233,8 @@ def png(drawn: Sequence[Panel], labels: Sequence[str]) -> bytes:
             Line2D([], [], color=color(run, LIGHT), marker=mark(run), label=escape.plain(label))
             for run, label in enumerate(labels)
         ]
-        figure.legend(handles=handles, loc="outside upper left", frameon=False, fontsize=9)
-        return saved(figure, "png", DPI)
+        figure.legend(handles=handles, loc="outside upper left", ncols=2, frameon=False)
+        return saved(figure, "png", min(DPI, int(MOST_PIXELS / height)))
 
 
 def svg(panel: Panel, theme: Theme) -> bytes:

@@ -37,7 +37,9 @@ def test_each_run_has_a_colour_and_panels_stand_two_in_a_row() -> None:
     picture = pixels([pictures.over_steps("loss", [FALLING, RISING])] * 3, ["first", "second"])
     assert [holds(picture, color) for color in (blue, orange, green)] == [True, True, False]
     height, width, _ = picture.shape
-    assert width == 1440 and height == pytest.approx((2 * pictures.HEIGHT + 0.6) * pictures.DPI, abs=1)
+    assert width == 1440 and height == pytest.approx(
+        (2 * pictures.HEIGHT + pictures.LABEL_HEIGHT) * pictures.DPI, abs=1
+    )
 
 
 def test_runs_differ_in_colour_and_mark() -> None:
@@ -55,6 +57,7 @@ def test_a_metric_over_decades_has_a_logarithmic_axis() -> None:
 
     assert scale(FALLING) == "log"
     assert scale(FALLING._replace(points=[(1, 0.0), (2, 100.0)])) == "linear"
+    assert scale(FALLING._replace(points=[(1, 1.0), (2, 1e300)])) == "linear"
     assert scale(FALLING._replace(points=[(1, float("nan")), (2, 1.0)])) == "linear"
 
 
@@ -74,13 +77,27 @@ def test_a_report_is_drawn_with_its_numbers() -> None:
     assert holds(pixels([pictures.confusion(many)]), "#08306b")
 
 
-@pytest.mark.parametrize("name", [r"$\frac{", "损失", "x\x1b[31m\n", "<script>", "a" * 500])
+@pytest.mark.parametrize("name", [r"$\frac{$", "损失", "x\x1b[31m\n", "<script>", "a" * 500])
 def test_any_name_can_be_drawn(name: str) -> None:
     """A formula is none, and what the font lacks, or no XML may hold, is no error."""
     panel = pictures.over_steps(name, [FALLING])
     assert pixels([panel], [name]).shape[1] == 1440
     text = pictures.svg(panel, pictures.DARK).decode()
     assert "<script>" not in text and "\x1b" not in text
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0, -1.0, 1e300])
+def test_any_value_can_be_drawn(value: float) -> None:
+    lines = [Curve(0, "train", [(0, value)]), Curve(0, "validation", [(0, 1.0), (1, value)])]
+    panel = pictures.over_steps("loss", lines)
+    assert panel.words == "loss (train dashed, validation solid) over optimizer steps"
+    assert pixels([panel]).shape[1] == 1440
+
+
+def test_a_tall_picture_is_coarser(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "MOST_PIXELS", 320)
+    height, width, _ = pixels([pictures.over_steps("loss", [FALLING])]).shape
+    assert (height, width) == (320, 800)
 
 
 def test_a_picture_is_the_same_each_time_and_leaves_no_setting() -> None:

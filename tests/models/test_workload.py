@@ -116,8 +116,8 @@ def test_imports_stay_light(tmp_path: Path) -> None:
     """The command line without torch; a network without data, scikit-learn or threads."""
     program = """
 import sys, threading, json
-import hotlap.models.cli
-early = "torch" in sys.modules
+import hotlap.models.cli, hotlap.models.runs_cli
+early = "torch" in sys.modules or "matplotlib" in sys.modules
 import hotlap.models.nets.gpt, hotlap.models.nets.resnet
 print(json.dumps([early, "sklearn" in sys.modules, threading.active_count()]))
 """
