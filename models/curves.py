@@ -20,7 +20,7 @@ from . import runs
 # Columns that are no metrics.
 PLACE = ("step", "epoch")
 # How the name of a metric says its split.
-SPLIT = re.compile(r"(?:(?P<train>train|training)|(?P<validation>val|valid|validation)|(?P<test>test))[_/]")
+SPLIT = re.compile(r"(?:(?P<train>train)|(?P<validation>val|validation)|(?P<test>test))[_/]")
 
 # Optimizer step and value, in the order of the steps.
 Points = list[tuple[int, float]]

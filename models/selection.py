@@ -70,7 +70,9 @@ def ordered(every: Sequence[StoredTraining], metric: str) -> list[StoredTraining
     its name the lowest; those without a value last. Raises Misuse for a metric that no run has, and
     for one of the test split.
     """
-    split, name = split_of(metric.removeprefix("-"))
+    name = metric.removeprefix("-")
+    split, rest = split_of(name)
+    name = rest if split == "validation" else name
     if split == "test":
         raise Misuse(f"--sort {metric}: who chooses by the test split has none; sort by the validation split")
     known = {key for record in every for key in record.validation}
@@ -79,13 +81,13 @@ def ordered(every: Sequence[StoredTraining], metric: str) -> list[StoredTraining
     sign = 1 if metric.startswith("-") else -1
 
     def place(record: StoredTraining) -> tuple[bool, float]:
-        value = number(record.validation, name)
+        value = score(record.validation, name)
         return (True, 0.0) if value is None else (False, sign * value)
 
     return sorted(every, key=place)
 
 
-def number(scores: Mapping[str, float | None], metric: str) -> float | None:
+def score(scores: Mapping[str, float | None], metric: str) -> float | None:
     """Returns a score; None where there is none or it is no number."""
     value = scores.get(metric)
     return None if value is None or math.isnan(value) else value

@@ -93,6 +93,7 @@ def test_mistakes_are_one_line(five: list[str], capsys: pytest.CaptureFixture[st
         (("--where", "model.width"), "'model.width' is no KEY=VALUE"),
         (("--where", "model.widht=1"), "no run has a setting 'model.widht'; did you mean model.width "),
         (("--sort", "acuracy"), "no run has a metric 'acuracy'; did you mean accuracy?"),
+        (("--sort", "train_accuracy"), "no run has a metric 'train_accuracy'; did you mean accuracy?"),
         (("--sort", "test_accuracy"), "who chooses by the test split has none"),
         (("--state", "done"), "'done' is not one of"),
     ):
