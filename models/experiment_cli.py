@@ -17,7 +17,7 @@ from ..perf.terms import escape, files, printer
 from ..perf.terms.reasons import Misuse
 from . import records, runs
 from .experiments import design as designs
-from .experiments import page, picture, plan, trials
+from .experiments import page, plan, trials
 from .experiments.design import Design, fingerprint
 from .experiments.record import FinishedExperiment, sentence
 
@@ -175,6 +175,8 @@ def places(todo: list[trials.Trial]) -> tuple[dict[str, object], dict[str, list[
 
 def publish(record: FinishedExperiment, folder: Path) -> list[Path]:
     """Writes the page, the picture and the file, and returns their paths. Raises Misuse."""
+    from .experiments import picture  # brings matplotlib
+
     contents: Mapping[str, bytes] = {
         "json": record.json(),
         "md": page.markdown(record).encode(),
