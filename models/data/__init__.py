@@ -1,4 +1,4 @@
 """Data modules, one per file.
 
-All data come with a package that is installed anyway; nothing is downloaded.
+All data come with an installed package; nothing is downloaded.
 """

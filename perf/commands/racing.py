@@ -33,16 +33,14 @@ TRAINING_S = 60.0
 
 
 def by_default() -> list[str]:
-    """Returns the name of every model file; those that its package names in FIRST come first, so
-    that the first table is there soon.
+    """Returns the names of the model files that a run without names takes: those that their package
+    names in STANDARD, all of a package that names none. Those in its FIRST come first, so that the
+    first table is there soon.
     """
     modules = plugins.modules("hotlap.workloads")
-    first = {
-        name
-        for package in {module.rpartition(".")[0] for module in modules.values()}
-        for name in getattr(import_module(package), "FIRST", ())
-    }
-    return sorted(modules, key=lambda name: name not in first)
+    packages = {name: import_module(module.rpartition(".")[0]) for name, module in modules.items()}
+    standard = [name for name in modules if name in getattr(packages[name], "STANDARD", modules)]
+    return sorted(standard, key=lambda name: name not in getattr(packages[name], "FIRST", ()))
 
 
 def asked(

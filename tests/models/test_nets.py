@@ -17,7 +17,7 @@ from hotlap.models.nets.vit import PRESETS as VIT_PRESETS
 from hotlap.models.nets.vit import ViT
 from hotlap.models.trainable import Trainable
 
-LOGITS = {"mlp": (3, 2), "resnet": (3, 10), "vit": (3, 10), "gpt": (3, 128, 256)}
+LOGITS = {"mlp": (3, 2), "resnet": (3, 10), "vit": (3, 10), "gpt": (3, 128, 256), "tcn": (3, 12)}
 
 
 def batch_of_three(net: Trainable) -> torch.Tensor:
@@ -31,8 +31,8 @@ def build(name: str) -> Trainable:
     return network(name)().eval()
 
 
-def test_the_four_networks_are_found_by_their_files() -> None:
-    assert names() == ["gpt", "mlp", "resnet", "vit"]
+def test_the_networks_are_found_by_their_files() -> None:
+    assert names() == sorted(LOGITS)
 
 
 @pytest.mark.parametrize("name", names())

@@ -13,6 +13,10 @@ from hotlap.perf.terms.reasons import Reason
 from hotlap.perf.terms.result import Result, Samples
 
 
+def test_a_run_without_names_takes_the_standard_networks_and_mlp_first() -> None:
+    assert racing.by_default() == ["mlp", "gpt", "resnet", "vit"]
+
+
 def test_the_duration_counts_races_precisions_entrants_and_models_that_train() -> None:
     """Two races of two precisions with 90 s each; eager and onnxruntime in both, and the pace."""
     cases = expand(["mlp", "own.module:make"], ["eager", "onnxruntime"], ["fp32", "bf16"])
