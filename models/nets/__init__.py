@@ -2,10 +2,10 @@
 
 The file's name is the network's name everywhere: workload, run folder, command line. A file holds
 
-- one subclass of a task's class (`Classifier`, `LanguageModel`, `Forecaster`) with the class
-  attributes `data` and `item`, whose constructor takes plain values and a recipe and calls
-  `self.save_hyperparameters(ignore="recipe")`, whose `example` returns a sample, and whose
-  `forward` takes tensors and returns one tensor: logits, or what the task's class says;
+- one subclass of a task's class (`Classifier`, `LanguageModel`, `Forecaster`, `Autoencoder`,
+  `Segmenter`) with the class attributes `data` and `item`, whose constructor takes plain values and
+  a recipe and calls `self.save_hyperparameters(ignore="recipe")`, whose `example` returns a sample,
+  and whose `forward` takes tensors and returns one tensor: logits, or what the task's class says;
 - `PRESETS`, from preset name to constructor arguments, "" being the default;
 - `load(preset="") -> Workload` and `ready(report) -> None`, one line each over
   `hotlap.models.workload`.

@@ -17,7 +17,14 @@ from hotlap.models.nets.vit import PRESETS as VIT_PRESETS
 from hotlap.models.nets.vit import ViT
 from hotlap.models.trainable import Trainable
 
-LOGITS = {"mlp": (3, 2), "resnet": (3, 10), "vit": (3, 10), "gpt": (3, 128, 256), "tcn": (3, 12)}
+LOGITS = {
+    "mlp": (3, 2),
+    "resnet": (3, 10),
+    "vit": (3, 10),
+    "gpt": (3, 128, 256),
+    "tcn": (3, 12),
+    "vae": (3, 1, 8, 8),
+}
 
 
 def batch_of_three(net: Trainable) -> torch.Tensor:
