@@ -38,7 +38,9 @@ def test_without_a_checkpoint_weights_are_seeded(name: str) -> None:
     assert workload.weights == f"random, seed 0 (no checkpoint; hotlap train {name} makes one)"
     assert not workload.module.training and {p.dtype for p in workload.module.parameters()} == {torch.float32}
     assert len(workload.inputs[0]) == 1
-    items = {"mlp": ("row", 1), "gpt": ("token", 128), "tcn": ("window", 1)}.get(name, ("image", 1))
+    items = {"mlp": ("row", 1), "gpt": ("token", 128), "tcn": ("window", 1), "unet": ("tile", 1)}.get(
+        name, ("image", 1)
+    )
     assert (workload.item, workload.items) == items
     torch.manual_seed(12)
     again = load(name).module.state_dict()
