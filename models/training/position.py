@@ -128,6 +128,16 @@ class Position(L.Callback):
 
         strategy.process_dataloader = processed
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Gives loaders their place that were made before the checkpoint was read, as
+        `trainer.estimated_stepping_batches` in configure_optimizers has them made: Lightning then
+        leaves it out. Of a stream the first batch has been fetched by then, and is fetched again.
+        """
+        loop: Any = trainer.fit_loop
+        if loop._combined_loader_states_to_load or self.since != epochs_trained(trainer):
+            loop._load_combined_loader_states()
+            iter(loop._data_fetcher)
+
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:

@@ -71,6 +71,14 @@ class Manual(Net):
             self.optimizers().zero_grad()
 
 
+class Cycled(Net):
+    def configure_optimizers(self):
+        optimizer = torch.optim.AdamW(self.parameters(), 1e-2)
+        steps = int(self.trainer.estimated_stepping_batches)  # of a stream -1
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=max(steps, 1000))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
 class EpochDrawn(Net):
     def on_train_epoch_start(self):
         with torch.no_grad():
@@ -175,6 +183,8 @@ def test_a_training_that_stopped_within_an_epoch_goes_on_as_if_it_had_not(
         ("Net", "Transferred"),
         ("Plateau", "Data"),
         ("Manual", "Data"),
+        ("Cycled", "Data"),
+        ("Cycled", "Streamed"),
         ("EpochDrawn", "Data"),
         ("Net", "OwnGenerator"),
         ("Net", "Streamed"),
