@@ -9,6 +9,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_accuracy
 from torchmetrics.functional.text import perplexity
 
+from .data.unknown import UNKNOWN
 from .trainable import Trainable
 
 
@@ -16,7 +17,7 @@ class LanguageModel(Trainable):
     """A network scored by perplexity per token, which decides, by bits per byte, and by the share
     of tokens that it would have guessed.
 
-    A token is a byte.
+    A token is a byte; one whose target is UNKNOWN is neither trained on nor scored.
     """
 
     metric = "perplexity"
@@ -40,9 +41,10 @@ class LanguageModel(Trainable):
         """Returns perplexity, exp of the mean of -ln p over all tokens; bits per byte, the mean of
         -log2 p; and token accuracy.
         """
-        per_token = float(perplexity(logits, targets))
+        per_token = float(perplexity(logits, targets, ignore_index=UNKNOWN))
+        rows = logits.flatten(0, 1)  # (B T, V)
         guessed = multiclass_accuracy(
-            logits.flatten(0, 1), targets.flatten(), logits.shape[-1], average="micro"
+            rows, targets.flatten(), rows.shape[-1], average="micro", ignore_index=UNKNOWN
         )
         return {
             "perplexity": per_token,

@@ -1,4 +1,5 @@
 """Data modules, one per file.
 
-All data come with an installed package; nothing is downloaded.
+Data come with an installed package, or are files on the disk (cifar10, image_folder, text_files);
+nothing is downloaded.
 """

@@ -9,17 +9,21 @@ import numpy as np
 SPLIT_SEED = 0
 
 
-def stratified(labels: np.ndarray, validation: float = 0.2, test: float = 0.2) -> dict[str, np.ndarray]:
+def stratified(
+    labels: np.ndarray, validation: float = 0.2, test: float = 0.2, seed: int = SPLIT_SEED
+) -> dict[str, np.ndarray]:
     """Sorted sample numbers of the splits train, validation and test.
 
-    validation and test are shares of the whole; labels are (N,).
+    validation and test are shares of the whole; a test share of 0 leaves that split empty. labels
+    are (N,). Raises ValueError where a class has too few samples to be in each split.
     """
     from sklearn.model_selection import train_test_split
 
-    numbers = np.arange(len(labels))
-    rest, test_numbers = train_test_split(numbers, test_size=test, random_state=SPLIT_SEED, stratify=labels)
+    rest, test_numbers = np.arange(len(labels)), np.arange(0)
+    if test:
+        rest, test_numbers = train_test_split(rest, test_size=test, random_state=seed, stratify=labels)
     train_numbers, validation_numbers = train_test_split(
-        rest, test_size=validation / (1 - test), random_state=SPLIT_SEED, stratify=labels[rest]
+        rest, test_size=validation / (1 - test), random_state=seed, stratify=labels[rest]
     )
     return {
         "train": np.sort(train_numbers),

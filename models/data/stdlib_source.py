@@ -34,13 +34,13 @@ def split_of(position: int) -> str:
     return {8: "validation", 9: "test"}.get(position % 10, "train")
 
 
-def windows(text: np.ndarray, at_most: int | None = None) -> Split:
+def windows(text: np.ndarray, at_most: int | None = None, size: int = WINDOW) -> Split:
     """Cuts windows of bytes (N, T), and of the bytes that follow each (N, T), out of a text.
 
-    They do not overlap, and are evenly spread where there are more than `at_most`.
+    They do not overlap, and are evenly spread where there are more than `at_most`. size: T.
     """
-    count = len(text) // (WINDOW + 1)
-    rows = torch.from_numpy(text[: count * (WINDOW + 1)].reshape(count, WINDOW + 1).astype(np.int64))
+    count = len(text) // (size + 1)
+    rows = torch.from_numpy(text[: count * (size + 1)].reshape(count, size + 1).astype(np.int64))
     if at_most is not None and count > at_most:
         rows = rows[torch.linspace(0, count - 1, at_most).long()]
     return rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
