@@ -24,6 +24,11 @@ def derived_seed(seed: int, purpose: str, count: int) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
+def of_rank(purpose: str, rank: int) -> str:
+    """The purpose, told apart for each of the processes that train together."""
+    return f"{purpose} of rank {rank}" if rank else purpose
+
+
 def seed_all(seed: int) -> None:
     """Seeds torch, numpy and Python with a seed that `derived_seed` makes."""
     torch.manual_seed(seed)

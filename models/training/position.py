@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from lightning.fabric.utilities.data import sized_len
 
-from ..data.order import derived_seed, seed_all
+from ..data.order import derived_seed, of_rank, seed_all
 from .guards import TrainingStopped
+from .shares import shared
 
 # What stands for the number of the epoch where nothing is trained.
 EVALUATION = -1
@@ -28,11 +29,14 @@ EVALUATION = -1
 class SameBatches:
     """A loader whose epochs depend on the seed, its number and that of the epoch alone."""
 
-    def __init__(self, loader: Any, seed: int, epoch: Callable[[], int], number: int = 0) -> None:
+    def __init__(
+        self, loader: Any, seed: int, epoch: Callable[[], int], number: int = 0, rank: int = 0
+    ) -> None:
         """epoch: returns the number of the one that is gone through now. number: of the loader, of
-        several.
+        several. rank: of the process, of several that share the order and no other draw.
         """
         self.loader, self.seed, self.epoch, self.number = loader, seed, epoch, number
+        self.rank = rank
         # Batches of this epoch that were trained on.
         self.trained = 0
         # Batches that the next epoch to be gone through has behind it.
@@ -53,6 +57,7 @@ class SameBatches:
             for number, generator in enumerate(generators(self.loader)):
                 generator.manual_seed(derived_seed(self.seed, f"generator {of}", number))
             batches = iter(self.loader)
+        of = of_rank(of, self.rank)
         index = 0
         while True:
             with drawn_from(self.seed, f"batch {of}", index):
@@ -123,7 +128,10 @@ class Position(L.Callback):
                 raise TrainingStopped("the training split is empty")
             if self.since != epoch():
                 self.loaders, self.since = [], epoch()
-            self.loaders.append(SameBatches(loader, self.seed, epoch, len(self.loaders)))
+            loader = shared(loader, trainer.global_rank, trainer.world_size)
+            self.loaders.append(
+                SameBatches(loader, self.seed, epoch, len(self.loaders), trainer.global_rank)
+            )
             return self.loaders[-1]
 
         strategy.process_dataloader = processed
