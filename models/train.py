@@ -32,6 +32,7 @@ from .training.configuration import Configuration
 from .training.guards import Guard, TrainingFailed, TrainingStopped
 from .training.keeping import Keeping, WholeFiles, data_hash, loggers
 from .training.position import Position
+from .training.ranks import TrainingRank, together
 
 
 def train(
@@ -133,15 +134,27 @@ def resumed(folder: Path, settings: Settings) -> list[str]:
 
 
 def fit(
-    chosen: Configuration, folder: Path, settings: Settings, report: Callable[[str], None], test: bool
+    chosen: Configuration,
+    folder: Path,
+    settings: Settings,
+    report: Callable[[str], None],
+    test: bool,
+    rank: TrainingRank | None = None,
+    ready: Callable[[], None] = lambda: None,
 ) -> TrainingRun:
-    """Trains, validates and tests if asked to, and writes the run's metrics."""
+    """Trains, validates and tests if asked to, and writes the run's metrics.
+
+    rank: which of several processes this is; None: the first or only one, which starts the others.
+    ready: is called before the first of what needs them all.
+    """
+    rank = rank or TrainingRank()
     keeping = Keeping(folder, settings, chosen.config.checkpoint_every, report)
     logger = {} if chosen.config.trainer.logger is not None else {"logger": loggers(folder)}
     with theirs():
         trainer, module, data = chosen.build(
             callbacks=[Guard(folder, chosen.config.spike), Position(settings.seed), keeping],
-            plugins=[WholeFiles()],
+            plugins=[WholeFiles(), rank],
+            use_distributed_sampler=False,
             default_root_dir=folder,
             enable_checkpointing=True,
             enable_model_summary=False,
@@ -156,16 +169,18 @@ def fit(
     for part in filter(None, (module, data)):
         checkpoint.check_plain(part)
     last = resumable_checkpoint(type(module), folder)
-    with theirs():
+    ready()
+    with theirs(), together(trainer, rank, folder, chosen.words):
         trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
         if not trainer.global_step:
             raise TrainingStopped("the training split is empty: not one step was taken")
         validation = scores(trainer.validate, "validation_step", "val_dataloader", module, data)
         tested = scores(trainer.test, "test_step", "test_dataloader", module, data) if test else {}
-    for split, judged in module.reports.items() if isinstance(module, Trainable) else ():
-        class_report.write(folder, split, judged)
     run = TrainingRun(folder, settings, validation, tested, keeping.seconds, trainer.global_step)
-    write_metrics(run, data)
+    if rank.number == 0:
+        for split, judged in module.reports.items() if isinstance(module, Trainable) else ():
+            class_report.write(folder, split, judged)
+        write_metrics(run, data)
     return run
 
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .memory import InMemoryData, Split
-from .order import generator
+from .order import generator, of_rank
 from .splits import stratified
 
 # Pixels of an image's height and width after upscaling, as in CIFAR-10.
@@ -67,5 +67,6 @@ class Digits(InMemoryData):
     ) -> tuple[Tensor, Tensor]:
         images, labels = batch
         if self.augmented and self.trainer is not None and self.trainer.training:
-            images = augment(images, generator(self.seed, "augment", self.trainer.global_step))
+            purpose = of_rank("augment", self.trainer.global_rank)
+            images = augment(images, generator(self.seed, purpose, self.trainer.global_step))
         return images, labels

@@ -45,6 +45,7 @@ class Configuration(LightningCLI):
         """words: as LightningCLI takes them on a command line, --config FILE among them. Raises
         Misuse, in one line.
         """
+        self.words = list(words)
         self.more: dict[str, Any] = {}
         add_user_folder()
         try:

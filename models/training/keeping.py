@@ -16,7 +16,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from ...perf.terms import files
 from .. import checkpoint, mixed, runs
-from ..data.order import derived_seed, seed_all
+from ..data.order import derived_seed, of_rank, seed_all
 from ..provenance import provenance
 from ..runs import Settings
 from ..trainable import class_name
@@ -132,7 +132,8 @@ class Keeping(Checkpoint):
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         self.before = trainer.global_step
-        seed_all(derived_seed(self.settings.seed, "step", trainer.fit_loop.total_batch_idx))
+        purpose = of_rank("step", trainer.global_rank)
+        seed_all(derived_seed(self.settings.seed, purpose, trainer.fit_loop.total_batch_idx))
 
     def keep_if_due(self, trainer: L.Trainer, batch_idx: int) -> None:
         """Writes within an epoch: not where gradients are still being summed, and not where a
