@@ -7,11 +7,14 @@ last.ckpt after the first steps, and metrics.json once training has finished.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import re
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,6 +44,8 @@ CHECKPOINTS = "checkpoints"
 LOGS = "logs"
 # Written last: a run that has it is finished.
 METRICS = "metrics.json"
+# Locked by the process that trains the run.
+LOCK = ".lock"
 
 
 class RunRefused(ValueError):
@@ -117,6 +122,23 @@ def create(settings: Settings) -> Path:
     folder.mkdir(parents=True)
     write_json(folder / SETTINGS, {"schema": SCHEMA, **asdict(settings)})
     return folder
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Has the run to itself while it is open; the lock ends with the process, whatever ends it.
+
+    It is a lock of the process (POSIX): loader workers, which are forked from it and may outlive it
+    by seconds, do not hold it on. Raises NotResumable where another process trains the run.
+    """
+    with files.appended(folder / LOCK) as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            raise NotResumable(
+                f"run {folder.name} is being trained by another process; wait for it, or end it first"
+            ) from error
+        yield
 
 
 def describe(folder: Path, configuration: str, threads: int) -> None:

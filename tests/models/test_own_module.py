@@ -110,4 +110,4 @@ def test_a_full_disk_stops_with_one_line_and_leaves_the_checkpoint_before(reposi
     assert "last.ckpt cannot be written: File too large; hotlap train net:Net --resume Net-" in line
     (ID,) = re.findall(r"--resume (\S+) goes on", line)
     left = {path.name for path in (repository / "runs" / "train" / ID).iterdir() if path.is_file()}
-    assert left <= {"config.yaml", "settings.json", "environment.json", "uncommitted.diff"}
+    assert left <= {".lock", "config.yaml", "settings.json", "environment.json", "uncommitted.diff"}
