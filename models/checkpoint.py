@@ -79,6 +79,30 @@ def restore(cls: type[Module], path: Path) -> tuple[Module, dict[str, Any]]:
     return module.eval(), content
 
 
+def warm_start(module: L.LightningModule, path: Path) -> None:
+    """Gives a module the weights of a checkpoint, of any class whose weights have the same names
+    and shapes, and nothing else of it.
+
+    Raises ValueError where `read` does, and for the names that one has and the other has not.
+    """
+    theirs, ours = read(path)["state_dict"], module.state_dict()
+    shared = theirs.keys() & ours.keys()
+    shapes = [name for name in sorted(shared) if theirs[name].shape != ours[name].shape]
+    wrong = [
+        *_listed("it lacks", sorted(ours.keys() - shared)),
+        *_listed("it has in excess", sorted(theirs.keys() - shared)),
+        *_listed("of another shape are", shapes),
+    ]
+    if wrong:
+        raise ValueError(f"the weights in {path} do not fit {class_name(type(module))}: {'; '.join(wrong)}")
+    module.load_state_dict(theirs)
+
+
+def _listed(what: str, names: list[str]) -> list[str]:
+    more = [f"and {len(names) - 3} more"] if len(names) > 3 else []
+    return [f"{what} {', '.join([*names[:3], *more])}"] if names else []
+
+
 def check_class(cls: type[L.LightningModule], path: Path, content: dict[str, Any]) -> None:
     """Raises ValueError where the checkpoint's content is known to be of another class than `cls`.
 

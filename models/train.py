@@ -27,10 +27,11 @@ from .provenance import provenance
 from .quiet import undisturbed
 from .runs import Settings, TrainingRun
 from .trainable import Trainable, class_name
-from .training import configuration
+from .training import configuration, loggers
+from .training.budget import DiskBudget
 from .training.configuration import Configuration
 from .training.guards import Guard, TrainingFailed, TrainingStopped
-from .training.keeping import Keeping, WholeFiles, data_hash, loggers
+from .training.keeping import Keeping, WholeFiles, data_hash
 from .training.position import Position
 from .training.ranks import TrainingRank, together
 
@@ -65,7 +66,8 @@ def train(
             asked = [*resumed(folder, settings), *adjusted(overrides)]
             with theirs():
                 chosen = Configuration(asked)
-            return fit(chosen, folder, settings, report, test)
+            with runs.held(folder):
+                return fit(chosen, folder, settings, report, test)
         with theirs():
             chosen = Configuration(
                 configuration.words(name, data, config, [*overrides, *shorthands(epochs, seed, precision)])
@@ -73,9 +75,10 @@ def train(
         settings = Settings(name or chosen.class_path("model"), chosen.seed, chosen.epochs, chosen.precision)
         folder = runs.create(settings)
         try:
-            runs.describe(folder, chosen.text(), chosen.threads)
-            return fit(chosen, folder, settings, report, test)
-        except Misuse:
+            with runs.held(folder):
+                runs.describe(folder, chosen.text(), chosen.threads)
+                return fit(chosen, folder, settings, report, test)
+        except (Misuse, ValueError):
             if not (folder / runs.CHECKPOINT).exists():
                 shutil.rmtree(folder)  # there is nothing to go on with
             raise
@@ -112,11 +115,11 @@ def shorthands(epochs: int | None, seed: int | None, precision: str | None) -> l
 
 
 def adjusted(overrides: Iterable[str]) -> list[str]:
-    """Returns settings that a run may be resumed with, since they change no step: `spike` and
-    `checkpoint_every`. Raises Misuse for others.
+    """Returns settings that a run may be resumed with, since they change no step: `spike`,
+    `checkpoint_every` and `disk_budget`. Raises Misuse for others.
     """
     for override in overrides:
-        if override.partition("=")[0] not in ("spike", "checkpoint_every"):
+        if override.partition("=")[0] not in ("spike", "checkpoint_every", "disk_budget"):
             raise Misuse(f"a run goes on as it was started; leave {override} out")
     return configuration.words("", overrides=overrides)
 
@@ -149,17 +152,22 @@ def fit(
     """
     rank = rank or TrainingRank()
     keeping = Keeping(folder, settings, chosen.config.checkpoint_every, report)
-    logger = {} if chosen.config.trainer.logger is not None else {"logger": loggers(folder)}
+    budget = DiskBudget(folder, chosen.disk_budget, report)
+    named = chosen.config.trainer.logger is not None
+    logger = {} if named else {"logger": loggers.own(folder)}
     with theirs():
         trainer, module, data = chosen.build(
             callbacks=[Guard(folder, chosen.config.spike), Position(settings.seed), keeping],
-            plugins=[WholeFiles(), rank],
+            plugins=[WholeFiles(budget), rank],
             use_distributed_sampler=False,
             default_root_dir=folder,
             enable_checkpointing=True,
             enable_model_summary=False,
             **logger,
         )
+    if named:
+        loggers.forgive(trainer, folder, report)
+    budget.callbacks = trainer.checkpoint_callbacks
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
             callback.dirpath = str(folder.resolve() / runs.CHECKPOINTS)
@@ -169,9 +177,11 @@ def fit(
     for part in filter(None, (module, data)):
         checkpoint.check_plain(part)
     last = resumable_checkpoint(type(module), folder)
+    if last is None and chosen.config.warm_start is not None:
+        checkpoint.warm_start(module, Path(chosen.config.warm_start))
     ready()
     with theirs(), together(trainer, rank, folder, chosen.words):
-        trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
+        trainer.fit(chosen.compiled(module), datamodule=data, ckpt_path=last, weights_only=True)
         if not trainer.global_step:
             raise TrainingStopped("the training split is empty: not one step was taken")
         validation = scores(trainer.validate, "validation_step", "val_dataloader", module, data)

@@ -30,6 +30,7 @@ from ...perf.terms.reasons import Misuse
 from .. import mixed
 from ..catalog import names, nearest
 from ..trainable import Trainable, device
+from .budget import size_bytes
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 # Optimizer steps between two checkpoints within an epoch.
@@ -72,6 +73,7 @@ class Configuration(LightningCLI):
         for key in ("threads", "checkpoint_every"):
             if self.config[key] is not None and self.config[key] < 1:
                 raise Misuse(f"{key} must be at least 1, not {self.config[key]}")
+        self.disk_budget = size_bytes(self.config.disk_budget) if self.config.disk_budget else None
         arguments = self.config.data.get("init_args") if self.config.data is not None else None
         if arguments is not None and arguments.get("seed", 0) is None:
             arguments.seed = self.seed
@@ -80,6 +82,9 @@ class Configuration(LightningCLI):
         parser.add_argument("--threads", type=int | None, default=None)
         parser.add_argument("--checkpoint_every", type=int, default=CHECKPOINT_EVERY)
         parser.add_argument("--spike", type=float | None, default=SPIKE)
+        parser.add_argument("--disk_budget", type=str | None, default=None)
+        parser.add_argument("--warm_start", type=str | None, default=None)
+        parser.add_argument("--compile", type=bool | dict[str, Any], default=False)
         parser.set_defaults({"trainer.devices": 1})
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
@@ -119,6 +124,19 @@ class Configuration(LightningCLI):
         except (MisconfigurationException, TypeError, ValueError) as error:
             raise Misuse("trainer: " + " ".join(str(error).split())) from error
 
+    def compiled(self, module: L.LightningModule) -> Any:
+        """Returns what the trainer is to fit: the module, or where `compile` says so what
+        torch.compile makes of it, whose checkpoints are the module's. Raises Misuse.
+        """
+        if self.config.compile is False:
+            return module
+        for name in ("log", "log_dict"):  # nothing in them is worth tracing, and it warns
+            setattr(module, name, torch.compiler.disable(getattr(module, name)))  # type: ignore[no-untyped-call]
+        try:
+            return torch.compile(module, **(self.config.compile if self.config.compile is not True else {}))
+        except (TypeError, RuntimeError, ValueError) as error:
+            raise Misuse(f"compile: {' '.join(str(error).split())}") from error
+
     def precision_plugin(self) -> Precision | None:
         """Returns our plug-in for a precision that hotlap has a name for; None for another."""
         where = "cpu" if self.config_init.trainer.accelerator == "cpu" else device()
@@ -130,8 +148,10 @@ class Configuration(LightningCLI):
 
     @property
     def threads(self) -> int:
-        """How many a step computes with on the CPU."""
-        return int(self.config.threads or cores.count())
+        """How many a step computes with on the CPU, in each of several processes."""
+        devices = str(self.config.trainer.devices)
+        processes = int(devices) if devices.isdecimal() else 1
+        return int(self.config.threads or max(1, cores.count() // max(1, processes)))
 
     @property
     def epochs(self) -> int:

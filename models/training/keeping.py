@@ -12,7 +12,6 @@ from typing import Any
 import lightning.pytorch as L
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from ...perf.terms import files
 from .. import checkpoint, mixed, runs
@@ -20,6 +19,7 @@ from ..data.order import derived_seed, of_rank, seed_all
 from ..provenance import provenance
 from ..runs import Settings
 from ..trainable import class_name
+from .budget import DiskBudget
 from .guards import TrainingStopped
 from .position import epochs_trained
 
@@ -27,11 +27,16 @@ from .position import epochs_trained
 class WholeFiles(TorchCheckpointIO):
     """Writes a checkpoint beside its place and moves it there: a kill leaves the one before."""
 
+    def __init__(self, budget: DiskBudget) -> None:
+        super().__init__()
+        self.budget = budget
+
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         try:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             with files.replacing(Path(path)) as part:
                 super().save_checkpoint(checkpoint, part, storage_options)
+            self.budget.keep(Path(path))
         except OSError as error:
             raise TrainingStopped(f"{path} cannot be written: {error.strerror or error}") from error
 
@@ -204,15 +209,3 @@ def moved(state: dict[str, Any], folder: Path) -> None:
 def data_hash(data: Any) -> str:
     """Returns what a data module says that its data are; empty where it says nothing."""
     return str(getattr(data, "data_hash", ""))
-
-
-def loggers(folder: Path) -> list[Logger]:
-    """Returns a CSV file and TensorBoard's file for a new session of the run in this folder: those
-    of earlier sessions stay.
-    """
-    session = str(1 + len(list((folder / runs.LOGS / "csv").glob("*"))))
-    place = folder / runs.LOGS
-    return [
-        CSVLogger(place, name="csv", version=session),
-        TensorBoardLogger(place, name="tensorboard", version=session, default_hp_metric=False),
-    ]

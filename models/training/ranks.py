@@ -28,6 +28,7 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
 from ...perf.terms.reasons import Misuse
 from .guards import TrainingStopped
+from .loggers import LOGS
 
 # What a rank says once it has built the training's parts.
 READY = b"ready\n"
@@ -86,7 +87,7 @@ class Peers:
 
     def log(self, number: int) -> Path:
         """What a rank printed."""
-        return self.folder / "logs" / f"rank-{number}.log"
+        return self.folder / LOGS / f"rank-{number}.log"
 
     def _pipe(self, number: int) -> IO[bytes]:
         pipe = self.processes[number].stdin
@@ -142,6 +143,7 @@ def together(trainer: L.Trainer, rank: TrainingRank, folder: Path, words: Sequen
             "hotlap starts the processes of a training itself, on one machine; leave trainer.num_nodes and"
             " torchrun out and set trainer.devices"
         )
+    os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())  # or Lightning changes how many there are
     peers = None
     if rank.number == 0:
         peers = Peers(folder, words, rank.main_port, trainer.world_size)
