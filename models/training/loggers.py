@@ -1,7 +1,8 @@
 """Where a training's figures go: files in the run's folder, and what `trainer.logger` names.
 
 A logger that fails, such as one of a server that is down, costs no training: it is left out for a
-while and then tried again, and the figures are in the CSV file in any case.
+while and then tried again, or where it cannot even begin, for the session. The figures are in the
+CSV file in any case.
 """
 
 from __future__ import annotations
@@ -36,6 +37,15 @@ class Forgiven:
         for name in CALLED:
             setattr(logger, name, self.tried(getattr(logger, name)))
 
+    def begins(self) -> bool:
+        """Whether it has made its experiment, which Lightning asks for before all else."""
+        try:
+            _ = getattr(self.logger, "experiment", None)
+        except Exception as error:
+            self.tell("is left out of this session", error)
+            return False
+        return True
+
     def tried(self, method: Callable[..., Any]) -> Callable[..., None]:
         def call(*inputs: Any, **named: Any) -> None:
             if time.monotonic() < self.after_s:
@@ -44,15 +54,19 @@ class Forgiven:
                 method(*inputs, **named)
             except Exception as error:
                 self.after_s = time.monotonic() + PAUSE_S
-                if not self.reported:
-                    self.reported = True
-                    why = str(error).strip().partition("\n")[0][:200]
-                    self.report(
-                        f"{type(self.logger).__name__} fails and is left out for {PAUSE_S:.0f} s at a time;"
-                        f" training goes on, its figures are in {LOGS}/csv: {type(error).__name__}: {why}"
-                    )
+                self.tell(f"is left out for {PAUSE_S:.0f} s at a time", error)
 
         return call
+
+    def tell(self, what: str, error: Exception) -> None:
+        if self.reported:
+            return
+        self.reported = True
+        why = str(error).strip().partition("\n")[0][:200]
+        self.report(
+            f"{type(self.logger).__name__} fails and {what}; training goes on, its figures are in {LOGS}/csv:"
+            f" {type(error).__name__}: {why}"
+        )
 
 
 def own(folder: Path) -> list[Logger]:
@@ -73,7 +87,6 @@ def forgive(trainer: L.Trainer, folder: Path, report: Callable[[str], None]) -> 
         return
     for name, value in MLFLOW.items():
         os.environ.setdefault(name, value)
-    for logger in trainer.loggers:
-        Forgiven(logger, report)
+    beginning = [logger for logger in trainer.loggers if Forgiven(logger, report).begins()]
     csv, _ = own(folder)
-    trainer.loggers = [*trainer.loggers, csv]
+    trainer.loggers = [*beginning, csv]

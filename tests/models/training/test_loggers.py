@@ -114,6 +114,10 @@ def test_figures_reach_the_server_until_it_goes_down(server: tuple[str, Any], ti
     (line,) = [line for line in lines if "MLFlowLogger fails" in line]
     assert "training goes on" in line and "\n" not in line
     assert len(lines) == 3 and len(logged(run)) == 16 and took_s < 30
+    # Nobody is there from the start.
+    run, (line, *_), _ = tiny(logger(address))
+    assert "MLFlowLogger fails and is left out of this session; training goes on" in line
+    assert len(logged(run)) == 16
 
 
 def test_a_logger_that_fails_costs_no_training(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
