@@ -15,6 +15,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,6 +25,7 @@ import lightning.pytorch as L
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment, find_free_network_port
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
 from ...perf.terms.reasons import Misuse
@@ -103,12 +105,16 @@ class Peers:
 
     def refuse_ended(self) -> None:
         """Raises TrainingStopped where one has ended, or does so soon."""
-        for number, process in self.processes.items():
-            with suppress(subprocess.TimeoutExpired):
-                status = process.wait(ENDING_S)
-                *_, last = ["", *self.log(number).read_text(errors="replace").strip().splitlines()]
-                how = f"was killed by signal {-status}" if status < 0 else f"ended: {last}"
-                raise TrainingStopped(f"rank {number} of {self.count} {how}; it printed {self.log(number)}")
+        deadline = time.monotonic() + ENDING_S
+        while time.monotonic() < deadline:
+            for number, process in self.processes.items():
+                if (status := process.poll()) is not None:
+                    *_, last = ["", *self.log(number).read_text(errors="replace").strip().splitlines()]
+                    how = f"was killed by signal {-status}" if status < 0 else f"ended: {last}"
+                    raise TrainingStopped(
+                        f"rank {number} of {self.count} {how}; it printed {self.log(number)}"
+                    )
+            time.sleep(0.05)
 
     def end(self, at_once: bool) -> None:
         """Ends them: they are waited for, unless at once, as long as an orderly end takes."""
@@ -132,12 +138,12 @@ def together(trainer: L.Trainer, rank: TrainingRank, folder: Path, words: Sequen
     words: the settings that this training was started with. Raises Misuse for ways to distribute
     that it does not know, TrainingStopped where another rank has ended.
     """
-    launcher: Any = trainer.strategy.launcher
-    if launcher is not None and not isinstance(launcher, _SubprocessScriptLauncher):
-        raise Misuse("hotlap starts the processes of a training itself; set trainer.strategy=ddp")
     if trainer.world_size == 1:
         yield
         return
+    launcher: Any = trainer.strategy.launcher
+    if not isinstance(trainer.strategy, DDPStrategy) or not isinstance(launcher, _SubprocessScriptLauncher):
+        raise Misuse("several devices train together by trainer.strategy=ddp here, and by no other")
     if trainer.num_nodes > 1 or TorchElasticEnvironment.detect():
         raise Misuse(
             "hotlap starts the processes of a training itself, on one machine; leave trainer.num_nodes and"

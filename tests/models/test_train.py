@@ -161,7 +161,7 @@ def test_checkpoint_and_metrics_say_where_they_come_from() -> None:
     assert metrics["data_hash"] == story["data_hash"] and len(story["data_hash"]) == 64
     assert metrics["test"] == run.test and set(run.test) == SCORES
     assert metrics["seconds"] > 0
-    names = {path.name for path in run.folder.iterdir()} - {runs.UNCOMMITTED}
+    names = {path.name for path in run.folder.iterdir()} - {runs.UNCOMMITTED, runs.LOCK}
     described = {"settings.json", "config.yaml", "environment.json"}
     evaluations = {"evaluation_validation.json", "evaluation_test.json"}
     assert names == described | evaluations | {"last.ckpt", "checkpoints", "logs", "metrics.json"}

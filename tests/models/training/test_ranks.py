@@ -230,7 +230,7 @@ def test_a_rank_that_ends_stops_the_training_in_one_line(fault: str, message: st
 
 
 def test_other_ways_to_distribute_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(Misuse, match=r"set trainer\.strategy=ddp"):
+    with pytest.raises(Misuse, match=r"by trainer\.strategy=ddp here"):
         trained(tmp_path, *TWO, "trainer.strategy=ddp_spawn")
     with pytest.raises(Misuse, match="on one machine"):
         trained(tmp_path, *TWO, "trainer.num_nodes=2")
