@@ -111,9 +111,9 @@ def test_order_depends_on_seed_and_epoch_only() -> None:
 def test_images_are_augmented_in_training_only() -> None:
     data = Digits(seed=1)
     batch = (torch.rand(4, 3, 32, 32), torch.arange(4))
-    data.trainer = SimpleNamespace(training=False, global_step=5)  # type: ignore[assignment]
+    data.trainer = SimpleNamespace(training=False, global_step=5, global_rank=0)  # type: ignore[assignment]
     assert torch.equal(data.on_after_batch_transfer(batch, 0)[0], batch[0])
-    data.trainer = SimpleNamespace(training=True, global_step=5)  # type: ignore[assignment]
+    data.trainer = SimpleNamespace(training=True, global_step=5, global_rank=0)  # type: ignore[assignment]
     first, again = (data.on_after_batch_transfer(batch, 0)[0] for _ in range(2))
     assert torch.equal(first, again) and not torch.equal(first, batch[0])
     data.trainer.global_step = 6  # type: ignore[union-attr,misc]
