@@ -28,7 +28,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """The hint for someone who wrote `word`: the names that look like it, else all known names."""
     known = sorted(known)
     close = difflib.get_close_matches(word, known, n=3)
-    return f"did you mean {' or '.join(close)}?" if close else f"known names: {', '.join(known)}"
+    return f"did you mean {' or '.join(close)}?" if close else f"known names: {', '.join(known) or 'none'}"
 
 
 def network(name: str) -> type[Trainable]:

@@ -38,7 +38,8 @@ def main() -> int:
     rank = TrainingRank(asked["number"], asked["port"])
     try:
         with undisturbed():
-            fit(Configuration(asked["words"]), folder, Settings.read(folder), silent, rank, ready)
+            chosen, settings = Configuration(asked["words"]), Settings.read(folder)
+            fit(chosen, folder, settings, silent, asked["test"], rank, ready)
     except (TrainingStopped, ValueError) as error:
         printer.note(f"{error}")
         return 4

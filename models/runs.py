@@ -119,9 +119,20 @@ def create(settings: Settings) -> Path:
     now = datetime.now(UTC)
     moment = f"{now:%Y%m%d-%H%M%S}-{now.microsecond * 65536 // 1_000_000:04x}"
     folder = root() / f"{settings.name.rpartition(':')[2]}-{moment}"
-    folder.mkdir(parents=True)
+    make(folder)
     write_json(folder / SETTINGS, {"schema": SCHEMA, **asdict(settings)})
     return folder
+
+
+def make(folder: Path) -> None:
+    """Makes a folder where runs live, which no repository around it is to take up: what is not
+    committed would else grow with every run.
+    """
+    top = files.runs_folder()
+    if not top.exists():
+        top.mkdir(parents=True)
+        files.write(top / ".gitignore", b"*\n")
+    folder.mkdir(parents=True)
 
 
 @contextmanager
@@ -136,7 +147,7 @@ def held(folder: Path) -> Iterator[None]:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError) as error:
             raise NotResumable(
-                f"run {folder.name} is being trained by another process; wait for it, or end it first"
+                f"{folder.name} is being trained by another process; wait for it, or end it first"
             ) from error
         yield
 

@@ -180,7 +180,7 @@ def fit(
     if last is None and chosen.config.warm_start is not None:
         checkpoint.warm_start(module, Path(chosen.config.warm_start))
     ready()
-    with theirs(), together(trainer, rank, folder, chosen.words):
+    with theirs(), together(trainer, rank, folder, chosen.words, test):
         trainer.fit(chosen.compiled(module), datamodule=data, ckpt_path=last, weights_only=True)
         if not trainer.global_step:
             raise TrainingStopped("the training split is empty: not one step was taken")

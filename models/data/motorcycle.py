@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .libraries import library
 from .memory import InMemoryData, Split
-from .order import generator
+from .order import generator, of_rank
 from .splits import stratified
 from .unknown import UNKNOWN
 
@@ -82,5 +82,6 @@ class Motorcycle(InMemoryData):
         self, batch: tuple[Tensor, Tensor], dataloader_idx: int
     ) -> tuple[Tensor, Tensor]:
         if self.trainer is not None and self.trainer.training:
-            return turned(*batch, generator(self.seed, "augment", self.trainer.global_step))
+            purpose = of_rank("augment", self.trainer.global_rank)
+            return turned(*batch, generator(self.seed, purpose, self.trainer.global_step))
         return batch

@@ -6,7 +6,9 @@ All of it comes from the experiment's file, so that it can be written again. Imp
 from __future__ import annotations
 
 import math
+import re
 import textwrap
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from statistics import fmean, stdev
 
@@ -21,6 +23,8 @@ from .record import FinishedExperiment, finite, mean, sentence
 MOST_PAIRS = 500
 # Fewest pairs of which some pattern of signs is rarer than 5 %.
 FEWEST_SIGNS = 6
+# What is said of where the first training took place; the file has all.
+PLACE = ("cpu", "cores", "threads", "isa", "python", "torch", "lightning", "numpy", "commit")
 # Prose is broken here; tables and headings are not.
 COLUMNS = 100
 
@@ -90,7 +94,7 @@ def arms_table(record: FinishedExperiment, contrasts: dict[str, Contrast]) -> It
             known = math.isfinite(contrast.low)
             row += [
                 f"{contrast.difference:+.3g}" if contrast.pairs else "",
-                f"{contrast.low:+.3g} to {contrast.high:+.3g}" if known else "",
+                span(contrast) if known else "",
                 f"{contrast.p:.2g}" if known else "",
                 "" if contrast.p_signs is None else f"{contrast.p_signs:.2g}",
                 f"{contrast.p_smaller:.2g}" if known else "",
@@ -105,6 +109,11 @@ def arms_table(record: FinishedExperiment, contrasts: dict[str, Contrast]) -> It
         ]
         rows.append(row)
     yield from table(head, rows)
+
+
+def span(contrast: Contrast) -> str:
+    """Returns an interval with its confidence."""
+    return f"{contrast.low:+.3g} to {contrast.high:+.3g} ({100 * contrast.confidence:.4g} %)"
 
 
 def unpaired(contrasts: dict[str, Contrast]) -> str:
@@ -141,14 +150,9 @@ def design_rows(record: FinishedExperiment) -> Iterator[tuple[str, str]]:
         "error rate",
         f"{design.alpha:g} over all arms for a difference called, as much for none called (Holm)",
     )
-    yield (
-        "machine",
-        ", ".join(
-            f"{key} {records.text(value)}"
-            for key, value in record.place.items()
-            if value not in (None, "", [])
-        ),
-    )
+    place = {key: record.place.get(key) for key in PLACE}
+    place["isa"] = " ".join(place["isa"] or ())
+    yield "machine", ", ".join(f"{key} {value}" for key, value in place.items() if value)
 
 
 def limits(record: FinishedExperiment, contrasts: dict[str, Contrast]) -> Iterator[str]:
@@ -170,13 +174,15 @@ def limits(record: FinishedExperiment, contrasts: dict[str, Contrast]) -> Iterat
             f" is rarer than {2 / 2**pairs:.2g}."
         )
     for arm, contrast in contrasts.items():
-        if contrast.answer == "could not tell" and contrast.pairs >= 2:
+        whole = not contrast.failed and not contrast.control_failed
+        if contrast.answer == "could not tell" and contrast.pairs >= 2 and whole:
             yield f"Whether {arm} differs: {needed(record, contrast)}."
     for arm in design.every_arm:
         if failed := [outcome for outcome in record.of(arm) if outcome.value is None]:
             reasons = sorted({outcome.reason for outcome in failed})
             yield f"{arm} with seeds {', '.join(str(each.seed) for each in failed)}: {'; '.join(reasons)}."
-    spent = {arm: fmean(each.steps for each in record.of(arm)) for arm in design.every_arm}
+    finished = {arm: [each for each in record.of(arm) if each.value is not None] for arm in design.every_arm}
+    spent = {arm: fmean(each.steps for each in trainings) for arm, trainings in finished.items() if trainings}
     if len(set(spent.values())) > 1:
         words = ", ".join(f"{arm} {steps:.0f}" for arm, steps in spent.items())
         yield f"Equal numbers of steps: {words} on average."
@@ -187,10 +193,14 @@ def limits(record: FinishedExperiment, contrasts: dict[str, Contrast]) -> Iterat
 def needed(record: FinishedExperiment, contrast: Contrast) -> str:
     """Returns how many pairs would find the smallest effect, as far as these pairs' spread says."""
     level = record.design.alpha / len(record.design.arms)
-    for pairs in range(2, MOST_PAIRS + 1):
-        if detectable(contrast.spread, contrast.pairs, pairs, level) <= record.smallest:
-            return f"about {pairs} pairs would find {record.smallest:.3g}"
-    return f"more than {MOST_PAIRS} pairs would be needed to find {record.smallest:.3g}"
+
+    def enough(pairs: int) -> bool:
+        return detectable(contrast.spread, contrast.pairs, pairs, level) <= record.smallest
+
+    pairs = bisect_left(range(2, MOST_PAIRS + 1), True, key=enough) + 2
+    if pairs > MOST_PAIRS:
+        return f"more than {MOST_PAIRS} pairs would be needed to find {record.smallest:.3g}"
+    return f"about {pairs} pairs would find {record.smallest:.3g}"
 
 
 def trainings_table(record: FinishedExperiment) -> Iterator[str]:
@@ -214,11 +224,22 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
 
 
 def bullet(words: str) -> list[str]:
-    return textwrap.wrap(f"- {text(words)}", COLUMNS, subsequent_indent="  ", break_on_hyphens=False)
+    return wrapped(f"- {text(words)}", "  ")
 
 
 def prose(words: str) -> list[str]:
-    return textwrap.wrap(text(words), COLUMNS, break_on_hyphens=False)
+    return wrapped(text(words), "")
+
+
+def wrapped(words: str, indent: str) -> list[str]:
+    """Returns lines of Markdown, none but the first of which begins a list, heading or rule."""
+    first, *others = textwrap.wrap(words, COLUMNS - 1, subsequent_indent=indent, break_on_hyphens=False)
+    return [first, *(re.sub(r"^( *)([-+#=>]|\d+(?=[.)]))", escaped_start, line) for line in others)]
+
+
+def escaped_start(match: re.Match[str]) -> str:
+    """Returns the first character of a line, or its number, so that it is text."""
+    return f"{match[1]}{match[2]}\\" if match[2].isdecimal() else f"{match[1]}\\{match[2]}"
 
 
 def number(value: float) -> str:

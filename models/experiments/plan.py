@@ -6,6 +6,7 @@ A pilot's seeds are no experiment's, and it prints spreads, never which arm was 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from statistics import fmean, stdev
 
@@ -56,10 +57,12 @@ def needed(design: Design, known: Sequence[PairSpread], smallest: float) -> int 
     """Returns how many seeds find the smallest effect of interest for every arm; None for more than
     500.
     """
-    for seeds in range(2, MOST + 1):
-        if all(found(design, spread, seeds) <= smallest for spread in known):
-            return seeds
-    return None
+    seeds = bisect_left(
+        range(2, MOST + 1),
+        True,
+        key=lambda seeds: all(found(design, each, seeds) <= smallest for each in known),
+    )
+    return seeds + 2 if seeds + 2 <= MOST else None
 
 
 def hours(design: Design, outcomes: Sequence[TrialResult], seeds: int, jobs: int) -> float:

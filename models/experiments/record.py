@@ -66,6 +66,11 @@ class FinishedExperiment(msgspec.Struct, frozen=True):
         control = self.values(self.design.control_name)
         return contrasts(control, arms, self.smallest, self.design.better, self.design.alpha)
 
+    @property
+    def told(self) -> bool:
+        """Whether each arm has an answer."""
+        return all(contrast.answer != "could not tell" for contrast in self.contrasts().values())
+
     def verdict(self) -> Verdict:
         """Returns the answers as a verdict: control is BASE, an arm HEAD."""
         base = mean(self.values(self.design.control_name))
@@ -113,8 +118,8 @@ def sentence(record: FinishedExperiment, arm: str, contrast: Contrast) -> str:
         else ""
     )
     return (
-        f"{arm}: {answer}{reason}. {metric} {mean(record.values(arm)):.5g} against"
-        f" {mean(record.values(control)):.5g} of {control}: {contrast.difference:+.3g}{span}, from"
+        f"{arm}: {answer}{reason}. {metric} {contrast.control + contrast.difference:.5g} against"
+        f" {contrast.control:.5g} of {control}: {contrast.difference:+.3g}{span}, from"
         f" {contrast.pairs} pairs"
     )
 

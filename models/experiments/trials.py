@@ -11,7 +11,9 @@ import multiprocessing
 import os
 import random
 import signal
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
@@ -25,15 +27,19 @@ from ...perf.terms import files, stored
 from ...perf.terms.reasons import Misuse
 from .. import records, runs
 from .design import PILOT, Design, fingerprint
+from .sources import own_sources
 
 # Version of design.json and failed.json. 1: the first.
 SCHEMA = 1
 # In an experiment's folder: what was asked, before the first training.
 REGISTERED = "design.json"
-# In a training's folder: why it has no value, and what it printed.
-FAILED, LOG = "failed.json", "log.txt"
+# In a training's folder: why it has no value, why it did not begin, what code it ran, what it
+# printed.
+FAILED, REFUSED, SOURCES, LOG = "failed.json", "refused.json", "sources.json", "log.txt"
 # A training whose process dies is gone on with, and counts as failed the second time.
 TRIES = 2
+# What the machine lacked, and not the arm: such a training is tried again with --resume.
+OF_THE_DAY = (OSError, MemoryError, ImportError)
 # Seeds of a pilot.
 PILOT_SEEDS = 5
 
@@ -89,7 +95,8 @@ def register(design: Design, config: bytes, folder: Path, resume: bool) -> str:
     """
     path = folder / REGISTERED
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
+        if resume:
+            raise Misuse(f"{folder} is not there, so nothing has begun; leave --resume out")
         at = f"{datetime.now(UTC):%Y-%m-%d %H:%M}"
         content = {
             "schema": SCHEMA,
@@ -99,7 +106,7 @@ def register(design: Design, config: bytes, folder: Path, resume: bool) -> str:
         }
         runs.write_json(path, content)
         return at
-    registered = stored.decode(path, stored.content(path), dict[str, Any], "not the design of an experiment")
+    registered = decoded(path)
     if registered.get("sha256") != fingerprint(msgspec.to_builtins(design), config):
         raise Misuse(
             f"{folder.name} was changed after it had begun; give the changed one another name, or remove"
@@ -114,13 +121,13 @@ def ended(trial: Trial, metric: str) -> TrialResult | None:
     """Returns how a training ended; None where it has not. Raises Misuse where its network logs no
     such metric, Unreadable for a damaged file.
     """
-    path = trial.folder / FAILED
-    if path.exists():
-        content = stored.decode(path, stored.content(path), dict[str, Any], "not a file of an experiment")
-        return TrialResult(trial.arm, trial.seed, "failed", None, 0, 0.0, str(content["reason"]))
     finished = next(iter((trial.folder / "train").glob(f"*/{runs.METRICS}")), None)
     if finished is None:
-        return None
+        path = trial.folder / FAILED
+        if not path.exists():
+            return None
+        content = decoded(path)
+        return TrialResult(trial.arm, trial.seed, "failed", None, 0, 0.0, str(content["reason"]))
     record = records.read(finished.parent)
     if metric not in record.validation:
         names = ", ".join(record.validation) or "nothing"
@@ -141,12 +148,15 @@ def carry_out(
     report gets a line a training, with the time that the others will take. Whatever ends this
     early ends the trainings too, which then go on from their last checkpoints.
     """
+    for trial in trials:
+        again(trial)
     known = {trial: result for trial in trials if (result := ended(trial, design.metric))}
     waiting = [trial for trial in trials if trial not in known]
     if known and waiting:
         report(f"{len(known)} of {len(trials)} trainings are there already")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["hotlap.models.train"])  # torch and Lightning once, not for each
+    content = config.read_bytes() if config is not None else b""
     running: dict[ForkServerProcess, Trial] = {}
     tries: dict[Trial, int] = {}
     spent = [result.seconds for result in known.values() if result.seconds]
@@ -156,8 +166,11 @@ def carry_out(
                 trial = waiting.pop(0)
                 tries[trial] = tries.get(trial, 0) + 1
                 trial.folder.mkdir(parents=True, exist_ok=True)
+                if config is not None and config.read_bytes() != content:
+                    raise Misuse(f"{config} was changed while the experiment ran; put it back, and --resume")
                 process = context.Process(target=trained, args=(trial, design, config))
-                process.start()
+                with safe_path():
+                    process.start()
                 running[process] = trial
             for process in [each for each in running if each.sentinel in wait([p.sentinel for p in running])]:
                 trial = running.pop(process)
@@ -169,7 +182,7 @@ def carry_out(
                         waiting.insert(0, trial)
                         report(f"{trial.arm}, seed {trial.seed}: {ending(process)}; it goes on")
                         continue
-                    fail(trial, f"{ending(process)}, {TRIES} times; see {trial.folder / LOG}")
+                    fail(trial, f"{ending(process)}, {TRIES} times; see {trial.folder / LOG}", retried=True)
                     result = ended(trial, design.metric)
                     assert result is not None
                 known[trial] = result
@@ -205,25 +218,64 @@ def ending(process: ForkServerProcess) -> str:
 
 def refused(trial: Trial) -> None:
     """Raises Misuse for what a training refused to begin with."""
-    path = trial.folder / "refused.json"
+    path = trial.folder / REFUSED
     if path.exists():
-        content = stored.decode(path, stored.content(path), dict[str, Any], "not a file of an experiment")
+        raise Misuse(f"{trial.arm}: {decoded(path)['reason']}")
+
+
+def fail(trial: Trial, reason: str, retried: bool = False) -> None:
+    """Leaves why a training has no value. retried: for what another machine, or another day, may
+    not have: it is tried again when the experiment goes on.
+    """
+    runs.write_json(trial.folder / FAILED, {"schema": SCHEMA, "reason": reason, "retried": retried})
+
+
+def again(trial: Trial) -> None:
+    """Forgets how a training failed that is to be tried again, and what it refused."""
+    path = trial.folder / FAILED
+    if path.exists() and decoded(path).get("retried"):
         path.unlink()
-        raise Misuse(f"{trial.arm}: {content['reason']}")
+    (trial.folder / REFUSED).unlink(missing_ok=True)
 
 
-def fail(trial: Trial, reason: str) -> None:
-    runs.write_json(trial.folder / FAILED, {"schema": SCHEMA, "reason": reason})
+def decoded(path: Path) -> dict[str, Any]:
+    """Reads a file of an experiment. Raises Unreadable."""
+    return stored.decode(path, stored.content(path), dict[str, Any], "not a file of an experiment")
+
+
+@contextmanager
+def safe_path() -> Iterator[None]:
+    """Keeps a file of the user's, such as statistics.py, from being taken for one of Python's by
+    the process that trainings are forked from.
+    """
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
 
 
 def trained(trial: Trial, design: Design, config: Path | None) -> None:
     """Does one training, in a process of its own, and leaves how it ended in its folder."""
     settle(os.getppid())
+    trial = trial._replace(folder=trial.folder.resolve())  # the user's code may go elsewhere
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the experiment, which then ends this
     os.environ["HOTLAP_RUNS"] = str(trial.folder)
     log = os.open(trial.folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     os.dup2(log, 1)
     os.dup2(log, 2)
+    sys.stdout = sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+    try:
+        train_one(trial, design, config)
+    finally:
+        runs.write_json(trial.folder / SOURCES, own_sources())
+    os._exit(0)  # not waiting for threads that the user's code may have left
+
+
+def train_one(trial: Trial, design: Design, config: Path | None) -> None:
+    """Trains, from the last checkpoint where there is one, and leaves why it failed or refused."""
     from ..train import train
     from ..training.guards import TrainingFailed, TrainingStopped
 
@@ -235,9 +287,9 @@ def trained(trial: Trial, design: Design, config: Path | None) -> None:
         settings = design.overrides(trial.arm, trial.seed)
         train(design.train, data=design.data, config=config, overrides=settings, test=False)
     except Misuse as error:
-        runs.write_json(trial.folder / "refused.json", {"reason": str(error)})
+        runs.write_json(trial.folder / REFUSED, {"reason": str(error)})
     except (TrainingFailed, TrainingStopped, runs.RunRefused, ValueError) as error:
         import traceback
 
         traceback.print_exc()
-        fail(trial, " ".join(str(error).split()))
+        fail(trial, " ".join(str(error).split()), isinstance(error.__cause__, OF_THE_DAY))

@@ -16,8 +16,8 @@ from typing import Any
 import lightning.pytorch as L
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
-# The folder of a run's logs: in it one of each kind for every session.
-LOGS = "logs"
+from .. import runs
+
 # What Lightning calls of a logger in a training.
 CALLED = ("log_metrics", "log_hyperparams", "log_graph", "save", "finalize", "after_save_checkpoint")
 # How long a logger that has failed is left out, s.
@@ -64,7 +64,8 @@ class Forgiven:
         self.reported = True
         why = str(error).strip().partition("\n")[0][:200]
         self.report(
-            f"{type(self.logger).__name__} fails and {what}; training goes on, its figures are in {LOGS}/csv:"
+            f"{type(self.logger).__name__} fails and {what}; training goes on, its figures are in"
+            f" {runs.LOGS}/csv:"
             f" {type(error).__name__}: {why}"
         )
 
@@ -73,8 +74,8 @@ def own(folder: Path) -> list[Logger]:
     """Returns a CSV file and TensorBoard's file for a new session of the run in this folder: those
     of earlier sessions stay.
     """
-    session = str(1 + len(list((folder / LOGS / "csv").glob("*"))))
-    place = folder / LOGS
+    session = str(1 + len(list((folder / runs.LOGS / "csv").glob("*"))))
+    place = folder / runs.LOGS
     return [
         CSVLogger(place, name="csv", version=session),
         TensorBoardLogger(place, name="tensorboard", version=session, default_hp_metric=False),

@@ -129,9 +129,7 @@ class Position(L.Callback):
             if self.since != epoch():
                 self.loaders, self.since = [], epoch()
             loader = shared(loader, trainer.global_rank, trainer.world_size)
-            self.loaders.append(
-                SameBatches(loader, self.seed, epoch, len(self.loaders), trainer.global_rank)
-            )
+            self.loaders.append(SameBatches(loader, self.seed, epoch, len(self.loaders), trainer.global_rank))
             return self.loaders[-1]
 
         strategy.process_dataloader = processed

@@ -29,8 +29,8 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
 from ...perf.terms.reasons import Misuse
+from .. import runs
 from .guards import TrainingStopped
-from .loggers import LOGS
 
 # What a rank says once it has built the training's parts.
 READY = b"ready\n"
@@ -66,8 +66,10 @@ class TrainingRank(LightningEnvironment):
 class Peers:
     """The other ranks, as rank 0 sees them."""
 
-    def __init__(self, folder: Path, words: Sequence[str], port: int, count: int) -> None:
-        """Starts them. words: the settings that this training was started with. count: of all."""
+    def __init__(self, folder: Path, words: Sequence[str], test: bool, port: int, count: int) -> None:
+        """Starts them. words: the settings that this training was started with. test: whether the
+        test split is scored. count: of all.
+        """
         self.folder, self.count = folder, count
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
         for number in range(1, count):
@@ -81,7 +83,8 @@ class Peers:
                     env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
                     start_new_session=True,  # Ctrl-C is rank 0's
                 )
-            asked = {"folder": str(folder), "words": list(words), "number": number, "port": port}
+            asked = {"folder": str(folder), "words": list(words), "test": test}
+            asked |= {"number": number, "port": port}
             with suppress(BrokenPipeError):
                 pipe = self._pipe(number)
                 pipe.write(json.dumps(asked).encode() + b"\n")
@@ -89,7 +92,7 @@ class Peers:
 
     def log(self, number: int) -> Path:
         """What a rank printed."""
-        return self.folder / LOGS / f"rank-{number}.log"
+        return self.folder / runs.LOGS / f"rank-{number}.log"
 
     def _pipe(self, number: int) -> IO[bytes]:
         pipe = self.processes[number].stdin
@@ -132,11 +135,14 @@ class Peers:
 
 
 @contextmanager
-def together(trainer: L.Trainer, rank: TrainingRank, folder: Path, words: Sequence[str]) -> Iterator[None]:
+def together(
+    trainer: L.Trainer, rank: TrainingRank, folder: Path, words: Sequence[str], test: bool
+) -> Iterator[None]:
     """Has the other ranks train along while it is open, where the trainer has several devices.
 
-    words: the settings that this training was started with. Raises Misuse for ways to distribute
-    that it does not know, TrainingStopped where another rank has ended.
+    words: the settings that this training was started with. test: whether the test split is scored.
+    Raises Misuse for ways to distribute that it does not know, TrainingStopped where another rank
+    has ended.
     """
     if trainer.world_size == 1:
         yield
@@ -152,7 +158,7 @@ def together(trainer: L.Trainer, rank: TrainingRank, folder: Path, words: Sequen
     os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())  # or Lightning changes how many there are
     peers = None
     if rank.number == 0:
-        peers = Peers(folder, words, rank.main_port, trainer.world_size)
+        peers = Peers(folder, words, test, rank.main_port, trainer.world_size)
     orderly = False
     try:
         if peers is None:

@@ -34,8 +34,11 @@ class Contrast(msgspec.Struct, frozen=True):
     reason: str
     # Seeds with which both have a value.
     pairs: int
+    # The control's mean over the pairs, and the mean difference.
+    control: float
     difference: float
-    # The ends of an interval for the difference, at the confidence at which the arm was judged.
+    # The ends of the interval that the answer is read from: without 0 where they differ, within the
+    # smallest effect where they do not.
     low: float
     high: float
     confidence: float
@@ -79,21 +82,21 @@ def contrasts(
     levels = [alpha / rank for rank in range(1, len(arms) + 1)]
     judged = dict(zip(arms, holm(list(p_different.values()), levels), strict=True))
     judged_smaller = dict(zip(arms, holm(list(p_smaller.values()), levels), strict=True))
-    return {
-        name: Contrast(
-            *answered(
-                p_different[name] <= judged[name],
-                p_smaller[name] <= judged_smaller[name],
-                fmean(each) if each else 0.0,
-                better,
-                len(each),
-                missing(control),
-                missing(arms[name]),
-            ),
+    result = {}
+    for name, each in differences.items():
+        smaller = p_smaller[name] <= judged_smaller[name]
+        answer, reason = answered(
+            p_different[name] <= judged[name], smaller, each, better, missing(control), missing(arms[name])
+        )
+        level = 2 * judged_smaller[name] if smaller else judged[name]
+        result[name] = Contrast(
+            answer,
+            reason,
             len(each),
+            fmean(side for side, _ in pairs[name]) if each else math.nan,
             fmean(each) if each else math.nan,
-            *interval(each, judged[name]),
-            1 - judged[name],
+            *interval(each, level),
+            1 - level,
             stdev(each) if len(each) > 1 else math.inf,
             p_different[name],
             two_sided_by_signs(each),
@@ -103,16 +106,14 @@ def contrasts(
             missing(arms[name]),
             missing(control),
         )
-        for name, each in differences.items()
-    }
+    return result
 
 
 def answered(
     different: bool,
     smaller: bool,
-    difference: float,
+    differences: Sequence[float],
     better: Literal["lower", "higher"],
-    pairs: int,
     control_failed: int,
     failed: int,
 ) -> tuple[Answer, str]:
@@ -121,14 +122,16 @@ def answered(
     What fails is no accident: an arm that failed is never called better, or no different, by the
     seeds with which it did not, and the control's failures never make an arm worse.
     """
-    if pairs < 2:
-        return "could not tell", f"{pairs} seeds have a value of both, and two are needed"
+    if len(differences) < 2:
+        return "could not tell", f"{len(differences)} seeds have a value of both, and two are needed"
     answer: Answer = "could not tell"
     if smaller:
         answer = "no difference"
     elif different:
-        answer = "better" if (difference < 0) == (better == "lower") else "worse"
+        answer = "better" if (fmean(differences) < 0) == (better == "lower") else "worse"
     limits = []
+    if constant(differences):
+        limits.append("all pairs differ by the same")
     if smaller and different:
         limits.append("there is a difference, smaller than the effect of interest")
     if failed:
@@ -161,15 +164,24 @@ def surely_smaller(differences: Sequence[float], smallest: float) -> float:
 
 
 def _below(values: Sequence[float], margin: float) -> float:
-    """Returns the one-sided p of a mean of at least margin."""
+    """Returns the one-sided p of a mean of at least margin.
+
+    Values that are all the same say nothing of how much they vary; what counts is then how rare it
+    is that so many lie on one side.
+    """
     from scipy.special import stdtr
 
     if len(values) < 2:
         return 1.0
-    mean, error = fmean(values) - margin, stdev(values) / math.sqrt(len(values))
-    if error == 0:
-        return 0.0 if mean < 0 else 1.0
-    return float(stdtr(len(values) - 1, mean / error))
+    mean = fmean(values) - margin
+    if constant(values):
+        return 2.0 ** -len(values) if mean < 0 else 1.0
+    return float(stdtr(len(values) - 1, mean / stdev(values) * math.sqrt(len(values))))
+
+
+def constant(values: Sequence[float]) -> bool:
+    """Whether values differ by rounding alone."""
+    return max(values) - min(values) <= 1e-12 * max(map(abs, values))
 
 
 def two_sided_by_signs(differences: Sequence[float]) -> float | None:

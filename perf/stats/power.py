@@ -8,19 +8,23 @@ theirs as often as stated, some of them nearly always and some less.
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from functools import cache
 
 # The chance with which the difference is found: more than the usual 0.8, which is then surely met.
 POWER = 0.85
 # Points at which the average over the pilot is taken.
 POINTS = 400
+# Standard deviations of the largest difference that is looked for.
+MOST = 1e4
 # From here on a noncentral t is above every quantile that is asked for.
 FAR = 30.0
 
 
-@lru_cache
+@cache
 def _factor(pilot: int, pairs: int, level: float, power: float) -> float:
-    """Returns the detectable difference in standard deviations as the pilot estimated them."""
+    """Returns the detectable difference in standard deviations as the pilot estimated them;
+    infinite where that is more than anybody asks for.
+    """
     import numpy as np
     from scipy.optimize import brentq
     from scipy.special import chdtri, nctdtr, stdtrit
@@ -37,7 +41,7 @@ def _factor(pilot: int, pairs: int, level: float, power: float) -> float:
         )
         return float(chance.mean()) - power
 
-    return float(brentq(lacks, 0.0, 1e4))
+    return float(brentq(lacks, 0.0, MOST)) if lacks(MOST) > 0 else math.inf
 
 
 def detectable(spread: float, pilot: int, pairs: int, level: float, power: float = POWER) -> float:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "training.md"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGE = DOCS / "training.md"
 # Over 20 s on two quiet cores.
 pytestmark = pytest.mark.slow
 
@@ -63,6 +64,22 @@ def test_the_pages_commands_train_and_the_checkpoint_is_raced(repository: Path) 
     # Its own configuration starts the same training again.
     again = hotlap(repository, "train", "--config", str(folder / "config.yaml"))
     assert again.returncode == 0 and again.stdout.splitlines()[:2] == done.stdout.splitlines()[:2]
+
+
+def test_two_runs_are_compared_and_two_arms_answered(repository: Path) -> None:
+    """Two arms and three seeds, as the page on experiments has them."""
+    listed = hotlap(repository, "runs", "list").stdout
+    first, second, *_ = dict.fromkeys(re.findall(r"Net-\d{8}-\d{6}-[0-9a-f]{4}", listed))
+    compared = hotlap(repository, "runs", "compare", first, second)
+    assert compared.returncode == 0 and "model.init_args.width" in compared.stdout, compared.stderr
+    (design,) = re.findall(r"```yaml\n(.*?)```", (DOCS / "experiments" / "README.md").read_text(), re.DOTALL)
+    (repository / "width.yaml").write_text(design)
+    asked = hotlap(repository, "experiment", "width.yaml")
+    assert asked.returncode in (0, 3), asked.stdout + asked.stderr
+    assert re.search(r"^wide: .*accuracy 0\.\d+ against 0\.\d+ of narrow", asked.stdout, re.MULTILINE)
+    page = (repository / "width.md").read_text()
+    assert page.startswith("# Is a wider layer better?") and "| 3 of 3 |" in page
+    assert (repository / "width.png").exists() and (repository / "width.json").exists()
 
 
 def test_an_exception_is_shown_whole_and_the_run_goes_on_after_the_mend(repository: Path) -> None:

@@ -50,3 +50,19 @@ def test_the_newest_run_is_the_one_of_the_class_that_was_asked_for() -> None:
     assert runs.newest("other.net:Net", finished=True) == second
     with pytest.raises(runs.NotResumable, match=r"trains one\.net:Net, not mlp"):
         runs.to_resume("mlp", first.name, None, None)
+
+
+def test_what_is_not_committed_does_not_grow_with_the_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs lie in the repository of who trains, and each would hold all those before it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HOTLAP_RUNS")
+    git("init", "-q", ".")
+    git("commit", "-q", "--allow-empty", "-m", "first")
+    folder = runs.create(runs.Settings("net:Net", 0, 1))
+    assert folder.is_relative_to("runs") and runs.uncommitted() == b""
+    # What the user has in such a folder already is the user's.
+    Path("runs/.gitignore").unlink()
+    runs.create(runs.Settings("net:Net", 0, 1))
+    assert not Path("runs/.gitignore").exists()

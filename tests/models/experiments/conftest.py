@@ -8,6 +8,7 @@ import pytest
 
 NET = """
 import os
+import threading
 import time
 
 import lightning.pytorch as L
@@ -34,8 +35,11 @@ class Net(L.LightningModule):
                 os.kill(os.getpid(), 9)
             except FileExistsError:
                 pass
-        if self.hparams.harm == "die":
+        if self.hparams.harm == "die" and not os.path.exists("mended"):
             os.kill(os.getpid(), 9)
+        if self.hparams.harm == "thread":
+            threading.Thread(target=time.sleep, args=(1000,)).start()
+            self.hparams.harm = ""
         if self.hparams.harm == "slow":
             time.sleep(0.5)
         rows, labels = batch
@@ -85,6 +89,9 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with net.py and rate.yaml, which is the current one."""
     (tmp_path / "net.py").write_text(NET)
     (tmp_path / "rate.yaml").write_text(DESIGN)
+    (tmp_path / "broken.py").write_text("raise AssertionError('as it stands')")
+    # Python's own is to be taken, by the trainings too.
+    (tmp_path / "statistics.py").write_text("raise AssertionError('not of the standard library')")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("HOTLAP_RUNS", raising=False)
     return tmp_path

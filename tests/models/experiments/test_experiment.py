@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from hotlap.perf.terms import verdict
 
 # Over 20 s on two quiet cores.
 pytestmark = pytest.mark.slow
-COMMAND = (sys.executable, "-m", "hotlap.perf.cli", "experiment")
+COMMAND = (sys.executable, "-P", "-m", "hotlap.perf.cli", "experiment")
 
 
 def experiment(*words: str) -> subprocess.CompletedProcess[str]:
@@ -43,7 +44,7 @@ def test_two_arms_and_three_seeds_are_answered_and_not_trained_twice(repository:
     assert {each.steps for each in kept.outcomes} == {8}
     # A seed's trainings stand beside each other, and differ in the arm alone.
     runs = repository / "runs" / "experiments" / "rate"
-    assert sorted(path.name for path in runs.iterdir()) == ["0", "1", "2", "design.json"]
+    assert sorted(path.name for path in runs.iterdir()) == [".lock", "0", "1", "2", "design.json"]
     # What was asked is one verdict for a gate too.
     assert verdict.read(repository / "rate.json").verdict == "pass"
     assert "# Is a high learning rate better?" in (repository / "rate.md").read_text()
@@ -54,7 +55,13 @@ def test_two_arms_and_three_seeds_are_answered_and_not_trained_twice(repository:
     before = (repository / "rate.md").read_text()
     resumed = experiment("rate.yaml", "--resume")
     assert resumed.returncode == 0 and "seed" not in resumed.stdout
-    assert (repository / "rate.md").read_text() == before
+    assert (repository / "rate.md").read_text() == before and "One file" not in before
+    # Code that was changed between two trainings is said.
+    shutil.rmtree(runs / "2" / "high")
+    (repository / "net.py").write_text((repository / "net.py").read_text() + "# changed\n")
+    mixed = experiment("rate.yaml", "--resume")
+    assert mixed.returncode == 0 and "high, seed 2: " in mixed.stdout
+    assert "- One file net.py: it was " in (repository / "rate.md").read_text()
     # A design that was changed once its answer is known is another experiment.
     (repository / "rate.yaml").write_text((repository / "rate.yaml").read_text() + "alpha: 0.2\n")
     moved = experiment("rate.yaml", "--resume")
@@ -67,6 +74,7 @@ def test_what_fails_is_counted_and_what_is_killed_goes_on(repository: Path) -> N
         "harm",
         ("high: {", "odd: {model.harm: odd, "),
         ("low: {}", 'low: {model.harm: "die once"}'),
+        ("model.rate: 0.5}", "model.rate: 0.5}, left: {model.harm: thread}"),
     )
     done = experiment(harm, "--jobs", "1")
     assert done.returncode == 3, done.stdout + done.stderr
@@ -85,13 +93,21 @@ def test_a_process_that_dies_each_time_is_a_failed_training(repository: Path) ->
     assert done.returncode == 3
     assert "dead: could not tell (0 seeds have a value of both, and two are needed)" in done.stdout
     assert "its process was ended by signal 9, 2 times; see" in (repository / "dies.md").read_text()
+    # What killed it, such as a machine without memory, may be gone.
+    (repository / "mended").touch()
+    again = experiment(name, "--resume")
+    assert (
+        "dead, seed 0: loss " in again.stdout and "| dead | 2 of 2 |" in (repository / "dies.md").read_text()
+    )
 
 
 def test_a_killed_experiment_leaves_no_process_and_goes_on_to_the_same_values(repository: Path) -> None:
     name = changed(repository, "slow", ("low: {}", "low: {model.harm: slow}"), ("seeds: 3", "seeds: 2"))
-    for ending in (signal.SIGINT, signal.SIGKILL):
+    resumed = experiment(name, "--resume")
+    assert resumed.returncode == 2 and "nothing has begun; leave --resume out" in resumed.stderr
+    for ending, how in ((signal.SIGINT, ()), (signal.SIGKILL, ("--resume",))):
         process = subprocess.Popen(
-            [*COMMAND, name, "--jobs", "1", "--resume"],
+            [*COMMAND, name, "--jobs", "1", *how],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -100,12 +116,14 @@ def test_a_killed_experiment_leaves_no_process_and_goes_on_to_the_same_values(re
         limit = time.monotonic() + 120
         while not list((repository / "runs").rglob("last.ckpt")) and time.monotonic() < limit:
             time.sleep(0.05)
-        time.sleep(0.5)
+        if ending == signal.SIGINT:
+            second = experiment(name, "--resume")
+            assert second.returncode == 2 and "slow is being trained by another process" in second.stderr
         os.kill(process.pid, ending)
         printed, said = process.communicate(timeout=60)
         if ending == signal.SIGINT:
             assert process.returncode == 130, printed + said
-            assert "hotlap experiment slow.yaml --resume goes on" in said
+            assert "hotlap experiment slow.yaml --resume --jobs 1 goes on" in said
         limit = time.monotonic() + 20
         while trainings(process.pid) and time.monotonic() < limit:
             time.sleep(0.05)
@@ -160,6 +178,7 @@ def test_a_plan_says_what_it_would_find_and_not_who_is_ahead(repository: Path) -
         ),
         ("model.rate", "model.rat", "high: net.Net takes no 'rat'; did you mean rate?"),
         ("data: net:Rows", "config: none.yaml", "rate.yaml: config: there is no none.yaml"),
+        ("train: net:Net", "train: broken:Net", "low: AssertionError: as it stands"),
     ],
 )
 def test_a_mistake_is_one_line(repository: Path, old: str, new: str, words: str) -> None:

@@ -46,7 +46,6 @@ def stored(arms: dict[str, list[float | None]], **changes: object) -> FinishedEx
     return msgspec.structs.replace(whole, **changes)
 
 
-
 @pytest.mark.parametrize("path", OURS, ids=lambda path: path.stem)
 def test_our_pages_say_what_their_files_hold(path: Path) -> None:
     kept = record.read(path)
@@ -69,10 +68,35 @@ def test_limits_are_said_where_they_are() -> None:
     assert "- wide with seeds 3: the loss is nan." in text
     assert "no pattern of signs" in text and "One commit: it was a and b." in text
     # 0.2, -0.2 and 0.1 vary too much for an effect of 0.1.
-    assert "pairs would find 0.1" in text
+    assert "1 of its trainings failed" in text
+    spread = stored({"narrow": [1.0, 1.1, 1.3, 1.2], "wide": [1.2, 0.9, 1.4, 1.2]})
+    assert "pairs would find 0.1" in page.markdown(spread)
     whole = stored({"narrow": [1.0, 1.1, 1.3], "wide": [1.0, 1.101, 1.299]})
     assert "no difference larger than 0.1" in page.markdown(whole)
     assert "pairs would find" not in page.markdown(whole)
+
+
+def test_what_failed_is_no_matter_of_spread_or_budget() -> None:
+    kept = stored({"narrow": [1.0, 1.1, 1.3, 1.2], "wide": [1.2, 1.31, 1.52, None]})
+    failed = [
+        msgspec.structs.replace(each, steps=0) if each.value is None else each for each in kept.outcomes
+    ]
+    text = page.markdown(msgspec.structs.replace(kept, outcomes=failed))
+    assert "pairs would find" not in text and "Equal numbers of steps" not in text
+
+
+def test_an_answer_counts_whatever_the_others_are() -> None:
+    some = stored({"narrow": [1.0, 2.0, 3.0], "bad": [1.5, 2.5, 3.51], "open": [0.0, 3.0, 3.0]})
+    assert some.verdict().verdict == "regression" and not some.told
+    assert stored({"narrow": [1.0, 2.0, 3.0], "bad": [1.5, 2.5, 3.51]}).told
+
+
+@pytest.mark.parametrize("start", ["#", "-", "+", "=", "12."])
+def test_a_broken_line_begins_no_list_or_heading(start: str) -> None:
+    """Wherever the line is broken."""
+    texts = [page.bullet("x" * count + f" {start} b" * 40) for count in range(1, 20)]
+    begins = {line.split()[0] for _, *lines in texts for line in lines}
+    assert begins <= {"b", "12\\." if start == "12." else f"\\{start}"} and len(begins) == 2
 
 
 def test_budgets_that_differ_are_said() -> None:

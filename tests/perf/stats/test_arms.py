@@ -83,11 +83,13 @@ def test_power_is_what_scipy_says_where_the_spread_is_known() -> None:
     # A pilot of five knows less, so the effect must be larger; one pair finds nothing.
     assert detectable(2.0, 5, 12, 0.05, power=0.8) > 1.1 * effect
     assert detectable(2.0, 5, 1, 0.05) == math.inf
+    # Two pairs at a level of one in a million find nothing that anybody asks for.
+    assert detectable(2.0, 2, 2, 1e-6) == math.inf
 
 
 def test_the_numbers_are_scipys() -> None:
     control, arm = [1.0, 2.0, 4.0, 3.0, 5.0], [1.5, 2.2, 4.9, 3.1, 5.6]
-    contrast = contrasts(control, {"arm": arm}, 10.0, "lower")["arm"]
+    contrast = contrasts(control, {"arm": arm}, TINY, "lower")["arm"]
     known = stats.ttest_rel(arm, control)
     interval = known.confidence_interval(0.95)
     assert contrast.p == pytest.approx(known.pvalue)
@@ -107,9 +109,29 @@ def test_direction_and_size() -> None:
     assert small.reason == "there is a difference, smaller than the effect of interest"
 
 
-def test_the_same_numbers_differ_by_nothing() -> None:
-    contrast = contrasts([1.0, 2.0], {"arm": [1.0, 2.0]}, 0.1, "lower")["arm"]
-    assert (contrast.answer, contrast.difference, contrast.p) == ("no difference", 0.0, 1.0)
+def test_an_answer_is_what_its_interval_says() -> None:
+    """A 95 % interval may stick out where two tests at 5 % say that there is no difference."""
+    answers = set()
+    for control, arm in drawn(8, 0.6):
+        for better in ("lower", "higher"):
+            contrast = contrasts(control, {"arm": arm, "other": arm[::-1]}, 0.9, better)["arm"]
+            inside = contrast.low > -0.9 and contrast.high < 0.9
+            without_0 = not contrast.low <= 0 <= contrast.high
+            answers.add((contrast.answer, inside if contrast.answer == "no difference" else without_0))
+    assert answers == {("no difference", True), ("better", True), ("worse", True), ("could not tell", False)}
+
+
+def test_pairs_that_all_differ_by_the_same_are_no_certainty() -> None:
+    """Accuracies on a few rows agree by chance: two pairs of them prove nothing."""
+    few = contrasts([0.95, 0.96], {"arm": [0.96, 0.97]}, 0.001, "higher")["arm"]
+    assert few.answer == "could not tell" and few.p == 0.5
+    assert few.reason == "all pairs differ by the same"
+    same = contrasts([1.0, 2.0], {"arm": [1.0, 2.0]}, 0.1, "lower")["arm"]
+    assert (same.answer, same.difference, same.p) == ("could not tell", 0.0, 1.0)
+    many = [0.90 + 0.01 * index for index in range(6)]
+    moved = [value + 0.05 for value in many]
+    assert contrasts(many, {"arm": moved}, 0.001, "higher")["arm"].answer == "better"
+    assert contrasts(many, {"arm": many}, 0.001, "higher")["arm"].answer == "no difference"
     constant = contrasts([1.0, 1.0], {"arm": [1.0, 1.0]}, 0.1, "lower")["arm"]
     assert constant.correlation is None and constant.p_unpaired == 1.0
 
@@ -126,6 +148,9 @@ def test_what_failed_is_never_left_out_of_the_answer() -> None:
     missing = contrasts([1.0, 1.1, 1.2, None], {"arm": [0.5, 0.61, 0.7, 0.8]}, 0.1, "higher")["arm"]
     assert missing.reason == "1 of the control's trainings failed; of the others alone: worse"
     assert missing.answer == "could not tell"
+    # Means are of the pairs, as the difference is: the control's fourth has none.
+    paired = contrasts([1.0, 1.1, 1.2, 50.0], {"arm": better}, 0.1, "lower")["arm"]
+    assert paired.control == pytest.approx(1.1)
 
 
 @pytest.mark.parametrize("values", [[None, None], [1.0, None]])
