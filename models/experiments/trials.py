@@ -11,7 +11,6 @@ import multiprocessing
 import os
 import random
 import signal
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -23,7 +22,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from ...perf.race.worker import settle
-from ...perf.terms import files, stored
+from ...perf.terms import files, printer, stored
 from ...perf.terms.reasons import Misuse
 from .. import records, runs
 from .design import PILOT, Design, fingerprint
@@ -266,11 +265,11 @@ def trained(trial: Trial, design: Design, config: Path | None) -> None:
     log = os.open(trial.folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    sys.stdout = sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
     try:
         train_one(trial, design, config)
     finally:
         runs.write_json(trial.folder / SOURCES, own_sources())
+    printer.flush()
     os._exit(0)  # not waiting for threads that the user's code may have left
 
 
