@@ -84,6 +84,7 @@ def real(experiments: int) -> dict[str, Any]:
         todo = [
             trials.Trial("once", seed, Path(folder) / str(seed)) for seed in range(2 * SEEDS * experiments)
         ]
+        trials.prepare()
         outcomes = trials.carry_out(design, todo, None, len(os.sched_getaffinity(0)), print)
     values = [outcome.value for outcome in outcomes]
     answers = []

@@ -37,11 +37,12 @@ def conduct(file: Path, planning: bool, resume: bool, jobs: int | None, out: Pat
     if config is not None and not config.is_file():
         raise Misuse(f"{file}: config: there is no {config}")
     place, written = trials.place(file.stem), out or file.parent
-    each = threads(design, config)
-    at_once = jobs or max(cores.count() // each, 1)
     make(place, written)
     try:
         with runs.held(place):
+            trials.prepare()
+            each = threads(design, config)
+            at_once = jobs or max(cores.count() // each, 1)
             if planning:
                 return planned(design, config, place, at_once)
             settings = config.read_bytes() if config is not None else b""
@@ -134,8 +135,8 @@ def planned(design: Design, config: Path | None, folder: Path, jobs: int) -> int
 
 
 def quiet(text: str) -> None:
-    """Reports a training of a pilot, which is not to show its scores."""
-    printer.counter(text.rpartition("; ")[2])
+    """Reports a training of a pilot, which is not to show its score."""
+    printer.line(f"pilot: {text.rpartition('; ')[2]}")
 
 
 def detectable(

@@ -11,9 +11,9 @@ import multiprocessing
 import os
 import random
 import signal
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -143,6 +143,7 @@ def carry_out(
     design: Design, trials: Sequence[Trial], config: Path | None, jobs: int, report: Callable[[str], None]
 ) -> list[TrialResult]:
     """Runs the trainings that have not ended, so many at once, and returns how all of them ended.
+    `prepare` has been called.
 
     report gets a line a training, with the time that the others will take. Whatever ends this
     early ends the trainings too, which then go on from their last checkpoints.
@@ -154,7 +155,6 @@ def carry_out(
     if known and waiting:
         report(f"{len(known)} of {len(trials)} trainings are there already")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["hotlap.models.train"])  # torch and Lightning once, not for each
     content = config.read_bytes() if config is not None else b""
     running: dict[ForkServerProcess, Trial] = {}
     tries: dict[Trial, int] = {}
@@ -168,8 +168,7 @@ def carry_out(
                 if config is not None and config.read_bytes() != content:
                     raise Misuse(f"{config} was changed while the experiment ran; put it back, and --resume")
                 process = context.Process(target=trained, args=(trial, design, config))
-                with safe_path():
-                    process.start()
+                process.start()
                 running[process] = trial
             for process in [each for each in running if each.sentinel in wait([p.sentinel for p in running])]:
                 trial = running.pop(process)
@@ -242,15 +241,17 @@ def decoded(path: Path) -> dict[str, Any]:
     return stored.decode(path, stored.content(path), dict[str, Any], "not a file of an experiment")
 
 
-@contextmanager
-def safe_path() -> Iterator[None]:
-    """Keeps a file of the user's, such as statistics.py, from being taken for one of Python's by
-    the process that trainings are forked from.
+def prepare() -> None:
+    """Starts the process that trainings are forked from, which imports torch and Lightning once,
+    not for each, while this one goes on.
+
+    A file of the user's, such as statistics.py, is not taken there for one of Python's.
     """
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["hotlap.models.train"])
     before = os.environ.get("PYTHONSAFEPATH")
     os.environ["PYTHONSAFEPATH"] = "1"
     try:
-        yield
+        forkserver.ensure_running()
     finally:
         if before is None:
             del os.environ["PYTHONSAFEPATH"]

@@ -43,7 +43,7 @@ def test_scores_are_the_networks_own_on_its_validation_split() -> None:
     scores = controlled.control_scores(MLP)
     assert set(scores) == {"gradient_boosting", "logistic_regression"}
     for values in scores.values():
-        assert set(values) == {"accuracy", "f1_macro"} and values["accuracy"] > 0.95
+        assert values.keys() >= {"accuracy", "f1_macro"} and values["accuracy"] > 0.95
 
 
 def test_who_is_better_follows_the_metric() -> None:

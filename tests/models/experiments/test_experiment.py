@@ -113,8 +113,8 @@ def test_a_killed_experiment_leaves_no_process_and_goes_on_to_the_same_values(re
             text=True,
             start_new_session=True,
         )
-        limit = time.monotonic() + 120
-        while not list((repository / "runs").rglob("last.ckpt")) and time.monotonic() < limit:
+        start, limit = time.time(), time.monotonic() + 120
+        while not newest_checkpoint(repository) > start and time.monotonic() < limit:
             time.sleep(0.05)
         if ending == signal.SIGINT:
             second = experiment(name, "--resume")
@@ -138,6 +138,11 @@ def test_a_killed_experiment_leaves_no_process_and_goes_on_to_the_same_values(re
         for each in ("slow", "fresh")
     ]
     assert values[0] == values[1]
+
+
+def newest_checkpoint(folder: Path) -> float:
+    """Returns when the latest checkpoint was written; 0 where there is none."""
+    return max((path.stat().st_mtime for path in (folder / "runs").rglob("last.ckpt")), default=0.0)
 
 
 def trainings(session: int) -> list[str]:

@@ -43,7 +43,7 @@ def test_a_second_training_of_a_run_is_refused(
         ID = checkpoints[0].parent.name
         assert status(["train", "--resume", ID]) == 2
         (line,) = capsys.readouterr().err.splitlines()
-        assert f"run {ID} is being trained by another process; wait for it, or end it first" in line
+        assert f"{ID} is being trained by another process; wait for it, or end it first" in line
         os.kill(process.pid, signal.SIGKILL)
     assert tiny(resume=ID)[0].id == ID
 
