@@ -16,12 +16,12 @@ import numpy as np
 from ..tables.trace import Calls, Column, Mask, Trace
 from . import host
 from .host import Doing
-from .launches import CAUSES, Idle, Launches
+from .launches import CAUSES, KERNEL_WAIT, Idle, Launches
 from .timeline import Timeline
 
-# Why the GPU was idle. launch: the host had not issued the work, nor was it fetching data, waiting
-# for the GPU when the gap began, or setting up.
-BLAME = ("input", "sync", "setup", "launch", "kernel_wait", "other", "unknown")
+# Why the GPU was idle. host work: the host computed. launch: the host had not issued the work, nor
+# was it fetching data, waiting for the GPU when the gap began, setting up, or computing.
+BLAME = ("input", "sync", "setup", "host work", "launch", "kernel_wait", "other", "unknown")
 # What a program does once: memory from the driver, modules, streams.
 SETUP = re.compile(
     r"(?:cuda|hip|cu)(?:Malloc|Free|HostAlloc|MemAlloc|ModuleLoad|LibraryLoad|StreamCreate|EventCreate|GetDeviceProperties|DeviceGet)",
@@ -30,7 +30,9 @@ SETUP = re.compile(
 # A launch that takes longer loads its kernel first (lazy loading).
 LOADING_NS = 1_000_000
 # Calls that may return only when the GPU has finished.
-WAIT = re.compile(r"Synchronize|Memcpy", re.IGNORECASE)
+WAIT = re.compile(r"Synchronize|Memcpy|QueueFinish|urEventWait", re.IGNORECASE)
+# What a gap ends with that no event follows.
+LAST = "the end of the last step"
 # Gaps that are filled together: memory follows it.
 AT_ONCE = 50_000
 
@@ -48,7 +50,7 @@ class Culprit(NamedTuple):
 class Gap(NamedTuple):
     """One hole in the GPU's work, with what filled it on the host."""
 
-    # ns after the window's start.
+    # ns after the start of all that is accounted for (Facts.wall).
     start: int
     # ns.
     length: int
@@ -93,8 +95,8 @@ def of(trace: Trace, line: Timeline, launched: Launches, idle: Idle) -> Culprits
         ends_wait = Waits(waits.rows(waits.lane == lane))
         for first in range(0, int(np.sum(own)), AT_ONCE):
             rows = hosted[own][first : first + AT_ONCE]
-            names = launched.calls.name[call[own][first : first + AT_ONCE]]
-            blame[rows] = fill(trace, did, ends_wait, idle, rows, names, lengths, counts)
+            called = launched.calls.rows(call[own][first : first + AT_ONCE])
+            blame[rows] = fill(trace, did, ends_wait, idle, rows, called, lengths, counts)
     ranked = sorted(
         (Culprit(label, why, ns, counts[label, why]) for (label, why), ns in lengths.items() if ns),
         key=lambda culprit: -culprit.length,
@@ -127,16 +129,18 @@ def fill(
     waits: Waits,
     idle: Idle,
     rows: Column,
-    calls: Column,
+    calls: Calls,
     lengths: dict[tuple[str, str], int],
     counts: dict[tuple[str, str], int],
 ) -> Column:
     """Adds these gaps of one thread to the sums by label; returns the reason of each.
 
-    `calls` are the names of their launches.
+    `calls` are their launches.
     """
     start, length, before = idle.start[rows], idle.length[rows], idle.before[rows]
-    end, late = start + before, length - before
+    end = start + before
+    late = np.minimum(length - before, calls.dur)
+    returned = length - before - late
     first, last = np.searchsorted(did.end, start, side="right"), np.searchsorted(did.start, end)
     count = np.maximum(0, last - first)
     gap = np.repeat(np.arange(len(rows)), count)
@@ -154,25 +158,20 @@ def fill(
     conditions = [
         2 * of_gap(did.groups[label] == host.INPUT) >= length,
         2 * (of_gap(setting_up[label]) + loading) >= length,
+        2 * of_gap(did.groups[label] == host.COMPUTING) >= length,
+        (2 * returned >= length) & (returned >= KERNEL_WAIT),
         waits.hold(start),
     ]
-    blame = np.select(
-        conditions, [BLAME.index("input"), BLAME.index("setup"), BLAME.index("sync")], BLAME.index("launch")
-    )
+    reasons = [BLAME.index(why) for why in ("input", "setup", "host work", "other", "sync")]
+    blame = np.select(conditions, reasons, BLAME.index("launch"))
     add(lengths, counts, did.labels, label, blame[gap], ns, gap)
     rest = before - of_gap(np.ones(len(ns), dtype=bool))
     every = np.arange(len(rows))
     add(lengths, counts, [host.NOTHING], np.zeros(len(rows), np.int64), blame, rest, every)
-    used = np.unique(calls)
-    add(
-        lengths,
-        counts,
-        [latency(trace, int(code)) for code in used],
-        np.searchsorted(used, calls),
-        blame,
-        late,
-        every,
-    )
+    used = np.unique(calls.name)
+    by_name = np.searchsorted(used, calls.name)
+    add(lengths, counts, [latency(trace, int(code)) for code in used], by_name, blame, late, every)
+    add(lengths, counts, [queued(trace, int(code)) for code in used], by_name, blame, returned, every)
     return blame
 
 
@@ -203,8 +202,20 @@ def latency(trace: Trace, call: int) -> str:
     return f"launch latency of {trace.names[call]}"
 
 
-def gap(trace: Trace, line: Timeline, launched: Launches, idle: Idle, culprits: Culprits, row: int) -> Gap:
-    """Returns one gap, with what filled it."""
+def queued(trace: Trace, call: int) -> str:
+    return f"nothing more of the host: {trace.names[call]} had returned"
+
+
+def gap(
+    trace: Trace,
+    line: Timeline,
+    launched: Launches,
+    idle: Idle,
+    culprits: Culprits,
+    row: int,
+    wall: tuple[int, int],
+) -> Gap:
+    """Returns one gap, with what filled it. wall: start and end of all that is accounted for."""
     start, length, event, before = (
         int(column[row]) for column in (idle.start, idle.length, idle.event, idle.before)
     )
@@ -215,12 +226,14 @@ def gap(trace: Trace, line: Timeline, launched: Launches, idle: Idle, culprits: 
         for label, ns in did.during(start, start + before):
             shares[did.labels[label]] += ns
         shares[host.NOTHING] += before - sum(shares.values())
-        shares[latency(trace, int(launched.calls.name[call]))] += length - before
+        name, late = int(launched.calls.name[call]), min(length - before, int(launched.calls.dur[call]))
+        shares[latency(trace, name)] += late
+        shares[queued(trace, name)] += length - before - late
     filled = sorted(((label, ns) for label, ns in shares.items() if ns), key=lambda pair: -pair[1])
     return Gap(
-        start - line.start,
+        start - wall[0],
         length,
         BLAME[culprits.blame[row]],
-        trace.names[line.gpu.name[event]],
+        trace.names[line.gpu.name[event]] if start < line.end else LAST,
         tuple(filled),
     )

@@ -8,7 +8,8 @@ from functools import cached_property
 import numpy as np
 
 from ..tables.trace import Column, Trace
-from . import culprits, launches, operators, processor, roofline, steps, timeline
+from . import audit, culprits, launches, operators, processor, roofline, steps, timeline
+from .audit import Audit
 from .culprits import Culprits, Gap
 from .launches import Idle, Launches
 from .processor import Own
@@ -21,7 +22,17 @@ from .timeline import Timeline
 class Facts:
     """The facts of one device of one trace."""
 
-    trace: Trace
+    # As the file has it.
+    as_read: Trace
+
+    @cached_property
+    def audit(self) -> Audit:
+        return audit.of(self.as_read)
+
+    @property
+    def trace(self) -> Trace:
+        """The trace without events that cannot be."""
+        return self.audit.trace
 
     @cached_property
     def line(self) -> Timeline:
@@ -32,8 +43,18 @@ class Facts:
         return launches.of(self.trace, self.line.gpu)
 
     @cached_property
+    def wall(self) -> tuple[int, int]:
+        """Start and end of what is accounted for, ns: all steps, and the GPU's window.
+
+        A data loader that works before the first kernel is in a step, and in no window.
+        """
+        starts = [self.line.start, *(step.start for step in self.steps)]
+        ends = [self.line.end, *(step.start + step.dur for step in self.steps)]
+        return min(starts), max(ends)
+
+    @cached_property
     def idle(self) -> Idle:
-        return launches.idle(self.line, self.launched)
+        return launches.idle(self.line, self.launched, *self.wall)
 
     @cached_property
     def culprits(self) -> Culprits:
@@ -43,7 +64,8 @@ class Facts:
         """Returns the longest gaps, the longest first."""
         rows = np.lexsort((self.idle.start, -self.idle.length))[:count].tolist()
         return [
-            culprits.gap(self.trace, self.line, self.launched, self.idle, self.culprits, row) for row in rows
+            culprits.gap(self.trace, self.line, self.launched, self.idle, self.culprits, row, self.wall)
+            for row in rows
         ]
 
     @cached_property
@@ -60,16 +82,17 @@ class Facts:
 
     @cached_property
     def on_cpu(self) -> dict[str, int]:
-        return processor.parts(self.own, self.steps)
+        return processor.parts(self.own, self.span)
 
     @property
     def span(self) -> int:
         """The ns that everything is a share of.
 
-        It is the GPU's window; on a CPU all steps, or where there are none all operators.
+        It is the steps and the GPU's window; on a CPU all steps, or where there are none all that
+        is recorded.
         """
         if len(self.trace.gpu):
-            return self.line.window
+            return self.wall[1] - self.wall[0]
         return sum(step.dur for step in self.steps) or sum(row.length for row in self.own)
 
     @cached_property

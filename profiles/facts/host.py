@@ -18,7 +18,10 @@ BETWEEN = "Python between operators (no stacks recorded)"
 INPUT = 0
 WAITING = 1
 WORKING = 2
-GROUPS = ("input", "sync", "host")
+COMPUTING = 3
+GROUPS = ("input", "sync", "host", "host work")
+# An operator that launches nothing and takes longer, ns, computes on the host; others dispatch.
+COMPUTES_NS = 50_000
 # Spans that are swept together: memory follows it.
 AT_ONCE = 100_000
 
@@ -55,6 +58,10 @@ def of(trace: Trace, lane: int) -> Doing:
         for column in ("start", "dur", "name")
     )
     called = np.repeat([table is trace.calls for table in tables], [len(rows) for rows in own])
+    computes = np.repeat([table is trace.operators for table in tables], [len(rows) for rows in own])
+    computes &= (dur >= COMPUTES_NS) & (len(trace.gpu) > 0)
+    launches = np.sort(trace.calls.start[own[-1]])
+    computes &= np.searchsorted(launches, start) == np.searchsorted(launches, start + dur, side="right")
     order, end = np.lexsort((-(start + dur), start)), start + dur
     del own, dur
     labels: dict[str, int] = {}
@@ -78,9 +85,8 @@ def of(trace: Trace, lane: int) -> Doing:
 
     for first in range(0, len(order), AT_ONCE):
         some = order[first : first + AT_ONCE]
-        for begins, ends, code, call in zip(
-            start[some].tolist(), end[some].tolist(), name[some].tolist(), called[some].tolist(), strict=True
-        ):
+        columns = (column[some].tolist() for column in (start, end, name, called, computes))
+        for begins, ends, code, call, computing in zip(*columns, strict=True):
             until(begins)
             what, group = kinds[code]
             outer = stack[-1] if stack else None
@@ -89,6 +95,8 @@ def of(trace: Trace, lane: int) -> Doing:
                 label = outer[1]
             else:
                 shown = BETWEEN if what == "step" else f"{text} in {operator}" if call and operator else text
+                if computing and group == WORKING:
+                    shown, group = f"{text} on the host", COMPUTING
                 label = labels.setdefault(shown, len(labels))
                 groups.setdefault(label, group)
             stack.append((ends, label, operator if call else text))

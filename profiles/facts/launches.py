@@ -10,12 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..tables.trace import NONE, Calls, Column, Gpu, Mask, Trace
+from .intervals import Intervals
 from .timeline import Timeline
 
 # Names of host calls: of graph launches, of all that put work on a GPU, of those that wait for it.
 GRAPH_LAUNCH = re.compile(r"GraphLaunch", re.IGNORECASE)
 LAUNCH = re.compile(r"Launch(?!HostFunc)|Mem(?:cpy|set)", re.IGNORECASE)
-SYNCHRONISE = re.compile(r"Synchronize", re.IGNORECASE)
+SYNCHRONISE = re.compile(r"Synchronize|QueueFinish|urEventWait", re.IGNORECASE)
 # ns: a shorter gap before work that was launched in time is the GPU's own between two kernels.
 KERNEL_WAIT = 30_000
 # Why the GPU was idle, as far as launches tell (docs/traces.md).
@@ -85,14 +86,26 @@ class Idle:
         return int(np.sum(self.length[which])), int(np.sum(which))
 
 
-def idle(timeline: Timeline, launches: Launches) -> Idle:
-    """Returns the gaps, each charged to the event that ends it."""
+def idle(timeline: Timeline, launches: Launches, start: int | None = None, end: int | None = None) -> Idle:
+    """Returns the gaps, each charged to the event that ends it.
+
+    start, end: ns; where they lie before or after the window, what is between is a gap too. That
+    after it is charged to the last event, as if it had been launched once more at its end.
+    """
     gaps, gpu = timeline.gaps, timeline.gpu
+    if start is not None and len(gpu) and start < timeline.start:
+        gaps = Intervals(np.insert(gaps.start, 0, start), np.insert(gaps.end, 0, timeline.start))
+    last = timeline.end if end is None or not len(gpu) else end
+    if tail := last > timeline.end:
+        gaps = Intervals(np.append(gaps.start, timeline.end), np.append(gaps.end, last))
     length = gaps.end - gaps.start
     order = np.argsort(gpu.start, kind="stable")
-    event = order[np.searchsorted(gpu.start[order], gaps.end)]
+    place = np.searchsorted(gpu.start[order], gaps.end)
+    event = order[np.minimum(place, len(order) - 1)] if len(order) else place
     known = launches.known[event]
     called = np.where(known, launches.call_start[event], 0) if len(event) else length
+    if tail:
+        called[-1] = gaps.end[-1]
     host = known & (called > gaps.start)
     cause = np.select([~known, host, length < KERNEL_WAIT], [3, 0, 1], 2)
     before = np.where(host, np.minimum(called, gaps.end) - gaps.start, 0)

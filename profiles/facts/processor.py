@@ -9,7 +9,6 @@ import numpy as np
 
 from ..tables.trace import Trace
 from . import host, kinds
-from .steps import TraceStep
 
 # Parts of the steps in the order of the bar; kinds that are none of these compute.
 PARTS = ("compute", "layout", "framework", "input", "outside operators")
@@ -25,6 +24,8 @@ class Own(NamedTuple):
     events: int
     # ns.
     length: int
+    # Whether it is an annotation alone: a name for a part of the program, which does nothing.
+    frame: bool = False
 
 
 def own(trace: Trace) -> list[Own]:
@@ -43,15 +44,22 @@ def own(trace: Trace) -> list[Own]:
         # Its sessions load and plan as well, which is no operator's time.
         nodes = {trace.names[code] for code in trace.operators.name.tolist()}
         lengths = {name: length for name, length in lengths.items() if name in nodes}
+    working = {trace.names[code] for table in (trace.operators, trace.calls) for code in table.name.tolist()}
+    annotations = {trace.names[code] for code in trace.notes.name.tolist()} - working
     return sorted(
-        (Own(name, counts[name], length) for name, length in lengths.items()), key=lambda row: -row.length
+        (
+            Own(name, counts[name], length, name in annotations and "DataLoader" not in name)
+            for name, length in lengths.items()
+        ),
+        key=lambda row: -row.length,
     )
 
 
-def parts(rows: list[Own], steps: list[TraceStep]) -> dict[str, int]:
-    """Returns ns of all steps by PARTS; of several threads the sum, which may exceed the steps."""
+def parts(rows: list[Own], whole: int) -> dict[str, int]:
+    """Returns ns by PARTS, together the whole; of several threads the sum, which may exceed it."""
     lengths = dict.fromkeys(PARTS, 0)
     for row in rows:
-        lengths[PART.get(kinds.of(row.name), "compute")] += row.length
-    lengths["outside operators"] = max(0, sum(step.dur for step in steps) - sum(lengths.values()))
+        if not row.frame:
+            lengths[PART.get(kinds.of(row.name), "compute")] += row.length
+    lengths["outside operators"] = max(0, whole - sum(lengths.values()))
     return lengths

@@ -16,7 +16,9 @@ from .intervals import Intervals
 
 # Collectives that are not NCCL's: of vLLM, TensorRT-LLM, torch's symmetric memory, NVSHMEM.
 OTHER_COLLECTIVES = re.compile(
-    r"all_?reduce|all_?gather|reduce_?scatter|all_?to_?all|cross_device_reduce|nvshmem", re.IGNORECASE
+    r"all_?reduce|all_?gather|reduce_?scatter|all_?to_?all|cross_device_reduce|nvshmem"
+    r"|(?:deep_?ep|intranode|internode|low_latency).*(?:dispatch|combine)",
+    re.IGNORECASE,
 )
 
 
@@ -104,7 +106,7 @@ class Timeline:
 
 
 def of(trace: Trace, device: int | None = None) -> Timeline:
-    """Returns the timeline of a device, or of the one with the most events."""
+    """Returns the timeline of a device, or of the one that is busy the longest."""
     if device is None:
         device = devices(trace)[0] if len(trace.gpu) else 0
     own = trace.gpu.device == device
@@ -112,6 +114,15 @@ def of(trace: Trace, device: int | None = None) -> Timeline:
 
 
 def devices(trace: Trace) -> list[int]:
-    """Returns the numbers of the devices, those with the most events first."""
-    numbers, counts = np.unique(trace.gpu.device, return_counts=True)
-    return [int(number) for number in numbers[np.argsort(-counts, kind="stable")]]
+    """Returns the numbers of the devices, those that are busy the longest first."""
+    return sorted(busy_by_device(trace), key=lambda number: -busy_by_device(trace)[number])
+
+
+def busy_by_device(trace: Trace) -> dict[int, int]:
+    """Returns how long each device was busy, ns."""
+    gpu = trace.gpu
+    return {
+        int(number): intervals.union(gpu.start[own], gpu.end[own]).length
+        for number in np.unique(gpu.device)
+        for own in [gpu.device == number]
+    }

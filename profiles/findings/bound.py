@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from ..facts.facts import Facts
 
-# Parts of the window in the order of the bar. Together they are the window.
+# Parts of the steps and the GPU's window (Facts.wall), which they are together, in the order of the
+# bar.
 PARTS = (
     "compute",
     "exposed comm",
@@ -14,11 +15,14 @@ PARTS = (
     "input",
     "sync",
     "setup",
+    "host work",
     "launch",
     "kernel wait",
     "other",
     "unknown",
 )
+# Of the largest: from here on a second part is named beside it.
+CLOSE = 0.8
 # What a part is called where it is the largest.
 WORD = {
     "compute": "compute",
@@ -27,6 +31,7 @@ WORD = {
     "input": "input",
     "sync": "sync",
     "setup": "setup",
+    "host work": "host work",
     "launch": "launch",
     "kernel wait": "launch",
     "other": "waiting",
@@ -40,6 +45,7 @@ MEANING = {
     "input": "the GPU waits for the data loader most of the time",
     "sync": "the host waits for the GPU, and then the GPU for the host",
     "setup": "memory is allocated and kernels are loaded for the first time: profile after a warm-up",
+    "host work": "the host computes on tensors of its own, and the GPU waits for it",
     "launch": "the host cannot issue work as fast as the GPU does it",
     "waiting": "work was queued, but the GPU waited for another stream, another device or the driver",
     "unknown": "most of the time cannot be explained from this file",
@@ -63,7 +69,7 @@ ON_CPU = {
 class Bound(NamedTuple):
     """What the time goes into."""
 
-    # ns, together the window (on a CPU: the steps).
+    # ns, together the steps and the GPU's window.
     parts: dict[str, int]
     # What most of it goes into.
     word: str
@@ -71,10 +77,18 @@ class Bound(NamedTuple):
     share: float
     # The word in a sentence.
     meaning: str
+    # What nearly as much goes into, and its share; empty where nothing does.
+    second: str = ""
+    second_share: float = 0.0
+
+    @property
+    def whole(self) -> int:
+        """What is accounted for, ns."""
+        return sum(self.parts.values())
 
 
 def of(facts: Facts) -> Bound:
-    """Returns what the GPU's window goes into; with nothing in it the word is unknown."""
+    """Returns what steps and the GPU's window go into; with nothing in them the word is unknown."""
     line = facts.line
     parts = dict.fromkeys(PARTS, 0)
     parts |= {
@@ -84,6 +98,7 @@ def of(facts: Facts) -> Bound:
         "input": facts.lost("input")[0],
         "sync": facts.lost("sync")[0],
         "setup": facts.lost("setup")[0],
+        "host work": facts.lost("host work")[0],
         "launch": facts.lost("launch")[0],
         "kernel wait": facts.lost("kernel_wait")[0],
         "other": facts.lost("other")[0],
@@ -92,8 +107,18 @@ def of(facts: Facts) -> Bound:
     words: dict[str, int] = {}
     for part, length in parts.items():
         words[WORD[part]] = words.get(WORD[part], 0) + length
-    word = max(words, key=lambda candidate: words[candidate]) if line.window else "unknown"
-    return Bound(parts, word, words[word] / line.window if line.window else 0.0, MEANING[word])
+    return named(parts, words, MEANING)
+
+
+def named(parts: dict[str, int], words: dict[str, int], meanings: dict[str, str]) -> Bound:
+    """Returns the bound by the ns of each word; a second word stands beside one that it is near."""
+    whole = sum(words.values())
+    if not whole:
+        return Bound(parts, "unknown", 0.0, meanings.get("unknown", ""))
+    word, *others = sorted(words, key=lambda candidate: -words[candidate])
+    second = others[0] if others and words[others[0]] >= CLOSE * words[word] else ""
+    share = words[second] / whole if second else 0.0
+    return Bound(parts, word, words[word] / whole, meanings[word], second, share)
 
 
 def on_cpu(facts: Facts) -> Bound | None:
@@ -101,8 +126,4 @@ def on_cpu(facts: Facts) -> Bound | None:
 
     It is None where nothing is recorded.
     """
-    whole = sum(facts.on_cpu.values())
-    if not whole:
-        return None
-    word = max(facts.on_cpu, key=lambda part: facts.on_cpu[part])
-    return Bound(facts.on_cpu, word, facts.on_cpu[word] / whole, ON_CPU[word])
+    return named(facts.on_cpu, facts.on_cpu, ON_CPU) if sum(facts.on_cpu.values()) else None

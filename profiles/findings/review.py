@@ -86,7 +86,12 @@ def review(path: Path) -> Review:
 def of(trace: Trace) -> Review:
     """Returns the review of a GPU's trace, of a CPU's, or of an engine's layers."""
     facts = Facts(trace)
+    trace = facts.trace
     judgement = trust.judge(facts)
+    if trust.lost_kernels(facts):
+        # What there is of the host; a review as of a CPU would be of another program.
+        own = on_cpu(facts)[:OPERATORS]
+        return Review(facts, judgement, None, [], own, [], [], [], peak(trace), [])
     if not len(trace.gpu):
         suggested = fix.suggested(facts)
         return Review(
@@ -188,7 +193,14 @@ def document(review: Review, verdict: Verdict, more: dict[str, Any]) -> bytes:
         content["bound"] = {
             "word": review.bound.word,
             "share": review.bound.share,
+            "second": review.bound.second or None,
             "parts_ns": review.bound.parts,
+        }
+    if review.facts.audit.excluded:
+        content["excluded"] = {
+            "events": [each._asdict() for each in review.facts.audit.excluded],
+            "window_ns_with_them": review.facts.audit.window,
+            "busy_ns_with_them": review.facts.audit.busy,
         }
     if review.host is not None:
         content["host"] = {

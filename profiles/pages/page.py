@@ -19,7 +19,7 @@ from ..findings.bound import PARTS
 from ..findings.diff import Diff, Moved
 from ..findings.review import Review, Row
 from ..tables.trace import NONE, Column, Kind
-from .text import machine, ns, stepped, trusted
+from .text import beyond_window, bound_by, machine, ns, stepped, trusted
 
 # Pixels of a drawing, and columns of the one of the window.
 WIDTH = 960
@@ -50,7 +50,9 @@ def page(review: Review, compared: Diff | None = None) -> str:
         whole=review.trust.whole,
         bound=review.bound,
         host=review.host,
-        window=ns(window),
+        window=ns(review.bound.whole if review.bound else window),
+        beyond=beyond_window(review) if review.bound else "",
+        bound_by=bound_by(review.bound) if review.bound else "",
         parts=parts(review),
         density=density(review) if window else [],
         steps=steps(review) if trace.source != "tensorrt" else None,
@@ -77,7 +79,7 @@ def culprits(review: Review) -> list[dict[str, Any]]:
             "label": cut(culprit.label),
             "blame": culprit.blame,
             "length": ns(culprit.length),
-            "share": culprit.length / max(1, review.facts.line.idle),
+            "share": culprit.length / max(1, int(review.facts.idle.length.sum())),
             "gaps": culprit.gaps,
         }
         for culprit in review.culprits
@@ -112,9 +114,9 @@ def fixes(review: Review) -> list[dict[str, Any]]:
 def parts(review: Review) -> list[dict[str, Any]]:
     """Returns the parts of the bar, with offset and width in pixels.
 
-    Both follow from the exact lengths, so that they add up to the window.
+    Both follow from the exact lengths, so that they add up to the whole.
     """
-    window, before, bars = review.facts.line.window, 0, []
+    window, before, bars = review.bound.whole if review.bound else 0, 0, []
     for part, length in (review.bound.parts if review.bound and window else {}).items():
         if length:
             bars.append(
@@ -145,12 +147,12 @@ def covered(busy: Intervals, edges: Column) -> Column:
 
 
 def density(review: Review) -> list[dict[str, Any]]:
-    """Returns what the GPU did along the window, in columns stacked from below.
+    """Returns what the GPU did along the steps and its window, in columns stacked from below.
 
     They are computing, communicating and copying; what is left free was idle.
     """
-    line = review.facts.line
-    edges = line.start + (np.arange(BINS + 1, dtype=np.int64) * line.window) // BINS
+    line, (start, end) = review.facts.line, review.facts.wall
+    edges = start + (np.arange(BINS + 1, dtype=np.int64) * (end - start)) // BINS
     kernels = line.part(line.gpu.kind == Kind.KERNEL)
     computing = covered(line.part((line.gpu.kind == Kind.KERNEL) & ~line.collective), edges)
     layers = [

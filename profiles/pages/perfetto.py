@@ -39,7 +39,9 @@ def write(review: Review, path: Path) -> dict[str, int]:
         raise Misuse(f"{review.trace.path}: layers with their lengths, which have no place in time to show")
     source = Events(Path(review.trace.path))
     counts = {"copied": 0, "moved": 0, "added": 0}
-    gpu, row = review.trace.gpu, 0
+    # Those that their process tells are no event of a GPU in the file, and stay where they are.
+    read = review.facts.as_read
+    gpu, row = read.gpu.rows(slice(0, len(read.gpu) - read.by_label)), 0
     lane = lanes(gpu)
     with files.output(path) as file:
         file.write(b'{"traceEvents": [\n')
@@ -106,7 +108,7 @@ def added(review: Review) -> Iterator[dict[str, Any]]:
     if review.bound is None:
         return
     yield {"ph": "M", "name": "process_name", "pid": TRACK, "tid": 0, "args": {"name": TRACK}}
-    start = review.facts.line.start
+    start, _ = review.facts.wall
     for gap in review.facts.largest_gaps(GAPS):
         filled = {label: f"{ns / 1000:.3f} us" for label, ns in gap.filled[:8]}
         label = gap.filled[0][0] if gap.filled else gap.blame

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from ...perf.reports.formats import WORD
 from ...perf.terms.units import scaled
 from ..facts import roofline
+from ..findings.bound import Bound
 from ..findings.diff import Diff
 from ..findings.ranks import Ranks
 from ..findings.review import Review, Row
@@ -25,6 +26,7 @@ MARKS = {
     "input": "i",
     "sync": "s",
     "setup": "m",
+    "host work": "h",
     "launch": "l",
     "kernel wait": "·",
     "other": "o",
@@ -51,14 +53,16 @@ def lines(review: Review) -> Iterator[str]:
         return
     if facts.steps:
         yield f"step      {stepped([step.dur for step in facts.steps])}"
-    window = facts.line.window
-    yield f"window    {ns(window)}: {shares_of(review.bound.parts, window)}"
-    yield f"          {bar(review.bound.parts, window)}"
-    yield f"bound     {review.bound.word} ({review.bound.share:.0%} of the window): {review.bound.meaning}"
+    whole, beyond = review.bound.whole, beyond_window(review)
+    yield f"{'time' if beyond else 'window':9} {ns(whole)}: {shares_of(review.bound.parts, whole)}"
+    yield f"          {bar(review.bound.parts, whole)}"
+    if beyond:
+        yield f"          {beyond}"
+    yield f"bound     {bound_by(review.bound)}: {review.bound.meaning}"
     if review.culprits:
         yield "idle      what the host did meanwhile:"
         for culprit in review.culprits[:5]:
-            part = culprit.length / max(1, facts.line.idle)
+            part = culprit.length / max(1, int(facts.idle.length.sum()))
             yield (
                 f"          {ns(culprit.length):>10} {part:5.1%}  {culprit.blame}:"
                 f" {cut(culprit.label)} ({culprit.gaps:,} gaps)"
@@ -77,6 +81,25 @@ def shares_of(parts: Mapping[str, int], whole: int) -> str:
     return ", ".join(f"{part} {length / whole:.1%}" for part, length in parts.items() if length)
 
 
+def beyond_window(review: Review) -> str:
+    """Returns what lies in the steps before the GPU's first event and after its last; empty where
+    the window is all.
+    """
+    line, (start, end) = review.facts.line, review.facts.wall
+    if line.window == end - start:
+        return ""
+    return (
+        f"all steps: {ns(line.start - start)} before the GPU's first event, {ns(line.window)} until its last,"
+        f" {ns(end - line.end)} after it"
+    )
+
+
+def bound_by(bound: Bound) -> str:
+    """Returns the bound with its share, and a second one that is nearly as large."""
+    second = f" and {bound.second} ({bound.second_share:.0%})" if bound.second else ""
+    return f"{bound.word} ({bound.share:.0%}){second}"
+
+
 def fixes(review: Review) -> Iterator[str]:
     facts = review.facts
     if review.bound is None and not review.fixes:
@@ -87,13 +110,17 @@ def fixes(review: Review) -> Iterator[str]:
     for number, fix in enumerate(review.fixes[:FIXES], 1):
         yield (
             f"          {number}. {fix.title}: at most {ns(fix.ceiling)} of {ns(facts.span)}"
-            f" ({fix.ceiling / max(1, facts.span):.0%})"
+            f" ({fix.ceiling / max(1, facts.span):.0%}){a_step(fix.ceiling, len(facts.steps))}"
         )
         for evidence in fix.evidence:
             yield f"             {evidence}"
         yield f"             {fix.advice}"
         if fix.code:
             yield f"             in {'; '.join(cut(name, CODE) for name in fix.code)}"
+
+
+def a_step(length: int, steps: int) -> str:
+    return f", {ns(length / steps)} a step" if steps > 1 else ""
 
 
 def difference(diff: Diff) -> Iterator[str]:
@@ -238,7 +265,7 @@ def without_window(review: Review) -> Iterator[str]:
     if review.host is not None:
         whole = sum(review.host.parts.values())
         yield f"parts     {shares_of(review.host.parts, whole)}"
-        yield f"bound     {review.host.word} ({review.host.share:.0%}): {review.host.meaning}"
+        yield f"bound     {bound_by(review.host)}: {review.host.meaning}"
     yield from fixes(review)
     shares = roofline.by_operator(review.attained)
     if len(review.trace.gpu):

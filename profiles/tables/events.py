@@ -59,6 +59,7 @@ class Arguments(msgspec.Struct, gc=False):
     correlation: Any = None
     # Of GPU events: number of the stream, of the device, bytes copied.
     stream: Any = None
+    queue: Any = msgspec.field(name="sycl queue", default=None)
     device: Any = None
     bytes: Any = None
     # Link to an operator, in the spelling of two eras.
@@ -352,7 +353,8 @@ def some(
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             why = str(error)
         if "trailing characters" in why and (match := OFFSET.search(why)):
-            used = int(match[1]) - 1
+            # It counts the character after the array from 1, and ours begin after the bracket.
+            used = int(match[1]) - 2
             try:
                 return many.decode(b"[" + buffer[:used]), used, True
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import msgspec
 
 from ...perf.terms.reasons import Unreadable
+from . import labelled
 from .events import NOTHING, Arguments, Event, Events, text_of
 from .trace import NONE, Calls, Gpu, Kind, Memory, Rows, Spans, Trace
 
@@ -28,12 +30,14 @@ GPU = {
     "gpu_memset": Kind.MEMSET,
     "Memset": Kind.MEMSET,
 }
-CALLS = {"cuda_runtime", "cuda_driver", "Runtime", "Driver", "hip_runtime", "hip_driver", "xpu_runtime"}
+CALLS = {"Runtime", "Driver"}
+# cuda_runtime, cuda_driver, hip_runtime, xpu_runtime, privateuse1_runtime, mtia_runtime ...
+CALL = re.compile(r"\w+_(?:runtime|driver)")
 OPERATORS = {"cpu_op", "Operator", "Node"}
 NOTES = {"user_annotation", "Session"}
 FRAMES = {"python_function", "Python"}
-# Names of NVIDIA's and AMD's collectives.
-COLLECTIVE = re.compile(r"nccl|rccl", re.IGNORECASE)
+# Names of NVIDIA's, AMD's and Huawei's collectives.
+COLLECTIVE = re.compile(r"nccl|rccl|hcom_|hccl", re.IGNORECASE)
 # ns: sums and differences of two stay within 64 bits.
 LONGEST = (1 << 62) - 1
 BEYOND = Decimal(4 * LONGEST)
@@ -72,7 +76,7 @@ class Reading:
         self.spans = {
             kind: Rows(*Spans.__dataclass_fields__) for kind in ("operators", "notes", "frames", "spans")
         }
-        self.table = {
+        self.table: dict[str, Callable[..., None]] = {
             **dict.fromkeys(GPU, self.of_gpu),
             **dict.fromkeys(CALLS, self.call),
             **dict.fromkeys(OPERATORS, self.operator),
@@ -88,6 +92,8 @@ class Reading:
         # Events whose numbers no profiler can have written, by which.
         self.lost = Counter[str]()
         self.labels: dict[tuple[Any, Any], str] = {}
+        # Of each process and thread: events that have begun and not ended, the innermost last.
+        self.begun: dict[tuple[Any, Any], list[Event]] = {}
         self.collectives: dict[int, bool] = {}
         self.valued: dict[int, bool] = {}
 
@@ -96,7 +102,11 @@ class Reading:
         self.phases.update([event.ph for event in events])
         self.categories.update([event.cat for event in events if event.ph == "X"])
         for event in events:
-            if event.ph == "X":
+            if event.ph == "B" and event.cat not in GPU:
+                self.begun.setdefault(lane(event), []).append(event)
+            elif event.ph == "E" and self.begun.get(lane(event)):
+                self.pair(self.begun[lane(event)].pop(), event)
+            elif event.ph == "X":
                 start, dur = self.time(event.ts, "start"), self.time(event.dur, "duration")
                 if start is None or dur is None:
                     continue
@@ -107,7 +117,7 @@ class Reading:
                     self.lost["end beyond the clock"] += 1
                     continue
                 self.lasted += dur
-                self.table.get(event.cat, self.span)(event, start, dur, event.args or EMPTY)
+                self.adder(event.cat)(event, start, dur, event.args or EMPTY)
             elif event.ph == "i" and event.name == "[memory]" and event.args is not None:
                 self.allocation(event, event.args)
             elif event.ph == "M":
@@ -119,6 +129,27 @@ class Reading:
                 self.others[f"{event.ph} {event.cat}".strip()] += 1
         for rows in (self.gpu, self.calls, self.memory, *self.spans.values()):
             rows.flush()
+
+    def adder(self, category: str) -> Callable[..., None]:
+        """Returns what puts an event of a category into its table."""
+        if category not in self.table:
+            self.table[category] = self.call if CALL.fullmatch(category) else self.span
+        return self.table[category]
+
+    def pair(self, begin: Event, end: Event) -> None:
+        """Adds what one event begins and another ends."""
+        start, until = self.time(begin.ts, "start"), self.time(end.ts, "end")
+        if start is None or until is None:
+            return
+        if until < start:
+            self.odd["end before the begin"] += 1
+            return
+        if self.lasted + until - start > LONGEST:
+            self.lost["end beyond the clock"] += 1
+            return
+        self.lasted += until - start
+        self.categories[begin.cat] += 1
+        self.adder(begin.cat)(begin, start, until - start, begin.args or EMPTY)
 
     def allocation(self, event: Event, args: Arguments) -> None:
         moment = self.time(event.ts, "start")
@@ -157,7 +188,7 @@ class Reading:
             self.collectives[name] = COLLECTIVE.search(event.name) is not None
         collective = self.collectives[name] or args.collective is not None
         device = number(args.device, number(event.pid))
-        stream = number(args.stream, number(text_of(event.tid).rpartition(" ")[2]))
+        stream = number(args.stream, number(args.queue, number(text_of(event.tid).rpartition(" ")[2])))
         links = number(args.correlation), external(args)
         size, node = self.sized(number(args.bytes), NONE), number(args.node)
         where = GPU[event.cat], device, stream
@@ -204,9 +235,12 @@ def read(path: Path) -> Trace:
     for events in file:
         seen.take(events)
     file.damage.lost.update(seen.lost)
+    if unended := sum(map(len, seen.begun.values())):
+        seen.odd["begin without an end"] += unended
     if file.bare and set(seen.phases) <= {""}:
         raise Unreadable(f"{path}: a list with no events of a trace in it")
-    return Trace(
+    spans: dict[str, Any] = {kind: Spans(**rows.columns()) for kind, rows in seen.spans.items()}
+    trace = Trace(
         path=str(path),
         source=source(seen, file.header),
         header=file.header,
@@ -218,7 +252,7 @@ def read(path: Path) -> Trace:
         gpu=Gpu(**seen.gpu.columns()),
         calls=Calls(**seen.calls.columns()),
         memory=Memory(**seen.memory.columns()),
-        **{kind: Spans(**rows.columns()) for kind, rows in seen.spans.items()},
+        **spans,
         phases=dict(seen.phases),
         categories=dict(seen.categories),
         others=dict(seen.others),
@@ -226,6 +260,7 @@ def read(path: Path) -> Trace:
         labels=seen.labels,
         damage=file.damage,
     )
+    return labelled.sorted_out(trace)
 
 
 def source(seen: Reading, header: dict[str, Any]) -> str:

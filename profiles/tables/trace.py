@@ -217,6 +217,8 @@ class Trace:
     labels: dict[tuple[Any, Any], str]
     # What could not be taken as it was.
     damage: Damage
+    # How many of the GPU's events, the last rows, are known for such by their process alone.
+    by_label: int = 0
 
     @property
     def events(self) -> int:

@@ -23,7 +23,7 @@ def look(facts: Facts) -> Fix | None:
     )
     if not len(spans.start):
         return None
-    idle = facts.line.gaps
+    idle = intervals.Intervals(facts.idle.start, facts.idle.start + facts.idle.length)
     lost = spans.length + idle.length - intervals.both(spans, idle).length
     names = {trace.names[code] for table in tables for code in table.name.tolist()}
     return Fix(

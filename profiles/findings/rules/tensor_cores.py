@@ -16,6 +16,7 @@ from ..fix import Fix
 # Kernels that multiply in fp32, and those among them that do it on tensor cores.
 PRODUCT = re.compile(
     r"sgemm|scudnn|gemmSN|simt_s|(?:dgrad|wgrad)\w*_engine<float|implicit_convolve|gemv\w*<[^>]*float"
+    r"|f32f32_\w*ffma"
 )
 ALREADY = re.compile(r"tensorop|tf32|1688|16816|884|hmma|_bf16|_h\d+gemm|f16")
 # How many times as many products (above), and the first architectures with tensor cores and TF32.

@@ -145,8 +145,34 @@ def slow_convolution() -> Events:
     return [*computing(), synthetic.step(7, 2000, 100), unfolded]
 
 
+def host_work() -> Events:
+    """A tensor made on the host, between two kernels."""
+    return [
+        *synthetic.launched("k", 0, 5, 5, 1),
+        synthetic.operator("aten::normal_", 12, 180),
+        *synthetic.launched("k", 195, 200, 5, 2),
+    ]
+
+
+def unfused_attention() -> Events:
+    """Twice: products of 30 us, a softmax of 30 us and a mask of 10 us between them."""
+    parts = (("aten::bmm", 30), ("aten::masked_fill_", 10), ("aten::_softmax", 30), ("aten::bmm", 30))
+    events: Events = []
+    start = 100
+    for index, (name, length) in enumerate(parts * 2):
+        called = 4 * index
+        events += [
+            synthetic.operator(name, called, 3),
+            *synthetic.launched("k", called + 1, start, length, index + 1, call_dur=1),
+        ]
+        start += length
+    return events
+
+
 # Rule -> what it may say beside itself, and its ceiling in us.
 PLANTED: dict[str, tuple[Any, set[str], float]] = {
+    "host_work": (host_work, set(), 190),
+    "unfused_attention": (unfused_attention, set(), 2 * 40),
     "input_bound": (input_bound, set(), 90),
     "synchronisation": (synchronisation, set(), 20),
     "launch_bound": (launch_bound, set(), 9 * 18),
@@ -207,6 +233,7 @@ def test_fp32_is_no_fault_where_there_are_no_tensor_cores(tmp_path: Path) -> Non
         (synchronisation, "sync"),
         (launch_bound, "launch"),
         (first_calls, "setup"),
+        (host_work, "host work"),
         (exposed_communication, "communication"),
     ],
 )
@@ -214,7 +241,7 @@ def test_the_bound_in_one_word(make: Any, word: str, tmp_path: Path) -> None:
     known = facts(make(), tmp_path)
     seen = bound.of(known)
     assert seen.word == word
-    assert sum(seen.parts.values()) == known.line.window
+    assert seen.whole == known.span == known.line.window
     assert (
         sum(ns for ns, _ in known.culprits.blamed.values())
         == known.line.idle
@@ -236,6 +263,40 @@ def test_the_bound_of_a_cpu_in_one_word(make: Any, word: str, tmp_path: Path) ->
     seen = bound.on_cpu(known)
     assert seen is not None and seen.word == word
     assert sum(seen.parts.values()) == known.span == sum(step.dur for step in known.steps)
+
+
+def test_two_bounds_that_are_near_are_both_named() -> None:
+    near = bound.named({}, {"compute": 51, "input": 46, "sync": 3}, bound.MEANING)
+    assert (near.word, near.second) == ("compute", "input") and near.second_share == 0.46
+    assert not bound.named({}, {"compute": 60, "input": 40}, bound.MEANING).second
+
+
+@pytest.mark.parametrize(
+    ("name", "compiled", "words"),
+    [
+        ("NVIDIA A100", False, ("CUDA graph", "torch.compile alone")),
+        ("NVIDIA A100", True, ("CUDA graph", "larger batch")),
+        ("Intel(R) Data Center GPU Max 1550", False, ("torch.compile alone", "larger batch")),
+        ("Intel(R) Data Center GPU Max 1550", True, ("larger batch",)),
+    ],
+)
+def test_nobody_is_told_what_cannot_be_or_is_done_already(
+    name: str, compiled: bool, words: tuple[str, ...], tmp_path: Path
+) -> None:
+    events = launch_bound()
+    if compiled:
+        events.append(synthetic.event("user_annotation", "Torch-Compiled Region: 0/0", 0, 190))
+    known = Facts(kineto.read(synthetic.written(tmp_path / "t.json", events, name=name)))
+    (suggestion,) = [each for each in fix.suggested(known) if each.rule == "launch_bound"]
+    every = {"CUDA graph", "torch.compile alone", "larger batch"}
+    text = suggestion.title + suggestion.advice
+    assert {word for word in every if word in text} == {*words, "larger batch"}
+
+
+def test_cublas_names_its_fp32_products_by_their_types(tmp_path: Path) -> None:
+    name = "cublasLt_sm80_f32f32_f32f32_f32_ffma_tn_n"
+    fixes = fix.suggested(facts(synthetic.launched(name, 0, 5, 80, 1), tmp_path))
+    assert "tensor_cores" in [each.rule for each in fixes]
 
 
 def test_a_file_without_operators_has_no_bound(tmp_path: Path) -> None:

@@ -86,10 +86,10 @@ def test_the_page_in_a_browser(compared: bool, tmp_path: Path) -> None:
     seen, complaints = browsed(out, tmp_path)
     assert "<title>hotlap review: t.json</title>" in seen and ("Against" in seen) == compared
     assert "CONSOLE" not in complaints
-    window = review.review(trace).facts.line.window
+    (whole,) = [part.whole for part in [review.review(trace).bound] if part is not None]
     bar = re.search(r'<svg id="window".*?</svg>', seen, re.DOTALL)
     assert bar is not None
-    assert sum(map(int, re.findall(r'data-ns="(\d+)"', bar[0]))) == window == 110_000
+    assert sum(map(int, re.findall(r'data-ns="(\d+)"', bar[0]))) == whole == 190_000
     assert sum(map(float, re.findall(r' width="([\d.]+)"', bar[0]))) == pytest.approx(page.WIDTH, abs=0.01)
 
 
