@@ -71,8 +71,8 @@ class Facts:
     @cached_property
     def behind(self) -> Column:
         """The row of the operator behind each GPU event; NONE without one."""
-        if self.trace.source == "tensorrt":
-            return self.line.gpu.external  # a layer is its own kernel
+        if self.trace.source in ("tensorrt", "onnxruntime"):
+            return self.line.gpu.external  # a layer is its own kernel; a kernel names its operator
         return operators.behind(self.trace.operators, self.launched)
 
     @cached_property

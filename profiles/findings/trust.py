@@ -110,6 +110,8 @@ def judge_file(trace: Trace, notes: list[str], grades: dict[str, Grade]) -> None
     for why, count in damage.lost.most_common():
         notes.append(f"{count:,} events cannot be read ({why})")
         grades |= dict.fromkeys(FIGURES, "lower bound")
+    if damage.lost_bytes:
+        notes[-1] += f"; {damage.lost_bytes:,} bytes of the file are in no event"
     notes += damage.notes
     for what, count in trace.odd.items():
         notes.append(f"{count:,} events {what if what.startswith('without') else f'with a {what}'}: not used")
@@ -159,6 +161,12 @@ def judge_gpu(facts: Facts, notes: list[str], grades: dict[str, Grade]) -> None:
     """Adds what in the GPU's events is missing or cannot be."""
     gpu, launched = facts.line.gpu, facts.launched
     judge_audit(facts, notes, grades)
+    if facts.trace.source == "onnxruntime":
+        notes.append(
+            "ONNX Runtime does not record what launched a kernel, and so not what a device waited for"
+        )
+        grades["launches"] = "unknown"
+        return
     if orphans := int(np.sum(~launched.known)):
         share = float(np.sum(gpu.dur[~launched.known])) / max(1, int(np.sum(gpu.dur)))
         notes.append(

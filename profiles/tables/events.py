@@ -312,6 +312,7 @@ class Events:
             return LOOSE.decode(better)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             self.damage.lost[re.sub(r" \(byte \d+\)", "", str(error))] += 1
+            self.damage.lost_bytes += len(text)
             return None
 
     def read_header(self, head: bytes, tail: bytes) -> None:

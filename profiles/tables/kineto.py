@@ -10,16 +10,18 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from ...perf.terms.reasons import Unreadable
 from . import labelled
 from .events import NOTHING, Arguments, Event, Events, text_of
-from .trace import NONE, Calls, Gpu, Kind, Memory, Rows, Spans, Trace
+from .trace import NONE, Calls, Column, Gpu, Kind, Memory, Rows, Spans, Trace
 
 # Categories of all eras: of GPU events, host calls, operators, annotations, Python frames.
 GPU = {
@@ -41,6 +43,14 @@ COLLECTIVE = re.compile(r"nccl|rccl|hcom_|hccl", re.IGNORECASE)
 # ns: sums and differences of two stay within 64 bits.
 LONGEST = (1 << 62) - 1
 BEYOND = Decimal(4 * LONGEST)
+# Times as nearly all files have them: whole microseconds below LONGEST, with up to three places.
+TIMES = re.compile(rb"(?:-?(?:[1-4]\d{15}|\d{1,15})(?:\.\d{1,3})?,)+")
+# Those whose places are not three.
+NO_PLACES, ONE_PLACE, TWO_PLACES = (
+    re.compile(text) for text in (rb"(?<![.\d])(\d+),", rb"\.(\d),", rb"\.(\d\d),")
+)
+# ns: sums of a piece's durations that are shorter stay within 64 bits.
+LONG = 10**15
 # Of an event without args.
 EMPTY = Arguments()
 # JSON of Trace.launches and Trace.shapes.
@@ -92,6 +102,8 @@ class Reading:
         # Events whose numbers no profiler can have written, by which.
         self.lost = Counter[str]()
         self.labels: dict[tuple[Any, Any], str] = {}
+        # Of ONNX Runtime's kernels, in the order of their rows: the operator's name, or none.
+        self.kernel_operators: list[str] = []
         # Of each process and thread: events that have begun and not ended, the innermost last.
         self.begun: dict[tuple[Any, Any], list[Event]] = {}
         self.collectives: dict[int, bool] = {}
@@ -100,7 +112,12 @@ class Reading:
     def take(self, events: list[Event]) -> None:
         """Puts a piece of the file into the tables."""
         self.phases.update([event.ph for event in events])
-        self.categories.update([event.cat for event in events if event.ph == "X"])
+        lasting = [event for event in events if event.ph == "X"]
+        self.categories.update([event.cat for event in lasting])
+        if (spans := self.spans_of(lasting)) is not None:
+            for event, start, dur in zip(lasting, *spans, strict=True):
+                self.adder(event.cat)(event, start, dur, event.args or EMPTY)
+            events = [event for event in events if event.ph != "X"]
         for event in events:
             if event.ph == "B" and event.cat not in GPU:
                 self.begun.setdefault(lane(event), []).append(event)
@@ -129,6 +146,21 @@ class Reading:
                 self.others[f"{event.ph} {event.cat}".strip()] += 1
         for rows in (self.gpu, self.calls, self.memory, *self.spans.values()):
             rows.flush()
+
+    def spans_of(self, events: list[Event]) -> tuple[list[int], list[int]] | None:
+        """Returns starts and durations of many events, ns, and counts what they lasted; None where
+        some of them need a look of their own.
+        """
+        start = many_nanoseconds([event.ts for event in events])
+        dur = many_nanoseconds([event.dur for event in events])
+        if start is None or dur is None or not len(start):
+            return None
+        if int(dur.min()) < 0 or int(dur.max()) > LONG or int(start.max()) > LONGEST - LONG:
+            return None
+        if self.lasted + (lasted := int(np.sum(dur))) > LONGEST:
+            return None
+        self.lasted += lasted
+        return start.tolist(), dur.tolist()
 
     def adder(self, category: str) -> Callable[..., None]:
         """Returns what puts an event of a category into its table."""
@@ -193,6 +225,9 @@ class Reading:
         size, node = self.sized(number(args.bytes), NONE), number(args.node)
         where = GPU[event.cat], device, stream
         self.gpu.add((start, dur, name, *where, *links, size, node, shape, collective, group))
+        if args.op_name or self.kernel_operators:
+            missing = self.gpu.filled + len(self.gpu.rows) - 1 - len(self.kernel_operators)
+            self.kernel_operators += [""] * missing + [text_of(args.op_name or "")]
 
     def call(self, event: Event, start: int, dur: int, args: Arguments) -> None:
         name, thread = self.names(event.name), self.lanes(lane(event))
@@ -260,7 +295,23 @@ def read(path: Path) -> Trace:
         labels=seen.labels,
         damage=file.damage,
     )
+    if seen.kernel_operators:
+        return with_operators(trace, seen.kernel_operators)
     return labelled.sorted_out(trace)
+
+
+def with_operators(trace: Trace, names: list[str]) -> Trace:
+    """Returns the trace with a row of its operators as the link of each GPU event: the first of its
+    name, wherever it ran.
+
+    names: of the events' operators, in their order. ONNX Runtime writes a kernel's operator, and
+    not which node of that kind it is of.
+    """
+    rows: dict[str, int] = {}
+    for row, code in enumerate(trace.operators.name.tolist()):
+        rows.setdefault(trace.names[code].partition(" on ")[0], row)
+    links = [rows.get(name, NONE) for name in names] + [NONE] * (len(trace.gpu) - len(names))
+    return replace(trace, gpu=replace(trace.gpu, external=np.array(links, dtype=np.int64)))
 
 
 def source(seen: Reading, header: dict[str, Any]) -> str:
@@ -284,6 +335,20 @@ def nanoseconds(text: bytes) -> int:
         return int(whole + part)
     ns = Decimal(text.strip(b'"').decode()) * 1000
     return round(max(-BEYOND, min(ns, BEYOND)))
+
+
+def many_nanoseconds(texts: list[msgspec.Raw]) -> Column | None:
+    """Returns the nanoseconds of many texts; None where one of them is a case of its own (quoted,
+    with an exponent, finer, beyond the clock).
+    """
+    joined = b",".join([*texts, b""])
+    if not TIMES.fullmatch(joined):
+        return None
+    if b"." not in joined:
+        return np.fromstring(joined[:-1].decode(), dtype=np.int64, sep=",") * 1000
+    joined = NO_PLACES.sub(rb"\1.000,", joined)
+    joined = TWO_PLACES.sub(rb".\g<1>0,", ONE_PLACE.sub(rb".\g<1>00,", joined))
+    return np.fromstring(joined[:-1].replace(b".", b"").decode(), dtype=np.int64, sep=",")
 
 
 def number(value: Any, otherwise: int = NONE) -> int:

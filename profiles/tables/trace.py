@@ -161,8 +161,9 @@ class Damage:
 
     # The file ends in the middle.
     cut: bool = False
-    # Events that no reading could save, by reason.
+    # Events that no reading could save, by reason, and their bytes.
     lost: Counter[str] = field(default_factory=Counter)
+    lost_bytes: int = 0
     # What a reader is told, each once.
     notes: dict[str, None] = field(default_factory=dict)
 

@@ -397,3 +397,35 @@ def test_the_end_of_the_array_is_found_whatever_follows() -> None:
     for rest in (b"", b" ", b"\n"):
         text = bytearray(b'{"a":1},{"a":2}]' + rest + b',"b":[{"c":3},{"d":4}]}')
         assert events.some(text, False, many) == ([{"a": 1}, {"a": 2}], 16 + len(rest), True)
+
+
+def test_onnx_runtimes_kernels_have_their_operators(tmp_path: Path) -> None:
+    """As its CUDA provider writes them: a kernel names its operator, and nothing launched it."""
+    nodes: list[dict[str, Any]] = [
+        {"cat": "Session", "ph": "X", "name": "model_run", "pid": 1, "tid": 1, "ts": 0, "dur": 500},
+        {"cat": "Node", "ph": "X", "name": "conv_1_kernel_time", "pid": 1, "tid": 1, "ts": 10, "dur": 20},
+    ]
+    nodes[1]["args"] = {"op_name": "Conv", "provider": "CUDAExecutionProvider"}
+    kernels = [
+        {"cat": "Kernel", "ph": "X", "name": "k", "pid": -1, "tid": -1, "ts": 60 + 95 * index, "dur": 90}
+        for index in range(3)
+    ]
+    kernels[1]["args"] = kernels[2]["args"] = {"stream": "7", "op_name": "Conv"}
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps([*nodes, *kernels]))
+    result = review.review(path)
+    assert [(row.name, row.events) for row in result.operators] == [
+        ("Conv on CUDA", 2),
+        (review.NO_OPERATOR, 1),
+    ]
+    assert result.trust.grades["launches"] == "unknown"
+    assert any("does not record what launched a kernel" in note for note in result.trust.notes)
+
+
+def test_bytes_that_are_in_no_event_are_counted(tmp_path: Path) -> None:
+    """Two processes wrote one file: one event is cut by the other's."""
+    path = tmp_path / "t.json"
+    cut = '{"ph": "X", "cat": "ker{"ph": "X"}'
+    path.write_bytes(text_of(GOOD, cut, GOOD))
+    (note,) = [note for note in review.review(path).trust.notes if "cannot be read" in note]
+    assert note.endswith(f"; {len(cut)} bytes of the file are in no event")
