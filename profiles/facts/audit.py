@@ -47,7 +47,7 @@ class Exclusion(NamedTuple):
     hides: bool
 
 
-class Audit(NamedTuple):
+class TraceAudit(NamedTuple):
     """What of a trace can be."""
 
     # The trace without the events that cannot be.
@@ -61,11 +61,11 @@ class Audit(NamedTuple):
     launched: int
 
 
-def of(trace: Trace) -> Audit:
+def of(trace: Trace) -> TraceAudit:
     """Returns what of a trace can be."""
     answered = _answered(trace)
     if not len(trace.gpu) or trace.source == "tensorrt":
-        return Audit(trace, (), 0, 0, *answered)
+        return TraceAudit(trace, (), 0, 0, *answered)
     gpu, excluded = trace.gpu, list[Exclusion]()
     for why, hides, rule in RULES:
         wrong = rule(replace(trace, gpu=gpu))
@@ -73,9 +73,9 @@ def of(trace: Trace) -> Audit:
             excluded.append(Exclusion(why, int(np.sum(wrong)), int(np.sum(gpu.dur[wrong])), hides))
             gpu = gpu.rows(~wrong)
     if not excluded:
-        return Audit(trace, (), 0, 0, *answered)
+        return TraceAudit(trace, (), 0, 0, *answered)
     before = timeline.of(trace)
-    return Audit(replace(trace, gpu=gpu), tuple(excluded), before.window, before.busy.length, *answered)
+    return TraceAudit(replace(trace, gpu=gpu), tuple(excluded), before.window, before.busy.length, *answered)
 
 
 def _answered(trace: Trace) -> tuple[int, int]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..tables.trace import Column, Trace
 from . import audit, culprits, launches, operators, processor, roofline, steps, timeline
-from .audit import Audit
+from .audit import TraceAudit
 from .culprits import Culprits, Gap
 from .launches import Idle, Launches
 from .processor import Own
@@ -26,7 +26,7 @@ class Facts:
     as_read: Trace
 
     @cached_property
-    def audit(self) -> Audit:
+    def audit(self) -> TraceAudit:
         return audit.of(self.as_read)
 
     @property

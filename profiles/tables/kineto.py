@@ -115,8 +115,8 @@ class Reading:
         lasting = [event for event in events if event.ph == "X"]
         self.categories.update([event.cat for event in lasting])
         if (spans := self.spans_of(lasting)) is not None:
-            for event, start, dur in zip(lasting, *spans, strict=True):
-                self.adder(event.cat)(event, start, dur, event.args or EMPTY)
+            for event, begins, length in zip(lasting, *spans, strict=True):
+                self.adder(event.cat)(event, begins, length, event.args or EMPTY)
             events = [event for event in events if event.ph != "X"]
         for event in events:
             if event.ph == "B" and event.cat not in GPU:

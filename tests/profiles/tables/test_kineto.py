@@ -425,7 +425,7 @@ def test_onnx_runtimes_kernels_have_their_operators(tmp_path: Path) -> None:
 def test_bytes_that_are_in_no_event_are_counted(tmp_path: Path) -> None:
     """Two processes wrote one file: one event is cut by the other's."""
     path = tmp_path / "t.json"
-    cut = '{"ph": "X", "cat": "ker{"ph": "X"}'
+    cut = '{"ph": "X", "cat": "kernel" "name": "n"}'
     path.write_bytes(text_of(GOOD, cut, GOOD))
     (note,) = [note for note in review.review(path).trust.notes if "cannot be read" in note]
     assert note.endswith(f"; {len(cut)} bytes of the file are in no event")
