@@ -32,6 +32,9 @@ FEW = 0.05
 # An event lies over so many that were queued behind it: the next one or two may begin before its
 # end (programmatic dependent launch), others may not.
 COVERED = 3
+# It is also so many times as long as others of its stream: work that runs side by side in one queue
+# is alike.
+LONGER = 10
 # Calls that launch one kernel.
 KERNEL_LAUNCH = re.compile(r"Launch\w*Kernel|KernelLaunch", re.IGNORECASE)
 
@@ -111,8 +114,8 @@ def _covering(trace: Trace) -> Mask:
     for rows in _by_stream(gpu):
         start, end = gpu.start[rows], gpu.end[rows]
         later = np.searchsorted(start, end) - np.arange(len(rows)) - 1
-        wrong[rows] = later >= COVERED
-    return _few(wrong & ~by_graph & (gpu.node == NONE))
+        wrong[rows] = (later >= COVERED) & (gpu.dur[rows] > LONGER * np.median(gpu.dur[rows]))
+    return _few(wrong & ~by_graph & (gpu.node == NONE) & (gpu.stream != NONE))
 
 
 def _by_stream(gpu: Gpu) -> list[Column]:

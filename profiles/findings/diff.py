@@ -211,7 +211,7 @@ def by_kind(side: Review) -> Rows:
         entry[1] += events
     rows = [(kind, length, events, "") for kind, (length, events) in sums.items()]
     if side.bound:
-        return [*rows, (IDLE, side.facts.line.idle, 0, "")]
+        return [*rows, (IDLE, int(np.sum(side.facts.idle.length)), 0, "")]
     rest = sum(step.dur for step in side.facts.steps) - sum(length for _, length, _, _ in rows)
     return [*rows, (REST, rest, 0, "")] if rest > 0 else rows
 

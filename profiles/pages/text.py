@@ -18,7 +18,7 @@ from ..tables import captured
 
 # Characters of the bar.
 BAR = 60
-# A character a part of the window.
+# A character a part.
 MARKS = {
     "compute": "█",
     "exposed comm": "▓",
@@ -171,7 +171,9 @@ def machine(review: Review) -> str:
 
 
 def together(ranks: Ranks) -> Iterator[str]:
-    """Yields the lines of several ranks: each one's window, and who kept the others waiting."""
+    """Yields the lines of several ranks: what each one's time went into, and who kept the others
+    waiting.
+    """
     world = f" of {ranks.world}" if ranks.world else ""
     shared = sum(rank.matched for rank in ranks.ranks)
     yield (
@@ -179,11 +181,9 @@ def together(ranks: Ranks) -> Iterator[str]:
         f" {sum(rank.collectives for rank in ranks.ranks):,} collectives are in several of these files"
     )
     for rank in ranks.ranks:
-        window, parts = rank.review.facts.line.window, rank.review.bound.parts if rank.review.bound else {}
-        shares = ", ".join(
-            f"{part} {length / max(1, window):.1%}" for part, length in parts.items() if length
-        )
-        yield (f"rank {rank.number:<4} {Path(rank.review.trace.path).name}: window {ns(window)}: {shares}")
+        bound = rank.review.bound
+        shares = f"{ns(bound.whole)}: {shares_of(bound.parts, bound.whole)}" if bound else "no GPU events"
+        yield f"rank {rank.number:<4} {Path(rank.review.trace.path).name}: {shares}"
         if rank.matched:
             yield (
                 f"          waited {ns(rank.waited)} for others; the last at {rank.last:,} of"
