@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from ...perf.terms.verdict import Verdict
-from ..facts import figures, roofline
+from ..facts import figures, intervals, roofline
 from ..facts.culprits import Culprit, Gap
 from ..facts.facts import Facts
 from ..facts.roofline import Attained
@@ -29,6 +29,7 @@ OPERATORS = 12
 KERNELS = 12
 CULPRITS = 12
 GAPS = 12
+STREAMS = 12
 
 
 class Row(NamedTuple):
@@ -40,6 +41,16 @@ class Row(NamedTuple):
     length: int
     # Of the time of all rows, 0 to 1.
     share: float
+
+
+class StreamWork(NamedTuple):
+    """What one stream of a device did."""
+
+    device: int
+    stream: int
+    events: int
+    # ns in which it had work; several streams may have at the same time.
+    busy: int
 
 
 class Review(NamedTuple):
@@ -67,6 +78,8 @@ class Review(NamedTuple):
     attained: list[Attained]
     # What the steps go into on a CPU without a GPU.
     host: Bound | None = None
+    # Of all devices, those with the most work first.
+    streams: tuple[StreamWork, ...] = ()
 
     @property
     def trace(self) -> Trace:
@@ -133,7 +146,22 @@ def of(trace: Trace) -> Review:
         facts.largest_gaps(GAPS),
         peak(trace),
         near,
+        streams=streams(trace),
     )
+
+
+def streams(trace: Trace) -> tuple[StreamWork, ...]:
+    """Returns the streams of all devices, those with the most work first."""
+    gpu = trace.gpu
+    lanes, lane = np.unique(np.stack([gpu.device, gpu.stream]), axis=1, return_inverse=True)
+    lane = lane.reshape(-1)
+    longest = np.argsort(-np.bincount(lane, weights=gpu.dur), kind="stable")[:STREAMS]
+    rows = []
+    for number in longest.tolist():
+        own, (device, stream) = lane == number, lanes[:, number].tolist()
+        busy = intervals.union(gpu.start[own], gpu.end[own]).length
+        rows.append(StreamWork(device, stream, int(np.sum(own)), busy))
+    return tuple(sorted(rows, key=lambda row: -row.busy))
 
 
 def operators(facts: Facts) -> list[Row]:
@@ -219,6 +247,7 @@ def document(review: Review, verdict: Verdict, more: dict[str, Any]) -> bytes:
         "peak": roofline.device_peak(review.trace),
         "operators": [row._asdict() for row in review.attained],
     }
+    content["streams"] = [stream._asdict() for stream in review.streams]
     content["peak_bytes"] = review.peak_bytes
     content["figures"] = figures.figures(review.trace)
     content |= more

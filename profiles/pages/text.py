@@ -70,6 +70,13 @@ def lines(review: Review) -> Iterator[str]:
     yield from fixes(review)
     yield from table("operators", review.operators, roofline.by_operator(review.attained))
     yield from table("kernels", review.kernels)
+    if len(review.streams) > 1:
+        for number, stream in enumerate(review.streams[:6]):
+            yield (
+                f"{'streams' if not number else '':10}{ns(stream.busy):>10}"
+                f" {stream.busy / max(1, review.bound.whole):5.1%} {f'{stream.events:,} x':>9} device"
+                f" {stream.device}, stream {stream.stream}"
+            )
     if review.peak_bytes is None:
         yield "memory    not known (profile_memory=True records it)"
     else:
@@ -245,13 +252,11 @@ def bar(parts: dict[str, int], window: int) -> str:
 
 def table(title: str, rows: list[Row], shares: Mapping[str, float] = MappingProxyType({})) -> Iterator[str]:
     """Yields a line a row; `shares` are of the roofline, by name."""
-    for number, row in enumerate(rows[:6]):
+    names = shortened([row.name for row in rows[:6]])
+    for number, (row, name) in enumerate(zip(rows, names, strict=False)):
         near = f"  ({shares[row.name]:.0%} of the roofline)" if row.name in shares else ""
         times = f"{row.events:,} x" if row.events else ""
-        yield (
-            f"{title if not number else '':10}{ns(row.length):>10} {row.share:5.1%} {times:>9}"
-            f" {cut(row.name)}{near}"
-        )
+        yield f"{title if not number else '':10}{ns(row.length):>10} {row.share:5.1%} {times:>9} {name}{near}"
 
 
 def without_window(review: Review) -> Iterator[str]:
@@ -278,6 +283,25 @@ def without_window(review: Review) -> Iterator[str]:
 
 def ns(value: float) -> str:
     return scaled(value * 1e-9, "s")
+
+
+def shortened(names: list[str], width: int = WIDTH) -> list[str]:
+    """Returns names of at most so many characters; those that would then be alike are cut where
+    they are, and not at their end.
+    """
+    short = [cut(name, width) for name in names]
+    for text in {each for each in short if short.count(each) > 1}:
+        alike = [index for index, each in enumerate(short) if each == text]
+        if len({names[index] for index in alike}) == 1:
+            continue
+        columns = enumerate(zip(*(names[index] for index in alike), strict=False))
+        common = next((place for place, chars in columns if len(set(chars)) > 1), width)
+        head = width // 3
+        for index in alike:
+            # A little of what they share, for its meaning.
+            rest = names[index][max(head, common - width // 6) :]
+            short[index] = f"{names[index][:head]}…{cut(rest, width - head - 1)}"
+    return short
 
 
 def cut(text: str, width: int = WIDTH) -> str:

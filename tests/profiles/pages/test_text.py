@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from hotlap.perf import cli
+from hotlap.profiles.findings import review
+from hotlap.profiles.pages import text
 
 from .. import synthetic
 
@@ -46,3 +48,26 @@ def test_a_page_in_a_file_has_no_control_character(trace: Path, tmp_path: Path) 
     assert "planted" in page and not re.search(
         "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", page
     )
+
+
+def test_names_that_are_alike_are_cut_where_they_are() -> None:
+    same = "void at::native::elementwise_kernel<128, 4, at::native::gpu_kernel_impl<" + "x" * 60
+    names = [f"{same}Add>", f"{same}Mul>", "short"]
+    short = text.shortened(names, 60)
+    assert len(set(short)) == 3 and all(len(name) <= 60 for name in short)
+    assert short[0].endswith("Add>") and short[1].endswith("Mul>") and short[2] == "short"
+    assert all(name.startswith("void at::native::ele") for name in short[:2])
+    # The same name twice is the same.
+    assert len(set(text.shortened([names[0], names[0]], 60))) == 1
+
+
+def test_streams_are_listed_where_there_are_several(tmp_path: Path) -> None:
+    events = [
+        *synthetic.launched("a", 0, 10, 30, 1, stream=7),
+        *synthetic.launched("b", 1, 20, 60, 2, stream=9),
+        *synthetic.launched("c", 2, 30, 5, 3, stream=9),
+    ]
+    lines = list(text.lines(review.review(synthetic.written(tmp_path / "t.json", events))))
+    (first,) = [line for line in lines if line.startswith("streams")]
+    assert "60.0 us" in first and "2 x device 0, stream 9" in first
+    assert any("1 x device 0, stream 7" in line for line in lines)
