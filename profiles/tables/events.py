@@ -9,10 +9,11 @@ bad number costs one event at most.
 from __future__ import annotations
 
 import re
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 
@@ -188,10 +189,15 @@ class Events:
         self.read_header(head, bytes(buffer))
 
     def text(self) -> Iterator[bytes]:
-        """Yields the file's bytes, unpacked if they are gzip's."""
+        """Yields the file's bytes, unpacked if they are gzip's, or those of a ZIP archive's only
+        trace.
+        """
         with self.path.open("rb") as file:
             start = file.read(2)
             file.seek(0)
+            if start == b"PK":
+                yield from self.archived(file)
+                return
             if start != b"\x1f\x8b":
                 while piece := file.read(READ):
                     yield piece
@@ -222,6 +228,26 @@ class Events:
                 self.damage.cut = True
                 self.damage.notes["the gzip stream ends too early"] = None
                 yield unpack.flush()
+
+    def archived(self, file: BinaryIO) -> Iterator[bytes]:
+        """Yields the bytes of the only member of a ZIP archive that may be a trace."""
+        try:
+            with zipfile.ZipFile(file) as archive:
+                members = [member for member in archive.infolist() if member.filename.endswith(".json")]
+                if len(members) != 1:
+                    raise Unreadable(
+                        f"{self.path}: a ZIP archive with {len(members)} .json files; unpack one"
+                    )
+                if members[0].file_size > max(ENOUGH, RATIO * self.path.stat().st_size):
+                    raise Unreadable(
+                        f"{self.path}: unpacks to more than {RATIO} times its size, which no trace does"
+                    )
+                with archive.open(members[0]) as member:
+                    while piece := member.read(READ):
+                        yield piece
+        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, zlib.error) as error:
+            self.damage.cut = True
+            self.damage.notes[f"the ZIP archive is damaged: {error}"] = None
 
     def skip_head(self, source: Iterator[bytes], buffer: bytearray) -> bytes:
         """Returns what stands before the first event; the buffer begins with what comes after."""
@@ -401,6 +427,13 @@ def refusal(path: Path, start: bytes) -> str:
     """Returns why this is no trace, by what it begins with."""
     if not start.strip():
         return f"{path}: the file is empty"
+    if start[:4] == b"\x28\xb5\x2f\xfd":
+        return f"{path}: packed by Zstandard; unpack it first: zstd -d {path.name}"
+    if start[:15] == b"SQLite format 3":
+        return (
+            f"{path}: a database (Nsight Systems, rocprof), which is not read; record the program with"
+            " torch.profiler (hotlap profile does)"
+        )
     if start[:1] == b"\x0a" and b"\x00" in start[:64]:
         return (
             f"{path}: a Perfetto protobuf trace; export it as JSON (traceconv json {path.name} out.json), or"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -429,3 +430,34 @@ def test_bytes_that_are_in_no_event_are_counted(tmp_path: Path) -> None:
     path.write_bytes(text_of(GOOD, cut, GOOD))
     (note,) = [note for note in review.review(path).trust.notes if "cannot be read" in note]
     assert note.endswith(f"; {len(cut)} bytes of the file are in no event")
+
+
+def test_a_trace_in_a_zip_archive_is_read_and_others_are_refused(tmp_path: Path) -> None:
+    plain = synthetic.written(tmp_path / "t.json", [synthetic.kernel("k", 0, 1)])
+    one, two = tmp_path / "one.zip", tmp_path / "two.zip"
+    for path, names in ((one, ["a/t.json", "notes.txt"]), (two, ["a.json", "b.json"])):
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name in names:
+                archive.writestr(name, plain.read_bytes())
+    assert len(kineto.read(one).gpu) == 1
+    with pytest.raises(Unreadable, match=r"a ZIP archive with 2 \.json files; unpack one"):
+        kineto.read(two)
+    cut = tmp_path / "cut.zip"
+    cut.write_bytes(one.read_bytes()[:200])
+    with pytest.raises(Unreadable):
+        kineto.read(cut)
+
+
+@pytest.mark.parametrize(
+    ("start", "words"),
+    [
+        (b"\x28\xb5\x2f\xfd\x00", "zstd -d t.bin"),
+        (b"SQLite format 3\x00", "a database (Nsight Systems, rocprof)"),
+    ],
+)
+def test_what_is_not_read_is_refused_by_its_name(start: bytes, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "t.bin"
+    path.write_bytes(start + bytes(100))
+    with pytest.raises(Unreadable) as refused:
+        review.review(path)
+    assert words in str(refused.value)
