@@ -61,14 +61,12 @@ INPUTS = b"[%b,%b,%b]"
 VALUED = re.compile(r"conv|attention")
 
 
-class Names:
-    """Gives values codes, in the order of first sight."""
+class Names(dict[Any, int]):
+    """Gives values codes, in the order of first sight: names[value]."""
 
-    def __init__(self) -> None:
-        self.codes: dict[Any, int] = {}
-
-    def __call__(self, value: Any) -> int:
-        return self.codes.setdefault(value, len(self.codes))
+    def __missing__(self, value: Any) -> int:
+        code = self[value] = len(self)
+        return code
 
 
 class Reading:
@@ -212,10 +210,10 @@ class Reading:
     def of_gpu(self, event: Event, start: int, dur: int, args: Arguments) -> None:
         shape = group = NONE
         if args.grid is not NOTHING or args.blocks is not NOTHING:
-            shape = self.launches(LAUNCH % (args.blocks, args.warps, args.occupancy, args.grid, args.block))
+            shape = self.launches[LAUNCH % (args.blocks, args.warps, args.occupancy, args.grid, args.block)]
         if args.group is not NOTHING or args.group_name is not NOTHING:
-            group = self.groups(bytes(args.group if args.group is not NOTHING else args.group_name))
-        name = self.names(event.name)
+            group = self.groups[bytes(args.group if args.group is not NOTHING else args.group_name)]
+        name = self.names[event.name]
         if name not in self.collectives:
             self.collectives[name] = COLLECTIVE.search(event.name) is not None
         collective = self.collectives[name] or args.collective is not None
@@ -230,18 +228,18 @@ class Reading:
             self.kernel_operators += [""] * missing + [text_of(args.op_name or "")]
 
     def call(self, event: Event, start: int, dur: int, args: Arguments) -> None:
-        name, thread = self.names(event.name), self.lanes(lane(event))
+        name, thread = self.names[event.name], self.lanes[lane(event)]
         self.calls.add((start, dur, name, thread, number(args.correlation), external(args)))
 
     def row(self, event: Event, start: int, dur: int, args: Arguments) -> tuple[int, ...]:
-        shape, name = NONE, self.names(event.name)
+        shape, name = NONE, self.names[event.name]
         if args.dims is not NOTHING:
             if name not in self.valued:
                 self.valued[name] = VALUED.search(event.name) is not None
-            shape = self.shapes(
+            shape = self.shapes[
                 INPUTS % (args.dims, args.types, args.concrete if self.valued[name] else NOTHING)
-            )
-        return start, dur, name, self.lanes(lane(event)), external(args), shape, self.names(event.cat)
+            ]
+        return start, dur, name, self.lanes[lane(event)], external(args), shape, self.names[event.cat]
 
     def operator(self, event: Event, start: int, dur: int, args: Arguments) -> None:
         """Adds an operator; a node of ONNX Runtime counts as its operator on its provider."""
@@ -279,11 +277,11 @@ def read(path: Path) -> Trace:
         path=str(path),
         source=source(seen, file.header),
         header=file.header,
-        names=list(seen.names.codes),
-        lanes=list(seen.lanes.codes),
-        shapes=list(seen.shapes.codes),
-        launches=list(seen.launches.codes),
-        groups=list(seen.groups.codes),
+        names=list(seen.names),
+        lanes=list(seen.lanes),
+        shapes=list(seen.shapes),
+        launches=list(seen.launches),
+        groups=list(seen.groups),
         gpu=Gpu(**seen.gpu.columns()),
         calls=Calls(**seen.calls.columns()),
         memory=Memory(**seen.memory.columns()),
@@ -364,11 +362,13 @@ def number(value: Any, otherwise: int = NONE) -> int:
 
 
 def external(args: Arguments) -> int:
-    return number(args.external, number(args.external_old))
+    return number(args.external_old if args.external is None else args.external)
 
 
 def lane(event: Event) -> tuple[int | str, int | str]:
     """Returns process and thread; a number written as text is the number (torch 1.9)."""
+    if type(event.pid) is int and type(event.tid) is int:
+        return event.pid, event.tid
     return plain(event.pid), plain(event.tid)
 
 
