@@ -23,8 +23,9 @@ class TraceStep(NamedTuple):
     name: str
     start: int
     dur: int
-    # Of the step: how long the GPU was busy.
+    # Of the step: how long the GPU was busy, and how long collectives were on it.
     busy: int
+    collectives: int = 0
 
 
 def of(trace: Trace, timeline: Timeline) -> list[TraceStep]:
@@ -37,7 +38,8 @@ def of(trace: Trace, timeline: Timeline) -> list[TraceStep]:
     for spans in (trace.notes, trace.operators):
         for row in np.flatnonzero(named[spans.name]).tolist():
             start, dur = int(spans.start[row]), int(spans.dur[row])
-            steps.append(
-                TraceStep(trace.names[spans.name[row]], start, dur, timeline.busy.within(start, start + dur))
+            busy, collectives = (
+                part.within(start, start + dur) for part in (timeline.busy, timeline.all_comm)
             )
+            steps.append(TraceStep(trace.names[spans.name[row]], start, dur, busy, collectives))
     return sorted(steps, key=lambda step: step.start)

@@ -19,7 +19,7 @@ from ..findings.bound import PARTS
 from ..findings.diff import Diff, Moved
 from ..findings.review import Review, Row
 from ..tables.trace import NONE, Column, Kind
-from .text import beyond_window, bound_by, machine, ns, stepped, trusted
+from .text import beyond_window, bound_by, machine, ns, stepped, trusted, uneven
 
 # Pixels of a drawing, and columns of the one of the window.
 WIDTH = 960
@@ -190,7 +190,7 @@ def steps(review: Review) -> dict[str, Any] | None:
         for number, step in enumerate(own)
     ]
     return {
-        "said": stepped([step.dur for step in review.facts.steps]),
+        "said": "; ".join([stepped([step.dur for step in review.facts.steps]), *uneven(review.facts.steps)]),
         "bars": bars,
         "more": len(review.facts.steps) - len(own),
     }

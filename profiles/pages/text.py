@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
 from ...perf.reports.formats import WORD
 from ...perf.terms.units import scaled
 from ..facts import roofline
+from ..facts.steps import TraceStep
 from ..findings.bound import Bound
 from ..findings.diff import Diff
 from ..findings.ranks import Ranks
@@ -35,6 +36,9 @@ MARKS = {
 # Characters of a name, and of one among several.
 WIDTH = 100
 CODE = 80
+# A step is uneven from so many times the others' work on, if that is so much of it; of so many
+# steps.
+UNEVEN, WORTH_STEP, FEWEST_STEPS = 1.5, 0.02, 3
 # Fixes that are shown.
 FIXES = 3
 
@@ -53,6 +57,8 @@ def lines(review: Review) -> Iterator[str]:
         return
     if facts.steps:
         yield f"step      {stepped([step.dur for step in facts.steps])}"
+        for odd in uneven(facts.steps):
+            yield f"          {odd}"
     whole, beyond = review.bound.whole, beyond_window(review)
     yield f"{'time' if beyond else 'window':9} {ns(whole)}: {shares_of(review.bound.parts, whole)}"
     yield f"          {bar(review.bound.parts, whole)}"
@@ -233,6 +239,25 @@ def stepped(steps: list[int]) -> str:
         f"{ns(middle)} (median of {len(steps)}), {ns(min(steps))} to {ns(max(steps))}, slowest"
         f" {max(steps) / middle:.2f}x"
     )
+
+
+def uneven(steps: Sequence[TraceStep]) -> Iterator[str]:
+    """Yields which step has more of the device's work, or of its collectives, than the others."""
+    if len(steps) < FEWEST_STEPS:
+        return
+    for what, lengths in (
+        ("collectives", [step.collectives for step in steps]),
+        ("work of the device", [step.busy for step in steps]),
+    ):
+        most = max(range(len(steps)), key=lengths.__getitem__)
+        others = statistics.median([*lengths[:most], *lengths[most + 1 :]])
+        more = lengths[most] - others
+        if lengths[most] >= UNEVEN * others and more >= WORTH_STEP * steps[most].dur:
+            yield (
+                f"{steps[most].name} has {ns(lengths[most])} of {what}, the others {ns(others)} (median): if"
+                " it is not meant, a rank was late or a shape another"
+            )
+            return
 
 
 def bar(parts: dict[str, int], window: int) -> str:

@@ -71,3 +71,18 @@ def test_streams_are_listed_where_there_are_several(tmp_path: Path) -> None:
     (first,) = [line for line in lines if line.startswith("streams")]
     assert "60.0 us" in first and "2 x device 0, stream 9" in first
     assert any("1 x device 0, stream 7" in line for line in lines)
+
+
+@pytest.mark.parametrize(("longer", "said"), [(10, False), (25, True)])
+def test_a_step_with_more_of_the_collectives_is_named(longer: int, said: bool, tmp_path: Path) -> None:
+    events = []
+    for number in range(4):
+        start, length = 200 * number, longer if number == 2 else 10
+        events.append(synthetic.step(number, start, 200))
+        events += synthetic.launched("gemm", start, start + 10, 60, 2 * number + 1)
+        events += synthetic.launched(
+            "ncclAllReduce", start + 1, start + 70, length, 2 * number + 2, stream=20
+        )
+    lines = list(text.lines(review.review(synthetic.written(tmp_path / "t.json", events))))
+    words = "ProfilerStep#2 has 25.0 us of collectives, the others 10.0 us (median)"
+    assert any(words in line for line in lines) == said
