@@ -68,6 +68,8 @@ def part(
 # Pattern -> peak; the first pattern that a device's name contains counts. Of a part with two dies
 # that are two devices (MI250) the half.
 DATASHEETS: tuple[tuple[str, Peak], ...] = (
+    # Of a superchip with two GPUs, one.
+    (r"GB200", part(80, 1250, 2500, 5000, 8000, "NVIDIA GB200 NVL72 specifications, one of the two GPUs")),
     (
         r"B200",
         part(
@@ -78,6 +80,14 @@ DATASHEETS: tuple[tuple[str, Peak], ...] = (
             8000,
             "NVIDIA Blackwell architecture brief, HGX B200; memory of DGX B200's datasheet",
         ),
+    ),
+    (
+        r"GH200.*144G",
+        part(67, 494.7, 989.4, 1978.9, 4900, "NVIDIA GH200 datasheet, 144 GB HBM3e; its GPU is H100 SXM's"),
+    ),
+    (
+        r"GH200",
+        part(67, 494.7, 989.4, 1978.9, 4000, "NVIDIA GH200 datasheet, 96 GB HBM3; its GPU is H100 SXM's"),
     ),
     (r"H200 NVL", part(60, 417.5, 835.5, 1670.5, 4800, "NVIDIA H200 datasheet, NVL")),
     (r"H200", part(67, 494.7, 989.4, 1978.9, 4800, "NVIDIA H200 datasheet, SXM")),
@@ -91,6 +101,12 @@ DATASHEETS: tuple[tuple[str, Peak], ...] = (
     (r"A100.*80GB", part(19.5, 156, 312, 624, 2039, "NVIDIA A100 datasheet, 80 GB SXM")),
     (r"A100", part(19.5, 156, 312, 624, 1555, "NVIDIA A100 datasheet, 40 GB")),
     (r"L40S", part(91.6, 183, 362, 733, 864, "NVIDIA L40S datasheet")),
+    (r"L40\b", part(90.5, 90.5, 181.05, 362, 864, "NVIDIA L40 datasheet")),
+    (r"\bA40\b", part(37.4, 74.8, 149.7, 299.3, 696, "NVIDIA A40 datasheet")),
+    (
+        r"RTX A6000",
+        part(38.7, 77.4, 154.8, 309.7, 768, "NVIDIA RTX A6000 datasheet; GA102 architecture whitepaper"),
+    ),
     (r"L4\b", part(30.3, 60, 121, 242.5, 300, "NVIDIA L4 datasheet")),
     (r"\bA10\b", part(31.2, 62.5, 125, 250, 600, "NVIDIA A10 datasheet")),
     (r"V100.*PCIE", part(14, None, 112, None, 900, "NVIDIA V100 datasheet, PCIe", bf16=False)),
@@ -113,13 +129,16 @@ DATASHEETS: tuple[tuple[str, Peak], ...] = (
             bf16=False,
         ),
     ),
+    (r"MI355X", part(157.3, None, 2516.6, 5033.2, 8000, "AMD Instinct MI355X datasheet")),
+    (r"MI325X", part(163.4, 653.7, 1307.4, 2614.9, 6000, "AMD Instinct MI325X datasheet")),
     (r"MI300X", part(163.4, 653.7, 1307.4, 2614.9, 5300, "AMD Instinct MI300X datasheet")),
     (r"MI250X", part(47.9, None, 191.5, 191.5, 1638.4, "AMD Instinct MI250X datasheet, one of two dies")),
+    (r"MI210", part(45.3, None, 181, 181, 1638.4, "AMD Instinct MI210 datasheet")),
     (r"MI250", part(45.3, None, 181, 181, 1638.4, "AMD Instinct MI250 datasheet, one of two dies")),
 )
 
 # Parts whose names contain another's: slices of a GPU, mobile and other variants.
-OTHERS = re.compile(r"MIG|Laptop|Max-Q|Mobile|GH200|GB200|V100S|4090 D|3090 Ti|SXM-?64GB")
+OTHERS = re.compile(r"MIG|Laptop|Max-Q|Mobile|V100S|4090 D|3090 Ti|SXM-?64GB")
 
 
 def datasheet(device: str) -> Peak | None:

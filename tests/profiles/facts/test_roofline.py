@@ -292,13 +292,36 @@ def test_arguments_nested_a_hundred_thousand_deep_cost_their_event_at_most(tmp_p
 @pytest.mark.parametrize(
     "device",
     [
-        "NVIDIA GH200 480GB",
         "NVIDIA H100 80GB HBM3 MIG 1g.10gb",
         "NVIDIA GeForce RTX 4090 Laptop GPU",
         "NVIDIA GeForce RTX 3090 Ti",
         "Tesla V100S-PCIE-32GB",
-        "NVIDIA GB200",
+        "NVIDIA RTX 6000 Ada Generation",
+        "Intel(R) Data Center GPU Max 1550",
     ],
 )
 def test_a_part_that_is_another_has_no_datasheet(device: str) -> None:
     assert peaks.datasheet(device) is None
+
+
+@pytest.mark.parametrize(
+    ("device", "half", "byte_rate"),
+    [
+        ("NVIDIA GB200", 2500, 8000),
+        ("NVIDIA B200", 2250, 8000),
+        ("NVIDIA GH200 480GB", 989.4, 4000),
+        ("NVIDIA GH200 144G HBM3e", 989.4, 4900),
+        ("NVIDIA H200", 989.4, 4800),
+        ("NVIDIA L40", 181.05, 864),
+        ("NVIDIA L40S", 362, 864),
+        ("NVIDIA A40", 149.7, 696),
+        ("NVIDIA RTX A6000", 154.8, 768),
+        ("AMD Instinct MI355X", 2516.6, 8000),
+        ("AMD Instinct MI325X", 1307.4, 6000),
+        ("AMD Instinct MI210", 181, 1638.4),
+    ],
+)
+def test_a_part_has_its_own_datasheet_and_no_others(device: str, half: float, byte_rate: float) -> None:
+    peak = peaks.datasheet(device)
+    assert peak is not None
+    assert peak.flop_rates["fp16"] == half * 1e12 and peak.byte_rate == byte_rate * 1e9
