@@ -93,10 +93,18 @@ def _answered(trace: Trace) -> tuple[int, int]:
 
 def _copies(trace: Trace) -> Mask:
     """Returns which events are in the file once more, in every column."""
-    columns = np.stack(list(vars(trace.gpu).values()))
-    order = np.lexsort(columns)
-    again = np.zeros(len(trace.gpu), dtype=bool)
-    again[order[1:]] = np.all(columns[:, order[1:]] == columns[:, order[:-1]], axis=0)
+    gpu = trace.gpu
+    again = np.zeros(len(gpu), dtype=bool)
+    # All columns only of those that share start and length with another: a long trace has millions.
+    order = np.lexsort((gpu.dur, gpu.start))
+    alike = (gpu.start[order[1:]] == gpu.start[order[:-1]]) & (gpu.dur[order[1:]] == gpu.dur[order[:-1]])
+    if not alike.any():
+        return again
+    rows = order[np.concatenate([alike, [False]]) | np.concatenate([[False], alike])]
+    columns = np.stack(list(vars(gpu.rows(rows)).values()))
+    within = np.lexsort(columns)
+    same = np.all(columns[:, within[1:]] == columns[:, within[:-1]], axis=0)
+    again[rows[within[1:][same]]] = True
     return again
 
 
