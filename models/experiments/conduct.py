@@ -148,7 +148,7 @@ def detectable(
     for seeds in sorted({*plan.SEEDS, len(design.every_seed)}):
         table.add_row(
             str(seeds),
-            *(f"{plan.found(design, spread, seeds):.2g}" for spread in known),
+            *(f"{plan.detectable_by(design, spread, seeds):.2g}" for spread in known),
             str(seeds * len(design.every_arm)),
             f"{plan.hours(design, outcomes, seeds, jobs):.2g}",
         )

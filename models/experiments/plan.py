@@ -47,7 +47,7 @@ def spreads(design: Design, outcomes: Sequence[TrialResult]) -> list[PairSpread]
     return result
 
 
-def found(design: Design, spread: PairSpread, seeds: int) -> float:
+def detectable_by(design: Design, spread: PairSpread, seeds: int) -> float:
     """Returns the difference that so many seeds would find for an arm."""
     level = design.alpha / len(design.arms)
     return detectable(spread.deviation, spread.pairs, seeds, level, POWER)
@@ -60,7 +60,7 @@ def needed(design: Design, known: Sequence[PairSpread], smallest: float) -> int 
     seeds = bisect_left(
         range(2, MOST + 1),
         True,
-        key=lambda seeds: all(found(design, each, seeds) <= smallest for each in known),
+        key=lambda seeds: all(detectable_by(design, each, seeds) <= smallest for each in known),
     )
     return seeds + 2 if seeds + 2 <= MOST else None
 

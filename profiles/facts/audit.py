@@ -71,8 +71,7 @@ def of(trace: Trace) -> TraceAudit:
         return TraceAudit(trace, (), 0, 0, *answered)
     gpu, excluded = trace.gpu, list[Exclusion]()
     for why, hides, rule in RULES:
-        wrong = rule(replace(trace, gpu=gpu))
-        if wrong.any():
+        if len(gpu) and (wrong := rule(replace(trace, gpu=gpu))).any():
             excluded.append(Exclusion(why, int(np.sum(wrong)), int(np.sum(gpu.dur[wrong])), hides))
             gpu = gpu.rows(~wrong)
     if not excluded:

@@ -115,7 +115,11 @@ def of(trace: Trace, device: int | None = None) -> Timeline:
 
 def devices(trace: Trace) -> list[int]:
     """Returns the numbers of the devices, those that are busy the longest first."""
-    return sorted(busy_by_device(trace), key=lambda number: -busy_by_device(trace)[number])
+    numbers = [int(number) for number in np.unique(trace.gpu.device)]
+    if len(numbers) < 2:
+        return numbers
+    busy = busy_by_device(trace)
+    return sorted(busy, key=lambda number: -busy[number])
 
 
 def busy_by_device(trace: Trace) -> dict[int, int]:

@@ -59,6 +59,7 @@ def judge(facts: Facts) -> Trust:
     grades: dict[str, Grade] = dict.fromkeys(FIGURES, "exact")
     judge_file(facts.trace, notes, grades)
     judge_capture(facts.trace, notes)
+    judge_audit(facts, notes, grades)
     if not len(facts.line.gpu):
         notes.append(without_gpu(facts))
         grades |= dict.fromkeys(("window", "busy", "idle", "launches"), "unknown")
@@ -160,7 +161,6 @@ def judge_layers(facts: Facts, notes: list[str], grades: dict[str, Grade]) -> No
 def judge_gpu(facts: Facts, notes: list[str], grades: dict[str, Grade]) -> None:
     """Adds what in the GPU's events is missing or cannot be."""
     gpu, launched = facts.line.gpu, facts.launched
-    judge_audit(facts, notes, grades)
     if facts.trace.source == "onnxruntime":
         notes.append(
             "ONNX Runtime does not record what launched a kernel, and so not what a device waited for"
@@ -208,8 +208,6 @@ def judge_gpu(facts: Facts, notes: list[str], grades: dict[str, Grade]) -> None:
 def judge_audit(facts: Facts, notes: list[str], grades: dict[str, Grade]) -> None:
     """Adds what was left out because it cannot be, and which launches have no kernel."""
     audit = facts.audit
-    if not audit.excluded and not len(facts.trace.gpu):
-        return
     notes += [
         f"{each.events:,} GPU events ({ns(each.length)}) {each.why}: left out of all figures"
         for each in audit.excluded
@@ -222,7 +220,7 @@ def judge_audit(facts: Facts, notes: list[str], grades: dict[str, Grade]) -> Non
         )
     if any(each.hides for each in audit.excluded):
         grades |= dict.fromkeys(("window", "busy", "idle", "launches", "operators"), "lower bound")
-    if audit.unanswered:
+    if audit.unanswered and len(facts.trace.gpu):
         notes.append(
             f"{audit.unanswered:,} of {audit.launched:,} launches have no kernel in the file, so work is"
             f" missing where the device seems idle; {RECORD}"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,7 @@ from hotlap.models import records, runs
 from hotlap.models.page import page
 from hotlap.models.promotion import PROMOTED
 from hotlap.perf import cli
+from tests.browser import browsed
 
 HOSTILE = "</title><script>document.title='owned'</script><img src=x onerror=alert(1)>"
 
@@ -42,26 +41,6 @@ def stored(name: str, metric: str = "accuracy", setting: str = "1", **more: obje
         f'step,"{metric}","val_{metric}","test_{metric}"\n1,9,0.5,\n2,5,0.75,\n3,,0.75,\n3,,,0.4375\n'
     )
     return folder
-
-
-def browsed(path: Path, tmp_path: Path) -> tuple[str, str]:
-    """The page as the browser has it, and what the browser complained of."""
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("chromium is not installed: apt-get install chromium")
-    asked = [
-        chromium,
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        f"--user-data-dir={tmp_path / 'chromium'}",
-        "--enable-logging=stderr",
-        "--v=0",
-        "--dump-dom",
-        path.as_uri(),
-    ]
-    done = subprocess.run(asked, capture_output=True, text=True, timeout=120, check=True)
-    return done.stdout, done.stderr
 
 
 def test_names_settings_and_metrics_are_escaped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -199,3 +199,10 @@ def test_kept_rows_are_those_of_the_file(tmp_path: Path) -> None:
     assert len(seen.facts.as_read.gpu) == KERNELS and len(seen.trace.gpu) == KERNELS - 1
     assert np.isin(seen.trace.gpu.start, seen.facts.as_read.gpu.start).all()
     assert not trust.lost_kernels(seen.facts)
+
+
+def test_a_trace_of_which_nothing_can_be_says_what_was_left_out(tmp_path: Path) -> None:
+    years = [{**event, "dur": 2 * 365 * 86400e6} for event in kernels()]
+    seen = reviewed(years, tmp_path)
+    assert not len(seen.trace.gpu) and seen.bound is None
+    assert any(note.startswith("20 GPU events") and "a clock overflowed" in note for note in seen.trust.notes)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from hotlap.perf import cli
 from hotlap.profiles.facts import intervals
 from hotlap.profiles.findings import review
 from hotlap.profiles.pages import page
+from tests.browser import browsed
 
 from .. import synthetic
 
@@ -42,26 +41,6 @@ def hostile(path: Path) -> Path:
         },
     ]
     return synthetic.written(path, events, name=HOSTILE)
-
-
-def browsed(path: Path, tmp_path: Path) -> tuple[str, str]:
-    """The page as the browser has it, and what the browser complained of."""
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("chromium is not installed: apt-get install chromium")
-    asked = [
-        chromium,
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        f"--user-data-dir={tmp_path / 'chromium'}",
-        "--enable-logging=stderr",
-        "--v=0",
-        "--dump-dom",
-        path.as_uri(),
-    ]
-    done = subprocess.run(asked, capture_output=True, text=True, timeout=120, check=True)
-    return done.stdout, done.stderr
 
 
 @pytest.mark.parametrize("compared", [False, True])
